@@ -1,0 +1,47 @@
+# make venv sets up .venv; every other target does so first where it is needed.
+.DEFAULT_GOAL := help
+.PHONY: help venv system-libraries demo test lint benchmark docs clean
+
+BIN := .venv/bin
+ARGS ?=
+OMP_NUM_THREADS ?= 2
+export OMP_NUM_THREADS
+
+# Windows in the tests are drawn on a virtual display, which leaves yours alone and looks the same everywhere.
+ifeq ($(shell uname -s),Linux)
+ON_DISPLAY := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX"
+endif
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.stamp: pyproject.toml constraints.txt scripts/setup_venv.sh
+	scripts/setup_venv.sh
+
+venv: .venv/.stamp ## Make .venv with everything installed (PYTHON=python3.12 chooses the interpreter)
+
+system-libraries:
+	@scripts/system_libraries.sh
+
+demo: venv system-libraries ## Simulated particles, from training to a map, in napari; writes demo-output
+	$(BIN)/napari-cryosphere demo --output demo-output $(ARGS)
+
+test: venv system-libraries ## Run the tests (ARGS="-k fsc" passes options to pytest)
+	$(ON_DISPLAY) $(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## Check style, types and the borders between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark: venv system-libraries ## Run the short benchmarks
+	@set -e; for script in $$(find benchmarks -maxdepth 1 -name '[!_]*.py' 2>/dev/null | sort); do \
+	  echo "== $$script"; $(ON_DISPLAY) $(BIN)/python "$$script" --quick $(ARGS); done
+
+docs: venv ## Check the documentation's links and pictures
+	$(BIN)/python scripts/check_docs.py
+
+clean: ## Remove .venv, caches and built files (demo-output and runs stay)
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

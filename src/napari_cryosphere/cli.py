@@ -1,0 +1,312 @@
+"""The command line: parse, run a job, show its events.
+
+Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, healpy, napari) are
+imported only by the command that needs them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from napari_cryosphere.errors import CryosphereError
+
+if TYPE_CHECKING:
+    from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.events import Events, Result
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="napari-cryosphere",
+    help="How sure are we of this particle's orientation? Pose distributions for cryo-EM, and the maps they make.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigT = TypeVar("ConfigT", bound="JobConfig")
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder with the images, where they have moved.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON file with the command's config.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")]
+Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+class _State:
+    """Options that stand before the command."""
+
+    quiet = False
+    debug = False
+
+
+@app.callback()
+def _options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    _State.quiet, _State.debug = quiet, debug
+    if version:
+        from napari_cryosphere import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="Particles, map, model or run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what a file holds."""
+    from napari_cryosphere.jobs.info import describe
+
+    description = describe(file, data_dir)
+    if as_json:
+        typer.echo(json.dumps(description, indent=2, default=str))
+        return
+    width = max(map(len, description))
+    for key, value in description.items():
+        shown = json.dumps(value, default=str) if isinstance(value, (dict, list)) else value
+        typer.echo(f"{key:<{width}}  {shown}")
+
+
+@app.command()
+def simulate(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map to project.")],
+    output: Annotated[Path, typer.Option(help="STAR file to write; images go beside it.")],
+    number: Annotated[int | None, typer.Option(help="Number of particles.")] = None,
+    snr: Annotated[float | None, typer.Option(help="Signal-to-noise ratio; inf for no noise.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same particles.")] = None,
+    symmetry: Symmetry = None,
+    shift_px: Annotated[float | None, typer.Option(help="Largest shift along x and y, pixels.")] = None,
+    no_ctf: Annotated[bool, typer.Option("--no-ctf", help="Images without a CTF.")] = False,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate particles from a map."""
+    from napari_cryosphere.jobs.configs import SimulateConfig
+    from napari_cryosphere.jobs.simulate import simulate as job
+
+    given = {
+        "map": map_file,
+        "output": output,
+        "number": number,
+        "snr": snr,
+        "seed": seed,
+        "symmetry": symmetry,
+        "shift_px": shift_px,
+        "ctf": False if no_ctf else None,
+    }
+    _run(job, _config(SimulateConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def train(
+    particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
+    output: Annotated[Path, typer.Option(help="Run folder to write.")],
+    preset: Annotated[str | None, typer.Option(help="Network preset: image2sphere.")] = None,
+    symmetry: Symmetry = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the particles, without --minutes.")] = None,
+    device: Device = None,
+    half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a pose network on particles with known poses."""
+    from napari_cryosphere.jobs.configs import TrainConfig
+    from napari_cryosphere.jobs.train import train as job
+
+    given = {
+        "particles": particles,
+        "output": output,
+        "preset": preset,
+        "symmetry": symmetry,
+        "map": map_file,
+        "minutes": minutes,
+        "epochs": epochs,
+        "device": device,
+        "half_set": half_set,
+        "data_dir": data_dir,
+    }
+    _run(job, _config(TrainConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def infer(
+    particles: Annotated[Path, typer.Argument(help="STAR file.")],
+    model: Annotated[Path, typer.Option(help="Model file or run folder.")],
+    output: Annotated[Path, typer.Option(help="STAR file to write.")],
+    device: Device = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict each particle's pose and how sure it is."""
+    from napari_cryosphere.jobs.configs import InferConfig
+    from napari_cryosphere.jobs.infer import infer as job
+
+    given = {"particles": particles, "model": model, "output": output, "device": device, "data_dir": data_dir}
+    _run(job, _config(InferConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def reconstruct(
+    particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
+    output: Annotated[Path, typer.Option(help="Map to write.")],
+    half_maps: Annotated[bool | None, typer.Option("--half-maps", help="Also write half-maps and their FSC.")] = None,
+    symmetry: Symmetry = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask for the half-maps' FSC.")] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Reconstruct a map from particles at their poses."""
+    from napari_cryosphere.jobs.configs import ReconstructConfig
+    from napari_cryosphere.jobs.reconstruct import reconstruct as job
+
+    given = {
+        "particles": particles,
+        "output": output,
+        "half_maps": half_maps,
+        "symmetry": symmetry,
+        "mask": mask,
+        "data_dir": data_dir,
+    }
+    _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def fsc(
+    first: Annotated[Path, typer.Argument(metavar="A", help="First map.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Second map.")],
+    output: Annotated[Path, typer.Option(help="CSV file to write.")],
+    mask: Annotated[Path | None, typer.Option(help="Mask, multiplied with both maps.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare two maps by Fourier shell correlation."""
+    from napari_cryosphere.jobs.configs import FscConfig
+    from napari_cryosphere.jobs.fsc import fsc as job
+
+    given = {"first": first, "second": second, "output": output, "mask": mask}
+    _run(job, _config(FscConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path | None, typer.Option(help="Folder for what the demo makes.")] = None,
+    no_gui: Annotated[bool, typer.Option("--no-gui", help="Only files, no napari.")] = False,
+    config: ConfigFile = None,
+    settings: Settings = None,
+) -> None:
+    """Simulate, predict, reconstruct and compare, and open napari on the result."""
+    from napari_cryosphere.jobs.configs import DemoConfig
+    from napari_cryosphere.jobs.demo import demo as job
+
+    chosen = _config(DemoConfig, config, settings, {"output": output}, overwrite=True)
+    result = _run(job, chosen)
+    if not no_gui:
+        from napari_cryosphere.widgets.demo import show_demo
+
+        for line in show_demo(result.outputs):
+            typer.echo(line)
+
+
+def _config(
+    kind: type[ConfigT],
+    file: Path | None,
+    settings: list[str] | None,
+    given: dict[str, Any],
+    overwrite: bool,
+) -> ConfigT:
+    """Merge a config file, ``--set`` and the options that were given (the later wins), and validate.
+
+    Raises
+    ------
+    typer.BadParameter
+        With the key, what came and what is legal; the exit status is 2.
+    """
+    from pydantic import ValidationError
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = json.loads(file.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise typer.BadParameter(f"{file}: {error}", param_hint="--config") from error
+    values |= {key: value for key, value in given.items() if value is not None}
+    for item in settings or []:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint="--set")
+        _assign(values, key.split("."), text)
+    if overwrite:
+        values["overwrite"] = True
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        legal = ", ".join(kind.model_fields)
+        hint = f"; the keys are {legal}" if first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+        raise typer.BadParameter(f"{where}: {first['msg']}{hint}") from error
+
+
+def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:
+    """Set ``values[a][b]`` from ``a.b=text``; the text is JSON where it parses as such."""
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+    try:
+        values[keys[-1]] = json.loads(text)
+    except json.JSONDecodeError:
+        values[keys[-1]] = text
+
+
+def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
+    """Run a job, showing a progress bar on a terminal and plain lines elsewhere, and print its result."""
+    from napari_cryosphere._console import Console
+    from napari_cryosphere.jobs.events import follow
+
+    with Console(quiet=_State.quiet) as console:
+        result = follow(job(config), console.show)
+    for key, value in result.metrics.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        typer.echo(f"{key.replace('_', ' ')}: {shown}")
+    for role, path in result.outputs.items():
+        typer.echo(f"{role.replace('_', ' ')}: {path}")
+    return result
+
+
+def main() -> None:
+    """Run the command line: exit 0 when done, 1 with one line on an error, 2 on wrong usage."""
+    try:
+        app()
+    except CryosphereError as error:
+        if _State.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was finished before is kept\n")
+        sys.exit(130)

@@ -1,0 +1,96 @@
+"""The job ``demo``: simulate, predict, reconstruct, compare. Everything is computed, nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from napari_cryosphere.jobs._writing import write_fsc, write_json
+from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.infer import pose_errors, predict, with_predictions
+from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.sample import make_sample, sample_model
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction import fourier_shell_correlation, masked_correlation, soft_mask
+from napari_cryosphere.so3.distribution import PoseSummary
+
+__all__ = ["demo"]
+
+
+def demo(config: DemoConfig) -> Events:
+    """Run the whole way from a map made of code to a map made of predicted poses.
+
+    Writes truth.mrc, particles.star/.mrcs, predicted.star, predicted_map.mrc with half-maps and their FSC,
+    mask.mrc, fsc_to_truth.csv and metrics.json; an earlier demo in the same folder is replaced.
+    """
+    folder = config.output
+    yield from _without_result(make_sample(folder, config.number, config.snr))
+    stack = ParticleStack.read(folder / "particles.star")
+    model = sample_model()
+    parts = []
+    for rows, distribution in predict(stack, model):
+        parts.append(distribution.summary())
+        yield Progress(0.2 + 0.4 * rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} poses")
+    summary = PoseSummary.concatenate(parts)
+    predicted = folder / "predicted.star"
+    with_predictions(stack, summary).save(predicted, overwrite=True)
+    errors = pose_errors(stack, summary, model.card.symmetry)
+    yield Note(f"median pose error against the known poses: {np.median(errors):.1f} degrees")
+
+    output = folder / "predicted_map.mrc"
+    reconstruction = ReconstructConfig(particles=predicted, output=output, half_maps=True, overwrite=True)
+    maps: dict[str, Path] = {}
+    metrics: dict[str, float | int | str] = {}
+    for event in reconstruct(reconstruction):
+        if isinstance(event, Result):
+            maps, metrics = event.outputs, event.metrics
+        elif isinstance(event, Progress):
+            yield Progress(0.6 + 0.35 * event.fraction, event.message)
+    comparison = _compare(folder, output)
+    metrics = {
+        "particles": len(stack),
+        "median_pose_error_degrees": float(np.median(errors)),
+        "fraction_beyond_30_degrees": float(np.mean(errors > 30)),
+        "half_map_resolution_0143_angstrom": metrics["half_map_resolution_0143_angstrom"],
+        **comparison,
+    }
+    write_json(metrics, folder / "metrics.json", overwrite=True)
+    yield Progress(1.0, "done")
+    outputs = {
+        "truth": folder / "truth.mrc",
+        "particles": folder / "particles.star",
+        "predicted": predicted,
+        "map": output,
+        "half1": maps["half1"],
+        "half2": maps["half2"],
+        "half_map_fsc": maps["fsc"],
+        "fsc_to_truth": folder / "fsc_to_truth.csv",
+        "mask": folder / "mask.mrc",
+        "metrics": folder / "metrics.json",
+    }
+    yield Result(outputs, metrics)
+
+
+def _without_result(events: Events) -> Iterator[Event]:
+    """Pass on what a part of the demo says, scaled to the first fifth, without its result."""
+    for event in events:
+        if isinstance(event, Progress):
+            yield Progress(0.2 * event.fraction, event.message)
+        elif isinstance(event, Note):
+            yield event
+
+
+def _compare(folder: Path, output: Path) -> dict[str, float]:
+    """Compare the reconstructed map with the truth inside a mask; writes the mask and the FSC."""
+    truth, density = DensityMap.read(folder / "truth.mrc"), DensityMap.read(output)
+    mask = soft_mask(truth.voxels, truth.pixel_size_angstrom)
+    DensityMap(mask, truth.pixel_size_angstrom).save(folder / "mask.mrc", overwrite=True)
+    curve = fourier_shell_correlation(density.voxels, truth.voxels, truth.pixel_size_angstrom, mask)
+    write_fsc(curve, folder / "fsc_to_truth.csv", overwrite=True)
+    return {
+        "resolution_to_truth_05_angstrom": curve.resolution_angstrom(0.5),
+        "masked_correlation_to_truth": masked_correlation(density.voxels, truth.voxels, mask),
+    }

@@ -1,0 +1,52 @@
+"""What jobs say: progress, notes and one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["Event", "Events", "Note", "Progress", "Result", "follow"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: ``fraction`` from 0 to 1, a short message, figures worth plotting, seconds left."""
+
+    fraction: float
+    message: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    remaining_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know; a warning if ``warning``."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last event: the files that were written, by role, and the figures that were measured."""
+
+    outputs: dict[str, Path]
+    metrics: dict[str, float | int | str]
+
+
+Event: TypeAlias = Progress | Note | Result
+Events: TypeAlias = Iterator[Event]
+
+
+def follow(events: Events, show: Callable[[Event], None]) -> Result:
+    """Run a job to its end, passing each event on, and return its result."""
+    result: Result | None = None
+    for event in events:
+        show(event)
+        if isinstance(event, Result):
+            result = event
+    if result is None:
+        raise RuntimeError("the job ended without a result")
+    return result

@@ -1,0 +1,112 @@
+"""The job ``reconstruct``: particles with poses to a map, and half-maps with their FSC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.jobs._writing import write_fsc
+from napari_cryosphere.jobs.configs import ReconstructConfig
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction import BackProjector, fourier_shell_correlation
+
+__all__ = ["half_map_outputs", "insert_particles", "reconstruct"]
+
+_CHUNK = 128
+
+
+def insert_particles(
+    stack: ParticleStack, into: dict[int, BackProjector], halves: NDArray[np.int64]
+) -> Iterator[int]:
+    """Insert every particle at its pose into the back-projector of its half; yields how many are done.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses; shifts and CTF are used where present.
+    into
+        Back-projectors by half.
+    halves
+        ``(n,)``: a key of ``into`` for each particle.
+    """
+    rotations = stack.rotations()
+    shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
+    parameters = stack.ctf_parameters() if stack.has_ctf else None
+    for start in range(0, len(stack), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        images = stack.images(rows)
+        ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
+        for half, target in into.items():
+            mine = halves[rows] == half
+            if mine.any():
+                target.add(images[mine], rotations[rows][mine], None if ctf is None else ctf[mine], shifts_px[rows][mine])
+        yield min(start + _CHUNK, len(stack))
+
+
+def half_map_outputs(output: Path) -> dict[str, Path]:
+    """Return where half-maps and their FSC go, beside the map."""
+    return {
+        "half1": output.with_name(f"{output.stem}_half1.mrc"),
+        "half2": output.with_name(f"{output.stem}_half2.mrc"),
+        "fsc": output.with_name(f"{output.stem}_fsc.csv"),
+    }
+
+
+def reconstruct(config: ReconstructConfig) -> Events:
+    """Reconstruct a map from particles at their poses."""
+    outputs = {"map": config.output} | (half_map_outputs(config.output) if config.half_maps else {})
+    for path in outputs.values():
+        refuse_overwrite(path, config.overwrite)
+    stack = ParticleStack.read(config.particles, config.data_dir)
+    mask = None if config.mask is None else DensityMap.read(config.mask)
+    if not stack.has_poses:
+        raise MetadataError(
+            f"{config.particles} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to reconstruct from; "
+            "run infer first"
+        )
+    halves = stack.half_sets()
+    for warning in stack.warnings:
+        yield Note(warning, warning=True)
+    if not stack.has_ctf:
+        yield Note("the particles have no CTF columns: they are used as they are", warning=True)
+    if config.half_maps and len(np.unique(halves)) < 2:
+        raise MetadataError(f"{config.particles}: all particles are in half {halves[0]}; half-maps need both halves")
+    projectors = {half: BackProjector(stack.box, config.padding, config.symmetry) for half in (1, 2)}
+    for done in insert_particles(stack, projectors, halves):
+        yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
+    yield from _solved(stack, projectors, mask, outputs, config)
+
+
+def _solved(
+    stack: ParticleStack,
+    projectors: dict[int, BackProjector],
+    mask: DensityMap | None,
+    outputs: dict[str, Path],
+    config: ReconstructConfig,
+) -> Iterator[Event]:
+    """Solve for the maps, write them, and measure the half-maps against each other."""
+
+    def density(projector: BackProjector) -> DensityMap:
+        return DensityMap(projector.solve(), stack.pixel_size_angstrom, config.symmetry)
+
+    metrics: dict[str, float | int | str] = {"particles": len(stack)}
+    if config.half_maps:
+        first, second = density(projectors[1]), density(projectors[2])
+        curve = fourier_shell_correlation(
+            first.voxels, second.voxels, stack.pixel_size_angstrom, None if mask is None else mask.voxels
+        )
+        first.save(outputs["half1"], config.overwrite)
+        second.save(outputs["half2"], config.overwrite)
+        write_fsc(curve, outputs["fsc"], overwrite=config.overwrite)
+        metrics["half_map_resolution_0143_angstrom"] = curve.resolution_angstrom(0.143)
+    projectors[1] += projectors[2]
+    density(projectors[1]).save(outputs["map"], config.overwrite)
+    yield Progress(1.0, f"reconstructed from {len(stack)} particles")
+    yield Result(outputs, metrics)

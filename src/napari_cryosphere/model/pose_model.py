@@ -1,0 +1,114 @@
+"""A trained network with its card: saved, loaded and asked for poses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from napari_cryosphere._files import atomic_path
+from napari_cryosphere.errors import ModelError
+from napari_cryosphere.model.card import ModelCard
+from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.so3.distribution import PoseDistribution
+
+__all__ = ["MODEL_FILE", "PoseModel", "choose_device"]
+
+MODEL_FILE = "model.safetensors"
+"""Name of the model in a run folder."""
+
+_CARD_KEY = "napari_cryosphere"
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the device is not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available.get(name, False):
+        present = ", ".join(device for device, there in available.items() if there)
+        raise ModelError(f"device {name!r} is not available here; there is {present}")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A network and its card."""
+
+    network: PoseNetwork
+    card: ModelCard
+
+    @classmethod
+    def create(cls, card: ModelCard) -> PoseModel:
+        """Build an untrained model; its weights come from torch's global random generator."""
+        network = PoseNetwork(card.network)
+        network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, card)
+
+    def predict(self, images: Tensor) -> PoseDistribution:
+        """Return the pose distributions of prepared images.
+
+        Parameters
+        ----------
+        images
+            ``(n, box, box)`` float32, prepared at the card's box and pixel size.
+
+        Notes
+        -----
+        Deterministic: the same images give the same distributions, in any batch.
+        """
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            return PoseDistribution(self.network(images.to(device)), self.card.symmetry)
+
+    def to(self, device: torch.device) -> PoseModel:
+        """Move the network to a device, in place; returns self."""
+        self.network.to(device)
+        return self
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write weights and card to one safetensors file; what can be rebuilt is not stored."""
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        with atomic_path(path, overwrite=overwrite) as temporary:
+            save_file(weights, temporary, metadata={_CARD_KEY: self.card.model_dump_json()})
+
+    @classmethod
+    def load(cls, path: Path) -> PoseModel:
+        """Read a model file, or the one in a run folder.
+
+        Raises
+        ------
+        ModelError
+            If there is no model, or it is broken or not one of ours.
+        """
+        file = path / MODEL_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise ModelError(f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}")
+        try:
+            with safe_open(file, framework="pt") as stored:
+                metadata: Mapping[str, str] = stored.metadata() or {}
+                weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            card = ModelCard.model_validate_json(metadata[_CARD_KEY])
+        except (SafetensorError, KeyError, ValidationError, OSError) as error:
+            reason = "it has no model card" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            raise ModelError(f"{file} is not a napari-cryosphere model: {reason}; train one or give another") from error
+        model = cls.create(card)
+        try:
+            model.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"{file}: its weights do not fit its own card; the file is damaged") from error
+        model.network.eval()
+        return model

@@ -1,0 +1,17 @@
+"""Particles and maps on disk: STAR and MRC in and out, particle stacks and density maps."""
+
+from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.density_map import DensityMap
+from napari_cryosphere.particles.mrc import MrcStack, write_stack
+from napari_cryosphere.particles.stack import ParticleStack
+from napari_cryosphere.particles.star import read_star, write_star
+
+__all__ = [
+    "CtfParameters",
+    "DensityMap",
+    "MrcStack",
+    "ParticleStack",
+    "read_star",
+    "write_stack",
+    "write_star",
+]

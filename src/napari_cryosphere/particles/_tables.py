@@ -1,0 +1,237 @@
+"""From the blocks of a STAR file of any RELION version to one particle table and one optics table.
+
+RELION 3.1 and later keep an optics table; RELION 3.0 writes its values in every row, the pixel size as
+``rlnDetectorPixelSize * 1e4 / rlnMagnification`` (um and a factor) and origins in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.particles._columns import Place, numbers, refuse
+from napari_cryosphere.particles._messages import listed
+
+__all__ = ["Tables", "tables_from_blocks"]
+
+PIXEL_SIZE = "rlnImagePixelSize"
+GROUP = "rlnOpticsGroup"
+_OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_OLD_PIXEL_SIZE = ("rlnDetectorPixelSize", "rlnMagnification")
+_PIXEL_SIZES = (PIXEL_SIZE, "rlnPixelSize")
+_USED = (
+    "rlnAngleRot",
+    "rlnAngleTilt",
+    "rlnAnglePsi",
+    "rlnOriginXAngst",
+    "rlnOriginYAngst",
+    "rlnOriginX",
+    "rlnOriginY",
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+    "rlnPhaseShift",
+    *_OPTICS_COLUMNS,
+)
+_SMALLEST_DEFOCUS, _LARGEST_DEFOCUS = 100.0, 1e6
+
+
+@dataclass
+class Tables:
+    """The particle table, the optics table and what is left, with warnings."""
+
+    place: Place
+    particles: pd.DataFrame
+    optics: pd.DataFrame
+    others: dict[str, pd.DataFrame] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def tables_from_blocks(path: Path, blocks: dict[str, pd.DataFrame]) -> Tables:
+    """Find and check the tables.
+
+    Raises
+    ------
+    MetadataError
+        If there is no particle table, it has no rows, or a value that is used is not legal.
+    """
+    name = _particle_block(path, blocks)
+    particles = blocks[name].reset_index(drop=True)
+    place = Place(path, name)
+    others = {key: table for key, table in blocks.items() if key not in (name, "optics")}
+    tables = Tables(place, particles, pd.DataFrame(), others)
+    if particles.empty:
+        raise MetadataError(f"{path}: data_{name} has no particles (labels but no rows)")
+    check_particles(tables)
+    if "optics" in blocks and not blocks["optics"].empty:
+        tables.optics = blocks["optics"].reset_index(drop=True)
+        _check_groups(tables)
+    else:
+        _build_optics(tables)
+    _check_optics(tables)
+    return tables
+
+
+def _particle_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
+    """Return the name of the block that holds particles."""
+    candidates = [
+        name for name, table in blocks.items() if "rlnImageName" in table.columns and name != "optics"
+    ]
+    if "particles" in candidates:
+        return "particles"
+    if len(candidates) == 1 and "particles" not in blocks:
+        return candidates[0]
+    if "particles" in blocks:
+        raise MetadataError(f"{path}: data_particles has no column rlnImageName, so there are no images")
+    names = listed([f"data_{name}" for name in blocks])
+    if candidates:
+        raise MetadataError(
+            f"{path} has several blocks with rlnImageName ({names}); name one of them data_particles"
+        )
+    raise MetadataError(
+        f"{path} has no particle table: none of its blocks ({names}) has the column rlnImageName"
+    )
+
+
+def check_particles(tables: Tables) -> None:
+    """Check every numeric column that is used; columns are float64 afterwards."""
+    particles, place = tables.particles, tables.place
+    checked = {column: numbers(place, particles, column) for column in _USED if column in particles}
+    particles = particles.assign(**checked)
+    for column in ("rlnDefocusU", "rlnDefocusV"):
+        if column in checked:
+            legal = f"a defocus is in A and below {_LARGEST_DEFOCUS:.0f}"
+            refuse(place, particles, column, np.abs(checked[column]) > _LARGEST_DEFOCUS, legal)
+    defocus = np.abs(checked.get("rlnDefocusU", np.zeros(1)))
+    if 0 < defocus.max() < _SMALLEST_DEFOCUS:
+        tables.warnings.append(
+            f"{place.path}: rlnDefocusU is below {_SMALLEST_DEFOCUS:.0f} A for all particles "
+            f"(largest {defocus.max():g}); is it in micrometres? RELION's unit is A"
+        )
+    if "rlnRandomSubset" in particles:
+        subset = numbers(place, particles, "rlnRandomSubset")
+        refuse(place, particles, "rlnRandomSubset", (subset != 1) & (subset != 2), "a half set is 1 or 2")
+        if (subset == subset[0]).all() and len(subset) > 1:
+            tables.warnings.append(
+                f"{place.path}: all particles are in half set {int(subset[0])}; half-maps need both"
+            )
+        particles = particles.assign(rlnRandomSubset=subset.astype(np.int64))
+    tables.particles = particles
+
+
+def _check_groups(tables: Tables) -> None:
+    """Check that every particle's optics group is in the optics table."""
+    place, optics, path = tables.place, tables.optics, tables.place.path
+    if GROUP not in optics:
+        if len(optics) > 1:
+            raise MetadataError(
+                f"{path}: data_optics has {len(optics)} rows but no column {GROUP}; number the groups"
+            )
+        optics = tables.optics = optics.assign(**{GROUP: 1})
+    known = numbers(Place(path, "optics"), optics, GROUP)
+    refuse(
+        Place(path, "optics"),
+        optics,
+        GROUP,
+        optics[GROUP].duplicated().to_numpy(),
+        "each group may stand once",
+    )
+    if GROUP not in tables.particles:
+        if len(optics) > 1:
+            raise MetadataError(
+                f"{place.path}: particles have no column {GROUP}, but there are {len(optics)} groups"
+            )
+        tables.particles = tables.particles.assign(**{GROUP: int(known[0])})
+        tables.warnings.append(f"{path}: particles have no column {GROUP}; all were put in the only group")
+    groups = numbers(place, tables.particles, GROUP)
+    legal = (
+        f"the optics table has only {listed([f'{group:g}' for group in known])}; add the group to data_optics"
+    )
+    refuse(place, tables.particles, GROUP, ~np.isin(groups, known), legal)
+    tables.optics = optics.assign(**{GROUP: known.astype(np.int64)})
+    tables.particles = tables.particles.assign(**{GROUP: groups.astype(np.int64)})
+
+
+def _build_optics(tables: Tables) -> None:
+    """Make the optics table from the columns of the particles, one group for each set of values."""
+    particles = tables.particles
+    old = PIXEL_SIZE not in particles and all(column in particles for column in _OLD_PIXEL_SIZE)
+    if GROUP in particles:
+        tables.warnings.append(
+            f"{tables.place.path}: particles name optics groups but there is no optics table (data_optics); "
+            "values were taken from the particle table where it has them"
+        )
+    sources = (*_OPTICS_COLUMNS, *_PIXEL_SIZES, *_OLD_PIXEL_SIZE, GROUP)
+    keys = [column for column in sources if column in particles]
+    for column in keys:
+        numbers(tables.place, particles, column)
+    if keys:
+        groups = particles.groupby(keys, sort=False).ngroup().to_numpy() + 1
+    else:
+        groups = np.ones(len(particles), dtype=np.int64)
+    first = np.unique(groups, return_index=True)[1]
+    optics = particles.iloc[first][keys].reset_index(drop=True)
+    if GROUP in optics and optics[GROUP].is_unique:
+        groups = particles[GROUP].to_numpy()
+    else:
+        optics[GROUP] = np.arange(1, len(optics) + 1)
+    if old:
+        factors = [numbers(tables.place, particles, column) for column in _OLD_PIXEL_SIZE]
+        for column, values in zip(_OLD_PIXEL_SIZE, factors, strict=True):
+            refuse(
+                tables.place, particles, column, values <= 0, "it must be positive, to give the pixel size"
+            )
+        optics[PIXEL_SIZE] = (factors[0] * 1e4 / factors[1])[first]
+    elif PIXEL_SIZE not in optics and "rlnPixelSize" in optics:
+        optics[PIXEL_SIZE] = optics["rlnPixelSize"]
+    keep = [GROUP, *[column for column in (*_OPTICS_COLUMNS, PIXEL_SIZE) if column in optics]]
+    optics = optics[keep].astype({GROUP: np.int64})
+    optics.insert(0, "rlnOpticsGroupName", [f"opticsGroup{group}" for group in optics[GROUP]])
+    tables.optics = optics
+    tables.particles = particles.assign(**{GROUP: groups.astype(np.int64)})
+
+
+def _check_optics(tables: Tables) -> None:
+    """Check the numbers of the groups that particles belong to; refuse different pixel sizes and boxes."""
+    optics = tables.optics
+    place = Place(tables.place.path, "optics")
+    for column in (*_OPTICS_COLUMNS, PIXEL_SIZE, "rlnImageSize"):
+        if column in optics:
+            values = numbers(place, optics, column)
+            if column in ("rlnVoltage", PIXEL_SIZE, "rlnImageSize"):
+                refuse(place, optics, column, values <= 0, "it must be positive")
+            optics = optics.assign(
+                **{column: values.astype(np.int64) if column == "rlnImageSize" else values}
+            )
+    tables.optics = optics
+    used = optics[optics[GROUP].isin(tables.particles[GROUP].unique())]
+    for column, what, unit in ((PIXEL_SIZE, "pixel sizes", " A"), ("rlnImageSize", "boxes", " px")):
+        values = used[column].unique() if column in used else np.zeros(0)
+        if len(values) > 1 and values.max() / values.min() - 1 > 1e-4:
+            both = " and ".join(f"{value:g}{unit}" for value in values[:2])
+            raise MetadataError(
+                f"{place.path}: optics groups with different {what} ({both}); process them apart, or extract "
+                "the particles again with one box and pixel size"
+            )
+
+
+def origins_in_angstrom(tables: Tables, pixel_size_angstrom: float | None) -> None:
+    """Give the particles rlnOriginX/YAngst: as they are, from rlnOriginX/Y (pixels), or 0 with a warning."""
+    missing = []
+    for axis in "XY":
+        target, old = f"rlnOrigin{axis}Angst", f"rlnOrigin{axis}"
+        if target in tables.particles:
+            continue
+        if old in tables.particles and pixel_size_angstrom is not None:
+            values = tables.particles[old].to_numpy() * pixel_size_angstrom
+            tables.particles = tables.particles.assign(**{target: values})
+        else:
+            missing.append(target)
+    if len(missing) == 1 or (missing and "rlnAngleRot" in tables.particles):
+        tables.warnings.append(
+            f"{tables.place.path}: no column {' and '.join(missing)}; shifts there are taken as 0"
+        )

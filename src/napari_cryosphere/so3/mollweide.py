@@ -1,0 +1,182 @@
+"""A distribution over SO(3) as one picture: the sphere of view directions in Mollweide projection.
+
+Position on the ellipse is the view direction, lightness its probability, hue the most probable in-plane
+angle there. The map from pixel to HEALPix cell is computed once an image size and order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import healpy
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["HEIGHT", "WIDTH", "draw_cross", "draw_ring", "in_plane_colours", "mollweide_position", "rasterise"]
+
+HEIGHT, WIDTH = 128, 256
+
+_INTERIOR = (38, 40, 46)
+_GRATICULE = (62, 65, 74)
+_RIM = (120, 124, 134)
+_MARGIN = 0.97  # of the half-axes, so that the rim is inside the image
+
+
+def mollweide_position(directions: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.float64]:
+    """Return where view directions fall in the picture.
+
+    Parameters
+    ----------
+    directions
+        ``(..., 3)`` unit vectors in the map frame; +z is up, +x in the middle, +y to the left of it, as on
+        a sky map (healpy's default).
+    height, width
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ``(..., 2)`` float64: row and column.
+    """
+    x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
+    latitude = np.arcsin(np.clip(z, -1, 1))
+    theta = latitude.copy()
+    for _ in range(20):  # Newton's iteration for 2 theta + sin 2 theta = pi sin latitude
+        slope = 2 + 2 * np.cos(2 * theta)
+        step = (2 * theta + np.sin(2 * theta) - np.pi * np.sin(latitude)) / np.maximum(slope, 1e-9)
+        theta = np.clip(theta - step, -np.pi / 2, np.pi / 2)
+    across = -np.arctan2(y, x) / np.pi * np.cos(theta)
+    row = (height - 1) / 2 - np.sin(theta) * _MARGIN * height / 2
+    column = (width - 1) / 2 + across * _MARGIN * width / 2
+    return np.stack([row, column], axis=-1)
+
+
+@lru_cache(maxsize=8)
+def _pixel_directions(height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Return which pixels lie inside the ellipse, and their polar angle and longitude in radians."""
+    row, column = np.mgrid[:height, :width]
+    up = ((height - 1) / 2 - row) / (_MARGIN * height / 2)
+    across = (column - (width - 1) / 2) / (_MARGIN * width / 2)
+    inside = up**2 + across**2 <= 1
+    theta = np.arcsin(np.clip(up, -1, 1))
+    latitude = np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1))
+    longitude = -np.pi * across / np.maximum(np.cos(theta), 1e-9)
+    return inside, np.pi / 2 - latitude[inside], longitude[inside]
+
+
+@lru_cache(maxsize=16)
+def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
+    """Return, for every pixel, its entry in the palette that `rasterise` makes.
+
+    The palette holds each HEALPix cell's colour on the grey interior, then each cell's colour on the
+    graticule (every 30 degrees of latitude and 60 of longitude), then the rim, then nothing.
+    """
+    inside, polar, longitude = _pixel_directions(height, width)
+    cells = healpy.ang2pix(n_side, polar, longitude).astype(np.int32)
+    n_views = healpy.nside2npix(n_side)
+    pixel = np.pi / height
+    parallel = np.abs((polar / np.radians(30) + 0.5) % 1 - 0.5) * np.radians(30)
+    meridian = np.abs((longitude / np.radians(60) + 0.5) % 1 - 0.5) * np.radians(60) * np.sin(polar)
+    cells[np.minimum(parallel, meridian) < 0.6 * pixel] += n_views
+    entries = np.full((height, width), 2 * n_views + 1, dtype=np.int32)
+    entries[inside] = cells
+    row, column = np.mgrid[:height, :width]
+    up = ((height - 1) / 2 - row) / (_MARGIN * height / 2)
+    across = (column - (width - 1) / 2) / (_MARGIN * width / 2)
+    entries[np.abs(np.hypot(up, across) - 1) < 1.6 / height] = 2 * n_views
+    return entries
+
+
+@lru_cache(maxsize=8)
+def in_plane_colours(number: int) -> NDArray[np.float64]:
+    """Return a perceptually even wheel of colours for in-plane angles.
+
+    Equal lightness and chroma in OKLCH (Ottosson 2020), so that no angle looks more probable than another.
+
+    Returns
+    -------
+    ``(number, 3)`` sRGB in 0-1.
+    """
+    hue = 2 * np.pi * np.arange(number) / number
+    lightness, chroma = 0.78, 0.125
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=-1,
+    ).clip(0, 1)
+    return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+
+
+def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Draw one distribution.
+
+    Parameters
+    ----------
+    probability
+        ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, RING order.
+    height, width
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ``(height, width, 4)`` uint8 RGBA. Lightness follows the square root of the view's probability, the
+    brightest view being full; hue is its most probable in-plane angle.
+    """
+    cells = np.asarray(probability)
+    n_views, n_psi = cells.shape
+    marginal = cells.sum(1)
+    weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
+    colours = weight * in_plane_colours(n_psi)[cells.argmax(1)] * 255
+    palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
+    palette[:-1, 3] = 255
+    palette[:n_views, :3] = colours + (1 - weight) * _INTERIOR
+    palette[n_views:-2, :3] = colours + (1 - weight) * _GRATICULE
+    palette[-2, :3] = _RIM
+    entries = _lookup(healpy.npix2nside(n_views), height, width)
+    return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
+
+
+def _stamp(picture: NDArray[np.uint8], stencil: NDArray[np.bool_], direction: ArrayLike, colour: ArrayLike) -> None:
+    """Paint a stencil, centred on a view direction, into the picture in place; clipped at the border."""
+    height, width = picture.shape[:2]
+    row, column = np.rint(mollweide_position(direction, height, width)).astype(int)
+    offsets = np.argwhere(stencil) - np.array(stencil.shape) // 2
+    rows, columns = (offsets + (row, column)).T
+    keep = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    picture[rows[keep], columns[keep], :3] = np.asarray(colour, dtype=np.uint8)
+    picture[rows[keep], columns[keep], 3] = 255
+
+
+def _outlined(stencil: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Grow a stencil by one pixel on every side, for a dark outline that shows on any colour."""
+    grown = np.zeros_like(stencil)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            grown |= np.roll(stencil, (down, right), axis=(0, 1))
+    return grown
+
+
+def draw_cross(picture: NDArray[np.uint8], direction: ArrayLike, colour: ArrayLike = (255, 255, 255)) -> None:
+    """Mark a view direction with a cross (the true pose, where known), in place."""
+    size = 13
+    axis = np.arange(size) - size // 2
+    reach = np.abs(axis) <= 4
+    stencil = ((axis[:, None] == 0) & reach[None]) | ((axis[None] == 0) & reach[:, None])
+    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
+    _stamp(picture, stencil, direction, colour)
+
+
+def draw_ring(picture: NDArray[np.uint8], direction: ArrayLike, colour: ArrayLike = (255, 255, 255)) -> None:
+    """Mark a view direction with a ring (the predicted pose), in place."""
+    size = 19
+    axis = np.arange(size) - size // 2
+    radius = np.hypot(axis[:, None], axis[None])
+    stencil = (radius > 5.2) & (radius < 6.8)
+    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
+    _stamp(picture, stencil, direction, colour)

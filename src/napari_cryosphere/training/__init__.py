@@ -1,0 +1,1 @@
+"""Training the pose network: where images come from, the loop, and what it reports. Import from the modules."""

@@ -1,0 +1,207 @@
+"""Where training images come from: the loaded particles, or projections of a map.
+
+Every source gives batches of images as the network takes them, with the rotation of each. In both, each
+image is turned about its centre by a random angle and moved a little every time it is shown, and its pose
+is turned with it, so that no two passes over the data are alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, from_fourier, rescale, shift_phases
+from napari_cryosphere.imaging.preprocess import prepare_images, soft_circle
+from napari_cryosphere.imaging.projection import Projector
+from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.rotations import random_rotations
+
+__all__ = ["Batch", "Frame", "LoadedParticles", "SimulatedProjections", "TrainingSource", "prepared_particles"]
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training images and their poses.
+
+    Attributes
+    ----------
+    images
+        ``(b, box, box)`` float32, prepared.
+    rotations
+        ``(b, 3, 3)`` float32; image to map coordinates.
+    weights
+        ``(b,)`` float32: how much each pose is trusted.
+    """
+
+    images: Tensor
+    rotations: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The grid on which the network sees particles: its box and its pixel size in angstrom."""
+
+    box: int
+    pixel_size_angstrom: float
+
+    @classmethod
+    def of(cls, stack: ParticleStack, network: NetworkConfig) -> Frame:
+        """Return the frame that shows the whole image of a particle in the network's box."""
+        return cls(network.box, stack.pixel_size_angstrom * stack.box / network.box)
+
+
+class TrainingSource(Protocol):
+    """Anything that gives training batches."""
+
+    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
+        """Return ``size`` images; ``progress`` (0 to 1) lets a source make them harder as training goes."""
+        ...
+
+
+def prepared_particles(stack: ParticleStack, frame: Frame) -> Tensor:
+    """Return all particles as the network takes them, ``(n, box, box)`` float32, read in chunks."""
+    parameters = stack.ctf_parameters() if stack.has_ctf else None
+    parts = []
+    for start in range(0, len(stack), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
+        parts.append(
+            prepare_images(stack.images(rows), ctf, stack.pixel_size_angstrom, frame.box, frame.pixel_size_angstrom)
+        )
+    return torch.cat(parts)
+
+
+def turn_and_shift(images: Tensor, angles: Tensor, shifts_px: Tensor) -> Tensor:
+    """Move images' content by ``(b, 2)`` pixels, then turn it by ``(b,)`` radians from +x towards +y.
+
+    Cubic interpolation about pixel n // 2. The pose of the turned image is ``R Rz(-angle)``.
+    """
+    box = images.shape[-1]
+    cosine, sine = torch.cos(angles), torch.sin(angles)
+    # affine_grid wants, for each output point, the input point: u_in = Rz(-angle) u_out - shift, in units
+    # where the outer pixel centres are at +-1. Those are centred on (n - 1) / 2, half a pixel before n // 2.
+    scale = 2 / (box - 1)
+    off = 0.5 * scale
+    linear = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)
+    centre = torch.full((len(images), 2, 1), off)
+    translation = centre - linear @ centre - shifts_px[..., None] * scale
+    grid = torch.nn.functional.affine_grid(
+        torch.cat([linear, translation], -1), [len(images), 1, box, box], align_corners=True
+    )
+    turned = torch.nn.functional.grid_sample(images[:, None], grid, mode="bicubic", align_corners=True)
+    return turned[:, 0]
+
+
+def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
+    """Return the poses, ``(b, 3, 3)``, of images whose content was turned by ``(b,)`` radians: ``R Rz(-angle)``."""
+    cosine, sine, zero, one = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles), torch.ones_like(angles)
+    turn = torch.stack([cosine, sine, zero, -sine, cosine, zero, zero, zero, one], -1).reshape(-1, 3, 3)
+    return rotations @ turn
+
+
+class LoadedParticles:
+    """Training on the particles themselves, held in memory as the network sees them.
+
+    Parameters
+    ----------
+    images
+        ``(n, box, box)`` prepared.
+    rotations
+        ``(n, 3, 3)``.
+    weights
+        ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted cross-entropy).
+    shift_px
+        Largest random shift in network pixels.
+    """
+
+    def __init__(
+        self, images: Tensor, rotations: NDArray[np.float64], weights: NDArray[np.float64], shift_px: float = 0.5
+    ) -> None:
+        self._images = images
+        self._rotations = torch.from_numpy(rotations).float()
+        self._weights = torch.from_numpy(weights).float()
+        self._shift_px = shift_px
+        self._mask = soft_circle(images.shape[-1])
+        self._order = np.empty(0, dtype=np.int64)
+
+    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
+        """Return the next ``size`` particles of a shuffled pass, turned and moved at random."""
+        while len(self._order) < size:
+            self._order = np.concatenate([self._order, rng.permutation(len(self._images))])
+        rows, self._order = torch.from_numpy(self._order[:size]), self._order[size:]
+        angles = torch.from_numpy(rng.uniform(0, 2 * np.pi, size)).float()
+        shifts = torch.from_numpy(rng.uniform(-self._shift_px, self._shift_px, (size, 2))).float()
+        images = turn_and_shift(self._images[rows], angles, shifts) * self._mask
+        return Batch(images, turned_rotations(self._rotations[rows], angles), self._weights[rows])
+
+
+class SimulatedProjections:
+    """Training on projections of a map, with the CTFs, shifts, noise and contrast of loaded particles.
+
+    The contrast and the noise level are measured: each loaded particle is compared with its own projection
+    at its known pose, by least squares.
+
+    Parameters
+    ----------
+    density
+        The map, on the particles' grid or not; it is resampled to the network's.
+    stack
+        Particles with poses, shifts and, where they have one, a CTF.
+    prepared
+        ``(n, box, box)``: the same particles as the network sees them.
+    frame
+        The network's grid.
+    """
+
+    def __init__(self, density: DensityMap, stack: ParticleStack, prepared: Tensor, frame: Frame) -> None:
+        self._frame = frame
+        self._projector = Projector(_map_on_frame(density, frame), padding=3)
+        self._ctf = stack.ctf_parameters() if stack.has_ctf else None
+        self._shifts_px = -stack.shifts_angstrom() / frame.pixel_size_angstrom
+        self._number = len(stack)
+        self._mask = soft_circle(frame.box)
+        self.contrast, self.noise = self._measure(stack, prepared)
+
+    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
+        """Return fresh projections from uniform directions; noise grows to its full level by 40 % of the run."""
+        rotations = random_rotations(size, rng)
+        images = self._projections(rotations, rng.integers(self._number, size=size)) * self.contrast
+        level = self.noise * min(1.0, 0.3 + 0.7 * progress / 0.4)
+        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32)) * level
+        images = (images + noise) * self._mask
+        return Batch(images, torch.from_numpy(rotations).float(), torch.ones(size))
+
+    def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
+        """Return projections with the shift and the CTF (phases flipped) of the given particles."""
+        box = self._frame.box
+        transforms = self._projector.slices(rotations)
+        transforms = transforms * shift_phases(torch.from_numpy(self._shifts_px[particles]), box)
+        if self._ctf is not None:
+            transforms = transforms * ctf_2d(self._ctf[particles], box, self._frame.pixel_size_angstrom).abs()
+        return from_fourier(transforms)
+
+    def _measure(self, stack: ParticleStack, prepared: Tensor) -> tuple[float, float]:
+        """Return the factor from projections to particles and the noise's standard deviation."""
+        rows = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), 512)).astype(int))
+        projections = self._projections(stack.rotations()[rows], rows) * self._mask
+        particles = prepared[torch.from_numpy(rows)]
+        contrast = float((projections * particles).sum() / (projections**2).sum())
+        residual = particles - contrast * projections
+        return contrast, float(torch.sqrt((residual**2).sum() / (self._mask**2).sum() / len(rows)))
+
+
+def _map_on_frame(density: DensityMap, frame: Frame) -> Tensor:
+    """Resample a map to the network's grid, ``(box, box, box)``."""
+    scaled = even_box(density.box * density.pixel_size_angstrom / frame.pixel_size_angstrom)
+    resampled = rescale(torch.from_numpy(density.voxels.copy()), scaled, dims=3)
+    return crop_or_pad(resampled, frame.box, dims=3)

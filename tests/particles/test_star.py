@@ -1,0 +1,174 @@
+"""STAR files: what is understood, what is refused with a line number, and write-read-write."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+from numpy.testing import assert_array_equal
+
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
+from napari_cryosphere.particles import read_star, write_star
+
+PLAIN = "\ndata_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n_rlnClassNumber #3\n"
+
+
+def table(text: str, folder: Path, name: str = "particles") -> pd.DataFrame:
+    path = folder / "in.star"
+    path.write_bytes(text.encode())
+    return read_star(path)[name]
+
+
+@pytest.fixture
+def blocks() -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(0)
+    particles = pd.DataFrame(
+        {
+            "rlnImageName": [f"{i:06d}@stack.mrcs" for i in range(1, 6)],
+            "rlnAngleRot": rng.normal(size=5) * 10.0 ** np.arange(-8, 12, 4),
+            "rlnOpticsGroup": 1,
+            "rlnMicrographName": ["0012", "a b", "x#y", "5'UTR", ""],
+            "cryosphereSpread": rng.normal(size=5).astype(np.float32),
+        }
+    )
+    optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnVoltage": [300.0], "rlnImagePixelSize": [1.0 / 3.0]})
+    return {"general": pd.DataFrame({"rlnFinal": [7]}), "particles": particles, "optics": optics}
+
+
+def test_write_read_write_gives_the_same_bytes(blocks: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    write_star(blocks, tmp_path / "a.star")
+    again = read_star(tmp_path / "a.star")
+    write_star(again, tmp_path / "b.star")
+    assert (tmp_path / "a.star").read_bytes() == (tmp_path / "b.star").read_bytes()
+    assert list(again) == ["optics", "particles", "general"]
+    for column in ("rlnAngleRot", "rlnImageName", "rlnMicrographName", "rlnOpticsGroup"):
+        assert_array_equal(again["particles"][column], blocks["particles"][column])
+    assert again["optics"]["rlnImagePixelSize"][0] == 1.0 / 3.0
+
+
+def test_starfile_reads_what_is_written(blocks: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    del blocks["particles"]["rlnMicrographName"]
+    write_star(blocks, tmp_path / "a.star")
+    read = starfile.read(tmp_path / "a.star")
+    assert_array_equal(read["particles"]["rlnImageName"], blocks["particles"]["rlnImageName"])
+    np.testing.assert_allclose(
+        read["particles"]["rlnAngleRot"], blocks["particles"]["rlnAngleRot"], rtol=1e-15
+    )
+
+
+def test_what_starfile_writes_is_read(blocks: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    blocks["particles"]["rlnMicrographName"] = ["a", "b c", "d", "e", "f"]
+    starfile.write(blocks, tmp_path / "a.star", float_format="%.17g")
+    read = read_star(tmp_path / "a.star")["particles"]
+    for column in ("rlnAngleRot", "rlnImageName", "rlnMicrographName"):
+        assert_array_equal(read[column], blocks["particles"][column])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "1@a.mrcs 1.5 3\n2@a.mrcs -2e3 4\n",
+        "1@a.mrcs\t1.5\t3\r\n2@a.mrcs\t-2e3\t4\r\n",
+        "  1@a.mrcs   1.5  3  \n\n# a comment\n  2@a.mrcs -2000 4 # another\n",
+        "\"1@a.mrcs\" 1.5 3\n'2@a.mrcs' -2000.0 4",
+    ],
+    ids=["spaces", "tabs and CRLF", "comments", "quotes"],
+)
+def test_layouts_mean_the_same(rows: str, tmp_path: Path) -> None:
+    read = table(PLAIN + rows, tmp_path)
+    assert list(read["rlnImageName"]) == ["1@a.mrcs", "2@a.mrcs"]
+    assert_array_equal(read["rlnAngleRot"], [1.5, -2000.0])
+    assert_array_equal(read["rlnClassNumber"], [3, 4])
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    text = "data_particles\nloop_\n_rlnMicrographName\n_rlnIsFlip\n0012 True\n1e5 False\n"
+    read = table(text, tmp_path)
+    assert list(read["rlnMicrographName"]) == ["0012", "1e5"]
+    assert list(read["rlnIsFlip"]) == ["True", "False"]
+
+
+def test_nan_and_inf_are_numbers(tmp_path: Path) -> None:
+    read = table(PLAIN + "1@a nan 1\n2@a inf 2\n", tmp_path)
+    assert_array_equal(read["rlnAngleRot"], [np.nan, np.inf])
+
+
+def test_pairs_block_survives(tmp_path: Path) -> None:
+    text = "data_general\n\n_rlnPixelSize 1.25\n_rlnTitle 'two words'\n" + PLAIN + "1@a 1 1\n"
+    general = table(text, tmp_path, "general")
+    assert general["rlnPixelSize"][0] == 1.25
+    write_star(read_star(tmp_path / "in.star"), tmp_path / "out.star")
+    assert '_rlnTitle "two words"' in (tmp_path / "out.star").read_text()
+    assert starfile.read(tmp_path / "out.star")["general"]["rlnPixelSize"] == 1.25
+
+
+def test_gzip_byte_order_mark_and_latin1(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = PLAIN + "1@a 1 1\n"
+    (tmp_path / "a.star.gz").write_bytes(gzip.compress(text.encode("utf-8-sig")))
+    assert len(read_star(tmp_path / "a.star.gz")["particles"]) == 1
+    (tmp_path / "b.star").write_bytes(text.replace("1@a", "1@\xb5").encode("latin-1"))
+    assert read_star(tmp_path / "b.star")["particles"]["rlnImageName"][0] == "1@\xb5"
+    assert "line 8 is not UTF-8" in caplog.text
+
+
+def test_rows_that_begin_like_keywords(tmp_path: Path) -> None:
+    read = table(PLAIN + "data_x/1@a.mrcs 1 1\nloop_ 2 2\n_c 3 3\n", tmp_path)
+    assert list(read["rlnImageName"]) == ["data_x/1@a.mrcs", "loop_", "_c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"# only a comment\n", "no data_ block"),
+        (b"<html>\ndata_x\n", "line 1: text before the first data_ block"),
+        (b"data_particles\nloop_\n1@a 2\n", "line 2: loop_ without labels"),
+        (b"data_particles\nloop_\n_a\n_b\n1 2\n3\n", "line 6 (row 2): 1 values for 2 labels; the file may"),
+        (b"data_particles\nloop_\n_a\n_b\n\n1 2 3\n3 4\n", "line 6 (row 1): 3 values for 2 labels"),
+        (b"data_particles\nloop_\n_a\n_b\n'1 2' # c\n3 4\n", "line 5 (row 1): 1 values for 2 labels"),
+        (b"data_particles\nloop_\n_a\n_a\n1 2\n", 'line 4: the label "_a" a second time'),
+        (b"data_particles\nloop_\n_\n1\n", "line 3: a label without a name"),
+        (b"data_x\nloop_\n_a\n1\ndata_x\nloop_\n_a\n1\n", "line 5: a second block data_x"),
+        (b"data_x\n1 2 3\n", "line 2: expected loop_ or a label"),
+        (b"data_x\n_a 1 2\n", "line 2: expected a label and one value"),
+        (b"data_x\n\0\0", "is a binary file"),
+        (b"\x1f\x8b\x08\0garbage", "damaged gzip file"),
+    ],
+)
+def test_broken_files_are_refused(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.star"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError) as caught:
+        read_star(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="does not exist"):
+        read_star(tmp_path / "none.star")
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        read_star(tmp_path)
+
+
+def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
+    bad = {"particles": pd.DataFrame({"rlnImageName": ["1@a", "two\nlines"]})}
+    with pytest.raises(MetadataError, match="rlnImageName"):
+        write_star(bad, tmp_path / "out.star")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overwriting_is_asked_for(blocks: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    path = tmp_path / "out.star"
+    write_star(blocks, path)
+    with pytest.raises(OutputExistsError):
+        write_star(blocks, path)
+    write_star(blocks, path, overwrite=True)
+    with pytest.raises(CryosphereError):
+        write_star(blocks, path / "below_a_file.star")
