@@ -29,7 +29,12 @@ class Console:
 
     def __enter__(self) -> Console:
         if self._rich.is_terminal and not self._quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self._rich, transient=True)
             self._bar.start()
             self._bar.add_task("starting", total=1.0)
@@ -48,16 +53,17 @@ class Console:
 
         if isinstance(event, Note):
             if event.warning or not self._quiet:
-                self._line(f"warning: {event.text}" if event.warning else event.text)
+                self.line(f"warning: {event.text}" if event.warning else event.text)
         elif isinstance(event, Step) and not self._quiet:
             if self._bar is not None:
                 self._bar.update(self._bar.task_ids[0], completed=event.fraction, description=event.message)
             elif event.fraction >= 1 or time.monotonic() - self._last_line >= _PLAIN_SECONDS:
                 self._last_line = time.monotonic()
                 left = "" if event.remaining_seconds is None else f", {event.remaining_seconds:.0f} s left"
-                self._line(f"{event.fraction:4.0%} {event.message}{left}")
+                self.line(f"{event.fraction:4.0%} {event.message}{left}")
 
-    def _line(self, text: str) -> None:
+    def line(self, text: str) -> None:
+        """Write a line to stderr, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(text)
         else:

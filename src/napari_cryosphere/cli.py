@@ -25,7 +25,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="napari-cryosphere",
-    help="How sure are we of this particle's orientation? Pose distributions for cryo-EM, and the maps they make.",
+    help="How sure are we of this particle's orientation? Cryo-EM pose distributions and their maps.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +37,9 @@ ConfigT = TypeVar("ConfigT", bound="JobConfig")
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the images, where they have moved.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON file with the command's config.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")
+]
 Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -122,7 +124,9 @@ def train(
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the particles, without --minutes.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the particles, without --minutes.")
+    ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
     data_dir: DataDir = None,
@@ -172,7 +176,9 @@ def infer(
 def reconstruct(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Map to write.")],
-    half_maps: Annotated[bool | None, typer.Option("--half-maps", help="Also write half-maps and their FSC.")] = None,
+    half_maps: Annotated[
+        bool | None, typer.Option("--half-maps", help="Also write half-maps and their FSC.")
+    ] = None,
     symmetry: Symmetry = None,
     mask: Annotated[Path | None, typer.Option(help="Mask for the half-maps' FSC.")] = None,
     data_dir: DataDir = None,
@@ -269,7 +275,9 @@ def _config(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__
         legal = ", ".join(kind.model_fields)
-        hint = f"; the keys are {legal}" if first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+        hint = (
+            f"; the keys are {legal}" if first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+        )
         raise typer.BadParameter(f"{where}: {first['msg']}{hint}") from error
 
 
@@ -289,7 +297,11 @@ def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
     from napari_cryosphere.jobs.events import follow
 
     with Console(quiet=_State.quiet) as console:
-        result = follow(job(config), console.show)
+        try:
+            result = follow(job(config), console.show)
+        except KeyboardInterrupt as error:
+            console.line(f"stopped; {config.kept_when_stopped}")
+            raise typer.Exit(130) from error
     for key, value in result.metrics.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
         typer.echo(f"{key.replace('_', ' ')}: {shown}")
@@ -299,7 +311,7 @@ def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
 
 
 def main() -> None:
-    """Run the command line: exit 0 when done, 1 with one line on an error, 2 on wrong usage."""
+    """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
     try:
         app()
     except CryosphereError as error:
@@ -307,6 +319,3 @@ def main() -> None:
             raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what was finished before is kept\n")
-        sys.exit(130)

@@ -26,8 +26,8 @@ class MetadataError(CryosphereError):
     """A table or a value in it cannot be used: a missing column, an angle that is not a number."""
 
 
-class SymmetryError(CryosphereError):
-    """A point group name that does not exist."""
+class SymmetryError(CryosphereError, ValueError):
+    """A point group name that does not exist; a ValueError too, so that configs report it as one."""
 
 
 class ModelError(CryosphereError):

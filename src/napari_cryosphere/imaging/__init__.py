@@ -1,1 +1,4 @@
-"""How a map becomes an image, and what is done to images before a network sees them. Import from the modules."""
+"""How a map becomes an image, and what is done to an image before a network sees it.
+
+Import from the modules.
+"""

@@ -35,7 +35,7 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     ``(n, box, box // 2 + 1)`` float32; rows are the y frequencies in FFT order, columns x from 0.
     """
     u, v = parameters.defocus_u_angstrom, parameters.defocus_v_angstrom
-    # torch-ctf takes micrometres and half of U - V, and needs U >= V: swapping them turns the axis by 90 degrees.
+    # torch-ctf takes micrometres and half of U - V, and needs U >= V; swapping them turns the axis by 90.
     swapped = v > u
     angle = np.where(swapped, parameters.defocus_angle_degrees + 90.0, parameters.defocus_angle_degrees)
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["crop_or_pad", "even_box", "frequency_grid", "from_fourier", "rescale", "shift_phases", "to_fourier"]
+__all__ = [
+    "crop_or_pad",
+    "even_box",
+    "frequency_grid",
+    "from_fourier",
+    "rescale",
+    "shift_phases",
+    "to_fourier",
+]
 
 
 def to_fourier(images: Tensor) -> Tensor:
@@ -60,7 +68,9 @@ def crop_or_pad(images: Tensor, box: int, dims: int = 2) -> Tensor:
     size = images.shape[-1]
     if box < size:
         start = size // 2 - box // 2
-        return images[(..., *(slice(start, start + box),) * dims)]
+        for axis in range(-dims, 0):
+            images = images.narrow(axis, start, box)
+        return images
     before = box // 2 - size // 2
     return torch.nn.functional.pad(images, (before, box - size - before) * dims)
 

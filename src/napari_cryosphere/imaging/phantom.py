@@ -58,7 +58,7 @@ def protein_phantom(box: int = 64, pixel_size_angstrom: float = 3.0, seed: int =
 def _domain(
     kind: str, number: int, length: int, centre: tuple[float, float, float], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return residue positions, ``(n, 3)`` x, y, z in angstrom: parallel elements on a lattice, turned at random."""
+    """Return residue positions, ``(n, 3)`` x, y, z in angstrom: elements on a lattice, turned at random."""
     elements = []
     for index in range(number):
         residues = length + int(rng.integers(-length // 5, length // 5 + 1))
@@ -76,7 +76,8 @@ def _helix(residues: int) -> NDArray[np.float64]:
     step = np.arange(residues)
     along = (step - (residues - 1) / 2) * _HELIX_RISE
     return np.stack(
-        [_HELIX_RADIUS * np.cos(_HELIX_TURN * step), _HELIX_RADIUS * np.sin(_HELIX_TURN * step), along], axis=1
+        [_HELIX_RADIUS * np.cos(_HELIX_TURN * step), _HELIX_RADIUS * np.sin(_HELIX_TURN * step), along],
+        axis=1,
     )
 
 

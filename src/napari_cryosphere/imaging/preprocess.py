@@ -9,11 +9,18 @@ from torch import Tensor
 
 from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, from_fourier, rescale, to_fourier
 
-__all__ = ["background_mask", "fit_to_network", "normalise_background", "phase_flip", "prepare_images", "soft_circle"]
+__all__ = [
+    "background_mask",
+    "fit_to_network",
+    "normalise_background",
+    "phase_flip",
+    "prepare_images",
+    "soft_circle",
+]
 
 
 def background_mask(box: int) -> Tensor:
-    """Return the pixels outside the inscribed circle, ``(box, box)`` bool: background of a centred particle."""
+    """Return the pixels outside the inscribed circle, ``(box, box)`` bool: a particle's background."""
     axis = torch.arange(box) - box // 2
     return torch.hypot(axis[:, None].float(), axis[None, :].float()) > box / 2
 
@@ -52,7 +59,9 @@ def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
     return from_fourier(to_fourier(images) * torch.sign(ctf))
 
 
-def fit_to_network(images: Tensor, pixel_size_angstrom: float, box: int, network_pixel_size_angstrom: float) -> Tensor:
+def fit_to_network(
+    images: Tensor, pixel_size_angstrom: float, box: int, network_pixel_size_angstrom: float
+) -> Tensor:
     """Bring images to the network's pixel size and box, keeping white noise at its standard deviation.
 
     The images are resampled in Fourier space to the even box whose pixel size is nearest to the network's
@@ -71,7 +80,9 @@ def fit_to_network(images: Tensor, pixel_size_angstrom: float, box: int, network
     scaled = even_box(size * pixel_size_angstrom / network_pixel_size_angstrom)
     resampled = rescale(images, scaled)
     if scaled < size:
-        resampled = resampled * (size / scaled)  # averaging pixels had made white noise weaker by scaled / size
+        resampled = resampled * (
+            size / scaled
+        )  # averaging pixels had made white noise weaker by scaled / size
     return crop_or_pad(resampled, box)
 
 

@@ -95,7 +95,9 @@ class ParticleParameters:
         return {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(columns)}
 
 
-def draw_parameters(number: int, seed: int, shift_px: float = 3.0, with_ctf: bool = True) -> ParticleParameters:
+def draw_parameters(
+    number: int, seed: int, shift_px: float = 3.0, with_ctf: bool = True
+) -> ParticleParameters:
     """Draw poses, shifts and CTFs at random.
 
     Poses are uniform on SO(3); shifts uniform in +- ``shift_px`` in x and in y. The microscope has 300 kV,
@@ -128,7 +130,7 @@ def draw_parameters(number: int, seed: int, shift_px: float = 3.0, with_ctf: boo
 def clean_images(
     projector: Projector, parameters: ParticleParameters, pixel_size_angstrom: float
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the noise-free images in chunks of ``(k, box, box)`` float32, in grey values of the map's sums."""
+    """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
     for start in range(0, len(parameters), _CHUNK):
         part = parameters[start : start + _CHUNK]
         transforms = projector.slices(part.rotations)
@@ -138,7 +140,9 @@ def clean_images(
         yield from_fourier(transforms).numpy()
 
 
-def noise_deviation(density: DensityMap, projector: Projector, parameters: ParticleParameters, snr: float) -> float:
+def noise_deviation(
+    density: DensityMap, projector: Projector, parameters: ParticleParameters, snr: float
+) -> float:
     """Return the standard deviation of white noise that gives a signal-to-noise ratio.
 
     SNR is the variance of the clean image (with CTF and shift) inside the circle that holds 99 % of the
@@ -150,7 +154,10 @@ def noise_deviation(density: DensityMap, projector: Projector, parameters: Parti
     reach = int(np.searchsorted(np.cumsum(power), 0.99 * power.sum()))
     inside = np.hypot(axis[:, None], axis) <= reach
     pilot = parameters[: min(_PILOT, len(parameters))]
-    variances = [images[:, inside].var(axis=1) for images in clean_images(projector, pilot, density.pixel_size_angstrom)]
+    variances = [
+        images[:, inside].var(axis=1)
+        for images in clean_images(projector, pilot, density.pixel_size_angstrom)
+    ]
     return float(np.sqrt(np.concatenate(variances).mean() / snr))
 
 

@@ -32,6 +32,11 @@ class JobConfig(BaseModel):
     overwrite: bool = False
     """Replace outputs that exist."""
 
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return "no output was written"
+
 
 class _WithSymmetry(JobConfig):
     symmetry: str = "C1"
@@ -81,6 +86,11 @@ class TrainConfig(_WithSymmetry):
     """Train on one half only (rlnRandomSubset)."""
     seed: Annotated[int, Field(ge=0)] = 0
     device: Device = "auto"
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"once it has reported a loss, the model learnt so far is in {self.output}"
 
 
 class InferConfig(JobConfig):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from napari_cryosphere.jobs._writing import write_fsc, write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.infer import pose_errors, predict, with_predictions
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.sample import make_sample, sample_model
@@ -74,7 +73,7 @@ def demo(config: DemoConfig) -> Events:
     yield Result(outputs, metrics)
 
 
-def _without_result(events: Events) -> Iterator[Event]:
+def _without_result(events: Events) -> Events:
     """Pass on what a part of the demo says, scaled to the first fifth, without its result."""
     for event in events:
         if isinstance(event, Progress):

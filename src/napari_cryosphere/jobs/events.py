@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -37,16 +38,17 @@ class Result:
 
 
 Event: TypeAlias = Progress | Note | Result
-Events: TypeAlias = Iterator[Event]
+Events: TypeAlias = Generator[Event, None, None]
 
 
 def follow(events: Events, show: Callable[[Event], None]) -> Result:
-    """Run a job to its end, passing each event on, and return its result."""
+    """Run a job to its end, passing each event on, and return its result; on an error the job is closed."""
     result: Result | None = None
-    for event in events:
-        show(event)
-        if isinstance(event, Result):
-            result = event
+    with closing(events):
+        for event in events:
+            show(event)
+            if isinstance(event, Result):
+                result = event
     if result is None:
         raise RuntimeError("the job ended without a result")
     return result

@@ -21,7 +21,8 @@ def fsc(config: FscConfig) -> Events:
     for path, density in ((config.second, second), (config.mask, mask)):
         if density is not None and density.box != first.box:
             raise MetadataError(
-                f"{path} has a box of {density.box}, {config.first} one of {first.box}; maps and mask must have one box"
+                f"{path} has a box of {density.box}, {config.first} one of {first.box}; "
+                "maps and mask must have one box"
             )
     if abs(second.pixel_size_angstrom / first.pixel_size_angstrom - 1) > 0.01:
         raise MetadataError(

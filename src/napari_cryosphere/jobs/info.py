@@ -91,7 +91,9 @@ def _describe_run(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(config.read_text())
     except json.JSONDecodeError as error:
-        raise FileFormatError(f"{config} is not JSON (line {error.lineno}); the run folder is damaged") from error
+        raise FileFormatError(
+            f"{config} is not JSON (line {error.lineno}); the run folder is damaged"
+        ) from error
     finished = (path / MODEL_FILE).is_file()
     model = _describe_model(path / MODEL_FILE) if finished else None
     return {

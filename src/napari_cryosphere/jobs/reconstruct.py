@@ -13,7 +13,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import ctf_2d
 from napari_cryosphere.jobs._writing import write_fsc
 from napari_cryosphere.jobs.configs import ReconstructConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import BackProjector, fourier_shell_correlation
 
@@ -46,7 +46,12 @@ def insert_particles(
         for half, target in into.items():
             mine = halves[rows] == half
             if mine.any():
-                target.add(images[mine], rotations[rows][mine], None if ctf is None else ctf[mine], shifts_px[rows][mine])
+                target.add(
+                    images[mine],
+                    rotations[rows][mine],
+                    None if ctf is None else ctf[mine],
+                    shifts_px[rows][mine],
+                )
         yield min(start + _CHUNK, len(stack))
 
 
@@ -77,7 +82,9 @@ def reconstruct(config: ReconstructConfig) -> Events:
     if not stack.has_ctf:
         yield Note("the particles have no CTF columns: they are used as they are", warning=True)
     if config.half_maps and len(np.unique(halves)) < 2:
-        raise MetadataError(f"{config.particles}: all particles are in half {halves[0]}; half-maps need both halves")
+        raise MetadataError(
+            f"{config.particles}: all particles are in half {halves[0]}; half-maps need both halves"
+        )
     projectors = {half: BackProjector(stack.box, config.padding, config.symmetry) for half in (1, 2)}
     for done in insert_particles(stack, projectors, halves):
         yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
@@ -90,7 +97,7 @@ def _solved(
     mask: DensityMap | None,
     outputs: dict[str, Path],
     config: ReconstructConfig,
-) -> Iterator[Event]:
+) -> Events:
     """Solve for the maps, write them, and measure the half-maps against each other."""
 
     def density(projector: BackProjector) -> DensityMap:

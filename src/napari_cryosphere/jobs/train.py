@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -41,12 +41,12 @@ def train(config: TrainConfig) -> Events:
     yield from train_on_stack(ParticleStack.read(config.particles, config.data_dir), config)
 
 
-def train_on_stack(stack: ParticleStack, config: TrainConfig) -> Events:
+def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: float = 10.0) -> Events:
     """Train on particles in memory; ``config.particles`` is only recorded.
 
     The run folder gets ``config.json`` at the start, a line in ``log.jsonl`` for every report, and
     ``model.safetensors`` at the end; an earlier model there is replaced only then. Stopped early, the model
-    learnt so far is written.
+    learnt so far is written; it can be stopped at a report, of which there is one every ``report_seconds``.
 
     Raises
     ------
@@ -65,7 +65,9 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig) -> Events:
     validation = ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out])
 
     torch.manual_seed(config.seed)
-    card = ModelCard(network=config.network, pixel_size_angstrom=frame.pixel_size_angstrom, symmetry=config.symmetry)
+    card = ModelCard(
+        network=config.network, pixel_size_angstrom=frame.pixel_size_angstrom, symmetry=config.symmetry
+    )
     model = PoseModel.create(card).to(choose_device(config.device))
     write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
     settings = LoopSettings(
@@ -75,6 +77,7 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig) -> Events:
         seed=config.seed,
         minutes=config.minutes,
         total_images=None if config.minutes else round(config.epochs * len(training)),
+        report_seconds=report_seconds,
     )
     reports = train_network(model.network, source, validation, config.symmetry, settings)
     yield from _follow(reports, model, config, len(training))
@@ -88,14 +91,18 @@ def _particles_to_train_on(stack: ParticleStack, config: TrainConfig) -> Particl
         )
     chosen = stack if config.half_set is None else stack[stack.half_sets() == config.half_set]
     if len(chosen) < 4:
-        raise MetadataError(f"{stack.source}: {len(chosen)} particles are too few to train on; at least 4 are needed")
+        raise MetadataError(
+            f"{stack.source}: {len(chosen)} particles are too few to train on; at least 4 are needed"
+        )
     return chosen
 
 
 def _split(stack: ParticleStack, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and, drawn at random, the rows held out for validation."""
     order = np.random.default_rng(config.seed).permutation(len(stack))
-    number = int(np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2)))
+    number = int(
+        np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2))
+    )
     return np.sort(order[number:]), np.sort(order[:number])
 
 
@@ -117,9 +124,9 @@ def _label_weights(stack: ParticleStack) -> np.ndarray:
 
 
 def _follow(
-    reports: Iterator[TrainingProgress], model: PoseModel, config: TrainConfig, particles: int
-) -> Iterator[Event]:
-    """Turn reports into events and log lines; write the model when they end, or when nobody listens any more."""
+    reports: Generator[TrainingProgress, None, None], model: PoseModel, config: TrainConfig, particles: int
+) -> Events:
+    """Turn reports into events and log lines; write the model at the end, or when nobody listens any more."""
     start = time.monotonic()
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
@@ -131,12 +138,14 @@ def _follow(
                 log.flush()
                 yield _progress(report)
         finally:
-            reports.close()  # type: ignore[attr-defined]
+            reports.close()
             if last is not None:
                 trained = PoseModel(model.network, _with_summary(model.card, last, config, particles, start))
                 trained.save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
-        raise CryosphereError("the training run ended before its first report; give it more time or particles")
+        raise CryosphereError(
+            "the training run ended before its first report; give it more time or particles"
+        )
     metrics: dict[str, float | int | str] = {
         "images": last.images,
         "loss": last.loss,

@@ -25,7 +25,9 @@ class _ResidualBlock(nn.Module):
         self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.second_norm = nn.BatchNorm2d(out_channels)
         same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+        self.shortcut = (
+            nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(self.first_norm(self.first(x)))

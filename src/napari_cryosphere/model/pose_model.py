@@ -81,7 +81,9 @@ class PoseModel:
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write weights and card to one safetensors file; what can be rebuilt is not stored."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        weights = {
+            name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()
+        }
         with atomic_path(path, overwrite=overwrite) as temporary:
             save_file(weights, temporary, metadata={_CARD_KEY: self.card.model_dump_json()})
 
@@ -96,7 +98,9 @@ class PoseModel:
         """
         file = path / MODEL_FILE if path.is_dir() else path
         if not file.is_file():
-            raise ModelError(f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}")
+            raise ModelError(
+                f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}"
+            )
         try:
             with safe_open(file, framework="pt") as stored:
                 metadata: Mapping[str, str] = stored.metadata() or {}
@@ -104,7 +108,9 @@ class PoseModel:
             card = ModelCard.model_validate_json(metadata[_CARD_KEY])
         except (SafetensorError, KeyError, ValidationError, OSError) as error:
             reason = "it has no model card" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise ModelError(f"{file} is not a napari-cryosphere model: {reason}; train one or give another") from error
+            raise ModelError(
+                f"{file} is not a napari-cryosphere model: {reason}; train one or give another"
+            ) from error
         model = cls.create(card)
         try:
             model.network.load_state_dict(weights)

@@ -44,7 +44,7 @@ def half_sphere_matrix(size: int, l_max: int, order: int) -> Tensor:
 
 
 def _bilinear(where: np.ndarray, size: int) -> Tensor:
-    """Return bilinear interpolation at ``(points, 2)`` x, y pixel positions as a dense ``(points, pixels)`` matrix."""
+    """Return bilinear interpolation at ``(points, 2)`` x, y positions as a ``(points, pixels)`` matrix."""
     base = np.floor(where).astype(int)
     part = where - base
     matrix = np.zeros((len(where), size * size))
@@ -77,14 +77,30 @@ class HalfSphere(nn.Module):
 
 
 def _complex_weight(*shape: int, scale: float) -> nn.Parameter:
-    """Return a weight ``(*shape, 2)`` whose last axis is real and imaginary part, of the given RMS modulus."""
+    """Return a weight ``(*shape, 2)``, last axis real and imaginary part, of the given RMS modulus."""
     return nn.Parameter(torch.randn(*shape, 2) * scale / math.sqrt(2))
 
 
-class S2Convolution(nn.Module):
-    """Correlate signals on the sphere with learnt filters: ``c^l_mn = sum_i W^l_(m,i) s_ln,i``.
+def _real_filter(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the nearest coefficients of a real filter: ``W_m = (-1)^m conj(W_-m)`` over the given axes.
 
-    ``(b, in, L + 1, L + 1)`` complex to ``(b, out, L + 1, 2 L + 1, L + 1)`` complex, filters of global support.
+    A signal stores n >= 0 alone, since it is real. Only real filters treat the n < 0 that are implied like
+    the others; any other filter would break the equivariance that mixes them.
+    """
+    mirrored = torch.flip(weight, axes).conj()
+    for axis in axes:
+        width = weight.shape[axis]
+        signs = 1 - 2 * ((torch.arange(width, device=weight.device) - width // 2) % 2)
+        shape = [1] * weight.ndim
+        shape[axis] = width
+        mirrored = mirrored * signs.reshape(shape)
+    return (weight + mirrored) / 2
+
+
+class S2Convolution(nn.Module):
+    """Correlate signals on the sphere with learnt real filters: ``c^l_mn = sum_i W^l_(m,i) s_ln,i``.
+
+    ``(b, in, L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex; filters of global support.
     The scale at the start makes the outputs' spread about that of the inputs.
     """
 
@@ -92,7 +108,7 @@ class S2Convolution(nn.Module):
         super().__init__()
         # The sum over m of |W|^2 / (2 l + 1) is the share of degree l in the output's mean square.
         self.weight = _complex_weight(
-            l_max + 1, out_channels, 2 * l_max + 1, in_channels, scale=gain / math.sqrt(in_channels)
+            l_max + 1, out_channels, 2 * l_max + 1, in_channels, scale=gain * math.sqrt(2 / in_channels)
         )
         self.register_buffer("mask", band_mask(l_max)[..., 0].float(), persistent=False)
         self.mask: Tensor
@@ -100,14 +116,14 @@ class S2Convolution(nn.Module):
     def forward(self, sphere: Tensor) -> Tensor:
         """See the class."""
         batch, channels, count, _ = sphere.shape
-        weight = torch.view_as_complex(self.weight * self.mask[:, None, :, None, None])
+        weight = _real_filter(torch.view_as_complex(self.weight * self.mask[:, None, :, None, None]), (2,))
         flat = sphere.permute(2, 1, 0, 3).reshape(count, channels, batch * count)  # l, in, (b n)
         out = torch.bmm(weight.flatten(1, 2), flat)  # l, (out m), (b n)
         return out.reshape(count, weight.shape[1], weight.shape[2], batch, count).permute(3, 1, 0, 2, 4)
 
 
 class SO3Convolution(nn.Module):
-    """Convolve signals on SO(3) with learnt filters: ``c'^l_mn = sum_(i,k) W^l_(mk,i) c^l_kn,i``.
+    """Convolve signals on SO(3) with learnt real filters: ``c'^l_mn = sum_(i,k) W^l_(mk,i) c^l_kn,i``.
 
     ``(b, in, L + 1, 2 L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex. The sum runs over the
     map's index, so that what the image's rotation does to the input it does to the output.
@@ -121,7 +137,7 @@ class SO3Convolution(nn.Module):
             2 * l_max + 1,
             in_channels,
             2 * l_max + 1,
-            scale=gain / math.sqrt(in_channels * (2 * l_max + 1)),
+            scale=gain * math.sqrt(2 / (in_channels * (2 * l_max + 1))),
         )
         side = band_mask(l_max)[..., 0].float()
         self.register_buffer("mask", side[:, :, None] * side[:, None, :], persistent=False)
@@ -130,7 +146,9 @@ class SO3Convolution(nn.Module):
     def forward(self, signal: Tensor) -> Tensor:
         """See the class."""
         batch, channels, count, width, _ = signal.shape
-        weight = torch.view_as_complex(self.weight * self.mask[:, None, :, None, :, None])
+        weight = _real_filter(
+            torch.view_as_complex(self.weight * self.mask[:, None, :, None, :, None]), (2, 4)
+        )
         flat = signal.permute(2, 1, 3, 0, 4).reshape(count, channels * width, batch * count)
         out = torch.bmm(weight.flatten(1, 2).flatten(2, 3), flat)
         return out.reshape(count, weight.shape[1], width, batch, count).permute(3, 1, 0, 2, 4)

@@ -2,7 +2,7 @@
 
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
-from napari_cryosphere.particles.mrc import MrcStack, write_stack
+from napari_cryosphere.particles.mrc import MrcStack, stack_writer, write_stack
 from napari_cryosphere.particles.stack import ParticleStack
 from napari_cryosphere.particles.star import read_star, write_star
 
@@ -12,6 +12,7 @@ __all__ = [
     "MrcStack",
     "ParticleStack",
     "read_star",
+    "stack_writer",
     "write_stack",
     "write_star",
 ]

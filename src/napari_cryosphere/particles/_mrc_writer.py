@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,28 @@ from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles._mrc_header import HEADER_BYTES
 
-__all__ = ["write_sections"]
+__all__ = ["section_writer"]
 
 
-def write_sections(
-    sections: ArrayLike | Iterable[ArrayLike],
-    path: Path,
-    pixel_size_angstrom: float,
-    *,
-    overwrite: bool,
-    volume: bool,
-) -> None:
-    """Write the sections of a stack or, with ``volume``, of a map; see ``write_stack`` of the module mrc."""
+@contextmanager
+def section_writer(
+    path: Path, pixel_size_angstrom: float, *, overwrite: bool, volume: bool
+) -> Iterator[Callable[[ArrayLike], None]]:
+    """Give a function that appends ``(ny, nx)`` or ``(k, ny, nx)`` sections; see ``stack_writer`` in mrc."""
     if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
         raise CryosphereError(f"{path}: the pixel size must be positive, not {pixel_size_angstrom} A")
     with atomic_path(path, overwrite=overwrite) as temporary, temporary.open("wb") as stream:
         stream.write(bytes(HEADER_BYTES))
         statistics = _Statistics()
+
+        def append(sections: ArrayLike) -> None:
+            batch = np.asarray(sections, dtype="<f4")
+            batch = batch[np.newaxis] if batch.ndim == 2 else batch
+            statistics.add(path, batch)
+            stream.write(np.ascontiguousarray(batch).data)
+
         try:
-            for section in sections:  # type: ignore[union-attr]
-                batch = np.asarray(section, dtype="<f4")
-                batch = batch[np.newaxis] if batch.ndim == 2 else batch
-                statistics.add(path, batch)
-                stream.write(np.ascontiguousarray(batch).data)
+            yield append
             if not statistics.number:
                 raise CryosphereError(f"{path}: there are no images to write")
             stream.seek(0)

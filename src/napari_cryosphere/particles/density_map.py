@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
-from napari_cryosphere.particles._mrc_writer import write_sections
+from napari_cryosphere.particles._mrc_writer import section_writer
 from napari_cryosphere.particles.mrc import MrcStack
 
 __all__ = ["DensityMap"]
@@ -96,7 +96,9 @@ class DensityMap:
         OutputExistsError
             If the file exists and ``overwrite`` is False.
         """
-        write_sections(self.voxels, Path(path), self.pixel_size_angstrom, overwrite=overwrite, volume=True)
+        path = Path(path)
+        with section_writer(path, self.pixel_size_angstrom, overwrite=overwrite, volume=True) as append:
+            append(self.voxels)
 
 
 def _check_shape(shape: tuple[int, ...], where: str, kind: type[CryosphereError]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -14,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import listed
 from napari_cryosphere.particles._mrc_header import read_header
-from napari_cryosphere.particles._mrc_writer import write_sections
+from napari_cryosphere.particles._mrc_writer import section_writer
 
-__all__ = ["MrcStack", "write_stack"]
+__all__ = ["MrcStack", "stack_writer", "write_stack"]
 
 _CHUNK_BYTES = 1 << 24
 _CHECK_VALUES = 1 << 18
@@ -162,6 +163,17 @@ class MrcStack:
             )
 
 
+def stack_writer(
+    path: str | PathLike[str], pixel_size_angstrom: float, overwrite: bool = False
+) -> AbstractContextManager[Callable[[ArrayLike], None]]:
+    """Open a float32 MRC stack for writing; see `write_stack` for the parameters and errors.
+
+    The context gives a function that appends an image ``(ny, nx)`` or a batch ``(k, ny, nx)``. The file
+    appears when the context ends; if it ends with an error there is none.
+    """
+    return section_writer(Path(path), pixel_size_angstrom, overwrite=overwrite, volume=False)
+
+
 def write_stack(
     images: ArrayLike | Iterable[ArrayLike],
     path: str | PathLike[str],
@@ -189,4 +201,6 @@ def write_stack(
     CryosphereError
         If there are no images, their shapes differ, a pixel is not finite, or the pixel size is not positive.
     """
-    write_sections(images, Path(path), pixel_size_angstrom, overwrite=overwrite, volume=False)
+    with stack_writer(path, pixel_size_angstrom, overwrite) as append:
+        for batch in images:  # type: ignore[union-attr]
+            append(batch)

@@ -98,7 +98,9 @@ class BackProjector:
         points = torch.einsum("nij,kj->nki", rotations[:, :, :2], self._frequencies).reshape(-1, 3)
         sign = torch.where(points[:, 0] < 0, -1.0, 1.0)
         points = points * sign[:, None]
-        values = rows.reshape(-1, 3) * torch.stack([torch.ones_like(sign), sign, torch.ones_like(sign)], dim=1)
+        values = rows.reshape(-1, 3) * torch.stack(
+            [torch.ones_like(sign), sign, torch.ones_like(sign)], dim=1
+        )
         base = points.floor()
         part = points - base
         x, y, z = base.long().unbind(1)
@@ -109,7 +111,9 @@ class BackProjector:
                 plane = across * (part[:, 1] if down else 1 - part[:, 1])
                 for deep in (0, 1):
                     weight = plane * (part[:, 2] if deep else 1 - part[:, 2])
-                    index = (((z + deep) % size) * size + (y + down) % size) * half + (x + right).clamp(max=half - 1)
+                    index = (((z + deep) % size) * size + (y + down) % size) * half + (x + right).clamp(
+                        max=half - 1
+                    )
                     self._sums.index_add_(0, index, values * weight[:, None])
 
     def __iadd__(self, other: BackProjector) -> BackProjector:

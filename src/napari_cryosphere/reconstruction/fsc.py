@@ -17,7 +17,7 @@ class FourierShellCorrelation:
     Attributes
     ----------
     values
-        ``(box // 2 + 1,)``: the correlation in shell k, of frequencies with ``round(radius) = k`` cycles a box.
+        ``(box // 2 + 1,)``: the correlation of frequencies with ``round(radius) = k`` cycles a box.
     box
         Box of the maps in voxels.
     pixel_size_angstrom
@@ -84,7 +84,8 @@ def fourier_shell_correlation(
     count = np.broadcast_to(np.where((x == 0) | (x == box // 2), 1.0, 2.0), f.shape).ravel()
 
     def shells(values: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.bincount(shell, count * values.ravel())[: box // 2 + 1]
+        sums = np.asarray(np.bincount(shell, weights=count * values.ravel()), dtype=np.float64)
+        return sums[: box // 2 + 1]
 
     cross = shells((f * g.conj()).real)
     power = np.sqrt(shells(np.abs(f) ** 2) * shells(np.abs(g) ** 2))

@@ -10,7 +10,10 @@ __all__ = ["masked_correlation", "soft_mask"]
 
 
 def soft_mask(
-    voxels: NDArray[np.floating], pixel_size_angstrom: float, low_pass_angstrom: float = 20.0, edge_px: float = 4.0
+    voxels: NDArray[np.floating],
+    pixel_size_angstrom: float,
+    low_pass_angstrom: float = 20.0,
+    edge_px: float = 4.0,
 ) -> NDArray[np.float32]:
     """Make a mask around the molecule.
 

@@ -206,8 +206,10 @@ def _climb(coefficients: Tensor, start: Tensor, spacing_degrees: float, steps: i
     for _ in range(steps):
         values = evaluate_at(exact, poses[:, None] @ _exponential(stencil))
         centre, gradient, hessian = _derivatives(values, step)
-        downhill = -torch.linalg.eigvalsh(hessian)[:, -1:, None].clamp(min=0) - 1e-3 * hessian.abs().amax((1, 2), True)
-        move = torch.linalg.solve(-(hessian + downhill * torch.eye(3).to(hessian)), gradient[..., None])[..., 0]
+        # bend every direction downwards, so that the step leads uphill; flat functions stay where they are
+        excess = torch.linalg.eigvalsh(hessian)[:, -1].clamp(min=0) + 1e-3 * hessian.abs().amax((1, 2)) + 1e-9
+        bent = hessian - excess[:, None, None] * torch.eye(3).to(hessian)
+        move = torch.linalg.solve(-bent, gradient[..., None])[..., 0]
         length = move.norm(dim=1, keepdim=True).clamp(min=1e-12)
         move = move * (float(np.radians(spacing_degrees)) / 2 / length).clamp(max=1)
         moved = poses @ _exponential(move)
@@ -225,7 +227,7 @@ _STENCIL = np.concatenate(
 
 
 def _derivatives(values: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn values on the stencil, ``(n, 13)``, into value ``(n,)``, gradient ``(n, 3)``, Hessian ``(n, 3, 3)``."""
+    """Turn ``(n, 13)`` values on the stencil into value, gradient ``(n, 3)`` and Hessian ``(n, 3, 3)``."""
     centre, plus, minus = values[:, 0], values[:, 1:4], values[:, 4:7]
     gradient = (plus - minus) / (2 * step)
     second = plus + minus - 2 * centre[:, None]

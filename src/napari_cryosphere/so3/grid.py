@@ -1,8 +1,8 @@
 """HEALPix x S1: an equal-volume grid of rotations whose polar axis is the optical axis.
 
 A grid of order k has ``12 * 4**k`` view directions (HEALPix pixels, RING order) and ``6 * 2**k`` in-plane
-angles, as in RELION and Image2Sphere. The rotation of view pixel v and in-plane index p is RELION's
-``Rz(rot_v) Ry(tilt_v) Rz(psi_p)`` with ``psi_p = 360 p / n_psi`` degrees; its flat index is ``v * n_psi + p``.
+angles, as in RELION and Image2Sphere. The rotation of view pixel v and in-plane index p is
+``Rz(rot_v) Ry(tilt_v) Rz(psi_p)`` with ``psi_p = 360 p / n_psi`` degrees, at flat index ``v n_psi + p``.
 Nothing is stored: every quantity follows from the order by arithmetic.
 """
 
@@ -96,9 +96,7 @@ class SO3Grid:
         best_distance = np.full(len(matrices), np.inf)
         for view in candidates:
             relative = self.rotations(view * self.n_psi).swapaxes(-1, -2) @ matrices
-            psi = np.arctan2(
-                relative[:, 1, 0] - relative[:, 0, 1], relative[:, 0, 0] + relative[:, 1, 1]
-            )
+            psi = np.arctan2(relative[:, 1, 0] - relative[:, 0, 1], relative[:, 0, 0] + relative[:, 1, 1])
             index = view * self.n_psi + np.rint(psi / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
             distance = geodesic_distance_degrees(self.rotations(index), matrices)
             closer = distance < best_distance

@@ -12,7 +12,15 @@ import healpy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["HEIGHT", "WIDTH", "draw_cross", "draw_ring", "in_plane_colours", "mollweide_position", "rasterise"]
+__all__ = [
+    "HEIGHT",
+    "WIDTH",
+    "draw_cross",
+    "draw_ring",
+    "in_plane_colours",
+    "mollweide_position",
+    "rasterise",
+]
 
 HEIGHT, WIDTH = 128, 256
 
@@ -22,7 +30,9 @@ _RIM = (120, 124, 134)
 _MARGIN = 0.97  # of the half-axes, so that the rim is inside the image
 
 
-def mollweide_position(directions: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.float64]:
+def mollweide_position(
+    directions: ArrayLike, height: int = HEIGHT, width: int = WIDTH
+) -> NDArray[np.float64]:
     """Return where view directions fall in the picture.
 
     Parameters
@@ -51,7 +61,9 @@ def mollweide_position(directions: ArrayLike, height: int = HEIGHT, width: int =
 
 
 @lru_cache(maxsize=8)
-def _pixel_directions(height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+def _pixel_directions(
+    height: int, width: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
     """Return which pixels lie inside the ellipse, and their polar angle and longitude in radians."""
     row, column = np.mgrid[:height, :width]
     up = ((height - 1) / 2 - row) / (_MARGIN * height / 2)
@@ -142,12 +154,14 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
-def _stamp(picture: NDArray[np.uint8], stencil: NDArray[np.bool_], direction: ArrayLike, colour: ArrayLike) -> None:
+def _stamp(
+    picture: NDArray[np.uint8], stencil: NDArray[np.bool_], direction: ArrayLike, colour: ArrayLike
+) -> None:
     """Paint a stencil, centred on a view direction, into the picture in place; clipped at the border."""
     height, width = picture.shape[:2]
     row, column = np.rint(mollweide_position(direction, height, width)).astype(int)
     offsets = np.argwhere(stencil) - np.array(stencil.shape) // 2
-    rows, columns = (offsets + (row, column)).T
+    rows, columns = offsets.T + np.array([[row], [column]])
     keep = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     picture[rows[keep], columns[keep], :3] = np.asarray(colour, dtype=np.uint8)
     picture[rows[keep], columns[keep], 3] = 255

@@ -66,7 +66,9 @@ def point_group(name: str) -> NDArray[np.float64]:
     return np.asarray(matrices, dtype=np.float64)
 
 
-def angular_error_degrees(truth: ArrayLike, predicted: ArrayLike, symmetry: str = "C1") -> NDArray[np.float64]:
+def angular_error_degrees(
+    truth: ArrayLike, predicted: ArrayLike, symmetry: str = "C1"
+) -> NDArray[np.float64]:
     """Return the angle between poses, modulo the map's symmetry.
 
     ``min over g of angle(g truth, predicted)``, the angular error of the CESPED paper (section 2.3).

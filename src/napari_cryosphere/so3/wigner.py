@@ -54,7 +54,9 @@ def _tilt_harmonics(l_max: int) -> np.ndarray:
     for degree in range(l_max + 1):
         m = np.arange(-degree, degree)
         raising = np.zeros((2 * degree + 1, 2 * degree + 1))
-        raising[np.arange(1, 2 * degree + 1), np.arange(2 * degree)] = np.sqrt(degree * (degree + 1) - m * (m + 1))
+        raising[np.arange(1, 2 * degree + 1), np.arange(2 * degree)] = np.sqrt(
+            degree * (degree + 1) - m * (m + 1)
+        )
         _, u = np.linalg.eigh((raising - raising.T) / 2j)  # eigenvalues ascend: -l ... l
         full = np.einsum("mk,nk->mnk", u, u.conj())
         span = slice(l_max - degree, l_max + degree + 1)
@@ -185,7 +187,9 @@ def evaluate_on_grid(coefficients: Tensor, order: int) -> Tensor:
     width = 2 * l_max + 1
     tables = _grid_tables(l_max, order, coefficients.real.dtype, coefficients.device)
     # tilt: for every (m, n), rings x degrees times degrees x (batch, real and imaginary)
-    by_order = torch.view_as_real(coefficients).permute(2, 3, 1, 0, 4).reshape(width * (l_max + 1), l_max + 1, -1)
+    by_order = (
+        torch.view_as_real(coefficients).permute(2, 3, 1, 0, 4).reshape(width * (l_max + 1), l_max + 1, -1)
+    )
     on_rings = torch.bmm(tables.tilt, by_order).reshape(width, l_max + 1, -1, batch, 2)
     # psi: a short complex Fourier sum over n
     rows = torch.view_as_complex(on_rings.permute(2, 3, 0, 1, 4).contiguous())  # ring, batch, m, n
@@ -242,7 +246,10 @@ class GaussLegendreGrid:
 
 @lru_cache(maxsize=16)
 def gauss_legendre_grid(
-    l_max: int, oversampling: float = 1.25, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    l_max: int,
+    oversampling: float = 1.25,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> GaussLegendreGrid:
     """Build the sampling grid of a pointwise non-linearity.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def train_network(
     validation: ValidationSet,
     symmetry: str,
     settings: LoopSettings,
-) -> Iterator[TrainingProgress]:
+) -> Generator[TrainingProgress, None, None]:
     """Train a network in place, yielding reports; closing the generator early keeps what is learnt so far.
 
     AdamW with a linear warm-up and a cosine fall to zero over the budget. The weights that remain are an
@@ -128,7 +128,7 @@ def _step(network: PoseNetwork, optimizer: torch.optim.Optimizer, batch: Batch, 
     if not math.isfinite(value):
         raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
     return value
@@ -153,6 +153,7 @@ class _Clock:
         self._start = self._last_report = time.monotonic()
         self._images = self._reported_images = 0
         self._losses: list[float] = []
+        self._loss = math.nan
         self._validated = 0
 
     @property
@@ -179,10 +180,12 @@ class _Clock:
         now = time.monotonic()
         elapsed = now - self._start
         fraction = self.fraction
+        if self._losses:
+            self._loss = float(np.mean(self._losses))
         report = TrainingProgress(
             fraction=fraction,
             images=self._images,
-            loss=float(np.mean(self._losses)) if self._losses else math.nan,
+            loss=self._loss,
             images_per_second=(self._images - self._reported_images) / max(now - self._last_report, 1e-9),
             remaining_seconds=elapsed * (1 - fraction) / max(fraction, 1e-9),
             validation_median_degrees=median,

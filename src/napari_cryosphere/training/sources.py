@@ -23,7 +23,14 @@ from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.rotations import random_rotations
 
-__all__ = ["Batch", "Frame", "LoadedParticles", "SimulatedProjections", "TrainingSource", "prepared_particles"]
+__all__ = [
+    "Batch",
+    "Frame",
+    "LoadedParticles",
+    "SimulatedProjections",
+    "TrainingSource",
+    "prepared_particles",
+]
 
 _CHUNK = 256
 
@@ -76,7 +83,9 @@ def prepared_particles(stack: ParticleStack, frame: Frame) -> Tensor:
         rows = slice(start, start + _CHUNK)
         ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
         parts.append(
-            prepare_images(stack.images(rows), ctf, stack.pixel_size_angstrom, frame.box, frame.pixel_size_angstrom)
+            prepare_images(
+                stack.images(rows), ctf, stack.pixel_size_angstrom, frame.box, frame.pixel_size_angstrom
+            )
         )
     return torch.cat(parts)
 
@@ -103,8 +112,13 @@ def turn_and_shift(images: Tensor, angles: Tensor, shifts_px: Tensor) -> Tensor:
 
 
 def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
-    """Return the poses, ``(b, 3, 3)``, of images whose content was turned by ``(b,)`` radians: ``R Rz(-angle)``."""
-    cosine, sine, zero, one = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles), torch.ones_like(angles)
+    """Return the poses ``(b, 3, 3)`` of images turned by ``(b,)`` radians: ``R Rz(-angle)``."""
+    cosine, sine, zero, one = (
+        torch.cos(angles),
+        torch.sin(angles),
+        torch.zeros_like(angles),
+        torch.ones_like(angles),
+    )
     turn = torch.stack([cosine, sine, zero, -sine, cosine, zero, zero, zero, one], -1).reshape(-1, 3, 3)
     return rotations @ turn
 
@@ -125,7 +139,11 @@ class LoadedParticles:
     """
 
     def __init__(
-        self, images: Tensor, rotations: NDArray[np.float64], weights: NDArray[np.float64], shift_px: float = 0.5
+        self,
+        images: Tensor,
+        rotations: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        shift_px: float = 0.5,
     ) -> None:
         self._images = images
         self._rotations = torch.from_numpy(rotations).float()
@@ -173,7 +191,7 @@ class SimulatedProjections:
         self.contrast, self.noise = self._measure(stack, prepared)
 
     def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
-        """Return fresh projections from uniform directions; noise grows to its full level by 40 % of the run."""
+        """Return projections from uniform directions; the noise reaches its full level at 40 % of the run."""
         rotations = random_rotations(size, rng)
         images = self._projections(rotations, rng.integers(self._number, size=size)) * self.contrast
         level = self.noise * min(1.0, 0.3 + 0.7 * progress / 0.4)

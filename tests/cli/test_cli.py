@@ -1,0 +1,121 @@
+"""The command line as a contract: exit codes, one line on an error, quick help, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_cryosphere.imaging.phantom import protein_phantom
+
+
+def cryosphere(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "napari_cryosphere", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("cli")
+    protein_phantom(32, 6.0).save(made / "map.mrc")
+    result = cryosphere(
+        "simulate", "map.mrc", "--output", "p.star", "--number", "40", "--snr", "2", "--seed", "3", cwd=made
+    )
+    assert result.returncode == 0, result.stderr
+    assert "star: p.star" in result.stdout
+    return made
+
+
+def test_help_names_the_commands() -> None:
+    result = cryosphere("--help")
+    assert result.returncode == 0
+    for command in ("demo", "info", "simulate", "train", "infer", "reconstruct", "fsc"):
+        assert command in result.stdout
+
+
+def test_info_as_json(folder: Path) -> None:
+    result = cryosphere("info", folder / "p.star", "--json")
+    assert result.returncode == 0
+    described = json.loads(result.stdout)
+    assert (described["kind"], described["particles"], described["box"]) == ("particles", 40, 32)
+
+
+def test_outputs_need_overwrite(folder: Path) -> None:
+    arguments = ["simulate", "map.mrc", "--output", "p.star", "--number", "40", "--snr", "2", "--seed", "3"]
+    before = (folder / "p.mrcs").read_bytes()
+    refused = cryosphere(*arguments, cwd=folder)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "--overwrite" in refused.stderr
+    assert (folder / "p.mrcs").read_bytes() == before
+    assert cryosphere(*arguments, "--overwrite", cwd=folder).returncode == 0
+    assert (folder / "p.mrcs").read_bytes() == before  # the same seed gives the same pixels
+
+
+def test_error_is_one_line_and_debug_shows_the_rest(folder: Path) -> None:
+    plain = cryosphere("reconstruct", "nothing.star", "--output", "m.mrc", cwd=folder)
+    assert plain.returncode == 1
+    assert plain.stderr.startswith("error: ")
+    assert plain.stderr.count("\n") == 1
+    debug = cryosphere("--debug", "reconstruct", "nothing.star", "--output", "m.mrc", cwd=folder)
+    assert "Traceback" in debug.stderr
+    assert not (folder / "m.mrc").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--set", "paddign=2"], "paddign"),
+        (["--set", "padding"], "KEY=VALUE"),
+        (["--symmetry", "Q7"], "C1, C2"),
+        (["--config", "none.json"], "none.json"),
+    ],
+)
+def test_wrong_usage_exits_2_and_names_the_key(folder: Path, extra: list[str], message: str) -> None:
+    result = cryosphere("reconstruct", "p.star", "--output", "m.mrc", *extra, cwd=folder)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (folder / "m.mrc").exists()
+
+
+def test_config_file_and_set(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({"half_maps": True, "padding": 1}))
+    arguments = [
+        "reconstruct",
+        folder / "p.star",
+        "--output",
+        tmp_path / "m.mrc",
+        "--config",
+        tmp_path / "c.json",
+    ]
+    result = cryosphere(*arguments, "--set", "padding=2")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "m_half1.mrc").is_file()
+    assert "half map resolution" in result.stdout
+
+
+def test_quiet_prints_only_results(folder: Path, tmp_path: Path) -> None:
+    result = cryosphere("-q", "reconstruct", folder / "p.star", "--output", tmp_path / "m.mrc")
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
+def test_interrupt_stops_cleanly(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "napari_cryosphere", "train", str(folder / "p.star")]
+    command += ["--output", str(tmp_path / "run"), "--minutes", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if (tmp_path / "run" / "log.jsonl").is_file() and (tmp_path / "run" / "log.jsonl").stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "stopped" in errors
+    assert (tmp_path / "run" / "model.safetensors").is_file()

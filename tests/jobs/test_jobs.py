@@ -1,0 +1,268 @@
+"""Jobs end to end on small particles: what they write, and that failures leave nothing behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError, OutputExistsError
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.configs import (
+    FscConfig,
+    InferConfig,
+    ReconstructConfig,
+    SimulateConfig,
+    TrainConfig,
+)
+from napari_cryosphere.jobs.events import Event, Progress, Result, follow
+from napari_cryosphere.jobs.fsc import fsc
+from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.info import describe
+from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.simulate import simulate
+from napari_cryosphere.jobs.train import train
+from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction import masked_correlation
+
+SMALL = NetworkConfig(
+    box=16, encoder_channels=(4, 8), sphere_channels=8, sphere_order=2, l_max=3, so3_channels=2
+)
+
+
+def run(events: object) -> Result:
+    return follow(events, lambda event: None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a map and 240 particles of it; tests write elsewhere."""
+    folder = tmp_path_factory.mktemp("sample")
+    protein_phantom(32, 6.0).save(folder / "map.mrc")
+    config = SimulateConfig(
+        map=folder / "map.mrc", output=folder / "particles.star", number=240, snr=1.0, seed=1
+    )
+    run(simulate(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        output=output,
+        network=SMALL,
+        epochs=1,
+        batch_size=32,
+        device="cpu",
+    )
+    result = run(train(config))
+    assert result.outputs["model"].is_file()
+    return output
+
+
+def test_simulated_star_is_read_by_starfile_and_holds_the_truth(sample: Path) -> None:
+    blocks = starfile.read(sample / "particles.star")
+    assert len(blocks["particles"]) == 240
+    assert (
+        float(blocks["optics"]["rlnImagePixelSize"].iloc[0] if hasattr(blocks["optics"], "columns") else 0)
+        == 6.0
+    )
+    assert blocks["particles"]["rlnImageName"].iloc[-1] == "000240@particles.mrcs"
+
+
+def test_reconstruction_from_true_poses_is_the_map(sample: Path, tmp_path: Path) -> None:
+    config = ReconstructConfig(
+        particles=sample / "particles.star", output=tmp_path / "map.mrc", half_maps=True
+    )
+    result = run(reconstruct(config))
+    assert {"map", "half1", "half2", "fsc"} == set(result.outputs)
+    density, truth = DensityMap.read(tmp_path / "map.mrc"), DensityMap.read(sample / "map.mrc")
+    assert masked_correlation(density.voxels, truth.voxels) > 0.8
+    assert density.pixel_size_angstrom == pytest.approx(6.0)
+    with (tmp_path / "map_fsc.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["shell", "resolution_angstrom", "fsc"]
+    assert rows[0]["resolution_angstrom"] == "inf"
+    assert float(rows[4]["resolution_angstrom"]) == pytest.approx(32 * 6 / 4, abs=1e-3)
+    assert float(rows[2]["fsc"]) > 0.9
+
+
+def test_fsc_of_a_map_with_itself(sample: Path, tmp_path: Path) -> None:
+    config = FscConfig(first=sample / "map.mrc", second=sample / "map.mrc", output=tmp_path / "fsc.csv")
+    result = run(fsc(config))
+    assert result.metrics["correlation"] == pytest.approx(1)
+    assert result.metrics["resolution_05_angstrom"] == pytest.approx(12.0)
+
+
+def test_fsc_refuses_maps_that_do_not_fit(sample: Path, tmp_path: Path) -> None:
+    protein_phantom(48, 6.0).save(tmp_path / "larger.mrc")
+    DensityMap(DensityMap.read(sample / "map.mrc").voxels, 5.0).save(tmp_path / "finer.mrc")
+    for name, message in (("larger", "box of 48"), ("finer", "resample")):
+        config = FscConfig(
+            first=sample / "map.mrc", second=tmp_path / f"{name}.mrc", output=tmp_path / "x.csv"
+        )
+        with pytest.raises(MetadataError, match=message):
+            run(fsc(config))
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_training_writes_a_run_folder(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    assert TrainConfig.model_validate(config).network == SMALL
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["fraction"] == 1
+    assert np.isfinite(lines[-1]["loss"])
+    card = PoseModel.load(trained).card
+    assert card.pixel_size_angstrom == pytest.approx(12.0)
+    assert card.training["images"] == lines[-1]["images"]
+    description = describe(trained)
+    assert description["kind"] == "run"
+    assert description["model"]["l_max"] == 3
+
+
+def test_training_from_a_map(sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        map=sample / "map.mrc",
+        output=tmp_path / "run",
+        network=SMALL,
+        epochs=0.3,
+        device="cpu",
+    )
+    assert np.isfinite(run(train(config)).metrics["loss"])
+
+
+def test_training_stopped_early_keeps_a_model(sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path / "run", network=SMALL, epochs=1000, device="cpu"
+    )
+    events = train(config)
+    seen: list[Event] = []
+    for event in events:
+        seen.append(event)
+        if isinstance(event, Progress) and "loss" in event.metrics:
+            events.close()  # type: ignore[attr-defined]
+            break
+    assert PoseModel.load(tmp_path / "run").card.training["images"] > 0
+
+
+def test_training_needs_poses_and_particles(sample: Path, tmp_path: Path) -> None:
+    bare = sample / "particles.mrcs"
+    with pytest.raises(MetadataError, match="no poses"):
+        run(train(TrainConfig(particles=bare, output=tmp_path / "a")))
+    few = tmp_path / "few.star"
+    ParticleStack.read(sample / "particles.star")[:3].save(few)
+    with pytest.raises(MetadataError, match="too few"):
+        run(train(TrainConfig(particles=few, output=tmp_path / "b")))
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_existing_model_is_not_clobbered(trained: Path, sample: Path) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    with pytest.raises(OutputExistsError):
+        run(train(TrainConfig(particles=sample / "particles.star", output=trained, network=SMALL)))
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_predictions_keep_every_column_and_add_the_uncertainty(
+    trained: Path, sample: Path, tmp_path: Path
+) -> None:
+    config = InferConfig(
+        particles=sample / "particles.star", model=trained, output=tmp_path / "p.star", device="cpu"
+    )
+    result = run(infer(config))
+    before, after = (
+        starfile.read(path)["particles"] for path in (sample / "particles.star", tmp_path / "p.star")
+    )
+    assert set(before.columns) <= set(after.columns)
+    for column in ("rlnDefocusU", "rlnMicrographName", "rlnOriginXAngst", "rlnRandomSubset"):
+        assert (after[column] == before[column]).all()
+    np.testing.assert_allclose(after["cryosphereInputAngleRot"], before["rlnAngleRot"], atol=1e-5)
+    assert not np.allclose(after["rlnAngleRot"], before["rlnAngleRot"])
+    assert after["cryosphereConfidence"].between(0, 1).all()
+    assert after["cryosphereSpread"].between(0, 180).all()
+    assert (after["cryosphereEntropy"] <= 1e-3).all()
+    assert after["rlnMaxValueProbDistribution"].between(0, 1).all()
+    assert result.metrics["particles"] == 240
+
+
+def test_inference_twice_is_identical(trained: Path, sample: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        run(
+            infer(
+                InferConfig(
+                    particles=sample / "particles.star", model=trained, output=tmp_path / f"{name}.star"
+                )
+            )
+        )
+    first, second = ((tmp_path / f"{name}.star").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_relion_reads_the_predictions(trained: Path, sample: Path, tmp_path: Path) -> None:
+    if shutil.which("relion_reconstruct") is None:
+        pytest.skip("relion_reconstruct is not installed")
+    for name in ("particles.star", "particles.mrcs"):
+        shutil.copy(sample / name, tmp_path)
+    run(infer(InferConfig(particles=tmp_path / "particles.star", model=trained, output=tmp_path / "p.star")))
+    command = ["relion_reconstruct", "--i", "p.star", "--o", "relion.mrc", "--ctf"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert np.isfinite(DensityMap.read(tmp_path / "relion.mrc").voxels).all()
+
+
+def test_inference_names_what_is_wrong(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        run(
+            infer(
+                InferConfig(particles=sample / "particles.star", model=tmp_path, output=tmp_path / "p.star")
+            )
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_maps_need_two_halves(sample: Path, tmp_path: Path) -> None:
+    stack = ParticleStack.read(sample / "particles.star")
+    stack.with_columns({"rlnRandomSubset": np.ones(len(stack), dtype=int)}).save(tmp_path / "one.star")
+    config = ReconstructConfig(particles=tmp_path / "one.star", output=tmp_path / "m.mrc", half_maps=True)
+    with pytest.raises(MetadataError, match="both halves"):
+        run(reconstruct(config))
+    assert not (tmp_path / "m.mrc").exists()
+
+
+def test_info_names_each_kind(sample: Path, trained: Path, tmp_path: Path) -> None:
+    particles = describe(sample / "particles.star")
+    keys = {"kind", "particles", "box", "pixel_size_angstrom", "optics_groups", "has_poses", "has_ctf"}
+    assert keys | {"half_sets", "warnings"} <= set(particles)
+    assert particles["half_sets"] == {"1": 120, "2": 120}
+    assert describe(sample / "map.mrc")["kind"] == "map"
+    assert describe(trained / "model.safetensors")["kind"] == "model"
+    for path, message in ((tmp_path / "x.star", "does not exist"), (tmp_path, "config.json")):
+        with pytest.raises(CryosphereError, match=message):
+            describe(path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CryosphereError, match="no known kind"):
+        describe(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("name", ["angle_nan", "truncated", "index_past_end", "nan_pixels", "empty_file"])
+def test_broken_particles_leave_no_output(shared_data: Path, tmp_path: Path, name: str) -> None:
+    config = ReconstructConfig(
+        particles=shared_data / "wild" / "broken" / f"{name}.star",
+        output=tmp_path / "map.mrc",
+        half_maps=True,
+    )
+    with pytest.raises(CryosphereError) as caught:
+        run(reconstruct(config))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+"""Wigner functions against scipy and e3nn, and the properties that they exist for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.so3.wigner import (
+    band_mask,
+    evaluate_at,
+    evaluate_on_grid,
+    gauss_legendre_grid,
+    small_d,
+)
+
+DTYPES = [(torch.complex64, 2e-4), (torch.complex128, 1e-11)]
+
+
+def _random(batch: int, l_max: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, l_max + 1, 2 * l_max + 1, l_max + 1)
+    return torch.randn(*shape, dtype=torch.complex128, generator=generator).to(dtype) * band_mask(l_max)
+
+
+def test_small_d_of_degree_one_written_out() -> None:
+    angle = 0.7
+    c, s = np.cos(angle), np.sin(angle)
+    # rows m = -1, 0, 1; columns n = 0, 1 (Varshalovich et al. 1988, table 4.4)
+    expected = [[s / 2**0.5, (1 - c) / 2], [c, s / 2**0.5], [-s / 2**0.5, (1 + c) / 2]]
+    d = small_d(torch.tensor(angle, dtype=torch.float64), 2)[1, 1:4, :2]
+    np.testing.assert_allclose(d.numpy(), expected, atol=1e-13)
+
+
+def test_character_equals_e3nn() -> None:
+    """The trace of D^l does not depend on the basis: it must be that of e3nn's real Wigner matrix."""
+    from e3nn import o3
+
+    rotations = torch.from_numpy(random_rotations(20, np.random.default_rng(1)))
+    for degree in range(5):
+        coefficients = torch.zeros(1, 5, 9, 5, dtype=torch.complex128)
+        for order in range(degree + 1):
+            coefficients[0, degree, 4 + order, order] = 1.0
+        # f = Re sum_n w_n D_nn: the sum over all n, since D_(-n,-n) is the conjugate of D_nn
+        ours = evaluate_at(coefficients, rotations[None])[0]
+        theirs = torch.stack([o3.Irrep(degree, 1).D_from_matrix(r.double()).trace() for r in rotations])
+        torch.testing.assert_close(ours, theirs.double(), atol=2e-5, rtol=0)
+
+
+def test_degree_one_is_the_rotation_matrix() -> None:
+    """R_zz = D^1_00; one entry against scipy ties the frame to the optical axis."""
+    coefficients = torch.zeros(1, 2, 3, 2, dtype=torch.complex128)
+    coefficients[0, 1, 1, 0] = 1.0
+    rotations = Rotation.random(30, random_state=np.random.default_rng(4)).as_matrix()
+    values = evaluate_at(coefficients, torch.from_numpy(rotations)[None])[0]
+    np.testing.assert_allclose(values.numpy(), rotations[:, 2, 2], atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_grid_equals_scattered(order: int, dtype: torch.dtype, tolerance: float) -> None:
+    coefficients = _random(3, 6, dtype)
+    rotations = torch.from_numpy(SO3Grid(order).rotations())
+    on_grid = evaluate_on_grid(coefficients, order).flatten(1)
+    scattered = evaluate_at(coefficients, rotations.expand(3, -1, 3, 3))
+    torch.testing.assert_close(on_grid, scattered, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_turning_the_image_is_a_phase(dtype: torch.dtype, tolerance: float) -> None:
+    """f(R Rz(phi)) has coefficients c exp(-i n phi), exactly."""
+    coefficients, phi = _random(2, 5, dtype), 1.234
+    rotations = torch.from_numpy(random_rotations(40, np.random.default_rng(5)))
+    turn = torch.from_numpy(Rotation.from_euler("z", phi).as_matrix())
+    phases = torch.exp(-1j * phi * torch.arange(6, dtype=torch.float64)).to(dtype)
+    moved = evaluate_at(coefficients, (rotations @ turn).expand(2, -1, 3, 3))
+    torch.testing.assert_close(
+        evaluate_at(coefficients * phases, rotations.expand(2, -1, 3, 3)), moved, atol=tolerance, rtol=0
+    )
+
+
+def test_turning_the_map_about_z_is_a_phase_too() -> None:
+    coefficients, phi = _random(2, 5, torch.complex128), -0.8
+    rotations = torch.from_numpy(random_rotations(40, np.random.default_rng(6)))
+    turn = torch.from_numpy(Rotation.from_euler("z", phi).as_matrix())
+    phases = torch.exp(-1j * phi * torch.arange(-5, 6, dtype=torch.float64))[:, None]
+    moved = evaluate_at(coefficients, (turn @ rotations).expand(2, -1, 3, 3))
+    torch.testing.assert_close(
+        evaluate_at(coefficients * phases, rotations.expand(2, -1, 3, 3)), moved, atol=1e-11, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_synthesis_then_analysis_is_the_identity(dtype: torch.dtype, tolerance: float) -> None:
+    coefficients = _random(4, 6, dtype)
+    grid = gauss_legendre_grid(6, dtype=coefficients.real.dtype)
+    samples = grid.to_grid(coefficients)
+    back = grid.from_grid(samples)
+    torch.testing.assert_close(back[..., 1:], coefficients[..., 1:], atol=tolerance, rtol=0)
+    # at n = 0 only what makes the function real is determined: compare the functions
+    torch.testing.assert_close(grid.to_grid(back), samples, atol=20 * tolerance, rtol=0)
+
+
+def test_parseval() -> None:
+    """The mean square over the group is sum |c|^2 / (2 l + 1): the transform is unitary."""
+    coefficients = _random(1, 5, torch.complex128)
+    coefficients[..., 0] = 0  # n > 0 only: every term stands for two
+    values = evaluate_on_grid(coefficients, 4)
+    degree_weight = 2 * torch.arange(6)[:, None, None] + 1
+    expected = 2 * (coefficients.abs() ** 2 / degree_weight).sum()
+    assert float((values**2).mean()) == pytest.approx(float(expected), rel=2e-3)
+
+
+def test_gradients_of_grid_and_scattered() -> None:
+    base = _random(2, 3, torch.complex128)
+    rotations = torch.from_numpy(random_rotations(5, np.random.default_rng(7))).expand(2, -1, 3, 3)
+    assert torch.autograd.gradcheck(lambda c: evaluate_on_grid(c, 0), base.requires_grad_())
+    assert torch.autograd.gradcheck(lambda c: evaluate_at(c, rotations), base)
+
+
+def test_batch_equals_single() -> None:
+    coefficients = _random(5, 4, torch.complex128)
+    together = evaluate_on_grid(coefficients, 1)
+    for index in range(5):
+        torch.testing.assert_close(evaluate_on_grid(coefficients[index : index + 1], 1)[0], together[index])

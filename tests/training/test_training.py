@@ -1,0 +1,149 @@
+"""Labels move with images; the loop learns, repeats itself and keeps what it has when stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.imaging.projection import Projector
+from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.so3.symmetry import point_group
+from napari_cryosphere.training import loop
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, pose_loss, train_network
+from napari_cryosphere.training.sources import Batch, LoadedParticles, turn_and_shift, turned_rotations
+
+SMALL = NetworkConfig(
+    box=16, encoder_channels=(8, 16), sphere_channels=16, sphere_order=2, l_max=4, so3_channels=4
+)
+
+
+def lowest_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    return min(
+        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(first.numpy(), second.numpy(), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def views() -> tuple[Projector, torch.Tensor]:
+    rotations = torch.from_numpy(random_rotations(12, np.random.default_rng(0))).float()
+    return Projector(protein_phantom(32, 6.0).voxels, 3), rotations
+
+
+def test_turned_image_is_the_projection_at_the_turned_pose(views: tuple[Projector, torch.Tensor]) -> None:
+    projector, rotations = views
+    angles = torch.linspace(0.1, 6.2, 12)
+    turned = turn_and_shift(projector.project(rotations), angles, torch.zeros(12, 2))
+    assert lowest_correlation(turned, projector.project(turned_rotations(rotations, angles))) > 0.995
+    wrong = projector.project(turned_rotations(rotations, -angles))
+    assert lowest_correlation(turned, wrong) < 0.9
+
+
+def test_quarter_turn_keeps_the_centre(views: tuple[Projector, torch.Tensor]) -> None:
+    """About pixel n // 2 of an even box: a plain rot90 would be a pixel off."""
+    projector, rotations = views
+    images = projector.project(rotations)
+    turned = turn_and_shift(images, torch.full((12,), torch.pi / 2), torch.zeros(12, 2))
+    exact = torch.roll(torch.rot90(images, -1, (-2, -1)), 1, -1)
+    assert lowest_correlation(turned[:, 1:, 1:], exact[:, 1:, 1:]) > 0.999
+
+
+def test_shifted_image_is_the_shifted_projection(views: tuple[Projector, torch.Tensor]) -> None:
+    projector, rotations = views
+    shifts = torch.tensor([[1.3, -0.6]]).expand(12, 2)
+    moved = turn_and_shift(projector.project(rotations), torch.zeros(12), shifts)
+    exact = from_fourier(projector.slices(rotations) * shift_phases(shifts, 32))
+    assert lowest_correlation(moved, exact) > 0.995
+
+
+def toy(number: int = 48) -> tuple[LoadedParticles, ValidationSet]:
+    """Noise-free views of a small phantom."""
+    rotations = random_rotations(number, np.random.default_rng(1))
+    images = Projector(protein_phantom(16, 12.0).voxels, 3).project(rotations)
+    images = images / images.std()
+    return LoadedParticles(images, rotations, np.ones(number)), ValidationSet(images, rotations)
+
+
+def run(total_images: int, seed: int = 3, stop_after: int | None = None) -> tuple[PoseNetwork, list[float]]:
+    torch.manual_seed(seed)
+    network = PoseNetwork(SMALL)
+    source, validation = toy()
+    settings = LoopSettings(24, 5e-3, 1e-4, seed, total_images=total_images, report_seconds=0.0)
+    losses = []
+    reports = train_network(network, source, validation, "C1", settings)
+    for report in reports:
+        losses.append(report.loss)
+        if stop_after is not None and len(losses) >= stop_after:
+            reports.close()
+            break
+    return network, losses
+
+
+def test_it_learns_a_toy_set() -> None:
+    torch.manual_seed(3)
+    network = PoseNetwork(SMALL)
+    source, validation = toy()
+    settings = LoopSettings(24, 1e-2, 1e-4, 3, total_images=24 * 200, report_seconds=0.0, validations=2)
+    reports = list(train_network(network, source, validation, "C1", settings))
+    assert abs(reports[0].loss) < 0.3  # starts at the uniform distribution's 0
+    assert np.mean([report.loss for report in reports[-6:-1]]) < -3
+    assert reports[-1].fraction == 1
+    assert reports[-1].validation_median_degrees is not None
+    assert reports[-1].validation_median_degrees < 30
+
+
+def test_same_seed_same_weights() -> None:
+    first, losses = run(24 * 4)
+    second, again = run(24 * 4)
+    assert losses == again
+    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    other, _ = run(24 * 4, seed=4)
+    assert not torch.equal(next(iter(other.parameters())), next(iter(first.parameters())))
+
+
+def test_stopping_keeps_a_usable_network() -> None:
+    network, losses = run(24 * 1000, stop_after=3)
+    assert len(losses) == 3
+    assert not network.training
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_loss_of_symmetric_labels_is_blind_to_the_mate() -> None:
+    coefficients = PoseNetwork(SMALL)(torch.randn(4, 16, 16)).detach()
+    rotations = torch.from_numpy(random_rotations(4, np.random.default_rng(5))).float()
+    mates = torch.from_numpy(point_group("D2")[2].copy()).float() @ rotations
+    losses = [
+        float(pose_loss(coefficients, Batch(torch.empty(0), r, torch.ones(4)), "D2"))
+        for r in (rotations, mates)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_weights_count_in_the_loss() -> None:
+    coefficients = PoseNetwork(SMALL)(torch.randn(4, 16, 16)).detach() * 20
+    rotations = torch.from_numpy(random_rotations(4, np.random.default_rng(6))).float()
+    alone = pose_loss(coefficients[1:2], Batch(torch.empty(0), rotations[1:2], torch.ones(1)), "C1")
+    weighted = pose_loss(
+        coefficients, Batch(torch.empty(0), rotations, torch.tensor([0.0, 2.0, 0.0, 0.0])), "C1"
+    )
+    assert float(alone) == pytest.approx(float(weighted), abs=1e-5)
+
+
+def test_loss_that_is_not_a_number_ends_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "pose_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(CryosphereError, match="learning rate"):
+        run(48)
+
+
+def test_settings_need_one_budget() -> None:
+    source, validation = toy(8)
+    for minutes, images in ((None, None), (1.0, 10)):
+        settings = LoopSettings(4, 1e-3, 0.0, 0, minutes=minutes, total_images=images)
+        with pytest.raises(ValueError, match="either"):
+            next(train_network(PoseNetwork(SMALL), source, validation, "C1", settings))
