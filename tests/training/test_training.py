@@ -12,6 +12,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.training import loop
@@ -147,3 +148,15 @@ def test_settings_need_one_budget() -> None:
         settings = LoopSettings(4, 1e-3, 0.0, 0, minutes=minutes, total_images=images)
         with pytest.raises(ValueError, match="either"):
             next(train_network(PoseNetwork(SMALL), source, validation, "C1", settings))
+
+
+def test_sharp_peak_between_grid_points_earns_no_more_than_a_cell() -> None:
+    """However high a peak stands at the label, the loss stays above minus the log of the number of cells."""
+    network = PoseNetwork(SMALL)
+    coefficients = network(torch.randn(3, 16, 16)).detach() * 1e4
+    rotations = torch.from_numpy(random_rotations(3, np.random.default_rng(7))).float()
+    summary = PoseDistribution(coefficients).summary()
+    peaks = torch.from_numpy(summary.rotations).float()
+    at_the_peak = pose_loss(coefficients, Batch(torch.empty(0), peaks, torch.ones(3)), "C1")
+    assert -np.log(36864) - 1e-3 <= float(at_the_peak) < -5
+    assert float(pose_loss(coefficients, Batch(torch.empty(0), rotations, torch.ones(3)), "C1")) > 100

@@ -15,8 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.model.network import PoseNetwork
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distribution import EVALUATION_ORDER, PoseDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees, point_group
+from napari_cryosphere.so3.wigner import evaluate_at, evaluate_on_grid
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.sources import Batch, TrainingSource
 
@@ -57,7 +58,9 @@ def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str) -> Tensor:
 
     ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label stands at all its symmetry-equivalent poses
     with weight 1/|G| (CESPED, section 2.1). The density is read at the pose itself, not at the nearest grid
-    point, and normalised over the grid.
+    point, and normalised over the grid of order 3 and the pose, which counts as one more cell: a peak that is
+    sharper than a cell and stands between grid points would otherwise be counted as nothing, and the loss
+    would reward it without bound.
 
     Parameters
     ----------
@@ -65,8 +68,10 @@ def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str) -> Tensor:
         ``(b, L + 1, 2 L + 1, L + 1)`` complex, the network's output.
     """
     group = torch.from_numpy(point_group(symmetry).copy()).to(batch.rotations)
-    labels = torch.einsum("gij,bjk->bgik", group, batch.rotations)
-    log_density = PoseDistribution(coefficients).log_density(labels).mean(dim=1)
+    labels = evaluate_at(coefficients, torch.einsum("gij,bjk->bgik", group, batch.rotations))
+    cells = evaluate_on_grid(coefficients, EVALUATION_ORDER).flatten(1)
+    total = torch.logaddexp(cells.logsumexp(dim=1, keepdim=True), labels)
+    log_density = (labels - total + math.log(cells.shape[1])).mean(dim=1)
     return -(batch.weights * log_density).sum() / batch.weights.sum()
 
 

@@ -1,0 +1,63 @@
+"""What the benchmarks share: options, CPU seconds, a table, JSON with versions and machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["child_cpu_seconds", "cpu_seconds", "options", "report"]
+
+
+def options(description: str) -> argparse.Namespace:
+    """Parse ``--quick`` and ``--json FILE``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    return parser.parse_args()
+
+
+def cpu_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Return the least CPU time of one call, all threads counted, after one call that is not."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def child_cpu_seconds(work: Callable[[], Any]) -> float:
+    """Return the CPU time of the processes that a call starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def report(name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace, packages: list[str]) -> None:
+    """Print the rows as a table and write them as JSON if asked."""
+    columns = list(rows[0])
+    widths = [max(len(column), *(len(_shown(row[column])) for row in rows)) for column in columns]
+    print("  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True)))
+    for row in rows:
+        print(
+            "  ".join(_shown(row[column]).ljust(width) for column, width in zip(columns, widths, strict=True))
+        )
+    if arguments.json:
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        versions = {package: version(package) for package in ["napari-cryosphere", *packages]}
+        content = {"benchmark": name, "rows": rows, "machine": machine, "versions": versions}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
