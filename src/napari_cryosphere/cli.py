@@ -312,8 +312,11 @@ def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
+    # --quiet and --debug belong to every command; typer wants them before it
+    everywhere = [argument for argument in sys.argv[1:] if argument in ("--quiet", "-q", "--debug")]
+    rest = [argument for argument in sys.argv[1:] if argument not in everywhere]
     try:
-        app()
+        app(everywhere + rest)
     except CryosphereError as error:
         if _State.debug:
             raise

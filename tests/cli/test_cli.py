@@ -61,8 +61,11 @@ def test_error_is_one_line_and_debug_shows_the_rest(folder: Path) -> None:
     assert plain.returncode == 1
     assert plain.stderr.startswith("error: ")
     assert plain.stderr.count("\n") == 1
-    debug = cryosphere("--debug", "reconstruct", "nothing.star", "--output", "m.mrc", cwd=folder)
-    assert "Traceback" in debug.stderr
+    for arguments in (
+        ["--debug", "reconstruct", "nothing.star", "--output", "m.mrc"],
+        ["reconstruct", "nothing.star", "--output", "m.mrc", "--debug"],
+    ):
+        assert "Traceback" in cryosphere(*arguments, cwd=folder).stderr
     assert not (folder / "m.mrc").exists()
 
 

@@ -54,6 +54,15 @@ def test_quarter_turn_keeps_the_centre(views: tuple[Projector, torch.Tensor]) ->
     assert lowest_correlation(turned[:, 1:, 1:], exact[:, 1:, 1:]) > 0.999
 
 
+def test_turning_keeps_noise_white() -> None:
+    noise = torch.from_numpy(np.random.default_rng(8).normal(size=(64, 32, 32)).astype(np.float32))
+    turned = turn_and_shift(noise, torch.linspace(0, 6.2, 64), torch.full((64, 2), 0.3))
+    power = np.abs(np.fft.fft2(turned[:, 8:24, 8:24].numpy())) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16)))
+    low, high = power[:, frequency < 0.2].mean(), power[:, (frequency > 0.35) & (frequency < 0.45)].mean()
+    assert high / low == pytest.approx(1, abs=0.1)
+
+
 def test_shifted_image_is_the_shifted_projection(views: tuple[Projector, torch.Tensor]) -> None:
     projector, rotations = views
     shifts = torch.tensor([[1.3, -0.6]]).expand(12, 2)
