@@ -13,7 +13,7 @@ from napari_cryosphere.jobs.infer import pose_errors, predict, with_predictions
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import fourier_shell_correlation, masked_correlation, soft_mask
+from napari_cryosphere.reconstruction import compare_maps, soft_mask
 from napari_cryosphere.so3.distribution import PoseSummary
 
 __all__ = ["demo"]
@@ -85,11 +85,11 @@ def _without_result(events: Events) -> Events:
 def _compare(folder: Path, output: Path) -> dict[str, float]:
     """Compare the reconstructed map with the truth inside a mask; writes the mask and the FSC."""
     truth, density = DensityMap.read(folder / "truth.mrc"), DensityMap.read(output)
-    mask = soft_mask(truth.voxels, truth.pixel_size_angstrom)
-    DensityMap(mask, truth.pixel_size_angstrom).save(folder / "mask.mrc", overwrite=True)
-    curve = fourier_shell_correlation(density.voxels, truth.voxels, truth.pixel_size_angstrom, mask)
-    write_fsc(curve, folder / "fsc_to_truth.csv", overwrite=True)
+    mask = DensityMap(soft_mask(truth.voxels, truth.pixel_size_angstrom), truth.pixel_size_angstrom)
+    mask.save(folder / "mask.mrc", overwrite=True)
+    compared = compare_maps(density, truth, mask)
+    write_fsc(compared.curve, folder / "fsc_to_truth.csv", overwrite=True)
     return {
-        "resolution_to_truth_05_angstrom": curve.resolution_angstrom(0.5),
-        "masked_correlation_to_truth": masked_correlation(density.voxels, truth.voxels, mask),
+        "resolution_to_truth_05_angstrom": compared.curve.resolution_angstrom(0.5),
+        "masked_correlation_to_truth": compared.correlation,
     }

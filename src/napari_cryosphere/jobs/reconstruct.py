@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from napari_cryosphere.jobs._writing import write_fsc
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import BackProjector, fourier_shell_correlation
+from napari_cryosphere.reconstruction import BackProjector, FourierShellCorrelation, compare_maps
 
-__all__ = ["half_map_outputs", "insert_particles", "reconstruct"]
+__all__ = ["Reconstruction", "half_map_outputs", "insert_particles", "reconstruct", "reconstruct_stack"]
 
 _CHUNK = 128
 
@@ -64,56 +65,82 @@ def half_map_outputs(output: Path) -> dict[str, Path]:
     }
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """A map; with half-maps also these and their FSC."""
+
+    density: DensityMap
+    halves: tuple[DensityMap, ...] = ()
+    curve: FourierShellCorrelation | None = None
+
+
+def reconstruct_stack(
+    stack: ParticleStack,
+    symmetry: str = "C1",
+    half_maps: bool = False,
+    padding: int = 2,
+    mask: DensityMap | None = None,
+) -> Generator[Progress | Note, None, Reconstruction]:
+    """Reconstruct from particles in memory; yields what a job yields and returns the maps.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    symmetry
+        Point group of the map.
+    half_maps
+        Whether to solve for the halves too and correlate them, inside ``mask`` if there is one.
+    padding
+        Oversampling of the Fourier volume.
+
+    Raises
+    ------
+    MetadataError
+        If there are no poses, or half-maps are asked for and one half is empty.
+    """
+    if not stack.has_poses:
+        raise MetadataError(
+            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to reconstruct from; "
+            "predict them first"
+        )
+    halves = stack.half_sets()
+    if half_maps and len(np.unique(halves)) < 2:
+        raise MetadataError(
+            f"{stack.source}: all particles are in half {halves[0]}; half-maps need both halves"
+        )
+    for warning in stack.warnings:
+        yield Note(warning, warning=True)
+    if not stack.has_ctf:
+        yield Note("the particles have no CTF columns: they are used as they are", warning=True)
+    projectors = {half: BackProjector(stack.box, padding, symmetry) for half in (1, 2)}
+    for done in insert_particles(stack, projectors, halves):
+        yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
+
+    def density(projector: BackProjector) -> DensityMap:
+        return DensityMap(projector.solve(), stack.pixel_size_angstrom, symmetry)
+
+    parts = (density(projectors[1]), density(projectors[2])) if half_maps else ()
+    curve = compare_maps(*parts, mask).curve if parts else None
+    projectors[1] += projectors[2]
+    result = Reconstruction(density(projectors[1]), parts, curve)
+    yield Progress(1.0, f"reconstructed from {len(stack)} particles")
+    return result
+
+
 def reconstruct(config: ReconstructConfig) -> Events:
-    """Reconstruct a map from particles at their poses."""
+    """Reconstruct a map from particles at their poses and write it."""
     outputs = {"map": config.output} | (half_map_outputs(config.output) if config.half_maps else {})
     for path in outputs.values():
         refuse_overwrite(path, config.overwrite)
     stack = ParticleStack.read(config.particles, config.data_dir)
     mask = None if config.mask is None else DensityMap.read(config.mask)
-    if not stack.has_poses:
-        raise MetadataError(
-            f"{config.particles} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to reconstruct from; "
-            "run infer first"
-        )
-    halves = stack.half_sets()
-    for warning in stack.warnings:
-        yield Note(warning, warning=True)
-    if not stack.has_ctf:
-        yield Note("the particles have no CTF columns: they are used as they are", warning=True)
-    if config.half_maps and len(np.unique(halves)) < 2:
-        raise MetadataError(
-            f"{config.particles}: all particles are in half {halves[0]}; half-maps need both halves"
-        )
-    projectors = {half: BackProjector(stack.box, config.padding, config.symmetry) for half in (1, 2)}
-    for done in insert_particles(stack, projectors, halves):
-        yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
-    yield from _solved(stack, projectors, mask, outputs, config)
-
-
-def _solved(
-    stack: ParticleStack,
-    projectors: dict[int, BackProjector],
-    mask: DensityMap | None,
-    outputs: dict[str, Path],
-    config: ReconstructConfig,
-) -> Events:
-    """Solve for the maps, write them, and measure the half-maps against each other."""
-
-    def density(projector: BackProjector) -> DensityMap:
-        return DensityMap(projector.solve(), stack.pixel_size_angstrom, config.symmetry)
-
+    made = yield from reconstruct_stack(stack, config.symmetry, config.half_maps, config.padding, mask)
     metrics: dict[str, float | int | str] = {"particles": len(stack)}
-    if config.half_maps:
-        first, second = density(projectors[1]), density(projectors[2])
-        curve = fourier_shell_correlation(
-            first.voxels, second.voxels, stack.pixel_size_angstrom, None if mask is None else mask.voxels
-        )
-        first.save(outputs["half1"], config.overwrite)
-        second.save(outputs["half2"], config.overwrite)
-        write_fsc(curve, outputs["fsc"], overwrite=config.overwrite)
-        metrics["half_map_resolution_0143_angstrom"] = curve.resolution_angstrom(0.143)
-    projectors[1] += projectors[2]
-    density(projectors[1]).save(outputs["map"], config.overwrite)
-    yield Progress(1.0, f"reconstructed from {len(stack)} particles")
+    if made.curve is not None:
+        for density, role in zip(made.halves, ("half1", "half2"), strict=True):
+            density.save(outputs[role], config.overwrite)
+        write_fsc(made.curve, outputs["fsc"], overwrite=config.overwrite)
+        metrics["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
+    made.density.save(outputs["map"], config.overwrite)
     yield Result(outputs, metrics)
