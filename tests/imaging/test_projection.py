@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -18,28 +20,13 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.so3.rotations import random_rotations
 
-
-def gaussian_phantom(box: int, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a sum of Gaussians and its exact projections."""
-    rng = np.random.default_rng(11)
-    centres, sigma = rng.normal(size=(25, 3)) * box / 9, 1.8
-    axis = np.arange(box) - box // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    volume = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2 / sigma**2) for a, b, c in centres)
-    v, u = np.meshgrid(axis, axis, indexing="ij")
-    images = []
-    for rotation in rotations:
-        seen = centres @ rotation  # r_img = R^T r_map
-        images.append(
-            sum(np.exp(-((u - a) ** 2 + (v - b) ** 2) / 2 / sigma**2) for a, b, _ in seen)
-            * sigma
-            * np.sqrt(2 * np.pi)
-        )
-    return volume, np.array(images)
+Phantom = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.mark.parametrize(("padding", "error"), [(2, 0.03), (3, 0.015)])
-def test_projections_of_gaussians_are_exact_to_interpolation(padding: int, error: float) -> None:
+def test_projections_of_gaussians_are_exact_to_interpolation(
+    gaussian_phantom: Phantom, padding: int, error: float
+) -> None:
     rotations = random_rotations(5, np.random.default_rng(12))
     volume, exact = gaussian_phantom(48, rotations)
     ours = Projector(volume, padding).project(rotations).numpy()

@@ -1,0 +1,212 @@
+"""The dock in a window."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.model.pose_model import MODEL_FILE
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.widgets import steps
+from napari_cryosphere.widgets.dock import CryosphereDock
+from napari_cryosphere.widgets.workers import ThreadRunner
+
+
+@pytest.fixture
+def dock(viewer: Any) -> CryosphereDock:
+    dock = CryosphereDock(viewer)
+    viewer.window.add_dock_widget(dock, name="CryoSphere")
+    return dock
+
+
+def idle(dock: CryosphereDock) -> bool:
+    return not dock.controller.runner.busy
+
+
+def test_the_plugin_opens_with_nothing_loaded(viewer: Any) -> None:
+    _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
+    assert isinstance(dock, CryosphereDock)
+    assert not dock.poses.predict.isEnabled()
+    assert not dock.training.button.isEnabled()
+    assert not dock.maps.reconstruct.isEnabled()
+    assert not dock.maps_button.isEnabled()
+    assert "Drop" in dock.data.summary.text()
+    assert dock.poses.tiles.text("rot") == "–"
+
+
+def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sample: Path) -> None:
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    assert dock.data.summary.text() == "80 particles · 64 px · 3 Å/px · CTF · poses known"
+    qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
+    assert not dock.poses.predict.isEnabled()
+    assert dock.stop.isVisibleTo(dock)
+    qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
+    assert [layer.name for layer in viewer.layers] == ["particles", "particles poses"]
+    before = {name: dock.poses.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
+    assert "–" not in before.values()
+    viewer.dims.set_point(0, 33)
+    assert dock.poses.particle.text() == "Particle 34 of 80"
+    assert dock.poses.tiles.text("error") != before["error"]
+    assert "80 predicted" in dock.poses.overall.text()
+    assert dock.poses.save.isEnabled()
+
+    picture = viewer.screenshot(flash=False)
+    right = picture[:, picture.shape[1] // 2 :, :3].astype(int)
+    assert (np.ptp(right, axis=-1) > 20).any()  # the sphere's colours
+
+
+def test_work_is_stopped_and_keeps_what_it_made(
+    dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+    original = steps.prediction_steps
+
+    def slow(stack: ParticleStack, path: Path | None) -> Iterator[steps.Step]:
+        try:
+            yield from list(original(stack, path))
+            for count in range(1000):
+                time.sleep(0.01)
+                yield steps.Step(0.5, f"step {count}")
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(steps, "prediction_steps", slow)
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "step" in dock.message.text(), timeout=20_000)
+    qtbot.mouseClick(dock.stop, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: idle(dock), timeout=5_000)
+    assert closed.is_set()
+    assert dock.controller.session is not None
+    assert dock.controller.session.store.predicted.all()
+    assert dock.poses.predict.isEnabled()
+
+
+def test_steps_are_heard_in_the_main_thread(qtbot: Any, qapp: Any) -> None:
+    runner = ThreadRunner()
+    threads: list[tuple[bool, bool]] = []
+    main = threading.current_thread()
+
+    def work() -> Iterator[steps.Step]:
+        outside = threading.current_thread() is not main
+        yield steps.Step(1.0, "done", outside)
+
+    with qtbot.waitSignal(_Signals.of(runner).idle, timeout=5_000):
+        runner.start(
+            "test",
+            work,
+            lambda step: threads.append((step.payload, threading.current_thread() is main)),
+            lambda: None,
+        )
+    assert threads == [(True, True)]
+
+
+class _Signals:
+    """A psygnal as a Qt signal."""
+
+    @staticmethod
+    def of(runner: ThreadRunner) -> Any:
+        from qtpy.QtCore import QObject, Signal
+
+        class Relay(QObject):
+            idle = Signal()
+
+        relay = Relay()
+        runner.busy_changed.connect(lambda busy: None if busy else relay.idle.emit())
+        return relay
+
+
+def test_errors_are_shown_cause_first(dock: CryosphereDock, qtbot: Any) -> None:
+    def fail() -> Iterator[steps.Step]:
+        yield steps.Step(0.0, "starting")
+        raise CryosphereError("/some/where/model.safetensors is no model")
+
+    notification_manager.records.clear()
+    dock.controller.runner.start("test", fail, lambda _: None, lambda: None)
+    qtbot.waitUntil(lambda: idle(dock), timeout=5_000)
+    assert [record.message for record in notification_manager.records] == ["model.safetensors is no model"]
+
+
+def test_closing_the_layer_meanwhile_is_harmless(
+    dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path
+) -> None:
+    (layer,) = viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
+    viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
+    assert len(viewer.layers) == 0
+    assert dock.poses.tiles.text("rot") == "–"
+
+
+def test_training_is_stopped_with_its_button(
+    dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path, tmp_path: Path
+) -> None:
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock.training.folder.setText(str(tmp_path / "run"))
+    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: bool(dock.controller.training.losses), timeout=30_000)
+    assert dock.training.button.text() == "Stop"
+    assert dock.training.plot.isVisibleTo(dock)
+    assert "Loss" in dock.training.text.text()
+    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: idle(dock), timeout=30_000)
+    assert (tmp_path / "run" / MODEL_FILE).is_file()
+    assert dock.controller.model_path == tmp_path / "run"
+    assert dock.training.button.text() == "Train"
+    assert dock.training.button.isEnabled()
+
+
+def test_curves_open_the_plot_once(dock: CryosphereDock, viewer: Any, truth: DensityMap, qtbot: Any) -> None:
+    assert dock.fsc is None
+    from napari_cryosphere.reconstruction import fourier_shell_correlation
+
+    curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
+    dock.controller.maps.add_curve("half-maps", curve, 0.143)
+    plot = dock.fsc
+    dock.controller.maps.add_curve("against the truth", curve, 0.5)
+    assert dock.fsc is plot
+    assert plot is not None
+    assert plot.labels == ["half-maps: 6.0 Å at 0.143", "against the truth: 6.0 Å at 0.5"]
+    assert len(plot.plot.listDataItems()) == 2
+    axis = plot.plot.getAxis("bottom")
+    ((_, ticks),) = axis.tickValues(0, 1 / 6, 600)
+    assert axis.tickStrings(ticks, 1, 1)[-1] == "6"
+
+
+def test_mode_buttons_show_maps_and_particles(
+    dock: CryosphereDock, viewer: Any, sample: Path, qtbot: Any
+) -> None:
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock.controller.maps.add_map(DensityMap.read(sample / "truth.mrc"), "truth")
+    qtbot.mouseClick(dock.maps_button, Qt.MouseButton.LeftButton)
+    assert viewer.dims.ndisplay == 3
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["truth"]
+    qtbot.mouseClick(dock.particles_button, Qt.MouseButton.LeftButton)
+    assert viewer.dims.ndisplay == 2
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_themes(dock: CryosphereDock, viewer: Any, theme: str) -> None:
+    viewer.theme = theme
+    assert dock.styleSheet()
+
+
+def test_closing_the_dock_lets_go_of_the_viewer(viewer: Any, sample: Path) -> None:
+    container, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    viewer.window.remove_dock_widget(container)
+    del dock
+    viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
+    viewer.dims.set_point(0, 3)
+    viewer.theme = "light"
+    assert len(viewer.layers) == 2
