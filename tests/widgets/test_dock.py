@@ -59,6 +59,9 @@ def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sam
     assert "80 predicted" in dock.poses.overall.text()
     assert dock.poses.save.isEnabled()
 
+    viewer.window.resize(1200, 800)
+    viewer.show()
+    viewer.reset_view()
     picture = viewer.screenshot(flash=False)
     right = picture[:, picture.shape[1] // 2 :, :3].astype(int)
     assert (np.ptp(right, axis=-1) > 20).any()  # the sphere's colours
@@ -193,6 +196,42 @@ def test_mode_buttons_show_maps_and_particles(
     qtbot.mouseClick(dock.particles_button, Qt.MouseButton.LeftButton)
     assert viewer.dims.ndisplay == 2
     assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
+    qtbot.mouseClick(dock.maps_button, Qt.MouseButton.LeftButton)  # the viewer is closed with maps in it
+
+
+def test_a_map_dropped_onto_particles_is_shown_in_3d(
+    dock: CryosphereDock, viewer: Any, sample: Path, qtbot: Any
+) -> None:
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
+    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=2_000)
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["truth"]
+    assert dock.maps_button.isChecked()
+    viewer.layers.remove(viewer.layers["truth"])
+    assert dock.particles_button.isChecked()
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
+
+
+def test_the_sample_opens_and_its_predictions_are_saved(
+    dock: CryosphereDock, viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("napari_cryosphere.widgets.sample._NUMBER", 6)
+    viewer.open_sample("napari-cryosphere", "simulated_particles")
+    assert [(layer.name, layer.visible) for layer in viewer.layers] == [
+        ("simulated particles", True),
+        ("true map", False),
+    ]
+    qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
+    monkeypatch.setattr(
+        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName",
+        lambda *args: (str(tmp_path / "out"), ""),
+    )
+    qtbot.mouseClick(dock.poses.save, Qt.MouseButton.LeftButton)
+    written = ParticleStack.read(tmp_path / "out.star")
+    assert len(written) == 6
+    assert {"cryosphereSpread", "cryosphereInputAngleRot"} <= set(written.particles)
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -38,7 +38,7 @@ def test_frames_follow_naparis_protocol(frames: ParticleFrames) -> None:
     ],
 )
 def test_frames_are_indexed_like_an_array(frames: ParticleFrames, stack: ParticleStack, key: object) -> None:
-    if key == (Ellipsis, slice(2, 9), slice(None)):
+    if isinstance(key, tuple) and key[0] is Ellipsis:
         frames = ParticleFrames(stack[:20])
         expected = stack[:20].images()[..., 2:9, :]
     else:

@@ -12,7 +12,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
-from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack
+from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets import sample as sample_module
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.notices import cause_first
@@ -73,16 +73,6 @@ def test_what_is_not_ours_is_left_to_others(sample: Path, tmp_path: Path) -> Non
     assert get_reader(str(sample / "picture.tif")) is None
     assert get_reader([str(sample / "particles.star"), "picture.tif"]) is None
     assert get_reader([]) is None
-
-
-def test_without_a_pixel_size_pixels_are_the_unit(tmp_path: Path) -> None:
-    path = tmp_path / "bare.mrcs"
-    write_stack([np.random.default_rng(0).normal(size=(4, 16, 16)).astype(np.float32)], path, 1.0)
-    raw = bytearray(path.read_bytes())
-    raw[40:52] = bytes(12)  # the cell's edges
-    path.write_bytes(raw)
-    ((_, options, _),) = read(str(path))
-    assert options["units"] == ("pixel",) * 3
 
 
 def test_without_a_viewer_a_broken_file_raises(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class TrainConfig(_WithSymmetry):
     epochs: Annotated[float, Field(gt=0)] = 50
     """Passes over the particles (or as many simulated images), where no time budget is set."""
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     half_set: Literal[1, 2] | None = None

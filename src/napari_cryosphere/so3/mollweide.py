@@ -176,21 +176,29 @@ def _outlined(stencil: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return grown
 
 
-def draw_cross(picture: NDArray[np.uint8], direction: ArrayLike, colour: ArrayLike = (255, 255, 255)) -> None:
-    """Mark a view direction with a cross (the true pose, where known), in place."""
-    size = 13
-    axis = np.arange(size) - size // 2
-    reach = np.abs(axis) <= 4
-    stencil = ((axis[:, None] == 0) & reach[None]) | ((axis[None] == 0) & reach[:, None])
+def draw_cross(
+    picture: NDArray[np.uint8],
+    direction: ArrayLike,
+    colour: ArrayLike = (255, 255, 255),
+    radius: float = 4.0,
+) -> None:
+    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels."""
+    axis = np.arange(-int(radius) - 2, int(radius) + 3)
+    reach, thin = np.abs(axis) <= radius, np.abs(axis) <= radius / 8
+    stencil = (thin[:, None] & reach[None]) | (thin[None] & reach[:, None])
     _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
     _stamp(picture, stencil, direction, colour)
 
 
-def draw_ring(picture: NDArray[np.uint8], direction: ArrayLike, colour: ArrayLike = (255, 255, 255)) -> None:
-    """Mark a view direction with a ring (the predicted pose), in place."""
-    size = 19
-    axis = np.arange(size) - size // 2
-    radius = np.hypot(axis[:, None], axis[None])
-    stencil = (radius > 5.2) & (radius < 6.8)
+def draw_ring(
+    picture: NDArray[np.uint8],
+    direction: ArrayLike,
+    colour: ArrayLike = (255, 255, 255),
+    radius: float = 6.0,
+) -> None:
+    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels."""
+    axis = np.arange(-int(radius) - 3, int(radius) + 4)
+    half_width = max(0.8, 0.13 * radius)
+    stencil = np.abs(np.hypot(axis[:, None], axis[None]) - radius) < half_width
     _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
     _stamp(picture, stencil, direction, colour)

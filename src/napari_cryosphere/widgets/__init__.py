@@ -1,0 +1,4 @@
+"""What napari shows: readers, sample data, the dock, the sphere of poses. Nothing else imports napari or Qt.
+
+Import from the modules; nothing is loaded here.
+"""

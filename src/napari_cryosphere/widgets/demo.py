@@ -1,0 +1,175 @@
+"""The window that ``napari-cryosphere demo`` opens on its results."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cryosphere.errors import CryosphereError
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_cryosphere.reconstruction import FourierShellCorrelation
+    from napari_cryosphere.widgets.dock import CryosphereDock
+    from napari_cryosphere.widgets.workers import Runner
+
+__all__ = ["show_demo"]
+
+_FILES = {
+    "truth": "truth.mrc",
+    "particles": "particles.star",
+    "map": "predicted_map.mrc",
+    "half_map_fsc": "predicted_map_fsc.csv",
+    "fsc_to_truth": "fsc_to_truth.csv",
+}
+_SCREENSHOTS = ("screenshot_particles.png", "screenshot_maps.png")
+_WINDOW = (1400, 900)
+_NO_WINDOW = 300  # seconds that a run without a display may take
+
+
+def show_demo(outputs: dict[str, Path]) -> list[str]:
+    """Open napari on the demo's files and return when its window is closed.
+
+    Without a display (Linux), the window is drawn on a virtual one and two screenshots are written beside
+    the files instead.
+
+    Parameters
+    ----------
+    outputs
+        Files by role, as `napari_cryosphere.jobs.demo.demo` returns them.
+
+    Returns
+    -------
+    Lines for the user.
+    """
+    if not _has_display():
+        return _on_virtual_display(outputs["particles"].parent)
+    import napari
+
+    viewer = napari.Viewer(title="CryoSphere", show=True)
+    dock = open_demo(viewer, outputs)
+    viewer.window.resize(*_WINDOW)
+    dock.controller.predict()
+    napari.run()
+    return []
+
+
+def _has_display() -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _on_virtual_display(folder: Path) -> list[str]:
+    """Run this module again under xvfb-run and return where its screenshots are."""
+    xvfb = shutil.which("xvfb-run")
+    if xvfb is None:
+        return [
+            "no display: napari was not opened; the results are in the files above",
+            "for screenshots of the window install xvfb-run (Debian: apt-get install xvfb) and run again",
+        ]
+    screen = f"-screen 0 {_WINDOW[0]}x{_WINDOW[1]}x24 +extension GLX"
+    command = [xvfb, "-a", "-s", screen, sys.executable, "-m", __name__, str(folder), "--screenshots"]
+    environment = {**os.environ, "QT_QPA_PLATFORM": "xcb"}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_NO_WINDOW, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CryosphereError(f"no screenshots after {_NO_WINDOW} s; take --no-gui") from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise CryosphereError(f"napari could not be drawn without a display: {reason}; run with --no-gui")
+    names = " and ".join(str(folder / name) for name in _SCREENSHOTS)
+    return [f"no display: screenshots of the window in {names}"]
+
+
+def open_demo(
+    viewer: napari.viewer.Viewer, outputs: dict[str, Path], runner: Runner | None = None
+) -> CryosphereDock:
+    """Load the demo's particles, maps and curves into a viewer and open the dock."""
+    from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.widgets.display_map import RESOLUTION
+    from napari_cryosphere.widgets.dock import CryosphereDock
+    from napari_cryosphere.widgets.layer_data import particle_layer
+
+    dock = CryosphereDock(viewer, runner)
+    viewer.window.add_dock_widget(dock, name="CryoSphere", area="right")
+    maps = dock.controller.maps
+    truth = maps.add_map(DensityMap.read(outputs["truth"]), "true map")
+    predicted = maps.add_map(DensityMap.read(outputs["map"]), "map from predicted poses")
+    data, options, _ = particle_layer(ParticleStack.read(outputs["particles"]), "simulated particles")
+    viewer.add_image(data, **options)
+    dock.maps.map.choose(predicted)
+    dock.maps.reference.choose(truth)
+    pixel_size = DensityMap.read(outputs["truth"]).pixel_size_angstrom
+    halves = read_fsc(outputs["half_map_fsc"], pixel_size)
+    predicted.metadata[RESOLUTION] = halves.resolution_angstrom(0.143)
+    maps.add_curve("half-maps", halves, 0.143, (predicted,))
+    to_truth = read_fsc(outputs["fsc_to_truth"], pixel_size)
+    maps.add_curve("against the true map", to_truth, 0.5, (predicted, truth))
+    return dock
+
+
+def read_fsc(path: Path, pixel_size_angstrom: float) -> FourierShellCorrelation:
+    """Read a curve that a job has written."""
+    from napari_cryosphere.reconstruction import FourierShellCorrelation
+
+    with path.open(newline="") as stream:
+        values = [float(row["fsc"]) for row in csv.DictReader(stream)]
+    return FourierShellCorrelation(np.array(values), 2 * (len(values) - 1), pixel_size_angstrom)
+
+
+def save_screenshots(folder: Path) -> list[Path]:
+    """Draw the demo's window twice, with the particles and with the maps, without an event loop."""
+    import napari
+
+    from napari_cryosphere.widgets.workers import SynchronousRunner
+
+    viewer = napari.Viewer(title="CryoSphere", show=True)
+    try:
+        outputs = {role: folder / name for role, name in _FILES.items()}
+        dock = open_demo(viewer, outputs, SynchronousRunner())
+        viewer.window.resize(*_WINDOW)
+        dock.controller.predict()
+        viewer.dims.set_point(0, _typical_particle(dock))
+        particles, maps = (folder / name for name in _SCREENSHOTS)
+        _settle()
+        viewer.reset_view()
+        _settle()
+        viewer.screenshot(str(particles), canvas_only=False, flash=False)
+        dock.maps.show_maps()
+        _settle()
+        viewer.screenshot(str(maps), canvas_only=False, flash=False)
+    finally:
+        viewer.close()
+    return [particles, maps]
+
+
+def _typical_particle(dock: CryosphereDock) -> int:
+    """Return the particle whose spread is the median one."""
+    session = dock.controller.session
+    summary = None if session is None else session.store.summary()
+    if summary is None:
+        return 0
+    return int(np.argsort(summary.spread_degrees)[len(summary) // 2])
+
+
+def _settle(rounds: int = 12) -> None:
+    """Let Qt lay out and paint."""
+    from qtpy.QtWidgets import QApplication
+
+    for _ in range(rounds):
+        QApplication.processEvents()
+
+
+if __name__ == "__main__":
+    save_screenshots(Path(sys.argv[1]))

@@ -1,0 +1,119 @@
+"""Stacks of pictures that are made one at a time, when napari shows them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_cryosphere.errors import CryosphereError
+
+if TYPE_CHECKING:
+    from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["LazyFrames", "ParticleFrames"]
+
+_MOST_FRAMES = 64
+_MOST_BYTES = 48 * 2**20  # a little above what napari reads to find contrast limits
+
+
+class LazyFrames(ABC):
+    """Pictures along the first axis, as napari's layers take them (its LayerDataProtocol).
+
+    The last pictures are kept. Many at once are refused: napari asks for all of them where it shows the
+    first axis in space, as its 3D button does.
+
+    Parameters
+    ----------
+    shape
+        ``(n, rows, columns)``, or ``(n, rows, columns, 4)`` for colours.
+    dtype
+        Type of the pixels.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.frames_made = 0
+        self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def _make(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Make some pictures, ``(k, ...)``."""
+
+    def forget(self) -> None:
+        """Make every picture anew the next time."""
+        self._kept.clear()
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Return what an array would return.
+
+        Raises
+        ------
+        CryosphereError
+            If that needs more than 64 pictures.
+        """
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) and parts[0] is Ellipsis and len(parts) <= self.ndim:
+            parts = (*(slice(None),) * (self.ndim - len(parts) + 1), *parts[1:])
+        first, rest = (parts[0], parts[1:]) if parts else (slice(None), ())
+        indices = np.arange(len(self))[first]
+        if indices.size > _MOST_FRAMES:
+            raise CryosphereError(
+                f"{indices.size} pictures at once are too many ({_MOST_FRAMES} at most): particles are shown "
+                "one at a time, in 2D"
+            )
+        if indices.ndim == 0:
+            frame = self._frame(int(indices))
+            return frame[rest] if rest else frame
+        flat = indices.ravel()
+        frames = np.stack([self._frame(int(i)) for i in flat]) if len(flat) else self._none()
+        return frames[(slice(None), *rest)]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return all pictures, where they are small; napari's contrast limits ask for it."""
+        if self.size * self.dtype.itemsize > _MOST_BYTES:
+            raise CryosphereError(
+                f"{len(self)} pictures at once are too many: they are shown one at a time, in 2D"
+            )
+        return self._make(np.arange(len(self))).astype(dtype or self.dtype)
+
+    def _none(self) -> NDArray[Any]:
+        return np.empty((0, *self.shape[1:]), self.dtype)
+
+    def _frame(self, index: int) -> NDArray[Any]:
+        if index not in self._kept:
+            self._kept[index] = self._make(np.array([index]))[0]
+            self.frames_made += 1
+            while len(self._kept) > _MOST_FRAMES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(index)
+        return self._kept[index]
+
+
+class ParticleFrames(LazyFrames):
+    """The images of particles, ``(n, box, box)`` float32, read when they are shown."""
+
+    def __init__(self, stack: ParticleStack) -> None:
+        super().__init__((len(stack), stack.box, stack.box), np.float32)
+        self._stack = stack
+
+    def _make(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._stack.images(indices)

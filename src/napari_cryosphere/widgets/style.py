@@ -1,0 +1,120 @@
+"""Colours and small pieces that the dock's panels share."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+__all__ = ["DockContent", "Panel", "Tiles", "caption", "dock_style", "theme_colours", "wrapped"]
+
+
+def theme_colours(theme: str) -> dict[str, str]:
+    """Return a napari theme's colours as ``#rrggbb``: background, canvas, text, faint, line ..."""
+    from napari.utils.theme import get_theme
+
+    chosen = get_theme(theme)
+    text, background = chosen.text.as_rgb_tuple()[:3], chosen.background.as_rgb_tuple()[:3]
+    mixed = [round(0.62 * a + 0.38 * b) for a, b in zip(text, background, strict=True)]
+    return {
+        "background": chosen.background.as_hex(format="long"),
+        "canvas": chosen.canvas.as_hex(format="long"),
+        "text": chosen.text.as_hex(format="long"),
+        "faint": "#{:02x}{:02x}{:02x}".format(*mixed),
+        "line": chosen.primary.as_hex(format="long"),
+        "accent": chosen.current.as_hex(format="long"),
+        "on_accent": "#ffffff" if sum(chosen.current.as_rgb_tuple()[:3]) < 450 else "#1c1c1c",
+        "warning": chosen.warning.as_hex(format="long"),
+    }
+
+
+def dock_style(theme: str) -> str:
+    """Return the style sheet of the dock in a napari theme."""
+    colour = theme_colours(theme)
+    return f"""
+        QLabel#heading {{
+            font-weight: 700; padding: 4px 0px 1px 0px; border-bottom: 1px solid {colour["line"]};
+        }}
+        QLabel#caption {{ color: {colour["faint"]}; font-size: 11px; padding: 0px; }}
+        QLabel#value {{ font-size: 15px; font-weight: 600; padding: 0px; }}
+        QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; }}
+        QPushButton#primary {{
+            background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
+        }}
+        QPushButton#primary:disabled {{ background: {colour["line"]}; color: {colour["faint"]}; }}
+        QPushButton#mode:checked {{ background: {colour["accent"]}; color: {colour["on_accent"]}; }}
+    """
+
+
+class DockContent(QWidget):
+    """A widget that notices when napari takes it out of its dock, which it does not delete."""
+
+    taken_out = Signal()
+
+    def event(self, event: QEvent) -> bool:
+        """Look out for the loss of the parent."""
+        done = bool(super().event(event))
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.taken_out.emit()
+        return done
+
+
+class Panel(QWidget):
+    """A part of the dock: a heading and what is added to ``body``."""
+
+    def __init__(self, heading: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.body = QVBoxLayout(self)
+        self.body.setContentsMargins(0, 0, 0, 0)
+        self.body.setSpacing(6)
+        title = QLabel(heading)
+        title.setObjectName("heading")
+        title.setIndent(0)
+        self.body.addWidget(title)
+
+
+def caption(text: str = "", parent: QWidget | None = None) -> QLabel:
+    """Return a small, faint label."""
+    label = QLabel(text, parent)
+    label.setObjectName("caption")
+    return label
+
+
+def wrapped(label: QLabel) -> QLabel:
+    """Let a label break its lines instead of widening the dock."""
+    label.setWordWrap(True)
+    label.setMinimumWidth(0)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+class Tiles(QWidget):
+    """Values with their captions above them, four in a row."""
+
+    def __init__(self, captions: dict[str, str], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 2, 0, 2)
+        grid.setHorizontalSpacing(4)
+        grid.setVerticalSpacing(1)
+        self._values: dict[str, QLabel] = {}
+        for place, (name, tip) in enumerate(captions.items()):
+            row, column = divmod(place, 4)
+            above, value = caption(name), QLabel()
+            value.setObjectName("value")
+            value.setContentsMargins(0, 0, 0, 5)
+            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            for label in (above, value):
+                label.setToolTip(tip)
+            grid.addWidget(above, 2 * row, column)
+            grid.addWidget(value, 2 * row + 1, column)
+            grid.setColumnStretch(column, 1)
+            self._values[name] = value
+
+    def set(self, values: dict[str, str]) -> None:
+        """Show values by caption; those that are missing get a dash."""
+        for name, label in self._values.items():
+            label.setText(values.get(name, "–"))
+
+    def text(self, name: str) -> str:
+        """Return the value under a caption."""
+        return str(self._values[name].text())

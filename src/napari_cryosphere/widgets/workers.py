@@ -1,0 +1,128 @@
+"""Running steps: in a thread with napari's progress bar, or at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from psygnal import Signal
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.notices import tell_error
+from napari_cryosphere.widgets.steps import Step
+
+__all__ = ["Runner", "SynchronousRunner", "ThreadRunner"]
+
+OnStep = Callable[[Step], None]
+OnEnd = Callable[[], None]
+
+
+class Runner(Protocol):
+    """Runs one piece of work at a time.
+
+    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's thread.
+    """
+
+    busy_changed: Any
+    progressed: Any
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+
+    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+        """Start work."""
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step; what it has made is kept."""
+
+
+class SynchronousRunner:
+    """Runs steps to their end before it returns: for scripts and tests without an event loop."""
+
+    busy_changed = Signal(bool)
+    progressed = Signal(float, str)
+    busy = False
+
+    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+        """Run all steps; errors are raised."""
+        try:
+            for step in steps():
+                self.progressed.emit(step.fraction, step.message)
+                on_step(step)
+        finally:
+            on_end()
+
+    def stop(self) -> None:
+        """Do nothing: there is never work to stop."""
+
+
+class ThreadRunner:
+    """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first."""
+
+    busy_changed = Signal(bool)
+    progressed = Signal(float, str)
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._bar: Any = None
+        self._worker: Any = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+        return self._worker is not None
+
+    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+        """Start work; does nothing while other work is going on (the dock's buttons are grey then)."""
+        if self.busy:
+            return
+        from napari.qt.threading import create_worker
+        from napari.utils import progress
+
+        stop = self._stop = threading.Event()
+        self._bar = progress(total=100, desc=title)
+
+        def hear(step: Step | Exception) -> None:
+            if isinstance(step, Exception):
+                tell_error(step)
+                return
+            if self._bar is not None:
+                self._bar.update(max(0, round(100 * step.fraction) - self._bar.n))
+            self.progressed.emit(step.fraction, step.message)
+            on_step(step)
+
+        def end() -> None:
+            self._worker = None
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+            on_end()
+            self.busy_changed.emit(False)
+
+        self._worker = create_worker(
+            _stoppable, steps, stop, _ignore_errors=True
+        )  # napari shows errors anyway
+        self._worker.yielded.connect(hear)
+        self._worker.finished.connect(end)
+        self.busy_changed.emit(True)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step; what it has made is kept."""
+        self._stop.set()
+
+
+def _stoppable(steps: Callable[[], Iterator[Step]], stop: threading.Event) -> Iterator[Step | Exception]:
+    """Pass steps on until told to stop; errors that the user can mend become the last step."""
+    running = steps()
+    try:
+        for step in running:
+            yield step
+            if stop.is_set():
+                return
+    except (CryosphereError, OSError) as error:
+        yield error
+    finally:
+        running.close()  # type: ignore[attr-defined]
