@@ -24,12 +24,14 @@ import napari_cryosphere
 folder = Path(napari_cryosphere.__file__).parent
 if not folder.is_relative_to(Path(sys.argv[1]).resolve()):
     sys.exit(f"napari_cryosphere came from {folder}, not from {sys.argv[1]}")
-missing = [name for name in ("napari.yaml", "py.typed") if not (folder / name).is_file()]
+files = ("napari.yaml", "py.typed", "data/sample_model.safetensors")
+missing = [name for name in files if not (folder / name).is_file()]
 if missing:
     sys.exit(f"{folder} lacks {', '.join(missing)}")
 PYTHON
     "$interpreter" -m npe2 validate napari-cryosphere --imports
-    "$interpreter" -m napari_cryosphere --help >/dev/null
+    "$interpreter" -m napari_cryosphere --quiet demo --no-gui --output demo --set number=64
+    rm -r demo
     cd "$root"
 }
 

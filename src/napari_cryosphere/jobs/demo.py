@@ -39,8 +39,13 @@ def demo(config: DemoConfig) -> Events:
     errors = pose_errors(stack, summary, model.card.symmetry)
     yield Note(f"median pose error against the known poses: {np.median(errors):.1f} degrees")
 
+    truth = DensityMap.read(folder / "truth.mrc")
+    mask = DensityMap(soft_mask(truth.voxels, truth.pixel_size_angstrom), truth.pixel_size_angstrom)
+    mask.save(folder / "mask.mrc", overwrite=True)
     output = folder / "predicted_map.mrc"
-    reconstruction = ReconstructConfig(particles=predicted, output=output, half_maps=True, overwrite=True)
+    reconstruction = ReconstructConfig(
+        particles=predicted, output=output, half_maps=True, mask=folder / "mask.mrc", overwrite=True
+    )
     maps: dict[str, Path] = {}
     metrics: dict[str, float | int | str] = {}
     for event in reconstruct(reconstruction):
@@ -48,13 +53,15 @@ def demo(config: DemoConfig) -> Events:
             maps, metrics = event.outputs, event.metrics
         elif isinstance(event, Progress):
             yield Progress(0.6 + 0.35 * event.fraction, event.message)
-    comparison = _compare(folder, output)
+    compared = compare_maps(DensityMap.read(output), truth, mask)
+    write_fsc(compared.curve, folder / "fsc_to_truth.csv", overwrite=True)
     metrics = {
         "particles": len(stack),
         "median_pose_error_degrees": float(np.median(errors)),
         "fraction_beyond_30_degrees": float(np.mean(errors > 30)),
         "half_map_resolution_0143_angstrom": metrics["half_map_resolution_0143_angstrom"],
-        **comparison,
+        "resolution_to_truth_05_angstrom": compared.curve.resolution_angstrom(0.5),
+        "masked_correlation_to_truth": compared.correlation,
     }
     write_json(metrics, folder / "metrics.json", overwrite=True)
     yield Progress(1.0, "done")
@@ -80,16 +87,3 @@ def _without_result(events: Events) -> Events:
             yield Progress(0.2 * event.fraction, event.message)
         elif isinstance(event, Note):
             yield event
-
-
-def _compare(folder: Path, output: Path) -> dict[str, float]:
-    """Compare the reconstructed map with the truth inside a mask; writes the mask and the FSC."""
-    truth, density = DensityMap.read(folder / "truth.mrc"), DensityMap.read(output)
-    mask = DensityMap(soft_mask(truth.voxels, truth.pixel_size_angstrom), truth.pixel_size_angstrom)
-    mask.save(folder / "mask.mrc", overwrite=True)
-    compared = compare_maps(density, truth, mask)
-    write_fsc(compared.curve, folder / "fsc_to_truth.csv", overwrite=True)
-    return {
-        "resolution_to_truth_05_angstrom": compared.curve.resolution_angstrom(0.5),
-        "masked_correlation_to_truth": compared.correlation,
-    }

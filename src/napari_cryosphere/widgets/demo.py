@@ -30,7 +30,7 @@ _FILES = {
     "half_map_fsc": "predicted_map_fsc.csv",
     "fsc_to_truth": "fsc_to_truth.csv",
 }
-_SCREENSHOTS = ("screenshot_particles.png", "screenshot_maps.png")
+_SCREENSHOTS = ("screenshot_particles.png", "screenshot_uncertain.png", "screenshot_maps.png")
 _WINDOW = (1400, 900)
 _NO_WINDOW = 300  # seconds that a run without a display may take
 
@@ -88,8 +88,7 @@ def _on_virtual_display(folder: Path) -> list[str]:
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise CryosphereError(f"napari could not be drawn without a display: {reason}; run with --no-gui")
-    names = " and ".join(str(folder / name) for name in _SCREENSHOTS)
-    return [f"no display: screenshots of the window in {names}"]
+    return [f"no display: the window's screenshots are {folder}/screenshot_*.png"]
 
 
 def open_demo(
@@ -129,7 +128,7 @@ def read_fsc(path: Path, pixel_size_angstrom: float) -> FourierShellCorrelation:
 
 
 def save_screenshots(folder: Path) -> list[Path]:
-    """Draw the demo's window twice, with the particles and with the maps, without an event loop."""
+    """Draw the demo's window without an event loop: a typical particle, an uncertain one, the maps."""
     import napari
 
     from napari_cryosphere.widgets.workers import SynchronousRunner
@@ -140,27 +139,28 @@ def save_screenshots(folder: Path) -> list[Path]:
         dock = open_demo(viewer, outputs, SynchronousRunner())
         viewer.window.resize(*_WINDOW)
         dock.controller.predict()
-        viewer.dims.set_point(0, _typical_particle(dock))
-        particles, maps = (folder / name for name in _SCREENSHOTS)
-        _settle()
-        viewer.reset_view()
-        _settle()
-        viewer.screenshot(str(particles), canvas_only=False, flash=False)
+        *particles, maps = (folder / name for name in _SCREENSHOTS)
+        for quantile, path in zip((0.5, 0.97), particles, strict=True):
+            viewer.dims.set_point(0, _particle_of_spread(dock, quantile))
+            _settle()
+            viewer.reset_view()
+            _settle()
+            viewer.screenshot(str(path), canvas_only=False, flash=False)
         dock.maps.show_maps()
         _settle()
         viewer.screenshot(str(maps), canvas_only=False, flash=False)
     finally:
         viewer.close()
-    return [particles, maps]
+    return [*particles, maps]
 
 
-def _typical_particle(dock: CryosphereDock) -> int:
-    """Return the particle whose spread is the median one."""
+def _particle_of_spread(dock: CryosphereDock, quantile: float) -> int:
+    """Return the particle whose spread is at a quantile of all particles' (0.5: a typical one)."""
     session = dock.controller.session
     summary = None if session is None else session.store.summary()
     if summary is None:
         return 0
-    return int(np.argsort(summary.spread_degrees)[len(summary) // 2])
+    return int(np.argsort(summary.spread_degrees)[int(quantile * (len(summary) - 1))])
 
 
 def _settle(rounds: int = 12) -> None:
