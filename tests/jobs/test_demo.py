@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +55,9 @@ def test_the_map_resembles_the_truth(made: tuple[Result, list[str]]) -> None:
 
 def test_confidence_ranks_errors(made: tuple[Result, list[str]]) -> None:
     result, _ = made
-    truth, predicted = (starfile.read(result.outputs[role])["particles"] for role in ("particles", "predicted"))
+    truth, predicted = (
+        starfile.read(result.outputs[role])["particles"] for role in ("particles", "predicted")
+    )
     angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
     errors = angular_error_degrees(
         rotation_from_relion_angles(truth[angles].to_numpy(float)),
