@@ -126,3 +126,14 @@ def test_batch_equals_single() -> None:
     together = evaluate_on_grid(coefficients, 1)
     for index in range(5):
         torch.testing.assert_close(evaluate_on_grid(coefficients[index : index + 1], 1)[0], together[index])
+
+
+def test_tables_made_in_inference_mode_serve_training() -> None:
+    """A prediction may come first in a process, as in the dock, and training after."""
+    with torch.inference_mode():
+        evaluate_on_grid(_random(1, 7, torch.complex64), 1)
+        gauss_legendre_grid(7).to_grid(_random(1, 7, torch.complex64))
+    coefficients = _random(1, 7, torch.complex64).requires_grad_()
+    grid = gauss_legendre_grid(7)
+    (evaluate_on_grid(coefficients, 1).sum() + grid.to_grid(coefficients).square().sum()).backward()
+    assert coefficients.grad is not None

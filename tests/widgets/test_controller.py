@@ -182,10 +182,10 @@ def test_comparison_of_a_map_with_itself(controller: Controller, truth: DensityM
 
 def test_maps_of_different_boxes_are_refused(truth: DensityMap) -> None:
     small = DensityMap(truth.voxels[:32, :32, :32], truth.pixel_size_angstrom)
-    with pytest.raises(CryosphereError, match="boxes of 64 and 32"):
+    with pytest.raises(CryosphereError, match="box of 32"):
         list(comparison_steps(truth, small))
     coarse = DensityMap(truth.voxels, 4.0)
-    with pytest.raises(CryosphereError, match="voxels of 3 and 4 A"):
+    with pytest.raises(CryosphereError, match="pixels of 4 A"):
         list(comparison_steps(truth, coarse))
 
 

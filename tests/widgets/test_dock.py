@@ -128,6 +128,17 @@ class _Signals:
         return relay
 
 
+def test_a_bug_in_the_work_surfaces_as_itself(dock: CryosphereDock, qtbot: Any) -> None:
+    def fail() -> Iterator[steps.Step]:
+        yield steps.Step(0.0, "starting")
+        raise RuntimeError("not foreseen")
+
+    with qtbot.captureExceptions() as caught:
+        dock.controller.runner.start("test", fail, lambda _: None, lambda: None)
+        qtbot.waitUntil(lambda: idle(dock), timeout=5_000)
+    assert [str(value) for _, value, _ in caught] == ["not foreseen"]
+
+
 def test_errors_are_shown_cause_first(dock: CryosphereDock, qtbot: Any) -> None:
     def fail() -> Iterator[steps.Step]:
         yield steps.Step(0.0, "starting")

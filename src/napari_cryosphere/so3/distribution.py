@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -171,15 +172,11 @@ def _summarise(distribution: PoseDistribution, order: int) -> PoseSummary:
     )
 
 
-_TABLES: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
-
-
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _grid_rotations(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the grid's rotations as a ``(size, 3, 3)`` tensor (1.3 MB at order 3), built once."""
-    key = (order, dtype, device)
-    if key not in _TABLES:
-        _TABLES[key] = torch.from_numpy(SO3Grid(order).rotations()).to(device, dtype)
-    return _TABLES[key]
+    return torch.from_numpy(SO3Grid(order).rotations()).to(device, dtype)
 
 
 def _climb(coefficients: Tensor, start: Tensor, spacing_degrees: float, steps: int = 3) -> Tensor:

@@ -143,7 +143,9 @@ class _GridTables:
     valid: Tensor  # (n_views,) positions in the padded (rings, longest ring) table
 
 
+# Tables made in inference mode could never be used in training: whoever comes first, they are ordinary.
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _grid_tables(l_max: int, order: int, dtype: torch.dtype, device: torch.device) -> _GridTables:
     grid = SO3Grid(order)
     rot, tilt = grid.view_angles()
@@ -245,6 +247,7 @@ class GaussLegendreGrid:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def gauss_legendre_grid(
     l_max: int,
     oversampling: float = 1.25,

@@ -85,9 +85,11 @@ class ThreadRunner:
         self._bar = progress(total=100, desc=title)
 
         def hear(step: Step | Exception) -> None:
-            if isinstance(step, Exception):
+            if isinstance(step, (CryosphereError, OSError)):
                 tell_error(step)
                 return
+            if isinstance(step, Exception):
+                raise step  # a bug: napari shows it with its traceback
             if self._bar is not None:
                 self._bar.update(max(0, round(100 * step.fraction) - self._bar.n))
             self.progressed.emit(step.fraction, step.message)
@@ -101,9 +103,7 @@ class ThreadRunner:
             on_end()
             self.busy_changed.emit(False)
 
-        self._worker = create_worker(
-            _stoppable, steps, stop, _ignore_errors=True
-        )  # napari shows errors anyway
+        self._worker = create_worker(_stoppable, steps, stop)
         self._worker.yielded.connect(hear)
         self._worker.finished.connect(end)
         self.busy_changed.emit(True)
@@ -115,14 +115,18 @@ class ThreadRunner:
 
 
 def _stoppable(steps: Callable[[], Iterator[Step]], stop: threading.Event) -> Iterator[Step | Exception]:
-    """Pass steps on until told to stop; errors that the user can mend become the last step."""
+    """Pass steps on until told to stop; an error becomes the last step.
+
+    Every error is caught here, since this is the border of a thread: one that crossed it would be shown by
+    napari 0.9 as a TypeError of its own (its callback for failed workers takes one argument too few).
+    """
     running = steps()
     try:
         for step in running:
             yield step
             if stop.is_set():
                 return
-    except (CryosphereError, OSError) as error:
+    except Exception as error:
         yield error
     finally:
         running.close()  # type: ignore[attr-defined]
