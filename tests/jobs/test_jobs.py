@@ -21,7 +21,7 @@ from napari_cryosphere.jobs.configs import (
     SimulateConfig,
     TrainConfig,
 )
-from napari_cryosphere.jobs.events import Event, Progress, Result, follow
+from napari_cryosphere.jobs.events import Event, Events, Progress, Result, follow
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.info import describe
@@ -38,8 +38,8 @@ SMALL = NetworkConfig(
 )
 
 
-def run(events: object) -> Result:
-    return follow(events, lambda event: None)  # type: ignore[arg-type]
+def run(events: Events) -> Result:
+    return follow(events, lambda event: None)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_training_stopped_early_keeps_a_model(sample: Path, tmp_path: Path) -> N
     for event in events:
         seen.append(event)
         if isinstance(event, Progress) and "loss" in event.metrics:
-            events.close()  # type: ignore[attr-defined]
+            events.close()
             break
     assert PoseModel.load(tmp_path / "run").card.training["images"] > 0
 
