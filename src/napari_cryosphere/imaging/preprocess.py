@@ -80,9 +80,8 @@ def fit_to_network(
     scaled = even_box(size * pixel_size_angstrom / network_pixel_size_angstrom)
     resampled = rescale(images, scaled)
     if scaled < size:
-        resampled = resampled * (
-            size / scaled
-        )  # averaging pixels had made white noise weaker by scaled / size
+        # averaging pixels had made white noise weaker by scaled / size
+        resampled = resampled * (size / scaled)
     return crop_or_pad(resampled, box)
 
 

@@ -84,9 +84,8 @@ class Projector:
             ],
             dim=-1,
         )
-        samples = torch.nn.functional.grid_sample(self._transform, where[None, None], align_corners=True)[
-            0, :, 0
-        ]
+        sampled = torch.nn.functional.grid_sample(self._transform, where[None, None], align_corners=True)
+        samples = sampled[0, :, 0]  # real and imaginary part
         out = torch.zeros(len(r), *self._inside.shape, dtype=torch.complex64, device=r.device)
         out[:, self._inside] = torch.complex(samples[0], samples[1] * sign)
         return out

@@ -111,9 +111,8 @@ class BackProjector:
                 plane = across * (part[:, 1] if down else 1 - part[:, 1])
                 for deep in (0, 1):
                     weight = plane * (part[:, 2] if deep else 1 - part[:, 2])
-                    index = (((z + deep) % size) * size + (y + down) % size) * half + (x + right).clamp(
-                        max=half - 1
-                    )
+                    row = ((z + deep) % size) * size + (y + down) % size
+                    index = row * half + (x + right).clamp(max=half - 1)
                     self._sums.index_add_(0, index, values * weight[:, None])
 
     def __iadd__(self, other: BackProjector) -> BackProjector:

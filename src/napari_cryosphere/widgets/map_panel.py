@@ -36,6 +36,7 @@ class MapPanel(Panel):
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__("Maps", parent)
         self._controller = controller
+        self._known: list[Any] = []
         self.poses = QComboBox()
         self.poses.addItems(["predicted poses", "input poses"])
         self.half_maps = QCheckBox("half-maps")
@@ -103,8 +104,6 @@ class MapPanel(Panel):
             # a map dropped onto particles would lie over them; its visual is not ready before the next turn
             QTimer.singleShot(0, self._show_dropped)
         self._update()
-
-    _known: list[Any] = []  # noqa: RUF012  # replaced, never changed
 
     def _show_dropped(self) -> None:
         if self.map.layer() is not None:

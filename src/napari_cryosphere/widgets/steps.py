@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import TrainConfig
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Step",
+    "Steps",
     "comparison_steps",
     "load_model",
     "prediction_steps",
@@ -29,6 +30,10 @@ class Step:
     fraction: float
     message: str
     payload: Any = None
+
+
+Steps: TypeAlias = Generator[Step, None, None]
+"""Work in progress; closing it stops the work."""
 
 
 def _spare_a_core() -> None:
@@ -49,7 +54,7 @@ def load_model(path: Path | None) -> PoseModel:
     return model.to(choose_device("auto"))
 
 
-def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Iterator[Step]:
+def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
     """Predict batch by batch; payloads are ``(rows, PoseDistribution, PoseSummary)``."""
     yield Step(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import predict
@@ -64,7 +69,7 @@ def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Iterator[
         yield Step(rows.stop / len(stack), message, (rows, distribution, distribution.summary()))
 
 
-def training_steps(stack: ParticleStack, config: TrainConfig) -> Iterator[Step]:
+def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:
     """Train; payloads are the job's events."""
     from napari_cryosphere.jobs.events import Progress
     from napari_cryosphere.jobs.train import train_on_stack
@@ -82,7 +87,7 @@ def training_steps(stack: ParticleStack, config: TrainConfig) -> Iterator[Step]:
         events.close()  # writes the model learnt so far
 
 
-def reconstruction_steps(stack: ParticleStack, symmetry: str, half_maps: bool) -> Iterator[Step]:
+def reconstruction_steps(stack: ParticleStack, symmetry: str, half_maps: bool) -> Steps:
     """Reconstruct from a stack's own poses, in memory; the last payload is a `Reconstruction`."""
     from napari_cryosphere.jobs.events import Progress
     from napari_cryosphere.jobs.reconstruct import reconstruct_stack
@@ -99,7 +104,7 @@ def reconstruction_steps(stack: ParticleStack, symmetry: str, half_maps: bool) -
             yield Step(event.fraction, event.message)
 
 
-def comparison_steps(first: DensityMap, second: DensityMap) -> Iterator[Step]:
+def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
     """Compare two maps inside a soft mask around the second; the last payload is a `MapComparison`."""
     from napari_cryosphere.particles import DensityMap as Map
     from napari_cryosphere.reconstruction import compare_maps, soft_mask

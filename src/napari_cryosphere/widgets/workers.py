@@ -10,7 +10,7 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.notices import tell_error
-from napari_cryosphere.widgets.steps import Step
+from napari_cryosphere.widgets.steps import Step, Steps
 
 __all__ = ["Runner", "SynchronousRunner", "ThreadRunner"]
 
@@ -31,7 +31,7 @@ class Runner(Protocol):
     def busy(self) -> bool:
         """Whether work is going on."""
 
-    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
         """Start work."""
 
     def stop(self) -> None:
@@ -45,7 +45,7 @@ class SynchronousRunner:
     progressed = Signal(float, str)
     busy = False
 
-    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
         """Run all steps; errors are raised."""
         try:
             for step in steps():
@@ -74,7 +74,7 @@ class ThreadRunner:
         """Whether work is going on."""
         return self._worker is not None
 
-    def start(self, title: str, steps: Callable[[], Iterator[Step]], on_step: OnStep, on_end: OnEnd) -> None:
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
         """Start work; does nothing while other work is going on (the dock's buttons are grey then)."""
         if self.busy:
             return
@@ -114,7 +114,7 @@ class ThreadRunner:
         self._stop.set()
 
 
-def _stoppable(steps: Callable[[], Iterator[Step]], stop: threading.Event) -> Iterator[Step | Exception]:
+def _stoppable(steps: Callable[[], Steps], stop: threading.Event) -> Iterator[Step | Exception]:
     """Pass steps on until told to stop; an error becomes the last step.
 
     Every error is caught here, since this is the border of a thread: one that crossed it would be shown by
@@ -129,4 +129,4 @@ def _stoppable(steps: Callable[[], Iterator[Step]], stop: threading.Event) -> It
     except Exception as error:
         yield error
     finally:
-        running.close()  # type: ignore[attr-defined]
+        running.close()
