@@ -31,6 +31,11 @@ logger = logging.getLogger(__name__)
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
+_CTF_OPTIONAL = {
+    "phase_shift_degrees": "rlnPhaseShift",
+    "b_factor_angstrom2": "rlnCtfBfactor",
+    "scale_factor": "rlnCtfScalefactor",
+}
 
 
 class ParticleStack:
@@ -221,7 +226,7 @@ class ParticleStack:
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
 
     def ctf_parameters(self) -> CtfParameters:
-        """Return the parameters of each particle's CTF. A missing phase shift is 0.
+        """Return the parameters of each particle's CTF. A missing phase shift or B-factor is 0.
 
         Raises
         ------
@@ -234,8 +239,12 @@ class ParticleStack:
                 f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
             )
         values = dict(zip(_CTF_FIELDS, map(self._value_of_group, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
-        phase = self.particles.get("rlnPhaseShift", np.zeros(len(self)))
-        return CtfParameters(**values, phase_shift_degrees=np.asarray(phase, dtype=np.float64))
+        for name, column in _CTF_OPTIONAL.items():
+            if column in self.particles:
+                values[name] = np.asarray(self.particles[column], dtype=np.float64)
+            elif column in self.optics:
+                values[name] = self._value_of_group(column)
+        return CtfParameters(**values)
 
     def _value_of_group(self, column: str) -> NDArray[np.float64]:
         """Return a value for each particle: its optics group's, else its own."""
