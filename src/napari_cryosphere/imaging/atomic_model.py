@@ -1,9 +1,9 @@
 """A density map from the coordinates of a PDB or mmCIF model, as an electron sees it.
 
-Each atom is the sum of five Gaussians of Peng, Ren, Dudarev & Whelan (1996), widened by its B-factor and weighted
-by its occupancy; gemmi reads the model, holds the table and adds up the atoms. The map is the electrostatic
-potential of neutral, independent atoms in volts: the sum of the scattering factors' transforms (in 1/A^2) times
-``h^2 / (2 pi m e)`` = 47.88 V A^2. There is no solvent.
+Each atom is the sum of five Gaussians of Peng, Ren, Dudarev & Whelan (1996), widened by its B-factor and
+weighted by its occupancy; gemmi reads the model, holds the table and adds up the atoms. The map is the
+electrostatic potential of neutral, independent atoms in volts: the sum of the scattering factors' transforms
+(in 1/A^2) times ``h^2 / (2 pi m e)`` = 47.88 V A^2. There is no solvent.
 """
 
 from __future__ import annotations
@@ -156,22 +156,22 @@ class AtomicModel:
         least = self.smallest_box(pixel_size_angstrom)
         if box < least:
             raise CryosphereError(
-                f"{self.path} reaches {self.radius_angstrom:.0f} A from its centre of mass and does not fit into "
-                f"{box} px of {pixel_size_angstrom:g} A; give a box of at least {least} or larger pixels"
+                f"{self.path} reaches {self.radius_angstrom:.0f} A from its centre of mass and does not fit "
+                f"into {box} px of {pixel_size_angstrom:g} A; give a box of at least {least} or larger pixels"
             )
         finest = 2 * pixel_size_angstrom
         resolution = finest if resolution_angstrom is None else resolution_angstrom
         if resolution < finest * (1 - 1e-6):
             raise CryosphereError(
-                f"{resolution:g} A is beyond the {finest:g} A that pixels of {pixel_size_angstrom:g} A can hold; "
-                "give smaller pixels"
+                f"{resolution:g} A is beyond the {finest:g} A that pixels of {pixel_size_angstrom:g} A can "
+                "hold; give smaller pixels"
             )
         fine, blur = self._fine_grid(box, pixel_size_angstrom)
         voxels = _band_limited(fine, box, pixel_size_angstrom, 1 / resolution, blur)
         return DensityMap(voxels * np.float32(VOLTS_A2), pixel_size_angstrom, symmetry)
 
     def _fine_grid(self, box: int, pixel_size_angstrom: float) -> tuple[NDArray[np.float32], float]:
-        """Return the atoms on a grid ``_FINER`` times as fine, in x, y, z order, and the B-factor added to all.
+        """Return the atoms on a grid ``_FINER`` times as fine (x, y, z), and the B-factor added to all.
 
         The added B keeps what the grid folds back below ``_ALIASING``: the lowest such frequency is
         ``(_FINER - 1/2)`` pixel^-1, compared with 1/2 at the highest one that is kept.
@@ -232,7 +232,7 @@ def _prepare(path: Path, model: gemmi.Model, b_factor_angstrom2: float | None) -
 def _band_limited(
     fine: NDArray[np.float32], box: int, pixel_size_angstrom: float, highest: float, blur: float
 ) -> NDArray[np.float32]:
-    """Cut the transform of the fine grid (x, y, z) to the box, undo the blur, and return voxels in z, y, x."""
+    """Cut the fine grid's (x, y, z) transform to the box, undo the blur, and return voxels (z, y, x)."""
     transform = fft.rfftn(np.ascontiguousarray(fine.transpose(2, 1, 0)))
     kept = np.arange(-(box // 2), box // 2)
     transform = transform[np.ix_(kept, kept, np.arange(box // 2 + 1))]

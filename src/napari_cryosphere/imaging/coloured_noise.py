@@ -45,7 +45,9 @@ class NoiseSpectrum:
         if frequencies.ndim != 1 or frequencies.shape != power.shape or not len(power):
             raise ValueError("a noise spectrum needs as many powers as frequencies, at least one")
         if not (np.isfinite(frequencies).all() and frequencies[0] >= 0 and (np.diff(frequencies) > 0).all()):
-            raise ValueError("the frequencies of a noise spectrum must be finite, from 0 or above, and increase")
+            raise ValueError(
+                "the frequencies of a noise spectrum must be finite, from 0 or above, and increase"
+            )
         if not (np.isfinite(power).all() and (power >= 0).all() and power.any()):
             raise ValueError("the powers of a noise spectrum must be finite, not negative and not all 0")
         object.__setattr__(self, "frequencies", frequencies)
@@ -74,7 +76,9 @@ class NoiseSpectrum:
                     raise FileFormatError(
                         f"{path} has no column {missing[0]}; its first line must be {','.join(_COLUMNS)}"
                     )
-                values = [[_number(path, rows.line_num, name, row[name]) for name in _COLUMNS] for row in rows]
+                values = [
+                    [_number(path, rows.line_num, name, row[name]) for name in _COLUMNS] for row in rows
+                ]
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"cannot read the noise spectrum {path}: {error}") from error
         table = np.array(values).reshape(-1, 2)

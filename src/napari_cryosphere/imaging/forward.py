@@ -1,10 +1,10 @@
 """The forward model: image = CTF * shift * projection of the map, plus noise at a stated ratio.
 
-**Signal-to-noise ratio**, as every part of the package means it: the variance of the clean image (with CTF and
-shift) over the pixels of a centred circle, averaged over the particles, divided by the variance of the noise in a
-pixel. The circle holds 99 % of the map's power unless its radius is given. For coloured noise the variance of a
-pixel is the mean of its power over all frequencies of the image, so that the ratio within a band of frequencies
-is another one. Simulated images are scaled so that a pixel's noise has variance 1.
+**Signal-to-noise ratio**, as every part of the package means it: the variance of the clean image (with CTF
+and shift) over the pixels of a centred circle, averaged over the particles, divided by the variance of the
+noise in a pixel. The circle holds 99 % of the map's power unless its radius is given. For coloured noise the
+variance of a pixel is the mean of its power over all frequencies of the image, so that the ratio within a
+band of frequencies is another one. Simulated images are scaled so that a pixel's noise has variance 1.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ class NoiseLevel:
 
 
 def map_radius_angstrom(density: DensityMap) -> float:
-    """Return the radius of the sphere about the centre, in whole voxels, that holds 99 % of the map's power."""
+    """Return the radius, in whole voxels, of the centred sphere that holds 99 % of the map's power."""
     axis = np.arange(density.box) - density.box // 2
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
     power = np.bincount(np.rint(radius).astype(int).ravel(), (density.voxels.astype(np.float64) ** 2).ravel())
-    return int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum())) * density.pixel_size_angstrom
+    return (
+        int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum())) * density.pixel_size_angstrom
+    )
 
 
 def noise_level(
@@ -82,7 +84,7 @@ def noise_level(
 ) -> NoiseLevel:
     """Return the noise that gives a signal-to-noise ratio; the module's first lines define it.
 
-    The mean over particles is taken over all of them, or over 512 that are spread evenly where there are more.
+    The mean is taken over all particles, or over 512 that are spread evenly where there are more.
     """
     radius = map_radius_angstrom(density) if radius_angstrom is None else radius_angstrom
     axis = (np.arange(density.box) - density.box // 2) * density.pixel_size_angstrom
@@ -96,42 +98,38 @@ def noise_level(
 
 
 def noisy_images(
-    density: DensityMap,
+    projector: Projector,
     parameters: ParticleParameters,
-    snr: float,
+    pixel_size_angstrom: float,
+    deviation: float | None,
     seed: int,
     spectrum: NoiseSpectrum | None = None,
-    radius_angstrom: float | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield simulated particles in chunks of ``(k, box, box)`` float32; only one chunk is held.
 
-    Images are scaled so that a pixel's noise has standard deviation 1; an infinite ``snr`` gives the clean images
-    in the map's own grey values. The same ``seed`` gives the same noise.
-
     Parameters
     ----------
-    density
-        The map.
+    projector
+        Of the map.
     parameters
         Poses, shifts and CTFs.
-    snr
-        Signal-to-noise ratio.
+    pixel_size_angstrom
+        Pixel size of map and images.
+    deviation
+        Standard deviation of the noise, see :func:`noise_level`; images are divided by it, so that a
+        pixel's noise has variance 1. None gives the clean images in the map's own grey values.
     seed
-        Decides the noise.
+        Decides the noise, whatever the size of a chunk.
     spectrum
         Colour of the noise; None is white.
-    radius_angstrom
-        Radius of the circle in the ratio's definition; None is :func:`map_radius_angstrom`.
     """
-    projector = projector_of(density)
-    if not np.isfinite(snr):
-        yield from clean_images(projector, parameters, density.pixel_size_angstrom)
-        return
     rng = np.random.default_rng(seed)
-    deviation = noise_level(density, projector, parameters, snr, radius_angstrom).deviation
-    colour = None if spectrum is None else spectrum.amplitudes(density.box, density.pixel_size_angstrom)
-    for images in clean_images(projector, parameters, density.pixel_size_angstrom):
+    colour = None if spectrum is None else spectrum.amplitudes(projector.box, pixel_size_angstrom)
+    for images in clean_images(projector, parameters, pixel_size_angstrom):
+        if deviation is None:
+            yield images
+            continue
         noise = rng.standard_normal(images.shape, dtype=np.float32)
         if colour is not None:
             noise = from_fourier(to_fourier(torch.from_numpy(noise)) * colour).numpy()
-        yield images / deviation + noise
+        yield images / np.float32(deviation) + noise

@@ -30,9 +30,9 @@ def draw_rotations(
     rng
         Source of randomness.
     preference
-        Strength, within +-1000. 0 is uniform on SO(3); 3 puts 39 % of the views within 30 degrees of the axis,
-        10 puts 94 % there (uniform: 13 %). Negative values prefer views from the side: -10 puts 97 % within 30
-        degrees of the equator (uniform: 50 %).
+        Strength, within +-1000. 0 is uniform on SO(3); 3 puts 44 % of the views within 30 degrees of the
+        axis, 10 puts 90 % there (uniform: 13 %). Negative values prefer views across it: -10 puts 97 %
+        within 30 degrees of the equator (uniform: 50 %).
     axis
         ``(3,)`` x, y, z in the map's frame, of any length above 0.
 

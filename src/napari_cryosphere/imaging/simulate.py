@@ -1,4 +1,4 @@
-"""What is behind simulated particles: poses, shifts, defocus and optics groups, drawn or taken from a file."""
+"""What is behind simulated particles: poses, shifts, defocus, optics groups; drawn or from a file."""
 
 from __future__ import annotations
 
@@ -159,9 +159,9 @@ def draw_parameters(
     """Draw poses, shifts and CTFs at random.
 
     Poses are uniform on SO(3) or prefer an axis; shifts are uniform in +- ``shift_px`` in x and in y. Each
-    micrograph has a mean defocus and an astigmatism drawn from its optics group's range, and its particles vary
-    about them. Particles are spread at random over the micrographs. Halves alternate. The same ``seed`` gives
-    the same particles.
+    micrograph has a mean defocus and an astigmatism drawn from its optics group's range, and its particles
+    vary about them. Particles are spread at random over the micrographs. Halves alternate. The same ``seed``
+    gives the same particles.
 
     Parameters
     ----------
