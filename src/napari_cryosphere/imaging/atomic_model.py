@@ -93,20 +93,14 @@ class AtomicModel:
         CryosphereError
             If there is no such assembly; those that there are, are named.
         """
-        import gemmi
-
         path = Path(path)
         structure = _read(path)
+        if assembly is not None:
+            _build_assembly(path, structure, assembly)
         if not waters:
             structure.remove_waters()
         if not hydrogens:
             structure.remove_hydrogens()
-        if assembly is not None:
-            names = [one.name for one in structure.assemblies]
-            if assembly not in names:
-                known = f"it has {', '.join(names)}" if names else "it has none; leave the option out"
-                raise CryosphereError(f"{path} has no biological assembly {assembly!r}; {known}")
-            structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Short)
         if not len(structure) or not structure[0].count_atom_sites():
             raise FileFormatError(f"{path} has no atoms; give a PDB or mmCIF model with coordinates")
         model = structure[0]
@@ -205,6 +199,19 @@ def _read(path: Path) -> gemmi.Structure:
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise FileFormatError(f"{path} is no PDB or mmCIF model: {reason}") from error
+
+
+def _build_assembly(path: Path, structure: gemmi.Structure, name: str) -> None:
+    import gemmi
+
+    names = [one.name for one in structure.assemblies]
+    if name not in names:
+        known = f"it has {', '.join(names)}" if names else "it has none; leave the option out"
+        raise CryosphereError(f"{path} has no biological assembly {name!r}; {known}")
+    try:
+        structure.transform_to_assembly(name, gemmi.HowToNameCopiedChain.Short)
+    except RuntimeError as error:
+        raise FileFormatError(f"{path}: assembly {name!r} cannot be built: {error}") from error
 
 
 def _prepare(path: Path, model: gemmi.Model, b_factor_angstrom2: float | None) -> NDArray[np.float64]:
