@@ -116,7 +116,7 @@ def test_sharp_atoms_are_band_limited_not_aliased(tmp_path: Path) -> None:
         u, v, w = np.asarray(position) - model.centre_angstrom
         exact += factor * np.exp(-2j * np.pi * (x * u + y * v + z * w))
     inside = np.sqrt(s2) < 0.9 / (2 * pixel_size)
-    assert np.abs(ours - exact)[inside].max() < 2e-3 * np.abs(exact).max()
+    assert np.abs(ours - exact)[inside].max() < 5e-5 * np.abs(exact).max()
     beyond = np.sqrt(s2) > 1.001 / (2 * pixel_size)
     assert np.abs(ours)[beyond].max() < 1e-4 * np.abs(exact).max()
 
