@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import constants
 
 from napari_cryosphere.imaging.ctf import ctf_2d
-from napari_cryosphere.particles import CtfParameters
+from napari_cryosphere.particles import CtfParameters, ParticleStack
 
 BOX, PIXEL_SIZE = 48, 1.7
 
@@ -72,3 +74,20 @@ def test_one_value_serves_all_particles(particles: CtfParameters) -> None:
     assert (one.scale_factor == 1).all()
     with pytest.raises(ValueError, match="one length"):
         CtfParameters(particles.defocus_u_angstrom, np.zeros(3), 0.0, 300, 2.7, 0.1)
+
+
+def test_a_particles_own_value_goes_before_its_groups(tmp_path: Path) -> None:
+    """As relion_project takes them: measured with rlnVoltage in both tables, 3.1.3."""
+    (tmp_path / "p.star").write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n"
+        "_rlnPhaseShift\n_rlnCtfBfactor\n1 300 2.7 0.1 90 40\n2 200 2.0 0.1 60 50\n\n"
+        "data_particles\n\nloop_\n_rlnImageName\n_rlnOpticsGroup\n_rlnDefocusU\n_rlnDefocusV\n_rlnDefocusAngle\n"
+        "_rlnVoltage\n_rlnCtfBfactor\n"
+        "000001@x.mrcs 1 9000 8000 10 120 7\n000002@x.mrcs 2 9000 8000 10 100 8\n"
+    )
+    ctf = ParticleStack.read(tmp_path / "p.star", require_images=False).ctf_parameters()
+    assert list(ctf.voltage_kv) == [120, 100]
+    assert list(ctf.b_factor_angstrom2) == [7, 8]
+    assert list(ctf.phase_shift_degrees) == [90, 60]
+    assert list(ctf.spherical_aberration_mm) == [2.7, 2.0]
+    assert list(ctf.scale_factor) == [1, 1]
