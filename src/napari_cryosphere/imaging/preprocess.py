@@ -100,7 +100,9 @@ class Preprocessing:
             images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
         if ctf is not None and self.ctf is not None:
             images = phase_flip(images, ctf) if self.ctf == "flip" else multiply_ctf(images, ctf)
-        images, grid = crop_or_pad(images, self._cropped(grid).box), self._cropped(grid)
+        cropped = self._cropped(grid)
+        if cropped != grid:
+            images, grid = crop_or_pad(images, cropped.box), cropped
         if self.grid is not None:
             images, grid = rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise), self.grid
         if self.low_pass_angstrom is not None:
