@@ -25,7 +25,8 @@ def pose_columns(
     particles: pd.DataFrame,
     rotations: ArrayLike,
     shifts_angstrom: ArrayLike | None,
-    pixel_size_angstrom: float | None,
+    pixel_sizes_angstrom: NDArray[np.float64] | None,
+    symmetry: str,
 ) -> dict[str, NDArray[Any]]:
     """Return the columns to assign. See :meth:`ParticleStack.with_poses`."""
     matrices = _checked_rotations(rotations, len(particles))
@@ -46,8 +47,8 @@ def pose_columns(
         )
     for axis, (name, old) in enumerate(zip(ORIGINS, _OLD_ORIGINS, strict=True)):
         columns[name] = shifts[:, axis]
-        if old in particles and pixel_size_angstrom is not None:
-            columns[old] = shifts[:, axis] / pixel_size_angstrom
+        if old in particles and pixel_sizes_angstrom is not None:
+            columns[old] = shifts[:, axis] / pixel_sizes_angstrom
     return columns
 
 
