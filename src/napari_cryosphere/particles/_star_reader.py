@@ -97,18 +97,14 @@ class _Block:
             labels[self._label(at, label[1], labels)] = None
             at = _after_blank(self.data, label.end(), self.end)
         if not labels:
-            raise self._error(
-                start, "loop_ without labels; expected lines such as _rlnImageName #1 below it"
-            )
+            raise self._error(start, "loop_ without labels; expected lines such as _rlnImageName #1 below it")
         try:
             return read_rows(self.data, at, self.end, list(labels))
         except RowError as error:
             last = _after_blank(self.data, self._next_line(error.position), self.end) >= self.end
             cut = "; the file may have been cut while it was written" if last else ""
             line = line_of(self.data, error.position)
-            raise FileFormatError(
-                f"{self.path} line {line} (row {error.row}): {error.what}{cut}"
-            ) from error
+            raise FileFormatError(f"{self.path} line {line} (row {error.row}): {error.what}{cut}") from error
 
     def _pairs(self, at: int) -> pd.DataFrame:
         """Read ``_label value`` lines into a table of one row."""

@@ -223,9 +223,7 @@ def _compatible(parts: list[NDArray[Any]]) -> bool:
     if len(kinds) <= 1:
         return True
     if kinds == {"i", "f"}:
-        return all(
-            np.abs(part).max(initial=0) < _EXACT_INTEGERS for part in parts if part.dtype.kind == "i"
-        )
+        return all(np.abs(part).max(initial=0) < _EXACT_INTEGERS for part in parts if part.dtype.kind == "i")
     if kinds == {"i", "u"}:
         return all(part.min(initial=0) >= 0 for part in parts if part.dtype.kind == "i")
     return False
