@@ -17,13 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._image_source import ImageSource, renamed
+from napari_cryosphere.particles._cs_writer import records_of_tables
+from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
 from napari_cryosphere.particles._reading import read_data_set
+from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
+from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, resample
 from napari_cryosphere.particles.star import write_star
@@ -82,17 +85,18 @@ class ParticleStack:
         *,
         require_images: bool = True,
     ) -> ParticleStack:
-        """Read a STAR file of RELION 3.0 or later (also gzip-compressed), or a bare stack of images.
+        """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
         Every number that is used is checked here, and the header of every stack; pixels are not read.
 
         Parameters
         ----------
         path
-            ``.star``, ``.star.gz``, ``.mrcs`` or ``.mrc``.
+            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or ``.bz2``.
+            What a .cs file lacks is taken from its job's passthrough file in the same folder.
         data_dir
-            Folder of the images if they have moved. Stacks are looked for relative to the STAR file's
-            folder, to its parents, and last in ``data_dir``, by whole name and by its last part.
+            Folder of the images if they have moved. Stacks are looked for relative to it, to the file's
+            folder and to its parents, and last in ``data_dir`` without the name's leading folders.
         require_images
             Whether stacks that are missing are an error; if False they are a warning, and :meth:`images`
             raises. Enough for work on poses alone.
@@ -433,10 +437,18 @@ class ParticleStack:
         return self._with(self.particles.assign(**added))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
-        """Write a STAR file in RELION 3.1's layout; images stay where they are.
+        """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
 
         Image paths are written so that they hold from the new file: unchanged inside the same RELION project,
         else relative to the new file's folder. RELION takes them relative to the folder that it runs in.
+        A .cs file has one table; other blocks are left out.
+
+        Parameters
+        ----------
+        path
+            The file to write: .cs for cryoSPARC, any other suffix for STAR.
+        overwrite
+            Whether an existing file may be replaced.
 
         Raises
         ------
@@ -448,6 +460,9 @@ class ParticleStack:
         images = zip(self._images.file_of.tolist(), self._images.index_of.tolist(), strict=True)
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)
+        if target.suffix.lower() == ".cs":
+            write_cs(records_of_tables(target, particles, self.optics), target, overwrite)
+            return
         write_star({"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite)
 
     def summary(self) -> dict[str, Any]:
