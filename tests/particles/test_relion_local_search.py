@@ -16,6 +16,7 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 NUMBER = 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("relion_refine") is None, reason="RELION is not installed")
 def test_local_search_keeps_poses_that_were_written_for_its_symmetry(
     shared_data: Path, tmp_path: Path

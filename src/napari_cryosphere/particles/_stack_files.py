@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_cryosphere.errors import FileFormatError
+from napari_cryosphere.errors import FileFormatError, MissingImagesError
 from napari_cryosphere.particles._columns import Place, refuse
 from napari_cryosphere.particles._messages import listed, shown
 from napari_cryosphere.particles.mrc import MrcStack
@@ -85,8 +85,10 @@ def locate_images(
 
     Raises
     ------
+    MissingImagesError
+        If a stack is not where it is looked for and ``required``; the row is named.
     FileFormatError
-        If a stack is not where it is looked for and ``required``, or is not an MRC file; the row is named.
+        If a stack is not an MRC file; the row is named.
     """
     first_row = np.full(len(names), -1)
     first_row[file_of[::-1]] = np.arange(len(file_of))[::-1]
@@ -97,7 +99,7 @@ def locate_images(
         if found is None:
             if required:
                 tried = listed([str(path) for path, _ in _candidates(name, place.path, data_dir)])
-                raise FileFormatError(
+                raise MissingImagesError(
                     f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; "
                     "if the images have moved, give their folder with --data-dir"
                 )
