@@ -75,19 +75,20 @@ def _options(
 def info(
     file: Annotated[Path, typer.Argument(help="Particles, map, model or run folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    no_images: Annotated[
+        bool,
+        typer.Option("--no-images", help="Describe the particles' table alone; images may be elsewhere."),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Say what a file holds."""
-    from napari_cryosphere.jobs.info import describe
+    from napari_cryosphere.jobs.info import describe, text_lines
 
-    description = describe(file, data_dir)
+    description = describe(file, data_dir, images=not no_images)
     if as_json:
         typer.echo(json.dumps(description, indent=2, default=str))
-        return
-    width = max(map(len, description))
-    for key, value in description.items():
-        shown = json.dumps(value, default=str) if isinstance(value, (dict, list)) else value
-        typer.echo(f"{key:<{width}}  {shown}")
+    else:
+        typer.echo("\n".join(text_lines(description)))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "ConvertConfig",
     "DemoConfig",
     "DensityConfig",
     "Device",
@@ -51,6 +52,22 @@ class _WithSymmetry(JobConfig):
     @classmethod
     def _canonical(cls, value: str) -> str:
         return normalise_group_name(value)
+
+
+class ConvertConfig(JobConfig):
+    """Particles from one format to another."""
+
+    particles: Path
+    output: Path
+    """.star for RELION, .cs for cryoSPARC."""
+    data_dir: Path | None = None
+
+    @field_validator("output")
+    @classmethod
+    def _known(cls, value: Path) -> Path:
+        if value.suffix.lower() not in (".star", ".cs"):
+            raise ValueError(f"the output must end with .star or .cs, not {value.suffix or value.name}")
+        return value
 
 
 class ModelConfig(_WithSymmetry):
