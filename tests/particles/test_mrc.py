@@ -159,8 +159,9 @@ def test_bad_headers(fields: dict[str, int], says: str, images: NDArray[np.float
         (b"secret" * 10, "not an MRC file: 60 bytes"),
         (b"secret text\n" * 200, "not an MRC file: its header makes no sense"),
         (bytes(2000), "not an MRC file"),
-        (b"\x1f\x8b" + bytes(2000), "gzip-compressed"),
-        (b"BZh9" + bytes(2000), "bzip2-compressed"),
+        (b"\x1f\x8b" + bytes(2000), "damaged gzip file"),
+        (b"BZh9" + bytes(2000), "damaged bzip2 file"),
+        (b"PK\x03\x04" + bytes(2000), "zip-compressed, which is not supported; decompress it"),
     ],
 )
 def test_other_files(content: bytes, says: str, tmp_path: Path) -> None:

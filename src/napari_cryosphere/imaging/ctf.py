@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch_ctf import calculate_ctf_2d
 
+from napari_cryosphere.imaging.fourier import frequency_grid
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.stack import ParticleStack
 
-__all__ = ["ctf_2d"]
+__all__ = ["ctf_2d", "transfer_functions"]
 
 _ANGSTROM_PER_MICROMETRE = 1e4
 
@@ -19,7 +21,8 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
 
     ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with
     ``dz = (U + V)/2 + (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive:
-    multiplied by it a protein stays white. This is the image that `relion_project --ctf` makes.
+    multiplied by it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where
+    there are any. This is the image that `relion_project --ctf` makes.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32))
 
-    return calculate_ctf_2d(
+    ctf = calculate_ctf_2d(
         defocus=tensor((u + v) / 2 / _ANGSTROM_PER_MICROMETRE),
         astigmatism=tensor(np.abs(u - v) / 2 / _ANGSTROM_PER_MICROMETRE),
         astigmatism_angle=tensor(angle),
@@ -55,3 +58,39 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
         rfft=True,
         fftshift=False,
     )
+    if parameters.b_factor_angstrom2.any():
+        s_squared = (frequency_grid(box) / (box * pixel_size_angstrom)).square().sum(-1)
+        ctf = ctf * torch.exp(-0.25 * tensor(parameters.b_factor_angstrom2)[:, None, None] * s_squared)
+    if (parameters.scale_factor != 1).any():
+        ctf = ctf * tensor(parameters.scale_factor)[:, None, None]
+    return ctf
+
+
+def transfer_functions(stack: ParticleStack) -> Tensor | None:
+    """Return what each particle's image holds of each frequency on the stack's grid.
+
+    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics group on
+    where the stack's grid is finer.
+
+    Returns
+    -------
+    ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
+    """
+    grid, coarser = stack.grid, _coarser_groups(stack)
+    ctf = ctf_2d(stack.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if stack.has_ctf else None
+    if not coarser:
+        return ctf
+    if ctf is None:
+        ctf = torch.ones(len(stack), grid.box, grid.box // 2 + 1)
+    frequencies = frequency_grid(grid.box).abs().amax(dim=-1) / grid.field_angstrom
+    groups = stack.optics_groups()
+    for group, pixel_size_angstrom in coarser.items():
+        ctf[torch.from_numpy(groups == group)] *= frequencies < 0.5 / pixel_size_angstrom
+    return ctf
+
+
+def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
+    """Return the pixel sizes of the optics groups that are coarser than the stack's grid."""
+    finest = stack.pixel_size_angstrom * (1 + 1e-4)
+    sizes = {group: grid.pixel_size_angstrom for group, grid in stack.grids.items()}
+    return {group: size for group, size in sizes.items() if size > finest}
