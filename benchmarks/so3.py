@@ -59,14 +59,14 @@ def mollweide_frame(repeats: int) -> dict[str, object]:
     import healpy
     from healpy.projector import MollweideProj
 
-    distribution = PoseDistribution(_random(1, 6))
+    distribution = PoseDistribution.from_coefficients(_random(1, 6))
     view = distribution.view_marginal()[0]
     projector = MollweideProj(xsize=256)
 
     def theirs() -> None:
         projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z))
 
-    ours = cpu_seconds(lambda: rasterise(distribution.probability_grid()[0].numpy()), repeats)
+    ours = cpu_seconds(lambda: rasterise(distribution.probability_grid()[0]), repeats)
     return {
         "task": "sphere picture from coefficients",
         "ours_cpu_s": ours,

@@ -24,7 +24,7 @@ from napari_cryosphere.so3.healpix import nest2ring, pix2ang, pixel_neighbours, 
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles, zyz_angles
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["MAX_ORDER", "ReducedGrid", "SO3Grid"]
+__all__ = ["MAX_ORDER", "Indices", "ReducedGrid", "SO3Grid", "cell_centres"]
 
 MAX_ORDER = 8
 """The finest grid has cells of 0.23 degrees, as RELION's."""
@@ -228,3 +228,16 @@ class ReducedGrid:
     def cell_of(self, rotations: ArrayLike) -> Indices:
         """Return the flat index in the grid of the cell that holds each rotation's equivalent in the unit."""
         return self.grid.cell_of(reduce(rotations, self.symmetry))
+
+
+def cell_centres(orders: ArrayLike, indices: ArrayLike) -> NDArray[np.float64]:
+    """Return the centres of cells of mixed orders: ``(...)`` and ``(...)`` to ``(..., 3, 3)``.
+
+    A negative index is padding and gives the identity.
+    """
+    its_orders, cells = np.asarray(orders), np.asarray(indices)
+    centres = np.broadcast_to(np.eye(3), (*cells.shape, 3, 3)).copy()
+    for order in np.unique(its_orders[cells >= 0]):
+        here = (its_orders == order) & (cells >= 0)
+        centres[here] = SO3Grid(int(order)).rotations(cells[here])
+    return centres

@@ -21,9 +21,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.rotations import zyz_angles
 
 __all__ = [
     "GaussLegendreGrid",
@@ -31,7 +33,9 @@ __all__ = [
     "evaluate_at",
     "evaluate_on_grid",
     "gauss_legendre_grid",
+    "rotate_coefficients",
     "small_d",
+    "wigner_matrices",
 ]
 
 
@@ -113,15 +117,7 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     """
     l_max = _l_max(coefficients)
     real = coefficients.real
-    r = rotations.to(real.dtype)
-    rot = torch.atan2(r[..., 1, 2], r[..., 0, 2])
-    tilt = torch.atan2(torch.hypot(r[..., 0, 2], r[..., 1, 2]), r[..., 2, 2])
-    psi = torch.atan2(r[..., 2, 1], -r[..., 2, 0])
-    # On the poles rot and psi are not separately determined: take rot = 0, psi from the first row.
-    polar = torch.hypot(r[..., 0, 2], r[..., 1, 2]) < 1e-6
-    sign = torch.sign(r[..., 2, 2])
-    rot = torch.where(polar, torch.zeros_like(rot), rot)
-    psi = torch.where(polar, torch.atan2(-sign * r[..., 0, 1], sign * r[..., 0, 0]), psi)
+    rot, tilt, psi = zyz_angles(rotations.to(real.dtype))
     d = small_d(tilt, l_max)
     m = torch.arange(-l_max, l_max + 1, device=real.device, dtype=real.dtype)
     n = torch.arange(l_max + 1, device=real.device, dtype=real.dtype)
@@ -131,6 +127,29 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     # Re(c exp(-i phase)) = Re c cos(phase) + Im c sin(phase)
     summed = torch.einsum("blmn,bklmn->bkmn", coefficients, d.to(coefficients.dtype))
     return (summed.real * cosine + summed.imag * sine).sum((-2, -1))
+
+
+def wigner_matrices(rotation: ArrayLike, l_max: int) -> Tensor:
+    """Return the Wigner matrices ``D^l_mn(R)`` of one rotation, all m and n.
+
+    ``(L + 1, 2 L + 1, 2 L + 1)`` complex128, zero where abs(m) or abs(n) exceeds l.
+    """
+    rot, tilt, psi = (float(angle) for angle in zyz_angles(np.asarray(rotation, dtype=np.float64)))
+    right = small_d(torch.tensor(tilt, dtype=torch.float64), l_max)  # n >= 0
+    m = torch.arange(-l_max, l_max + 1)
+    sign = 1.0 - 2.0 * ((m[:, None] + m) % 2)
+    left = torch.flip(right[:, :, 1:], (1, 2)) * sign[:, :l_max]  # d_(m,-n) = (-1)^(m + n) d_(-m,n)
+    phases = torch.exp(-1j * (m[:, None] * rot + m * psi).double())
+    return torch.cat([left, right], dim=2) * phases
+
+
+def rotate_coefficients(coefficients: Tensor, rotation: ArrayLike) -> Tensor:
+    """Return the coefficients of ``f(g R)``, ``g`` being one rotation of the map, ``(3, 3)``.
+
+    ``c'^l_kn = sum_m D^l_mk(g) c^l_mn``, exact: the degrees do not mix.
+    """
+    matrices = wigner_matrices(rotation, _l_max(coefficients)).to(coefficients)
+    return torch.einsum("lmk,...lmn->...lkn", matrices, coefficients)
 
 
 @dataclass(frozen=True)

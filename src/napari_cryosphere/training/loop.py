@@ -144,7 +144,7 @@ def _validate(network: torch.nn.Module, validation: ValidationSet, symmetry: str
     network.eval()
     with torch.inference_mode():
         coefficients = torch.cat([network(images) for images in validation.images.split(_PREDICT_BATCH)])
-        summary = PoseDistribution(coefficients, symmetry).summary()
+        summary = PoseDistribution.from_coefficients(coefficients, symmetry).summary()
     return float(np.median(angular_error_degrees(validation.rotations, summary.rotations, symmetry)))
 
 
