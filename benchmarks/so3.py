@@ -9,8 +9,9 @@ from e3nn.nn import SO3Activation as DenseActivation
 from napari_cryosphere.model.sphere import SO3Activation
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.mollweide import rasterise
-from napari_cryosphere.so3.wigner import band_mask, evaluate_on_grid
+from napari_cryosphere.so3.wigner import band_mask
 
 
 def _random(batch: int, l_max: int) -> torch.Tensor:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.rotations import (
     geodesic_distance_degrees,
     random_rotations,
     rotation_from_relion_angles,
 )
 from napari_cryosphere.so3.symmetry import point_group
-from napari_cryosphere.so3.wigner import gauss_legendre_grid
 
 L_MAX = 6
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cryosphere.so3.asymmetric_unit import expand, reduce, view_shares
 from napari_cryosphere.so3.distribution import Array, Index, PoseDistribution, like_given, per_particle
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
-from napari_cryosphere.so3.rotations import nearest_rotation, zyz_angles
+from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
 __all__ = ["CellDistribution", "CredibleSet", "from_log_values", "join_cells", "whole_unit"]
@@ -156,15 +156,14 @@ class CellDistribution(PoseDistribution):
         keys, columns = self._sorted
         found = np.full(reduced.shape[:2], -1, dtype=np.int64)
         height = np.zeros(reduced.shape[:2])
-        turns = zyz_angles(reduced)[2] / (2 * np.pi)
         first = 0 if self.shared else np.arange(len(reduced))[:, None] * _KEYS
         for order in self._present:
-            grid = SO3Grid(int(order))
-            wanted = grid.cell_of(reduced) + _FIRST_KEY[order] + first
+            cells, place = SO3Grid(int(order)).locate(reduced)
+            wanted = cells + _FIRST_KEY[order] + first
             at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             hit = keys[at] == wanted
             found[hit] = columns[at][hit]
-            height[hit] = (turns * grid.n_psi % 1)[hit]
+            height[hit] = place[hit]
         return found, height
 
     # ------------------------------------------------------------------ answers

@@ -11,8 +11,9 @@ from napari_cryosphere.so3._smooth import SmoothDistribution
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.distribution import EVALUATION_ORDER, Array, Index, PoseDistribution
 from napari_cryosphere.so3.grid import MAX_ORDER, SO3Grid
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
-from napari_cryosphere.so3.wigner import evaluate_at, evaluate_on_grid, rotate_coefficients
+from napari_cryosphere.so3.wigner import evaluate_at, rotate_coefficients
 
 __all__ = ["HarmonicDistribution", "order_for_degree"]
 

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.model.network import PoseNetwork
 from napari_cryosphere.so3.distribution import EVALUATION_ORDER, PoseDistribution
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.symmetry import angular_error_degrees, point_group
-from napari_cryosphere.so3.wigner import evaluate_at, evaluate_on_grid
+from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.sources import Batch, TrainingSource
 
