@@ -254,6 +254,52 @@ def infer(
 
 
 @app.command()
+def align(
+    particles: Annotated[Path, typer.Argument(help="STAR or .cs file.")],
+    map_: Annotated[Path, typer.Option("--map", help="Map to compare with.")],
+    output: Annotated[Path, typer.Option(help="STAR file to write.")],
+    symmetry: Symmetry = None,
+    everywhere: Annotated[
+        bool, typer.Option("--global", help="Search all orientations (the default).")
+    ] = False,
+    local: Annotated[
+        float | None, typer.Option(metavar="DEGREES", help="Search within this angle of the given poses.")
+    ] = None,
+    resolution: Annotated[float | None, typer.Option(help="Finest detail compared, A.")] = None,
+    shift_range: Annotated[float | None, typer.Option(help="Largest shift searched, pixels.")] = None,
+    distributions: Annotated[
+        Path | None, typer.Option(help="Also write every particle's posterior (zarr).")
+    ] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find each particle's pose and shift by comparing it with a map."""
+    from napari_cryosphere.jobs.align import align as job
+    from napari_cryosphere.jobs.configs import AlignConfig
+
+    if everywhere and local is not None:
+        raise typer.BadParameter("--global and --local exclude each other")
+    given = {
+        "particles": particles,
+        "map": map_,
+        "output": output,
+        "symmetry": symmetry,
+        "local_degrees": local,
+        "resolution_angstrom": resolution,
+        "shift_range_px": shift_range,
+        "distributions": distributions,
+        "device": device,
+        "data_dir": data_dir,
+        "resume": resume,
+    }
+    _run(job, _config(AlignConfig, config, settings, given, overwrite))
+
+
+@app.command()
 def reconstruct(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Map to write.")],

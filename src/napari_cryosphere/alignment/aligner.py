@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,13 +95,14 @@ class Aligner:
         noise: NoiseModel,
         max_shell: int,
         shift_reach_px: float = 4.0,
+        device: torch.device | None = None,
     ) -> None:
         self.symmetry = normalise_group_name(symmetry)
         self.noise = noise
         self.radius_px = particle_radius_px(voxels)
         self.band = FourierBand(voxels.shape[-1], min(max_shell, voxels.shape[-1] // 2 - 1))
         self.shift_reach_px = shift_reach_px
-        self._sampler = SliceSampler(voxels, self.band.max_shell, moments=True)
+        self._sampler = SliceSampler(voxels.to(device), self.band.max_shell, moments=True)
         self._global: GlobalSearch | None = None
 
     @classmethod
@@ -112,6 +114,7 @@ class Aligner:
         ctf: Tensor | None,
         max_shell: int | None = None,
         shift_reach_px: float = 4.0,
+        device: torch.device | None = None,
     ) -> Aligner:
         """Find noise, contrast and band from images, then be ready to align.
 
@@ -121,7 +124,7 @@ class Aligner:
             ``(n, box, box)`` with normalised backgrounds and ``(n, box, box // 2 + 1)``: some hundred
             images spread over the data.
         max_shell
-            Highest frequency; by default that up to which the images hold 99 % of their information.
+            Highest frequency; by default that up to which the images hold 99.8 % of their information.
         """
         radius = particle_radius_px(voxels)
         box = voxels.shape[-1]
@@ -129,11 +132,11 @@ class Aligner:
         sampler = SliceSampler(voxels, box // 2 - 1)
         noise = estimate_noise(images, ctf, sampler, radius)
         shell = min(highest, informative_shell(noise, ctf, sampler))
-        return cls(voxels, symmetry, noise, shell, shift_reach_px)
+        return cls(voxels, symmetry, noise, shell, shift_reach_px, device)
 
     def observe(self, images: Tensor, ctf: Tensor | None) -> Observation:
         """Whiten images ``(n, box, box)`` with normalised backgrounds."""
-        return observe(images, ctf, self.noise, self.band)
+        return observe(images.to(self._sampler.device), ctf, self.noise, self.band)
 
     def search(self, images: Tensor, ctf: Tensor | None, with_distribution: bool = False) -> Alignment:
         """Align images from nothing: over all rotations, and shifts about the middle."""
@@ -145,11 +148,10 @@ class Aligner:
         candidates = search.search(observation)
         image, rotations, shifts = [], [], []
         for index, found in enumerate(candidates):
-            centres = torch.from_numpy(search.grid.rotations(found.cells.cpu().numpy())).float()
-            best = local_maxima(centres, found.log_density.cpu(), _MODES, _APART_DEGREES, _SPAN)
+            best = local_maxima(found.rotations, found.log_density, _MODES, _APART_DEGREES, _SPAN)
             image.append(torch.full((len(best),), index))
-            rotations.append(centres[best])
-            shifts.append(found.shifts_px[best.to(found.shifts_px.device)])
+            rotations.append(found.rotations[best])
+            shifts.append(found.shifts_px[best])
         starts = _Starts(torch.cat(image), torch.cat(rotations), torch.cat(shifts), candidates)
         return self._finish(observation, starts, with_distribution)
 
@@ -195,23 +197,21 @@ class Aligner:
         starts = _Starts(torch.cat(image), torch.cat(poses), torch.cat(at), None)
         return self._finish(observation, starts, with_distribution)
 
-    def recalibrated(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> Aligner:
-        """Return an aligner whose contrast fits images at the poses that were found for them.
+    def contrast_factor(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> float:
+        """Return the factor on the contrast that fits images at the poses found for them; 1 is perfect.
 
-        Raises
-        ------
-        ValueError
-            If the images are darker where the map is bright: the contrast is inverted.
+        Negative if the images are dark where the map is bright.
         """
         observation = self.observe(images, ctf)
-        frequencies = self.band.frequencies.to(self._sampler.device)
-        slices = self._sampler.values(torch.from_numpy(alignment.rotations).float(), frequencies)
-        phases = self.band.phases(torch.from_numpy(alignment.shifts_px).float())
-        factor = contrast_factor(observation, slices * phases * observation.filters)
-        if factor <= 0:
-            raise ValueError("the particles look darker where the map is bright")
-        changed = object.__new__(Aligner)
-        changed.__dict__.update(self.__dict__)
+        device = self._sampler.device
+        rotations = torch.from_numpy(alignment.rotations).float().to(device)
+        slices = self._sampler.values(rotations, self.band.frequencies.to(device))
+        phases = self.band.phases(torch.from_numpy(alignment.shifts_px).float().to(device))
+        return contrast_factor(observation, slices * phases * observation.filters)
+
+    def with_contrast(self, factor: float) -> Aligner:
+        """Return the same aligner, galleries shared, with the contrast multiplied."""
+        changed = copy(self)
         changed.noise = replace(self.noise, contrast=self.noise.contrast * factor)
         return changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,10 +95,11 @@ def real_row(values: Tensor) -> Tensor:
 
 
 def shift_grid(reach_px: float, step_px: float, device: torch.device | None = None) -> Tensor:
-    """Return the points of a square lattice within ``reach_px`` along x and along y, ``(t, 2)`` float32.
+    """Return the points of a square lattice in a disc, ``(t, 2)`` float32; the origin is one of them.
 
-    The origin is one of them, and the step is shortened so that the outermost stand at the reach.
+    The disc's radius is ``reach_px`` and half a step, so that every shift within reach has a point near it.
     """
-    steps = max(1, round(reach_px / step_px + 0.2)) if reach_px > 0 else 0
-    axis = torch.linspace(-reach_px, reach_px, 2 * steps + 1, device=device)
-    return torch.cartesian_prod(axis, axis)
+    steps = math.floor(reach_px / step_px + 0.5)
+    axis = torch.arange(-steps, steps + 1, device=device, dtype=torch.float32) * step_px
+    lattice = torch.cartesian_prod(axis, axis)
+    return lattice[lattice.norm(dim=1) <= reach_px + step_px / 2]

@@ -72,7 +72,7 @@ def contrast_factor(observation: Observation, model: Tensor) -> float:
 
 
 def informative_shell(
-    noise: NoiseModel, ctf: Tensor | None, sampler: SliceSampler, share: float = 0.99
+    noise: NoiseModel, ctf: Tensor | None, sampler: SliceSampler, share: float = 0.998
 ) -> int:
     """Return the shell up to which the images hold ``share`` of all that they say about poses.
 

@@ -19,8 +19,8 @@ __all__ = ["Candidates", "GlobalSearch", "shells_for_spacing", "step_for_shell"]
 
 _MAX_PHASE = 3.3
 _SHIFT_STEP = 0.24
-_FEWEST, _MOST = 16, 192
-_SPAN = 0.5
+_FEWEST, _MOST = 16, 256
+_SPAN = 0.6
 _SCORES_AT_ONCE = 1 << 23
 
 
@@ -47,6 +47,8 @@ class Candidates:
     ----------
     cells
         ``(c,)`` flat indices in the fine grid.
+    rotations
+        ``(c, 3, 3)`` float32: their centres.
     log_density
         ``(c,)`` nats over an empty image, integrated over shifts (px^2).
     shifts_px
@@ -54,6 +56,7 @@ class Candidates:
     """
 
     cells: Tensor
+    rotations: Tensor
     log_density: Tensor
     shifts_px: Tensor
 
@@ -63,8 +66,8 @@ class GlobalSearch:
 
     Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
     over-confident: the truth's cell can score far below the best one, and the more so the stronger the
-    signal. So an image keeps every cell in the upper half of its range of scores (best down to median), at
-    least 16 and at most 192, and is compared with their children at full band.
+    signal. So an image keeps every cell in the upper 60 % of its range of scores (from best down to median), at
+    least 16 and at most 256, and is compared with their children at full band.
 
     Parameters
     ----------
@@ -104,7 +107,8 @@ class GlobalSearch:
         rows[kept] = np.arange(len(kept))
         self._children = torch.from_numpy(rows[coarse.children(reduced.indices())]).to(device)
         self.shifts_px = shift_grid(shift_reach_px, step_for_shell(band.max_shell, band.box), device)
-        self._shift_area = (2 * shift_reach_px + step_for_shell(band.max_shell, band.box)) ** 2
+        self._log_shift_area = 2 * math.log(step_for_shell(band.max_shell, band.box))
+        self._centres = torch.from_numpy(fine.rotations(kept)).float().to(device)
         self._fine_phases = band.phases(self.shifts_px)
         self._coarse_phases = self._coarse.band.phases(
             shift_grid(shift_reach_px, step_for_shell(shell, band.box), device)
@@ -136,5 +140,5 @@ class GlobalSearch:
         rows = self._children[coarse_cells].flatten()
         rows = rows[rows >= 0]
         scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
-        marginal = scores.logsumexp(-1) + math.log(self._shift_area / len(self.shifts_px))
-        return Candidates(self._fine_cells[rows], marginal, self.shifts_px[scores.argmax(-1)])
+        marginal = scores.logsumexp(-1) + self._log_shift_area
+        return Candidates(self._fine_cells[rows], self._centres[rows], marginal, self.shifts_px[scores.argmax(-1)])

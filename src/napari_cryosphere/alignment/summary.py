@@ -16,6 +16,7 @@ from napari_cryosphere.so3.symmetry import point_group
 __all__ = ["summarise_modes"]
 
 _ORDER = 3
+_NEGLIGIBLE = 15.0
 _VOLUME = 8 * math.pi**2
 _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers
 
@@ -55,10 +56,13 @@ def _summarise(
     angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
     if candidates is not None:
         cell = 1 / SO3Grid(_ORDER).size
-        centres = SO3Grid(_ORDER).rotations(candidates.cells.cpu().numpy())
+        centres = candidates.rotations.cpu().numpy()
+        density = candidates.log_density.double().cpu().numpy()
+        counts = density > masses.max() - math.log(_VOLUME * cell) - _NEGLIGIBLE
+        centres, density = centres[counts], density[counts]
         away = np.min([_angles(centres, pose, group) for pose in poses], axis=0)
         apart = away > 1.5 * SO3Grid(_ORDER).spacing_degrees
-        density = candidates.log_density.double().cpu().numpy()[apart]
+        density = density[apart]
         masses = np.concatenate([masses, density + math.log(_VOLUME * cell)])
         sizes = np.concatenate([sizes, np.full(len(density), math.log(cell))])
         angles = np.concatenate([angles, _angles(centres[apart], poses[0], group)])

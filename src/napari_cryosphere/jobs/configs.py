@@ -14,6 +14,7 @@ from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "AlignConfig",
     "ConvertConfig",
     "DemoConfig",
     "DensityConfig",
@@ -188,6 +189,37 @@ class InferConfig(JobConfig):
     data_dir: Path | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     device: Device = "auto"
+
+
+class AlignConfig(_WithSymmetry):
+    """Poses and shifts found by comparing particles with a map."""
+
+    particles: Path
+    map: Path
+    output: Path
+    data_dir: Path | None = None
+    local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    """Search within this angle of the particles' poses; None searches everywhere."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail compared. Without it: as far as the particles say anything about poses."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest shift searched along x and along y, from the particles' origins if the search is local."""
+    distributions: Path | None = None
+    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    device: Device = "auto"
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def journal(self) -> Path:
+        """Folder that holds the finished batches while the job runs."""
+        return self.output.with_name(f"{self.output.name}.unfinished")
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"finished batches are kept in {self.journal}: the same command with --resume goes on"
 
 
 class ReconstructConfig(_WithSymmetry):

@@ -10,6 +10,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs._uncertainty import uncertainty_columns
 from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import PoseModel, choose_device
@@ -43,12 +44,7 @@ def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) 
     network predicts no shifts.
     """
     return stack.with_poses(summary.rotations, symmetry=symmetry).with_columns(
-        {
-            "rlnMaxValueProbDistribution": summary.max_probability,
-            "cryosphereEntropy": summary.entropy,
-            "cryosphereSpread": summary.spread_degrees,
-            "cryosphereConfidence": summary.confidence,
-        }
+        uncertainty_columns(summary)
     )
 
 

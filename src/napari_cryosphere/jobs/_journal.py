@@ -1,0 +1,77 @@
+"""Batches of a long run on disk, so that a run that was stopped can go on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere._files import atomic_path
+from napari_cryosphere.errors import MetadataError
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """A folder beside an output with one file a finished batch.
+
+    Parameters
+    ----------
+    folder
+        Where batches go; made when the first is written.
+    description
+        What the run is: everything its results depend on. A journal of another run is not continued.
+    resume
+        Go on with a journal that is there. Otherwise it is begun anew.
+
+    Raises
+    ------
+    MetadataError
+        If there is a journal to resume, but of a run that differs.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._description = json.loads(json.dumps(description, default=str))
+        found = self._found()
+        if resume and found is not None and found != self._description:
+            changed = sorted(key for key in found | self._description if found.get(key) != self._description.get(key))
+            raise MetadataError(
+                f"{folder}: the run to resume had other settings ({', '.join(changed)}); "
+                f"give the same ones, or leave --resume out to begin anew"
+            )
+        if not resume or found is None:
+            self.remove()
+
+    def _found(self) -> dict[str, Any] | None:
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"batch_{first:09d}.npz"
+
+    def __contains__(self, first: int) -> bool:
+        return self._path(first).is_file()
+
+    def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep the results of the batch that begins with particle ``first``."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+            with atomic_path(self.folder / "run.json", overwrite=True) as temporary:
+                temporary.write_text(json.dumps(self._description, indent=2) + "\n")
+        with atomic_path(self._path(first), overwrite=True) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+    def read(self, first: int) -> dict[str, NDArray[Any]]:
+        """Return the results of a batch."""
+        with np.load(self._path(first), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        if (self.folder / "run.json").is_file():
+            shutil.rmtree(self.folder)

@@ -1,0 +1,217 @@
+"""The job ``align``: particles and a map to poses, shifts and posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere.alignment.aligner import Aligner
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.ctf import transfer_functions
+from napari_cryosphere.imaging.inspection import inspect_images
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.imaging.resample import map_on_grid
+from napari_cryosphere.jobs._journal import Journal
+from napari_cryosphere.jobs._uncertainty import uncertainty_columns
+from napari_cryosphere.jobs.configs import AlignConfig
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.model.pose_model import choose_device
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+__all__ = ["align", "prepare_aligner", "spread_rows", "with_alignment"]
+
+_PILOT = 384
+_PILOT_ALIGNED = 48
+_LEAST_CHANGE = 0.03
+_CELLS = ("orders", "indices", "log_density")
+
+
+def spread_rows(number: int, most: int) -> NDArray[np.int64]:
+    """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
+    rows: NDArray[np.int64] = np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
+    return rows
+
+
+class AlignerInput:
+    """The images and CTFs that an aligner takes, by rows of a stack."""
+
+    def __init__(self, stack: ParticleStack) -> None:
+        self.stack = stack
+        self._images = PreparedImages(stack, Preprocessing(ctf=None, mask=False))
+
+    def __call__(self, rows: Any) -> tuple[Tensor, Tensor | None]:
+        """Return ``(k, box, box)`` images with normalised backgrounds and their transfer functions."""
+        return self._images[rows], transfer_functions(self.stack[rows])
+
+
+def prepare_aligner(
+    stack: ParticleStack,
+    density: DensityMap,
+    symmetry: str,
+    resolution_angstrom: float | None = None,
+    shift_range_px: float = 4.0,
+    device: torch.device | None = None,
+) -> Aligner:
+    """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
+
+    The contrast is then fitted again at the poses found for some fifty of them, since the power alone is
+    deceived where the map lacks what the particles have.
+
+    Raises
+    ------
+    MetadataError
+        If the particles are dark where the map is bright.
+    """
+    grid = stack.grid
+    voxels = map_on_grid(density, grid.box, grid.pixel_size_angstrom)
+    shell = None
+    if resolution_angstrom is not None:
+        shell = max(4, int(grid.field_angstrom / resolution_angstrom + 1e-6))
+    read = AlignerInput(stack)
+    images, ctf = read(spread_rows(len(stack), _PILOT))
+    aligner = Aligner.estimated(voxels, symmetry, images, ctf, shell, shift_range_px, device)
+    if aligner.noise.contrast == 0:
+        raise MetadataError(
+            f"{stack.source}: the particles hold no more power than their background; "
+            f"nothing of the map is seen in them"
+        )
+    images, ctf = read(spread_rows(len(stack), _PILOT_ALIGNED))
+    factor = aligner.contrast_factor(images, ctf, aligner.search(images, ctf))
+    if factor <= 0:
+        raise MetadataError(
+            f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
+        )
+    return aligner if abs(factor - 1) < _LEAST_CHANGE else aligner.with_contrast(factor)
+
+
+def with_alignment(
+    stack: ParticleStack,
+    shifts_px: NDArray[np.float64],
+    log_likelihood: NDArray[np.float64],
+    summary: PoseSummary,
+    symmetry: str,
+) -> ParticleStack:
+    """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept."""
+    shifts = -shifts_px * stack.grid.pixel_size_angstrom
+    posed = stack.with_poses(summary.rotations, shifts, symmetry)
+    return posed.with_columns(uncertainty_columns(summary) | {"rlnLogLikeliContribution": log_likelihood})
+
+
+def align(config: AlignConfig) -> Events:
+    """Align particles to a map and write their poses."""
+    refuse_overwrite(config.output, config.overwrite)
+    if config.distributions is not None:
+        refuse_overwrite(config.distributions, config.overwrite)
+    stack = ParticleStack.read(config.particles, config.data_dir)
+    density = DensityMap.read(config.map)
+    for warning in (*stack.warnings, *inspect_images(stack).warnings):
+        yield Note(warning, warning=True)
+    if not stack.has_ctf:
+        yield Note("the particles have no CTF columns: they are compared as they are", warning=True)
+    if config.local_degrees is not None and not stack.has_poses:
+        raise MetadataError(f"{stack.source}: no poses to search around; leave --local out to search everywhere")
+    journal = Journal(config.journal, _identity(config, stack), config.resume)
+    yield Progress(0.0, "measuring noise and contrast")
+    aligner = prepare_aligner(
+        stack,
+        density,
+        config.symmetry,
+        config.resolution_angstrom,
+        config.shift_range_px,
+        choose_device(config.device),
+    )
+    yield Note(_said(aligner, stack))
+    results = yield from _all_batches(config, stack, aligner, journal)
+    aligned = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+    summary = PoseSummary(**{name: aligned[name] for name in PoseSummary.__dataclass_fields__})
+    done = with_alignment(stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry)
+    if config.distributions is not None:
+        _write_distributions(config, journal, len(stack))
+    done.save(config.output, config.overwrite)
+    journal.remove()
+    outputs = {"star": config.output}
+    if config.distributions is not None:
+        outputs["distributions"] = config.distributions
+    yield Result(outputs, _metrics(stack, done, summary, config.symmetry))
+
+
+def _all_batches(
+    config: AlignConfig, stack: ParticleStack, aligner: Aligner, journal: Journal
+) -> Generator[Event, None, list[dict[str, NDArray[Any]]]]:
+    """Align batch by batch; a batch that the journal has is not done again."""
+    read = AlignerInput(stack)
+    results = []
+    for first in range(0, len(stack), config.batch_size):
+        rows = slice(first, min(first + config.batch_size, len(stack)))
+        if first not in journal:
+            journal.write(first, _align_batch(config, stack[rows], aligner, *read(rows)))
+        results.append({name: array for name, array in journal.read(first).items() if name not in _CELLS})
+        yield Progress(rows.stop / len(stack), f"aligned {rows.stop} of {len(stack)} particles")
+    return results
+
+
+def _align_batch(
+    config: AlignConfig, stack: ParticleStack, aligner: Aligner, images: Tensor, ctf: Tensor | None
+) -> dict[str, NDArray[Any]]:
+    """Align one batch, and return all that is kept of it."""
+    wanted = config.distributions is not None
+    if config.local_degrees is None:
+        found = aligner.search(images, ctf, wanted)
+    else:
+        shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, config.local_degrees, wanted)
+    arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+    arrays |= {name: getattr(found.summary, name) for name in PoseSummary.__dataclass_fields__}
+    if found.distribution is not None:
+        cells = found.distribution.cells()
+        arrays |= {name: getattr(cells, name) for name in _CELLS}
+    return arrays
+
+
+def _identity(config: AlignConfig, stack: ParticleStack) -> dict[str, Any]:
+    """Return all that the results depend on."""
+    described = config.model_dump(exclude={"resume", "overwrite", "output", "device"})
+    map_written = config.map.stat().st_mtime_ns
+    return described | {"number": len(stack), "map_written": map_written, "table": _digest(stack)}
+
+
+def _digest(stack: ParticleStack) -> str:
+    """Return a checksum of the particles' table."""
+    import hashlib
+
+    import pandas as pd
+
+    rows = pd.util.hash_pandas_object(stack.particles.astype(str), index=False).to_numpy()
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def _said(aligner: Aligner, stack: ParticleStack) -> str:
+    resolution = stack.grid.field_angstrom / aligner.band.max_shell
+    return (
+        f"compared to {resolution:.1f} A; contrast {aligner.noise.contrast:.3g}; "
+        f"particle radius {aligner.radius_px * stack.grid.pixel_size_angstrom:.0f} A"
+    )
+
+
+def _metrics(
+    stack: ParticleStack, done: ParticleStack, summary: PoseSummary, symmetry: str
+) -> dict[str, float | int | str]:
+    metrics: dict[str, float | int | str] = {
+        "particles": len(stack),
+        "median_spread_degrees": float(np.median(summary.spread_degrees)),
+        "median_confidence": float(np.median(summary.confidence)),
+    }
+    if stack.has_poses:
+        angles = angular_error_degrees(stack.rotations(), done.rotations(), symmetry)
+        metrics["median_angle_to_input_poses_degrees"] = float(np.median(angles))
+        metrics["fraction_beyond_30_degrees"] = float(np.mean(angles > 30))
+    return metrics
