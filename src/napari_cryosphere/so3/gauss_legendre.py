@@ -35,8 +35,8 @@ class GaussLegendreGrid:
     shape
         ``(n_tilt, n_rot, n_psi)``.
     tilt_synthesis, tilt_analysis
-        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter with quadrature
-        weights and 2 l + 1.
+        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter with
+        quadrature weights and 2 l + 1.
     rot_synthesis, rot_analysis
         ``(2, 2 m, rot)`` each: from or to both parts over m; first axis the part over rot.
     psi_synthesis, psi_analysis
