@@ -24,7 +24,7 @@ def fisher(centres: np.ndarray, kappa: float, symmetry: str = "C1") -> PoseDistr
     Projected on the band limit; a single one is of degree 1, so that it is represented exactly.
     """
     grid = gauss_legendre_grid(L_MAX, dtype=torch.float64)
-    n_angles, n_tilt = grid.rot_synthesis.shape[0], grid.tilt_synthesis.shape[1]
+    n_tilt, n_angles, _ = grid.shape
     tilt = np.degrees(np.arccos(np.polynomial.legendre.leggauss(n_tilt)[0]))
     angles = 360 * np.arange(n_angles) / n_angles
     mesh = np.stack(np.meshgrid(tilt, angles, angles, indexing="ij"), -1)[..., [1, 0, 2]]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import healpy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.healpix import ang2pix
 
 __all__ = [
     "HEIGHT",
@@ -27,6 +29,7 @@ HEIGHT, WIDTH = 128, 256
 _INTERIOR = (38, 40, 46)
 _GRATICULE = (62, 65, 74)
 _RIM = (120, 124, 134)
+_HUES = 720  # steps of the colour wheel
 _MARGIN = 0.97  # of the half-axes, so that the rim is inside the image
 
 
@@ -83,8 +86,8 @@ def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
     graticule (every 30 degrees of latitude and 60 of longitude), then the rim, then nothing.
     """
     inside, polar, longitude = _pixel_directions(height, width)
-    cells = healpy.ang2pix(n_side, polar, longitude).astype(np.int32)
-    n_views = healpy.nside2npix(n_side)
+    cells = ang2pix(n_side, polar, longitude).astype(np.int32)
+    n_views = 12 * n_side**2
     pixel = np.pi / height
     parallel = np.abs((polar / np.radians(30) + 0.5) % 1 - 0.5) * np.radians(30)
     meridian = np.abs((longitude / np.radians(60) + 0.5) % 1 - 0.5) * np.radians(60) * np.sin(polar)
@@ -99,8 +102,15 @@ def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=8)
+def _psi_steps(order: int) -> NDArray[np.float64]:
+    """Return RELION's psi at in-plane index 0 of every view, ``(n_views,)``, in steps of the colour wheel."""
+    grid = SO3Grid(order)
+    return (grid.psi_offsets() + grid.psi_angles()[0]) / (2 * np.pi) * _HUES
+
+
+@lru_cache(maxsize=8)
 def in_plane_colours(number: int) -> NDArray[np.float64]:
-    """Return a perceptually even wheel of colours for in-plane angles.
+    """Return a perceptually even wheel of colours for in-plane angles: number p is that of 360 p / number.
 
     Equal lightness and chroma in OKLCH (Ottosson 2020), so that no angle looks more probable than another.
 
@@ -138,19 +148,28 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     Returns
     -------
     ``(height, width, 4)`` uint8 RGBA. Lightness follows the square root of the view's probability, the
-    brightest view being full; hue is its most probable in-plane angle.
+    brightest view being full; hue is RELION's psi where it is most probable.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not that of a grid.
     """
     cells = np.asarray(probability)
     n_views, n_psi = cells.shape
+    grid = SO3Grid((n_psi // 6).bit_length() - 1)
+    if cells.shape != (grid.n_views, grid.n_psi):
+        raise ValueError(f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}")
     marginal = cells.sum(1)
     weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
-    colours = weight * in_plane_colours(n_psi)[cells.argmax(1)] * 255
+    steps = np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / n_psi)).astype(np.int64) % _HUES
+    colours = weight * (in_plane_colours(_HUES)[steps] * 255)
     palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
     palette[:-1, 3] = 255
     palette[:n_views, :3] = colours + (1 - weight) * _INTERIOR
     palette[n_views:-2, :3] = colours + (1 - weight) * _GRATICULE
     palette[-2, :3] = _RIM
-    entries = _lookup(healpy.npix2nside(n_views), height, width)
+    entries = _lookup(grid.n_side, height, width)
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
