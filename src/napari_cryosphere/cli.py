@@ -239,6 +239,13 @@ def infer(
     particles: Annotated[Path, typer.Argument(help="STAR file.")],
     model: Annotated[Path, typer.Option(help="Model file or run folder.")],
     output: Annotated[Path, typer.Option(help="STAR file to write.")],
+    distributions: Annotated[
+        Path | None, typer.Option(help="Also write every particle's distribution (zarr).")
+    ] = None,
+    refine: Annotated[
+        bool | None, typer.Option("--refine", help="Refine the best modes against --map; finds shifts.")
+    ] = None,
+    map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
@@ -249,7 +256,16 @@ def infer(
     from napari_cryosphere.jobs.configs import InferConfig
     from napari_cryosphere.jobs.infer import infer as job
 
-    given = {"particles": particles, "model": model, "output": output, "device": device, "data_dir": data_dir}
+    given = {
+        "particles": particles,
+        "model": model,
+        "output": output,
+        "distributions": distributions,
+        "refine": refine,
+        "map": map_,
+        "device": device,
+        "data_dir": data_dir,
+    }
     _run(job, _config(InferConfig, config, settings, given, overwrite))
 
 

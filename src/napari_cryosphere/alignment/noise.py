@@ -27,9 +27,7 @@ def particle_radius_px(voxels: Tensor) -> float:
     return float(torch.searchsorted(share, 0.99).clamp(max=box // 2))
 
 
-def estimate_noise(
-    images: Tensor, ctf: Tensor | None, sampler: SliceSampler, radius_px: float
-) -> NoiseModel:
+def estimate_noise(images: Tensor, ctf: Tensor | None, sampler: SliceSampler, radius_px: float) -> NoiseModel:
     """Estimate noise and contrast without knowing any pose.
 
     The noise spectrum comes from the pixels beyond the particle. The contrast is the one at which the mean

@@ -1,4 +1,4 @@
-"""One image's posterior on cells of SO(3): coarse where little is, fine where the likelihood has its peaks."""
+"""One image's posterior on cells of SO(3): coarse where little is, fine where the likelihood peaks."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def posterior_cells(
 def _split_by_gaussian(
     likelihood: Likelihood, grid: SO3Grid, cells: Cells, centres: Values, density: Values
 ) -> list[CellDensities]:
-    """Split evaluated cells that matter in eight, the density inside following the nearest mode's Gaussian."""
+    """Split cells that matter in eight, the density inside following the nearest mode's Gaussian."""
     nearest, distances = likelihood.nearest_mode(centres)
     near = (distances < _GAUSSIAN_REACH**2) & (density > density.max() - _LAST_SPAN)
     children, finer = grid.children(cells[near]), SO3Grid(grid.order + 1)
@@ -230,7 +230,9 @@ def _cells_near(grid: SO3Grid, poses: Values, reach_degrees: Values, symmetry: s
         cells = grown
 
 
-def _near(centres: Values, poses: Values, reach_degrees: Values, grid: SO3Grid, symmetry: str) -> NDArray[np.bool_]:
+def _near(
+    centres: Values, poses: Values, reach_degrees: Values, grid: SO3Grid, symmetry: str
+) -> NDArray[np.bool_]:
     """Return which cells may have a part within reach of a pose, modulo symmetry."""
     near = np.zeros(len(centres), dtype=bool)
     rows = centres.reshape(-1, 9)

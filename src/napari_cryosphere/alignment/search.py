@@ -35,7 +35,7 @@ def shells_for_spacing(spacing_degrees: float, radius_px: float, box: int) -> in
 
 
 def step_for_shell(shell: int, box: int) -> float:
-    """Return the spacing of shifts in pixels at which the phase at ``shell`` turns by 0.75 radians to a side."""
+    """Return the spacing of shifts, px, at which the phase at ``shell`` turns by 0.75 radians to a side."""
     return _SHIFT_STEP * box / shell
 
 
@@ -66,8 +66,8 @@ class GlobalSearch:
 
     Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
     over-confident: the truth's cell can score far below the best one, and the more so the stronger the
-    signal. So an image keeps every cell in the upper 60 % of its range of scores (from best down to median), at
-    least 16 and at most 256, and is compared with their children at full band.
+    signal. So an image keeps every cell in the upper 60 % of its range of scores (from best down to
+    median), at least 16 and at most 256, and is compared with their children at full band.
 
     Parameters
     ----------
@@ -141,4 +141,6 @@ class GlobalSearch:
         rows = rows[rows >= 0]
         scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
         marginal = scores.logsumexp(-1) + self._log_shift_area
-        return Candidates(self._fine_cells[rows], self._centres[rows], marginal, self.shifts_px[scores.argmax(-1)])
+        return Candidates(
+            self._fine_cells[rows], self._centres[rows], marginal, self.shifts_px[scores.argmax(-1)]
+        )

@@ -39,7 +39,9 @@ class Journal:
         self._description = json.loads(json.dumps(description, default=str))
         found = self._found()
         if resume and found is not None and found != self._description:
-            changed = sorted(key for key in found | self._description if found.get(key) != self._description.get(key))
+            changed = sorted(
+                key for key in found | self._description if found.get(key) != self._description.get(key)
+            )
             raise MetadataError(
                 f"{folder}: the run to resume had other settings ({', '.join(changed)}); "
                 f"give the same ones, or leave --resume out to begin anew"

@@ -24,10 +24,11 @@ from napari_cryosphere.jobs.configs import AlignConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import choose_device
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distribution_store import write_distributions
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["align", "prepare_aligner", "spread_rows", "with_alignment"]
+__all__ = ["AlignerInput", "align", "prepare_aligner", "with_alignment"]
 
 _PILOT = 384
 _PILOT_ALIGNED = 48
@@ -35,7 +36,7 @@ _LEAST_CHANGE = 0.03
 _CELLS = ("orders", "indices", "log_density")
 
 
-def spread_rows(number: int, most: int) -> NDArray[np.int64]:
+def _spread_rows(number: int, most: int) -> NDArray[np.int64]:
     """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
     rows: NDArray[np.int64] = np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
     return rows
@@ -77,14 +78,14 @@ def prepare_aligner(
     if resolution_angstrom is not None:
         shell = max(4, int(grid.field_angstrom / resolution_angstrom + 1e-6))
     read = AlignerInput(stack)
-    images, ctf = read(spread_rows(len(stack), _PILOT))
+    images, ctf = read(_spread_rows(len(stack), _PILOT))
     aligner = Aligner.estimated(voxels, symmetry, images, ctf, shell, shift_range_px, device)
     if aligner.noise.contrast == 0:
         raise MetadataError(
             f"{stack.source}: the particles hold no more power than their background; "
             f"nothing of the map is seen in them"
         )
-    images, ctf = read(spread_rows(len(stack), _PILOT_ALIGNED))
+    images, ctf = read(_spread_rows(len(stack), _PILOT_ALIGNED))
     factor = aligner.contrast_factor(images, ctf, aligner.search(images, ctf))
     if factor <= 0:
         raise MetadataError(
@@ -118,7 +119,9 @@ def align(config: AlignConfig) -> Events:
     if not stack.has_ctf:
         yield Note("the particles have no CTF columns: they are compared as they are", warning=True)
     if config.local_degrees is not None and not stack.has_poses:
-        raise MetadataError(f"{stack.source}: no poses to search around; leave --local out to search everywhere")
+        raise MetadataError(
+            f"{stack.source}: no poses to search around; leave --local out to search everywhere"
+        )
     journal = Journal(config.journal, _identity(config, stack), config.resume)
     yield Progress(0.0, "measuring noise and contrast")
     aligner = prepare_aligner(
@@ -175,6 +178,15 @@ def _align_batch(
         cells = found.distribution.cells()
         arrays |= {name: getattr(cells, name) for name in _CELLS}
     return arrays
+
+
+def _write_distributions(config: AlignConfig, journal: Journal, number: int) -> None:
+    """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
+    assert config.distributions is not None
+    with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
+        for first in range(0, number, config.batch_size):
+            batch = journal.read(first)
+            writer.append(PoseDistribution.from_cells(*(batch[name] for name in _CELLS), config.symmetry))
 
 
 def _identity(config: AlignConfig, stack: ParticleStack) -> dict[str, Any]:

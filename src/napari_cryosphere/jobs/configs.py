@@ -189,6 +189,23 @@ class InferConfig(JobConfig):
     data_dir: Path | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     device: Device = "auto"
+    distributions: Path | None = None
+    """Also write every particle's distribution (zarr)."""
+    refine: bool = False
+    """Refine the network's best modes against `map`, which also finds shifts."""
+    map: Path | None = None
+    modes: Annotated[int, Field(ge=1, le=50)] = 5
+    """How many modes of each distribution are refined."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest change of the shift when refining."""
+
+    @model_validator(mode="after")
+    def _refined_against_a_map(self) -> InferConfig:
+        if self.refine != (self.map is not None):
+            raise ValueError("refine needs a map to refine against, and a map is used for nothing else")
+        return self
 
 
 class AlignConfig(_WithSymmetry):
