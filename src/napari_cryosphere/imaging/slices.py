@@ -9,24 +9,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
-__all__ = ["SliceSampler", "sinc_squared"]
+from napari_cryosphere.imaging.projection import sinc_squared
 
-
-def sinc_squared(size: int, box: int) -> Tensor:
-    """Return the real-space fall-off of trilinear interpolation along one axis.
-
-    Parameters
-    ----------
-    size
-        Padded box in pixels, whose transform is interpolated.
-    box
-        Central part that is wanted.
-
-    Returns
-    -------
-    ``(box,)`` float32: ``sinc(x / size)^2`` for x counted from the middle.
-    """
-    return torch.sinc((torch.arange(box) - box // 2) / size) ** 2
+__all__ = ["SliceSampler"]
 
 
 class SliceSampler:

@@ -186,7 +186,8 @@ def _write_distributions(config: AlignConfig, journal: Journal, number: int) -> 
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
         for first in range(0, number, config.batch_size):
             batch = journal.read(first)
-            writer.append(PoseDistribution.from_cells(*(batch[name] for name in _CELLS), config.symmetry))
+            orders, cells, densities = (batch[name] for name in _CELLS)
+            writer.append(PoseDistribution.from_cells(orders, cells, densities, config.symmetry))
 
 
 def _identity(config: AlignConfig, stack: ParticleStack) -> dict[str, Any]:

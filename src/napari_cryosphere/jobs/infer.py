@@ -138,7 +138,7 @@ class _Refinement:
         return PoseSummary.concatenate([found.summary for found in self._found])
 
     def applied_to(self, predicted: ParticleStack) -> ParticleStack:
-        """Return the particles with refined poses; the network's own stay as ``cryosphereNetworkAngleRot``..."""
+        """Return the particles with refined poses; the network's stay as ``cryosphereNetworkAngleRot``..."""
         kept = {
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")

@@ -26,6 +26,7 @@ from napari_cryosphere.imaging.fourier import (
 )
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
+from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.so3.rotations import random_rotations
 
@@ -170,7 +171,7 @@ class SimulatedProjections:
 
     def __init__(self, density: DensityMap, stack: ParticleStack, prepared: Tensor, grid: ImageGrid) -> None:
         self._grid = grid
-        self._projector = Projector(_map_on_grid(density, grid), padding=3)
+        self._projector = Projector(map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3)
         self._ctf = stack.ctf_parameters() if stack.has_ctf else None
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
@@ -203,10 +204,3 @@ class SimulatedProjections:
         contrast = float((projections * particles).sum() / (projections**2).sum())
         residual = particles - contrast * projections
         return contrast, float(torch.sqrt((residual**2).sum() / (self._mask**2).sum() / len(rows)))
-
-
-def _map_on_grid(density: DensityMap, grid: ImageGrid) -> Tensor:
-    """Resample a map to the network's grid, ``(box, box, box)``."""
-    scaled = even_box(density.box * density.pixel_size_angstrom / grid.pixel_size_angstrom)
-    resampled = rescale(torch.from_numpy(density.voxels.copy()), scaled, dims=3)
-    return crop_or_pad(resampled, grid.box, dims=3)
