@@ -83,8 +83,8 @@ def _not_applied(tables: Tables) -> Iterator[str]:
         if any(name in table and _differs(table[name], neutral) for table in (used, tables.particles))
     ]
     if found:
-        columns = "column" if len(found) == 1 else "columns"
-        yield f"{path}: {columns} {', '.join(found)} kept but not applied"
+        columns = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
+        yield f"{path}: {columns} kept but not applied"
     for name, done in _PREPARED.items():
         if any(name in table and _differs(table[name], 0.0) for table in (used, tables.particles)):
             yield (
@@ -110,8 +110,9 @@ def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
 
 
 def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
-    """Say how the halves are made where the file has none."""
-    if "rlnRandomSubset" not in particles:
+    """Say how the halves are made where a table names none; a bare stack of images has none to name."""
+    bare = set(particles) <= {"rlnImageName", GROUP}
+    if "rlnRandomSubset" not in particles and not bare:
         yield (
             f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "
             "second into half set 2 and so on"
