@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch_ctf import calculate_ctf_2d
 
+from napari_cryosphere.imaging.fourier import frequency_grid
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.stack import ParticleStack
 
-__all__ = ["ctf_2d"]
+__all__ = ["ctf_2d", "transfer_functions"]
 
 _ANGSTROM_PER_MICROMETRE = 1e4
 
@@ -55,3 +57,33 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
         rfft=True,
         fftshift=False,
     )
+
+
+def transfer_functions(stack: ParticleStack) -> Tensor | None:
+    """Return what each particle's image holds of each frequency on the stack's grid.
+
+    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics group on
+    where the stack's grid is finer.
+
+    Returns
+    -------
+    ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
+    """
+    grid, coarser = stack.grid, _coarser_groups(stack)
+    ctf = ctf_2d(stack.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if stack.has_ctf else None
+    if not coarser:
+        return ctf
+    if ctf is None:
+        ctf = torch.ones(len(stack), grid.box, grid.box // 2 + 1)
+    frequencies = frequency_grid(grid.box).abs().amax(dim=-1) / grid.field_angstrom
+    groups = stack.optics_groups()
+    for group, pixel_size_angstrom in coarser.items():
+        ctf[torch.from_numpy(groups == group)] *= frequencies < 0.5 / pixel_size_angstrom
+    return ctf
+
+
+def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
+    """Return the pixel sizes of the optics groups that are coarser than the stack's grid."""
+    finest = stack.pixel_size_angstrom * (1 + 1e-4)
+    sizes = {group: grid.pixel_size_angstrom for group, grid in stack.grids.items()}
+    return {group: size for group, size in sizes.items() if size > finest}

@@ -9,7 +9,7 @@ import numpy as np
 from napari_cryosphere.jobs._writing import write_fsc, write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.jobs.infer import pose_errors, predict, with_predictions
+from napari_cryosphere.jobs.infer import images_for, pose_errors, predict, with_predictions
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -30,12 +30,12 @@ def demo(config: DemoConfig) -> Events:
     stack = ParticleStack.read(folder / "particles.star")
     model = sample_model()
     parts = []
-    for rows, distribution in predict(stack, model):
+    for rows, distribution in predict(images_for(model, stack), model):
         parts.append(distribution.summary())
         yield Progress(0.2 + 0.4 * rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} poses")
     summary = PoseSummary.concatenate(parts)
     predicted = folder / "predicted.star"
-    with_predictions(stack, summary).save(predicted, overwrite=True)
+    with_predictions(stack, summary, model.card.symmetry).save(predicted, overwrite=True)
     errors = pose_errors(stack, summary, model.card.symmetry)
     yield Note(f"median pose error against the known poses: {np.median(errors):.1f} degrees")
 

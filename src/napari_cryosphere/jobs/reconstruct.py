@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.ctf import transfer_functions
+from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.jobs._writing import write_fsc
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
@@ -39,11 +40,10 @@ def insert_particles(
     """
     rotations = stack.rotations()
     shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
-    parameters = stack.ctf_parameters() if stack.has_ctf else None
     for start in range(0, len(stack), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        images = stack.images(rows)
-        ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
+        part = stack[rows]
+        images, ctf = part.images(), transfer_functions(part)
         for half, target in into.items():
             mine = halves[rows] == half
             if mine.any():
@@ -109,7 +109,7 @@ def reconstruct_stack(
         raise MetadataError(
             f"{stack.source}: all particles are in half {halves[0]}; half-maps need both halves"
         )
-    for warning in stack.warnings:
+    for warning in (*stack.warnings, *inspect_images(stack).warnings):
         yield Note(warning, warning=True)
     if not stack.has_ctf:
         yield Note("the particles have no CTF columns: they are used as they are", warning=True)

@@ -36,7 +36,7 @@ def pose_columns(
         if name in particles and kept not in particles:
             columns[kept] = particles[name].to_numpy()
     # Eight decimals (2e-10 rad) give the angles of an input file back as they were.
-    angles = relion_angles_from_rotation(matrices).round(_DECIMALS)
+    angles = relion_angles_from_rotation(_in_asymmetric_unit(matrices, symmetry)).round(_DECIMALS)
     columns |= {name: angles[:, axis] for axis, name in enumerate(ANGLES)}
     if shifts_angstrom is None:
         return columns
@@ -50,6 +50,15 @@ def pose_columns(
         if old in particles and pixel_sizes_angstrom is not None:
             columns[old] = shifts[:, axis] / pixel_sizes_angstrom
     return columns
+
+
+def _in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
+    """Return the equivalents of poses that lie in RELION's asymmetric unit."""
+    if symmetry == "C1":
+        return rotations
+    from napari_cryosphere.so3.asymmetric_unit import reduce  # loads healpy
+
+    return reduce(rotations, symmetry)
 
 
 def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]:

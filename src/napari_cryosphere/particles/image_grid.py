@@ -93,14 +93,12 @@ def resampling_matrix(size: int, box: int, step: float) -> NDArray[np.float32]:
     sine = np.sin(phase)
     near = np.abs(sine) < 1e-12
     safe = np.where(near, 1.0, sine)
-    if step > 1 + _SAME:
-        # The new Nyquist frequency itself has no mirror image on the new grid and is left out.
-        highest = int(np.ceil(size / (2 * step) - 1e-6)) - 1
-    else:
-        highest = (size - 1) // 2
+    finer = step <= 1 + _SAME
+    # On a coarser grid the new Nyquist frequency itself has no mirror image: it is left out.
+    highest = (size - 1) // 2 if finer else int(np.ceil(size / (2 * step) - 1e-6)) - 1
     terms = 2 * highest + 1
     kernel = np.where(near, terms, np.sin(terms * phase) / safe) / size
-    if step <= 1 + _SAME and size % 2 == 0:
+    if finer and size % 2 == 0:
         kernel += np.cos(size * phase) / size
     kernel[(positions <= -1) | (positions >= size)] = 0
     matrix = kernel.astype(np.float32)

@@ -267,7 +267,7 @@ class ParticleStack:
             stored = ImageGrid(self.box, 1.0) if own is None else own
             yield np.arange(len(chosen)), resample(images, stored, stored.even()), stored.even()
             return
-        groups = self.particles[GROUP].to_numpy()[chosen]
+        groups = self.optics_groups()[chosen]
         for grid in dict.fromkeys(self.grids.values()):
             mine = np.flatnonzero(
                 np.isin(groups, [group for group in self.grids if self.grids[group] == grid])
@@ -372,6 +372,10 @@ class ParticleStack:
     def image_names(self) -> NDArray[np.object_]:
         """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
         return np.asarray(self.particles["rlnImageName"], dtype=object)
+
+    def optics_groups(self) -> NDArray[np.int64]:
+        """Return rlnOpticsGroup, ``(n,)``: a key of :attr:`grids` where boxes and pixel sizes are known."""
+        return np.asarray(self.particles[GROUP], dtype=np.int64)
 
     def micrographs(self) -> NDArray[np.object_] | None:
         """Return rlnMicrographName, ``(n,)``, or None if there is no such column."""
