@@ -86,8 +86,8 @@ def is_name(label: str) -> bool:
 
 def words_of(line: bytes) -> list[str]:
     """Split a line into words: quotes keep spaces together, ``#`` at the start of a word begins a comment."""
-    words = _hide(line.strip() + b"\n").decode("utf-8").split()
-    return [word.translate(_SHOW) for word in words]
+    words = _hide(line.strip() + b"\n").split()
+    return [word.decode("utf-8").translate(_SHOW) for word in words]
 
 
 def column_of(label: str, word: str) -> pd.Series:
