@@ -117,7 +117,9 @@ def test_real_files(shared_data: Path) -> None:
         ParticleStack.read(real / "cryodrgn__cryosparc_J2_particles_exported.cs")
 
 
-def test_there_and_back_keeps_every_field(make: Make, fields: dict[str, NDArray[Any]], tmp_path: Path) -> None:
+def test_there_and_back_keeps_every_field(
+    make: Make, fields: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
     source = make()
     ParticleStack.read(source).save(tmp_path / "a.star")
     ParticleStack.read(tmp_path / "a.star").save(tmp_path / "a.cs")
@@ -195,9 +197,7 @@ def test_passthrough_file_is_merged_by_uid(
     stack = ParticleStack.read(path)
     assert stack.particles["rlnImageName"].tolist() == whole.particles["rlnImageName"].tolist()
     assert_array_equal(stack.rotations(), whole.rotations())
-    assert_array_equal(
-        stack.ctf_parameters().defocus_u_angstrom, whole.ctf_parameters().defocus_u_angstrom
-    )
+    assert_array_equal(stack.ctf_parameters().defocus_u_angstrom, whole.ctf_parameters().defocus_u_angstrom)
     assert any("taken from J3_passthrough_particles.cs, by uid" in warning for warning in stack.warnings)
     assert not any("J4" in warning for warning in stack.warnings)
 

@@ -82,8 +82,8 @@ def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
     sizes = [grid.pixel_size_angstrom for grid in grids]
     if len(grids) > 1 and max(grid.field_angstrom for grid in grids) / min(sizes) > _UNLIKE * largest:
         raise MetadataError(
-            f"{path}: optics groups with pixel sizes of {min(sizes):g} to {max(sizes):g} A cannot be brought to "
-            "one box; check rlnImagePixelSize in data_optics, or process the groups apart"
+            f"{path}: optics groups with pixel sizes of {min(sizes):g} to {max(sizes):g} A cannot be brought "
+            "to one box; check rlnImagePixelSize in data_optics, or process the groups apart"
         )
 
 

@@ -44,7 +44,8 @@ def read_star(path: str | PathLike[str]) -> dict[str, pd.DataFrame]:
     -------
     One table a block, in file order, by name without ``data_`` (``""`` for a nameless block). Columns are
     named without the leading underscore. Integers and floats become int64 (or uint64) and float64; columns
-    that hold names stay text, and so do integers such as ``0012``. A block of ``_label value`` pairs becomes a table of one row.
+    that hold names stay text, and so do integers such as ``0012``. A block of ``_label value`` pairs becomes
+    a table of one row.
 
     Raises
     ------
