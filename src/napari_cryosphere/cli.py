@@ -92,6 +92,23 @@ def info(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Particles: .star or .cs.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .star or .cs.")],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert particles between RELION's STAR and cryoSPARC's .cs files."""
+    from napari_cryosphere.jobs.configs import ConvertConfig
+    from napari_cryosphere.jobs.convert import convert as job
+
+    given = {"particles": source, "output": output, "data_dir": data_dir}
+    _run(job, _config(ConvertConfig, config, settings, given, overwrite))
+
+
+@app.command()
 def simulate(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map, or model (.pdb, .cif), to project.")],
     output: Annotated[Path, typer.Option(help="STAR file to write; images go beside it.")],

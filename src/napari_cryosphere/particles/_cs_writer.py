@@ -118,7 +118,7 @@ def _add_alignment(path: Path, particles: pd.DataFrame, fields: dict[str, NDArra
     for column, field in (("rlnRandomSubset", "split"), ("rlnClassNumber", "class")):
         if column in particles and particles[column].dtype.kind in "iu" and particles[column].min() >= 1:
             fields[f"alignments3D/{field}"] = particles[column].to_numpy() - 1
-            # Where all are in one half set, cryoSPARC means that there are none: RELION's column is kept, too.
+            # All in one half set means none to cryoSPARC: RELION's column is kept, too.
             if field == "class" or particles[column].nunique() > 1:
                 used.add(column)
     return used

@@ -149,6 +149,16 @@ class ImageSource:
                 raise FileFormatError(f"{self._where(self._first_bad(file.stack, rows))}: {error}") from error
         return images
 
+    def read_one(self, row: int) -> NDArray[np.float32]:
+        """Return the image of one particle, ``(1, box, box)``: :meth:`read` without its fixed costs."""
+        file = self.files[self.file_of[row]]
+        if file.stack is None:
+            raise MetadataError(f"{self._where(row)}: the stack {shown(file.name)} was not found")
+        try:
+            return file.stack.read(int(self.index_of[row]))
+        except FileFormatError as error:
+            raise FileFormatError(f"{self._where(row)}: {error}") from error
+
     def _where(self, particle: Any) -> str:
         return self.places[self.place_of[particle]].row(int(self.row_of[particle]))
 

@@ -27,8 +27,13 @@ _EXACT_INTEGERS = 2**53
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-# A quoted word, or a comment: both begin where a word begins.
-_SPECIAL = re.compile(rb"""(?<![^ \t\n])(?:"([^"\n]*)"(?=[ \t\n])|'([^'\n]*)'(?=[ \t\n])|\#[^\n]*)""")
+# A quoted word, or a comment: both begin where a word begins. The look-behind comes second, so that the
+# search leaps from mark to mark.
+_SPECIAL = re.compile(
+    rb"""\"(?<![^ \t\n]\")([^"\n]*)"(?=[ \t\n])"""
+    rb"""|'(?<![^ \t\n]')([^'\n]*)'(?=[ \t\n])"""
+    rb"""|\#(?<![^ \t\n]\#)[^\n]*"""
+)
 _MARKS = (b'"', b"'", b"#")
 # What stands for an empty word, and for a space or tab within quotes, while a chunk is parsed.
 _EMPTY, _SPACE, _TAB = "\x01", "\x02", "\x03"
@@ -86,8 +91,8 @@ def is_name(label: str) -> bool:
 
 def words_of(line: bytes) -> list[str]:
     """Split a line into words: quotes keep spaces together, ``#`` at the start of a word begins a comment."""
-    words = _hide(line.strip() + b"\n").decode("utf-8").split()
-    return [word.translate(_SHOW) for word in words]
+    words = _hide(line.strip() + b"\n").split()
+    return [word.decode("utf-8").translate(_SHOW) for word in words]
 
 
 def column_of(label: str, word: str) -> pd.Series:
@@ -185,16 +190,15 @@ def _parse(chunk: _Chunk, labels: list[str], texts: set[str]) -> list[NDArray[An
 
 
 def _values(chunk: _Chunk, at: int, column: pd.Series, named: bool) -> NDArray[Any]:
-    kind = column.dtype.kind
-    if kind in "iu" and _odd_integers(chunk, at):
-        kind = "b"
-    if kind in "iuf":
+    if column.dtype.kind in "iuf" and not (column.dtype.kind in "iu" and _odd_integers(chunk, at)):
         return np.asarray(column)
-    words = chunk.column(at) if kind == "b" else column.tolist()
-    if not named and kind == "O" and (numbers := _floats(words)) is not None:
+    words = column.tolist()
+    if not isinstance(words[0], str):  # odd integers, True and False, integers of more than 64 bits
+        words = chunk.column(at)
+    elif not named and (numbers := _floats(words)) is not None:
         return numbers
     if chunk.hidden:
-        words = [str(word).translate(_SHOW) for word in words]
+        words = [word.translate(_SHOW) for word in words]
     values = np.empty(len(words), dtype=object)
     values[:] = words
     return values
@@ -203,7 +207,7 @@ def _values(chunk: _Chunk, at: int, column: pd.Series, named: bool) -> NDArray[A
 def _floats(words: list[str]) -> NDArray[np.float64] | None:
     """Return words that pandas takes for text, such as ``nan``, as numbers if all of them are."""
     try:
-        return np.array([float(word) for word in words if "_" not in word or float("")])
+        return np.array([float(word) if "_" not in word else float("") for word in words])
     except ValueError:
         return None
 

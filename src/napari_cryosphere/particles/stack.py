@@ -28,7 +28,7 @@ from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
-from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, resample
+from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, refuse_unlike, resample
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
@@ -122,7 +122,9 @@ class ParticleStack:
 
     @classmethod
     def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
-        return cls(tables, images, grids_of_groups(tables.optics, tables.particles[GROUP].unique()))
+        grids = grids_of_groups(tables.optics, tables.particles[GROUP].unique())
+        refuse_unlike(tables.place.path, grids.values())
+        return cls(tables, images, grids)
 
     @classmethod
     def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
@@ -156,7 +158,7 @@ class ParticleStack:
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
-        rows = self._rows(indices)
+        rows = indices if isinstance(indices, slice) else self._rows(indices)  # a slice copies nothing
         return self._with(self.particles.iloc[rows].reset_index(drop=True), self._images[rows])
 
     def _rows(self, indices: Any) -> NDArray[np.int64]:
@@ -240,6 +242,8 @@ class ParticleStack:
         CryosphereError
             If an image cannot be read or has pixels that are not finite; STAR row and stack are named.
         """
+        if isinstance(indices, (int, np.integer)) and self._as_stored:
+            return self._images.read_one(range(len(self))[indices])
         parts = list(self.images_by_grid(indices))
         if self._grid is None or (len(parts) == 1 and parts[0][2].matches(self._grid)):
             return parts[0][1]
@@ -248,6 +252,11 @@ class ParticleStack:
         for rows, own, grid in parts:
             images[rows] = resample(own, grid, self._grid)
         return images
+
+    @cached_property
+    def _as_stored(self) -> bool:
+        """Whether all images are stored on the stack's own grid."""
+        return bool(self.grids) and all(grid.matches(self.grid) for grid in self.grids.values())
 
     def images_by_grid(
         self, indices: Any = None
