@@ -4,8 +4,8 @@
     python fuzz/readers.py star --seeds FOLDER --runs 100000      (kinds: star, cs, mrc)
 
 atheris mutates the seeds, guided by coverage of the readers; every second input is changed by
-``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock) or 1 GiB, or that raises
-anything but a CryosphereError, ends the run and is written to the folder.
+``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock) or 1 GiB,
+or that raises anything but a CryosphereError, ends the run and is written to the folder.
 """
 
 from __future__ import annotations
