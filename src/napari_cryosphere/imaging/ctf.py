@@ -21,7 +21,8 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
 
     ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with
     ``dz = (U + V)/2 + (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive:
-    multiplied by it a protein stays white. This is the image that `relion_project --ctf` makes.
+    multiplied by it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where
+    there are any. This is the image that `relion_project --ctf` makes.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32))
 
-    return calculate_ctf_2d(
+    ctf = calculate_ctf_2d(
         defocus=tensor((u + v) / 2 / _ANGSTROM_PER_MICROMETRE),
         astigmatism=tensor(np.abs(u - v) / 2 / _ANGSTROM_PER_MICROMETRE),
         astigmatism_angle=tensor(angle),
@@ -57,6 +58,12 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
         rfft=True,
         fftshift=False,
     )
+    if parameters.b_factor_angstrom2.any():
+        s_squared = (frequency_grid(box) / (box * pixel_size_angstrom)).square().sum(-1)
+        ctf = ctf * torch.exp(-0.25 * tensor(parameters.b_factor_angstrom2)[:, None, None] * s_squared)
+    if (parameters.scale_factor != 1).any():
+        ctf = ctf * tensor(parameters.scale_factor)[:, None, None]
+    return ctf
 
 
 def transfer_functions(stack: ParticleStack) -> Tensor | None:

@@ -12,7 +12,7 @@ Each step is optional; see `Preprocessing`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -69,6 +69,13 @@ class Preprocessing:
     low_pass_angstrom: float | None = None
     mask: bool = True
     mask_diameter_angstrom: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are not positive, with a ValueError."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_angstrom") and value is not None and not value > 0:
+                raise ValueError(f"{field.name} must be positive, not {value}")
 
     def result_grid(self, grid: ImageGrid) -> ImageGrid:
         """Return the grid of what comes out for images on a grid."""

@@ -21,12 +21,10 @@ _CTF = (
     *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
 )
 _NOT_APPLIED = {
-    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnCtfBfactor"), 0.0),
-    **dict.fromkeys(("rlnOddZernike", "rlnEvenZernike"), 0.0),
+    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"), 0.0),
     **{"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0},
-    "rlnCtfScalefactor": 1.0,
 }
-"""Columns of aberrations and CTF envelopes that are read and carried but not applied, and what means none."""
+"""Columns of aberrations that are read and carried but not applied, and the value that means none."""
 _PREPARED = {
     "rlnCtfDataAreCtfPremultiplied": "multiplied by the CTF",
     "rlnCtfDataArePhaseFlipped": "phase-flipped",
@@ -111,7 +109,7 @@ def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
 
 def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
     """Say how the halves are made where a table names none; a bare stack of images has none to name."""
-    bare = set(particles) <= {"rlnImageName", GROUP}
+    bare = any(suffix.lower() in (".mrc", ".mrcs") for suffix in path.suffixes[-2:])
     if "rlnRandomSubset" not in particles and not bare:
         yield (
             f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "

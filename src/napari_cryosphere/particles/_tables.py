@@ -36,6 +36,8 @@ _USED = (
     "rlnDefocusV",
     "rlnDefocusAngle",
     "rlnPhaseShift",
+    "rlnCtfBfactor",
+    "rlnCtfScalefactor",
     *_OPTICS_COLUMNS,
 )
 _LARGEST_BOX = 65536
@@ -207,7 +209,8 @@ def _check_optics(tables: Tables) -> None:
     """Check the numbers of the optics groups."""
     optics = tables.optics
     place = Place(tables.place.path, "optics")
-    for column in (*_OPTICS_COLUMNS, PIXEL_SIZE, "rlnImageSize"):
+    optional = ("rlnPhaseShift", "rlnCtfBfactor", "rlnCtfScalefactor")
+    for column in (*_OPTICS_COLUMNS, *optional, PIXEL_SIZE, "rlnImageSize"):
         if column in optics:
             values = numbers(place, optics, column)
             if column in ("rlnVoltage", PIXEL_SIZE, "rlnImageSize"):

@@ -39,6 +39,11 @@ logger = logging.getLogger(__name__)
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
+_CTF_OPTIONAL = {
+    "phase_shift_degrees": "rlnPhaseShift",
+    "b_factor_angstrom2": "rlnCtfBfactor",
+    "scale_factor": "rlnCtfScalefactor",
+}
 
 
 class ParticleStack:
@@ -330,7 +335,9 @@ class ParticleStack:
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
 
     def ctf_parameters(self) -> CtfParameters:
-        """Return the parameters of each particle's CTF. A missing phase shift is 0.
+        """Return the parameters of each particle's CTF; what stands in its row goes before its optics group.
+
+        A missing phase shift or B-factor is 0, a missing scale factor 1.
 
         Raises
         ------
@@ -342,9 +349,17 @@ class ParticleStack:
             raise MetadataError(
                 f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
             )
-        values = dict(zip(_CTF_FIELDS, map(self._value_of_group, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
-        phase = self.particles.get("rlnPhaseShift", np.zeros(len(self)))
-        return CtfParameters(**values, phase_shift_degrees=np.asarray(phase, dtype=np.float64))
+        values = dict(zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
+        for name, column in _CTF_OPTIONAL.items():
+            if column in self.particles or column in self.optics:
+                values[name] = self._ctf_value(column)
+        return CtfParameters(**values)
+
+    def _ctf_value(self, column: str) -> NDArray[np.float64]:
+        """Return a value for each particle: its own, else its optics group's, as RELION takes them."""
+        if column in self.particles:
+            return np.asarray(self.particles[column], dtype=np.float64)
+        return self._value_of_group(column)
 
     def _value_of_group(self, column: str) -> NDArray[np.float64]:
         """Return a value for each particle: its optics group's, else its own."""

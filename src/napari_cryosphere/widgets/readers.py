@@ -58,9 +58,8 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
             layers.append(_read(item, folder.path))
         except MissingImagesError:
             folder.remember(item)
-            tell_error(
-                f"{item.name}: its images were not found; name their folder in the CryoSphere dock (images in)"
-            )
+            remedy = "name their folder in the CryoSphere dock (images in)"
+            tell_error(f"{item.name}: its images were not found; {remedy}")
         except CryosphereError as error:
             tell_error(error)
     _prepare(viewer, layers)
