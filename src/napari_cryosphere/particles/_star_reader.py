@@ -12,7 +12,8 @@ import pandas as pd
 
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import shown
-from napari_cryosphere.particles._star_rows import RowError, column_of, read_rows, words_of
+from napari_cryosphere.particles._star_rows import RowError, column_of, read_rows
+from napari_cryosphere.particles._star_words import words_of
 from napari_cryosphere.particles._text_file import line_of, read_text
 
 __all__ = ["PAIRS", "parse_star"]
