@@ -111,7 +111,7 @@ def main() -> None:
             peak = max(peak, int(found.get("peak_rss_mb", 0)))
             print(f"{arguments.kind}: {total} inputs, peak memory {peak} MB", flush=True)
             if done.returncode:
-                sys.exit(f"{done.stderr[-4000:]}\nexit status {done.returncode}")
+                sys.exit(f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\nexit status {done.returncode}")
 
 
 def _copy_seeds(kind: str, seeds: Path, work: Path) -> None:

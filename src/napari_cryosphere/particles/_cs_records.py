@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._messages import shown
 from napari_cryosphere.particles.cs import read_cs
 
 __all__ = ["Records", "read_records", "shortest"]
@@ -57,7 +58,13 @@ class Records:
         return values
 
     def texts(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Return which of the different texts each row has, and those."""
+        """Return which of the different texts each row has, and those.
+
+        Raises
+        ------
+        MetadataError
+            If it is no text, or one has control characters.
+        """
         values = self.fields[name]
         if values.dtype.kind not in "SU" or values.ndim != 1:
             raise MetadataError(f"{self.path}: {name} has {values.dtype}; expected text")
@@ -65,7 +72,15 @@ class Records:
         words = np.empty(self.number, dtype=object)
         words[:] = values.tolist()
         codes, different = pd.factorize(words)
-        return codes.astype(np.int64), [_text(word) for word in different]
+        texts = [_text(word) for word in different]
+        for code, text in enumerate(texts):
+            if any(character < " " for character in text):
+                row = int((codes == code).argmax())
+                raise MetadataError(
+                    f"{Place(self.path, '').row(row)}: {name} is {shown(text)}; expected text without control "
+                    "characters"
+                )
+        return codes.astype(np.int64), texts
 
 
 def read_records(path: Path) -> Records:
