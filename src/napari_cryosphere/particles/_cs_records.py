@@ -77,8 +77,8 @@ class Records:
             if any(character < " " for character in text):
                 row = int((codes == code).argmax())
                 raise MetadataError(
-                    f"{Place(self.path, '').row(row)}: {name} is {shown(text)}; expected text without control "
-                    "characters"
+                    f"{Place(self.path, '').row(row)}: {name} is {shown(text)}; expected text "
+                    "without control characters"
                 )
         return codes.astype(np.int64), texts
 
