@@ -236,6 +236,7 @@ def test_the_likeliest_class(make: Make, fields: dict[str, NDArray[Any]]) -> Non
         ({"blob__path": np.zeros(N)}, "blob/path has float64; expected text"),
         ({"blob__path": np.full(N, b"J9/none.mrc")}, 'row 1: no stack "J9/none.mrc"; tried'),
         ({"blob__path": None}, "no images"),
+        ({"blob__path": np.full(N, b"a.mrc\n")}, r'row 1: blob/path is "a.mrc\n"; expected text without'),
     ],
 )
 def test_values_that_are_refused(changes: dict[str, Any], says: str, make: Make) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place
 from napari_cryosphere.particles._cs_fields import (
     CARRIED,
@@ -23,65 +21,14 @@ from napari_cryosphere.particles._cs_fields import (
     OTHER,
     TYPES,
 )
+from napari_cryosphere.particles._cs_poses import alignment_columns
+from napari_cryosphere.particles._cs_records import Records, read_records, shortest
 from napari_cryosphere.particles._messages import counted, listed
-from napari_cryosphere.particles.cs import read_cs
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation, rotation_from_vector
 
 __all__ = ["tables_of_cs"]
 
 _MOST_COMPONENTS = 64
-_DECIMALS = 8
-_NEEDED = ("blob/path", "blob/idx", "ctf/df1_A", "alignments3D/pose")
 _NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag", "ctf/bfactor")
-_CLASS = re.compile(r"(alignments_class_?\w*?\d+)/pose")
-
-
-@dataclass
-class _Records:
-    """The fields of one file, and of those merged into it; what has been used is noted."""
-
-    path: Path
-    number: int
-    fields: dict[str, NDArray[Any]]
-    used: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.fields
-
-    def numbers(self, name: str, components: int = 1) -> NDArray[Any]:
-        """Return a field as ``(n,)`` or ``(n, components)`` finite numbers in the type it is stored in.
-
-        Raises
-        ------
-        MetadataError
-            If it has another shape, is text, or a value is not finite: file, row and field are named.
-        """
-        values = self.fields[name]
-        shape = (self.number,) if components == 1 else (self.number, components)
-        if values.dtype.kind not in "iuf" or values.shape != shape:
-            raise MetadataError(
-                f"{self.path}: {name} has {values.dtype} of shape {values.shape}; expected numbers of {shape}"
-            )
-        bad = ~np.isfinite(values.reshape(self.number, -1)).all(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise MetadataError(
-                f"{Place(self.path, '').row(row)}: {name} is {values[row]}; expected finite numbers"
-            )
-        self.used.add(name)
-        return values
-
-    def texts(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Return which of the different texts each row has, and those."""
-        values = self.fields[name]
-        if values.dtype.kind not in "SU" or values.ndim != 1:
-            raise MetadataError(f"{self.path}: {name} has {values.dtype}; expected text")
-        self.used.add(name)
-        words = np.empty(self.number, dtype=object)
-        words[:] = values.tolist()
-        codes, different = pd.factorize(words)
-        return codes.astype(np.int64), [_text(word) for word in different]
 
 
 def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
@@ -99,11 +46,7 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     MetadataError
         If there are no particles, no images, or a value that is used is not a finite number.
     """
-    records = read_cs(path)
-    if not len(records):
-        raise MetadataError(f"{path} has no particles (fields but no rows)")
-    read = _Records(path, len(records), {name: records[name] for name in _names(records)})
-    _pass_through(read)
+    read = read_records(path)
     if "blob/path" not in read or "blob/idx" not in read:
         raise MetadataError(
             f"{path} has no images: no field blob/path or blob/idx, here or in a passthrough file beside it; "
@@ -113,7 +56,7 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     optics, groups = _optics(read)
     columns["rlnOpticsGroup"] = groups
     columns |= _defocus(read)
-    columns |= _alignment(read)
+    columns |= alignment_columns(read)
     if "location/micrograph_path" in read:
         codes, paths = read.texts("location/micrograph_path")
         columns["rlnMicrographName"] = np.array([_project_path(name) for name in paths], dtype=object)[codes]
@@ -122,47 +65,7 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     return {"optics": optics, "particles": pd.DataFrame(columns)}, tuple(read.notes)
 
 
-def _pass_through(read: _Records) -> None:
-    """Add the fields that are missing from passthrough files of the same job, merged by uid."""
-    if all(name in read for name in _NEEDED) or "uid" not in read:
-        return
-    job = re.search(r"J\d+", read.path.name)
-    for path in sorted(read.path.parent.glob("*passthrough*.cs")):
-        if path == read.path or (job and job[0] not in re.findall(r"J\d+", path.name)):
-            continue
-        try:
-            other = read_cs(path)
-        except CryosphereError as error:
-            read.notes.append(str(error))
-            continue
-        rows = _rows_by_uid(read.fields["uid"], other)
-        new = [name for name in _names(other) if name not in read]
-        if rows is None or not new:
-            continue
-        read.fields |= {name: other[name][rows] for name in new}
-        groups = sorted({name.split("/")[0] for name in new})
-        read.notes.append(f"{read.path}: {', '.join(groups)} taken from {path.name}, by uid")
-
-
-def _names(records: NDArray[Any]) -> tuple[str, ...]:
-    return records.dtype.names or ()
-
-
-def _rows_by_uid(wanted: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Return the rows of ``other`` that have the uids; None if some are not there or several are."""
-    if "uid" not in _names(other):
-        return None
-    uids = other["uid"]
-    if np.array_equal(uids, wanted):
-        return np.arange(len(uids))
-    index = pd.Index(uids)
-    if not index.is_unique:
-        return None
-    rows = index.get_indexer(pd.Index(wanted))
-    return None if (rows < 0).any() else rows
-
-
-def _image_names(read: _Records) -> list[str]:
+def _image_names(read: Records) -> list[str]:
     """Return ``000001@path`` of each row."""
     codes, paths = read.texts("blob/path")
     names = [_project_path(path) for path in paths]
@@ -179,7 +82,7 @@ def _project_path(path: str) -> str:
     return path.removeprefix(">")
 
 
-def _optics(read: _Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the optics table, and the group of each row: one for each exposure group and set of values."""
     values: dict[str, NDArray[Any]] = {}
     if "ctf/exp_group_id" in read:
@@ -199,7 +102,9 @@ def _optics(read: _Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     for name in read.fields:
         if name.startswith(OPTICS_CARRIED) and read.fields[name].ndim == 1:
             values[name.removeprefix(OPTICS_CARRIED)] = _plain(read, name)
-    table = pd.DataFrame({name: _short(column) for name, column in values.items()}, index=range(read.number))
+    table = pd.DataFrame(
+        {name: shortest(column) for name, column in values.items()}, index=range(read.number)
+    )
     if table.empty and not values:
         groups = np.zeros(read.number, dtype=np.int64)
     else:
@@ -218,15 +123,7 @@ def _optics(read: _Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     return optics, np.asarray(numbers)[groups]
 
 
-def _short(column: NDArray[Any]) -> NDArray[Any]:
-    """Return single precision as the shortest decimal number that means it: 2.7, not 2.700000047683716."""
-    if column.dtype.kind != "f" or column.dtype.itemsize >= 8:
-        return column
-    different, codes = np.unique(column, return_inverse=True)
-    return np.array([float(str(value)) for value in different])[codes]
-
-
-def _defocus(read: _Records) -> dict[str, NDArray[np.float64]]:
+def _defocus(read: Records) -> dict[str, NDArray[np.float64]]:
     columns = {}
     for name, (column, unit) in CTF.items():
         if name in read:
@@ -236,66 +133,7 @@ def _defocus(read: _Records) -> dict[str, NDArray[np.float64]]:
     return columns
 
 
-def _alignment(read: _Records) -> dict[str, NDArray[Any]]:
-    """Return poses, shifts, half sets and classes."""
-    group = _alignment_group(read)
-    if group is None:
-        if any(name.startswith("alignments2D/") for name in read.fields):
-            read.notes.append(f"{read.path}: no 3D poses, only those of 2D classes (alignments2D)")
-        return {}
-    vectors = read.numbers(f"{group}/pose", 3).astype(np.float64)
-    angles = relion_angles_from_rotation(rotation_from_vector(vectors)).round(_DECIMALS)
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    columns: dict[str, NDArray[Any]] = {name: angles[:, axis] for axis, name in enumerate(names)}
-    size = next((name for name in (f"{group}/psize_A", "blob/psize_A") if name in read), None)
-    if f"{group}/shift" in read and size is not None:
-        shifts = read.numbers(f"{group}/shift", 2).astype(np.float64) * _short(read.numbers(size))[:, None]
-        columns |= {f"rlnOrigin{axis}Angst": shifts[:, number] for number, axis in enumerate("XY")}
-    for name, column in (("split", "rlnRandomSubset"), ("class", "rlnClassNumber")):
-        if f"{group}/{name}" in read:
-            columns[column] = read.numbers(f"{group}/{name}").astype(np.int64) + 1
-    halves = columns.get("rlnRandomSubset", np.zeros(0))
-    if len(halves) > 1 and (halves == halves[0]).all():
-        del columns["rlnRandomSubset"]
-        read.notes.append(f"{read.path}: {group}/split is {halves[0] - 1} for all particles: no half sets")
-    return columns
-
-
-def _alignment_group(read: _Records) -> str | None:
-    """Return the group of fields with the 3D poses; of several classes the likelier is put in one group."""
-    if "alignments3D/pose" in read:
-        return "alignments3D"
-    group = "likeliest class"
-    classes = sorted(match[1] for name in read.fields if (match := _CLASS.fullmatch(name)))
-    if read.fields.get("alignments3D_multi/pose", np.zeros(0)).ndim == 3:
-        columns = {
-            name.split("/")[1]: values
-            for name, values in read.fields.items()
-            if name.startswith("alignments3D_multi/")
-        }
-    elif classes:
-        shared = [name.split("/")[1] for name in read.fields if name.startswith(classes[0] + "/")]
-        columns = {
-            name: np.stack([read.fields[f"{one}/{name}"] for one in classes], axis=1)
-            for name in shared
-            if len({getattr(read.fields.get(f"{one}/{name}"), "shape", None) for one in classes}) == 1
-        }
-    else:
-        return None
-    likelihood = columns.get("class_posterior", np.zeros(0))
-    if likelihood.ndim != 2 or likelihood.dtype.kind != "f" or not likelihood.size:
-        return None
-    best = likelihood.argmax(axis=1)
-    every = np.arange(read.number)
-    for name, values in columns.items():
-        chosen = values[every, best] if values.ndim > 1 and values.shape[1] == likelihood.shape[1] else values
-        read.fields[f"{group}/{name}"] = chosen
-        read.used.add(f"{group}/{name}")
-    read.notes.append(f"{read.path}: poses in {likelihood.shape[1]} classes; each particle has its likeliest")
-    return group
-
-
-def _note_what_is_not_applied(read: _Records) -> None:
+def _note_what_is_not_applied(read: Records) -> None:
     """Name aberrations that are carried, and images that are dark on light."""
     there = [
         name
@@ -312,7 +150,7 @@ def _note_what_is_not_applied(read: _Records) -> None:
         )
 
 
-def _carried(read: _Records) -> Iterator[tuple[str, NDArray[Any]]]:
+def _carried(read: Records) -> Iterator[tuple[str, NDArray[Any]]]:
     """Give the fields that no RELION column stands for, one column a component."""
     left_out = []
     for name, values in read.fields.items():
@@ -339,19 +177,10 @@ def _is_default(name: str, values: NDArray[Any]) -> bool:
     return bool((values == DEFAULTS.get(name, b"" if values.dtype.kind == "S" else 0)).all())
 
 
-def _plain(read: _Records, name: str) -> NDArray[Any]:
+def _plain(read: Records, name: str) -> NDArray[Any]:
     """Return a field of numbers as it is, one of text as text."""
     if read.fields[name].dtype.kind not in "SU":
         read.used.add(name)
         return read.fields[name]
     codes, words = read.texts(name)
     return np.array(words, dtype=object)[codes]
-
-
-def _text(word: bytes | str) -> str:
-    if isinstance(word, str):
-        return word
-    try:
-        return word.decode("utf-8")
-    except UnicodeDecodeError:
-        return word.decode("latin-1")

@@ -12,7 +12,8 @@ import pandas as pd
 
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import shown
-from napari_cryosphere.particles._star_rows import RowError, column_of, read_rows, words_of
+from napari_cryosphere.particles._star_rows import RowError, column_of, read_rows
+from napari_cryosphere.particles._star_words import words_of
 from napari_cryosphere.particles._text_file import line_of, read_text
 
 __all__ = ["PAIRS", "parse_star"]
@@ -25,6 +26,7 @@ _ALONE = rb"(\S*)[ \t]*(?:\#[^\n]*)?(?=\n|\Z)"
 _FIRST_HEAD = re.compile(rb"[ \t]*data_" + _ALONE)
 _HEAD = re.compile(rb"\n[ \t]*data_" + _ALONE)
 _LOOP = re.compile(rb"[ \t]*loop_" + _ALONE)
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f]")
 _BLANK = re.compile(rb"(?:[ \t]*(?:\#[^\n]*)?\n)*")
 _LABEL = re.compile(rb"[ \t]*(_[^\s#]*)[^\n]*(?:\n|\Z)")
 
@@ -112,6 +114,8 @@ class _Block:
         while (at := _after_blank(self.data, at, self.end)) < self.end:
             end = self._next_line(at)
             words = words_of(self.data[at:end])
+            if _CONTROL.search(self.data, at, end):
+                raise self._error(at, "a control character; the file is damaged")
             if len(words) != 2 or not words[0].startswith("_"):
                 raise self._error(at, f"expected a label and one value, found {len(words)} words")
             label = self._label(at, words[0].encode(), columns)

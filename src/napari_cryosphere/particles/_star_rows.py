@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["RowError", "column_of", "read_rows", "words_of"]
+from napari_cryosphere.particles._star_words import hide, show
+
+__all__ = ["RowError", "column_of", "read_rows"]
 
 _CHUNK_BYTES = 1 << 22
 _EXACT_INTEGERS = 2**53
@@ -27,18 +28,6 @@ _EXACT_INTEGERS = 2**53
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-# A quoted word, or a comment: both begin where a word begins. The look-behind comes second, so that the
-# search leaps from mark to mark.
-_SPECIAL = re.compile(
-    rb"""\"(?<![^ \t\n]\")([^"\n]*)"(?=[ \t\n])"""
-    rb"""|'(?<![^ \t\n]')([^'\n]*)'(?=[ \t\n])"""
-    rb"""|\#(?<![^ \t\n]\#)[^\n]*"""
-)
-_MARKS = (b'"', b"'", b"#")
-# What stands for an empty word, and for a space or tab within quotes, while a chunk is parsed.
-_EMPTY, _SPACE, _TAB = "\x01", "\x02", "\x03"
-_HIDE = bytes.maketrans(b" \t", (_SPACE + _TAB).encode())
-_SHOW = str.maketrans({_EMPTY: None, _SPACE: " ", _TAB: "\t"})
 
 
 class RowError(Exception):
@@ -89,12 +78,6 @@ def is_name(label: str) -> bool:
     return label.endswith(("Name", "File", "Path"))
 
 
-def words_of(line: bytes) -> list[str]:
-    """Split a line into words: quotes keep spaces together, ``#`` at the start of a word begins a comment."""
-    words = _hide(line.strip() + b"\n").split()
-    return [word.decode("utf-8").translate(_SHOW) for word in words]
-
-
 def column_of(label: str, word: str) -> pd.Series:
     """Return one word as a column of one row."""
     if not is_name(label) and word.isascii() and "_" not in word:
@@ -129,9 +112,8 @@ def _chunk(text: bytes, width: int, position: int, rows: int) -> _Chunk:
         text += b"\n"
     original = text
     _refuse_control_characters(text, position, rows)
-    hidden = any(mark in text for mark in _MARKS)
-    if hidden:
-        text = _hide(text)
+    text = hide(text)
+    hidden = text is not original
     values = np.frombuffer(text, dtype=np.uint8)
     begins = values > 32
     if hidden:
@@ -157,18 +139,6 @@ def _refuse_control_characters(text: bytes, position: int, rows: int) -> None:
         bad = int(((values < 32) & (values != 10) & (values != 9)).argmax())
         row = rows + text.count(b"\n", 0, bad) + 1
         raise RowError(position + bad, row, "a control character; the file is damaged")
-
-
-def _hide(text: bytes) -> bytes:
-    """Remove comments and quotes; spaces in quotes, and empty words, become characters of their own."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        inner = match[1] if match[1] is not None else match[2]
-        if inner is None:
-            return b""
-        return inner.translate(_HIDE) or _EMPTY.encode()
-
-    return _SPECIAL.sub(plain, text)
 
 
 def _parse(chunk: _Chunk, labels: list[str], texts: set[str]) -> list[NDArray[Any]]:
@@ -198,7 +168,7 @@ def _values(chunk: _Chunk, at: int, column: pd.Series, named: bool) -> NDArray[A
     elif not named and (numbers := _floats(words)) is not None:
         return numbers
     if chunk.hidden:
-        words = [word.translate(_SHOW) for word in words]
+        words = [show(word) for word in words]
     values = np.empty(len(words), dtype=object)
     values[:] = words
     return values
