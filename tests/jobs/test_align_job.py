@@ -1,0 +1,206 @@
+"""The job ``align`` on simulated particles, and ``infer`` with refinement behind it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from napari_cryosphere.cli import app
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.align import align
+from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig, TrainConfig
+from napari_cryosphere.jobs.events import Events, Result, follow
+from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.simulate import simulate
+from napari_cryosphere.jobs.train import train
+from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
+from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+NUMBER = 48
+
+
+def run(events: Events) -> Result:
+    return follow(events, lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a map, particles of it, and a copy of their table without poses."""
+    folder = tmp_path_factory.mktemp("align")
+    protein_phantom(32, 6.0).save(folder / "map.mrc")
+    run(
+        simulate(
+            SimulateConfig(
+                map=folder / "map.mrc", output=folder / "particles.star", number=NUMBER, snr=1.0, shift_px=1.5
+            )
+        )
+    )
+    tables = read_star(folder / "particles.star")
+    unknown = [name for name in tables["particles"] if name.startswith(("rlnAngle", "rlnOrigin"))]
+    tables["particles"] = tables["particles"].drop(columns=unknown)
+    write_star(tables, folder / "blank.star")
+    return folder
+
+
+def config(sample: Path, output: Path, **options: object) -> AlignConfig:
+    given = {"particles": sample / "blank.star", "map": sample / "map.mrc", "shift_range_px": 2.0}
+    return AlignConfig(output=output, batch_size=20, device="cpu", **(given | options))
+
+
+@pytest.fixture(scope="module")
+def aligned(sample: Path) -> Path:
+    output = sample / "aligned.star"
+    run(align(config(sample, output, distributions=sample / "posterior.zarr")))
+    return output
+
+
+def errors_of(sample: Path, output: Path) -> np.ndarray:
+    truth = ParticleStack.read(sample / "particles.star")
+    return angular_error_degrees(truth.rotations(), ParticleStack.read(output).rotations())
+
+
+def test_poses_and_shifts_are_found_and_other_columns_kept(sample: Path, aligned: Path) -> None:
+    truth, found = ParticleStack.read(sample / "particles.star"), ParticleStack.read(aligned)
+    errors = errors_of(sample, aligned)
+    assert np.median(errors) < 4
+    assert np.mean(errors > 30) < 0.1
+    shifts = np.linalg.norm(truth.shifts_angstrom() - found.shifts_angstrom(), axis=1)
+    assert np.median(shifts) < 0.3 * 6.0
+    blank = ParticleStack.read(sample / "blank.star").particles
+    pd.testing.assert_frame_equal(found.particles[list(blank)], blank, check_dtype=False)
+    for name in ("rlnMaxValueProbDistribution", "cryosphereConfidence"):
+        assert found.particles[name].between(0, 1).all()
+    assert not (sample / "aligned.star.unfinished").exists()
+
+
+def test_posteriors_are_read_back_by_row(sample: Path, aligned: Path) -> None:
+    store = DistributionStore(sample / "posterior.zarr")
+    assert len(store) == NUMBER
+    truth = ParticleStack.read(sample / "particles.star").rotations()
+    some = store[10:30]
+    assert np.mean(some.credible_level(truth[10:30]) <= 0.99) > 0.7
+    best = angular_error_degrees(some.summary().rotations, ParticleStack.read(aligned).rotations()[10:30])
+    assert np.median(best) < 2
+
+
+def test_a_stopped_run_resumes_to_the_same_result(sample: Path, aligned: Path, tmp_path: Path) -> None:
+    once = config(sample, tmp_path / "out.star")
+    job, batches = align(once), 0
+    for event in job:
+        batches += "aligned" in getattr(event, "message", "")
+        if batches == 2:
+            break
+    job.close()
+    assert not once.output.exists()
+    assert len(list(once.journal.glob("batch_*.npz"))) == 2
+    untouched = {path: path.stat().st_mtime_ns for path in once.journal.glob("batch_*.npz")}
+    again = align(once.model_copy(update={"resume": True}))
+    for event in again:
+        if "aligned 48" in getattr(event, "message", ""):
+            kept = {path: path.stat().st_mtime_ns for path in untouched}
+            assert kept == untouched
+    angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
+    whole, parts = (ParticleStack.read(path).particles for path in (aligned, once.output))
+    pd.testing.assert_frame_equal(whole[angles], parts[angles])
+
+
+def test_another_run_is_not_resumed(sample: Path, tmp_path: Path) -> None:
+    once = config(sample, tmp_path / "out.star")
+    job = align(once)
+    for event in job:
+        if "aligned" in getattr(event, "message", ""):
+            break
+    job.close()
+    with pytest.raises(MetadataError, match=r"other settings.*shift_range_px"):
+        run(align(once.model_copy(update={"resume": True, "shift_range_px": 1.0})))
+    assert once.journal.exists()
+
+
+def test_local_search_stays_near_the_given_poses(sample: Path, tmp_path: Path) -> None:
+    output = tmp_path / "local.star"
+    run(align(config(sample, output, particles=sample / "particles.star", local_degrees=8.0)))
+    errors = errors_of(sample, output)
+    assert np.median(errors) < 4
+    assert errors.max() < 25
+    assert "cryosphereInputAngleRot" in ParticleStack.read(output).particles
+
+
+def test_local_search_needs_poses(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(MetadataError, match="no poses"):
+        run(align(config(sample, tmp_path / "out.star", local_degrees=8.0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dark_map_is_refused(sample: Path, tmp_path: Path) -> None:
+    dark = DensityMap.read(sample / "map.mrc")
+    DensityMap(-dark.voxels, dark.pixel_size_angstrom).save(tmp_path / "dark.mrc")
+    with pytest.raises(MetadataError, match="invert"):
+        run(align(config(sample, tmp_path / "out.star", map=tmp_path / "dark.mrc")))
+    assert [path.name for path in tmp_path.iterdir()] == ["dark.mrc"]
+
+
+def test_the_command_says_what_it_did(sample: Path, tmp_path: Path) -> None:
+    arguments = ["align", str(sample / "blank.star"), "--map", str(sample / "map.mrc"), "--output"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "out.star"), "--shift-range", "2"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.star").is_file()
+    assert "median confidence" in result.output
+
+
+def test_global_and_local_exclude_each_other(sample: Path, tmp_path: Path) -> None:
+    arguments = ["align", str(sample / "blank.star"), "--map", str(sample / "map.mrc"), "--output"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "o.star"), "--global", "--local", "5"])
+    assert result.exit_code == 2
+
+
+def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
+    network = NetworkConfig(box=32, encoder_channels=(8, 8), sphere_channels=8, so3_channels=4, lmax=2)
+    run(
+        train(
+            TrainConfig(
+                particles=sample / "particles.star", output=tmp_path / "run", network=network, epochs=1
+            )
+        )
+    )
+    output = tmp_path / "refined.star"
+    run(
+        infer(
+            InferConfig(
+                particles=sample / "blank.star",
+                model=tmp_path / "run",
+                output=output,
+                distributions=tmp_path / "network.zarr",
+                refine=True,
+                map=sample / "map.mrc",
+                shift_range_px=2.0,
+                modes=2,
+            )
+        )
+    )
+    table = ParticleStack.read(output).particles
+    assert {"cryosphereNetworkAngleRot", "rlnOriginXAngst", "rlnLogLikeliContribution"} <= set(table)
+    assert len(DistributionStore(tmp_path / "network.zarr")) == NUMBER
+
+
+def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refine needs a map"):
+        InferConfig(particles=sample / "blank.star", model=tmp_path, output=tmp_path / "o.star", refine=True)
+
+
+def test_journal_description_is_plain_json(sample: Path, tmp_path: Path) -> None:
+    once = config(sample, tmp_path / "out.star")
+    job = align(once)
+    for event in job:
+        if "aligned" in getattr(event, "message", ""):
+            break
+    job.close()
+    described = json.loads((once.journal / "run.json").read_text())
+    assert described["number"] == NUMBER
