@@ -1,24 +1,26 @@
-"""Rotations against scipy, point groups against RELION's operators."""
+"""Rotations against scipy, RELION's written-out matrix and e3nn."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
-from napari_cryosphere.errors import SymmetryError
 from napari_cryosphere.so3.rotations import (
+    from_e3nn_frame,
     geodesic_distance_degrees,
+    nearest_rotation,
+    quaternion_from_rotation,
     random_rotations,
     relion_angles_from_rotation,
+    rotation_from_quaternion,
     rotation_from_relion_angles,
+    rotation_from_vector,
+    to_e3nn_frame,
+    vector_from_rotation,
+    zyz_angles,
 )
-from napari_cryosphere.so3.symmetry import angular_error_degrees, normalise_group_name, point_group
-
-STORED = json.loads((Path(__file__).parents[1] / "data" / "relion" / "symmetry_operators.json").read_text())
 
 
 def test_relion_matrix_written_out() -> None:
@@ -60,41 +62,51 @@ def test_distance_is_the_angle_of_the_rotation_between(angle: float) -> None:
     assert geodesic_distance_degrees(first, second) == pytest.approx(angle, abs=2e-6 if angle > 170 else 1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(STORED))
-def test_operators_equal_relion(name: str) -> None:
-    relion, ours = np.array(STORED[name]), point_group(name)
-    assert len(ours) == len(relion)
-    nearest = np.abs(relion[:, None] - ours[None]).max((-1, -2)).min(1)
-    assert nearest.max() < 1e-5  # RELION prints and accumulates six digits
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_function_for_the_angles_of_arrays_and_tensors(dtype: torch.dtype) -> None:
+    rotations = np.concatenate(
+        [
+            random_rotations(100, np.random.default_rng(3)),
+            rotation_from_relion_angles([[7, 0, 9], [7, 180, 9]]),
+        ]
+    )
+    expected = zyz_angles(rotations)
+    found = zyz_angles(torch.from_numpy(rotations).to(dtype))
+    for ours, tensor in zip(expected, found, strict=True):
+        assert tensor.dtype == dtype
+        np.testing.assert_allclose(tensor.numpy(), ours, atol=1e-9 if dtype == torch.float64 else 2e-5)
 
 
-@pytest.mark.parametrize("name", ["C1", "C5", "D2", "D7", "T", "O", "I1", "I3"])
-def test_group_closes(name: str) -> None:
-    group = point_group(name)
-    products = (group[:, None] @ group[None]).reshape(-1, 3, 3)
-    assert np.abs(products[:, None] - group[None]).max((-1, -2)).min(1).max() < 1e-7
-    np.testing.assert_allclose(group[0], np.eye(3), atol=1e-9)
+def test_quaternions_and_vectors_equal_scipy() -> None:
+    rotations = random_rotations(50, np.random.default_rng(4)).reshape(5, 10, 3, 3)
+    quaternions = quaternion_from_rotation(rotations)
+    theirs = Rotation.from_matrix(rotations.reshape(-1, 3, 3))
+    np.testing.assert_allclose(
+        np.abs(
+            (quaternions[..., 1:].reshape(-1, 3) * theirs.as_quat()[:, :3]).sum(1)
+            + quaternions[..., 0].ravel() * theirs.as_quat()[:, 3]
+        ),
+        1,
+        atol=1e-12,
+    )
+    assert quaternions[..., 0].min() >= 0
+    np.testing.assert_allclose(rotation_from_quaternion(-3 * quaternions), rotations, atol=1e-12)
+    np.testing.assert_allclose(rotation_from_vector(vector_from_rotation(rotations)), rotations, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "C0", "D", "Q7", "T5", "I9", "C1.5", "C1000", "c4;rm", "Ｃ４", "C4 D2", "C-3"]
-)
-def test_wrong_names_list_the_valid_ones(name: str) -> None:
-    with pytest.raises(SymmetryError, match=r"C1, C2.*I4"):
-        point_group(name)
+def test_the_e3nn_frame_has_the_same_angles() -> None:
+    """e3nn writes ``Ry(a) Rx(b) Ry(c)``; its polar axis y is our z."""
+    from e3nn import o3
+
+    angles = np.array([0.3, 1.1, -2.0])
+    theirs = o3.angles_to_matrix(*torch.from_numpy(angles)).numpy()
+    ours = rotation_from_relion_angles(np.degrees(angles))
+    np.testing.assert_allclose(to_e3nn_frame(ours), theirs, atol=1e-12)
+    np.testing.assert_allclose(from_e3nn_frame(theirs), ours, atol=1e-12)
 
 
-def test_names_are_canonical() -> None:
-    assert normalise_group_name("d7") == "D7"
-    assert normalise_group_name("i") == "I2"
-
-
-def test_error_ignores_symmetry_mates_and_only_those() -> None:
-    rng = np.random.default_rng(2)
-    truth = random_rotations(50, rng)
-    group = point_group("D3")
-    mates = group[rng.integers(len(group), size=50)] @ truth
-    assert angular_error_degrees(truth, mates, "D3").max() < 1e-5
-    assert np.median(angular_error_degrees(truth, mates, "C1")) > 30
-    wrong_side = truth @ group[1]
-    assert np.median(angular_error_degrees(truth, wrong_side, "D3")) > 10
+def test_nearest_rotation_of_a_reflection_is_proper() -> None:
+    rotations = random_rotations(20, np.random.default_rng(5))
+    np.testing.assert_allclose(nearest_rotation(3 * rotations), rotations, atol=1e-12)
+    projected = nearest_rotation(np.diag([1.0, 0.9, -0.1]) @ rotations)
+    np.testing.assert_allclose(np.linalg.det(projected), 1, atol=1e-12)

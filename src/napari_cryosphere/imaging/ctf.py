@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.stack import ParticleStack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ctf_2d", "ctf_values"]
+__all__ = ["ctf_2d", "ctf_values", "transfer_functions", "transfer_values"]
 
 _ANGSTROM_PER_MILLIMETRE = 1e7
 
@@ -75,11 +76,68 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     """
     import torch
 
+    values = ctf_values(parameters, _fft_frequencies(box, pixel_size_angstrom))
+    return torch.from_numpy(values.reshape(-1, box, box // 2 + 1))
+
+
+def transfer_values(stack: ParticleStack, frequencies: NDArray[np.floating]) -> NDArray[np.float32] | None:
+    """Return what each particle's image, on the stack's grid, holds of given spatial frequencies.
+
+    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics group on
+    where the stack's grid is finer.
+
+    Parameters
+    ----------
+    stack
+        Particles.
+    frequencies
+        ``(p, 2)``: x and y in 1/angstrom.
+
+    Returns
+    -------
+    ``(n, p)`` float32; None if it is 1 everywhere.
+    """
+    coarser = _coarser_groups(stack)
+    values = ctf_values(stack.ctf_parameters(), frequencies) if stack.has_ctf else None
+    if not coarser:
+        return values
+    if values is None:
+        values = np.ones((len(stack), len(frequencies)), dtype=np.float32)
+    highest = np.abs(frequencies).max(axis=1)
+    groups = stack.optics_groups()
+    for group, pixel_size_angstrom in coarser.items():
+        values[groups == group] *= highest < 0.5 / pixel_size_angstrom
+    return values
+
+
+def transfer_functions(stack: ParticleStack) -> Tensor | None:
+    """Return `transfer_values` on the grid of a real-input FFT.
+
+    Returns
+    -------
+    ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
+    """
+    import torch
+
+    grid = stack.grid
+    values = transfer_values(stack, _fft_frequencies(grid.box, grid.pixel_size_angstrom))
+    if values is None:
+        return None
+    return torch.from_numpy(values.reshape(-1, grid.box, grid.box // 2 + 1))
+
+
+def _fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:
+    """Return the frequencies of a real-input FFT in row order, ``(box * (box // 2 + 1), 2)`` in 1/angstrom."""
     y = np.fft.fftfreq(box, pixel_size_angstrom)
     x = np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
-    grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1)
-    values = ctf_values(parameters, grid.reshape(-1, 2))
-    return torch.from_numpy(values.reshape(-1, box, box // 2 + 1))
+    return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1).reshape(-1, 2)
+
+
+def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
+    """Return the pixel sizes of the optics groups that are coarser than the stack's grid."""
+    finest = stack.pixel_size_angstrom * (1 + 1e-4)
+    sizes = {group: grid.pixel_size_angstrom for group, grid in stack.grids.items()}
+    return {group: size for group, size in sizes.items() if size > finest}
 
 
 def _wavelength_angstrom(voltage_kv: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,49 +1,161 @@
-"""What is done to particle images before a network sees them, in one fixed order."""
+"""What is done to particle images before a network sees them, in one fixed order.
+
+1. The background, outside the particle, gets mean 0 and standard deviation 1.
+2. The CTF's sign is undone (phase flip), or the image is multiplied by the CTF.
+3. The image is cut about its centre.
+4. It is Fourier-rescaled to another grid. White noise of standard deviation 1 keeps it, if step 1 was taken.
+5. It is low-passed.
+6. It is multiplied by a soft circle.
+
+Each step is optional; see `Preprocessing`.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, from_fourier, rescale, to_fourier
+from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, frequency_grid, from_fourier, to_fourier
+from napari_cryosphere.particles.image_grid import ImageGrid, resampling_matrix
 
 __all__ = [
+    "Preprocessing",
     "background_mask",
-    "fit_to_network",
+    "background_statistics",
+    "low_pass",
+    "multiply_ctf",
     "normalise_background",
     "phase_flip",
-    "prepare_images",
+    "rescale_to_grid",
     "soft_circle",
 ]
 
-
-def background_mask(box: int) -> Tensor:
-    """Return the pixels outside the inscribed circle, ``(box, box)`` bool: a particle's background."""
-    axis = torch.arange(box) - box // 2
-    return torch.hypot(axis[:, None].float(), axis[None, :].float()) > box / 2
+_FLAT = 1e-6  # of its largest grey value: less spread than that in a background is rounding
+_LOW_PASS_EDGE = 3  # Fourier pixels over which a low-pass falls
 
 
-def soft_circle(box: int, edge_px: float = 2.0) -> Tensor:
-    """Return the inscribed circle with a raised-cosine edge inside it, ``(box, box)`` float32."""
+@dataclass(frozen=True)
+class Preprocessing:
+    """The steps to take, in the module's order; the default is what the pose network is given.
+
+    Attributes
+    ----------
+    normalise
+        Step 1.
+    particle_diameter_angstrom
+        The background of step 1 lies outside this circle; None for the circle inscribed in the image.
+    ctf
+        Step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they are.
+    crop_angstrom
+        Step 3: width to cut to, rounded to an even number of the images' own pixels; None to leave it.
+    grid
+        Step 4: box and pixel size to come to; None to leave it.
+    low_pass_angstrom
+        Step 5: resolution at which the filter has fallen to one half; None to leave it.
+    mask
+        Step 6.
+    mask_diameter_angstrom
+        Diameter at which the circle of step 6 reaches zero; None for the inscribed circle.
+    """
+
+    normalise: bool = True
+    particle_diameter_angstrom: float | None = None
+    ctf: Literal["flip", "multiply"] | None = "flip"
+    crop_angstrom: float | None = None
+    grid: ImageGrid | None = None
+    low_pass_angstrom: float | None = None
+    mask: bool = True
+    mask_diameter_angstrom: float | None = None
+
+    def result_grid(self, grid: ImageGrid) -> ImageGrid:
+        """Return the grid of what comes out for images on a grid."""
+        return self.grid or self._cropped(grid)
+
+    def _cropped(self, grid: ImageGrid) -> ImageGrid:
+        if self.crop_angstrom is None:
+            return grid
+        box = min(grid.box, even_box(self.crop_angstrom / grid.pixel_size_angstrom))
+        return ImageGrid(box, grid.pixel_size_angstrom)
+
+    def __call__(self, images: Tensor, grid: ImageGrid, ctf: Tensor | None = None) -> Tensor:
+        """Take the steps.
+
+        Parameters
+        ----------
+        images
+            ``(n, box, box)`` float32 on ``grid``, whose box is even.
+        grid
+            Box and pixel size of the images.
+        ctf
+            ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is unknown.
+
+        Returns
+        -------
+        ``(n, b, b)`` float32 on `result_grid`. An image whose background is constant comes back finite.
+        """
+        if self.normalise:
+            images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
+        if ctf is not None and self.ctf is not None:
+            images = phase_flip(images, ctf) if self.ctf == "flip" else multiply_ctf(images, ctf)
+        cropped = self._cropped(grid)
+        if cropped != grid:
+            images, grid = crop_or_pad(images, cropped.box), cropped
+        if self.grid is not None:
+            images, grid = rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise), self.grid
+        if self.low_pass_angstrom is not None:
+            images = low_pass(images, self.low_pass_angstrom / grid.pixel_size_angstrom)
+        if self.mask:
+            images = images * soft_circle(grid.box, _radius_px(self.mask_diameter_angstrom, grid))
+        return images
+
+
+def _radius_px(diameter_angstrom: float | None, grid: ImageGrid) -> float | None:
+    return None if diameter_angstrom is None else diameter_angstrom / 2 / grid.pixel_size_angstrom
+
+
+def _distance_from_centre(box: int) -> Tensor:
+    """Return each pixel's distance from pixel n // 2, ``(box, box)`` float32."""
     axis = (torch.arange(box) - box // 2).float()
-    radius = torch.hypot(axis[:, None], axis[None, :])
-    ramp = ((box / 2 - radius) / edge_px).clamp(0, 1)
+    return torch.hypot(axis[:, None], axis[None, :])
+
+
+def background_mask(box: int, radius_px: float | None = None) -> Tensor:
+    """Return a particle's background, ``(box, box)`` bool: the pixels outside a circle.
+
+    None stands for the inscribed circle; a wider one is taken as that, so that the corners always remain.
+    """
+    return _distance_from_centre(box) > min(box / 2, box / 2 if radius_px is None else radius_px)
+
+
+def soft_circle(box: int, radius_px: float | None = None, edge_px: float = 2.0) -> Tensor:
+    """Return a circle (None for the inscribed one) with a raised-cosine edge inside it, ``(box, box)``."""
+    radius = min(box / 2, box / 2 if radius_px is None else radius_px)
+    ramp = ((radius - _distance_from_centre(box)) / edge_px).clamp(0, 1)
     return 0.5 - 0.5 * torch.cos(torch.pi * ramp)
 
 
-def normalise_background(images: Tensor) -> Tensor:
+def background_statistics(images: Tensor, radius_px: float | None = None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the background of ``(n, box, box)`` images, each ``(n,)``.
+
+    The deviation of a background that is constant but for rounding is exactly 0.
+    """
+    background = images[:, background_mask(images.shape[-1], radius_px)].double()
+    mean, deviation = background.mean(dim=1), background.std(dim=1)
+    flat = deviation <= _FLAT * background.abs().amax(dim=1)
+    return mean, torch.where(flat, torch.zeros_like(deviation), deviation)
+
+
+def normalise_background(images: Tensor, radius_px: float | None = None) -> Tensor:
     """Give the background of ``(n, box, box)`` images mean 0 and sd 1 (CESPED, section 2.1).
 
     An image whose background is constant has no noise to scale by: it comes back with mean 0, unscaled.
     """
-    background = images[:, background_mask(images.shape[-1])]
-    mean = background.mean(dim=1)
-    deviation = background.std(dim=1)
-    flat = deviation <= 1e-6 * background.abs().amax(dim=1).clamp(min=1e-30)
-    scale = torch.where(flat, torch.ones_like(deviation), deviation)
-    return (images - mean[:, None, None]) / scale[:, None, None]
+    mean, deviation = background_statistics(images, radius_px)
+    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    return ((images - mean[:, None, None]) / scale[:, None, None]).to(images.dtype)
 
 
 def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
@@ -56,63 +168,32 @@ def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
     ctf
         ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`.
     """
-    return from_fourier(to_fourier(images) * torch.sign(ctf))
+    return multiply_ctf(images, torch.sign(ctf))
 
 
-def fit_to_network(
-    images: Tensor, pixel_size_angstrom: float, box: int, network_pixel_size_angstrom: float
-) -> Tensor:
-    """Bring images to the network's pixel size and box, keeping white noise at its standard deviation.
+def multiply_ctf(images: Tensor, ctf: Tensor) -> Tensor:
+    """Multiply ``(n, box, box)`` images by their CTF, ``(n, box, box // 2 + 1)``."""
+    return from_fourier(to_fourier(images) * ctf)
 
-    The images are resampled in Fourier space to the even box whose pixel size is nearest to the network's
-    (within half a percent for the usual boxes) and then cut or padded about their centre.
 
-    Parameters
-    ----------
-    images
-        ``(n, m, m)`` real.
-    pixel_size_angstrom
-        Pixel size of the images.
-    box, network_pixel_size_angstrom
-        What the network wants.
+def rescale_to_grid(images: Tensor, old: ImageGrid, new: ImageGrid, keep_noise: bool) -> Tensor:
+    """Bring ``(n, old.box, old.box)`` images to another grid; see `resampling_matrix`.
+
+    Pixels outside the given image are zero. With ``keep_noise`` white noise keeps its standard deviation:
+    averaging pixels makes it weaker by the ratio of the pixel sizes, which is multiplied back. Without it
+    grey values are kept.
     """
-    size = images.shape[-1]
-    scaled = even_box(size * pixel_size_angstrom / network_pixel_size_angstrom)
-    resampled = rescale(images, scaled)
-    if scaled < size:
-        # averaging pixels had made white noise weaker by scaled / size
-        resampled = resampled * (size / scaled)
-    return crop_or_pad(resampled, box)
+    if old.matches(new):
+        return images
+    step = new.pixel_size_angstrom / old.pixel_size_angstrom
+    matrix = torch.tensor(resampling_matrix(old.box, new.box, step), dtype=images.dtype, device=images.device)
+    factor = step if keep_noise and step > 1 else 1.0
+    return (matrix * factor) @ images @ matrix.T
 
 
-def prepare_images(
-    images: NDArray[np.float32] | Tensor,
-    ctf: Tensor | None,
-    pixel_size_angstrom: float,
-    box: int,
-    network_pixel_size_angstrom: float,
-) -> Tensor:
-    """Turn raw particles into what the network takes.
-
-    In this order: background to mean 0 and sd 1; phases flipped; resampled to the network's pixel size and
-    box; soft circular mask.
-
-    Parameters
-    ----------
-    images
-        ``(n, m, m)`` raw particle images, m even.
-    ctf
-        ``(n, m, m // 2 + 1)``, or None where the CTF is unknown.
-    pixel_size_angstrom
-        Pixel size of the images.
-    box, network_pixel_size_angstrom
-        What the network wants.
-
-    Returns
-    -------
-    ``(n, box, box)`` float32.
-    """
-    prepared = normalise_background(torch.as_tensor(images))
-    if ctf is not None:
-        prepared = phase_flip(prepared, ctf)
-    return fit_to_network(prepared, pixel_size_angstrom, box, network_pixel_size_angstrom) * soft_circle(box)
+def low_pass(images: Tensor, cutoff_px: float) -> Tensor:
+    """Remove what is finer than ``cutoff_px`` pixels; the raised-cosine edge is at one half there."""
+    box = images.shape[-1]
+    frequencies = frequency_grid(box, images.device).norm(dim=-1)
+    ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE + 0.5).clamp(0, 1)
+    return from_fourier(to_fourier(images) * (0.5 - 0.5 * torch.cos(torch.pi * ramp)))

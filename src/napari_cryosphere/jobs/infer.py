@@ -7,40 +7,42 @@ from collections.abc import Iterator
 import numpy as np
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.imaging.ctf import ctf_2d
-from napari_cryosphere.imaging.preprocess import prepare_images
+from napari_cryosphere.imaging.inspection import inspect_images
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import PoseModel, choose_device
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["infer", "pose_errors", "predict", "with_predictions"]
+__all__ = ["images_for", "infer", "pose_errors", "predict", "with_predictions"]
+
+
+def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
+    """Return a stack's images as a model takes them."""
+    grid = ImageGrid(model.card.network.box, model.card.pixel_size_angstrom)
+    return PreparedImages(stack, Preprocessing(grid=grid))
 
 
 def predict(
-    stack: ParticleStack, model: PoseModel, batch_size: int = 128
+    images: PreparedImages, model: PoseModel, batch_size: int = 128
 ) -> Iterator[tuple[slice, PoseDistribution]]:
     """Yield the pose distributions of consecutive particles, batch by batch, in constant memory."""
-    parameters = stack.ctf_parameters() if stack.has_ctf else None
-    card = model.card
-    for start in range(0, len(stack), batch_size):
-        rows = slice(start, min(start + batch_size, len(stack)))
-        ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
-        images = prepare_images(
-            stack.images(rows), ctf, stack.pixel_size_angstrom, card.network.box, card.pixel_size_angstrom
-        )
-        yield rows, model.predict(images)
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, min(start + batch_size, len(images)))
+        yield rows, model.predict(images[rows])
 
 
-def with_predictions(stack: ParticleStack, summary: PoseSummary) -> ParticleStack:
+def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> ParticleStack:
     """Return the particles with predicted poses and their uncertainty; every other column is kept.
 
+    Poses are written inside RELION's asymmetric unit of the point group.
     Poses that the input had are kept as ``cryosphereInputAngleRot`` and so on; its origins stay, since the
     network predicts no shifts.
     """
-    return stack.with_poses(summary.rotations).with_columns(
+    return stack.with_poses(summary.rotations, symmetry=symmetry).with_columns(
         {
             "rlnMaxValueProbDistribution": summary.max_probability,
             "cryosphereEntropy": summary.entropy,
@@ -60,16 +62,18 @@ def infer(config: InferConfig) -> Events:
     refuse_overwrite(config.output, config.overwrite)
     model = PoseModel.load(config.model).to(choose_device(config.device))
     stack = ParticleStack.read(config.particles, config.data_dir)
-    for warning in stack.warnings:
+    for warning in (*stack.warnings, *inspect_images(stack).warnings):
         yield Note(warning, warning=True)
     if not stack.has_ctf:
         yield Note("the particles have no CTF columns: phases are not flipped", warning=True)
-    parts = []
-    for rows, distribution in predict(stack, model, config.batch_size):
+    parts, images = [], images_for(model, stack)
+    for rows, distribution in predict(images, model, config.batch_size):
         parts.append(distribution.summary())
         yield Progress(rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} particles")
+    for warning in images.warnings:
+        yield Note(warning, warning=True)
     summary = PoseSummary.concatenate(parts)
-    with_predictions(stack, summary).save(config.output, config.overwrite)
+    with_predictions(stack, summary, model.card.symmetry).save(config.output, config.overwrite)
     metrics: dict[str, float | int | str] = {
         "particles": len(stack),
         "median_spread_degrees": float(np.median(summary.spread_degrees)),

@@ -40,9 +40,13 @@ def describe(path: Path, data_dir: Path | None = None) -> dict[str, Any]:
 
 
 def _describe_particles(path: Path, data_dir: Path | None) -> dict[str, Any]:
+    from napari_cryosphere.imaging.inspection import inspect_images
     from napari_cryosphere.particles import ParticleStack
 
-    return ParticleStack.read(path, data_dir).summary()
+    stack = ParticleStack.read(path, data_dir)
+    seen = inspect_images(stack)
+    summary = stack.summary()
+    return summary | {"contrast": seen.contrast, "warnings": [*summary["warnings"], *seen.warnings]}
 
 
 def _describe_mrc(path: Path, data_dir: Path | None) -> dict[str, Any]:

@@ -14,20 +14,21 @@ import torch
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.imaging.inspection import inspect_images
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.sources import (
-    Frame,
     LoadedParticles,
     SimulatedProjections,
     TrainingSource,
-    prepared_particles,
 )
 
 __all__ = ["train", "train_on_stack"]
@@ -55,18 +56,21 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     """
     refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
     chosen = _particles_to_train_on(stack, config)
-    for warning in chosen.warnings:
+    for warning in (*chosen.warnings, *inspect_images(chosen).warnings):
         yield Note(warning, warning=True)
-    frame = Frame.of(chosen, config.network)
+    grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
     yield Progress(0.0, f"preparing {len(chosen)} particles")
-    prepared = prepared_particles(chosen, frame)
+    particles = PreparedImages(chosen, Preprocessing(grid=grid))
+    prepared = particles.load()
+    for warning in particles.warnings:
+        yield Note(warning, warning=True)
     training, held_out = _split(chosen, config)
-    source = _source(chosen, prepared, training, frame, config)
+    source = _source(chosen, prepared, training, grid, config)
     validation = ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out])
 
     torch.manual_seed(config.seed)
     card = ModelCard(
-        network=config.network, pixel_size_angstrom=frame.pixel_size_angstrom, symmetry=config.symmetry
+        network=config.network, pixel_size_angstrom=grid.pixel_size_angstrom, symmetry=config.symmetry
     )
     model = PoseModel.create(card).to(choose_device(config.device))
     write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
@@ -107,12 +111,12 @@ def _split(stack: ParticleStack, config: TrainConfig) -> tuple[np.ndarray, np.nd
 
 
 def _source(
-    stack: ParticleStack, prepared: torch.Tensor, rows: np.ndarray, frame: Frame, config: TrainConfig
+    stack: ParticleStack, prepared: torch.Tensor, rows: np.ndarray, grid: ImageGrid, config: TrainConfig
 ) -> TrainingSource:
     training = stack[rows]
     images = prepared[torch.from_numpy(rows)]
     if config.map is not None:
-        return SimulatedProjections(DensityMap.read(config.map), training, images, frame)
+        return SimulatedProjections(DensityMap.read(config.map), training, images, grid)
     return LoadedParticles(images, training.rotations(), _label_weights(training))
 
 

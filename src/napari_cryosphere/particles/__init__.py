@@ -2,6 +2,7 @@
 
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
+from napari_cryosphere.particles.image_grid import ImageGrid
 from napari_cryosphere.particles.mrc import MrcStack, stack_writer, write_stack
 from napari_cryosphere.particles.stack import ParticleStack
 from napari_cryosphere.particles.star import read_star, write_star
@@ -9,6 +10,7 @@ from napari_cryosphere.particles.star import read_star, write_star
 __all__ = [
     "CtfParameters",
     "DensityMap",
+    "ImageGrid",
     "MrcStack",
     "ParticleStack",
     "read_star",

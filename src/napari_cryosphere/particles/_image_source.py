@@ -32,11 +32,14 @@ class StackFile:
         The folder that ``name`` is relative to; None if the stack was found otherwise.
     stack
         The opened stack; None if it was not looked for or not found.
+    in_project
+        Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
     """
 
     name: str
     folder: Path | None = None
     stack: MrcStack | None = None
+    in_project: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,80 @@ class ImageSource:
         ``(n,)``: its index there, from 0.
     row_of
         ``(n,)``: its row in the STAR file, from 0, for messages.
+    image_of
+        ``(n,)``: number of its image among the different ones, from 0 in the order of the rows; rows with
+        the same image have the same number.
+    place_of
+        ``(n,)``: which of ``places`` its row is in.
+    places
+        The tables that rows are from; several where stacks were joined.
     """
 
-    place: Place
     files: tuple[StackFile, ...]
     file_of: NDArray[np.int64]
     index_of: NDArray[np.int64]
     row_of: NDArray[np.int64]
+    image_of: NDArray[np.int64]
+    place_of: NDArray[np.int32]
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of_file(
+        cls,
+        place: Place,
+        files: tuple[StackFile, ...],
+        file_of: NDArray[np.int64],
+        index_of: NDArray[np.int64],
+    ) -> ImageSource:
+        """Return the source of all rows of one table."""
+        number = len(file_of)
+        where = np.zeros(number, dtype=np.int32)
+        return cls(
+            files, file_of, index_of, np.arange(number), _image_numbers(file_of, index_of), where, (place,)
+        )
+
+    @classmethod
+    def joined(cls, sources: Sequence[ImageSource]) -> ImageSource:
+        """Return the source of the particles of several sources, one after the other."""
+        files: dict[Path | str, StackFile] = {}
+        places: dict[Place, None] = {}
+        for source in sources:
+            for key, file in source._by_path():
+                files.setdefault(key, file)
+            places |= dict.fromkeys(source.places)
+        file_numbers = {key: number for number, key in enumerate(files)}
+        place_numbers = {place: number for number, place in enumerate(places)}
+        file_of, place_of = [], []
+        for source in sources:
+            new_files = np.array([file_numbers[key] for key, _ in source._by_path()], dtype=np.int64)
+            new_places = np.array([place_numbers[place] for place in source.places], dtype=np.int32)
+            file_of.append(new_files[source.file_of])
+            place_of.append(new_places[source.place_of])
+        all_files, index_of = np.concatenate(file_of), np.concatenate([source.index_of for source in sources])
+        return cls(
+            tuple(files.values()),
+            all_files,
+            index_of,
+            np.concatenate([source.row_of for source in sources]),
+            _image_numbers(all_files, index_of),
+            np.concatenate(place_of),
+            tuple(places),
+        )
 
     def __getitem__(self, indices: Any) -> ImageSource:
         """Return the source of some particles."""
         return replace(
-            self, file_of=self.file_of[indices], index_of=self.index_of[indices], row_of=self.row_of[indices]
+            self,
+            file_of=self.file_of[indices],
+            index_of=self.index_of[indices],
+            row_of=self.row_of[indices],
+            image_of=self.image_of[indices],
+            place_of=self.place_of[indices],
         )
+
+    def _by_path(self) -> list[tuple[Path | str, StackFile]]:
+        """Return the stacks with what tells them apart: their path, or the name of one not found."""
+        return [(file.name if file.stack is None else file.stack.path.resolve(), file) for file in self.files]
 
     @property
     def missing(self) -> list[str]:
@@ -108,7 +172,7 @@ class ImageSource:
         return images
 
     def _where(self, particle: Any) -> str:
-        return self.place.row(int(self.row_of[particle]))
+        return self.places[self.place_of[particle]].row(int(self.row_of[particle]))
 
     def _first_bad(self, stack: MrcStack, rows: NDArray[Any]) -> Any:
         """Return the first of ``rows`` whose image cannot be read."""
@@ -118,6 +182,14 @@ class ImageSource:
             except CryosphereError:
                 return row
         return rows[0]
+
+
+def _image_numbers(file_of: NDArray[np.int64], index_of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which of the different images each row has, ``(n,)``, numbered in the order of the rows."""
+    if not len(index_of):
+        return np.zeros(0, dtype=np.int64)
+    codes, different = pd.factorize(index_of)  # an index of 18 digits would not leave room for the file
+    return np.asarray(pd.factorize(file_of * len(different) + codes)[0], dtype=np.int64)
 
 
 def parse_image_names(
@@ -171,7 +243,8 @@ def locate_images(
             files.append(StackFile(name))
             continue
         try:
-            files.append(StackFile(name, folder, MrcStack(path)))
+            in_project = folder is not None and folder != _folder_of(place.path)
+            files.append(StackFile(name, folder, MrcStack(path), in_project))
         except FileFormatError as error:
             raise FileFormatError(f"{place.row(int(row))}: {error}") from error
     return tuple(files)
@@ -204,7 +277,7 @@ def _folder_of(path: Path) -> Path:
     return Path(os.path.abspath(path)).parent  # noqa: PTH100
 
 
-def renamed(file: StackFile, source: Path, target: Path) -> str:
+def renamed(file: StackFile, target: Path) -> str:
     """Return the name under which a STAR file at ``target`` refers to the stack.
 
     A name relative to the folder of a RELION project stays as it is while the new STAR file is inside the
@@ -213,11 +286,9 @@ def renamed(file: StackFile, source: Path, target: Path) -> str:
     """
     if file.stack is None or Path(file.name).is_absolute():
         return file.name
-    old, new = _folder_of(source), _folder_of(target)
-    if file.folder is not None:
-        project = file.folder != old
-        if file.folder == new or (project and file.folder in new.parents):
-            return file.name
+    new = _folder_of(target)
+    if file.folder is not None and (file.folder == new or (file.in_project and file.folder in new.parents)):
+        return file.name
     stack = file.stack.path.parent.resolve() / file.stack.path.name
     try:
         common = Path(os.path.commonpath([stack, new.resolve()]))

@@ -25,7 +25,8 @@ def pose_columns(
     particles: pd.DataFrame,
     rotations: ArrayLike,
     shifts_angstrom: ArrayLike | None,
-    pixel_size_angstrom: float | None,
+    pixel_sizes_angstrom: NDArray[np.float64] | None,
+    symmetry: str,
 ) -> dict[str, NDArray[Any]]:
     """Return the columns to assign. See :meth:`ParticleStack.with_poses`."""
     matrices = _checked_rotations(rotations, len(particles))
@@ -35,7 +36,7 @@ def pose_columns(
         if name in particles and kept not in particles:
             columns[kept] = particles[name].to_numpy()
     # Eight decimals (2e-10 rad) give the angles of an input file back as they were.
-    angles = relion_angles_from_rotation(matrices).round(_DECIMALS)
+    angles = relion_angles_from_rotation(_in_asymmetric_unit(matrices, symmetry)).round(_DECIMALS)
     columns |= {name: angles[:, axis] for axis, name in enumerate(ANGLES)}
     if shifts_angstrom is None:
         return columns
@@ -46,9 +47,18 @@ def pose_columns(
         )
     for axis, (name, old) in enumerate(zip(ORIGINS, _OLD_ORIGINS, strict=True)):
         columns[name] = shifts[:, axis]
-        if old in particles and pixel_size_angstrom is not None:
-            columns[old] = shifts[:, axis] / pixel_size_angstrom
+        if old in particles and pixel_sizes_angstrom is not None:
+            columns[old] = shifts[:, axis] / pixel_sizes_angstrom
     return columns
+
+
+def _in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
+    """Return the equivalents of poses that lie in RELION's asymmetric unit."""
+    if symmetry == "C1":
+        return rotations
+    from napari_cryosphere.so3.asymmetric_unit import reduce  # loads healpy
+
+    return reduce(rotations, symmetry)
 
 
 def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]:

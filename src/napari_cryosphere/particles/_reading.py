@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_cryosphere.errors import FileFormatError, MetadataError
 from napari_cryosphere.particles._image_source import ImageSource, locate_images, parse_image_names
-from napari_cryosphere.particles._messages import counted, listed
+from napari_cryosphere.particles._oddities import note_oddities
 from napari_cryosphere.particles._star_reader import parse_star
 from napari_cryosphere.particles._tables import (
     GROUP,
@@ -23,11 +23,6 @@ from napari_cryosphere.particles.mrc import MrcStack
 
 __all__ = ["DataSet", "read_data_set"]
 
-_POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_CTF = (
-    *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
-    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
-)
 _STACK_SUFFIXES = (".mrc", ".mrcs")
 
 
@@ -56,12 +51,11 @@ def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> Da
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
     files = locate_images(tables.place, names, file_of, data_dir, require_images)
-    images = ImageSource(tables.place, files, file_of, index_of, np.arange(len(file_of)))
+    images = ImageSource.of_file(tables.place, files, file_of, index_of)
     _check_images(tables, images)
     _complete_optics(tables, images, require_images)
-    pixel_size = float(tables.optics[PIXEL_SIZE].iloc[0]) if PIXEL_SIZE in tables.optics else None
-    origins_in_angstrom(tables, pixel_size)
-    _note_oddities(tables, images)
+    origins_in_angstrom(tables)
+    note_oddities(tables, images)
     return DataSet(tables, images)
 
 
@@ -75,7 +69,7 @@ def _blocks_of_stack(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def _check_images(tables: Tables, images: ImageSource) -> None:
-    """Check indices against the number of images, and that all images are square and of one even box."""
+    """Check indices against the number of images, and that all images are square."""
     place = tables.place
     counts = np.array([np.inf if file.stack is None else len(file.stack) for file in images.files])
     beyond = images.index_of >= counts[images.file_of]
@@ -87,92 +81,84 @@ def _check_images(tables: Tables, images: ImageSource) -> None:
             f"{place.row(row)}: image {images.index_of[row] + 1} of {stack.path}, which has {len(stack)}; "
             "export the STAR file again, or remove the row"
         )
-    boxes: dict[int, MrcStack] = {}
     for stack in images.used:
         _, rows, columns = stack.shape
         if rows != columns:
             raise FileFormatError(
                 f"{stack.path} has images of {columns} x {rows} pixels; images must be square"
             )
-        boxes.setdefault(columns, stack)
-    if len(boxes) > 1:
-        (first, a), (second, b) = list(boxes.items())[:2]
-        raise FileFormatError(
-            f"{place.path}: stacks with different boxes ({a.path} has {first} px, {b.path} has {second} px); "
-            "process them apart, or extract the particles again with one box"
-        )
-    for box, stack in boxes.items():
-        if box % 2:
-            raise FileFormatError(
-                f"{stack.path} has an odd box of {box} px; pad or crop the images to an even box, "
-                f"for example with relion_image_handler --new_box {box + 1}"
-            )
+
+
+def _stacks_of_groups(tables: Tables, images: ImageSource) -> dict[int, list[MrcStack]]:
+    """Return the opened stacks that the particles of each optics group are in."""
+    numbers, codes = np.unique(tables.particles[GROUP], return_inverse=True)
+    pairs = np.sort(pd.unique(codes * len(images.files) + images.file_of))
+    found: dict[int, list[MrcStack]] = {}
+    for pair in pairs.tolist():
+        code, file = divmod(pair, len(images.files))
+        stack = images.files[file].stack
+        if stack is not None:
+            found.setdefault(int(numbers[code]), []).append(stack)
+    return found
 
 
 def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> None:
-    """Compare rlnImageSize with the stacks; take box and pixel size from their headers where missing."""
-    optics, path, used = tables.optics, tables.place.path, images.used
-    if used:
-        box = used[0].shape[1]
-        if "rlnImageSize" in optics:
-            wrong = optics["rlnImageSize"][
-                optics[GROUP].isin(tables.particles[GROUP]) & (optics["rlnImageSize"] != box)
-            ]
-            if len(wrong):
-                raise MetadataError(
-                    f"{path}: rlnImageSize is {wrong.iloc[0]}, but the images in {used[0].path} have "
-                    f"{box} px; one of the two files is not the right one"
-                )
-        else:
-            optics = optics.assign(rlnImageSize=box, rlnImageDimensionality=2)
-    if PIXEL_SIZE not in optics and used:
-        sizes = sorted({round(stack.pixel_size_angstrom or 0.0, 4) for stack in used})
-        if len(sizes) == 1 and sizes[0] > 0:
-            size = float(f"{used[0].pixel_size_angstrom:.6g}")  # the header's float32 has no more digits
-            optics = optics.assign(**{PIXEL_SIZE: size})
-            if path != used[0].path:
-                header = f"the header of {used[0].path}"
-                tables.warnings.append(f"{path}: no {PIXEL_SIZE}; {size:g} A was taken from {header}")
-        elif required and path == used[0].path:
-            raise MetadataError(f"{path}: no pixel size in the header; give a STAR file with {PIXEL_SIZE}")
-        elif required:
-            found = (
-                "stacks with different pixel sizes"
-                if len(sizes) > 1
-                else "no pixel size in the stack's header"
-            )
-            raise MetadataError(
-                f"{path}: no pixel size: no column {PIXEL_SIZE} in data_optics (nor rlnDetectorPixelSize and "
-                f"rlnMagnification), and {found}; add {PIXEL_SIZE} to data_optics"
-            )
+    """Compare rlnImageSize with each group's stacks; take boxes and pixel sizes from headers if missing."""
+    stacks = _stacks_of_groups(tables, images)
+    if not stacks:
+        return
+    boxes = {group: _box_of_group(tables, group, mine) for group, mine in stacks.items()}
+    optics = tables.optics
+    if "rlnImageSize" not in optics and len(boxes) == len(optics):
+        optics = optics.assign(rlnImageSize=optics[GROUP].map(boxes), rlnImageDimensionality=2)
     tables.optics = optics
+    if PIXEL_SIZE not in optics:
+        _take_pixel_sizes(tables, stacks, required)
 
 
-def _note_oddities(tables: Tables, images: ImageSource) -> None:
-    """Add warnings about images that stand twice, odd stack files, incomplete CTFs and missing half sets."""
-    path, particles = tables.place.path, tables.particles
-    if images.missing:
-        tables.warnings.append(
-            f"{path}: {counted(len(images.missing), 'stack')} not found: {listed(images.missing)}"
+def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
+    """Return the box of an optics group's stacks; refuse different ones and another rlnImageSize."""
+    path, box = tables.place.path, stacks[0].shape[1]
+    other = next((stack for stack in stacks if stack.shape[1] != box), None)
+    if other is not None:
+        raise FileFormatError(
+            f"{path}: stacks with different boxes in optics group {group} ({stacks[0].path} has {box} px, "
+            f"{other.path} has {other.shape[1]} px); give each box an optics group of its own"
         )
-    odd = [warning for stack in images.used for warning in stack.warnings]
-    if odd:
-        more = f" (and {counted(len(odd) - 1, 'more stack')} like it)" if len(odd) > 1 else ""
-        tables.warnings.append(odd[0] + more)
-    keys = pd.DataFrame({"file": images.file_of, "index": images.index_of})
-    repeats = int(keys.duplicated().sum())
-    if repeats:
-        both = ""
-        if "rlnRandomSubset" in particles:
-            halves = keys.assign(half=particles["rlnRandomSubset"].to_numpy()).drop_duplicates()
-            if halves.duplicated(["file", "index"]).any():
-                both = "; some are in both half sets, which makes the FSC too high"
-        tables.warnings.append(f"{path}: {counted(repeats, 'row')} with the image of an earlier row{both}")
-    for what, columns in (("poses are", _POSE), ("the CTF is", _CTF)):
-        missing = [name for name in columns if name not in particles and name not in tables.optics]
-        if missing and any(name in particles for name in columns[:3]):
-            tables.warnings.append(f"{path}: {what} incomplete: no column {', '.join(missing)}")
-    if "rlnRandomSubset" not in particles:
-        tables.warnings.append(
-            f"{path}: no column rlnRandomSubset; odd rows are half set 1, even rows half set 2"
+    if "rlnImageSize" in tables.optics:
+        said = int(tables.optics["rlnImageSize"][tables.optics[GROUP] == group].iloc[0])
+        if said != box:
+            raise MetadataError(
+                f"{path}: rlnImageSize is {said}, but the images in {stacks[0].path} have "
+                f"{box} px; one of the two files is not the right one"
+            )
+    return box
+
+
+def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], required: bool) -> None:
+    """Take the pixel size of each optics group from the headers of its stacks."""
+    path, optics = tables.place.path, tables.optics
+    sizes: dict[int, float] = {}
+    several = False
+    for group, mine in stacks.items():
+        found = {round(stack.pixel_size_angstrom or 0.0, 4) for stack in mine}
+        several |= len(found) > 1
+        if len(found) == 1 and found != {0.0}:
+            # the header's float32 has no more digits
+            sizes[group] = float(f"{mine[0].pixel_size_angstrom:.6g}")
+    first = next(iter(stacks.values()))[0]
+    if len(sizes) == len(optics):
+        tables.optics = optics.assign(**{PIXEL_SIZE: optics[GROUP].map(sizes)})
+        if path != first.path:
+            shown = " and ".join(f"{size:g} A" for size in dict.fromkeys(sizes.values()))
+            tables.warnings.append(
+                f"{path}: no {PIXEL_SIZE}; {shown} was taken from the header of {first.path}"
+            )
+    elif required and path == first.path:
+        raise MetadataError(f"{path}: no pixel size in the header; give a STAR file with {PIXEL_SIZE}")
+    elif required:
+        found_none = "stacks with different pixel sizes" if several else "no pixel size in the stack's header"
+        raise MetadataError(
+            f"{path}: no pixel size: no column {PIXEL_SIZE} in data_optics (nor rlnDetectorPixelSize and "
+            f"rlnMagnification), and {found_none}; add {PIXEL_SIZE} to data_optics"
         )

@@ -115,10 +115,6 @@ def check_particles(tables: Tables) -> None:
     if "rlnRandomSubset" in particles:
         subset = numbers(place, particles, "rlnRandomSubset")
         refuse(place, particles, "rlnRandomSubset", (subset != 1) & (subset != 2), "a half set is 1 or 2")
-        if (subset == subset[0]).all() and len(subset) > 1:
-            tables.warnings.append(
-                f"{place.path}: all particles are in half set {int(subset[0])}; half-maps need both"
-            )
         particles = particles.assign(rlnRandomSubset=subset.astype(np.int64))
     tables.particles = particles
 
@@ -196,7 +192,7 @@ def _build_optics(tables: Tables) -> None:
 
 
 def _check_optics(tables: Tables) -> None:
-    """Check the numbers of the groups that particles belong to; refuse different pixel sizes and boxes."""
+    """Check the numbers of the optics groups."""
     optics = tables.optics
     place = Place(tables.place.path, "optics")
     for column in (*_OPTICS_COLUMNS, PIXEL_SIZE, "rlnImageSize"):
@@ -208,26 +204,18 @@ def _check_optics(tables: Tables) -> None:
                 **{column: values.astype(np.int64) if column == "rlnImageSize" else values}
             )
     tables.optics = optics
-    used = optics[optics[GROUP].isin(tables.particles[GROUP].unique())]
-    for column, what, unit in ((PIXEL_SIZE, "pixel sizes", " A"), ("rlnImageSize", "boxes", " px")):
-        values = used[column].unique() if column in used else np.zeros(0)
-        if len(values) > 1 and values.max() / values.min() - 1 > 1e-4:
-            both = " and ".join(f"{value:g}{unit}" for value in values[:2])
-            raise MetadataError(
-                f"{place.path}: optics groups with different {what} ({both}); process them apart, or extract "
-                "the particles again with one box and pixel size"
-            )
 
 
-def origins_in_angstrom(tables: Tables, pixel_size_angstrom: float | None) -> None:
+def origins_in_angstrom(tables: Tables) -> None:
     """Give the particles rlnOriginX/YAngst: as they are, from rlnOriginX/Y (pixels), or 0 with a warning."""
     missing = []
     for axis in "XY":
         target, old = f"rlnOrigin{axis}Angst", f"rlnOrigin{axis}"
         if target in tables.particles:
             continue
-        if old in tables.particles and pixel_size_angstrom is not None:
-            values = tables.particles[old].to_numpy() * pixel_size_angstrom
+        if old in tables.particles and PIXEL_SIZE in tables.optics:
+            pixel_sizes = tables.optics.set_index(GROUP)[PIXEL_SIZE].loc[tables.particles[GROUP]].to_numpy()
+            values = tables.particles[old].to_numpy() * pixel_sizes
             tables.particles = tables.particles.assign(**{target: values})
         else:
             missing.append(target)

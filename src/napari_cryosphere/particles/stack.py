@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place
 from napari_cryosphere.particles._image_source import ImageSource, renamed
+from napari_cryosphere.particles._joining import joined_tables
+from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
 from napari_cryosphere.particles._reading import read_data_set
+from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, resample
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
@@ -34,9 +39,14 @@ _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
 
 
 class ParticleStack:
-    """Particles with their metadata; slicing never touches pixels, and no file is held open.
+    """Particles with their metadata; a value: what changes something returns a new stack.
 
-    Made by :meth:`read`. Treat it as immutable: methods that change something return a new stack.
+    Slicing, masking, joining and splitting touch the table only, never a pixel, and no file is held open.
+    Made by :meth:`read`.
+
+    Optics groups may differ in box and pixel size. All images come on one grid, the finest pixel size and the
+    widest field among the groups that the file's (or the joined files') particles are in; :attr:`box` and
+    :attr:`pixel_size_angstrom` are this grid's, and slicing keeps it.
 
     Attributes
     ----------
@@ -44,24 +54,25 @@ class ParticleStack:
         One row a particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units are
         RELION's: degrees, A.
     optics
-        One row an optics group, with ``rlnOpticsGroup`` and, where known, ``rlnImagePixelSize``. RELION 3.0
-        files, which have no such table, get one.
+        One row an optics group, with ``rlnOpticsGroup`` and, where known, its own ``rlnImagePixelSize`` and
+        ``rlnImageSize``. RELION 3.0 files, which have no such table, get one.
     other_blocks
         All other blocks of the STAR file, carried through.
     source
-        The file that was read.
-    warnings
-        One line for each oddity that does not prevent use.
+        The file that was read; the first where stacks were joined.
+    grids
+        Box and pixel size of each optics group as its images are stored; empty where they are not known.
     """
 
-    def __init__(self, tables: Tables, images: ImageSource) -> None:
+    def __init__(self, tables: Tables, images: ImageSource, grids: Mapping[int, ImageGrid]) -> None:
         self._tables = tables
         self._images = images
         self.particles: pd.DataFrame = tables.particles
         self.optics: pd.DataFrame = tables.optics
         self.other_blocks: dict[str, pd.DataFrame] = dict(tables.others)
         self.source: Path = tables.place.path
-        self.warnings: tuple[str, ...] = tuple(tables.warnings)
+        self.grids: dict[int, ImageGrid] = dict(grids)
+        self._grid = ImageGrid.common(grids.values()) if grids else None
 
     @classmethod
     def read(
@@ -95,9 +106,36 @@ class ParticleStack:
         """
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images)
-        for warning in data.tables.warnings:
+        stack = cls._on_common_grid(data.tables, data.images)
+        for warning in stack.warnings:
             logger.info(warning)
-        return cls(data.tables, data.images)
+        return stack
+
+    @classmethod
+    def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
+        return cls(tables, images, grids_of_groups(tables.optics, tables.particles[GROUP].unique()))
+
+    @classmethod
+    def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
+        """Return the particles of several stacks, one after the other.
+
+        Optics groups that are equal in all their values become one, others are numbered anew. Columns that
+        not all stacks have are left out and named in a warning; half sets are kept, or made where only some
+        stacks have them. Other blocks are the first stack's.
+
+        Raises
+        ------
+        MetadataError
+            If there are no stacks, or only some of their optics tables know the pixel size or the box.
+        """
+        if not stacks:
+            raise MetadataError("no stacks to join; give at least one")
+        splits = any("rlnRandomSubset" in stack.particles for stack in stacks)
+        parts = [stack.with_half_sets() if splits else stack for stack in stacks]
+        return cls._on_common_grid(
+            joined_tables([part._current_tables for part in parts]),
+            ImageSource.joined([part._images for part in parts]),
+        )
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -123,37 +161,56 @@ class ParticleStack:
                 indices = indices.astype(np.int64)
         return np.atleast_1d(every[indices])
 
-    def _with(self, particles: pd.DataFrame, images: ImageSource | None = None) -> ParticleStack:
+    @property
+    def _current_tables(self) -> Tables:
         tables = copy.copy(self._tables)
-        tables.particles, tables.optics, tables.others = particles, self.optics, self.other_blocks
-        tables.warnings = list(self.warnings)
-        return ParticleStack(tables, self._images if images is None else images)
+        tables.particles, tables.optics, tables.others = self.particles, self.optics, self.other_blocks
+        return tables
+
+    def _with(self, particles: pd.DataFrame, images: ImageSource | None = None) -> ParticleStack:
+        tables = self._current_tables
+        tables.particles = particles
+        return ParticleStack(tables, self._images if images is None else images, self.grids)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each oddity that does not prevent use."""
+        of_images = grid_warnings(self.source, self.grids, self._grid) if self._grid is not None else ()
+        return (
+            *self._tables.warnings,
+            *of_images,
+            *duplicate_warnings(self.source, self.particles, self._images),
+            *split_warning(self.source, self.particles),
+        )
+
+    @property
+    def grid(self) -> ImageGrid:
+        """The grid that all images are brought to.
+
+        Raises MetadataError if the box or a pixel size is not known.
+        """
+        return ImageGrid(self.box, self.pixel_size_angstrom)
 
     @property
     def box(self) -> int:
         """Edge of an image in pixels; even. Raises MetadataError if neither stack nor table says it."""
-        sizes = self._group_values("rlnImageSize")
-        if sizes is None:
+        if self._grid is not None:
+            return self._grid.box
+        if "rlnImageSize" not in self.optics:
             raise MetadataError(f"{self.source}: the box is not known; add rlnImageSize to data_optics")
-        return int(sizes[0])
+        box = int(self.optics["rlnImageSize"].max())
+        return box + box % 2
 
     @property
     def pixel_size_angstrom(self) -> float:
         """Pixel size of all images. Raises MetadataError if neither table nor header says it."""
-        sizes = self._group_values(PIXEL_SIZE)
-        if sizes is None:
+        if self._grid is not None:
+            return self._grid.pixel_size_angstrom
+        if PIXEL_SIZE not in self.optics:
             raise MetadataError(
                 f"{self.source}: the pixel size is not known; add {PIXEL_SIZE} to data_optics"
             )
-        return float(sizes[0])
-
-    def _group_values(self, column: str) -> NDArray[Any] | None:
-        """Return a column of the optics table, groups with particles first; None if there is none."""
-        if column not in self.optics:
-            return None
-        if not len(self):
-            return np.asarray(self.optics[column])
-        return np.asarray(self.optics[column][self.optics[GROUP] == self.particles[GROUP].iloc[0]])
+        return float(self.optics[PIXEL_SIZE].min())
 
     def images(self, indices: Any = None) -> NDArray[np.float32]:
         """Read images.
@@ -165,15 +222,54 @@ class ParticleStack:
 
         Returns
         -------
-        ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional. Neighbours in one stack are read
-        in one go, whatever order they are asked for in.
+        ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid: images of
+        optics groups with another box or pixel size are Fourier-rescaled, with grey values kept. Neighbours
+        in one stack are read in one go, whatever order they are asked for in.
 
         Raises
         ------
         CryosphereError
             If an image cannot be read or has pixels that are not finite; STAR row and stack are named.
         """
-        return self._images[self._rows(indices)].read(self.box)
+        parts = list(self.images_by_grid(indices))
+        if self._grid is None or (len(parts) == 1 and parts[0][2].matches(self._grid)):
+            return parts[0][1]
+        number, box = sum(len(rows) for rows, _, _ in parts), self._grid.box
+        images = np.empty((number, box, box), dtype=np.float32)
+        for rows, own, grid in parts:
+            images[rows] = resample(own, grid, self._grid)
+        return images
+
+    def images_by_grid(
+        self, indices: Any = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], ImageGrid]]:
+        """Read images as they are stored, optics groups of one box and pixel size together.
+
+        Yields
+        ------
+        Which of the images asked for these are, ``(j,)``; the images, ``(j, box, box)`` float32; their grid.
+        An odd box is padded to the next even one.
+
+        Raises
+        ------
+        CryosphereError
+            As :meth:`images`.
+        """
+        chosen = self._rows(indices)
+        source = self._images[chosen]
+        if len(set(self.grids.values())) < 2:
+            own = next(iter(self.grids.values()), None)
+            images = source.read(self.box if own is None else own.box)
+            stored = ImageGrid(self.box, 1.0) if own is None else own
+            yield np.arange(len(chosen)), resample(images, stored, stored.even()), stored.even()
+            return
+        groups = self.optics_groups()[chosen]
+        for grid in dict.fromkeys(self.grids.values()):
+            mine = np.flatnonzero(
+                np.isin(groups, [group for group in self.grids if self.grids[group] == grid])
+            )
+            if len(mine):
+                yield mine, resample(source[mine].read(grid.box), grid, grid.even()), grid.even()
 
     @property
     def has_poses(self) -> bool:
@@ -247,11 +343,35 @@ class ParticleStack:
     def half_sets(self) -> NDArray[np.int64]:
         """Return the half set of each particle, ``(n,)`` of 1 and 2.
 
-        From rlnRandomSubset; without it odd rows of the file are 1 and even rows 2, which slicing keeps.
+        From rlnRandomSubset. Without it the different images of the file are split in turn, in the order of
+        its rows: the same file gives the same halves, slicing keeps them, and an image that stands twice is
+        in one of them only.
         """
         if "rlnRandomSubset" in self.particles:
             return np.asarray(self.particles["rlnRandomSubset"], dtype=np.int64)
-        return self._images.row_of % 2 + 1
+        return self._images.image_of % 2 + 1
+
+    def with_half_sets(self) -> ParticleStack:
+        """Return a stack with the column rlnRandomSubset, from :meth:`half_sets` where there was none."""
+        return (
+            self
+            if "rlnRandomSubset" in self.particles
+            else self._with(self.particles.assign(rlnRandomSubset=self.half_sets()))
+        )
+
+    def halves(self) -> tuple[ParticleStack, ParticleStack]:
+        """Return the particles of half set 1 and those of half set 2, with their half set as a column."""
+        stack = self.with_half_sets()
+        of = stack.half_sets()
+        return stack[of == 1], stack[of == 2]
+
+    def image_names(self) -> NDArray[np.object_]:
+        """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
+        return np.asarray(self.particles["rlnImageName"], dtype=object)
+
+    def optics_groups(self) -> NDArray[np.int64]:
+        """Return rlnOpticsGroup, ``(n,)``: a key of :attr:`grids` where boxes and pixel sizes are known."""
+        return np.asarray(self.particles[GROUP], dtype=np.int64)
 
     def micrographs(self) -> NDArray[np.object_] | None:
         """Return rlnMicrographName, ``(n,)``, or None if there is no such column."""
@@ -283,7 +403,9 @@ class ParticleStack:
             check_particles(Tables(Place(self.source, "new"), pd.DataFrame(added), pd.DataFrame()))
         return self._with(self.particles.assign(**added))
 
-    def with_poses(self, rotations: ArrayLike, shifts_angstrom: ArrayLike | None = None) -> ParticleStack:
+    def with_poses(
+        self, rotations: ArrayLike, shifts_angstrom: ArrayLike | None = None, symmetry: str = "C1"
+    ) -> ParticleStack:
         """Return a stack with new poses.
 
         Poses that the input file had are kept as ``cryosphereInputAngleRot``, ``...Tilt``, ``...Psi`` and
@@ -295,16 +417,19 @@ class ParticleStack:
             ``(n, 3, 3)``; image to map coordinates.
         shifts_angstrom
             ``(n, 2)`` in x, y order, as rlnOriginX/YAngst; None keeps the origins as they are.
+        symmetry
+            Point group of the map. Of a pose and its equivalents the one inside RELION's asymmetric unit is
+            written: RELION's local searches lose poses outside it.
 
         Raises
         ------
         MetadataError
             If a shape is wrong, a matrix is no rotation or a shift is not finite.
+        SymmetryError
+            If there is no such point group.
         """
-        pixel_size = self._group_values(PIXEL_SIZE)
-        added = pose_columns(
-            self.particles, rotations, shifts_angstrom, None if pixel_size is None else float(pixel_size[0])
-        )
+        pixel_sizes = self._value_of_group(PIXEL_SIZE) if PIXEL_SIZE in self.optics else None
+        added = pose_columns(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
         return self._with(self.particles.assign(**added))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
@@ -319,26 +444,12 @@ class ParticleStack:
             If the file exists and ``overwrite`` is False.
         """
         target = Path(path)
-        new = [renamed(file, self.source, target) for file in self._images.files]
+        new = [renamed(file, target) for file in self._images.files]
         images = zip(self._images.file_of.tolist(), self._images.index_of.tolist(), strict=True)
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)
         write_star({"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite)
 
     def summary(self) -> dict[str, Any]:
-        """Return what there is to say about the stack, ready for JSON."""
-        size, box = self._group_values(PIXEL_SIZE), self._group_values("rlnImageSize")
-        half_sets = self.half_sets()
-        return {
-            "kind": "particles",
-            "particles": len(self),
-            "box": None if box is None else int(box[0]),
-            "pixel_size_angstrom": None if size is None else float(size[0]),
-            "optics_groups": int(self.particles[GROUP].nunique()),
-            "has_poses": self.has_poses,
-            "has_ctf": self.has_ctf,
-            "half_sets": {"1": int((half_sets == 1).sum()), "2": int((half_sets == 2).sum())},
-            "warnings": list(self.warnings),
-            "source": str(self.source),
-            "size_bytes": sum(stack.file_bytes for stack in self._images.used),
-        }
+        """Return what there is to say about the stack, ready for JSON; see the command ``info``."""
+        return summary_of(self, sum(stack.file_bytes for stack in self._images.used))

@@ -76,9 +76,7 @@ class SumSymmetry:
         return (np.sinc(axis)[:, None, None] ** 2 * plane).astype(np.float32)
 
 
-def _coset_representatives(
-    group: NDArray[np.float64], subgroup: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _coset_representatives(group: NDArray[np.float64], subgroup: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return operators whose products with the subgroup, on its right, are the whole group."""
     chosen: list[NDArray[np.float64]] = []
     covered = np.empty((0, 3, 3))

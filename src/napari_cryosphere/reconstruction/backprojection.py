@@ -159,7 +159,9 @@ class BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""
         mine, others = (self.box, self.padding, self.symmetry), (other.box, other.padding, other.symmetry)
         if mine != others:
-            raise ValueError(f"only sums of one box, padding and symmetry can be added, not {mine} and {others}")
+            raise ValueError(
+                f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
+            )
         self._volume += other._volume
         self.inserted += other.inserted
         return self
@@ -173,7 +175,12 @@ class BackProjector:
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write the sums so far as a safetensors file, for `load` and for adding up elsewhere."""
-        about = {"box": self.box, "padding": self.padding, "symmetry": self.symmetry, "inserted": self.inserted}
+        about = {
+            "box": self.box,
+            "padding": self.padding,
+            "symmetry": self.symmetry,
+            "inserted": self.inserted,
+        }
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
             save_file({"sums": self.sums()}, temporary, {key: str(value) for key, value in about.items()})
 

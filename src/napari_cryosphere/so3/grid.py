@@ -1,33 +1,47 @@
-"""HEALPix x S1: an equal-volume grid of rotations whose polar axis is the optical axis.
+"""HEALPix x S1: an equal-volume partition of the rotations whose polar axis is the optical axis.
 
 A grid of order k has ``12 * 4**k`` view directions (HEALPix pixels, RING order) and ``6 * 2**k`` in-plane
-angles, as in RELION and Image2Sphere. The rotation of view pixel v and in-plane index p is
-``Rz(rot_v) Ry(tilt_v) Rz(psi_p)`` with ``psi_p = 360 p / n_psi`` degrees, at flat index ``v n_psi + p``.
-Nothing is stored: every quantity follows from the order by arithmetic.
+angles, as many as RELION and Image2Sphere take. The rotation of view pixel v and in-plane index p is
+
+    Rz(rot_v) Ry(tilt_v) Rz(psi_p),    psi_p = (p + 1/2) 360 / n_psi degrees,
+
+at flat index ``v n_psi + p``. It is the centre of a cell: the rotations whose view lies in pixel v and whose
+psi lies in [p, p + 1) 360 / n_psi. Cells have equal Haar volume and tile SO(3), and since the angles stand in
+the middle of their bins, each cell is tiled exactly by eight cells of the next order (HEALPix's four nested
+pixels times psi 2 p and 2 p + 1). Nothing is stored: every quantity follows from the order by arithmetic.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-import healpy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
+from napari_cryosphere.so3.asymmetric_unit import reduce, view_shares
+from napari_cryosphere.so3.healpix import nest2ring, pix2ang, pixel_neighbours, ring2nest, vec2pix
+from napari_cryosphere.so3.rotations import rotation_from_relion_angles, zyz_angles
+from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["SO3Grid"]
+__all__ = ["MAX_ORDER", "ReducedGrid", "SO3Grid"]
+
+MAX_ORDER = 8
+"""The finest grid has cells of 0.23 degrees, as RELION's."""
+
+Indices = NDArray[np.int64]
+_CHUNK = 8192
 
 
 @dataclass(frozen=True)
 class SO3Grid:
-    """The HEALPix x S1 grid of a given order (0 has 72 rotations, 3 has 36,864)."""
+    """The HEALPix x S1 grid of a given order (0 has 72 rotations, 3 has 36,864, 5 has 2,359,296)."""
 
     order: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.order <= 8:
-            raise ValueError(f"grid order must be between 0 and 8, not {self.order}")
+        if not 0 <= self.order <= MAX_ORDER:
+            raise ValueError(f"grid order must be between 0 and {MAX_ORDER}, not {self.order}")
 
     @property
     def n_side(self) -> int:
@@ -46,7 +60,7 @@ class SO3Grid:
 
     @property
     def size(self) -> int:
-        """Number of rotations."""
+        """Number of rotations; a cell's volume is 1 / size of SO(3)."""
         return self.n_views * self.n_psi
 
     @property
@@ -56,50 +70,161 @@ class SO3Grid:
 
     def view_angles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return (rot, tilt) of every view direction, each ``(n_views,)``, in radians."""
-        tilt, rot = healpy.pix2ang(self.n_side, np.arange(self.n_views))
+        tilt, rot = pix2ang(self.n_side, np.arange(self.n_views))
         return rot, tilt
 
     def psi_angles(self) -> NDArray[np.float64]:
-        """Return the in-plane angles, ``(n_psi,)``, in radians."""
-        return 2 * np.pi * np.arange(self.n_psi) / self.n_psi
+        """Return the in-plane angles, ``(n_psi,)``, in radians: the middles of their bins."""
+        return 2 * np.pi * (np.arange(self.n_psi) + 0.5) / self.n_psi
 
     def rotations(self, indices: ArrayLike | None = None) -> NDArray[np.float64]:
         """Return the rotations at flat ``indices`` (default: all), ``(..., 3, 3)`` float64."""
         flat = np.arange(self.size) if indices is None else np.asarray(indices)
         view, psi = np.divmod(flat, self.n_psi)
-        tilt, rot = healpy.pix2ang(self.n_side, view)
-        angles = np.stack([rot, tilt, 2 * np.pi * psi / self.n_psi], axis=-1)
+        tilt, rot = pix2ang(self.n_side, view)
+        angles = np.stack([rot, tilt, 2 * np.pi * (psi + 0.5) / self.n_psi], axis=-1)
         return rotation_from_relion_angles(np.degrees(angles))
 
-    def nearest(self, rotations: ArrayLike) -> NDArray[np.int64]:
-        """Return the flat index of the grid rotation nearest to each of ``rotations``.
+    def cell_of(self, rotations: ArrayLike) -> Indices:
+        """Return the flat index of the cell that holds each rotation: ``(..., 3, 3)`` to ``(...)``."""
+        matrices = np.asarray(rotations, dtype=np.float64)
+        flat = matrices.reshape(-1, 3, 3)
+        _, _, psi = zyz_angles(flat)
+        views = vec2pix(self.n_side, *flat[:, :, 2].T)
+        bins = np.floor(psi / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
+        cells: Indices = np.asarray(views * self.n_psi + bins, dtype=np.int64)
+        return cells.reshape(matrices.shape[:-2])
 
-        The pixel under the view direction and its eight neighbours are tried, each with the in-plane
-        angle that is best for it: for ``M = (Rz(rot) Ry(tilt))^T R`` the trace of ``Rz(psi)^T M`` is
-        largest at ``psi = atan2(M_yx - M_xy, M_xx + M_yy)``.
+    def nearest(self, rotations: ArrayLike) -> Indices:
+        """Return the flat index of the grid rotation at the least angle from each of ``rotations``.
+
+        The pixel under the view direction and its eight neighbours are tried, each with the in-plane angle
+        that is best for it, see `_best_psi`. Memory does not grow with the grid, and is bounded by working
+        through the rotations in chunks.
 
         Parameters
         ----------
         rotations
-            ``(n, 3, 3)``; image to map coordinates.
+            ``(..., 3, 3)``; image to map coordinates.
 
         Returns
         -------
-        ``(n,)`` int64.
+        ``(...)`` int64. Near the cell's border this need not be `cell_of`.
         """
-        matrices = np.asarray(rotations, dtype=np.float64).reshape(-1, 3, 3)
-        x, y, z = matrices[:, :, 2].T
-        home = healpy.vec2pix(self.n_side, x, y, z)
-        candidates = np.concatenate([home[None], healpy.get_all_neighbours(self.n_side, home)])
-        candidates = np.where(candidates < 0, home, candidates)
-        best_index = np.zeros(len(matrices), dtype=np.int64)
-        best_distance = np.full(len(matrices), np.inf)
-        for view in candidates:
-            relative = self.rotations(view * self.n_psi).swapaxes(-1, -2) @ matrices
-            psi = np.arctan2(relative[:, 1, 0] - relative[:, 0, 1], relative[:, 0, 0] + relative[:, 1, 1])
-            index = view * self.n_psi + np.rint(psi / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
-            distance = geodesic_distance_degrees(self.rotations(index), matrices)
-            closer = distance < best_distance
-            best_index = np.where(closer, index, best_index)
-            best_distance = np.where(closer, distance, best_distance)
-        return best_index
+        matrices = np.asarray(rotations, dtype=np.float64)
+        flat = matrices.reshape(-1, 3, 3)
+        found = np.empty(len(flat), dtype=np.int64)
+        for start in range(0, len(flat), _CHUNK):
+            found[start : start + _CHUNK] = self._nearest(flat[start : start + _CHUNK])
+        return found.reshape(matrices.shape[:-2])
+
+    def _nearest(self, matrices: NDArray[np.float64]) -> Indices:
+        home = np.asarray(vec2pix(self.n_side, *matrices[:, :, 2].T), dtype=np.int64)
+        views = np.concatenate([home[None], pixel_neighbours(self.n_side, home)])
+        psi, trace = self._best_psi(np.where(views < 0, home, views), matrices)
+        pick = trace.argmax(0), np.arange(len(matrices))
+        return np.where(views < 0, home, views)[pick] * self.n_psi + psi[pick]
+
+    def _best_psi(self, views: Indices, matrices: NDArray[np.float64]) -> tuple[Indices, NDArray[np.float64]]:
+        """Return the in-plane index that brings each view nearest to a rotation, and the trace there.
+
+        ``trace(Rz(psi)^T M) = cos psi (M_xx + M_yy) + sin psi (M_yx - M_xy) + M_zz`` for
+        ``M = (Rz(rot) Ry(tilt))^T R``: largest where psi is nearest to ``atan2(M_yx - M_xy, M_xx + M_yy)``.
+        ``views`` is ``(k, n)``, ``matrices`` ``(n, 3, 3)``; returns ``(k, n)`` arrays.
+        """
+        tilt, rot = pix2ang(self.n_side, views)
+        ct, st, cr, sr = np.cos(tilt), np.sin(tilt), np.cos(rot), np.sin(rot)
+        x, y, z = np.moveaxis(matrices, 2, 0)  # columns of R, each (n, 3)
+        along = [cr * c[:, 0] + sr * c[:, 1] for c in (x, y, z)]
+        across = [cr * c[:, 1] - sr * c[:, 0] for c in (x, y)]
+        even = ct * along[0] - st * x[:, 2] + across[1]
+        odd = across[0] - (ct * along[1] - st * y[:, 2])
+        psi = np.arctan2(odd, even)
+        index = np.floor(psi / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
+        angle = (index + 0.5) * (2 * np.pi / self.n_psi)
+        return index, np.cos(angle) * even + np.sin(angle) * odd + st * along[2] + ct * z[:, 2]
+
+    def neighbours(self, indices: ArrayLike) -> Indices:
+        """Return the cells around each cell: ``(...)`` to ``(..., 26)``, -1 where there is none.
+
+        Two along psi, and for each of the eight neighbouring views (some have seven or six) the three
+        in-plane angles that bring it nearest: near the poles, where rot turns quickly, psi turns with it.
+        """
+        flat = np.asarray(indices, dtype=np.int64)
+        cells = flat.reshape(-1)
+        view, psi = np.divmod(cells, self.n_psi)
+        beside = pixel_neighbours(self.n_side, view)
+        centre, _ = self._best_psi(np.where(beside < 0, view, beside), self.rotations(cells))
+        steps = np.array([-1, 0, 1])[:, None, None]
+        around = beside * self.n_psi + (centre + steps) % self.n_psi
+        along = view * self.n_psi + (psi + steps[[0, 2], 0]) % self.n_psi
+        found = np.concatenate([along, np.where(beside < 0, -1, around).reshape(-1, len(cells))])
+        return found.T.reshape(*flat.shape, 26)
+
+    def children(self, indices: ArrayLike) -> Indices:
+        """Return the eight cells of the next order that tile each cell: ``(...)`` to ``(..., 8)``."""
+        view, psi = np.divmod(np.asarray(indices, dtype=np.int64), self.n_psi)
+        nested = np.asarray(ring2nest(self.n_side, view))[..., None] * 4 + np.arange(4)
+        views = np.asarray(nest2ring(2 * self.n_side, nested))[..., None]
+        cells: Indices = views * (2 * self.n_psi) + 2 * psi[..., None, None] + np.arange(2)
+        return cells.reshape(*view.shape, 8)
+
+    def ancestors(self, indices: ArrayLike, order: int) -> Indices:
+        """Return the cells of a coarser ``order`` that hold each cell: ``(...)`` to ``(...)``."""
+        steps = self.order - SO3Grid(order).order
+        if steps < 0:
+            raise ValueError(f"an ancestor's order is at most {self.order}, not {order}")
+        view, psi = np.divmod(np.asarray(indices, dtype=np.int64), self.n_psi)
+        nested = np.asarray(ring2nest(self.n_side, view)) >> (2 * steps)
+        views = np.asarray(nest2ring(self.n_side >> steps, nested), dtype=np.int64)
+        return views * (self.n_psi >> steps) + (psi >> steps)
+
+    def reduced(self, symmetry: str) -> ReducedGrid:
+        """Return the part of the grid that meets RELION's asymmetric unit of a point group."""
+        return ReducedGrid(self, normalise_group_name(symmetry))
+
+
+@lru_cache(maxsize=16)
+def _unit_views(order: int, symmetry: str) -> tuple[Indices, NDArray[np.float64]]:
+    views = np.arange(SO3Grid(order).n_views)
+    shares = view_shares(order, views, symmetry)
+    return views[shares > 0], shares[shares > 0]
+
+
+@dataclass(frozen=True)
+class ReducedGrid:
+    """The cells of a grid that meet the asymmetric unit: they cover it, and no smaller set of cells does.
+
+    A cell on the border counts with the share of its volume that lies inside.
+    """
+
+    grid: SO3Grid
+    symmetry: str
+
+    @property
+    def views(self) -> Indices:
+        """The view pixels that meet the unit, RING order, ascending."""
+        return _unit_views(self.grid.order, self.symmetry)[0]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The share of each of `views` that lies inside the unit, in (0, 1]."""
+        return _unit_views(self.grid.order, self.symmetry)[1]
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.views) * self.grid.n_psi
+
+    def indices(self) -> Indices:
+        """Return the cells' flat indices in the grid, ``(size,)``, ascending."""
+        cells: Indices = self.views[:, None] * self.grid.n_psi + np.arange(self.grid.n_psi)
+        return cells.reshape(-1)
+
+    def rotations(self) -> NDArray[np.float64]:
+        """Return the cells' centres, ``(size, 3, 3)``; on the border some lie just outside the unit."""
+        return self.grid.rotations(self.indices())
+
+    def cell_of(self, rotations: ArrayLike) -> Indices:
+        """Return the flat index in the grid of the cell that holds each rotation's equivalent in the unit."""
+        return self.grid.cell_of(reduce(rotations, self.symmetry))

@@ -1,4 +1,4 @@
-"""Rotations: the only place where RELION's Euler angles become matrices and back.
+"""Rotations: the only place where Euler angles, quaternions and rotation vectors become matrices and back.
 
 The package's pose is a matrix ``R`` that takes image coordinates to map coordinates, ``r_map = R r_img``
 (column vectors in x, y, z order). RELION writes the same pose as three angles, intrinsic ZYZ:
@@ -8,24 +8,39 @@ The package's pose is a matrix ``R`` that takes image coordinates to map coordin
 which is the transpose of the matrix that RELION uses inside. The third column of ``R`` is the view
 direction in the map frame, ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. A symmetry operator ``g``
 of the map multiplies from the left: ``g R`` and ``R`` give the same image.
+
+e3nn's polar axis is y, ours the optical axis z: its matrices live in a frame whose axes (x, y, z) are our
+(y, z, x), so that in either frame the same three angles give the same rotation.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 __all__ = [
+    "from_e3nn_frame",
     "geodesic_distance_degrees",
+    "nearest_rotation",
+    "quaternion_from_rotation",
     "random_rotations",
     "relion_angles_from_rotation",
+    "rotation_from_quaternion",
     "rotation_from_relion_angles",
+    "rotation_from_vector",
+    "to_e3nn_frame",
+    "vector_from_rotation",
+    "zyz_angles",
 ]
 
 Array = NDArray[np.float64]
+AnyArray = TypeVar("AnyArray", bound=Any)
+
+_TO_E3NN = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # (x, y, z) to (y, z, x)
 
 
 def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
@@ -60,18 +75,84 @@ def relion_angles_from_rotation(rotations: ArrayLike) -> Array:
     ``(..., 3)`` float64 degrees: rot and psi in [-180, 180], tilt in [0, 180].
     """
     matrices = np.asarray(rotations, dtype=np.float64)
-    flat = matrices.reshape(-1, 3, 3)
+    return np.degrees(np.stack(zyz_angles(matrices), axis=-1))
+
+
+def zyz_angles(rotations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """Return rot, tilt and psi of rotation matrices in radians.
+
+    Parameters
+    ----------
+    rotations
+        ``(..., 3, 3)``, a numpy array or a torch tensor.
+
+    Returns
+    -------
+    Three ``(...)`` of the same kind and precision: rot and psi in [-pi, pi], tilt in [0, pi]. On the poles,
+    where only one combination of rot and psi is determined, rot is 0.
+    """
+    xp: Any = np if isinstance(rotations, np.ndarray) else sys.modules["torch"]
     # R[:, 2] is the view direction; R[2, :] = (-sin tilt cos psi, sin tilt sin psi, cos tilt).
-    sine = np.hypot(flat[:, 0, 2], flat[:, 1, 2])
-    tilt = np.arctan2(sine, flat[:, 2, 2])
-    rot = np.arctan2(flat[:, 1, 2], flat[:, 0, 2])
-    psi = np.arctan2(flat[:, 2, 1], -flat[:, 2, 0])
-    polar = sine < 1e-9
-    sign = np.sign(flat[:, 2, 2])
-    rot = np.where(polar, 0.0, rot)
+    x, y, z = rotations[..., 0, 2], rotations[..., 1, 2], rotations[..., 2, 2]
+    sine = xp.hypot(x, y)
+    polar = sine < 4 * float(xp.finfo(rotations.dtype).eps)
+    sign = xp.sign(z)
+    rot = xp.where(polar, xp.zeros_like(x), xp.arctan2(y, x))
     # With rot = 0 and tilt = 0 or 180 degrees: R[0, 0] = +-cos psi, R[0, 1] = -+sin psi.
-    psi = np.where(polar, np.arctan2(-sign * flat[:, 0, 1], sign * flat[:, 0, 0]), psi)
-    return np.degrees(np.stack([rot, tilt, psi], axis=-1)).reshape(*matrices.shape[:-2], 3)
+    psi = xp.where(
+        polar,
+        xp.arctan2(-sign * rotations[..., 0, 1], sign * rotations[..., 0, 0]),
+        xp.arctan2(rotations[..., 2, 1], -rotations[..., 2, 0]),
+    )
+    return rot, xp.arctan2(sine, z), psi
+
+
+def rotation_from_quaternion(quaternions: ArrayLike) -> Array:
+    """Turn quaternions ``(..., 4)`` in the order (w, x, y, z), of any length but 0, into matrices."""
+    given = np.asarray(quaternions, dtype=np.float64)
+    matrices = Rotation.from_quat(given.reshape(-1, 4)[:, [1, 2, 3, 0]]).as_matrix()
+    return np.asarray(matrices).reshape(*given.shape[:-1], 3, 3)
+
+
+def quaternion_from_rotation(rotations: ArrayLike) -> Array:
+    """Turn matrices ``(..., 3, 3)`` into unit quaternions ``(..., 4)``: (w, x, y, z) with w >= 0."""
+    matrices = np.asarray(rotations, dtype=np.float64)
+    found = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_quat(canonical=True)
+    return np.asarray(found[:, [3, 0, 1, 2]]).reshape(*matrices.shape[:-2], 4)
+
+
+def rotation_from_vector(vectors: ArrayLike) -> Array:
+    """Turn rotation vectors ``(..., 3)`` (axis times angle in radians) into matrices."""
+    given = np.asarray(vectors, dtype=np.float64)
+    matrices = Rotation.from_rotvec(given.reshape(-1, 3)).as_matrix()
+    return np.asarray(matrices).reshape(*given.shape[:-1], 3, 3)
+
+
+def vector_from_rotation(rotations: ArrayLike) -> Array:
+    """Turn matrices ``(..., 3, 3)`` into rotation vectors ``(..., 3)``, of at most pi radians."""
+    matrices = np.asarray(rotations, dtype=np.float64)
+    found = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
+    return np.asarray(found).reshape(*matrices.shape[:-2], 3)
+
+
+def to_e3nn_frame(rotations: ArrayLike) -> Array:
+    """Return the same rotations ``(..., 3, 3)`` as e3nn writes them, whose polar axis is y."""
+    return _TO_E3NN @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN.T
+
+
+def from_e3nn_frame(rotations: ArrayLike) -> Array:
+    """Undo `to_e3nn_frame`."""
+    return _TO_E3NN.T @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN
+
+
+def nearest_rotation(matrices: ArrayLike) -> Array:
+    """Return the rotation nearest to each 3 x 3 matrix in the Frobenius norm, ``(..., 3, 3)``.
+
+    By singular values, with the sign of the smallest turned where the determinant asks for it (Kabsch 1976).
+    """
+    u, _, vt = np.linalg.svd(np.asarray(matrices, dtype=np.float64))
+    u[..., :, 2] *= np.linalg.det(u @ vt)[..., None]
+    return np.asarray(u @ vt)
 
 
 def geodesic_distance_degrees(first: ArrayLike, second: ArrayLike) -> Any:

@@ -18,11 +18,12 @@ VALID_GROUPS = "C1, C2, ... C99, D1, ... D99, T, O, I, I1, I2, I3, I4"
 _NAME = re.compile(r"(?:([CD])([1-9][0-9]?)|(T|O|I[1-4]?))", flags=re.ASCII)
 
 # scipy's C, D, O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions.
+_GOLDEN = np.arctan((1 + np.sqrt(5)) / 2)  # 58.28 degrees
 _CONJUGATIONS = {
-    "T": Rotation.from_euler("ZYZ", [90.0, 54.7356103172, 135.0], degrees=True),
-    "I2": Rotation.from_euler("Z", 90.0, degrees=True),
-    "I3": Rotation.from_euler("Y", 58.2825255885, degrees=True),
-    "I4": Rotation.from_euler("Y", -58.2825255885, degrees=True),
+    "T": Rotation.from_euler("ZYZ", [np.pi / 2, np.arctan(np.sqrt(2)), 3 * np.pi / 4]),
+    "I2": Rotation.from_euler("Z", np.pi / 2),
+    "I3": Rotation.from_euler("Y", _GOLDEN),
+    "I4": Rotation.from_euler("Y", -_GOLDEN),
 }
 
 
@@ -84,6 +85,13 @@ def angular_error_degrees(
     -------
     ``(n,)`` float64 degrees.
     """
-    images = point_group(symmetry)[:, None] @ np.asarray(truth, dtype=np.float64)[None]
-    distances: NDArray[np.float64] = geodesic_distance_degrees(images, np.asarray(predicted)[None])
-    return distances.min(axis=0)
+    poses, found = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    best = np.full(len(poses), -np.inf)
+    nearest = poses.copy()
+    for operator in point_group(symmetry):  # one at a time: memory stays that of the poses
+        image = operator @ poses
+        trace = np.einsum("nij,nij->n", image, found)
+        nearest = np.where((trace > best)[:, None, None], image, nearest)
+        best = np.maximum(best, trace)
+    distances: NDArray[np.float64] = geodesic_distance_degrees(nearest, found)
+    return distances

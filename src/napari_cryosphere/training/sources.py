@@ -24,22 +24,17 @@ from napari_cryosphere.imaging.fourier import (
     shift_phases,
     to_fourier,
 )
-from napari_cryosphere.imaging.preprocess import prepare_images, soft_circle
+from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
-from napari_cryosphere.model.card import NetworkConfig
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = [
     "Batch",
-    "Frame",
     "LoadedParticles",
     "SimulatedProjections",
     "TrainingSource",
-    "prepared_particles",
 ]
-
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -61,40 +56,12 @@ class Batch:
     weights: Tensor
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The grid on which the network sees particles: its box and its pixel size in angstrom."""
-
-    box: int
-    pixel_size_angstrom: float
-
-    @classmethod
-    def of(cls, stack: ParticleStack, network: NetworkConfig) -> Frame:
-        """Return the frame that shows the whole image of a particle in the network's box."""
-        return cls(network.box, stack.pixel_size_angstrom * stack.box / network.box)
-
-
 class TrainingSource(Protocol):
     """Anything that gives training batches."""
 
     def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
         """Return ``size`` images; ``progress`` (0 to 1) lets a source make them harder as training goes."""
         ...
-
-
-def prepared_particles(stack: ParticleStack, frame: Frame) -> Tensor:
-    """Return all particles as the network takes them, ``(n, box, box)`` float32, read in chunks."""
-    parameters = stack.ctf_parameters() if stack.has_ctf else None
-    parts = []
-    for start in range(0, len(stack), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        ctf = None if parameters is None else ctf_2d(parameters[rows], stack.box, stack.pixel_size_angstrom)
-        parts.append(
-            prepare_images(
-                stack.images(rows), ctf, stack.pixel_size_angstrom, frame.box, frame.pixel_size_angstrom
-            )
-        )
-    return torch.cat(parts)
 
 
 def turn_and_shift(images: Tensor, angles: Tensor, shifts_px: Tensor) -> Tensor:
@@ -197,17 +164,17 @@ class SimulatedProjections:
         Particles with poses, shifts and, where they have one, a CTF.
     prepared
         ``(n, box, box)``: the same particles as the network sees them.
-    frame
-        The network's grid.
+    grid
+        The network's grid, on which ``prepared`` is.
     """
 
-    def __init__(self, density: DensityMap, stack: ParticleStack, prepared: Tensor, frame: Frame) -> None:
-        self._frame = frame
-        self._projector = Projector(_map_on_frame(density, frame), padding=3)
+    def __init__(self, density: DensityMap, stack: ParticleStack, prepared: Tensor, grid: ImageGrid) -> None:
+        self._grid = grid
+        self._projector = Projector(_map_on_grid(density, grid), padding=3)
         self._ctf = stack.ctf_parameters() if stack.has_ctf else None
-        self._shifts_px = -stack.shifts_angstrom() / frame.pixel_size_angstrom
+        self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
-        self._mask = soft_circle(frame.box)
+        self._mask = soft_circle(grid.box)
         self.contrast, self.noise = self._measure(stack, prepared)
 
     def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
@@ -221,11 +188,11 @@ class SimulatedProjections:
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
         """Return projections with the shift and the CTF (phases flipped) of the given particles."""
-        box = self._frame.box
+        box = self._grid.box
         transforms = self._projector.slices(rotations)
         transforms = transforms * shift_phases(torch.from_numpy(self._shifts_px[particles]), box)
         if self._ctf is not None:
-            transforms = transforms * ctf_2d(self._ctf[particles], box, self._frame.pixel_size_angstrom).abs()
+            transforms = transforms * ctf_2d(self._ctf[particles], box, self._grid.pixel_size_angstrom).abs()
         return from_fourier(transforms)
 
     def _measure(self, stack: ParticleStack, prepared: Tensor) -> tuple[float, float]:
@@ -238,8 +205,8 @@ class SimulatedProjections:
         return contrast, float(torch.sqrt((residual**2).sum() / (self._mask**2).sum() / len(rows)))
 
 
-def _map_on_frame(density: DensityMap, frame: Frame) -> Tensor:
+def _map_on_grid(density: DensityMap, grid: ImageGrid) -> Tensor:
     """Resample a map to the network's grid, ``(box, box, box)``."""
-    scaled = even_box(density.box * density.pixel_size_angstrom / frame.pixel_size_angstrom)
+    scaled = even_box(density.box * density.pixel_size_angstrom / grid.pixel_size_angstrom)
     resampled = rescale(torch.from_numpy(density.voxels.copy()), scaled, dims=3)
-    return crop_or_pad(resampled, frame.box, dims=3)
+    return crop_or_pad(resampled, grid.box, dims=3)

@@ -174,7 +174,8 @@ class Controller:
             raise CryosphereError("nothing is predicted yet; press Predict poses first")
         from napari_cryosphere.jobs.infer import with_predictions
 
-        return with_predictions(self.session.stack[self.session.store.predicted], summary)
+        store = self.session.store
+        return with_predictions(self.session.stack[store.predicted], summary, store.symmetry)
 
     def reconstruct(self, predicted: bool, half_maps: bool) -> None:
         """Reconstruct from the chosen particles, at their predicted poses or at those they came with.

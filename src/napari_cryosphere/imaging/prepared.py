@@ -1,0 +1,84 @@
+"""A stack's images as a network takes them, read and prepared when they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.preprocess import Preprocessing, background_statistics
+from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["PreparedImages"]
+
+_CHUNK = 256
+
+
+class PreparedImages:
+    """Images of a stack, prepared by one `Preprocessing`.
+
+    Every optics group goes the way from its own pixels to the final grid, with its own CTF, so that nothing
+    is resampled twice.
+
+    Parameters
+    ----------
+    stack
+        The particles.
+    steps
+        What to do to each image.
+    """
+
+    def __init__(self, stack: ParticleStack, steps: Preprocessing) -> None:
+        self.stack = stack
+        self.grid = steps.result_grid(stack.grid)
+        several = len(set(stack.grids.values())) > 1
+        self.steps = replace(steps, grid=self.grid) if several else steps
+        self._flat: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def __getitem__(self, indices: Any) -> Tensor:
+        """Return some images, ``(k, box, box)`` float32: a slice, a mask, integers, or one integer.
+
+        Raises
+        ------
+        CryosphereError
+            If an image cannot be read.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[indices])
+        prepared = torch.empty(len(rows), self.grid.box, self.grid.box)
+        for mine, images, grid in self.stack.images_by_grid(rows):
+            chosen = rows[mine]
+            part, raw = self.stack[chosen], torch.from_numpy(images)
+            ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if part.has_ctf else None
+            self._note_flat(raw, chosen)
+            prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
+        return prepared
+
+    def load(self) -> Tensor:
+        """Return all images, read in chunks."""
+        return torch.cat([self[start : start + _CHUNK] for start in range(0, len(self), _CHUNK)])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was odd about the pixels of the images asked for so far."""
+        if not self._flat:
+            return []
+        return [
+            f"{self.stack.source}: {len(self._flat)} images with a constant background, the first particle "
+            f"{min(self._flat) + 1}: without noise to normalise by, they were used unscaled"
+        ]
+
+    def _note_flat(self, images: Tensor, rows: NDArray[np.int64]) -> None:
+        """Remember the images whose background is constant."""
+        corner = images[:, :2, :2].flatten(1)
+        candidates = torch.nonzero(corner.amax(1) == corner.amin(1))[:, 0]
+        if len(candidates):
+            flat = background_statistics(images[candidates])[1] == 0
+            self._flat.update(rows[candidates[flat].numpy()].tolist())

@@ -1,0 +1,137 @@
+"""What is odd about a data set and does not prevent its use: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_cryosphere.particles._image_source import ImageSource
+from napari_cryosphere.particles._messages import counted, listed
+from napari_cryosphere.particles._tables import GROUP, Tables
+from napari_cryosphere.particles.image_grid import ImageGrid
+
+__all__ = ["duplicate_warnings", "grid_warnings", "note_oddities", "one_half_warning", "split_warning"]
+
+_POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_CTF = (
+    *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
+    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
+)
+_NOT_APPLIED = {
+    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnCtfBfactor"), 0.0),
+    **dict.fromkeys(("rlnOddZernike", "rlnEvenZernike"), 0.0),
+    **{"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0},
+    "rlnCtfScalefactor": 1.0,
+}
+"""Columns of aberrations and CTF envelopes that are read and carried but not applied, and what means none."""
+_PREPARED = {
+    "rlnCtfDataAreCtfPremultiplied": "multiplied by the CTF",
+    "rlnCtfDataArePhaseFlipped": "phase-flipped",
+}
+
+
+def note_oddities(tables: Tables, images: ImageSource) -> None:
+    """Add warnings about the stacks and columns of a file that has been read."""
+    path = tables.place.path
+    if images.missing:
+        tables.warnings.append(
+            f"{path}: {counted(len(images.missing), 'stack')} not found: {listed(images.missing)}"
+        )
+    odd = [warning for stack in images.used for warning in stack.warnings]
+    if odd:
+        more = f" (and {counted(len(odd) - 1, 'more stack')} like it)" if len(odd) > 1 else ""
+        tables.warnings.append(odd[0] + more)
+    tables.warnings += [
+        *_incomplete(tables),
+        *_not_applied(tables),
+        *one_half_warning(path, tables.particles),
+    ]
+
+
+def duplicate_warnings(path: Path, particles: pd.DataFrame, images: ImageSource) -> Iterator[str]:
+    """Say whether images stand twice, and whether the same image is in both half sets."""
+    repeats = len(images.image_of) - len(pd.unique(images.image_of))
+    if not repeats:
+        return
+    both = ""
+    if "rlnRandomSubset" in particles:
+        signed = images.image_of * 2 + (particles["rlnRandomSubset"].to_numpy() == 2)
+        if len(pd.unique(signed)) > len(images.image_of) - repeats:
+            both = "; some are in both half sets, which makes the FSC too high"
+    yield f"{path}: {counted(repeats, 'row')} with the image of an earlier row{both}"
+
+
+def _incomplete(tables: Tables) -> Iterator[str]:
+    """Name what is missing of poses or a CTF that are there in part."""
+    path, particles = tables.place.path, tables.particles
+    for what, columns in (("poses are", _POSE), ("the CTF is", _CTF)):
+        missing = [name for name in columns if name not in particles and name not in tables.optics]
+        if missing and any(name in particles for name in columns[:3]):
+            yield f"{path}: {what} incomplete: no column {', '.join(missing)}"
+
+
+def _not_applied(tables: Tables) -> Iterator[str]:
+    """Name, once, the columns that would change the images' formation and are not applied."""
+    path = tables.place.path
+    used = tables.optics[tables.optics[GROUP].isin(tables.particles[GROUP].unique())]
+    found = [
+        name
+        for name, neutral in _NOT_APPLIED.items()
+        if any(name in table and _differs(table[name], neutral) for table in (used, tables.particles))
+    ]
+    if found:
+        columns = "column" if len(found) == 1 else "columns"
+        yield f"{path}: {columns} {', '.join(found)} kept but not applied"
+    for name, done in _PREPARED.items():
+        if any(name in table and _differs(table[name], 0.0) for table in (used, tables.particles)):
+            yield (
+                f"{path}: {name} is 1 (images {done}), but images are used as if they were not; "
+                "extract them again without it"
+            )
+
+
+def _differs(column: pd.Series, neutral: float) -> bool:
+    """Return whether a value, or a number in a list such as ``[0,0,1.2]``, is another than ``neutral``."""
+    if column.dtype.kind in "if":
+        return bool((column != neutral).any())
+    numbers = column.astype(str).str.strip("[]").str.split(",").explode()
+    return bool((pd.to_numeric(numbers, errors="coerce").fillna(np.inf) != neutral).any())
+
+
+def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
+    """Say if one half set has no particles."""
+    if "rlnRandomSubset" in particles and len(particles) > 1:
+        halves = particles["rlnRandomSubset"].to_numpy()
+        if (halves == halves[0]).all():
+            yield f"{path}: all particles are in half set {int(halves[0])}; half-maps need both"
+
+
+def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
+    """Say how the halves are made where the file has none."""
+    if "rlnRandomSubset" not in particles:
+        yield (
+            f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "
+            "second into half set 2 and so on"
+        )
+
+
+def grid_warnings(path: Path, grids: dict[int, ImageGrid], common: ImageGrid) -> Iterator[str]:
+    """Say what is done to images that are not on the stack's own grid."""
+    different = list(dict.fromkeys(grid for grid in grids.values() if not grid.even().matches(common)))
+    if different:
+        shown = [
+            f"{grid.box} px of {grid.pixel_size_angstrom:.6g} A" for grid in dict.fromkeys(grids.values())
+        ]
+        yield (
+            f"{path}: optics groups of {listed(shown)}; images are brought to {common.box} px of "
+            f"{common.pixel_size_angstrom:.6g} A by Fourier rescaling"
+        )
+    odd = sorted({grid.box for grid in grids.values() if grid.box % 2})
+    if odd:
+        yield (
+            f"{path}: odd box of {odd[0]} px; images are padded to {odd[0] + 1} px with the mean of their "
+            "border, so that the particle stays centred"
+        )
