@@ -2,11 +2,13 @@
 
 A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by arithmetic, so
 the volume keeps for every voxel a block: what the points based at that voxel give to it and to its neighbours
-along x and z (four corners), side by side in memory. A point then touches two places, its block and the one
-beside it along y. Blocks are summed to voxels once, at the end. Large volumes keep one corner a block.
+along y and z (four corners), side by side in memory. A point then touches two places, its block and the one
+beside it along x. Blocks are summed to voxels once, at the end. Large volumes keep one corner a block.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,35 +71,41 @@ class SliceVolume:
         powers: NDArray[np.float32],
         rotations: NDArray[np.float64],
     ) -> None:
-        spanned = rotations[:, :, :2].astype(np.float32).reshape(-1, 2)
-        x, y, z = (spanned @ self._points).reshape(len(values), 3, -1).transpose(1, 0, 2).reshape(3, -1)
+        spanned = rotations[:, :, :2].astype(np.float32).transpose(1, 0, 2).reshape(-1, 2)
+        x, y, z = (spanned @ self._points).reshape(3, -1)
         # only z >= 0 is kept: the mirror image of a point holds the conjugate
         sign = np.copysign(np.float32(1), z)
-        centre = np.float32(self.size // 2)
-        x, y, z = x * sign + centre, y * sign + centre, z * sign
-        left, low, near = x.astype(np.int32), y.astype(np.int32), z.astype(np.int32)
-        index = (low * self._rows + left) * self._depth + near
+        x *= sign
+        y *= sign
+        z *= sign
+        left, low, near = np.floor(x), np.floor(y), np.floor(z)
         x -= left
         y -= low
         z -= near
+        # whole numbers below 2^24 are exact in single precision; larger volumes count in double
+        count = np.float32 if self._blocks.size // self._width < 2**24 else np.float64
+        index = low.astype(count, copy=False) * self._rows + left
+        index = (index + self.size // 2 * (self._rows + 1)) * self._depth + near
         parts = (values.real.ravel(), values.imag.ravel() * sign, powers.ravel())
         if self._corners == 4:
-            both = x * z
-            corners = (1 - x - z + both, z - both, x - both, both)
-            self._scatter(index, parts, corners, (1 - y, y))
+            both = y * z
+            corners = (1 - y - z + both, z - both, y - both, both)
+            self._scatter(index.astype(np.int32), parts, corners, (1 - x, x))
         else:
-            rows = [(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x]
-            self._scatter(index, parts, (None,), [w for row in rows for w in (row * (1 - z), row * z)])
+            rows = [(1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y]
+            weights = [w for row in rows for w in (row - row * z, row * z)]
+            self._scatter(index.astype(np.int32), parts, (None,), weights)
 
     def _scatter(
         self,
         index: NDArray[np.int32],
-        parts: tuple[NDArray[np.float32], ...],
-        corners: tuple[NDArray[np.float32] | None, ...],
-        weights: tuple[NDArray[np.float32], ...] | list[NDArray[np.float32]],
+        parts: Sequence[NDArray[np.float32]],
+        corners: Sequence[NDArray[np.float32] | None],
+        weights: Sequence[NDArray[np.float32]],
     ) -> None:
         """Add ``parts`` times ``corners`` (a block) times ``weights`` (one for each block that is touched)."""
-        block = np.empty((len(index), self._width), dtype=np.float32)
+        number, touched = len(index), len(weights)
+        block = np.empty((number, self._width), dtype=np.float32)
         for corner, factor in enumerate(corners):
             for part, value in enumerate(parts):
                 column = block[:, 3 * corner + part]
@@ -105,19 +113,30 @@ class SliceVolume:
                     column[:] = value
                 else:
                     np.multiply(value, factor, out=column)
-        flat, rows = block.ravel(), self._blocks.reshape(-1)
-        for weight, offset in zip(weights, self._offsets(), strict=True):
-            target = rows[self._width * offset :]
-            count = len(target) // self._width
-            columns = self._columns[: len(index) + 1]
-            csc_matvecs(count, len(index), self._width, columns, index, weight, flat, target)
+        places = np.empty((number, touched), dtype=np.int32)
+        factors = np.empty((number, touched), dtype=np.float32)
+        for place, (offset, weight) in enumerate(zip(self._offsets(), weights, strict=True)):
+            np.add(index, offset, out=places[:, place])
+            factors[:, place] = weight
+        target = self._blocks.reshape(-1)
+        columns = self._columns[: number + 1] * np.int32(touched)
+        csc_matvecs(
+            len(target) // self._width,
+            number,
+            self._width,
+            columns,
+            places.ravel(),
+            factors.ravel(),
+            block.ravel(),
+            target,
+        )
 
     def _offsets(self) -> list[int]:
         """Return how far the blocks that a point touches are from its own, in voxels."""
         along_x, along_y = self._depth, self._rows * self._depth
         if self._corners == 4:
-            return [0, along_y]
-        return [dy * along_y + dx * along_x + dz for dy in (0, 1) for dx in (0, 1) for dz in (0, 1)]
+            return [0, along_x]
+        return [dx * along_x + dy * along_y + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
 
     def __iadd__(self, other: SliceVolume) -> SliceVolume:
         """Add another volume of the same size."""
@@ -135,20 +154,25 @@ class SliceVolume:
         centre = size // 2
         for y in range(rows):
             blocks = self._blocks[y].reshape(rows, depth, self._corners, 3)
-            row = blocks[:, :, 0].copy()
-            if self._corners == 4:
-                row[:, 1:] += blocks[:, :-1, 1]
-                row[1:] += blocks[:-1, :, 2]
-                row[1:, 1:] += blocks[:-1, :-1, 3]
-            row = row[:, : size // 2 + 1]
-            target = sums[(y - centre) % size]
-            target[:centre] += row[centre:size]
-            target[centre:] += row[:centre]
-            target[centre : centre + 2] += row[size:]  # n / 2 is -n / 2
+            self._add_row(sums[(y - centre) % size], blocks[:, :, 0], blocks[:, :, 1:2])
+            if self._corners == 4 and y + 1 < rows:
+                self._add_row(sums[(y + 1 - centre) % size], blocks[:, :, 2], blocks[:, :, 3:])
         plane = sums[:, :, 0]
         mirror = np.roll(plane[::-1, ::-1], (1, 1), (0, 1)) * np.array([1, -1, 1], dtype=np.float32)
         sums[:, :, 0] = plane + mirror
         return sums
+
+    def _add_row(
+        self, target: NDArray[np.float32], here: NDArray[np.float32], above: NDArray[np.float32]
+    ) -> None:
+        """Add a row of y, ``(rows, depth, 3)``, to its place in FFT order; ``above`` belongs one z further."""
+        size, centre = self.size, self.size // 2
+        row = here[:, : centre + 1].copy()
+        if above.shape[2]:
+            row[:, 1:] += above[:, :centre, 0]
+        target[:centre] += row[centre:size]
+        target[centre:] += row[:centre]
+        target[centre : centre + 2] += row[size:]  # n / 2 is -n / 2
 
     def restore(self, sums: NDArray[np.float32]) -> None:
         """Start from sums that `sums` returned, instead of from nothing."""

@@ -143,9 +143,11 @@ class BackProjector:
         shares: NDArray[np.float64],
     ) -> None:
         for mode in range(poses.shape[1]):
-            kept = np.flatnonzero(shares[:, mode])
-            if len(kept) == 0:
+            kept: NDArray[np.intp] | slice = np.flatnonzero(shares[:, mode])
+            if not shares[:, mode].any():
                 continue
+            if shares[:, mode].all():
+                kept = slice(None)  # no copies
             weight = shares[kept, mode, None].astype(np.float32) * self._share
             if ctf is None:
                 values, powers = slices[kept] * weight, weight
