@@ -127,7 +127,7 @@ def transfer_functions(stack: ParticleStack) -> Tensor | None:
 
 
 def _fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:
-    """Return the frequencies of a real-input FFT in row order, ``(box * (box // 2 + 1), 2)`` in 1/angstrom."""
+    """Return a real-input FFT's frequencies in row order, ``(box * (box // 2 + 1), 2)`` in 1/angstrom."""
     y = np.fft.fftfreq(box, pixel_size_angstrom)
     x = np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
     return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1).reshape(-1, 2)

@@ -168,8 +168,8 @@ def reconstruct_stack(
     counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
     if half_maps and min(counts) == 0:
         raise MetadataError(
-            f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both halves: "
-            "leave --half-maps away, or remove rlnRandomSubset for a new split"
+            f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
+            "halves: leave --half-maps away, or remove rlnRandomSubset for a new split"
         )
     if mask is not None and mask.box != stack.box:
         raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")

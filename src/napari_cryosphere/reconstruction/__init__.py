@@ -1,4 +1,8 @@
-"""From particles and poses to maps, and how good a map is."""
+"""From particles and poses to maps, and how good a map is.
+
+Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, which loads healpy and is not imported
+here.
+"""
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
 from napari_cryosphere.reconstruction.comparison import (

@@ -1,9 +1,10 @@
 """Central slices put into a Fourier volume, point by point: the inner loop of back-projection.
 
-A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by arithmetic, so
-the volume keeps for every voxel a block: what the points based at that voxel give to it and to its neighbours
-along y and z (four corners), side by side in memory. A point then touches two places, its block and the one
-beside it along x. Blocks are summed to voxels once, at the end. Large volumes keep one corner a block.
+A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by arithmetic,
+so the volume keeps for every voxel a block: what the points based at that voxel give to it and to its
+neighbours along y and z (four corners), side by side in memory. A point then touches two places, its block
+and the one beside it along x. Blocks are summed to voxels once, at the end. Large volumes keep one corner a
+block.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class SliceVolume:
         corners: Sequence[NDArray[np.float32] | None],
         weights: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Add ``parts`` times ``corners`` (a block) times ``weights`` (one for each block that is touched)."""
+        """Add ``parts`` times ``corners`` (a block) times ``weights`` (one for each block touched)."""
         number, touched = len(index), len(weights)
         block = np.empty((number, self._width), dtype=np.float32)
         for corner, factor in enumerate(corners):
@@ -165,7 +166,7 @@ class SliceVolume:
     def _add_row(
         self, target: NDArray[np.float32], here: NDArray[np.float32], above: NDArray[np.float32]
     ) -> None:
-        """Add a row of y, ``(rows, depth, 3)``, to its place in FFT order; ``above`` belongs one z further."""
+        """Add a row of y, ``(rows, depth, 3)``, in FFT order; ``above`` belongs one z further."""
         size, centre = self.size, self.size // 2
         row = here[:, : centre + 1].copy()
         if above.shape[2]:

@@ -1,8 +1,8 @@
 """Point-group symmetry of a Fourier volume's sums, imposed once for all particles.
 
-The n-fold axis of C-n and D-n is z: a rotation about it is one sparse matrix in the plane (y, x), the same for
-every z. D-n's two-fold axis is x, a mere exchange of voxels. What is left of T, O and I goes through as many
-insertions of every slice.
+The n-fold axis of C-n and D-n is z: a rotation about it is one sparse matrix in the plane (y, x), the same
+for every z. D-n's two-fold axis is x, a mere exchange of voxels. What is left of T, O and I goes through as
+many insertions of every slice.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class SumSymmetry:
     def fall_off(self, size: int, box: int) -> NDArray[np.float32]:
         """Return what interpolation leaves of a map, ``(box, box, box)`` z, y, x: 1 in the middle.
 
-        Trilinear insertion multiplies the map by sinc^2 along each axis (of ``size`` voxels); turning the sums
-        in the plane does it once more for every rotation that does not fall on the grid.
+        Trilinear insertion multiplies the map by sinc^2 along each axis (of ``size`` voxels); turning the
+        sums in the plane does it once more for every rotation that does not fall on the grid.
         """
         axis = (np.arange(box) - box // 2) / size
         position = np.stack(np.meshgrid(axis, axis, indexing="xy"))  # x, y
@@ -88,7 +88,7 @@ def _coset_representatives(group: NDArray[np.float64], subgroup: NDArray[np.floa
 
 
 def _plane_rotations(size: int, rotations: NDArray[np.float64]) -> csr_array:
-    """Return the sum of bilinear rotations of a plane in FFT order, ``(size^2, size^2)``, inside its circle."""
+    """Return the sum of bilinear rotations of a plane in FFT order, ``(size^2, size^2)``."""
     frequency = np.fft.fftfreq(size, 1 / size)
     y, x = (grid.ravel() for grid in np.meshgrid(frequency, frequency, indexing="ij"))
     inside = np.flatnonzero(x**2 + y**2 <= (size / 2) ** 2)

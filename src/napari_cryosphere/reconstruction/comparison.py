@@ -105,8 +105,8 @@ def difference_map(
 ) -> DensityMap:
     """Return the first map less the second, the second scaled to the first shell by shell.
 
-    In each shell the second map's amplitude is multiplied by the ratio of the maps' root mean powers inside the
-    mask, so that a difference in sharpening or in units leaves nothing.
+    In each shell the second map's amplitude is multiplied by the ratio of the maps' root mean powers inside
+    the mask, so that a difference in sharpening or in units leaves nothing.
 
     Parameters
     ----------

@@ -59,8 +59,8 @@ def fourier_shell_correlation(
 ) -> FourierShellCorrelation:
     """Correlate two maps in shells of their Fourier transforms (Harauz & van Heel 1986), as RELION does.
 
-    Shells are hard (the radius in cycles a box, rounded) and every stored coefficient of the half transform counts
-    once, which is RELION's way.
+    Shells are hard (the radius in cycles a box, rounded) and every stored coefficient of the half transform
+    counts once, which is RELION's way.
 
     Parameters
     ----------

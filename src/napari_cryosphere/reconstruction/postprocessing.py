@@ -97,8 +97,9 @@ def corrected_fsc(
 ) -> HalfMapFsc:
     """Measure two half-maps inside a mask, corrected for what the mask itself correlates.
 
-    Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells further the
-    corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the masked one. This is relion_postprocess, its random numbers included.
+    Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells further
+    the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the masked one. This is
+    relion_postprocess, its random numbers included.
 
     Parameters
     ----------
@@ -141,7 +142,8 @@ def guinier_plot(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return squared spatial frequency (1/A^2) and the log of the mean amplitude, shell by shell.
 
-    Amplitudes are those of a transform divided by its number of voxels, RELION's; a shell without any gets nan.
+    Amplitudes are those of a transform divided by its number of voxels, RELION's; a shell without any gets
+    nan.
     """
     box = len(transform)
     amplitude = np.abs(transform) / box**3
@@ -215,10 +217,10 @@ def postprocess_maps(
     low_pass_angstrom: float | None = None,
     seed: int = 0,
 ) -> Postprocessed:
-    """Sharpen the mean of two half-maps (Rosenthal & Henderson 2003), step by step as relion_postprocess does.
+    """Sharpen the mean of two half-maps (Rosenthal & Henderson 2003) in relion_postprocess's steps.
 
-    Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their mean against
-    squared frequency, its B-factor is undone, and the map is low-passed at its resolution.
+    Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their mean
+    against squared frequency, its B-factor is undone, and the map is low-passed at its resolution.
 
     Parameters
     ----------

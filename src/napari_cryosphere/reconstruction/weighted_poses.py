@@ -37,7 +37,8 @@ class WeightedPoses:
         weights = np.asarray(self.weights, dtype=np.float64)
         if rotations.ndim != 4 or rotations.shape[2:] != (3, 3) or weights.shape != rotations.shape[:2]:
             raise MetadataError(
-                f"weighted poses must be (n, k, 3, 3) with weights (n, k), not {rotations.shape} and {weights.shape}"
+                f"weighted poses must be (n, k, 3, 3) with weights (n, k), not {rotations.shape} and "
+                f"{weights.shape}"
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)).all(axis=1))[0])
