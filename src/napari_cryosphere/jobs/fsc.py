@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
@@ -25,7 +27,7 @@ def fsc(config: FscConfig) -> Events:
     for path, density in ((config.first, first), (config.second, second)):
         if not density.voxels.any():
             raise MetadataError(f"{path} is zero everywhere, as of an empty half: it has no FSC")
-    if config.first.resolve() != config.second.resolve() and (first.voxels == second.voxels).all():
+    if config.first.resolve() != config.second.resolve() and np.array_equal(first.voxels, second.voxels):
         yield Note(f"{config.first} and {config.second} hold the same map", warning=True)
     compared = compare_maps(first, second, mask, (str(config.first), str(config.second), str(config.mask)))
     curve = compared.curve
