@@ -9,8 +9,9 @@ from e3nn.nn import SO3Activation as DenseActivation
 from napari_cryosphere.model.sphere import SO3Activation
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.mollweide import rasterise
-from napari_cryosphere.so3.wigner import band_mask, evaluate_on_grid
+from napari_cryosphere.so3.wigner import band_mask
 
 
 def _random(batch: int, l_max: int) -> torch.Tensor:
@@ -59,14 +60,14 @@ def mollweide_frame(repeats: int) -> dict[str, object]:
     import healpy
     from healpy.projector import MollweideProj
 
-    distribution = PoseDistribution(_random(1, 6))
+    distribution = PoseDistribution.from_coefficients(_random(1, 6))
     view = distribution.view_marginal()[0]
     projector = MollweideProj(xsize=256)
 
     def theirs() -> None:
         projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z))
 
-    ours = cpu_seconds(lambda: rasterise(distribution.probability_grid()[0].numpy()), repeats)
+    ours = cpu_seconds(lambda: rasterise(distribution.probability_grid()[0]), repeats)
     return {
         "task": "sphere picture from coefficients",
         "ours_cpu_s": ours,

@@ -41,6 +41,11 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")
 ]
 Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
+PixelSize = Annotated[float | None, typer.Option(help="Pixel size of a model's map, A.")]
+Box = Annotated[int | None, typer.Option(help="Box of a model's map, pixels (1.25 times its diameter).")]
+Resolution = Annotated[float | None, typer.Option(help="Where a model's map ends, A (two pixels).")]
+ModelBFactor = Annotated[float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")]
+Assembly = Annotated[str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -70,39 +75,88 @@ def _options(
 def info(
     file: Annotated[Path, typer.Argument(help="Particles, map, model or run folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    no_images: Annotated[
+        bool,
+        typer.Option("--no-images", help="Describe the particles' table alone; images may be elsewhere."),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Say what a file holds."""
-    from napari_cryosphere.jobs.info import describe
+    from napari_cryosphere.jobs.info import describe, text_lines
 
-    description = describe(file, data_dir)
+    description = describe(file, data_dir, images=not no_images)
     if as_json:
         typer.echo(json.dumps(description, indent=2, default=str))
-        return
-    width = max(map(len, description))
-    for key, value in description.items():
-        shown = json.dumps(value, default=str) if isinstance(value, (dict, list)) else value
-        typer.echo(f"{key:<{width}}  {shown}")
+    else:
+        typer.echo("\n".join(text_lines(description)))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Particles: .star or .cs.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .star or .cs.")],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert particles between RELION's STAR and cryoSPARC's .cs files."""
+    from napari_cryosphere.jobs.configs import ConvertConfig
+    from napari_cryosphere.jobs.convert import convert as job
+
+    given = {"particles": source, "output": output, "data_dir": data_dir}
+    _run(job, _config(ConvertConfig, config, settings, given, overwrite))
 
 
 @app.command()
 def simulate(
-    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map to project.")],
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map, or model (.pdb, .cif), to project.")],
     output: Annotated[Path, typer.Option(help="STAR file to write; images go beside it.")],
-    number: Annotated[int | None, typer.Option(help="Number of particles.")] = None,
+    number: Annotated[int | None, typer.Option(help="Number of particles (1000, or all of --poses).")] = None,
     snr: Annotated[float | None, typer.Option(help="Signal-to-noise ratio; inf for no noise.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same particles.")] = None,
     symmetry: Symmetry = None,
     shift_px: Annotated[float | None, typer.Option(help="Largest shift along x and y, pixels.")] = None,
     no_ctf: Annotated[bool, typer.Option("--no-ctf", help="Images without a CTF.")] = False,
+    poses: Annotated[Path | None, typer.Option(help="STAR file with poses, shifts and CTFs to use.")] = None,
+    preference: Annotated[
+        float | None, typer.Option(help="Preferred views: > 0 along the axis, < 0 across it, 0 none.")
+    ] = None,
+    preferred_axis: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Axis of preferred views: x y z in the map.")
+    ] = None,
+    defocus: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest defocus, A.")
+    ] = None,
+    phase_shift: Annotated[float | None, typer.Option(help="Phase plate's shift, degrees.")] = None,
+    b_factor: Annotated[float | None, typer.Option(help="B-factor of the CTF's envelope, A^2.")] = None,
+    voltage: Annotated[float | None, typer.Option(help="Voltage, kV.")] = None,
+    noise_length: Annotated[
+        float | None, typer.Option(help="Noise power falls as 1 / (1 + (s L)^2): L in A; 0 is white.")
+    ] = None,
+    noise_spectrum: Annotated[
+        Path | None, typer.Option(help="CSV with the noise's power: frequency_per_angstrom,power.")
+    ] = None,
+    pixel_size: PixelSize = None,
+    box: Box = None,
+    resolution: Resolution = None,
+    model_b_factor: ModelBFactor = None,
+    assembly: Assembly = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Simulate particles from a map."""
+    """Simulate particles from a map, or from an atomic model."""
     from napari_cryosphere.jobs.configs import SimulateConfig
     from napari_cryosphere.jobs.simulate import simulate as job
 
+    optics = {
+        "defocus_angstrom": defocus,
+        "phase_shift_degrees": phase_shift,
+        "b_factor_angstrom2": b_factor,
+        "voltage_kv": voltage,
+    }
+    chosen = {name: value for name, value in optics.items() if value is not None}
     given = {
         "map": map_file,
         "output": output,
@@ -112,8 +166,52 @@ def simulate(
         "symmetry": symmetry,
         "shift_px": shift_px,
         "ctf": False if no_ctf else None,
+        "poses": poses,
+        "preference": preference,
+        "preferred_axis": preferred_axis,
+        "optics": [chosen] if chosen else None,
+        "noise_length_angstrom": noise_length,
+        "noise_spectrum": noise_spectrum,
+        "pixel_size_angstrom": pixel_size,
+        "box": box,
+        "resolution_angstrom": resolution,
+        "model_b_factor_angstrom2": model_b_factor,
+        "assembly": assembly,
     }
     _run(job, _config(SimulateConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def density(
+    model: Annotated[Path, typer.Argument(help="PDB or mmCIF file.")],
+    output: Annotated[Path, typer.Option(help="Map to write.")],
+    pixel_size: PixelSize = None,
+    box: Box = None,
+    resolution: Resolution = None,
+    model_b_factor: ModelBFactor = None,
+    assembly: Assembly = None,
+    waters: Annotated[bool, typer.Option("--waters", help="Keep waters.")] = False,
+    hydrogens: Annotated[bool, typer.Option("--hydrogens", help="Keep hydrogens.")] = False,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a density map from an atomic model."""
+    from napari_cryosphere.jobs.configs import DensityConfig
+    from napari_cryosphere.jobs.density import density as job
+
+    given = {
+        "model": model,
+        "output": output,
+        "pixel_size_angstrom": pixel_size,
+        "box": box,
+        "resolution_angstrom": resolution,
+        "model_b_factor_angstrom2": model_b_factor,
+        "assembly": assembly,
+        "waters": waters or None,
+        "hydrogens": hydrogens or None,
+    }
+    _run(job, _config(DensityConfig, config, settings, given, overwrite))
 
 
 @app.command()
@@ -305,10 +403,10 @@ def _config(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__
         legal = ", ".join(kind.model_fields)
-        hint = (
-            f"; the keys are {legal}" if first["type"] == "extra_forbidden" else f", not {first['input']!r}"
-        )
-        raise typer.BadParameter(f"{where}: {first['msg']}{hint}") from error
+        hint = f", not {first['input']!r}" if first["loc"] else ""  # a rule between keys says it all itself
+        if first["type"] == "extra_forbidden":
+            hint = f"; the keys are {legal}"
+        raise typer.BadParameter(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:

@@ -8,6 +8,7 @@ __all__ = [
     "CryosphereError",
     "FileFormatError",
     "MetadataError",
+    "MissingImagesError",
     "ModelError",
     "OutputExistsError",
     "SymmetryError",
@@ -20,6 +21,10 @@ class CryosphereError(Exception):
 
 class FileFormatError(CryosphereError):
     """A file is not what its name or header claims: truncated, of an unknown mode, no MRC or STAR file."""
+
+
+class MissingImagesError(FileFormatError):
+    """A stack that a table names is not where it was looked for; its folder can be given."""
 
 
 class MetadataError(CryosphereError):

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from napari_cryosphere.cli import app
 from napari_cryosphere.imaging.phantom import protein_phantom
 
 
@@ -33,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_the_commands() -> None:
     result = cryosphere("--help")
     assert result.returncode == 0
-    for command in ("demo", "info", "simulate", "train", "infer", "reconstruct", "fsc"):
+    for command in ("demo", "info", "simulate", "density", "train", "infer", "reconstruct", "fsc"):
         assert command in result.stdout
 
 
@@ -122,3 +124,24 @@ def test_interrupt_stops_cleanly(folder: Path, tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert "stopped" in errors
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_density_and_simulate_take_a_model(folder: Path) -> None:
+    line = "ATOM  {0:5d}  CA  GLY A{0:4d}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00 40.00           C\n"
+    atoms = [line.format(n, 4 * n % 31, 7 * n % 23, n % 13) for n in range(1, 40)]
+    (folder / "model.pdb").write_text("".join(atoms) + "END\n")
+    model = ["model.pdb", "--pixel-size", "2"]
+    made = cryosphere("density", *model, "--output", "d.mrc", "--box", "40", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    assert "atoms: 39" in made.stdout
+    options = ["--output", "q.star", "--number", "8", "--defocus", "9000", "9500", "--preference", "-4"]
+    made = cryosphere("simulate", *model, *options, "--preferred-axis", "1", "0", "0", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    assert "particles: 8" in made.stdout
+
+
+def test_a_rule_between_options_is_all_that_is_said() -> None:
+    result = CliRunner().invoke(app, ["simulate", "model.pdb", "--output", "r.star"])
+    assert result.exit_code == 2
+    assert "--pixel-size" in result.output
+    assert "PosixPath" not in result.output  # not the whole config

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cryosphere.imaging.ctf import ctf_2d, transfer_functions
+from napari_cryosphere.imaging.forward import noise_level, noisy_images, projector_of
 from napari_cryosphere.imaging.fourier import frequency_grid, rescale
 from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.imaging.simulate import draw_parameters, noisy_images
+from napari_cryosphere.imaging.simulate import draw_parameters
 from napari_cryosphere.particles import ImageGrid, ParticleStack, write_stack, write_star
 
 NUMBER = 40
@@ -24,7 +25,10 @@ NUMBER = 40
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.float32]:
-    return np.concatenate(list(noisy_images(protein_phantom(), draw_parameters(NUMBER, 5), 0.3, 6)))
+    density, parameters = protein_phantom(), draw_parameters(NUMBER, 5)
+    projector = projector_of(density)
+    deviation = noise_level(density, projector, parameters, 0.3).deviation
+    return np.concatenate(list(noisy_images(projector, parameters, 3.0, deviation, 6)))
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,12 @@ def test_steps_are_taken_in_the_documented_order(noise: torch.Tensor, ctf: torch
     torch.testing.assert_close(steps(noise, GRID, ctf), expected)
 
 
+@pytest.mark.parametrize("name", ["low_pass_angstrom", "crop_angstrom", "mask_diameter_angstrom"])
+def test_lengths_must_be_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be positive, not -3"):
+        Preprocessing(**{name: -3.0})
+
+
 def test_crop_alone(noise: torch.Tensor) -> None:
     steps = Preprocessing(normalise=False, ctf=None, mask=False, crop_angstrom=96)
     assert steps.result_grid(GRID) == ImageGrid(32, 3.0)

@@ -33,8 +33,8 @@ def model() -> PoseModel:
 
 def rotate_about_image_axes(coefficients: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
     """Return g with g(R) = f(R Q): analysed from samples, so that nothing of the layers is used."""
+    from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
     from napari_cryosphere.so3.rotations import rotation_from_relion_angles
-    from napari_cryosphere.so3.wigner import gauss_legendre_grid
 
     l_max = coefficients.shape[-1] - 1
     grid = gauss_legendre_grid(l_max, dtype=torch.float64)
@@ -124,7 +124,7 @@ def test_prediction_does_not_depend_on_the_batch(model: PoseModel) -> None:
 
 
 def test_logits_start_small() -> None:
-    from napari_cryosphere.so3.wigner import evaluate_on_grid
+    from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 
     torch.manual_seed(5)
     network = PoseNetwork(NetworkConfig())

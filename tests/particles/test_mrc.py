@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
+import gzip
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
@@ -12,7 +17,9 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, OutputExistsError
-from napari_cryosphere.particles import MrcStack, write_stack
+from napari_cryosphere.particles import MrcStack, _pixel_views, write_stack
+
+resource = pytest.importorskip("resource", reason="limits of open files are set on POSIX systems")
 
 
 @pytest.fixture
@@ -64,6 +71,76 @@ def test_byte_orders_with_and_without_stamp(
     stack = MrcStack(path)
     assert_array_equal(stack.read(), images)
     assert stack.pixel_size_angstrom is None
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_compressed_stacks(
+    compress: Callable[[bytes], bytes],
+    images: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = raw(tmp_path / "a.mrcs", images, 2, nsymbt=0)
+    plain = path.read_bytes()
+    path.write_bytes(compress(plain))
+    stack = MrcStack(path)
+    assert "decompress it" in stack.warnings[0]
+    assert_array_equal(stack.read([5, 1]), images[[5, 1]])
+    assert_array_equal(stack.read(3), images[[3]])
+    path.write_bytes(compress(plain[:-4]))
+    with pytest.raises(FileFormatError, match=r"damaged .* file"):
+        MrcStack(path).read(0)
+    path.write_bytes(compress(plain)[:-20])
+    with pytest.raises(FileFormatError, match=r"damaged .* file"):
+        MrcStack(path).read(0)
+    path.write_bytes(compress(plain))
+    monkeypatch.setattr("napari_cryosphere.particles._mrc_header.MOST_UNPACKED_BYTES", 1000)
+    with pytest.raises(FileFormatError, match="decompress it first"):
+        MrcStack(path)
+
+
+def test_unpacked_stacks_stay_within_the_limit(
+    images: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cryosphere.particles._pixel_views.MOST_UNPACKED_BYTES", 3 * images.nbytes)
+    pool = _pixel_views._Pool()
+    monkeypatch.setattr("napari_cryosphere.particles._pixel_views._POOL", pool)
+    for number in range(8):
+        path = raw(tmp_path / f"{number}.mrcs", images + number, 2)
+        path.write_bytes(gzip.compress(path.read_bytes()))
+        assert_array_equal(MrcStack(path).read(), images + number)
+    assert sum(view.nbytes for view in pool.views.values()) == 3 * images.nbytes
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations((1, 2, 3))))
+def test_permuted_axes(axes: tuple[int, int, int], images: NDArray[np.float32], tmp_path: Path) -> None:
+    columns, rows, sections = axes
+    stored = images.transpose([3 - axis for axis in (sections, rows, columns)])
+    path = raw(tmp_path / "a.mrcs", np.ascontiguousarray(stored), 2, mapc=columns, mapr=rows, maps=sections)
+    stack = MrcStack(path)
+    assert stack.shape == images.shape
+    assert_array_equal(stack.read(), images)
+    assert_array_equal(stack.read([4, 0, 2]), images[[4, 0, 2]])
+    assert_array_equal(stack.read(6), images[[6]])
+
+
+def test_few_files_are_mapped_at_a_time(images: NDArray[np.float32], tmp_path: Path) -> None:
+    paths = [raw(tmp_path / f"{number}.mrcs", images + number, 2) for number in range(150)]
+    stacks = [MrcStack(path) for path in paths]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    try:
+        for _ in range(2):
+            for number, stack in enumerate(stacks):
+                assert_array_equal(stack.read([2, 0]), (images + number)[[2, 0]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_another_process_opens_the_file_anew(images: NDArray[np.float32], tmp_path: Path) -> None:
+    stack = MrcStack(raw(tmp_path / "a.mrcs", images, 2))
+    stack.read()
+    assert_array_equal(copy.copy(stack).read([1]), images[[1]])
 
 
 def test_imod_bytes_are_unsigned_unless_flagged(tmp_path: Path) -> None:
@@ -159,8 +236,9 @@ def test_bad_headers(fields: dict[str, int], says: str, images: NDArray[np.float
         (b"secret" * 10, "not an MRC file: 60 bytes"),
         (b"secret text\n" * 200, "not an MRC file: its header makes no sense"),
         (bytes(2000), "not an MRC file"),
-        (b"\x1f\x8b" + bytes(2000), "gzip-compressed"),
-        (b"BZh9" + bytes(2000), "bzip2-compressed"),
+        (b"\x1f\x8b" + bytes(2000), "damaged gzip file"),
+        (b"BZh9" + bytes(2000), "damaged bzip2 file"),
+        (b"PK\x03\x04" + bytes(2000), "zip-compressed, which is not supported; decompress it"),
     ],
 )
 def test_other_files(content: bytes, says: str, tmp_path: Path) -> None:

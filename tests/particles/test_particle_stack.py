@@ -424,7 +424,7 @@ def test_non_finite_pixels_name_the_row(make: Make, tmp_path: Path) -> None:
 def test_other_inputs(tmp_path: Path) -> None:
     write_stack(np.zeros((2, 4, 4)), tmp_path / "zero.mrcs", 1.0)
     for name, says in (
-        ("a.cs", "cryoSPARC"),
+        ("none.cs", "does not exist"),
         ("none.star", "does not exist"),
         ("none.mrcs", "does not exist"),
     ):

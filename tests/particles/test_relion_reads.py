@@ -41,6 +41,17 @@ def test_reconstruct_from_a_saved_star(shared_data: Path, tmp_path: Path) -> Non
         assert np.corrcoef(map_of_name.ravel(), expected.ravel())[0, 1] >= least - 1e-9
 
 
+def test_reconstruct_from_a_converted_cs_file(shared_data: Path, tmp_path: Path) -> None:
+    options = ("--ctf", "--pad", "1", "--iter", "1")
+    source = shared_data / "wild" / "variants"
+    ParticleStack.read(source / "made_cryosparc.cs").save(tmp_path / "cs.star")
+    assert "_cryosparc/uid" in (tmp_path / "cs.star").read_text()
+    relion(source, "relion_reconstruct", "--i", "r31_base.star", "--o", str(tmp_path / "base.mrc"), *options)
+    relion(tmp_path, "relion_reconstruct", "--i", "cs.star", "--o", "cs.mrc", *options)
+    maps = [DensityMap.read(tmp_path / f"{name}.mrc").voxels.ravel() for name in ("cs", "base")]
+    assert np.corrcoef(*maps)[0, 1] > 0.99  # poses in single precision, see above
+
+
 def test_image_handler_reads_stack_and_map(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     write_stack(rng.normal(5.0, 1.0, size=(4, 16, 16)), tmp_path / "a.mrcs", 1.5)

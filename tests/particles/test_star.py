@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from pathlib import Path
 
@@ -172,3 +173,77 @@ def test_overwriting_is_asked_for(blocks: dict[str, pd.DataFrame], tmp_path: Pat
     write_star(blocks, path, overwrite=True)
     with pytest.raises(CryosphereError):
         write_star(blocks, path / "below_a_file.star")
+
+
+def test_integers_that_would_change_stay_text(tmp_path: Path) -> None:
+    rows = "0012 9223372036854775807 18446744073709551615 99999999999999999999 +5 True\n7 1 2 3 4 False\n"
+    text = "data_particles\nloop_\n_a\n_b\n_c\n_d\n_e\n_f\n" + rows
+    read = table(text, tmp_path)
+    assert read["a"].tolist() == ["0012", "7"]
+    assert (read["b"].dtype, read["c"].dtype) == (np.int64, np.uint64)
+    assert read["d"].tolist() == ["99999999999999999999", "3"]
+    assert read["e"].tolist() == ["+5", "4"]
+    write_star(read_star(tmp_path / "in.star"), tmp_path / "out.star")
+    assert (tmp_path / "out.star").read_text().endswith(rows + "\n")
+
+
+def test_columns_that_change_their_kind_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_cryosphere.particles._star_rows._CHUNK_BYTES", 10)
+    rows = [
+        f"{i}@a {i} {i} 1.50 {'x y' if i == 7 else 'z'!r} {2**53 + 1 if i == 3 else 0.5}" for i in range(10)
+    ]
+    rows[5] = rows[5].replace(" 5 5 ", " 5.5 word ")
+    rows[8] = rows[8].replace(" 1.50 ", " abc ") + " # the end"
+    text = "data_particles\nloop_\n_rlnImageName\n_f\n_t\n_m\n_q\n_big\n" + "\n\n".join(rows)
+    read = table(text, tmp_path)
+    assert read["f"].tolist() == [*range(5), 5.5, *range(6, 10)]
+    assert read["t"].tolist() == ["0", "1", "2", "3", "4", "word", "6", "7", "8", "9"]
+    assert read["m"].tolist() == ["1.50"] * 8 + ["abc", "1.50"]
+    assert read["q"].tolist() == ["z"] * 7 + ["x y", "z", "z"]
+    assert read["big"].tolist() == ["0.5"] * 3 + ["9007199254740993"] + ["0.5"] * 6
+    lines = (tmp_path / "in.star").read_text().replace(rows[6], rows[6] + " more")
+    (tmp_path / "in.star").write_text(lines)
+    with pytest.raises(FileFormatError, match=r"line 21 \(row 7\): 7 values for 6 labels"):
+        read_star(tmp_path / "in.star")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    text = PLAIN + "1@\u00b5\u00a0x/a.mrcs 1 1\n"
+    data = b"\xff\xfe" + text.encode("utf-16-le") if encoding.endswith("bom") else text.encode(encoding)
+    (tmp_path / "a.star").write_bytes(data)
+    assert read_star(tmp_path / "a.star")["particles"]["rlnImageName"][0] == "1@\u00b5\u00a0x/a.mrcs"
+
+
+def test_bzip2_and_other_compressions(tmp_path: Path) -> None:
+    (tmp_path / "a.star.bz2").write_bytes(bz2.compress((PLAIN + "1@a 1 1\n").encode()))
+    assert len(read_star(tmp_path / "a.star.bz2")["particles"]) == 1
+    for content, says in (
+        (b"PK\x03\x04" + bytes(99), "zip-compressed, which is not supported; decompress it"),
+        (b"\xfd7zXZ" + bytes(99), "xz-compressed"),
+        (b"BZh9" + bytes(99), "damaged bzip2 file"),
+        (gzip.compress(PLAIN.encode())[:-9], "damaged gzip file"),
+    ):
+        (tmp_path / "b.star").write_bytes(content)
+        with pytest.raises(FileFormatError, match=says):
+            read_star(tmp_path / "b.star")
+
+
+def test_control_characters_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.star").write_bytes(f"{PLAIN}1@a 1 1\n1@a\x0c 2 2\n".encode())
+    with pytest.raises(FileFormatError, match=r"line 9 \(row 2\): a control character"):
+        read_star(tmp_path / "a.star")
+    with pytest.raises(MetadataError, match="no STAR file can hold"):
+        write_star({"x": pd.DataFrame({"a": ["\x0c"]})}, tmp_path / "b.star")
+
+
+def test_words_that_look_like_structure_survive(tmp_path: Path) -> None:
+    words = ["data_x", "loop_", "_label", "#", "", "a b", "'", '"', "\u00a0", "data_x y"]
+    write_star({"x": pd.DataFrame({"a": words})}, tmp_path / "a.star")
+    assert read_star(tmp_path / "a.star")["x"]["a"].tolist() == words
+
+
+def test_very_wide_and_very_many_labels(tmp_path: Path) -> None:
+    wide = pd.DataFrame({f"label{i}": [i, -i] for i in range(3000)})
+    write_star({"wide": wide}, tmp_path / "a.star")
+    assert read_star(tmp_path / "a.star")["wide"].equals(wide)

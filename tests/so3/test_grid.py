@@ -20,16 +20,34 @@ def test_sizes(order: int, size: int) -> None:
     assert SO3Grid(order).size == size
 
 
-def test_rotations_follow_healpix() -> None:
-    grid = SO3Grid(1)
-    view, psi = 17, 5
-    tilt, rot = healpy.pix2ang(2, view)
-    expected = rotation_from_relion_angles([np.degrees(rot), np.degrees(tilt), 360 * (psi + 0.5) / 12])
-    np.testing.assert_allclose(grid.rotations([view * 12 + psi])[0], expected, atol=1e-12)
+@pytest.mark.parametrize("order", [0, 2])
+def test_rotations_follow_healpix(order: int) -> None:
+    grid = SO3Grid(order)
+    tilt, rot = healpy.pix2ang(grid.n_side, np.arange(grid.n_views))
+    psi = grid.psi_angles() + grid.psi_offsets()[:, None]
+    angles = np.stack(np.broadcast_arrays(rot[:, None], tilt[:, None], psi), axis=-1)
+    expected = rotation_from_relion_angles(np.degrees(angles)).reshape(-1, 3, 3)
+    np.testing.assert_allclose(grid.rotations(), expected, atol=1e-12)
     # the view direction, third column, is HEALPix's pixel centre: the polar axis is the optical axis
     np.testing.assert_allclose(
-        grid.rotations()[::12, :, 2], np.array(healpy.pix2vec(2, range(48))).T, atol=1e-12
+        grid.rotations()[:: grid.n_psi, :, 2],
+        np.array(healpy.pix2vec(grid.n_side, range(grid.n_views))).T,
+        atol=1e-12,
     )
+    assert order > 0 or np.abs(grid.psi_offsets()).max() < 1e-12
+
+
+@pytest.mark.parametrize("order", [1, 3, 6])
+def test_every_pose_is_near_the_centre_of_its_cell(order: int) -> None:
+    """Also near the poles, where a frame of rot and psi would make cells up to 90 degrees long."""
+    grid = SO3Grid(order)
+    rng = np.random.default_rng(9)
+    polar = rotation_from_relion_angles(
+        np.stack([rng.uniform(0, 360, 3000), rng.uniform(0, 5, 3000), rng.uniform(0, 360, 3000)], 1)
+    )
+    rotations = np.concatenate([random_rotations(20_000, rng), polar])
+    angles = geodesic_distance_degrees(rotations, grid.rotations(grid.cell_of(rotations)))
+    assert angles.max() < 1.2 * grid.spacing_degrees
 
 
 @pytest.mark.parametrize(("order", "number"), [(0, 20_000), (1, 10_000), (2, 2_000)])

@@ -7,15 +7,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.so3.wigner import (
-    band_mask,
-    evaluate_at,
-    evaluate_on_grid,
-    gauss_legendre_grid,
-    small_d,
-)
+from napari_cryosphere.so3.wigner import band_mask, evaluate_at, small_d
 
 DTYPES = [(torch.complex64, 2e-4), (torch.complex128, 1e-11)]
 

@@ -164,7 +164,7 @@ def test_sharp_peak_between_grid_points_earns_no_more_than_a_cell() -> None:
     network = PoseNetwork(SMALL)
     coefficients = network(torch.randn(3, 16, 16)).detach() * 1e4
     rotations = torch.from_numpy(random_rotations(3, np.random.default_rng(7))).float()
-    summary = PoseDistribution(coefficients).summary()
+    summary = PoseDistribution.from_coefficients(coefficients).summary()
     peaks = torch.from_numpy(summary.rotations).float()
     at_the_peak = pose_loss(coefficients, Batch(torch.empty(0), peaks, torch.ones(3)), "C1")
     assert -np.log(36864) - 1e-3 <= float(at_the_peak) < -5

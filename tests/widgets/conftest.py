@@ -114,5 +114,5 @@ def predictions(stack: ParticleStack, model_file: Path) -> tuple[slice, PoseDist
     evaluate_at(empty, poses[:, None]).sum().backward()
     assert empty.grad is not None
     degree = torch.arange(7)[:, None, None]
-    distribution = PoseDistribution(0.1 * (2 * degree + 1) * empty.grad)
+    distribution = PoseDistribution.from_coefficients(0.1 * (2 * degree + 1) * empty.grad)
     return slice(0, 40), distribution, distribution.summary()

@@ -23,7 +23,8 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
 
     ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with
     ``dz = (U + V)/2 + (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive:
-    multiplied by it a protein stays white. This is what `relion_project --ctf` does.
+    multiplied by it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where
+    there are any. This is what `relion_project --ctf` does.
 
     The phase is a combination of five images that all particles share (1, s^2, s^2 cos 2 theta,
     s^2 sin 2 theta, s^4): one matrix product and one sine make all CTFs.
@@ -55,7 +56,12 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
         -np.pi / 2 * spherical * wavelength**3,
     ]
     phase = np.stack(weights, axis=1).astype(np.float32) @ basis.astype(np.float32)
-    return np.sin(phase, out=phase)
+    values: NDArray[np.float32] = np.sin(phase, out=phase)
+    if parameters.b_factor_angstrom2.any():
+        values *= np.exp(-0.25 * np.outer(parameters.b_factor_angstrom2, squared).astype(np.float32))
+    if (parameters.scale_factor != 1).any():
+        values *= parameters.scale_factor.astype(np.float32)[:, None]
+    return values
 
 
 def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> Tensor:

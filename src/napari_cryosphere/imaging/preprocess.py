@@ -12,21 +12,21 @@ Each step is optional; see `Preprocessing`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, frequency_grid, from_fourier, to_fourier
+from napari_cryosphere.imaging.fourier import crop_or_pad, even_box, frequency_grid
 from napari_cryosphere.particles.image_grid import ImageGrid, resampling_matrix
 
 __all__ = [
     "Preprocessing",
     "background_mask",
     "background_statistics",
+    "filtered",
     "low_pass",
-    "multiply_ctf",
     "normalise_background",
     "phase_flip",
     "rescale_to_grid",
@@ -70,6 +70,13 @@ class Preprocessing:
     mask: bool = True
     mask_diameter_angstrom: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse lengths that are not positive, with a ValueError."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_angstrom") and value is not None and not value > 0:
+                raise ValueError(f"{field.name} must be positive, not {value}")
+
     def result_grid(self, grid: ImageGrid) -> ImageGrid:
         """Return the grid of what comes out for images on a grid."""
         return self.grid or self._cropped(grid)
@@ -99,7 +106,7 @@ class Preprocessing:
         if self.normalise:
             images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
         if ctf is not None and self.ctf is not None:
-            images = phase_flip(images, ctf) if self.ctf == "flip" else multiply_ctf(images, ctf)
+            images = phase_flip(images, ctf) if self.ctf == "flip" else filtered(images, ctf)
         cropped = self._cropped(grid)
         if cropped != grid:
             images, grid = crop_or_pad(images, cropped.box), cropped
@@ -155,7 +162,7 @@ def normalise_background(images: Tensor, radius_px: float | None = None) -> Tens
     """
     mean, deviation = background_statistics(images, radius_px)
     scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    return ((images - mean[:, None, None]) / scale[:, None, None]).to(images.dtype)
+    return (images - mean.to(images.dtype)[:, None, None]) / scale.to(images.dtype)[:, None, None]
 
 
 def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
@@ -168,12 +175,15 @@ def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
     ctf
         ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`.
     """
-    return multiply_ctf(images, torch.sign(ctf))
+    return filtered(images, torch.sign(ctf))
 
 
-def multiply_ctf(images: Tensor, ctf: Tensor) -> Tensor:
-    """Multiply ``(n, box, box)`` images by their CTF, ``(n, box, box // 2 + 1)``."""
-    return from_fourier(to_fourier(images) * ctf)
+def filtered(images: Tensor, filters: Tensor) -> Tensor:
+    """Multiply the transforms of ``(n, box, box)`` images by real filters, ``(n, box, box // 2 + 1)``.
+
+    A filter does not care where the origin is, so that nothing is shifted to it and back.
+    """
+    return torch.fft.irfft2(torch.fft.rfft2(images) * filters, s=images.shape[-2:])
 
 
 def rescale_to_grid(images: Tensor, old: ImageGrid, new: ImageGrid, keep_noise: bool) -> Tensor:
@@ -196,4 +206,4 @@ def low_pass(images: Tensor, cutoff_px: float) -> Tensor:
     box = images.shape[-1]
     frequencies = frequency_grid(box, images.device).norm(dim=-1)
     ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE + 0.5).clamp(0, 1)
-    return from_fourier(to_fourier(images) * (0.5 - 0.5 * torch.cos(torch.pi * ramp)))
+    return filtered(images, 0.5 - 0.5 * torch.cos(torch.pi * ramp))

@@ -1,25 +1,49 @@
-"""Simulated particles: I = CTF * shift * projection + white noise."""
+"""What is behind simulated particles: poses, shifts, defocus, optics groups; drawn or from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_cryosphere.imaging.ctf import ctf_2d
-from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
-from napari_cryosphere.imaging.projection import Projector
-from napari_cryosphere.particles import CtfParameters, DensityMap
-from napari_cryosphere.so3.rotations import random_rotations, relion_angles_from_rotation
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.orientations import draw_rotations
+from napari_cryosphere.particles import CtfParameters, ParticleStack
+from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
-__all__ = ["ParticleParameters", "clean_images", "draw_parameters", "noise_deviation", "noisy_images"]
+__all__ = ["OpticsGroup", "ParticleParameters", "draw_parameters", "parameters_from_stack"]
 
-_CHUNK = 128
-_PILOT = 256
+
+class OpticsGroup(BaseModel):
+    """A microscope's settings, and what is drawn for the micrographs taken with them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voltage_kv: Annotated[float, Field(gt=0)] = 300.0
+    spherical_aberration_mm: Annotated[float, Field(ge=0)] = 2.7
+    amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
+    phase_shift_degrees: float = 0.0
+    b_factor_angstrom2: float = 0.0
+    """Envelope ``exp(-B s^2 / 4)`` of the CTF (rlnCtfBfactor)."""
+    defocus_angstrom: tuple[float, float] = (8000.0, 25000.0)
+    """Lowest and highest mean defocus of a micrograph; underfocus is positive."""
+    defocus_spread_angstrom: Annotated[float, Field(ge=0)] = 100.0
+    """Standard deviation of the particles' defocus within a micrograph."""
+    astigmatism_angstrom: Annotated[float, Field(ge=0)] = 300.0
+    """Largest difference of defocus U and V of a micrograph."""
+    micrographs: Annotated[int, Field(ge=1)] = 20
+
+    @model_validator(mode="after")
+    def _ordered(self) -> OpticsGroup:
+        low, high = self.defocus_angstrom
+        if not low <= high:
+            raise ValueError(f"defocus_angstrom must be the lowest and the highest, not {low:g} and {high:g}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -35,44 +59,43 @@ class ParticleParameters:
     ctf
         Microscope and defocus of every particle, or None for images without a CTF.
     micrographs
-        ``(n,)`` number of the micrograph that each particle comes from, from 1.
+        ``(n,)`` name of the micrograph that each particle comes from, or None.
     half_sets
         ``(n,)`` 1 or 2.
+    optics_groups
+        ``(n,)`` number of each particle's optics group, from 1.
     """
 
     rotations: NDArray[np.float64]
     shifts_px: NDArray[np.float64]
     ctf: CtfParameters | None
-    micrographs: NDArray[np.int64]
+    micrographs: NDArray[np.object_] | None
     half_sets: NDArray[np.int64]
+    optics_groups: NDArray[np.int64]
 
     def __len__(self) -> int:
+        """Return the number of particles."""
         return len(self.rotations)
 
-    def __getitem__(self, rows: slice) -> ParticleParameters:
+    def __getitem__(self, rows: slice | NDArray[Any]) -> ParticleParameters:
+        """Return the parameters of some particles (a slice, a mask or integers)."""
         return ParticleParameters(
             self.rotations[rows],
             self.shifts_px[rows],
             None if self.ctf is None else self.ctf[rows],
-            self.micrographs[rows],
+            None if self.micrographs is None else self.micrographs[rows],
             self.half_sets[rows],
+            self.optics_groups[rows],
         )
 
     def tables(self, stack_name: str, box: int, pixel_size_angstrom: float) -> dict[str, pd.DataFrame]:
         """Return RELION 3.1's optics and particles tables for a stack of these particles in order."""
-        optics = {
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnOpticsGroup": [1],
-            "rlnImagePixelSize": [pixel_size_angstrom],
-            "rlnImageSize": [box],
-            "rlnImageDimensionality": [2],
-        }
         number = len(self)
         angles = relion_angles_from_rotation(self.rotations)
         columns: dict[str, object] = {
             "rlnImageName": [f"{index + 1:06d}@{stack_name}" for index in range(number)],
-            "rlnMicrographName": [f"mic{micrograph:03d}.mrc" for micrograph in self.micrographs],
-            "rlnOpticsGroup": np.ones(number, dtype=int),
+            "rlnMicrographName": self.micrographs,
+            "rlnOpticsGroup": self.optics_groups,
             "rlnRandomSubset": self.half_sets,
             "rlnAngleRot": angles[:, 0],
             "rlnAngleTilt": angles[:, 1],
@@ -81,99 +104,147 @@ class ParticleParameters:
             "rlnOriginXAngst": -self.shifts_px[:, 0] * pixel_size_angstrom,
             "rlnOriginYAngst": -self.shifts_px[:, 1] * pixel_size_angstrom,
         }
+        if self.micrographs is None:
+            del columns["rlnMicrographName"]
+        if self.ctf is not None:
+            columns |= _ctf_columns(self.ctf)
+        optics = self._optics(box, pixel_size_angstrom)
+        return {"optics": optics, "particles": pd.DataFrame(columns)}
+
+    def _optics(self, box: int, pixel_size_angstrom: float) -> pd.DataFrame:
+        """Return the optics table; a group's values are those of its first particle."""
+        groups, first = np.unique(self.optics_groups, return_index=True)
+        optics: dict[str, object] = {
+            "rlnOpticsGroupName": [f"opticsGroup{group}" for group in groups],
+            "rlnOpticsGroup": groups,
+            "rlnImagePixelSize": pixel_size_angstrom,
+            "rlnImageSize": box,
+            "rlnImageDimensionality": 2,
+        }
         if self.ctf is not None:
             optics |= {
-                "rlnVoltage": [float(self.ctf.voltage_kv[0])],
-                "rlnSphericalAberration": [float(self.ctf.spherical_aberration_mm[0])],
-                "rlnAmplitudeContrast": [float(self.ctf.amplitude_contrast[0])],
+                "rlnVoltage": self.ctf.voltage_kv[first],
+                "rlnSphericalAberration": self.ctf.spherical_aberration_mm[first],
+                "rlnAmplitudeContrast": self.ctf.amplitude_contrast[first],
             }
-            columns |= {
-                "rlnDefocusU": self.ctf.defocus_u_angstrom,
-                "rlnDefocusV": self.ctf.defocus_v_angstrom,
-                "rlnDefocusAngle": self.ctf.defocus_angle_degrees,
-            }
-        return {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(columns)}
+        return pd.DataFrame(optics)
+
+
+def _ctf_columns(ctf: CtfParameters) -> dict[str, object]:
+    """Return the particles' CTF columns; those that RELION takes for granted only where they matter."""
+    columns: dict[str, object] = {
+        "rlnDefocusU": ctf.defocus_u_angstrom,
+        "rlnDefocusV": ctf.defocus_v_angstrom,
+        "rlnDefocusAngle": ctf.defocus_angle_degrees,
+    }
+    if ctf.phase_shift_degrees.any():
+        columns["rlnPhaseShift"] = ctf.phase_shift_degrees
+    if ctf.b_factor_angstrom2.any():
+        columns["rlnCtfBfactor"] = ctf.b_factor_angstrom2
+    if (ctf.scale_factor != 1).any():
+        columns["rlnCtfScalefactor"] = ctf.scale_factor
+    return columns
 
 
 def draw_parameters(
-    number: int, seed: int, shift_px: float = 3.0, with_ctf: bool = True
+    number: int,
+    seed: int,
+    shift_px: float = 3.0,
+    with_ctf: bool = True,
+    *,
+    preference: float = 0.0,
+    preferred_axis: ArrayLike = (0.0, 0.0, 1.0),
+    optics: Sequence[OpticsGroup] = (OpticsGroup(),),
 ) -> ParticleParameters:
     """Draw poses, shifts and CTFs at random.
 
-    Poses are uniform on SO(3); shifts uniform in +- ``shift_px`` in x and in y. The microscope has 300 kV,
-    2.7 mm spherical aberration and 10 % amplitude contrast; each of 20 micrographs has a mean defocus in
-    8000-25000 A and up to 300 A of astigmatism, and its particles vary by 100 A (sd). Halves alternate.
+    Poses are uniform on SO(3) or prefer an axis; shifts are uniform in +- ``shift_px`` in x and in y. Each
+    micrograph has a mean defocus and an astigmatism drawn from its optics group's range, and its particles
+    vary about them. Particles are spread at random over the micrographs. Halves alternate. The same ``seed``
+    gives the same particles.
 
-    The same ``seed`` gives the same particles.
+    Parameters
+    ----------
+    number
+        Number of particles.
+    seed
+        Decides everything.
+    shift_px
+        Largest shift.
+    with_ctf
+        Whether the images have a CTF.
+    preference, preferred_axis
+        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`.
+    optics
+        The optics groups, numbered from 1 in this order.
     """
     rng = np.random.default_rng(seed)
-    rotations = random_rotations(number, rng)
+    rotations = draw_rotations(number, rng, preference, preferred_axis)
     shifts = rng.uniform(-shift_px, shift_px, size=(number, 2))
-    n_micrographs = min(20, number)
-    micrograph = np.sort(rng.integers(n_micrographs, size=number))
-    defocus = rng.uniform(8000, 25000, n_micrographs)[micrograph] + rng.normal(scale=100, size=number)
-    astigmatism = rng.uniform(0, 300, n_micrographs)[micrograph]
-    angle = rng.uniform(0, 180, n_micrographs)[micrograph]
+    group_of = np.repeat(np.arange(len(optics)), [group.micrographs for group in optics])
+    if number < len(group_of):
+        group_of = group_of[np.linspace(0, len(group_of) - 1, number).astype(int)]
+    micrograph = np.sort(rng.integers(len(group_of), size=number))
+    group = group_of[micrograph]
+
+    def of_micrograph(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(one, name) for one in optics])[group_of]
+
+    def of_particle(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(one, name) for one in optics])[group]
+
+    low, high = of_micrograph("defocus_angstrom").T
+    defocus = rng.uniform(low, high)[micrograph]
+    defocus = defocus + rng.normal(size=number) * of_particle("defocus_spread_angstrom")
+    astigmatism = rng.uniform(0, of_micrograph("astigmatism_angstrom"))[micrograph]
+    angle = rng.uniform(0, 180, len(group_of))[micrograph]
     ctf = CtfParameters(
         defocus_u_angstrom=defocus + astigmatism / 2,
         defocus_v_angstrom=defocus - astigmatism / 2,
         defocus_angle_degrees=angle,
-        voltage_kv=np.full(number, 300.0),
-        spherical_aberration_mm=np.full(number, 2.7),
-        amplitude_contrast=np.full(number, 0.1),
-        phase_shift_degrees=np.zeros(number),
+        voltage_kv=of_particle("voltage_kv"),
+        spherical_aberration_mm=of_particle("spherical_aberration_mm"),
+        amplitude_contrast=of_particle("amplitude_contrast"),
+        phase_shift_degrees=of_particle("phase_shift_degrees"),
+        b_factor_angstrom2=of_particle("b_factor_angstrom2"),
     )
-    half_sets = np.arange(number) % 2 + 1
-    return ParticleParameters(rotations, shifts, ctf if with_ctf else None, micrograph + 1, half_sets)
+    names = np.array([f"mic{index + 1:03d}.mrc" for index in range(len(group_of))], dtype=object)
+    return ParticleParameters(
+        rotations=rotations,
+        shifts_px=shifts,
+        ctf=ctf if with_ctf else None,
+        micrographs=names[micrograph],
+        half_sets=np.arange(number) % 2 + 1,
+        optics_groups=group + 1,
+    )
 
 
-def clean_images(
-    projector: Projector, parameters: ParticleParameters, pixel_size_angstrom: float
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
-    for start in range(0, len(parameters), _CHUNK):
-        part = parameters[start : start + _CHUNK]
-        transforms = projector.slices(part.rotations)
-        transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), projector.box)
-        if part.ctf is not None:
-            transforms = transforms * ctf_2d(part.ctf, projector.box, pixel_size_angstrom)
-        yield from_fourier(transforms).numpy()
+def parameters_from_stack(
+    stack: ParticleStack, pixel_size_angstrom: float, with_ctf: bool = True
+) -> ParticleParameters:
+    """Take poses, shifts, CTFs, micrographs, halves and optics groups from particles; images are not needed.
 
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    pixel_size_angstrom
+        Pixel size of the images to simulate; shifts keep their angstroms.
+    with_ctf
+        Whether the images have a CTF.
 
-def noise_deviation(
-    density: DensityMap, projector: Projector, parameters: ParticleParameters, snr: float
-) -> float:
-    """Return the standard deviation of white noise that gives a signal-to-noise ratio.
-
-    SNR is the variance of the clean image (with CTF and shift) inside the circle that holds 99 % of the
-    map's power, averaged over the first 256 particles, divided by the variance of the noise in a pixel.
+    Raises
+    ------
+    MetadataError
+        If the particles have no poses, or no CTF though one is wanted.
     """
-    axis = np.arange(density.box) - density.box // 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    power = np.bincount(np.rint(radius).astype(int).ravel(), (density.voxels.astype(np.float64) ** 2).ravel())
-    reach = int(np.searchsorted(np.cumsum(power), 0.99 * power.sum()))
-    inside = np.hypot(axis[:, None], axis) <= reach
-    pilot = parameters[: min(_PILOT, len(parameters))]
-    variances = [
-        images[:, inside].var(axis=1)
-        for images in clean_images(projector, pilot, density.pixel_size_angstrom)
-    ]
-    return float(np.sqrt(np.concatenate(variances).mean() / snr))
-
-
-def noisy_images(
-    density: DensityMap, parameters: ParticleParameters, snr: float, seed: int
-) -> Iterator[NDArray[np.float32]]:
-    """Yield simulated particles in chunks of ``(k, box, box)`` float32.
-
-    Images are scaled so that the noise has standard deviation 1; an infinite ``snr`` gives the clean images
-    in the map's own grey values. The same ``seed`` gives the same noise.
-    """
-    projector = Projector(density.voxels, padding=3 if density.box <= 128 else 2)
-    rng = np.random.default_rng(seed)
-    deviation = noise_deviation(density, projector, parameters, snr) if np.isfinite(snr) else None
-    for images in clean_images(projector, parameters, density.pixel_size_angstrom):
-        if deviation is None:
-            yield images
-        else:
-            yield images / deviation + rng.standard_normal(images.shape, dtype=np.float32)
+    if with_ctf and not stack.has_ctf:
+        raise MetadataError(f"{stack.source} has no CTF to simulate with; add its columns or pass --no-ctf")
+    return ParticleParameters(
+        rotations=stack.rotations(),
+        shifts_px=-stack.shifts_angstrom() / pixel_size_angstrom,
+        ctf=stack.ctf_parameters() if with_ctf else None,
+        micrographs=stack.micrographs(),
+        half_sets=stack.half_sets(),
+        optics_groups=np.asarray(stack.particles["rlnOpticsGroup"], dtype=np.int64),
+    )

@@ -7,15 +7,21 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from napari_cryosphere.imaging.atomic_model import is_atomic_model
+from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
+from napari_cryosphere.imaging.simulate import OpticsGroup
 from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "ConvertConfig",
     "DemoConfig",
+    "DensityConfig",
     "Device",
     "FscConfig",
     "InferConfig",
     "JobConfig",
+    "ModelConfig",
     "PostprocessConfig",
     "ReconstructConfig",
     "SimulateConfig",
@@ -49,19 +55,98 @@ class _WithSymmetry(JobConfig):
         return normalise_group_name(value)
 
 
-class SimulateConfig(_WithSymmetry):
-    """Particles simulated from a map."""
+class ConvertConfig(JobConfig):
+    """Particles from one format to another."""
+
+    particles: Path
+    output: Path
+    """.star for RELION, .cs for cryoSPARC."""
+    data_dir: Path | None = None
+
+    @field_validator("output")
+    @classmethod
+    def _known(cls, value: Path) -> Path:
+        if value.suffix.lower() not in (".star", ".cs"):
+            raise ValueError(f"the output must end with .star or .cs, not {value.suffix or value.name}")
+        return value
+
+
+class ModelConfig(_WithSymmetry):
+    """How an atomic model becomes a map."""
+
+    box: Annotated[int, Field(ge=16, le=2048, multiple_of=2)] | None = None
+    """Even number of voxels along an edge; without it 1.25 times the model's diameter."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Where the map's frequencies end; without it at two voxels."""
+    assembly: str | None = None
+    """Biological assembly to build; without it the atoms as they stand in the file."""
+    model_b_factor_angstrom2: Annotated[float, Field(ge=0)] | None = None
+    """One B-factor for all atoms; without it those of the file."""
+    waters: bool = False
+    hydrogens: bool = False
+
+
+class DensityConfig(ModelConfig):
+    """A density map from an atomic model."""
+
+    model: Path
+    """PDB or mmCIF file."""
+    output: Path
+    pixel_size_angstrom: Annotated[float, Field(gt=0)]
+
+
+class SimulateConfig(ModelConfig):
+    """Particles simulated from a map, or from an atomic model."""
 
     map: Path
+    """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
+    pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of images from an atomic model; a map brings its own."""
     output: Path
     """STAR file to write; the images go beside it, with the suffix .mrcs."""
-    number: Annotated[int, Field(ge=1)] = 1000
+    poses: Path | None = None
+    """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
+    number: Annotated[int, Field(ge=1)] | None = None
+    """Number of particles; without it 1000, or all that ``poses`` has."""
     snr: Annotated[float, Field(gt=0)] = 0.1
-    """Signal-to-noise ratio; infinite for no noise."""
+    """Signal-to-noise ratio (defined in ``imaging/forward.py``); infinite for no noise."""
+    snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's power."""
+    noise_length_angstrom: Annotated[float, Field(ge=0)] = 0.0
+    """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is white."""
+    noise_spectrum: Path | None = None
+    """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
     shift_px: Annotated[float, Field(ge=0)] = 3.0
     """Largest shift along x and along y, in pixels."""
     ctf: bool = True
+    optics: Annotated[tuple[OpticsGroup, ...], Field(min_length=1)] = (OpticsGroup(),)
+    """The optics groups; particles are spread over their micrographs."""
+    preference: Annotated[float, Field(ge=-STRONGEST_PREFERENCE, le=STRONGEST_PREFERENCE)] = 0.0
+    """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across it."""
+    preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimulateConfig:
+        if not any(self.preferred_axis):
+            raise ValueError("preferred_axis must have a direction, not 0 0 0")
+        if self.noise_spectrum is not None and self.noise_length_angstrom:
+            raise ValueError("noise_spectrum and noise_length_angstrom both colour the noise; give one")
+        if self.poses is not None and (self.preference or self.model_fields_set & {"optics", "shift_px"}):
+            raise ValueError("poses come with their views, shifts and optics; leave out what draws these")
+        if is_atomic_model(self.map):
+            if self.pixel_size_angstrom is None:
+                raise ValueError(
+                    f"{self.map.name} is an atomic model; give pixel_size_angstrom (--pixel-size)"
+                )
+            return self
+        for_models = ModelConfig.model_fields.keys() - _WithSymmetry.model_fields.keys()
+        given = sorted((for_models | {"pixel_size_angstrom"}) & self.model_fields_set)
+        if given:
+            raise ValueError(
+                f"{given[0]} belongs to an atomic model; {self.map.name} is a map and brings its own"
+            )
+        return self
 
 
 class TrainConfig(_WithSymmetry):

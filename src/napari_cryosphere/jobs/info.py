@@ -8,17 +8,28 @@ from typing import Any
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 
-__all__ = ["describe"]
+__all__ = ["describe", "text_lines"]
 
-_PARTICLES = {".star", ".mrcs", ".gz"}
+_COMPRESSED = {".gz", ".bz2"}
+_PARTICLES = {".star", ".cs", ".mrcs"}
 _MAPS = {".mrc", ".map"}
 
 
-def describe(path: Path, data_dir: Path | None = None) -> dict[str, Any]:
+def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -> dict[str, Any]:
     """Return a JSON-ready description of particles, a map, a model or a run folder.
 
-    Keys for particles are at least kind, particles, box, pixel_size_angstrom, optics_groups, has_poses,
-    has_ctf, half_sets and warnings.
+    Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images are
+    brought to), optics_groups (their number), optics (what is known of each), has_poses, has_ctf, half_sets,
+    contrast and warnings.
+
+    Parameters
+    ----------
+    path
+        What to describe.
+    data_dir
+        Folder of the particles' images, where they have moved.
+    images
+        Whether to look at the particles' images too; without them the table alone is described.
 
     Raises
     ------
@@ -29,33 +40,67 @@ def describe(path: Path, data_dir: Path | None = None) -> dict[str, Any]:
         raise CryosphereError(f"{path} does not exist")
     if path.is_dir():
         return _describe_run(path)
-    if path.suffix == ".safetensors":
+    suffix = Path(path.stem).suffix if path.suffix.lower() in _COMPRESSED else path.suffix
+    suffix = suffix.lower()
+    if suffix == ".safetensors":
         return _describe_model(path)
-    if path.suffix in _PARTICLES:
-        return _describe_particles(path, data_dir)
-    if path.suffix in _MAPS:
-        return _describe_mrc(path, data_dir)
-    known = ", ".join(sorted((_PARTICLES - {".gz"}) | _MAPS | {".safetensors"}))
+    if suffix in _PARTICLES:
+        return _describe_particles(path, data_dir, images)
+    if suffix in _MAPS:
+        return _describe_mrc(path, data_dir, images)
+    known = ", ".join(sorted(_PARTICLES | _MAPS | {".safetensors"}))
     raise FileFormatError(f"{path} is of no known kind; known are {known} and run folders")
 
 
-def _describe_particles(path: Path, data_dir: Path | None) -> dict[str, Any]:
+def text_lines(description: dict[str, Any]) -> list[str]:
+    """Return a description as lines of text: a table of values, the optics groups, the warnings."""
+    entries = {key: value for key, value in description.items() if key not in ("optics", "warnings")}
+    width = max(map(len, entries))
+    lines = []
+    for key, value in entries.items():
+        shown = json.dumps(value, default=str) if isinstance(value, (dict, list)) else _shown(value)
+        lines.append(f"{key:<{width}}  {shown}")
+        if key == "optics_groups":
+            lines += _table(description["optics"])
+    return [*lines, *(f"warning: {line}" for line in description["warnings"])]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return rows of values as indented columns under their names."""
+    columns = [[name, *(_shown(row[name]) for row in rows)] for name in rows[0]] if rows else []
+    widths = [max(map(len, column)) for column in columns]
+    cells = zip(*columns, strict=True)
+    return ["    " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def _shown(value: Any) -> str:
+    """Return a value in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not known"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _describe_particles(path: Path, data_dir: Path | None, images: bool) -> dict[str, Any]:
     from napari_cryosphere.imaging.inspection import inspect_images
     from napari_cryosphere.particles import ParticleStack
 
-    stack = ParticleStack.read(path, data_dir)
-    seen = inspect_images(stack)
+    stack = ParticleStack.read(path, data_dir, require_images=images)
     summary = stack.summary()
+    if not images:
+        return summary
+    seen = inspect_images(stack)
     return summary | {"contrast": seen.contrast, "warnings": [*summary["warnings"], *seen.warnings]}
 
 
-def _describe_mrc(path: Path, data_dir: Path | None) -> dict[str, Any]:
+def _describe_mrc(path: Path, data_dir: Path | None, images: bool) -> dict[str, Any]:
     """Describe a map, or particles in a file that is named like one."""
     from napari_cryosphere.particles import DensityMap, MrcStack
 
     number, rows, columns = MrcStack(path).shape
     if rows == columns and number != rows:
-        return _describe_particles(path, data_dir)
+        return _describe_particles(path, data_dir, images)
     density = DensityMap.read(path)
     return {
         "kind": "map",

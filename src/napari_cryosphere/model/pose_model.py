@@ -72,7 +72,8 @@ class PoseModel:
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            return PoseDistribution(self.network(images.to(device)), self.card.symmetry)
+            coefficients = self.network(images.to(device))
+        return PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
 
     def to(self, device: torch.device) -> PoseModel:
         """Move the network to a device, in place; returns self."""

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_cryosphere.so3.wigner import band_mask, gauss_legendre_grid, small_d
+from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
+from napari_cryosphere.so3.wigner import band_mask, small_d
 
 __all__ = ["HalfSphere", "S2Convolution", "SO3Activation", "SO3Convolution"]
 

@@ -1,5 +1,6 @@
 """Particles and maps on disk: STAR and MRC in and out, particle stacks and density maps."""
 
+from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
 from napari_cryosphere.particles.image_grid import ImageGrid
@@ -13,8 +14,10 @@ __all__ = [
     "ImageGrid",
     "MrcStack",
     "ParticleStack",
+    "read_cs",
     "read_star",
     "stack_writer",
+    "write_cs",
     "write_stack",
     "write_star",
 ]

@@ -21,12 +21,10 @@ _CTF = (
     *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
 )
 _NOT_APPLIED = {
-    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnCtfBfactor"), 0.0),
-    **dict.fromkeys(("rlnOddZernike", "rlnEvenZernike"), 0.0),
+    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"), 0.0),
     **{"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0},
-    "rlnCtfScalefactor": 1.0,
 }
-"""Columns of aberrations and CTF envelopes that are read and carried but not applied, and what means none."""
+"""Columns of aberrations that are read and carried but not applied, and the value that means none."""
 _PREPARED = {
     "rlnCtfDataAreCtfPremultiplied": "multiplied by the CTF",
     "rlnCtfDataArePhaseFlipped": "phase-flipped",
@@ -83,8 +81,8 @@ def _not_applied(tables: Tables) -> Iterator[str]:
         if any(name in table and _differs(table[name], neutral) for table in (used, tables.particles))
     ]
     if found:
-        columns = "column" if len(found) == 1 else "columns"
-        yield f"{path}: {columns} {', '.join(found)} kept but not applied"
+        columns = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
+        yield f"{path}: {columns} kept but not applied"
     for name, done in _PREPARED.items():
         if any(name in table and _differs(table[name], 0.0) for table in (used, tables.particles)):
             yield (
@@ -110,8 +108,9 @@ def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
 
 
 def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
-    """Say how the halves are made where the file has none."""
-    if "rlnRandomSubset" not in particles:
+    """Say how the halves are made where a table names none; a bare stack of images has none to name."""
+    bare = set(particles) <= {"rlnImageName", GROUP}
+    if "rlnRandomSubset" not in particles and not bare:
         yield (
             f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "
             "second into half set 2 and so on"

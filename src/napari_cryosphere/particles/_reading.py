@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from napari_cryosphere.errors import FileFormatError, MetadataError
-from napari_cryosphere.particles._image_source import ImageSource, locate_images, parse_image_names
+from napari_cryosphere.particles._cs_reader import tables_of_cs
+from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._oddities import note_oddities
+from napari_cryosphere.particles._stack_files import locate_images, parse_image_names
 from napari_cryosphere.particles._star_reader import parse_star
 from napari_cryosphere.particles._tables import (
     GROUP,
@@ -35,15 +37,13 @@ class DataSet:
 
 
 def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> DataSet:
-    """Read a STAR file or a bare stack. See :meth:`ParticleStack.read`."""
+    """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
     if path.is_dir():
-        raise FileFormatError(f"{path} is a folder; expected a .star file or an .mrcs stack")
-    if path.suffix.lower() == ".cs":
-        raise FileFormatError(
-            f"{path} is a cryoSPARC file, which is not read here; export its particles as .star"
-        )
+        raise FileFormatError(f"{path} is a folder; expected a .star or .cs file or an .mrcs stack")
     notes: tuple[str, ...] = ()
-    if any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
+    if path.suffix.lower() == ".cs":
+        blocks, notes = tables_of_cs(path)
+    elif any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
         blocks = _blocks_of_stack(path)
     else:
         blocks, notes = parse_star(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place, numbers, refuse
@@ -35,8 +36,12 @@ _USED = (
     "rlnDefocusV",
     "rlnDefocusAngle",
     "rlnPhaseShift",
+    "rlnCtfBfactor",
+    "rlnCtfScalefactor",
     *_OPTICS_COLUMNS,
 )
+_LARGEST_BOX = 65536
+_LARGEST_GROUP = 2**31 - 1
 _SMALLEST_DEFOCUS, _LARGEST_DEFOCUS = 100.0, 1e6
 
 
@@ -128,7 +133,7 @@ def _check_groups(tables: Tables) -> None:
                 f"{path}: data_optics has {len(optics)} rows but no column {GROUP}; number the groups"
             )
         optics = tables.optics = optics.assign(**{GROUP: 1})
-    known = numbers(Place(path, "optics"), optics, GROUP)
+    known = _group_numbers(Place(path, "optics"), optics)
     refuse(
         Place(path, "optics"),
         optics,
@@ -143,13 +148,21 @@ def _check_groups(tables: Tables) -> None:
             )
         tables.particles = tables.particles.assign(**{GROUP: int(known[0])})
         tables.warnings.append(f"{path}: particles have no column {GROUP}; all were put in the only group")
-    groups = numbers(place, tables.particles, GROUP)
+    groups = _group_numbers(place, tables.particles)
     legal = (
         f"the optics table has only {listed([f'{group:g}' for group in known])}; add the group to data_optics"
     )
     refuse(place, tables.particles, GROUP, ~np.isin(groups, known), legal)
-    tables.optics = optics.assign(**{GROUP: known.astype(np.int64)})
-    tables.particles = tables.particles.assign(**{GROUP: groups.astype(np.int64)})
+    tables.optics = optics.assign(**{GROUP: known})
+    tables.particles = tables.particles.assign(**{GROUP: groups})
+
+
+def _group_numbers(place: Place, table: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the column rlnOpticsGroup; refuse what is no integer."""
+    values = numbers(place, table, GROUP)
+    odd = (values != np.floor(values)) | (np.abs(values) > _LARGEST_GROUP)
+    refuse(place, table, GROUP, odd, "groups are numbered with integers")
+    return values.astype(np.int64)
 
 
 def _build_optics(tables: Tables) -> None:
@@ -163,8 +176,9 @@ def _build_optics(tables: Tables) -> None:
         )
     sources = (*_OPTICS_COLUMNS, *_PIXEL_SIZES, *_OLD_PIXEL_SIZE, GROUP)
     keys = [column for column in sources if column in particles]
-    for column in keys:
-        numbers(tables.place, particles, column)
+    particles = particles.assign(**{column: numbers(tables.place, particles, column) for column in keys})
+    if GROUP in particles:
+        particles = particles.assign(**{GROUP: _group_numbers(tables.place, particles)})
     if keys:
         groups = particles.groupby(keys, sort=False).ngroup().to_numpy() + 1
     else:
@@ -195,11 +209,15 @@ def _check_optics(tables: Tables) -> None:
     """Check the numbers of the optics groups."""
     optics = tables.optics
     place = Place(tables.place.path, "optics")
-    for column in (*_OPTICS_COLUMNS, PIXEL_SIZE, "rlnImageSize"):
+    optional = ("rlnPhaseShift", "rlnCtfBfactor", "rlnCtfScalefactor")
+    for column in (*_OPTICS_COLUMNS, *optional, PIXEL_SIZE, "rlnImageSize"):
         if column in optics:
             values = numbers(place, optics, column)
             if column in ("rlnVoltage", PIXEL_SIZE, "rlnImageSize"):
                 refuse(place, optics, column, values <= 0, "it must be positive")
+            if column == "rlnImageSize":
+                odd = (values != np.floor(values)) | (values > _LARGEST_BOX)
+                refuse(place, optics, column, odd, f"a box is a whole number of up to {_LARGEST_BOX} pixels")
             optics = optics.assign(
                 **{column: values.astype(np.int64) if column == "rlnImageSize" else values}
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ __all__ = ["CtfParameters"]
 
 @dataclass(frozen=True, eq=False)
 class CtfParameters:
-    """CTF parameters, one value a particle; all arrays are ``(n,)`` float64.
+    """CTF parameters, one value a particle; all arrays are ``(n,)`` float64. One value serves all particles.
 
     Attributes
     ----------
@@ -29,6 +29,10 @@ class CtfParameters:
         Fraction of amplitude contrast, 0 to 1.
     phase_shift_degrees
         Phase shift of a phase plate; 0 without one.
+    b_factor_angstrom2
+        rlnCtfBfactor: the CTF is multiplied by ``exp(-B s^2 / 4)``; 0 for no envelope.
+    scale_factor
+        rlnCtfScalefactor: the CTF is multiplied by it.
     """
 
     defocus_u_angstrom: NDArray[np.float64]
@@ -37,16 +41,20 @@ class CtfParameters:
     voltage_kv: NDArray[np.float64]
     spherical_aberration_mm: NDArray[np.float64]
     amplitude_contrast: NDArray[np.float64]
-    phase_shift_degrees: NDArray[np.float64]
+    phase_shift_degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    b_factor_angstrom2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    scale_factor: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
 
     def __post_init__(self) -> None:
         """Turn every field into a float64 array of one dimension; refuse different lengths."""
-        for field in fields(self):
-            values = np.atleast_1d(np.asarray(getattr(self, field.name), dtype=np.float64))
-            object.__setattr__(self, field.name, values)
-        shapes = {getattr(self, field.name).shape for field in fields(self)}
-        if len(shapes) != 1 or len(shapes.pop()) != 1:
-            raise ValueError("all CTF parameters must be arrays (n,) of one length")
+        values = [
+            np.atleast_1d(np.asarray(getattr(self, one.name), dtype=np.float64)) for one in fields(self)
+        ]
+        number = max(map(len, values))
+        if any(value.shape not in ((1,), (number,)) for value in values):
+            raise ValueError("all CTF parameters must be arrays (n,) of one length, or single values")
+        for one, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, one.name, np.broadcast_to(value, number).copy())
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -54,4 +62,4 @@ class CtfParameters:
 
     def __getitem__(self, indices: Any) -> CtfParameters:
         """Return the parameters of some particles (a slice, a mask, an array of integers or one integer)."""
-        return CtfParameters(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
+        return CtfParameters(**{one.name: getattr(self, one.name)[indices] for one in fields(self)})

@@ -82,11 +82,7 @@ class DensityMap:
         if max(sizes) / min(sizes) - 1 > _SAME_VOXEL_SIZE:
             written = " x ".join(f"{size:.4g}" for size in sizes)
             raise FileFormatError(f"{path} has voxels of {written} A; resample the map to cubic voxels")
-        voxels = stack.read()
-        columns, rows, sections = stack.header.axes
-        order = (sections, rows, columns)  # which of x, y, z each array axis is
-        voxels = voxels.transpose([order.index(axis) for axis in (3, 2, 1)])
-        return cls(voxels, sizes[0], symmetry)
+        return cls(stack.read(), sizes[0], symmetry)
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write the map as an MRC file (mode 2), which appears whole or not at all.

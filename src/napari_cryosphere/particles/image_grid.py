@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE
 
-__all__ = ["ImageGrid", "grids_of_groups", "resample", "resampling_matrix"]
+__all__ = ["ImageGrid", "grids_of_groups", "refuse_unlike", "resample", "resampling_matrix"]
 
+_UNLIKE = 8.0
 _SAME = 1e-4  # pixel sizes that differ by less are one
 
 
@@ -65,6 +68,23 @@ def grids_of_groups(optics: pd.DataFrame, used: Collection[int]) -> dict[int, Im
     rows = optics[optics[GROUP].isin(used)]
     columns = (rows[GROUP].tolist(), rows["rlnImageSize"].tolist(), rows[PIXEL_SIZE].tolist())
     return {int(group): ImageGrid(int(box), float(size)) for group, box, size in zip(*columns, strict=True)}
+
+
+def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
+    """Refuse grids so different that a pixel size must be wrong: their common box would be huge.
+
+    Raises
+    ------
+    MetadataError
+        If the common box is over eight times the largest of the given ones.
+    """
+    largest = max((grid.box for grid in grids), default=0)
+    sizes = [grid.pixel_size_angstrom for grid in grids]
+    if len(grids) > 1 and max(grid.field_angstrom for grid in grids) / min(sizes) > _UNLIKE * largest:
+        raise MetadataError(
+            f"{path}: optics groups with pixel sizes of {min(sizes):g} to {max(sizes):g} A cannot be brought "
+            "to one box; check rlnImagePixelSize in data_optics, or process the groups apart"
+        )
 
 
 @lru_cache(maxsize=32)

@@ -1,10 +1,9 @@
-"""Image stacks in MRC files: a lazy reader that holds nothing open, and a streaming writer."""
+"""Image stacks in MRC files: a lazy reader, and a streaming writer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from io import FileIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import listed
 from napari_cryosphere.particles._mrc_header import read_header
 from napari_cryosphere.particles._mrc_writer import section_writer
+from napari_cryosphere.particles._pixel_views import open_view
 
 __all__ = ["MrcStack", "stack_writer", "write_stack"]
 
@@ -24,11 +24,11 @@ _CHECK_VALUES = 1 << 18
 
 
 class MrcStack:
-    """A stack of images in one MRC file.
+    """A stack of images in one MRC file, plain or compressed with gzip or bzip2.
 
-    Only the header is read here; the file is opened for each :meth:`read` and closed again, so that a data
-    set of 30,000 stacks can be held. Plain reads are used instead of a memory map, since a file that
-    shrinks under a map ends the process, and under a read gives an error.
+    Only the header is read here. Pixels are memory-mapped when they are asked for, and few files are mapped
+    at a time, so that a data set of 30,000 stacks can be held. Compressed files are unpacked in memory, up to
+    1 GiB in all: fit for reading in order, slow at random.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class MrcStack:
     Attributes
     ----------
     shape
-        ``(n, ny, nx)``.
+        ``(n, ny, nx)``, along z, y, x whatever order of axes the header names.
     pixel_size_angstrom
         From the header; None if it has none.
     warnings
@@ -50,7 +50,10 @@ class MrcStack:
         If the file is missing, no MRC file, of an unknown mode, or shorter than its header promises.
     """
 
-    __slots__ = ("file_bytes", "header", "path", "pixel_size_angstrom", "shape", "warnings")
+    __slots__ = (
+        *("_finite", "_key", "file_bytes", "header", "path"),
+        *("pixel_size_angstrom", "shape", "warnings"),
+    )
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
@@ -59,6 +62,12 @@ class MrcStack:
         self.pixel_size_angstrom: float | None = self.header.voxel_size_angstrom[0] or None
         self.warnings = self.header.warnings
         self.file_bytes = self.header.file_bytes
+        self._key = object()
+        self._finite: NDArray[np.bool_] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the file anew in another process."""
+        return MrcStack, (self.path,)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -70,7 +79,7 @@ class MrcStack:
         Parameters
         ----------
         indices
-            ``(k,)`` integers counted from 0, in any order, a slice, or None for all images.
+            ``(k,)`` integers counted from 0, in any order, a slice, one integer, or None for all images.
 
         Returns
         -------
@@ -81,86 +90,78 @@ class MrcStack:
         IndexError
             If an index is negative or past the end.
         FileFormatError
-            If a pixel is not finite (the images are numbered from 1), or the file has shrunk.
+            If a pixel is not finite (the images are numbered from 1), or the file has shrunk. Each image is
+            checked when it is read for the first time.
         """
+        if isinstance(indices, (int, np.integer)):
+            return self._read_one(int(indices))
         if indices is None or isinstance(indices, slice):
             wanted = np.arange(len(self))[indices or slice(None)]
         else:
             wanted = np.atleast_1d(np.asarray(indices)).astype(np.int64)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(
-                f"{self.path} has {len(self)} images; asked for {wanted.min()} to {wanted.max()}"
-            )
         if not wanted.size:
             return np.empty((0, *self.shape[1:]), dtype=np.float32)
-        unique, first, inverse = np.unique(wanted, return_index=True, return_inverse=True)
-        repeated = len(unique) < len(wanted)
-        images = np.empty((len(unique), *self.shape[1:]), dtype=np.float32)
-        try:
-            with self.path.open("rb", buffering=0) as stream:
-                self._fill(stream, images, unique, np.arange(len(unique)) if repeated else first)
-        except OSError as error:
-            raise FileFormatError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        if self.header.dtype.kind == "f":
-            self._refuse_non_finite(images, unique if repeated else wanted)
-        return images[inverse] if repeated else images
+        lowest, highest = int(wanted.min()), int(wanted.max())
+        if not (lowest >= 0 and highest < len(self)):
+            raise IndexError(f"{self.path} has {len(self)} images; asked for {lowest} to {highest}")
+        view = open_view(self._key, self.path, self.header).array
+        if highest - lowest + 1 == len(wanted) and (np.diff(wanted) == 1).all():
+            images = np.array(view[lowest : highest + 1], dtype=np.float32, order="C")
+        elif view.dtype == np.float32:
+            images = np.ascontiguousarray(view[wanted])
+        else:
+            images = np.empty((len(wanted), *self.shape[1:]), dtype=np.float32)
+            number = max(1, _CHUNK_BYTES // images[0].nbytes)
+            for start in range(0, len(wanted), number):
+                images[start : start + number] = view[wanted[start : start + number]]
+        if view.dtype.kind == "f":
+            self._check(images, wanted)
+        return images
 
-    def _fill(
-        self,
-        stream: FileIO,
-        images: NDArray[np.float32],
-        increasing: NDArray[np.int64],
-        targets: NDArray[np.int64],
-    ) -> None:
-        """Read image ``increasing[i]`` into ``images[targets[i]]``, neighbours in one go."""
-        breaks = np.flatnonzero((np.diff(increasing) != 1) | (np.diff(targets) != 1)) + 1
-        starts = [0, *breaks.tolist()]
-        ends = [*starts[1:], len(increasing)]
-        longest = max(1, _CHUNK_BYTES // self._image_bytes)
-        direct = self.header.dtype == images.dtype
-        for start, end in zip(starts, ends, strict=True):
-            for at in range(start, end, longest):
-                number, target = min(longest, end - at), int(targets[at])
-                into = images[target : target + number]
-                block = into if direct else np.empty(into.shape, dtype=self.header.dtype)
-                self._read_run(stream, int(increasing[at]), block)
-                if not direct:
-                    into[...] = block
+    def _read_one(self, index: int) -> NDArray[np.float32]:
+        """Return one image as ``(1, ny, nx)``."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} images; asked for {index}")
+        view = open_view(self._key, self.path, self.header).array
+        image = np.array(view[index : index + 1], dtype=np.float32, order="C")
+        if view.dtype.kind == "f" and not (self._finite is not None and self._finite[index]):
+            self._check(image, np.array([index]))
+        return image
 
-    @property
-    def _image_bytes(self) -> int:
-        return self.shape[1] * self.shape[2] * self.header.dtype.itemsize
-
-    def _read_run(self, stream: FileIO, start: int, block: NDArray[Any]) -> None:
-        """Fill ``block`` with the images from index ``start`` on."""
-        stream.seek(self.header.offset + start * self._image_bytes)
-        view = memoryview(block.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        while view:
-            count = stream.readinto(view)
-            if not count:
-                raise FileFormatError(f"{self.path} has become shorter since it was opened; copy it again")
-            view = view[count:]
-
-    def _refuse_non_finite(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
-        """Raise FileFormatError if a pixel is NaN or infinite.
-
-        The sum of squares is finite for all but such images (and for values beyond 1e17): it costs a third
-        of asking each pixel, which only the rest are.
-        """
-        number = max(1, _CHECK_VALUES // (self.shape[1] * self.shape[2]))
-        bad: list[int] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(images), number):
-                chunk = images[start : start + number]
-                flat = chunk.reshape(-1)
-                if not np.isfinite(flat @ flat):
-                    finite = np.isfinite(chunk).all(axis=(1, 2))
-                    bad += (indices[start : start + number][~finite] + 1).tolist()
-        if bad:
+    def _check(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+        """Raise FileFormatError if a pixel is NaN or infinite in an image that is read for the first time."""
+        if self._finite is None:
+            self._finite = np.zeros(len(self), dtype=bool)
+        new = ~self._finite[indices]
+        if not new.any():
+            return
+        if not new.all():
+            images, indices = images[new], indices[new]
+        bad = ~_finite_images(images)
+        if bad.any():
+            numbers = np.unique(indices[bad] + 1)
             raise FileFormatError(
                 f"{self.path} has pixels that are not finite (NaN or infinite) in image "
-                f"{listed([str(image) for image in sorted(bad)])}; leave these out or repair the file"
+                f"{listed([str(number) for number in numbers])}; leave these out or repair the file"
             )
+        self._finite[indices] = True
+
+
+def _finite_images(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which images have finite pixels only, ``(k,)``.
+
+    The sum of squares is finite for all but such images (and for values beyond 1e17): it costs a third of
+    asking each pixel, which only the rest are.
+    """
+    number = max(1, _CHECK_VALUES // (images.shape[1] * images.shape[2]))
+    finite = np.ones(len(images), dtype=bool)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(images), number):
+            chunk = images[start : start + number]
+            flat = chunk.reshape(-1)
+            if not np.isfinite(flat @ flat):
+                finite[start : start + number] = np.isfinite(chunk).all(axis=(1, 2))
+    return finite
 
 
 def stack_writer(

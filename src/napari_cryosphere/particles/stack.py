@@ -17,15 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._image_source import ImageSource, renamed
+from napari_cryosphere.particles._cs_writer import records_of_tables
+from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
 from napari_cryosphere.particles._reading import read_data_set
+from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
+from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
-from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, resample
+from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, refuse_unlike, resample
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
@@ -36,6 +39,11 @@ logger = logging.getLogger(__name__)
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
+_CTF_OPTIONAL = {
+    "phase_shift_degrees": "rlnPhaseShift",
+    "b_factor_angstrom2": "rlnCtfBfactor",
+    "scale_factor": "rlnCtfScalefactor",
+}
 
 
 class ParticleStack:
@@ -82,17 +90,18 @@ class ParticleStack:
         *,
         require_images: bool = True,
     ) -> ParticleStack:
-        """Read a STAR file of RELION 3.0 or later (also gzip-compressed), or a bare stack of images.
+        """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
         Every number that is used is checked here, and the header of every stack; pixels are not read.
 
         Parameters
         ----------
         path
-            ``.star``, ``.star.gz``, ``.mrcs`` or ``.mrc``.
+            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or ``.bz2``.
+            What a .cs file lacks is taken from its job's passthrough file in the same folder.
         data_dir
-            Folder of the images if they have moved. Stacks are looked for relative to the STAR file's
-            folder, to its parents, and last in ``data_dir``, by whole name and by its last part.
+            Folder of the images if they have moved. Stacks are looked for relative to it, to the file's
+            folder and to its parents, and last in ``data_dir`` without the name's leading folders.
         require_images
             Whether stacks that are missing are an error; if False they are a warning, and :meth:`images`
             raises. Enough for work on poses alone.
@@ -113,7 +122,9 @@ class ParticleStack:
 
     @classmethod
     def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
-        return cls(tables, images, grids_of_groups(tables.optics, tables.particles[GROUP].unique()))
+        grids = grids_of_groups(tables.optics, tables.particles[GROUP].unique())
+        refuse_unlike(tables.place.path, grids.values())
+        return cls(tables, images, grids)
 
     @classmethod
     def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
@@ -147,7 +158,7 @@ class ParticleStack:
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
-        rows = self._rows(indices)
+        rows = indices if isinstance(indices, slice) else self._rows(indices)  # a slice copies nothing
         return self._with(self.particles.iloc[rows].reset_index(drop=True), self._images[rows])
 
     def _rows(self, indices: Any) -> NDArray[np.int64]:
@@ -231,6 +242,8 @@ class ParticleStack:
         CryosphereError
             If an image cannot be read or has pixels that are not finite; STAR row and stack are named.
         """
+        if isinstance(indices, (int, np.integer)) and self._as_stored:
+            return self._images.read_one(range(len(self))[indices])
         parts = list(self.images_by_grid(indices))
         if self._grid is None or (len(parts) == 1 and parts[0][2].matches(self._grid)):
             return parts[0][1]
@@ -239,6 +252,11 @@ class ParticleStack:
         for rows, own, grid in parts:
             images[rows] = resample(own, grid, self._grid)
         return images
+
+    @cached_property
+    def _as_stored(self) -> bool:
+        """Whether all images are stored on the stack's own grid."""
+        return bool(self.grids) and all(grid.matches(self.grid) for grid in self.grids.values())
 
     def images_by_grid(
         self, indices: Any = None
@@ -317,7 +335,9 @@ class ParticleStack:
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
 
     def ctf_parameters(self) -> CtfParameters:
-        """Return the parameters of each particle's CTF. A missing phase shift is 0.
+        """Return the parameters of each particle's CTF; what stands in its row goes before its optics group.
+
+        A missing phase shift or B-factor is 0, a missing scale factor 1.
 
         Raises
         ------
@@ -329,9 +349,17 @@ class ParticleStack:
             raise MetadataError(
                 f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
             )
-        values = dict(zip(_CTF_FIELDS, map(self._value_of_group, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
-        phase = self.particles.get("rlnPhaseShift", np.zeros(len(self)))
-        return CtfParameters(**values, phase_shift_degrees=np.asarray(phase, dtype=np.float64))
+        values = dict(zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
+        for name, column in _CTF_OPTIONAL.items():
+            if column in self.particles or column in self.optics:
+                values[name] = self._ctf_value(column)
+        return CtfParameters(**values)
+
+    def _ctf_value(self, column: str) -> NDArray[np.float64]:
+        """Return a value for each particle: its own, else its optics group's, as RELION takes them."""
+        if column in self.particles:
+            return np.asarray(self.particles[column], dtype=np.float64)
+        return self._value_of_group(column)
 
     def _value_of_group(self, column: str) -> NDArray[np.float64]:
         """Return a value for each particle: its optics group's, else its own."""
@@ -433,10 +461,18 @@ class ParticleStack:
         return self._with(self.particles.assign(**added))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
-        """Write a STAR file in RELION 3.1's layout; images stay where they are.
+        """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
 
         Image paths are written so that they hold from the new file: unchanged inside the same RELION project,
         else relative to the new file's folder. RELION takes them relative to the folder that it runs in.
+        A .cs file has one table; other blocks are left out.
+
+        Parameters
+        ----------
+        path
+            The file to write: .cs for cryoSPARC, any other suffix for STAR.
+        overwrite
+            Whether an existing file may be replaced.
 
         Raises
         ------
@@ -448,6 +484,9 @@ class ParticleStack:
         images = zip(self._images.file_of.tolist(), self._images.index_of.tolist(), strict=True)
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)
+        if target.suffix.lower() == ".cs":
+            write_cs(records_of_tables(target, particles, self.optics), target, overwrite)
+            return
         write_star({"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite)
 
     def summary(self) -> dict[str, Any]:

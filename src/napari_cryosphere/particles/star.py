@@ -7,6 +7,7 @@ so that write-read-write gives the same bytes.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -25,10 +26,14 @@ __all__ = ["read_star", "write_star"]
 logger = logging.getLogger(__name__)
 
 _FIRST = ("optics", "particles")
+_CHUNK_ROWS = 20_000
+# A word that needs no quotes: no space, and at its start no quote, comment or what begins a block.
+_PLAIN = re.compile(r"(?!data_|loop_)[^\x00-\x20\"'#][^\x00-\x20]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 
 
 def read_star(path: str | PathLike[str]) -> dict[str, pd.DataFrame]:
-    """Read all blocks of a STAR file, plain or gzip-compressed.
+    """Read all blocks of a STAR file, plain or compressed with gzip or bzip2.
 
     Parameters
     ----------
@@ -38,8 +43,9 @@ def read_star(path: str | PathLike[str]) -> dict[str, pd.DataFrame]:
     Returns
     -------
     One table a block, in file order, by name without ``data_`` (``""`` for a nameless block). Columns are
-    named without the leading underscore. Integers and floats become int64 and float64; columns that hold
-    names stay text. A block of ``_label value`` pairs becomes a table of one row.
+    named without the leading underscore. Integers and floats become int64 (or uint64) and float64; columns
+    that hold names stay text, and so do integers such as ``0012``. A block of ``_label value`` pairs becomes
+    a table of one row.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def write_star(
     OutputExistsError
         If the file exists and ``overwrite`` is False.
     MetadataError
-        If a value cannot be expressed in a STAR file (line breaks, both kinds of quotes with spaces).
+        If a value cannot be expressed in a STAR file (control characters, both kinds of quotes with spaces).
     """
     names = [name for name in _FIRST if name in blocks] + [name for name in blocks if name not in _FIRST]
     lines = (line + "\n" for name in names for line in _block_lines(name, blocks[name]))
@@ -88,13 +94,15 @@ def write_star(
 def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:
     """Yield the lines of one block."""
     yield from ("", "# version 30001", "", f"data_{name}", "")
-    columns = [_texts(str(label), table[label]) for label in table.columns]
     if table.attrs.get(PAIRS) and len(table) == 1:
-        yield from (f"_{label} {column[0]}" for label, column in zip(table.columns, columns, strict=True))
-    elif columns:
+        yield from (f"_{label} {_texts(str(label), table[label])[0]}" for label in table.columns)
+    elif len(table.columns):
         yield "loop_"
         yield from (f"_{label} #{number}" for number, label in enumerate(table.columns, 1))
-        yield from map(" ".join, zip(*columns, strict=True))
+        for start in range(0, len(table), _CHUNK_ROWS):  # text takes ten times the memory of numbers
+            rows = table.iloc[start : start + _CHUNK_ROWS]
+            columns = [_texts(str(label), rows[label]) for label in rows.columns]
+            yield from map(" ".join, zip(*columns, strict=True))
     yield ""
 
 
@@ -116,10 +124,10 @@ def _text(label: str, value: Any) -> str:
     if isinstance(value, float) and not np.isnan(value):
         return repr(value)
     text = "None" if value is None or value is pd.NA or value != value else str(value)
-    if text and text[0] not in "\"'#" and not any(space in text for space in " \t\n\r"):
+    if _PLAIN.fullmatch(text):
         return text
     quote = next((mark for mark in "\"'" if mark not in text), None)
-    if quote is None or "\n" in text or "\r" in text:
+    if quote is None or _CONTROL.search(text):
         raise MetadataError(
             f"column {label} holds {shown(text)}, which no STAR file can hold; shorten or rename it"
         )

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.model.network import PoseNetwork
 from napari_cryosphere.so3.distribution import EVALUATION_ORDER, PoseDistribution
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.symmetry import angular_error_degrees, point_group
-from napari_cryosphere.so3.wigner import evaluate_at, evaluate_on_grid
+from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.sources import Batch, TrainingSource
 
@@ -144,7 +145,7 @@ def _validate(network: torch.nn.Module, validation: ValidationSet, symmetry: str
     network.eval()
     with torch.inference_mode():
         coefficients = torch.cat([network(images) for images in validation.images.split(_PREDICT_BATCH)])
-        summary = PoseDistribution(coefficients, symmetry).summary()
+        summary = PoseDistribution.from_coefficients(coefficients, symmetry).summary()
     return float(np.median(angular_error_degrees(validation.rotations, summary.rotations, symmetry)))
 
 

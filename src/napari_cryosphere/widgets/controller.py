@@ -11,6 +11,7 @@ from psygnal import Signal
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import steps
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
+from napari_cryosphere.widgets.image_folder import image_folder
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
 from napari_cryosphere.widgets.predictions import PredictionStore
@@ -29,12 +30,38 @@ __all__ = ["Controller", "Session"]
 
 @dataclass(eq=False)
 class Session:
-    """A particle layer with what is known of its particles."""
+    """A particle layer with what is known of its particles.
+
+    Attributes
+    ----------
+    layer, sphere
+        The layer of the images, and that of their pose distributions.
+    stack, store
+        The particles and what has been predicted of them.
+    contrast
+        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
+    warnings
+        What is odd about the table and the images.
+    """
 
     layer: Image
     stack: ParticleStack
     store: PredictionStore
+    contrast: str
+    warnings: tuple[str, ...]
     sphere: Image | None = None
+
+    @classmethod
+    def of(cls, layer: Image, stack: ParticleStack) -> Session:
+        """Return the session of a layer; a few of its images are read."""
+        from napari_cryosphere.imaging.inspection import inspect_images
+
+        try:
+            seen = inspect_images(stack)
+            contrast, of_images = seen.contrast, seen.warnings
+        except CryosphereError as error:
+            contrast, of_images = "unclear", (str(error),)
+        return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
 
 
 class Controller:
@@ -61,6 +88,7 @@ class Controller:
         self.model_path: Path | None = None
         self.symmetry = "C1"
         self.session: Session | None = None
+        self.image_folder = image_folder(viewer)
         self.maps = MapController(viewer, runner)
         self.training = TrainingRun(runner)
         self._sessions: dict[Layer, Session] = {}
@@ -106,11 +134,17 @@ class Controller:
             self.session = None
         else:
             if layer not in self._sessions:
-                self._sessions[layer] = Session(layer, stack, PredictionStore.of(stack))
+                self._sessions[layer] = Session.of(layer, stack)
             self.session = self._sessions[layer]
         self._index = None
         self.session_changed.emit()
         self._on_slider()
+
+    def look_in(self, folder: Path | None) -> None:
+        """Look for images that have moved in a folder, and open the files that have waited for one."""
+        waiting = self.image_folder.choose(folder)
+        if waiting and folder is not None:
+            self.viewer.open([str(file) for file in waiting], plugin="napari-cryosphere")
 
     @property
     def index(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Opens particles and maps in napari: STAR files, MRC stacks, MRC maps."""
+"""Opens particles and maps in napari: STAR and .cs files, MRC stacks, MRC maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any, TypeAlias
 
 __all__ = ["get_reader", "read_layers"]
 
-_SUFFIXES = (".star", ".star.gz", ".mrcs", ".mrc", ".map")
+_COMPRESSED = ("", ".gz", ".bz2")
+_SUFFIXES = (
+    *(kind + packed for kind in (".star", ".mrcs", ".mrc") for packed in _COMPRESSED),
+    *(".cs", ".map"),
+)
 
 Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 Reader: TypeAlias = Callable[[Paths], list[tuple[Any, ...]]]
@@ -30,6 +34,9 @@ def _listed(path: Paths) -> list[Path]:
 def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     """Return a layer for each file; particles stay on disk until they are shown.
 
+    Particles whose images have moved are looked for in the folder that the dock names; without one the dock
+    offers to try again.
+
     Raises
     ------
     CryosphereError
@@ -37,34 +44,38 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     """
     from napari import current_viewer
 
-    from napari_cryosphere.errors import CryosphereError
+    from napari_cryosphere.errors import CryosphereError, MissingImagesError
+    from napari_cryosphere.widgets.image_folder import image_folder
+    from napari_cryosphere.widgets.notices import tell_error
 
     viewer = current_viewer()
+    if viewer is None:
+        return [_read(item, None) for item in _listed(path)]
+    folder = image_folder(viewer)
     layers: list[tuple[Any, ...]] = []
     for item in _listed(path):
         try:
-            layers.append(_read(item))
+            layers.append(_read(item, folder.path))
+        except MissingImagesError:
+            folder.remember(item)
+            remedy = "name their folder in the CryoSphere dock (images in)"
+            tell_error(f"{item.name}: its images were not found; {remedy}")
         except CryosphereError as error:
-            if viewer is None:
-                raise
-            from napari_cryosphere.widgets.notices import tell_error
-
             tell_error(error)
-    if viewer is not None:
-        _prepare(viewer, layers)
+    _prepare(viewer, layers)
     return layers or [(None,)]
 
 
-def _read(path: Path) -> tuple[Any, dict[str, Any], str]:
+def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
     """Read particles or a map, whichever the file holds."""
     from napari_cryosphere.particles import DensityMap, MrcStack, ParticleStack
     from napari_cryosphere.widgets.layer_data import map_layer, particle_layer
 
-    if path.suffix.lower() in (".mrc", ".map"):
+    if path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".map")):
         number, rows, columns = MrcStack(path).shape
         if rows != columns or number == rows:
             return map_layer(DensityMap.read(path), path.stem)
-    return particle_layer(ParticleStack.read(path))
+    return particle_layer(ParticleStack.read(path, data_dir))
 
 
 def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:

@@ -62,7 +62,7 @@ class SphereFrames(LazyFrames):
         if distribution is None:
             picture = rasterise(np.zeros((12, 6)), HEIGHT, WIDTH)
         else:
-            picture = rasterise(distribution.probability_grid(_ORDER)[0].numpy(), HEIGHT, WIDTH)
+            picture = rasterise(distribution.probability_grid(_ORDER)[0], HEIGHT, WIDTH)
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         if predicted is not None:
             draw_ring(picture, predicted[:, 2], RING_COLOUR, _RADIUS)

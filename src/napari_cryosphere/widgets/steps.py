@@ -60,13 +60,12 @@ def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
     """Predict batch by batch; payloads are ``(rows, PoseDistribution, PoseSummary)``."""
     yield Step(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
-    from napari_cryosphere.so3.distribution import PoseDistribution
 
     _spare_a_core()
     model = load_model(model_path)
     yield Step(0.0, f"predicting {len(stack)} poses")
     for rows, on_device in predict(images_for(model, stack), model):
-        distribution = PoseDistribution(on_device.coefficients.cpu(), on_device.symmetry)
+        distribution = on_device.cpu()
         message = f"predicted {rows.stop} of {len(stack)} poses"
         yield Step(rows.stop / len(stack), message, (rows, distribution, distribution.summary()))
 

@@ -23,7 +23,8 @@ def theme_colours(theme: str) -> dict[str, str]:
         "line": chosen.primary.as_hex(format="long"),
         "accent": chosen.current.as_hex(format="long"),
         "on_accent": "#ffffff" if sum(chosen.current.as_rgb_tuple()[:3]) < 450 else "#1c1c1c",
-        "warning": chosen.warning.as_hex(format="long"),
+        # napari's yellow cannot be read on a light background
+        "warning": "#8a5a00" if sum(background) > 450 else chosen.warning.as_hex(format="long"),
     }
 
 
@@ -35,8 +36,9 @@ def dock_style(theme: str) -> str:
             font-weight: 700; padding: 4px 0px 1px 0px; border-bottom: 1px solid {colour["line"]};
         }}
         QLabel#caption {{ color: {colour["faint"]}; font-size: 11px; padding: 0px; }}
+        QLabel#cell {{ font-size: 11px; padding: 0px; }}
         QLabel#value {{ font-size: 15px; font-weight: 600; padding: 0px; }}
-        QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; }}
+        QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
         QPushButton#primary {{
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
         }}

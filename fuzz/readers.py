@@ -1,0 +1,143 @@
+"""Fuzz the readers: whatever a file holds, reading it ends well or with one of the package's own errors.
+
+    pip install -e '.[fuzz]'
+    python fuzz/readers.py star --seeds FOLDER --runs 100000      (kinds: star, cs, mrc)
+
+atheris mutates the seeds, guided by coverage of the readers; every second input is changed by
+``mutations.py``, which knows the formats. An input that takes over 5 seconds or 1 GiB, or that raises
+anything but a CryosphereError, ends the run and is written to the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+SUFFIXES = {"star": ".star", "cs": ".cs", "mrc": ".mrcs"}
+LARGEST_SEED = 1 << 16
+PER_PROCESS = 10_000  # atheris's own memory grows by 35 kB an input
+
+
+def use(kind: str, folder: Path, data: bytes) -> None:
+    """Do with a file what the commands do: read it, read its images, write it; only our own errors come."""
+    from napari_cryosphere.errors import CryosphereError
+
+    path = folder / f"input{SUFFIXES[kind]}"
+    path.write_bytes(data)
+    for work in (_read_particles, _convert) if kind != "mrc" else (_read_particles, _read_map):
+        try:
+            work(path, zlib.crc32(data))
+        except CryosphereError as error:
+            if "\n" in str(error) or not str(error):
+                raise AssertionError("a message that is not one line") from error
+
+
+def _read_particles(path: Path, _: int) -> None:
+    from napari_cryosphere.particles import ParticleStack
+
+    stack = ParticleStack.read(path, path.parent)
+    stack.summary()
+    if not np.isfinite(stack.images(slice(0, 100))).all():
+        raise AssertionError("pixels that are not finite")
+
+
+def _convert(path: Path, check: int) -> None:
+    """Read without images; write and read again one of two."""
+    from napari_cryosphere.particles import ParticleStack
+
+    stack = ParticleStack.read(path, path.parent, require_images=False)
+    if check % 4 < 2:
+        written = path.with_name("output" + (".star", ".cs")[check % 2])
+        stack.save(written, overwrite=True)
+        again = ParticleStack.read(written, path.parent, require_images=False)
+        if len(again) != len(stack):
+            raise AssertionError(f"{len(stack)} particles written, {len(again)} read again")
+
+
+def _read_map(path: Path, _: int) -> None:
+    from napari_cryosphere.particles import DensityMap
+
+    DensityMap.read(path)
+
+
+def main() -> None:
+    """Parse the options and run in one process after the other, all with the corpus of the first."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("kind", choices=SUFFIXES)
+    parser.add_argument("--seeds", type=Path, required=True, help="folder with files to begin with")
+    parser.add_argument("--runs", type=int, default=10_000, help="number of inputs")
+    parser.add_argument("--output", type=Path, default=Path("fuzz-output"), help="where bad inputs go")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.work is not None:
+        _fuzz(arguments.kind, arguments.work, arguments.runs, arguments.output)
+        return
+    memory = Path("/dev/shm")
+    total, peak = 0, 0
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        _copy_seeds(arguments.kind, arguments.seeds, Path(folder))
+        for start in range(0, arguments.runs, PER_PROCESS):
+            number = min(PER_PROCESS, arguments.runs - start)
+            command = [sys.executable, __file__, arguments.kind, "--seeds", arguments.seeds, "--work", folder]
+            command += ["--runs", str(number), "--output", arguments.output]
+            done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+            found = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
+            total += int(found.get("number_of_executed_units", 0))
+            peak = max(peak, int(found.get("peak_rss_mb", 0)))
+            print(f"{arguments.kind}: {total} inputs, peak memory {peak} MB", flush=True)
+            if done.returncode:
+                sys.exit(f"{done.stderr[-4000:]}\nexit status {done.returncode}")
+
+
+def _copy_seeds(kind: str, seeds: Path, work: Path) -> None:
+    """Copy the small files of a kind to the corpus, and the stack that tables refer to beside the inputs."""
+    corpus = work / "corpus"
+    corpus.mkdir()
+    suffixes = {"star": (".star",), "cs": (".cs",), "mrc": (".mrcs", ".mrc", ".gz", ".bz2")}[kind]
+    for number, path in enumerate(sorted(seeds.rglob("*"))):
+        if path.is_file() and path.name.endswith(suffixes) and path.stat().st_size <= LARGEST_SEED:
+            shutil.copy(path, corpus / f"{number}")
+        if path.name == "base.mrcs":
+            shutil.copy(path, work / path.name)
+
+
+def _fuzz(kind: str, work: Path, runs: int, output: Path) -> None:
+    """Run atheris in this process, which it does not come back from."""
+    import atheris
+
+    with atheris.instrument_imports(include=["napari_cryosphere.particles"]):
+        import napari_cryosphere.particles  # noqa: F401
+    from mutations import mutated
+
+    def one(data: bytes) -> None:
+        use(kind, work, data)
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        if seed % 2:
+            return bytes(atheris.Mutate(data, most))
+        return mutated(bytes(data), kind, random.Random(seed))[:most]
+
+    warnings.simplefilter("ignore")
+    options = [
+        *("-timeout=5", "-rss_limit_mb=1024", f"-runs={runs}", f"-max_len={LARGEST_SEED}"),
+        *("-print_final_stats=1", f"-artifact_prefix={output}/", str(work / "corpus")),
+    ]
+    atheris.Setup([sys.argv[0], *options], one, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,257 @@
+"""Poses, shifts and posteriors of images, given a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.local import LocalSearch
+from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
+from napari_cryosphere.alignment.noise import (
+    contrast_factor,
+    estimate_noise,
+    informative_shell,
+    particle_radius_px,
+)
+from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
+from napari_cryosphere.alignment.posterior import CellDensities, posterior_cells
+from napari_cryosphere.alignment.refine import refine_poses
+from napari_cryosphere.alignment.search import Candidates, GlobalSearch
+from napari_cryosphere.alignment.summary import summarise_modes
+from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.symmetry import normalise_group_name
+
+__all__ = ["Aligner", "Alignment"]
+
+_MODES = 4
+_APART_DEGREES = 15.0
+_SPAN = 12.0
+_SAME_DEGREES = 2.0
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where a batch of images fits a map.
+
+    Attributes
+    ----------
+    rotations
+        ``(n, 3, 3)`` float64: the pose of largest evidence; image to map coordinates.
+    shifts_px
+        ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y.
+    log_likelihood
+        ``(n,)`` nats at that pose over an image without a particle.
+    summary
+        How sure the pose is, from the modes and the cells of the search.
+    distribution
+        The posterior over poses with shifts integrated, if it was asked for.
+    """
+
+    rotations: NDArray[np.float64]
+    shifts_px: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    summary: PoseSummary
+    distribution: PoseDistribution | None
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """Poses to refine: which image each belongs to, and the search's cells where there was one."""
+
+    image: Tensor
+    rotations: Tensor
+    shifts_px: Tensor
+    candidates: list[Candidates] | None
+
+
+class Aligner:
+    """Aligns images to one map.
+
+    Parameters
+    ----------
+    voxels
+        ``(box, box, box)``: the map on the images' grid, see `napari_cryosphere.imaging.resample`.
+    symmetry
+        Point group of the map.
+    noise
+        Noise spectrum and contrast; `estimated` finds them from images.
+    max_shell
+        Highest frequency compared, cycles a box.
+    shift_reach_px
+        Largest shift searched along x and along y.
+    """
+
+    def __init__(
+        self,
+        voxels: Tensor,
+        symmetry: str,
+        noise: NoiseModel,
+        max_shell: int,
+        shift_reach_px: float = 4.0,
+    ) -> None:
+        self.symmetry = normalise_group_name(symmetry)
+        self.noise = noise
+        self.radius_px = particle_radius_px(voxels)
+        self.band = FourierBand(voxels.shape[-1], min(max_shell, voxels.shape[-1] // 2 - 1))
+        self.shift_reach_px = shift_reach_px
+        self._sampler = SliceSampler(voxels, self.band.max_shell, moments=True)
+        self._global: GlobalSearch | None = None
+
+    @classmethod
+    def estimated(
+        cls,
+        voxels: Tensor,
+        symmetry: str,
+        images: Tensor,
+        ctf: Tensor | None,
+        max_shell: int | None = None,
+        shift_reach_px: float = 4.0,
+    ) -> Aligner:
+        """Find noise, contrast and band from images, then be ready to align.
+
+        Parameters
+        ----------
+        images, ctf
+            ``(n, box, box)`` with normalised backgrounds and ``(n, box, box // 2 + 1)``: some hundred
+            images spread over the data.
+        max_shell
+            Highest frequency; by default that up to which the images hold 99 % of their information.
+        """
+        radius = particle_radius_px(voxels)
+        box = voxels.shape[-1]
+        highest = box // 2 - 1 if max_shell is None else min(max_shell, box // 2 - 1)
+        sampler = SliceSampler(voxels, box // 2 - 1)
+        noise = estimate_noise(images, ctf, sampler, radius)
+        shell = min(highest, informative_shell(noise, ctf, sampler))
+        return cls(voxels, symmetry, noise, shell, shift_reach_px)
+
+    def observe(self, images: Tensor, ctf: Tensor | None) -> Observation:
+        """Whiten images ``(n, box, box)`` with normalised backgrounds."""
+        return observe(images, ctf, self.noise, self.band)
+
+    def search(self, images: Tensor, ctf: Tensor | None, with_distribution: bool = False) -> Alignment:
+        """Align images from nothing: over all rotations, and shifts about the middle."""
+        if self._global is None:
+            self._global = GlobalSearch(
+                self._sampler, self.band, self.radius_px, self.shift_reach_px, self.symmetry
+            )
+        search, observation = self._global, self.observe(images, ctf)
+        candidates = search.search(observation)
+        image, rotations, shifts = [], [], []
+        for index, found in enumerate(candidates):
+            centres = torch.from_numpy(search.grid.rotations(found.cells.cpu().numpy())).float()
+            best = local_maxima(centres, found.log_density.cpu(), _MODES, _APART_DEGREES, _SPAN)
+            image.append(torch.full((len(best),), index))
+            rotations.append(centres[best])
+            shifts.append(found.shifts_px[best.to(found.shifts_px.device)])
+        starts = _Starts(torch.cat(image), torch.cat(rotations), torch.cat(shifts), candidates)
+        return self._finish(observation, starts, with_distribution)
+
+    def refine(
+        self,
+        images: Tensor,
+        ctf: Tensor | None,
+        rotations: NDArray[np.float64],
+        shifts_px: NDArray[np.float64],
+        reach_degrees: float,
+        with_distribution: bool = False,
+    ) -> Alignment:
+        """Align images within ``reach_degrees`` of given poses, several an image if need be.
+
+        Parameters
+        ----------
+        images, ctf
+            As in `search`.
+        rotations
+            ``(n, 3, 3)`` or ``(n, m, 3, 3)``.
+        shifts_px
+            ``(n, 2)``: shared by an image's poses.
+        reach_degrees
+            Radius of the ball searched; 0 climbs from the poses alone.
+        """
+        observation = self.observe(images, ctf)
+        given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(self._sampler.device)
+        number = given.shape[1]
+        owner = torch.arange(len(images)).repeat_interleave(number)
+        centre = torch.from_numpy(shifts_px).float().to(self._sampler.device)[owner]
+        local = LocalSearch(
+            self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self.shift_reach_px
+        )
+        tried, scores, shifts = local.search(observation[owner], given.flatten(0, 1), centre)
+        image, poses, at = [], [], []
+        for index in range(len(given)):
+            mine = slice(index * number, (index + 1) * number)
+            flat, score, moved = tried[mine].flatten(0, 1), scores[mine].flatten(), shifts[mine].flatten(0, 1)
+            best = local_maxima(flat, score, _MODES, _APART_DEGREES / 2, _SPAN)
+            image.append(torch.full((len(best),), index))
+            poses.append(flat[best])
+            at.append(moved[best])
+        starts = _Starts(torch.cat(image), torch.cat(poses), torch.cat(at), None)
+        return self._finish(observation, starts, with_distribution)
+
+    def recalibrated(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> Aligner:
+        """Return an aligner whose contrast fits images at the poses that were found for them.
+
+        Raises
+        ------
+        ValueError
+            If the images are darker where the map is bright: the contrast is inverted.
+        """
+        observation = self.observe(images, ctf)
+        frequencies = self.band.frequencies.to(self._sampler.device)
+        slices = self._sampler.values(torch.from_numpy(alignment.rotations).float(), frequencies)
+        phases = self.band.phases(torch.from_numpy(alignment.shifts_px).float())
+        factor = contrast_factor(observation, slices * phases * observation.filters)
+        if factor <= 0:
+            raise ValueError("the particles look darker where the map is bright")
+        changed = object.__new__(Aligner)
+        changed.__dict__.update(self.__dict__)
+        changed.noise = replace(self.noise, contrast=self.noise.contrast * factor)
+        return changed
+
+    def _finish(self, observation: Observation, starts: _Starts, with_distribution: bool) -> Alignment:
+        """Refine the starts, choose each image's best mode, and say how sure it is."""
+        refined = refine_poses(self._sampler, observation[starts.image], starts.rotations, starts.shifts_px)
+        evidence = refined.log_evidence.cpu()
+        modes = []
+        for index in range(len(observation)):
+            mine = torch.nonzero(starts.image == index)[:, 0]
+            kept = distinct_poses(refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry)
+            modes.append(refined[mine[kept]])
+        candidates: list[Candidates | None] = [None] * len(modes)
+        if starts.candidates is not None:
+            candidates = list(starts.candidates)
+        pairs = list(zip(modes, candidates, strict=True))
+        distribution = None
+        if with_distribution:
+            cells = [
+                posterior_cells(self._sampler, observation[row : row + 1], *pair, self.symmetry)
+                for row, pair in enumerate(pairs)
+            ]
+            distribution = _joined(cells, self.symmetry)
+        return Alignment(
+            np.stack([mode.rotations[0].double().cpu().numpy() for mode in modes]),
+            np.stack([mode.shifts_px[0].double().cpu().numpy() for mode in modes]),
+            np.array([float(mode.log_likelihood[0]) for mode in modes]),
+            summarise_modes(pairs, self.symmetry),
+            distribution,
+        )
+
+
+def _joined(parts: list[CellDensities], symmetry: str) -> PoseDistribution:
+    """Return one distribution of images with different numbers of cells."""
+    width = max(len(part.cells) for part in parts)
+    orders = np.zeros((len(parts), width), dtype=np.int8)
+    cells = np.full((len(parts), width), -1, dtype=np.int64)
+    densities = np.full((len(parts), width), -np.inf)
+    for row, part in enumerate(parts):
+        count = len(part.cells)
+        orders[row, :count], cells[row, :count] = part.orders, part.cells
+        densities[row, :count] = part.log_density
+    return PoseDistribution.from_cells(orders, cells, densities, symmetry)

@@ -1,0 +1,103 @@
+"""Projections of a map from many directions, laid out for matrix products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.so3.grid import ReducedGrid
+
+__all__ = ["Gallery", "shift_grid"]
+
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Slices of a map at many poses, in one band.
+
+    Attributes
+    ----------
+    band
+        The frequencies.
+    slices
+        ``(r, 2 k)`` float32: real parts, then imaginary parts.
+    power
+        ``(r, k)`` float32: squared magnitudes.
+    """
+
+    band: FourierBand
+    slices: Tensor
+    power: Tensor
+
+    @classmethod
+    def of(cls, sampler: SliceSampler, rotations: NDArray[np.float64] | Tensor, band: FourierBand) -> Gallery:
+        """Sample the slices at ``(r, 3, 3)`` poses."""
+        poses = torch.as_tensor(rotations, dtype=torch.float32).to(sampler.device)
+        frequencies = band.frequencies.to(sampler.device)
+        slices = poses.new_empty(len(poses), 2 * len(frequencies))
+        for start in range(0, len(poses), _CHUNK):
+            values = sampler.values(poses[start : start + _CHUNK], frequencies)
+            slices[start : start + _CHUNK] = real_row(values)
+        return cls(band, slices, slices.unflatten(1, (2, -1)).square().sum(1))
+
+    @classmethod
+    def of_grid(cls, sampler: SliceSampler, grid: ReducedGrid, band: FourierBand) -> Gallery:
+        """Sample the slices at a grid's cells, in the order of its `indices`.
+
+        Half a turn in the plane conjugates a slice: only half of the in-plane angles are sampled.
+        """
+        n_psi, count = grid.grid.n_psi, len(band.frequencies)
+        rotations = grid.rotations().reshape(-1, n_psi, 3, 3)[:, : n_psi // 2]
+        half = cls.of(sampler, rotations.reshape(-1, 3, 3), band)
+        first = half.slices.unflatten(0, (-1, n_psi // 2))
+        second = first.clone()
+        second[..., count:] *= -1
+        power = half.power.unflatten(0, (-1, n_psi // 2))
+        slices, powers = torch.cat([first, second], dim=1), torch.cat([power, power], dim=1)
+        return cls(band, slices.flatten(0, 1), powers.flatten(0, 1))
+
+    def log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
+        """Score every pose and shift for every image.
+
+        Parameters
+        ----------
+        observation
+            ``n`` images in the gallery's band.
+        phases
+            ``(t, k)`` complex64: the band's factors for the shifts.
+
+        Returns
+        -------
+        ``(r, n, t)`` float32 nats: the log-likelihood over that of an image without a particle.
+        """
+        matched = real_row(observation.matched(phases))
+        cross = self.slices @ matched.flatten(0, 1).T
+        norm = self.power @ (0.5 * observation.filters.square()).T
+        return cross.reshape(len(self.slices), *matched.shape[:2]).sub_(norm[..., None])
+
+    def at(self, rows: Tensor) -> Gallery:
+        """Select poses."""
+        return Gallery(self.band, self.slices[rows], self.power[rows])
+
+
+def real_row(values: Tensor) -> Tensor:
+    """Return ``(..., k)`` complex as ``(..., 2 k)`` real, so that a dot product is ``Re sum conj(a) b``."""
+    return torch.cat([values.real, values.imag], dim=-1)
+
+
+def shift_grid(reach_px: float, step_px: float, device: torch.device | None = None) -> Tensor:
+    """Return the points of a square lattice within ``reach_px`` along x and along y, ``(t, 2)`` float32.
+
+    The origin is one of them, and the step is shortened so that the outermost stand at the reach.
+    """
+    steps = max(1, round(reach_px / step_px + 0.2)) if reach_px > 0 else 0
+    axis = torch.linspace(-reach_px, reach_px, 2 * steps + 1, device=device)
+    return torch.cartesian_prod(axis, axis)

@@ -1,0 +1,55 @@
+"""Which of many scored poses are worth refining."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from napari_cryosphere.so3.symmetry import point_group
+
+__all__ = ["distinct_poses", "local_maxima"]
+
+_CONSIDERED = 256
+
+
+def local_maxima(rotations: Tensor, scores: Tensor, most: int, apart_degrees: float, span: float) -> Tensor:
+    """Return the indices of the best-scored poses that stand apart from each other, best first.
+
+    Parameters
+    ----------
+    rotations
+        ``(c, 3, 3)``.
+    scores
+        ``(c,)`` nats.
+    most
+        How many to return at most.
+    apart_degrees
+        Least angle between two of them.
+    span
+        Poses that score this much less than the best are not worth it.
+    """
+    top = scores.topk(min(_CONSIDERED, len(scores)))
+    near = 1 + 2 * math.cos(math.radians(apart_degrees))
+    candidates = rotations[top.indices].reshape(-1, 9)
+    free = top.values > top.values[0] - span
+    chosen: list[int] = []
+    while len(chosen) < most and bool(free.any()):
+        pick = int(free.int().argmax())
+        chosen.append(pick)
+        free = free & (candidates @ candidates[pick] < near)
+    return top.indices[torch.tensor(chosen, device=scores.device)]
+
+
+def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:
+    """Return the indices of poses that differ modulo symmetry, best first; of equal ones the best stays."""
+    group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
+    near = 1 + 2 * math.cos(math.radians(apart_degrees))
+    kept: list[int] = []
+    for index in scores.argsort(descending=True).tolist():
+        images = (group @ rotations[index]).reshape(-1, 9)
+        others = rotations[kept].reshape(-1, 9)
+        if not bool((others @ images.T > near).any()):
+            kept.append(index)
+    return torch.tensor(kept, device=scores.device)

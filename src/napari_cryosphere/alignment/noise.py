@@ -1,0 +1,117 @@
+"""Estimates of noise spectrum and contrast from the particles themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.observation import NoiseModel, Observation
+from napari_cryosphere.imaging.fourier import frequency_grid, to_fourier
+from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.so3.grid import SO3Grid
+
+__all__ = ["contrast_factor", "estimate_noise", "informative_shell", "particle_radius_px"]
+
+_FEWEST_BACKGROUND_PIXELS = 0.1
+_LEAST_SHARE = 0.5
+
+
+def particle_radius_px(voxels: Tensor) -> float:
+    """Return the radius of the sphere about voxel n // 2 that holds 99 % of a map's power."""
+    box = voxels.shape[-1]
+    axis = torch.arange(box, device=voxels.device) - box // 2
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).double().sqrt().round().long()
+    power = torch.bincount(radius.flatten(), voxels.double().square().flatten())
+    share = power.cumsum(0) / power.sum()
+    return float(torch.searchsorted(share, 0.99).clamp(max=box // 2))
+
+
+def estimate_noise(images: Tensor, ctf: Tensor | None, sampler: SliceSampler, radius_px: float) -> NoiseModel:
+    """Estimate noise and contrast without knowing any pose.
+
+    The noise spectrum comes from the pixels beyond the particle. The contrast is the one at which the mean
+    power of the map's slices, behind the mean squared CTF, explains what the images' power has beyond that.
+    The spectrum is then what the explained signal leaves of the images' power.
+
+    Parameters
+    ----------
+    images
+        ``(n, box, box)``: a few hundred, spread over the data, backgrounds normalised.
+    ctf
+        ``(n, box, box // 2 + 1)``, or None.
+    sampler
+        Slices of the map on the images' grid.
+    radius_px
+        Radius of the particle.
+    """
+    box = images.shape[-1]
+    outside = _background_window(box, radius_px)
+    background = _shell_means(to_fourier(images * outside).abs().square().mean(0)) / outside.square().mean()
+    power = _shell_means(to_fourier(images).abs().square().mean(0))
+    signal = _signal_power(sampler, ctf, box)
+    shells = torch.arange(1, len(power) - 1)
+    weight = shells / background[shells].square()
+    excess = (power - background)[shells]
+    squared = float((weight * signal[shells] * excess).sum() / (weight * signal[shells].square()).sum())
+    contrast = max(squared, 0.0) ** 0.5
+    left = torch.maximum(power - squared * signal, _LEAST_SHARE * background)
+    return NoiseModel(left if contrast > 0 else background, contrast)
+
+
+def contrast_factor(observation: Observation, model: Tensor) -> float:
+    """Return the factor by which ``(n, k)`` model images fit an observation best.
+
+    Five parameters of each image's pose have been fitted to its noise, which makes the product of data and
+    model too large by 5/2 nats an image; that is taken off.
+    """
+    cross = torch.view_as_real(observation.data * model.conj())[..., 0].sum() - 2.5 * len(observation)
+    return float(cross / model.abs().square().sum())
+
+
+def informative_shell(
+    noise: NoiseModel, ctf: Tensor | None, sampler: SliceSampler, share: float = 0.99
+) -> int:
+    """Return the shell up to which the images hold ``share`` of all that they say about poses.
+
+    A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the square of
+    its radius, since a rotation moves points in proportion to it.
+    """
+    box = sampler.box
+    ratio = noise.contrast**2 * _signal_power(sampler, ctf, box) / noise.spectrum
+    shells = torch.arange(len(ratio))
+    information = (ratio * shells**3)[: box // 2]
+    return max(4, int(torch.searchsorted(information.cumsum(0) / information.sum(), share)))
+
+
+def _signal_power(sampler: SliceSampler, ctf: Tensor | None, box: int) -> Tensor:
+    """Return the mean power of slices behind the mean squared CTF, by shell."""
+    band = FourierBand(box, box // 2 - 1)
+    poses = torch.from_numpy(SO3Grid(0).rotations()).float().to(sampler.device)
+    frequencies = band.frequencies.to(sampler.device)
+    power = torch.stack([sampler.values(pose[None], frequencies)[0].abs().square() for pose in poses]).mean(0)
+    if ctf is not None:
+        power = power * band.of(ctf.square().mean(0)).to(power)
+    shells = band.shells.to(power.device)
+    means = torch.zeros(box // 2 + 1, device=power.device)
+    means.index_add_(0, shells, power)
+    return (means / torch.bincount(shells, minlength=len(means)).clamp(min=1)).cpu()
+
+
+def _shell_means(power: Tensor) -> Tensor:
+    """Average ``(box, box // 2 + 1)`` over shells 0 to box // 2."""
+    shells = frequency_grid(power.shape[0]).norm(dim=-1).round().long().flatten()
+    inside = shells <= power.shape[0] // 2
+    sums = torch.bincount(shells[inside], power.cpu().flatten()[inside].double())
+    return (sums / torch.bincount(shells[inside])).float()
+
+
+def _background_window(box: int, radius_px: float) -> Tensor:
+    """Return a window that is 1 beyond the particle and falls smoothly to 0 at its rim."""
+    axis = (torch.arange(box) - box // 2).float()
+    radius = torch.hypot(axis[:, None], axis)
+    # a particle that fills the box leaves at least the corners
+    rim = radius_px + 2
+    while float((radius > rim).float().mean()) < _FEWEST_BACKGROUND_PIXELS:
+        rim -= 1
+    return 0.5 - 0.5 * torch.cos(torch.pi * ((radius - rim) / 4).clamp(0, 1))

@@ -1,0 +1,140 @@
+"""Search over all poses: a coarse grid, then only the children of the cells that can hold the truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.gallery import Gallery, shift_grid
+from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.so3.grid import SO3Grid
+
+__all__ = ["Candidates", "GlobalSearch", "shells_for_spacing", "step_for_shell"]
+
+_MAX_PHASE = 3.3
+_SHIFT_STEP = 0.24
+_FEWEST, _MOST = 16, 192
+_SPAN = 0.5
+_SCORES_AT_ONCE = 1 << 23
+
+
+def shells_for_spacing(spacing_degrees: float, radius_px: float, box: int) -> int:
+    """Return the highest shell worth comparing on a grid of rotations of a given spacing.
+
+    Half a spacing away from a grid point, the rim of a particle moves by ``radius * spacing / 2``; beyond
+    the shell returned, the phases there turn by more than 3.3 radians. On the ribosome and the
+    beta-galactosidase that the benchmarks use, more shells did not help the coarse grid, fewer harmed it.
+    """
+    return max(4, int(_MAX_PHASE * box / (math.pi * radius_px * math.radians(spacing_degrees))))
+
+
+def step_for_shell(shell: int, box: int) -> float:
+    """Return the spacing of shifts in pixels at which the phase at ``shell`` turns by 0.75 radians to a side."""
+    return _SHIFT_STEP * box / shell
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The cells of the fine grid that one image was compared with.
+
+    Attributes
+    ----------
+    cells
+        ``(c,)`` flat indices in the fine grid.
+    log_density
+        ``(c,)`` nats over an empty image, integrated over shifts (px^2).
+    shifts_px
+        ``(c, 2)``: the best shift of each.
+    """
+
+    cells: Tensor
+    log_density: Tensor
+    shifts_px: Tensor
+
+
+class GlobalSearch:
+    """Compares images with projections over all of SO(3) and a square of shifts.
+
+    Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
+    over-confident: the truth's cell can score far below the best one, and the more so the stronger the
+    signal. So an image keeps every cell in the upper half of its range of scores (best down to median), at
+    least 16 and at most 192, and is compared with their children at full band.
+
+    Parameters
+    ----------
+    sampler
+        The map's slices.
+    band
+        Band of the fine grid.
+    radius_px
+        Radius of the particle.
+    shift_reach_px
+        Largest shift along x and along y.
+    symmetry
+        Point group of the map: only cells that meet its asymmetric unit are searched.
+    coarse_order
+        HEALPix order of the first grid; the second is one finer.
+    """
+
+    def __init__(
+        self,
+        sampler: SliceSampler,
+        band: FourierBand,
+        radius_px: float,
+        shift_reach_px: float,
+        symmetry: str = "C1",
+        coarse_order: int = 2,
+    ) -> None:
+        coarse, fine = SO3Grid(coarse_order), SO3Grid(coarse_order + 1)
+        self.grid = fine
+        device = sampler.device
+        reduced = coarse.reduced(symmetry)
+        shell = min(band.max_shell, shells_for_spacing(coarse.spacing_degrees, radius_px, band.box))
+        self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
+        kept = fine.reduced(symmetry).indices()
+        self._fine_cells = torch.from_numpy(kept).to(device)
+        self._fine = Gallery.of_grid(sampler, fine.reduced(symmetry), band)
+        rows = np.full(fine.size, -1, dtype=np.int64)
+        rows[kept] = np.arange(len(kept))
+        self._children = torch.from_numpy(rows[coarse.children(reduced.indices())]).to(device)
+        self.shifts_px = shift_grid(shift_reach_px, step_for_shell(band.max_shell, band.box), device)
+        self._shift_area = (2 * shift_reach_px + step_for_shell(band.max_shell, band.box)) ** 2
+        self._fine_phases = band.phases(self.shifts_px)
+        self._coarse_phases = self._coarse.band.phases(
+            shift_grid(shift_reach_px, step_for_shell(shell, band.box), device)
+        )
+
+    def search(self, observation: Observation) -> list[Candidates]:
+        """Return the compared cells of every image."""
+        coarse = observation.narrowed(self._coarse.band.max_shell)
+        at_once = max(1, _SCORES_AT_ONCE // (len(self._coarse.slices) * len(self._coarse_phases)))
+        found = []
+        for start in range(0, len(observation), at_once):
+            rows = slice(start, start + at_once)
+            best = self._coarse.log_likelihoods(coarse[rows], self._coarse_phases).amax(-1).T.contiguous()
+            for offset, chosen in enumerate(self._chosen(best)):
+                found.append(self._compare(observation[start + offset : start + offset + 1], chosen))
+        return found
+
+    def _chosen(self, scores: Tensor) -> list[Tensor]:
+        """Return the coarse cells that each image keeps, from ``(n, coarse cells)`` scores."""
+        most = min(_MOST, scores.shape[1])
+        best = scores.topk(most, dim=1)
+        top = best.values[:, :1]
+        floor = top - _SPAN * (top - scores.median(dim=1, keepdim=True).values)
+        counts = (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
+        return [cells[:count] for cells, count in zip(best.indices, counts.tolist(), strict=True)]
+
+    def _compare(self, image: Observation, coarse_cells: Tensor) -> Candidates:
+        """Score one image against the children of the chosen cells."""
+        rows = self._children[coarse_cells].flatten()
+        rows = rows[rows >= 0]
+        scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
+        marginal = scores.logsumexp(-1) + math.log(self._shift_area / len(self.shifts_px))
+        return Candidates(self._fine_cells[rows], marginal, self.shifts_px[scores.argmax(-1)])

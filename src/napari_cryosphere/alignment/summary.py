@@ -1,0 +1,84 @@
+"""How sure an alignment is, from its modes: what can be said without laying out the posterior."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.alignment.refine import RefinedPoses
+from napari_cryosphere.alignment.search import Candidates
+from napari_cryosphere.so3.distribution import CONFIDENCE_RADIUS_DEGREES, PoseSummary
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.symmetry import point_group
+
+__all__ = ["summarise_modes"]
+
+_ORDER = 3
+_VOLUME = 8 * math.pi**2
+_MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers
+
+
+def summarise_modes(images: list[tuple[RefinedPoses, Candidates | None]], symmetry: str) -> PoseSummary:
+    """Summarise posteriors as mixtures: a Gaussian at each mode, and the search's cells away from them.
+
+    Parameters
+    ----------
+    images
+        For each image its modes, best first, and the cells of its search.
+    symmetry
+        Point group of the map.
+
+    Returns
+    -------
+    What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence (Laplace's
+    approximation), its entropy that of its Gaussian. The largest probability of an order-3 cell is bounded
+    by the mode's mass and by what the Gaussian's peak puts into one cell.
+    """
+    group = point_group(symmetry)
+    rows = [_summarise(modes, candidates, group) for modes, candidates in images]
+    columns = np.array([row[1:] for row in rows]).T
+    return PoseSummary(np.stack([row[0] for row in rows]), *columns)
+
+
+def _summarise(
+    modes: RefinedPoses, candidates: Candidates | None, group: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float, float, float, float]:
+    poses = modes.rotations.double().cpu().numpy()
+    masses = modes.log_evidence.double().cpu().numpy()
+    covariance = modes.rotation_covariance().cpu().numpy()
+    _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariance)
+    # entropy of each part relative to uniform, as a logarithm of the share of SO(3)
+    sizes = np.minimum(0.5 * volumes - math.log(_VOLUME), 0.0)
+    angles = _angles(poses, poses[0], group)
+    angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
+    if candidates is not None:
+        cell = 1 / SO3Grid(_ORDER).size
+        centres = SO3Grid(_ORDER).rotations(candidates.cells.cpu().numpy())
+        away = np.min([_angles(centres, pose, group) for pose in poses], axis=0)
+        apart = away > 1.5 * SO3Grid(_ORDER).spacing_degrees
+        density = candidates.log_density.double().cpu().numpy()[apart]
+        masses = np.concatenate([masses, density + math.log(_VOLUME * cell)])
+        sizes = np.concatenate([sizes, np.full(len(density), math.log(cell))])
+        angles = np.concatenate([angles, _angles(centres[apart], poses[0], group)])
+    weights = np.exp(masses - masses.max())
+    weights /= weights.sum()
+    entropy = float((weights * (sizes - np.log(np.maximum(weights, 1e-300)))).sum())
+    concentration = min(1.0, math.exp(-sizes[0] + 1.5) / SO3Grid(_ORDER).size)
+    return (
+        poses[0],
+        float(weights[0]) * concentration,
+        min(entropy, 0.0),
+        float((weights * angles).sum()),
+        float(weights[angles <= CONFIDENCE_RADIUS_DEGREES].sum()),
+    )
+
+
+def _angles(
+    rotations: NDArray[np.float64], pose: NDArray[np.float64], group: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the angle from each of ``(c, 3, 3)`` to a pose, modulo symmetry, in degrees."""
+    traces = rotations.reshape(-1, 9) @ (group @ pose).reshape(len(group), 9).T
+    angles: NDArray[np.float64] = np.degrees(np.arccos(np.clip((traces.max(1) - 1) / 2, -1, 1)))
+    return angles

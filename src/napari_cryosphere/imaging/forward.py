@@ -1,0 +1,135 @@
+"""The forward model: image = CTF * shift * projection of the map, plus noise at a stated ratio.
+
+**Signal-to-noise ratio**, as every part of the package means it: the variance of the clean image (with CTF
+and shift) over the pixels of a centred circle, averaged over the particles, divided by the variance of the
+noise in a pixel. The circle holds 99 % of the map's power unless its radius is given. For coloured noise the
+variance of a pixel is the mean of its power over all frequencies of the image, so that the ratio within a
+band of frequencies is another one. Simulated images are scaled so that a pixel's noise has variance 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
+from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
+from napari_cryosphere.imaging.projection import Projector
+from napari_cryosphere.imaging.simulate import ParticleParameters
+from napari_cryosphere.particles import DensityMap
+
+__all__ = ["NoiseLevel", "clean_images", "map_radius_angstrom", "noise_level", "noisy_images", "projector_of"]
+
+_CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
+_PILOT = 512
+_POWER_IN_CIRCLE = 0.99
+
+
+def projector_of(density: DensityMap) -> Projector:
+    """Return the projector that simulation uses: padded threefold up to a box of 128, else twofold."""
+    return Projector(density.voxels, padding=3 if density.box <= 128 else 2)
+
+
+def clean_images(
+    projector: Projector, parameters: ParticleParameters, pixel_size_angstrom: float
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
+    chunk = max(1, _CHUNK_PIXELS // projector.box**2)
+    for start in range(0, len(parameters), chunk):
+        part = parameters[start : start + chunk]
+        transforms = projector.slices(part.rotations)
+        transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), projector.box)
+        if part.ctf is not None:
+            transforms = transforms * ctf_2d(part.ctf, projector.box, pixel_size_angstrom)
+        yield from_fourier(transforms).numpy()
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """How much noise gives a ratio.
+
+    Attributes
+    ----------
+    deviation
+        Standard deviation of the noise in a pixel, in the map's grey values times pixels.
+    radius_angstrom
+        Radius of the circle in which the signal's variance was taken.
+    """
+
+    deviation: float
+    radius_angstrom: float
+
+
+def map_radius_angstrom(density: DensityMap) -> float:
+    """Return the radius, in whole voxels, of the centred sphere that holds 99 % of the map's power."""
+    axis = np.arange(density.box) - density.box // 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    power = np.bincount(np.rint(radius).astype(int).ravel(), (density.voxels.astype(np.float64) ** 2).ravel())
+    return (
+        int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum())) * density.pixel_size_angstrom
+    )
+
+
+def noise_level(
+    density: DensityMap,
+    projector: Projector,
+    parameters: ParticleParameters,
+    snr: float,
+    radius_angstrom: float | None = None,
+) -> NoiseLevel:
+    """Return the noise that gives a signal-to-noise ratio; the module's first lines define it.
+
+    The mean is taken over all particles, or over 512 that are spread evenly where there are more.
+    """
+    radius = map_radius_angstrom(density) if radius_angstrom is None else radius_angstrom
+    axis = (np.arange(density.box) - density.box // 2) * density.pixel_size_angstrom
+    inside = np.hypot(axis[:, None], axis) <= radius
+    pilot = parameters[np.linspace(0, len(parameters) - 1, min(_PILOT, len(parameters))).astype(int)]
+    variances = [
+        images[:, inside].var(axis=1, dtype=np.float64)
+        for images in clean_images(projector, pilot, density.pixel_size_angstrom)
+    ]
+    return NoiseLevel(float(np.sqrt(np.concatenate(variances).mean() / snr)), float(radius))
+
+
+def noisy_images(
+    projector: Projector,
+    parameters: ParticleParameters,
+    pixel_size_angstrom: float,
+    deviation: float | None,
+    seed: int,
+    spectrum: NoiseSpectrum | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield simulated particles in chunks of ``(k, box, box)`` float32; only one chunk is held.
+
+    Parameters
+    ----------
+    projector
+        Of the map.
+    parameters
+        Poses, shifts and CTFs.
+    pixel_size_angstrom
+        Pixel size of map and images.
+    deviation
+        Standard deviation of the noise, see :func:`noise_level`; images are divided by it, so that a
+        pixel's noise has variance 1. None gives the clean images in the map's own grey values.
+    seed
+        Decides the noise, whatever the size of a chunk.
+    spectrum
+        Colour of the noise; None is white.
+    """
+    rng = np.random.default_rng(seed)
+    colour = None if spectrum is None else spectrum.amplitudes(projector.box, pixel_size_angstrom)
+    for images in clean_images(projector, parameters, pixel_size_angstrom):
+        if deviation is None:
+            yield images
+            continue
+        noise = rng.standard_normal(images.shape, dtype=np.float32)
+        if colour is not None:
+            noise = from_fourier(to_fourier(torch.from_numpy(noise)) * colour).numpy()
+        yield images / np.float32(deviation) + noise

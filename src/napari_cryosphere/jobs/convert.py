@@ -1,0 +1,34 @@
+"""The job ``convert``: particles from RELION's STAR to cryoSPARC's .cs and back."""
+
+from __future__ import annotations
+
+from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere.jobs.configs import ConvertConfig
+from napari_cryosphere.jobs.events import Events, Note, Result
+from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["convert"]
+
+_RELION_SUFFIX = ".mrcs"
+
+
+def convert(config: ConvertConfig) -> Events:
+    """Read particles and write them in the format that the output's suffix names; images stay where they are.
+
+    Images need not be there: their names are then kept as they are.
+    """
+    refuse_overwrite(config.output, config.overwrite)
+    stack = ParticleStack.read(config.particles, config.data_dir, require_images=False)
+    for warning in stack.warnings:
+        yield Note(warning, warning=True)
+    to_cs = config.output.suffix.lower() == ".cs"
+    if to_cs and stack.other_blocks:
+        names = ", ".join(f"data_{name}" for name in stack.other_blocks)
+        yield Note(f"a .cs file holds particles only; left out: {names}", warning=True)
+    if not to_cs and not stack.particles["rlnImageName"].str.endswith(_RELION_SUFFIX).all():
+        yield Note(
+            f"RELION reads stacks whose names end with {_RELION_SUFFIX} only; rename or link the others",
+            warning=True,
+        )
+    stack.save(config.output, config.overwrite)
+    yield Result({"particles": config.output}, {"number": len(stack)})

@@ -1,0 +1,177 @@
+"""The files that hold the images: names in a table, where they are found, what they are called elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import FileFormatError, MissingImagesError
+from napari_cryosphere.particles._columns import Place, refuse
+from napari_cryosphere.particles._messages import listed, shown
+from napari_cryosphere.particles.mrc import MrcStack
+
+__all__ = ["StackFile", "locate_images", "parse_image_names", "renamed"]
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """One stack as the STAR file names it, and where it was found.
+
+    Attributes
+    ----------
+    name
+        The path as written in the STAR file.
+    folder
+        The folder that ``name`` is relative to; None if the stack was found by a part of its name.
+    stack
+        The opened stack; None if it was not looked for or not found.
+    in_project
+        Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
+    """
+
+    name: str
+    folder: Path | None = None
+    stack: MrcStack | None = None
+    in_project: bool = False
+
+
+def parse_image_names(
+    place: Place, table: pd.DataFrame
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Split ``000001@path`` of the column rlnImageName.
+
+    Returns
+    -------
+    The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A name
+    without ``@`` is the first image of a file.
+
+    Raises
+    ------
+    MetadataError
+        If the number is not one from 1 on.
+    """
+    parts = [name.partition("@") for name in table["rlnImageName"].tolist()]
+    numbers = [number if at else "1" for number, at, _ in parts]
+    paths = [path if at else number for number, at, path in parts]
+    if not _all_numbers(numbers):
+        bad = np.array([not _all_numbers([number]) for number in numbers])
+        refuse(place, table, "rlnImageName", bad, "expected a number from 1 on, @ and the path of a stack")
+    indices = np.array(list(map(int, numbers)), dtype=np.int64) - 1
+    refuse(place, table, "rlnImageName", indices < 0, "images are counted from 1")
+    words = np.empty(len(paths), dtype=object)
+    words[:] = paths
+    codes, names = pd.factorize(words)
+    refuse(place, table, "rlnImageName", np.array([not name for name in names])[codes], "the path is missing")
+    return [str(name) for name in names], codes.astype(np.int64), indices
+
+
+def _all_numbers(words: list[str]) -> bool:
+    """Return whether all words are decimal numbers of 1 to 18 digits."""
+    joined = "".join(words)
+    lengths = list(map(len, words))
+    return joined.isascii() and joined.isdigit() and min(lengths) > 0 and max(lengths) < 19
+
+
+def locate_images(
+    place: Place, names: Sequence[str], file_of: NDArray[np.int64], data_dir: Path | None, required: bool
+) -> tuple[StackFile, ...]:
+    """Find and open (header only) the stacks.
+
+    Raises
+    ------
+    MissingImagesError
+        If a stack is not where it is looked for and ``required``; the row is named.
+    FileFormatError
+        If a stack is not an MRC file; the row is named.
+    """
+    first_row = np.full(len(names), -1)
+    first_row[file_of[::-1]] = np.arange(len(file_of))[::-1]
+    files = []
+    shortened: dict[Path, str] = {}
+    for name, row in zip(names, first_row, strict=True):
+        found = _find(name, place.path, data_dir)
+        if found is None:
+            if required:
+                tried = listed([str(path) for path, _ in _candidates(name, place.path, data_dir)])
+                raise MissingImagesError(
+                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; "
+                    "if the images have moved, give their folder with --data-dir"
+                )
+            files.append(StackFile(name))
+            continue
+        path, folder = found
+        if folder is None and shortened.setdefault(path, name) != name:
+            raise FileFormatError(
+                f"{place.row(int(row))}: {shown(name)} and {shown(shortened[path])} are both {path} under "
+                "--data-dir; give the folder that their whole names are relative to"
+            )
+        try:
+            in_project = folder is not None and folder != _folder_of(place.path)
+            files.append(StackFile(name, folder, MrcStack(path), in_project))
+        except FileFormatError as error:
+            raise FileFormatError(f"{place.row(int(row))}: {error}") from error
+    return tuple(files)
+
+
+def _find(name: str, star: Path, data_dir: Path | None) -> tuple[Path, Path | None] | None:
+    """Return the path of a stack and the folder that its whole name is relative to, if any."""
+    for path, folder in _candidates(name, star, data_dir):
+        try:
+            if path.exists():
+                return path, folder
+        except (OSError, ValueError):  # a name that is too long for any file
+            continue
+    return None
+
+
+def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[Path, Path | None]]:
+    """Give the paths where a stack may be, the likeliest first, each with the folder it is relative to.
+
+    First the whole name, in ``data_dir``, the STAR file's folder and its parents (the folder of a RELION
+    project is one of them); then in ``data_dir`` what is left when leading folders are dropped. A name with
+    backslashes is also tried with slashes.
+    """
+    here = _folder_of(star)
+    spellings = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+    for spelling in spellings:
+        if PurePosixPath(spelling).is_absolute():
+            yield Path(spelling), here
+            continue
+        folders = [*([] if data_dir is None else [_folder_of(data_dir / "x")]), here, *here.parents]
+        yield from ((folder / spelling, folder) for folder in folders)
+    if data_dir is not None:
+        parts = [part for part in PurePosixPath(spellings[-1]).parts if part not in ("/", "..")]
+        yield from ((data_dir.joinpath(*parts[start:]), None) for start in range(len(parts)))
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the absolute folder of a file, symbolic links kept: its parents may be links' parents."""
+    return Path(os.path.abspath(path)).parent  # noqa: PTH100
+
+
+def renamed(file: StackFile, target: Path) -> str:
+    """Return the name under which a STAR file at ``target`` refers to the stack.
+
+    A name relative to the folder of a RELION project stays as it is while the new STAR file is inside the
+    same project; otherwise it becomes relative to the new STAR file's folder, or absolute if that would lead
+    over the root of the file system.
+    """
+    if file.stack is None or Path(file.name).is_absolute():
+        return file.name
+    new = _folder_of(target)
+    if file.folder is not None and (file.folder == new or (file.in_project and file.folder in new.parents)):
+        return file.name
+    stack = file.stack.path.parent.resolve() / file.stack.path.name
+    try:
+        common = Path(os.path.commonpath([stack, new.resolve()]))
+    except ValueError:  # different drives
+        return stack.as_posix()
+    if common == Path(common.anchor):
+        return stack.as_posix()
+    return Path(os.path.relpath(stack, new.resolve())).as_posix()
