@@ -4,7 +4,7 @@
     python fuzz/readers.py star --seeds FOLDER --runs 100000      (kinds: star, cs, mrc)
 
 atheris mutates the seeds, guided by coverage of the readers; every second input is changed by
-``mutations.py``, which knows the formats. An input that takes over 5 seconds or 1 GiB, or that raises
+``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock) or 1 GiB, or that raises
 anything but a CryosphereError, ends the run and is written to the folder.
 """
 
@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -122,7 +123,10 @@ def _fuzz(kind: str, work: Path, runs: int, output: Path) -> None:
     from mutations import mutated
 
     def one(data: bytes) -> None:
+        start = time.process_time()
         use(kind, work, data)
+        if (spent := time.process_time() - start) > 5:
+            raise AssertionError(f"{spent:.1f} seconds")
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         if seed % 2:
@@ -131,7 +135,7 @@ def _fuzz(kind: str, work: Path, runs: int, output: Path) -> None:
 
     warnings.simplefilter("ignore")
     options = [
-        *("-timeout=5", "-rss_limit_mb=1024", f"-runs={runs}", f"-max_len={LARGEST_SEED}"),
+        *("-timeout=60", "-rss_limit_mb=1024", f"-runs={runs}", f"-max_len={LARGEST_SEED}"),
         *("-print_final_stats=1", f"-artifact_prefix={output}/", str(work / "corpus")),
     ]
     atheris.Setup([sys.argv[0], *options], one, custom_mutator=mutate)

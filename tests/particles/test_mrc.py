@@ -105,11 +105,16 @@ def test_unpacked_stacks_stay_within_the_limit(
     monkeypatch.setattr("napari_cryosphere.particles._pixel_views.MOST_UNPACKED_BYTES", 3 * images.nbytes)
     pool = _pixel_views._Pool()
     monkeypatch.setattr("napari_cryosphere.particles._pixel_views._POOL", pool)
+    stacks = []
     for number in range(8):
         path = raw(tmp_path / f"{number}.mrcs", images + number, 2)
         path.write_bytes(gzip.compress(path.read_bytes()))
-        assert_array_equal(MrcStack(path).read(), images + number)
+        stacks.append(MrcStack(path))
+        assert_array_equal(stacks[-1].read(), images + number)
     assert sum(view.nbytes for view in pool.views.values()) == 3 * images.nbytes
+    assert_array_equal(stacks[0].read(), images)
+    stacks.clear()
+    assert not pool.views
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations((1, 2, 3))))

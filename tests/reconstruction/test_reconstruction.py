@@ -20,13 +20,15 @@ from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import (
     BackProjector,
+    WeightedPoses,
     _insertion,
     fourier_shell_correlation,
     masked_correlation,
     soft_mask,
     ssnr_of_full_map,
 )
-from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
 from napari_cryosphere.so3.symmetry import point_group
 
 BOX, PIXEL_SIZE = 32, 6.0
@@ -108,6 +110,22 @@ def test_several_weighted_poses_are_weighted_sums() -> None:
         apart.add(images, poses[:, mode], weights=weights[:, mode])
     assert (together.inserted, apart.inserted) == (5, 15)
     np.testing.assert_allclose(together.sums(), apart.sums(), atol=1e-4)
+
+
+def test_distributions_become_weighted_poses() -> None:
+    """Two poses a particle with a density ratio of 4, the second particle with one pose alone."""
+    rng = np.random.default_rng(20)
+    poses = random_rotations(4, rng).reshape(2, 2, 3, 3)
+    log_weights = np.log([[0.8, 0.2], [1.0, 1e-300]])
+    distribution = PoseDistribution.from_poses(poses, log_weights, width_degrees=5.0)
+    modes = WeightedPoses.modes_of(distribution, 3)
+    np.testing.assert_allclose(modes.weights.sum(axis=1), 1)
+    np.testing.assert_allclose(modes.weights[:, :2], [[0.8, 0.2], [1, 0]], atol=0.02)
+    assert geodesic_distance_degrees(modes.rotations[0, :2], poses[0]).max() < 1.5
+    drawn = WeightedPoses.samples_of(distribution, 200, rng)
+    near = geodesic_distance_degrees(drawn.rotations[0], poses[0, 0]) < 30
+    assert near.mean() == pytest.approx(0.8, abs=0.12)
+    np.testing.assert_allclose(drawn.weights, 1 / 200)
 
 
 def test_sums_are_saved_and_added_again(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
 
 def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
     """Say how the halves are made where a table names none; a bare stack of images has none to name."""
-    bare = set(particles) <= {"rlnImageName", GROUP}
+    bare = any(suffix.lower() in (".mrc", ".mrcs") for suffix in path.suffixes[-2:])
     if "rlnRandomSubset" not in particles and not bare:
         yield (
             f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "

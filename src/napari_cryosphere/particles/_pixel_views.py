@@ -1,8 +1,8 @@
 """Arrays on the pixels of stacks: memory maps of plain files, decompressed copies of compressed ones.
 
 Both are limited over all stacks: at most 64 files are mapped at a time, so that a data set of 30,000 stacks
-opens where 256 files may be open, and decompressed stacks take at most 1 GiB. The oldest are let go first; an
-array that is still in use stays valid.
+opens where 256 files may be open, and decompressed stacks take at most 1 GiB. The oldest are let go first,
+and those of stacks that nobody holds; an array that is still in use stays valid.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gzip
 import mmap
 import os
 import threading
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._mrc_header import MOST_UNPACKED_BYTES, MrcHeader
 
-__all__ = ["PixelView", "open_view"]
+__all__ = ["PixelView", "ViewKey", "open_view"]
 
 _MOST_MAPS = 64
 _OPENERS: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open}
@@ -52,6 +53,12 @@ class PixelView:
             raise FileFormatError(f"{self.path} has become shorter since it was opened; copy it again")
 
 
+class ViewKey:
+    """What a view is kept under; when it is gone, so is the view."""
+
+    __slots__ = ("__weakref__",)
+
+
 class _Pool:
     """The views that are kept, oldest first."""
 
@@ -63,29 +70,37 @@ class _Pool:
     def reset(self) -> None:
         """Forget all views; a child process starts with a lock that nobody holds."""
         self.lock = threading.Lock()
-        self.views: OrderedDict[object, PixelView] = OrderedDict()
+        self.views: OrderedDict[weakref.ref[ViewKey], PixelView] = OrderedDict()
 
-    def get(self, key: object) -> PixelView | None:
+    def get(self, key: ViewKey) -> PixelView | None:
         """Return the view kept under ``key``."""
-        return self.views.get(key)
+        return self.views.get(weakref.ref(key))
 
-    def add(self, key: object, view: PixelView) -> None:
+    def forget(self, key: weakref.ref[ViewKey]) -> None:
+        """Let go of the view of a key that is gone; called at any time, so without the lock."""
+        self.views.pop(key, None)
+
+    def add(self, key: ViewKey, view: PixelView) -> None:
         """Keep a view, and let go of the oldest of its kind where there are too many."""
         with self.lock:
-            self.views[key] = view
+            self.views[weakref.ref(key, self.forget)] = view
             unpacked = view.nbytes > 0
-            kind = [name for name, kept in self.views.items() if (kept.nbytes > 0) == unpacked]
-            total = sum(self.views[name].nbytes for name in kind)
-            while len(kind) > 1 and (
-                total > MOST_UNPACKED_BYTES or (not unpacked and len(kind) > _MOST_MAPS)
-            ):
-                total -= self.views.pop(kind.pop(0)).nbytes
+            alike = [
+                (name, kept.nbytes)
+                for name, kept in list(self.views.items())
+                if (kept.nbytes > 0) == unpacked
+            ]
+            total = sum(nbytes for _, nbytes in alike)
+            while len(alike) > 1 and (total > MOST_UNPACKED_BYTES if unpacked else len(alike) > _MOST_MAPS):
+                name, nbytes = alike.pop(0)
+                self.forget(name)
+                total -= nbytes
 
 
 _POOL = _Pool()
 
 
-def open_view(key: object, path: Path, header: MrcHeader) -> PixelView:
+def open_view(key: ViewKey, path: Path, header: MrcHeader) -> PixelView:
     """Return the pixels of a file whose header has been read; kept under ``key`` for the next time.
 
     Raises

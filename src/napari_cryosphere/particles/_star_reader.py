@@ -26,7 +26,7 @@ _FIRST_HEAD = re.compile(rb"[ \t]*data_" + _ALONE)
 _HEAD = re.compile(rb"\n[ \t]*data_" + _ALONE)
 _LOOP = re.compile(rb"[ \t]*loop_" + _ALONE)
 _BLANK = re.compile(rb"(?:[ \t]*(?:\#[^\n]*)?\n)*")
-_LABEL = re.compile(rb"[ \t]*(_\S*)[^\n]*(?:\n|\Z)")
+_LABEL = re.compile(rb"[ \t]*(_[^\s#]*)[^\n]*(?:\n|\Z)")
 
 
 def parse_star(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:

@@ -27,8 +27,13 @@ _EXACT_INTEGERS = 2**53
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-# A quoted word, or a comment: both begin where a word begins.
-_SPECIAL = re.compile(rb"""(?<![^ \t\n])(?:"([^"\n]*)"(?=[ \t\n])|'([^'\n]*)'(?=[ \t\n])|\#[^\n]*)""")
+# A quoted word, or a comment: both begin where a word begins. The look-behind comes second, so that the
+# search leaps from mark to mark.
+_SPECIAL = re.compile(
+    rb"""\"(?<![^ \t\n]\")([^"\n]*)"(?=[ \t\n])"""
+    rb"""|'(?<![^ \t\n]')([^'\n]*)'(?=[ \t\n])"""
+    rb"""|\#(?<![^ \t\n]\#)[^\n]*"""
+)
 _MARKS = (b'"', b"'", b"#")
 # What stands for an empty word, and for a space or tab within quotes, while a chunk is parsed.
 _EMPTY, _SPACE, _TAB = "\x01", "\x02", "\x03"

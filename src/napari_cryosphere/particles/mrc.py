@@ -15,7 +15,7 @@ from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import listed
 from napari_cryosphere.particles._mrc_header import read_header
 from napari_cryosphere.particles._mrc_writer import section_writer
-from napari_cryosphere.particles._pixel_views import open_view
+from napari_cryosphere.particles._pixel_views import ViewKey, open_view
 
 __all__ = ["MrcStack", "stack_writer", "write_stack"]
 
@@ -62,7 +62,7 @@ class MrcStack:
         self.pixel_size_angstrom: float | None = self.header.voxel_size_angstrom[0] or None
         self.warnings = self.header.warnings
         self.file_bytes = self.header.file_bytes
-        self._key = object()
+        self._key = ViewKey()
         self._finite: NDArray[np.bool_] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
+
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distribution import PoseDistribution
 
 __all__ = ["WeightedPoses"]
 
@@ -63,3 +67,20 @@ class WeightedPoses:
         """Return one pose a particle, ``(n, 3, 3)``, with weight 1."""
         poses = np.asarray(rotations, dtype=np.float64)
         return cls(poses[:, None], np.ones((len(poses), 1)))
+
+    @classmethod
+    def modes_of(cls, distribution: PoseDistribution, k: int) -> WeightedPoses:
+        """Return each distribution's k highest modes, weighted by their density; the weights sum to 1."""
+        modes = distribution.mode(k)
+        missing = ~np.isfinite(modes.log_prob)
+        rotations = np.where(missing[..., None, None], np.eye(3), modes.rotations)
+        density = np.exp(modes.log_prob - modes.log_prob.max(axis=1, keepdims=True))
+        return cls(rotations, density / density.sum(axis=1, keepdims=True))
+
+    @classmethod
+    def samples_of(
+        cls, distribution: PoseDistribution, number: int, rng: np.random.Generator
+    ) -> WeightedPoses:
+        """Return poses drawn from each distribution, all with the same weight."""
+        drawn = distribution.sample(number, rng)
+        return cls(drawn, np.full(drawn.shape[:2], 1 / number))
