@@ -46,7 +46,8 @@ class SliceVolume:
 
     def insert(
         self,
-        values: NDArray[np.complex64],
+        slices: NDArray[np.complex64],
+        factors: NDArray[np.float32],
         powers: NDArray[np.float32],
         rotations: NDArray[np.float64],
     ) -> None:
@@ -54,21 +55,24 @@ class SliceVolume:
 
         Parameters
         ----------
-        values
-            ``(n, p)``: what is summed at the slice's points.
+        slices
+            ``(n, p)``: the images' transforms at the slice's points.
+        factors
+            ``(n, p)``: what they are multiplied by.
         powers
-            ``(n, p)``: the weight that goes with it.
+            ``(n, p)``: the weight that goes with the product.
         rotations
             ``(n, 3, 3)``; the first two columns span the slice.
         """
         step = max(1, _POINTS // self._points.shape[1])
-        for start in range(0, len(values), step):
+        for start in range(0, len(slices), step):
             part = slice(start, start + step)
-            self._insert_few(values[part], powers[part], rotations[part])
+            self._insert_few(slices[part], factors[part], powers[part], rotations[part])
 
     def _insert_few(
         self,
-        values: NDArray[np.complex64],
+        slices: NDArray[np.complex64],
+        factors: NDArray[np.float32],
         powers: NDArray[np.float32],
         rotations: NDArray[np.float64],
     ) -> None:
@@ -87,7 +91,9 @@ class SliceVolume:
         count = np.float32 if self._blocks.size // self._width < 2**24 else np.float64
         index = low.astype(count, copy=False) * self._rows + left
         index = (index + self.size // 2 * (self._rows + 1)) * self._depth + near
-        parts = (values.real.ravel(), values.imag.ravel() * sign, powers.ravel())
+        real, imaginary = (slices.real * factors).reshape(-1), (slices.imag * factors).reshape(-1)
+        imaginary *= sign
+        parts = (real, imaginary, powers.reshape(-1))
         if self._corners == 4:
             both = y * z
             corners = (1 - y - z + both, z - both, y - both, both)

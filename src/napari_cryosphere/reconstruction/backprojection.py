@@ -149,13 +149,10 @@ class BackProjector:
             if shares[:, mode].all():
                 kept = slice(None)  # no copies
             weight = shares[kept, mode, None].astype(np.float32) * self._share
-            if ctf is None:
-                values, powers = slices[kept] * weight, weight
-            else:
-                weighted = weight * ctf[kept]
-                values, powers = slices[kept] * weighted, weighted * ctf[kept]
+            factors = weight if ctf is None else weight * ctf[kept]
+            powers = weight if ctf is None else factors * ctf[kept]
             for operator in self._symmetry.insertions:
-                self._volume.insert(values, powers, operator @ poses[kept, mode])
+                self._volume.insert(slices[kept], factors, powers, operator @ poses[kept, mode])
 
     def __iadd__(self, other: BackProjector) -> BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""
