@@ -341,6 +341,10 @@ def reconstruct(
     ] = None,
     symmetry: Symmetry = None,
     mask: Annotated[Path | None, typer.Option(help="Mask for the half-maps' FSC.")] = None,
+    regularise: Annotated[
+        bool | None,
+        typer.Option("--regularise/--no-regularise", help="Filter the map by its half-maps' FSC (default)."),
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -356,6 +360,7 @@ def reconstruct(
         "half_maps": half_maps,
         "symmetry": symmetry,
         "mask": mask,
+        "regularise": regularise,
         "data_dir": data_dir,
     }
     _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
@@ -367,6 +372,9 @@ def fsc(
     second: Annotated[Path, typer.Argument(metavar="B", help="Second map.")],
     output: Annotated[Path, typer.Option(help="CSV file to write.")],
     mask: Annotated[Path | None, typer.Option(help="Mask, multiplied with both maps.")] = None,
+    cones: Annotated[
+        bool | None, typer.Option("--cones", help="Also by direction: preferred orientations show.")
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -375,8 +383,30 @@ def fsc(
     from napari_cryosphere.jobs.configs import FscConfig
     from napari_cryosphere.jobs.fsc import fsc as job
 
-    given = {"first": first, "second": second, "output": output, "mask": mask}
+    given = {"first": first, "second": second, "output": output, "mask": mask, "cones": cones}
     _run(job, _config(FscConfig, config, settings, given, overwrite))
+
+
+@app.command()
+def postprocess(
+    half1: Annotated[Path, typer.Argument(metavar="HALF1", help="Unfiltered half-map.")],
+    half2: Annotated[Path, typer.Argument(metavar="HALF2", help="The other.")],
+    output: Annotated[Path, typer.Option(help="Map to write; its mask and its FSC go beside it.")],
+    mask: Annotated[Path | None, typer.Option(help="Mask around the molecule; made if not given.")] = None,
+    b_factor: Annotated[
+        float | None,
+        typer.Option(help="B-factor in square angstrom, negative to sharpen; fitted if not given."),
+    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Sharpen a map and measure its resolution from its half-maps."""
+    from napari_cryosphere.jobs.configs import PostprocessConfig
+    from napari_cryosphere.jobs.postprocess import postprocess as job
+
+    given = {"half1": half1, "half2": half2, "output": output, "mask": mask, "b_factor": b_factor}
+    _run(job, _config(PostprocessConfig, config, settings, given, overwrite))
 
 
 @app.command()

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +22,18 @@ from napari_cryosphere.jobs.configs import (
     SimulateConfig,
     TrainConfig,
 )
-from napari_cryosphere.jobs.events import Event, Events, Progress, Result, follow
+from napari_cryosphere.jobs.events import Event, Events, Progress, Result, Snapshot, follow
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.info import describe
-from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.reconstruction import WeightedPoses, masked_correlation
+from napari_cryosphere.so3.rotations import random_rotations
 
 SMALL = NetworkConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=8, sphere_order=2, l_max=3, so3_channels=2
@@ -238,6 +240,79 @@ def test_half_maps_need_two_halves(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(MetadataError, match="both halves"):
         run(reconstruct(config))
     assert not (tmp_path / "m.mrc").exists()
+
+
+def test_a_reconstruction_that_is_stopped_leaves_the_map_so_far(sample: Path, tmp_path: Path) -> None:
+    config = ReconstructConfig(particles=sample / "particles.star", output=tmp_path / "map.mrc")
+    events = reconstruct(config)
+    for event in events:
+        if isinstance(event, Progress):
+            break
+    events.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["map_partial.mrc"]
+    so_far, truth = DensityMap.read(tmp_path / "map_partial.mrc"), DensityMap.read(sample / "map.mrc")
+    assert masked_correlation(so_far.voxels, truth.voxels) > 0.6
+    assert "map_partial.mrc" in config.kept_when_stopped
+
+
+def test_snapshots_grow_into_the_map(sample: Path) -> None:
+    stack = ParticleStack.read(sample / "particles.star")
+    events = list(reconstruct_stack(stack, snapshot_seconds=1e-9))
+    shots = [event for event in events if isinstance(event, Snapshot)]
+    assert shots[0].particles == 128
+    truth = DensityMap.read(sample / "map.mrc").voxels
+    whole = finished(reconstruct_stack(stack)).density.voxels
+    assert 0.6 < masked_correlation(shots[0].density.voxels, truth) < masked_correlation(whole, truth)
+
+
+def test_weighted_poses_are_used_and_checked(sample: Path) -> None:
+    """The true pose with most of the weight beside a wrong one: better than the wrong one alone."""
+    stack = ParticleStack.read(sample / "particles.star")
+    truth = DensityMap.read(sample / "map.mrc").voxels
+    wrong = random_rotations(len(stack), np.random.default_rng(0))
+    both = np.stack([stack.rotations(), wrong], axis=1)
+    made = {}
+    for share in (0.0, 0.7, 1.0):
+        weights = np.tile([share, 1 - share], (len(stack), 1))
+        made[share] = finished(reconstruct_stack(stack, poses=WeightedPoses(both, weights)))
+    scores = [masked_correlation(one.density.voxels, truth) for one in made.values()]
+    assert scores == sorted(scores)
+    best = finished(reconstruct_stack(stack))
+    np.testing.assert_allclose(made[1.0].density.voxels, best.density.voxels, atol=1e-5)
+    with pytest.raises(MetadataError, match="240 particles, the distributions 5"):
+        finished(reconstruct_stack(stack, poses=WeightedPoses.best(wrong[:5])))
+    with pytest.raises(MetadataError, match="particle 2 has a pose that is no rotation"):
+        WeightedPoses.best(np.stack([np.eye(3), 2 * np.eye(3)]))
+    with pytest.raises(MetadataError, match="particle 1 has a pose weight"):
+        WeightedPoses(np.eye(3)[None, None], np.array([[-1.0]]))
+
+
+def finished(events: Any) -> Reconstruction:
+    """Run a reconstruction to its end."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return stop.value
+
+
+def test_one_particle_in_both_halves_is_warned_of(shared_data: Path, tmp_path: Path) -> None:
+    config = ReconstructConfig(
+        particles=shared_data / "wild" / "broken" / "duplicate_particles.star",
+        output=tmp_path / "map.mrc",
+        half_maps=True,
+    )
+    notes: list[str] = []
+    follow(reconstruct(config), lambda event: notes.append(getattr(event, "text", "")))
+    assert any("both half" in note for note in notes)
+
+
+def test_an_empty_half_is_refused(shared_data: Path, tmp_path: Path) -> None:
+    broken = shared_data / "wild" / "broken" / "subset_all_one.star"
+    config = ReconstructConfig(particles=broken, output=tmp_path / "map.mrc", half_maps=True)
+    with pytest.raises(MetadataError, match="all particles are in half 1; half-maps need both halves"):
+        run(reconstruct(config))
+    assert not list(tmp_path.iterdir())
 
 
 def test_info_names_each_kind(sample: Path, trained: Path, tmp_path: Path) -> None:

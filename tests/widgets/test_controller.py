@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.widgets import steps
 from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.display_map import low_passed
 from napari_cryosphere.widgets.layer_data import map_of
@@ -151,9 +152,33 @@ def test_reconstruction_adds_maps_and_a_curve(
     assert density is not None
     coarse = [low_passed(voxels, 3.0, 25.0).ravel() for voxels in (density.voxels, truth.voxels)]
     assert np.corrcoef(coarse)[0, 1] > 0.6
-    assert list(controller.maps.curves) == [f"half-maps of {name}"]
+    kinds = [f"half-maps of {name}", f"masked, {name}", f"corrected, {name}"]
+    assert list(controller.maps.curves) == kinds
     controller.viewer.layers.remove(made[0])
     assert not controller.maps.curves
+
+
+def test_the_map_shows_while_it_grows(
+    controller: Controller, stack: ParticleStack, add_particles: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer from the first snapshot to the end; its contour, once moved, stays."""
+    monkeypatch.setattr(steps, "_SNAPSHOT_SECONDS", 1e-9)
+    add_particles(controller.viewer, stack)
+    made: list[Any] = []
+    grown: list[Any] = []
+
+    def watch(layer: Any) -> None:
+        made.append(layer)
+        controller.maps.show(layer)
+        layer.iso_threshold = 3.5
+        layer.events.data.connect(lambda: grown.append(map_of(layer)))
+
+    controller.maps.reconstructed.connect(watch)
+    controller.reconstruct(predicted=False, half_maps=False)
+    assert len(made) == 1
+    assert [layer.name for layer in controller.viewer.layers] == ["particles", made[0].name]
+    assert made[0].iso_threshold == pytest.approx(3.5)
+    assert len({id(density) for density in grown}) > 0
 
 
 def test_reconstruction_wants_poses_and_a_point_group(

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._writing import write_fsc
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction import fourier_shell_correlation
+from napari_cryosphere.reconstruction import fourier_shell_correlation, write_fsc_csv
 from napari_cryosphere.widgets import demo
 from napari_cryosphere.widgets.workers import SynchronousRunner
 
@@ -22,7 +21,7 @@ from napari_cryosphere.widgets.workers import SynchronousRunner
 def outputs(sample: Path, truth: DensityMap, tmp_path: Path) -> dict[str, Path]:
     curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
     for name in ("half.csv", "truth.csv"):
-        write_fsc(curve, tmp_path / name, overwrite=True)
+        write_fsc_csv({"fsc": curve}, tmp_path / name, overwrite=True)
     return {
         "truth": sample / "truth.mrc",
         "particles": sample / "particles.star",

@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch_ctf import calculate_ctf_2d
+from typing import TYPE_CHECKING
 
-from napari_cryosphere.imaging.fourier import frequency_grid
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.stack import ParticleStack
 
-__all__ = ["ctf_2d", "transfer_functions"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_ANGSTROM_PER_MICROMETRE = 1e4
+__all__ = ["ctf_2d", "ctf_values", "transfer_functions", "transfer_values"]
+
+_ANGSTROM_PER_MILLIMETRE = 1e7
 
 
-def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> Tensor:
-    """Return the CTF of each particle on the grid of a real-input FFT.
+def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the CTF of each particle at spatial frequencies.
 
     ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with
     ``dz = (U + V)/2 + (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive:
     multiplied by it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where
-    there are any. This is the image that `relion_project --ctf` makes.
+    there are any. This is what `relion_project --ctf` does.
+
+    The phase is a combination of five images that all particles share (1, s^2, s^2 cos 2 theta,
+    s^2 sin 2 theta, s^4): one matrix product and one sine make all CTFs.
+
+    Parameters
+    ----------
+    parameters
+        ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees).
+    frequencies
+        ``(p, 2)``: x and y in 1/angstrom.
+
+    Returns
+    -------
+    ``(n, p)`` float32.
+    """
+    x, y = np.asarray(frequencies, dtype=np.float64).T
+    squared = x**2 + y**2
+    basis = np.stack([np.ones_like(x), squared, x**2 - y**2, 2 * x * y, squared**2])
+    wavelength = _wavelength_angstrom(parameters.voltage_kv)
+    u, v = parameters.defocus_u_angstrom, parameters.defocus_v_angstrom
+    twice = 2 * np.radians(parameters.defocus_angle_degrees)
+    offset = np.arcsin(parameters.amplitude_contrast) + np.radians(parameters.phase_shift_degrees)
+    spherical = parameters.spherical_aberration_mm * _ANGSTROM_PER_MILLIMETRE
+    weights = [
+        offset,
+        np.pi * wavelength * (u + v) / 2,
+        np.pi * wavelength * (u - v) / 2 * np.cos(twice),
+        np.pi * wavelength * (u - v) / 2 * np.sin(twice),
+        -np.pi / 2 * spherical * wavelength**3,
+    ]
+    phase = np.stack(weights, axis=1).astype(np.float32) @ basis.astype(np.float32)
+    values: NDArray[np.float32] = np.sin(phase, out=phase)
+    if parameters.b_factor_angstrom2.any():
+        values *= np.exp(-0.25 * np.outer(parameters.b_factor_angstrom2, squared).astype(np.float32))
+    if (parameters.scale_factor != 1).any():
+        values *= parameters.scale_factor.astype(np.float32)[:, None]
+    return values
+
+
+def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> Tensor:
+    """Return the CTF of each particle (see `ctf_values`) on the grid of a real-input FFT.
 
     Parameters
     ----------
@@ -37,56 +80,63 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     -------
     ``(n, box, box // 2 + 1)`` float32; rows are the y frequencies in FFT order, columns x from 0.
     """
-    u, v = parameters.defocus_u_angstrom, parameters.defocus_v_angstrom
-    # torch-ctf takes micrometres and half of U - V, and needs U >= V; swapping them turns the axis by 90.
-    swapped = v > u
-    angle = np.where(swapped, parameters.defocus_angle_degrees + 90.0, parameters.defocus_angle_degrees)
+    import torch
 
-    def tensor(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32))
-
-    ctf = calculate_ctf_2d(
-        defocus=tensor((u + v) / 2 / _ANGSTROM_PER_MICROMETRE),
-        astigmatism=tensor(np.abs(u - v) / 2 / _ANGSTROM_PER_MICROMETRE),
-        astigmatism_angle=tensor(angle),
-        voltage=tensor(parameters.voltage_kv),
-        spherical_aberration=tensor(parameters.spherical_aberration_mm),
-        amplitude_contrast=tensor(parameters.amplitude_contrast),
-        phase_shift=tensor(parameters.phase_shift_degrees),
-        pixel_size=pixel_size_angstrom,
-        image_shape=(box, box),
-        rfft=True,
-        fftshift=False,
-    )
-    if parameters.b_factor_angstrom2.any():
-        s_squared = (frequency_grid(box) / (box * pixel_size_angstrom)).square().sum(-1)
-        ctf = ctf * torch.exp(-0.25 * tensor(parameters.b_factor_angstrom2)[:, None, None] * s_squared)
-    if (parameters.scale_factor != 1).any():
-        ctf = ctf * tensor(parameters.scale_factor)[:, None, None]
-    return ctf
+    values = ctf_values(parameters, _fft_frequencies(box, pixel_size_angstrom))
+    return torch.from_numpy(values.reshape(-1, box, box // 2 + 1))
 
 
-def transfer_functions(stack: ParticleStack) -> Tensor | None:
-    """Return what each particle's image holds of each frequency on the stack's grid.
+def transfer_values(stack: ParticleStack, frequencies: NDArray[np.floating]) -> NDArray[np.float32] | None:
+    """Return what each particle's image, on the stack's grid, holds of given spatial frequencies.
 
     That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics group on
     where the stack's grid is finer.
+
+    Parameters
+    ----------
+    stack
+        Particles.
+    frequencies
+        ``(p, 2)``: x and y in 1/angstrom.
+
+    Returns
+    -------
+    ``(n, p)`` float32; None if it is 1 everywhere.
+    """
+    coarser = _coarser_groups(stack)
+    values = ctf_values(stack.ctf_parameters(), frequencies) if stack.has_ctf else None
+    if not coarser:
+        return values
+    if values is None:
+        values = np.ones((len(stack), len(frequencies)), dtype=np.float32)
+    highest = np.abs(frequencies).max(axis=1)
+    groups = stack.optics_groups()
+    for group, pixel_size_angstrom in coarser.items():
+        values[groups == group] *= highest < 0.5 / pixel_size_angstrom
+    return values
+
+
+def transfer_functions(stack: ParticleStack) -> Tensor | None:
+    """Return `transfer_values` on the grid of a real-input FFT.
 
     Returns
     -------
     ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
     """
-    grid, coarser = stack.grid, _coarser_groups(stack)
-    ctf = ctf_2d(stack.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if stack.has_ctf else None
-    if not coarser:
-        return ctf
-    if ctf is None:
-        ctf = torch.ones(len(stack), grid.box, grid.box // 2 + 1)
-    frequencies = frequency_grid(grid.box).abs().amax(dim=-1) / grid.field_angstrom
-    groups = stack.optics_groups()
-    for group, pixel_size_angstrom in coarser.items():
-        ctf[torch.from_numpy(groups == group)] *= frequencies < 0.5 / pixel_size_angstrom
-    return ctf
+    import torch
+
+    grid = stack.grid
+    values = transfer_values(stack, _fft_frequencies(grid.box, grid.pixel_size_angstrom))
+    if values is None:
+        return None
+    return torch.from_numpy(values.reshape(-1, grid.box, grid.box // 2 + 1))
+
+
+def _fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:
+    """Return a real-input FFT's frequencies in row order, ``(box * (box // 2 + 1), 2)`` in 1/angstrom."""
+    y = np.fft.fftfreq(box, pixel_size_angstrom)
+    x = np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
+    return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1).reshape(-1, 2)
 
 
 def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
@@ -94,3 +144,9 @@ def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
     finest = stack.pixel_size_angstrom * (1 + 1e-4)
     sizes = {group: grid.pixel_size_angstrom for group, grid in stack.grids.items()}
     return {group: size for group, size in sizes.items() if size > finest}
+
+
+def _wavelength_angstrom(voltage_kv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the relativistic electron wavelength (Reimer & Kohl 2008, eq. 2.5)."""
+    volts = voltage_kv * 1e3
+    return 12.2642596 / np.sqrt(volts * (1 + 0.978475e-6 * volts))

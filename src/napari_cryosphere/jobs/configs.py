@@ -23,6 +23,7 @@ __all__ = [
     "InferConfig",
     "JobConfig",
     "ModelConfig",
+    "PostprocessConfig",
     "ReconstructConfig",
     "SimulateConfig",
     "TrainConfig",
@@ -250,6 +251,16 @@ class ReconstructConfig(_WithSymmetry):
     mask: Path | None = None
     """Mask for the half-maps' FSC."""
     padding: Literal[1, 2, 3] = 2
+    regularise: bool = True
+    """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return (
+            f"once particles were inserted, their map is in {self.output.stem}_partial.mrc beside "
+            f"{self.output.name}"
+        )
 
 
 class FscConfig(JobConfig):
@@ -258,7 +269,31 @@ class FscConfig(JobConfig):
     first: Path
     second: Path
     output: Path
+    """CSV file to write."""
     mask: Path | None = None
+    cones: bool = False
+    """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and cone_max."""
+
+
+class PostprocessConfig(JobConfig):
+    """Half-maps to a sharpened map and their FSC."""
+
+    half1: Path
+    half2: Path
+    output: Path
+    """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go beside it."""
+    mask: Path | None = None
+    """Mask around the molecule; None makes one from the low-passed map and writes OUTPUT_mask.mrc."""
+    b_factor: float | None = None
+    """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier plot."""
+    fit_from_angstrom: Annotated[float, Field(gt=0)] = 10.0
+    """Lowest resolution of the Guinier fit."""
+    fit_to_angstrom: Annotated[float, Field(ge=0)] = 0.0
+    """Highest resolution of the Guinier fit; 0 for Nyquist."""
+    low_pass_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Resolution of the final low-pass filter; None takes that of the half-maps."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the random phases."""
 
 
 class DemoConfig(JobConfig):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cryosphere.jobs._writing import write_fsc, write_json
+from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.infer import images_for, pose_errors, predict, with_predictions
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import compare_maps, soft_mask
+from napari_cryosphere.reconstruction import compare_maps, soft_mask, write_fsc_csv
 from napari_cryosphere.so3.distribution import PoseSummary
 
 __all__ = ["demo"]
@@ -54,7 +54,7 @@ def demo(config: DemoConfig) -> Events:
         elif isinstance(event, Progress):
             yield Progress(0.6 + 0.35 * event.fraction, event.message)
     compared = compare_maps(DensityMap.read(output), truth, mask)
-    write_fsc(compared.curve, folder / "fsc_to_truth.csv", overwrite=True)
+    write_fsc_csv({"fsc": compared.curve}, folder / "fsc_to_truth.csv", overwrite=True)
     metrics = {
         "particles": len(stack),
         "median_pose_error_degrees": float(np.median(errors)),

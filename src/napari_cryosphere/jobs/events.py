@@ -1,4 +1,4 @@
-"""What jobs say: progress, notes and one result."""
+"""What jobs say: progress, notes, maps that grow, and one result."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-__all__ = ["Event", "Events", "Note", "Progress", "Result", "follow"]
+if TYPE_CHECKING:
+    from napari_cryosphere.particles import DensityMap
+
+__all__ = ["Event", "Events", "Note", "Progress", "Result", "Snapshot", "follow"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,15 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """The map of the first ``particles`` particles, while a reconstruction goes on."""
+
+    fraction: float
+    density: DensityMap
+    particles: int
+
+
+@dataclass(frozen=True)
 class Result:
     """The last event: the files that were written, by role, and the figures that were measured."""
 
@@ -37,7 +49,7 @@ class Result:
     metrics: dict[str, float | int | str]
 
 
-Event: TypeAlias = Progress | Note | Result
+Event: TypeAlias = Progress | Note | Snapshot | Result
 Events: TypeAlias = Generator[Event, None, None]
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.jobs._writing import write_fsc
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
-from napari_cryosphere.jobs.events import Events, Result
+from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction import compare_maps
+from napari_cryosphere.reconstruction import (
+    FourierShellCorrelation,
+    compare_maps,
+    conical_fsc,
+    write_fsc_csv,
+)
 
 __all__ = ["fsc"]
 
@@ -17,13 +24,23 @@ def fsc(config: FscConfig) -> Events:
     refuse_overwrite(config.output, config.overwrite)
     first, second = DensityMap.read(config.first), DensityMap.read(config.second)
     mask = None if config.mask is None else DensityMap.read(config.mask)
+    for path, density in ((config.first, first), (config.second, second)):
+        if not density.voxels.any():
+            raise MetadataError(f"{path} is zero everywhere, as of an empty half: it has no FSC")
+    if config.first.resolve() != config.second.resolve() and np.array_equal(first.voxels, second.voxels):
+        yield Note(f"{config.first} and {config.second} hold the same map", warning=True)
     compared = compare_maps(first, second, mask, (str(config.first), str(config.second), str(config.mask)))
-    write_fsc(compared.curve, config.output, overwrite=config.overwrite)
-    yield Result(
-        {"fsc": config.output},
-        {
-            "resolution_05_angstrom": compared.curve.resolution_angstrom(0.5),
-            "resolution_0143_angstrom": compared.curve.resolution_angstrom(0.143),
-            "correlation": compared.correlation,
-        },
-    )
+    curve = compared.curve
+    columns: dict[str, FourierShellCorrelation] = {"fsc": curve}
+    metrics: dict[str, float | int | str] = {
+        "resolution_05_angstrom": curve.resolution_angstrom(0.5),
+        "resolution_0143_angstrom": curve.resolution_angstrom(0.143),
+        "correlation": compared.correlation,
+    }
+    if config.cones:
+        cones = conical_fsc(first, second, None if mask is None else mask.voxels)
+        columns |= {"cone_min": cones.lowest, "cone_max": cones.highest}
+        best, worst = cones.resolution_range_angstrom(0.143)
+        metrics |= {"best_cone_0143_angstrom": best, "worst_cone_0143_angstrom": worst}
+    write_fsc_csv(columns, config.output, overwrite=config.overwrite)
+    yield Result({"fsc": config.output}, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,49 +12,24 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.imaging.ctf import transfer_functions
+from napari_cryosphere.imaging.ctf import transfer_values
 from napari_cryosphere.imaging.inspection import inspect_images
-from napari_cryosphere.jobs._writing import write_fsc
 from napari_cryosphere.jobs.configs import ReconstructConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import BackProjector, FourierShellCorrelation, compare_maps
+from napari_cryosphere.reconstruction import (
+    BackProjector,
+    FourierShellCorrelation,
+    WeightedPoses,
+    compare_maps,
+    fourier_shell_correlation,
+    ssnr_of_full_map,
+    write_fsc_csv,
+)
 
-__all__ = ["Reconstruction", "half_map_outputs", "insert_particles", "reconstruct", "reconstruct_stack"]
+__all__ = ["Reconstruction", "half_map_outputs", "partial_output", "reconstruct", "reconstruct_stack"]
 
 _CHUNK = 128
-
-
-def insert_particles(
-    stack: ParticleStack, into: dict[int, BackProjector], halves: NDArray[np.int64]
-) -> Iterator[int]:
-    """Insert every particle at its pose into the back-projector of its half; yields how many are done.
-
-    Parameters
-    ----------
-    stack
-        Particles with poses; shifts and CTF are used where present.
-    into
-        Back-projectors by half.
-    halves
-        ``(n,)``: a key of ``into`` for each particle.
-    """
-    rotations = stack.rotations()
-    shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
-    for start in range(0, len(stack), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        part = stack[rows]
-        images, ctf = part.images(), transfer_functions(part)
-        for half, target in into.items():
-            mine = halves[rows] == half
-            if mine.any():
-                target.add(
-                    images[mine],
-                    rotations[rows][mine],
-                    None if ctf is None else ctf[mine],
-                    shifts_px[rows][mine],
-                )
-        yield min(start + _CHUNK, len(stack))
 
 
 def half_map_outputs(output: Path) -> dict[str, Path]:
@@ -65,13 +41,90 @@ def half_map_outputs(output: Path) -> dict[str, Path]:
     }
 
 
+def partial_output(output: Path) -> Path:
+    """Return where the map goes that a run leaves which is stopped."""
+    return output.with_name(f"{output.stem}_partial.mrc")
+
+
 @dataclass(frozen=True)
 class Reconstruction:
-    """A map; with half-maps also these and their FSC."""
+    """A map; with half-maps also these and their FSC.
+
+    Attributes
+    ----------
+    density
+        The map of all particles.
+    halves
+        Half-maps without regularisation, as post-processing wants them.
+    curve
+        Their FSC.
+    particles
+        How many particles the map is made from.
+    """
 
     density: DensityMap
     halves: tuple[DensityMap, ...] = ()
     curve: FourierShellCorrelation | None = None
+    particles: int = 0
+
+
+class _Halves:
+    """Two back-projectors, one a half set, that fill while particles come."""
+
+    def __init__(
+        self, stack: ParticleStack, symmetry: str, padding: int, regularise: bool, poses: WeightedPoses
+    ) -> None:
+        self._stack, self._symmetry, self._regularise, self._poses = stack, symmetry, regularise, poses
+        self._of = stack.half_sets()
+        self._shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
+        self._pair = tuple(BackProjector(stack.box, padding, symmetry) for _ in range(2))
+
+    @property
+    def inserted(self) -> int:
+        return sum(half.inserted for half in self._pair)
+
+    def fill(self) -> Iterator[int]:
+        """Insert all particles; yields how many are done."""
+        frequencies = self._pair[0].frequencies / (self._stack.box * self._stack.pixel_size_angstrom)
+        for start in range(0, len(self._stack), _CHUNK):
+            rows = slice(start, min(start + _CHUNK, len(self._stack)))
+            part = self._stack[rows]
+            images, ctf = part.images(), transfer_values(part, frequencies)
+            for half, projector in enumerate(self._pair, start=1):
+                mine = np.flatnonzero(self._of[rows] == half)
+                if len(mine):
+                    projector.add(
+                        images[mine],
+                        self._poses.rotations[rows][mine],
+                        None if ctf is None else ctf[mine],
+                        self._shifts_px[rows][mine],
+                        self._poses.weights[rows][mine],
+                    )
+            yield rows.stop
+
+    def density(self, voxels: NDArray[np.float32]) -> DensityMap:
+        return DensityMap(voxels, self._stack.pixel_size_angstrom, self._symmetry)
+
+    def snapshot(self) -> DensityMap:
+        """Return the map of the particles so far; the sums go on growing."""
+        maps = [half.solve() * half.inserted for half in self._pair if half.inserted]
+        return self.density(np.sum(maps, axis=0) / self.inserted)
+
+    def solve(self, half_maps: bool, mask: DensityMap | None) -> Reconstruction:
+        """Return the final maps; the sums of the halves become one."""
+        both = all(half.inserted for half in self._pair)
+        size = self._stack.pixel_size_angstrom
+        maps = [self.density(half.solve()) for half in self._pair] if both else []
+        ssnr = None
+        if both and self._regularise:
+            unmasked = fourier_shell_correlation(maps[0].voxels, maps[1].voxels, size)
+            ssnr = ssnr_of_full_map(unmasked)
+        count = self.inserted
+        parts = tuple(maps) if half_maps else ()
+        curve = compare_maps(maps[0], maps[1], mask).curve if half_maps else None
+        full, other = self._pair
+        full += other
+        return Reconstruction(self.density(full.solve(ssnr)), parts, curve, count)
 
 
 def reconstruct_stack(
@@ -80,8 +133,12 @@ def reconstruct_stack(
     half_maps: bool = False,
     padding: int = 2,
     mask: DensityMap | None = None,
-) -> Generator[Progress | Note, None, Reconstruction]:
-    """Reconstruct from particles in memory; yields what a job yields and returns the maps.
+    poses: WeightedPoses | None = None,
+    regularise: bool = True,
+    snapshot_seconds: float | None = None,
+    keep_partial: Path | None = None,
+) -> Generator[Progress | Note | Snapshot, None, Reconstruction]:
+    """Reconstruct from particles; yields what a job yields and returns the maps.
 
     Parameters
     ----------
@@ -90,42 +147,70 @@ def reconstruct_stack(
     symmetry
         Point group of the map.
     half_maps
-        Whether to solve for the halves too and correlate them, inside ``mask`` if there is one.
+        Whether to keep the half-maps and correlate them, inside ``mask`` if there is one.
     padding
         Oversampling of the Fourier volume.
+    poses
+        Weighted poses, one row a particle; None takes the stack's own poses.
+    regularise
+        Whether the map of all particles is Wiener-filtered by its half-maps' FSC. Half-maps never are.
+    snapshot_seconds
+        Yield the growing map about that often; None for never.
+    keep_partial
+        Where the map so far is written if the work is stopped.
 
     Raises
     ------
     MetadataError
         If there are no poses, or half-maps are asked for and one half is empty.
     """
+    chosen = _chosen_poses(stack, poses)
+    counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
+    if half_maps and min(counts) == 0:
+        raise MetadataError(
+            f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
+            "halves: leave --half-maps away, or remove rlnRandomSubset for a new split"
+        )
+    if mask is not None and mask.box != stack.box:
+        raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")
+    yield from (Note(text, warning=True) for text in _warnings(stack))
+    halves = _Halves(stack, symmetry, padding, regularise, chosen)
+    try:
+        shown, worked = time.monotonic(), 0.0
+        for done in halves.fill():
+            yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
+            # a snapshot may cost a third of the time at most
+            if snapshot_seconds and time.monotonic() - shown > max(snapshot_seconds, 2 * worked):
+                start = time.monotonic()
+                yield Snapshot(done / len(stack) * 0.95, halves.snapshot(), done)
+                shown, worked = time.monotonic(), time.monotonic() - start
+    except (GeneratorExit, KeyboardInterrupt):
+        if keep_partial is not None and halves.inserted:
+            halves.snapshot().save(keep_partial, overwrite=True)
+        raise
+    result = halves.solve(half_maps, mask)
+    yield Progress(1.0, f"reconstructed from {len(stack)} particles")
+    return result
+
+
+def _chosen_poses(stack: ParticleStack, poses: WeightedPoses | None) -> WeightedPoses:
+    if poses is not None:
+        if len(poses) != len(stack):
+            raise MetadataError(f"{stack.source} has {len(stack)} particles, the distributions {len(poses)}")
+        return poses
     if not stack.has_poses:
         raise MetadataError(
             f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to reconstruct from; "
             "predict them first"
         )
-    halves = stack.half_sets()
-    if half_maps and len(np.unique(halves)) < 2:
-        raise MetadataError(
-            f"{stack.source}: all particles are in half {halves[0]}; half-maps need both halves"
-        )
-    for warning in (*stack.warnings, *inspect_images(stack).warnings):
-        yield Note(warning, warning=True)
+    return WeightedPoses.best(stack.rotations())
+
+
+def _warnings(stack: ParticleStack) -> list[str]:
+    warnings = [*stack.warnings, *inspect_images(stack).warnings]
     if not stack.has_ctf:
-        yield Note("the particles have no CTF columns: they are used as they are", warning=True)
-    projectors = {half: BackProjector(stack.box, padding, symmetry) for half in (1, 2)}
-    for done in insert_particles(stack, projectors, halves):
-        yield Progress(done / len(stack) * 0.95, f"inserted {done} of {len(stack)} particles")
-
-    def density(projector: BackProjector) -> DensityMap:
-        return DensityMap(projector.solve(), stack.pixel_size_angstrom, symmetry)
-
-    parts = (density(projectors[1]), density(projectors[2])) if half_maps else ()
-    curve = compare_maps(*parts, mask).curve if parts else None
-    projectors[1] += projectors[2]
-    result = Reconstruction(density(projectors[1]), parts, curve)
-    yield Progress(1.0, f"reconstructed from {len(stack)} particles")
-    return result
+        warnings.append("the particles have no CTF columns: they are used as they are")
+    return warnings
 
 
 def reconstruct(config: ReconstructConfig) -> Events:
@@ -135,12 +220,20 @@ def reconstruct(config: ReconstructConfig) -> Events:
         refuse_overwrite(path, config.overwrite)
     stack = ParticleStack.read(config.particles, config.data_dir)
     mask = None if config.mask is None else DensityMap.read(config.mask)
-    made = yield from reconstruct_stack(stack, config.symmetry, config.half_maps, config.padding, mask)
+    made = yield from reconstruct_stack(
+        stack,
+        config.symmetry,
+        config.half_maps,
+        config.padding,
+        mask,
+        regularise=config.regularise,
+        keep_partial=partial_output(config.output),
+    )
     metrics: dict[str, float | int | str] = {"particles": len(stack)}
     if made.curve is not None:
         for density, role in zip(made.halves, ("half1", "half2"), strict=True):
             density.save(outputs[role], config.overwrite)
-        write_fsc(made.curve, outputs["fsc"], overwrite=config.overwrite)
+        write_fsc_csv({"fsc": made.curve}, outputs["fsc"], overwrite=config.overwrite)
         metrics["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
     made.density.save(outputs["map"], config.overwrite)
     yield Result(outputs, metrics)

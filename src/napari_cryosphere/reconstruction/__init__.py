@@ -1,16 +1,50 @@
-"""From particles and poses to maps, and how good a map is."""
+"""From particles and poses to maps, and how good a map is.
+
+Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, which loads healpy and is not imported
+here.
+"""
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
-from napari_cryosphere.reconstruction.comparison import MapComparison, compare_maps
+from napari_cryosphere.reconstruction.comparison import (
+    MapComparison,
+    check_one_grid,
+    compare_maps,
+    difference_map,
+    normalise_map,
+)
+from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
+from napari_cryosphere.reconstruction.fsc_files import write_fsc_csv, write_fsc_star, write_fsc_xml
 from napari_cryosphere.reconstruction.mask import masked_correlation, soft_mask
+from napari_cryosphere.reconstruction.postprocessing import (
+    HalfMapFsc,
+    Postprocessed,
+    corrected_fsc,
+    postprocess_maps,
+)
+from napari_cryosphere.reconstruction.regularisation import ssnr_of_full_map
+from napari_cryosphere.reconstruction.weighted_poses import WeightedPoses
 
 __all__ = [
     "BackProjector",
+    "ConicalFsc",
     "FourierShellCorrelation",
+    "HalfMapFsc",
     "MapComparison",
+    "Postprocessed",
+    "WeightedPoses",
+    "check_one_grid",
     "compare_maps",
+    "conical_fsc",
+    "corrected_fsc",
+    "difference_map",
     "fourier_shell_correlation",
     "masked_correlation",
+    "normalise_map",
+    "postprocess_maps",
     "soft_mask",
+    "ssnr_of_full_map",
+    "write_fsc_csv",
+    "write_fsc_star",
+    "write_fsc_xml",
 ]

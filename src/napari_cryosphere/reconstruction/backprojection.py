@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from os import PathLike
+from pathlib import Path
 
-from napari_cryosphere.imaging.fourier import frequency_grid, shift_phases, to_fourier
-from napari_cryosphere.imaging.projection import sinc_squared
-from napari_cryosphere.so3.symmetry import point_group
+import numpy as np
+import scipy.fft
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from napari_cryosphere._files import atomic_path
+from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.reconstruction._insertion import SliceVolume
+from napari_cryosphere.reconstruction._solving import divide, map_from_transform
+from napari_cryosphere.reconstruction._symmetry import SumSymmetry
+from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = ["BackProjector"]
+
+_ROW = 64  # images whose transforms are held at once
 
 
 class BackProjector:
@@ -20,9 +29,10 @@ class BackProjector:
     With slices F_i, CTFs c_i, weights w_i and trilinear insertion P*_i (the adjoint of the sampling in
     `napari_cryosphere.imaging.projection.Projector`):
 
-        V = (sum_i w_i P*_i c_i F_i) / (sum_i w_i P*_i c_i^2 + floor)
+        V = (sum_i w_i P*_i c_i F_i) / (sum_i w_i P*_i c_i^2 + regularisation)
 
-    Particles can come in any number of batches; memory depends on the box alone.
+    Particles can come in any number of batches; memory depends on the box alone. Sums can be added (shards,
+    half-sets) and saved.
 
     Parameters
     ----------
@@ -31,128 +41,188 @@ class BackProjector:
     padding
         Oversampling of the Fourier volume.
     symmetry
-        Point group; every slice is inserted once for each operator.
+        Point group of the map.
+
+    Attributes
+    ----------
+    inserted
+        Number of particles inserted so far.
     """
 
     def __init__(self, box: int, padding: int = 2, symmetry: str = "C1") -> None:
         if box % 2:
             raise ValueError(f"box must be even, not {box}")
-        self.box = box
-        self.padding = padding
-        self._group = torch.from_numpy(point_group(symmetry).copy())
-        size = box * padding
-        self._shape = (size, size, size // 2 + 1)
-        # one row a voxel: real part, imaginary part, weight; contiguous, so that one pass writes all three
-        self._sums = torch.zeros(size * size * (size // 2 + 1), 3)
-        grid = frequency_grid(box)
-        self._inside = grid.norm(dim=-1) <= box / 2
-        self._frequencies = grid[self._inside] * padding
+        self.box, self.padding = box, padding
+        self.symmetry = normalise_group_name(symmetry)
+        self._symmetry = SumSymmetry(symmetry)
+        y, x = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
+        self._inside = np.flatnonzero(np.hypot(x, y) <= box / 2)
+        self.frequencies = np.stack([x.ravel(), y.ravel()], axis=1)[self._inside].astype(np.float32)
+        """``(p, 2)``: x and y of a slice's points, in cycles a box: where `add` takes CTFs."""
         # the x = 0 column of an rfft holds both a point and its mirror image; each counts half
-        self._share = torch.where(grid[self._inside][:, 0] == 0, 0.5, 1.0)
+        self._share = np.where(self.frequencies[:, 0] == 0, np.float32(0.5), np.float32(1))
+        self._volume = SliceVolume(box * padding, self.frequencies.T * np.float32(padding))
         self.inserted = 0
 
     def add(
         self,
-        images: ArrayLike | Tensor,
+        images: ArrayLike,
         rotations: ArrayLike,
-        ctf: Tensor | None = None,
+        ctf: ArrayLike | None = None,
         shifts_px: ArrayLike | None = None,
         weights: ArrayLike | None = None,
     ) -> None:
-        """Insert particles.
+        """Insert particles, each at one pose or at several with weights.
 
         Parameters
         ----------
         images
             ``(n, box, box)`` real.
         rotations
-            ``(n, 3, 3)``; image to map coordinates.
+            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses a particle; image to map coordinates.
         ctf
-            ``(n, box, box // 2 + 1)``; None counts as 1.
+            ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
         shifts_px
             ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is moved back.
         weights
-            ``(n,)`` non-negative; None counts as 1.
-        """
-        transforms = to_fourier(torch.as_tensor(images, dtype=torch.float32))
-        if shifts_px is not None:
-            shifts = torch.as_tensor(np.asarray(shifts_px, dtype=np.float32))
-            transforms = transforms * shift_phases(-shifts, self.box)
-        share = self._share.expand(len(transforms), -1)
-        if weights is not None:
-            share = share * torch.as_tensor(np.asarray(weights, dtype=np.float32))[:, None]
-        slices = transforms[:, self._inside]
-        power = share
-        if ctf is not None:
-            values = ctf[:, self._inside]
-            slices = slices * values
-            power = power * values**2
-        rows = torch.stack([slices.real * share, slices.imag * share, power], dim=-1)
-        poses = torch.as_tensor(np.asarray(rotations, dtype=np.float64))
-        for operator in self._group:
-            self._insert(rows, (operator @ poses).float())
-        self.inserted += len(transforms)
+            ``(n,)``, or ``(n, k)`` beside k poses; non-negative. None counts as 1, or 1 / k.
 
-    def _insert(self, rows: Tensor, rotations: Tensor) -> None:
-        """Spread ``(n, k, 3)`` rows over the eight voxels around each rotated frequency."""
-        points = torch.einsum("nij,kj->nki", rotations[:, :, :2], self._frequencies).reshape(-1, 3)
-        sign = torch.where(points[:, 0] < 0, -1.0, 1.0)
-        points = points * sign[:, None]
-        values = rows.reshape(-1, 3) * torch.stack(
-            [torch.ones_like(sign), sign, torch.ones_like(sign)], dim=1
-        )
-        base = points.floor()
-        part = points - base
-        x, y, z = base.long().unbind(1)
-        size, _, half = self._shape
-        for right in (0, 1):
-            across = part[:, 0] if right else 1 - part[:, 0]
-            for down in (0, 1):
-                plane = across * (part[:, 1] if down else 1 - part[:, 1])
-                for deep in (0, 1):
-                    weight = plane * (part[:, 2] if deep else 1 - part[:, 2])
-                    row = ((z + deep) % size) * size + (y + down) % size
-                    index = row * half + (x + right).clamp(max=half - 1)
-                    self._sums.index_add_(0, index, values * weight[:, None])
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other.
+        CryosphereError
+            If an image, a CTF or a weight is not finite, or so large that its transform is not.
+        """
+        pixels = np.asarray(images, dtype=np.float32)
+        poses = np.asarray(rotations, dtype=np.float64)
+        poses = poses[:, None] if poses.ndim == 3 else poses
+        n, modes = poses.shape[:2]
+        if pixels.shape != (n, self.box, self.box) or poses.shape[2:] != (3, 3):
+            raise ValueError(f"images {pixels.shape} do not fit rotations {np.shape(rotations)}")
+        shares = np.full((n, modes), 1 / modes) if weights is None else np.asarray(weights, dtype=np.float64)
+        shares = shares.reshape(n, modes)
+        if not (np.isfinite(shares).all() and (shares >= 0).all()):
+            raise CryosphereError("a particle's weight is negative or not a finite number")
+        shifts = np.zeros((n, 2)) if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
+        contrast = None if ctf is None else self._at_points(np.asarray(ctf, dtype=np.float32))
+        for start in range(0, n, _ROW):
+            rows = slice(start, start + _ROW)
+            slices = self._slices(pixels[rows], shifts[rows], start)
+            self._insert(slices, None if contrast is None else contrast[rows], poses[rows], shares[rows])
+        self.inserted += n
+
+    def _at_points(self, ctf: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ctf if ctf.ndim == 2 else ctf.reshape(len(ctf), -1)[:, self._inside]
+
+    def _slices(
+        self, images: NDArray[np.float32], shifts_px: NDArray[np.float64], first: int
+    ) -> NDArray[np.complex64]:
+        """Return the images' transforms at `frequencies`, their centres moved to the origin."""
+        transforms = scipy.fft.rfft2(images)
+        turns = 2j * np.pi / self.box * (self.box // 2 + shifts_px)
+        along_x = np.exp(turns[:, :1] * np.arange(self.box // 2 + 1)).astype(np.complex64)
+        along_y = np.exp(turns[:, 1:] * np.fft.fftfreq(self.box, 1 / self.box)).astype(np.complex64)
+        transforms *= along_y[:, :, None]
+        transforms *= along_x[:, None, :]
+        slices = transforms.reshape(len(images), -1).take(self._inside, axis=1)
+        sums = slices.sum(axis=1)
+        if not np.isfinite(sums).all():
+            worst = first + int(np.flatnonzero(~np.isfinite(sums))[0])
+            raise CryosphereError(
+                f"image {worst + 1} of this batch has values that are not finite or too large to sum; "
+                "remove the particle"
+            )
+        return slices
+
+    def _insert(
+        self,
+        slices: NDArray[np.complex64],
+        ctf: NDArray[np.float32] | None,
+        poses: NDArray[np.float64],
+        shares: NDArray[np.float64],
+    ) -> None:
+        for mode in range(poses.shape[1]):
+            kept: NDArray[np.intp] | slice = np.flatnonzero(shares[:, mode])
+            if not shares[:, mode].any():
+                continue
+            if shares[:, mode].all():
+                kept = slice(None)  # no copies
+            weight = shares[kept, mode, None].astype(np.float32) * self._share
+            factors = weight if ctf is None else weight * ctf[kept]
+            powers = weight if ctf is None else factors * ctf[kept]
+            for operator in self._symmetry.insertions:
+                self._volume.insert(slices[kept], factors, powers, operator @ poses[kept, mode])
 
     def __iadd__(self, other: BackProjector) -> BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""
-        if (other.box, other.padding) != (self.box, self.padding):
-            raise ValueError("only back-projectors of one box and padding can be added")
-        self._sums += other._sums
+        mine, others = (self.box, self.padding, self.symmetry), (other.box, other.padding, other.symmetry)
+        if mine != others:
+            raise ValueError(
+                f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
+            )
+        self._volume += other._volume
         self.inserted += other.inserted
         return self
 
-    def _mirrored(self) -> Tensor:
-        """Return the sums, ``(size, size, half, 3)``, with the x = 0 plane completed by Friedel's law."""
-        sums = self._sums.reshape(*self._shape, 3).clone()
-        plane = sums[:, :, 0]
-        mirror = torch.roll(torch.flip(plane, (0, 1)), (1, 1), (0, 1))
-        sums[:, :, 0] = plane + mirror * torch.tensor([1.0, -1.0, 1.0])
-        return sums
+    def sums(self) -> NDArray[np.float32]:
+        """Return numerator and weight of every voxel before symmetry, ``(m, m, m // 2 + 1, 3)`` float32.
 
-    def solve(self, floor: float = 1e-3) -> NDArray[np.float32]:
+        m is box times padding. Axes: y and x in FFT order, z from 0; real part, imaginary part, weight.
+        """
+        return self._volume.sums()
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Write the sums so far as a safetensors file, for `load` and for adding up elsewhere."""
+        about = {
+            "box": self.box,
+            "padding": self.padding,
+            "symmetry": self.symmetry,
+            "inserted": self.inserted,
+        }
+        with atomic_path(Path(path), overwrite=overwrite) as temporary:
+            save_file({"sums": self.sums()}, temporary, {key: str(value) for key, value in about.items()})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> BackProjector:
+        """Read what `save` wrote. Raises FileFormatError if the file is something else."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about, sums = file.metadata() or {}, file.get_tensor("sums")
+            made = cls(int(about["box"]), int(about["padding"]), about["symmetry"])
+            made._volume.restore(sums)
+            made.inserted = int(about["inserted"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise FileFormatError(f"{path} does not hold the sums of a reconstruction: {error}") from error
+        return made
+
+    def solve(self, ssnr: ArrayLike | None = None, floor: float = 1e-3) -> NDArray[np.float32]:
         """Return the map of everything inserted so far, ``(box, box, box)`` float32 in z, y, x order.
+
+        Outside the sphere that touches the box, where padding and interpolation leave nothing but noise, the
+        map fades to its mean there over 3 voxels, as in RELION.
 
         Parameters
         ----------
+        ssnr
+            ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell. The weight of a
+            voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's 1 / tau^2). None
+            divides by the weight alone.
         floor
             Smallest weight that is divided by, as a fraction of the mean weight in its shell: it keeps
             frequencies that no slice came near from blowing up.
+
+        Raises
+        ------
+        CryosphereError
+            If nothing was inserted, or the map would not be finite.
         """
-        sums = self._mirrored()
-        size, _, half = self._shape
-        y = torch.fft.fftfreq(size, 1 / size)
-        radius = torch.sqrt(y[:, None, None] ** 2 + y[:, None] ** 2 + torch.arange(half) ** 2)
-        shell = radius.round().long().flatten()
-        weight = sums[..., 2]
-        mean = torch.bincount(shell, weight.flatten().double()) / torch.bincount(shell)
-        least = (floor * mean[shell].reshape(weight.shape)).float().clamp(min=1e-20)
-        divisor = torch.maximum(weight, least)
-        transform = torch.complex(sums[..., 0], sums[..., 1]) / divisor
-        transform[radius > self.box / 2 * self.padding] = 0
-        volume = torch.fft.fftshift(torch.fft.irfftn(transform, s=(size,) * 3))
-        start = (size - self.box) // 2
-        cut = volume[(slice(start, start + self.box),) * 3]
-        fall_off = sinc_squared(size, self.box)
-        return (cut / (fall_off[:, None, None] * fall_off[:, None] * fall_off)).numpy()
+        if self.inserted == 0:
+            raise CryosphereError("there is no particle to make a map of")
+        sums = self._symmetry.impose(self.sums())
+        transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
+        size = self.box * self.padding
+        voxels = map_from_transform(transform, self.box, self._symmetry.fall_off(size, self.box))
+        if not np.isfinite(voxels).all():
+            raise CryosphereError("the map is not finite: images or CTFs have values too large to sum")
+        return voxels

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FourierShellCorrelation", "fourier_shell_correlation"]
+from napari_cryosphere.reconstruction._shells import shell_numbers, transform_of
+
+__all__ = ["FourierShellCorrelation", "correlate_transforms", "fourier_shell_correlation"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,21 @@ def fourier_shell_correlation(
 ) -> FourierShellCorrelation:
     """Correlate two maps in shells of their Fourier transforms (Harauz & van Heel 1986), as RELION does.
 
+    Shells are hard (the radius in cycles a box, rounded) and every stored coefficient of the half transform
+    counts once, which is RELION's way.
+
     Parameters
     ----------
     first, second
-        ``(n, n, n)`` maps.
+        ``(n, n, n)`` maps; the precision of their type is kept.
     pixel_size_angstrom
         Voxel size.
     mask
         ``(n, n, n)``, multiplied with both maps before.
+
+    Returns
+    -------
+    Values in float64; a shell in which a map has no power gets 0.
 
     Raises
     ------
@@ -75,19 +84,27 @@ def fourier_shell_correlation(
         shapes = [first.shape, second.shape] + ([] if mask is None else [mask.shape])
         raise ValueError(f"maps and mask must have one shape, not {' and '.join(map(str, shapes))}")
     box = first.shape[0]
-    a, b = (first, second) if mask is None else (first * mask, second * mask)
-    f, g = np.fft.rfftn(a), np.fft.rfftn(b)
-    y = np.fft.fftfreq(box, 1 / box)
-    x = np.arange(box // 2 + 1)
-    shell = np.rint(np.sqrt(y[:, None, None] ** 2 + y[:, None] ** 2 + x**2)).astype(int).ravel()
-    # columns x = 0 and Nyquist stand once in the full transform, the others twice
-    count = np.broadcast_to(np.where((x == 0) | (x == box // 2), 1.0, 2.0), f.shape).ravel()
+    f = transform_of(first if mask is None else first * mask)
+    g = transform_of(second if mask is None else second * mask)
+    values = correlate_transforms(f, g)
+    return FourierShellCorrelation(values, box, pixel_size_angstrom)
 
-    def shells(values: NDArray[np.floating]) -> NDArray[np.float64]:
-        sums = np.asarray(np.bincount(shell, weights=count * values.ravel()), dtype=np.float64)
-        return sums[: box // 2 + 1]
 
-    cross = shells((f * g.conj()).real)
-    power = np.sqrt(shells(np.abs(f) ** 2) * shells(np.abs(g) ** 2))
-    correlation = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-    return FourierShellCorrelation(correlation, box, pixel_size_angstrom)
+def correlate_transforms(
+    f: NDArray[np.complexfloating], g: NDArray[np.complexfloating]
+) -> NDArray[np.float64]:
+    """Return the FSC of two half transforms ``(n, n, n // 2 + 1)``, plane by plane: ``(n // 2 + 1,)``."""
+    box = len(f)
+    last = box // 2 + 1
+    cross, first, second = np.zeros((3, last))
+    for z in range(box):
+        a, b = f[z].ravel(), g[z].ravel()
+        shells = shell_numbers(box, z).ravel()
+        for total, values in (
+            (cross, a.real * b.real + a.imag * b.imag),
+            (first, a.real**2 + a.imag**2),
+            (second, b.real**2 + b.imag**2),
+        ):
+            total += np.bincount(shells, values, minlength=last)[:last]
+    power = np.sqrt(first * second)
+    return np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)

@@ -46,9 +46,19 @@ def soft_mask(
 def masked_correlation(
     first: NDArray[np.floating], second: NDArray[np.floating], mask: NDArray[np.floating] | None = None
 ) -> float:
-    """Return Pearson's correlation of two maps, each voxel weighted by the mask (None: all the same)."""
-    weights = np.ones(first.shape) if mask is None else np.asarray(mask, dtype=np.float64)
-    total = weights.sum()
-    a = first - (weights * first).sum() / total
-    b = second - (weights * second).sum() / total
-    return float((weights * a * b).sum() / np.sqrt((weights * a * a).sum() * (weights * b * b).sum()))
+    """Return Pearson's correlation of two maps, each voxel weighted by the mask (None: all the same).
+
+    Summed in float64, one section at a time, so that large maps need no copies.
+    """
+    means = np.zeros(3)  # of the weight, and of each map times the weight
+    moments = np.zeros(3)
+    for centred in (False, True):
+        for z in range(len(first)):
+            w = np.ones(first[z].shape) if mask is None else mask[z].astype(np.float64)
+            a, b = first[z].astype(np.float64), second[z].astype(np.float64)
+            if centred:
+                a, b = a - means[1] / means[0], b - means[2] / means[0]
+                moments += (w * a * b).sum(), (w * a * a).sum(), (w * b * b).sum()
+            else:
+                means += w.sum(), (w * a).sum(), (w * b).sum()
+    return float(moments[0] / np.sqrt(moments[1] * moments[2]))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = ["KEY", "LayerData", "map_layer", "map_of", "particle_layer", "particles_of"]
+__all__ = ["KEY", "LayerData", "contour_levels", "map_layer", "map_of", "particle_layer", "particles_of"]
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
+    from napari_cryosphere.jobs.events import Snapshot
     from napari_cryosphere.jobs.reconstruct import Reconstruction
     from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.reconstruction import FourierShellCorrelation, MapComparison
+    from napari_cryosphere.reconstruction import FourierShellCorrelation, HalfMapFsc, MapComparison
 
 __all__ = ["Curve", "MapController"]
 
@@ -58,6 +59,7 @@ class MapController:
         self.view = MapView(viewer)
         self.curves: dict[str, Curve] = {}
         self._owners: dict[str, tuple[Layer, ...]] = {}
+        self._growing: Image | None = None
 
     @property
     def layers(self) -> list[Image]:
@@ -103,27 +105,51 @@ class MapController:
         return layer
 
     def reconstruct(self, stack: ParticleStack, name: str, symmetry: str, half_maps: bool) -> None:
-        """Reconstruct from a stack's poses and add the map, hidden; half-maps too."""
+        """Reconstruct from a stack's poses; the map shows from the start and sharpens, half-maps are hidden.
+
+        Stopped, the map of the particles so far stays.
+        """
         if self.runner.busy:
             return
+        self._growing = None
         self.runner.start(
             f"Reconstructing {name}",
             lambda: steps.reconstruction_steps(stack, symmetry, half_maps),
-            lambda step: self._take_reconstruction(name, step),
+            lambda step: self._take_reconstruction(name, step.payload),
             lambda: None,
         )
 
-    def _take_reconstruction(self, name: str, step: steps.Step) -> None:
-        result: Reconstruction | None = step.payload
-        if result is None:
+    def _take_reconstruction(self, name: str, made: Snapshot | Reconstruction | HalfMapFsc | None) -> None:
+        """Take what a step has made: see `steps.reconstruction_steps`."""
+        from napari_cryosphere.jobs.reconstruct import Reconstruction
+        from napari_cryosphere.reconstruction import HalfMapFsc
+
+        if made is None:
             return
-        for number, half in enumerate(result.halves, start=1):
-            self.add_map(half, f"{name}, half {number}")
-        layer = self.add_map(result.density, name)
-        if result.curve is not None:
-            layer.metadata[RESOLUTION] = result.curve.resolution_angstrom(0.143)
-            self.add_curve(f"half-maps of {layer.name}", result.curve, 0.143, (layer,))
-        self.reconstructed.emit(layer)
+        if isinstance(made, HalfMapFsc):
+            self._take_curves(made)
+            return
+        if isinstance(made, Reconstruction):
+            for number, half in enumerate(made.halves, start=1):
+                self.add_map(half, f"{name}, half {number}")
+        grown = self._growing is not None and self._growing in self.viewer.layers
+        layer = self._growing if grown and self._growing is not None else self.add_map(made.density, name)
+        if isinstance(made, Reconstruction) and made.curve is not None:
+            layer.metadata[RESOLUTION] = made.curve.resolution_angstrom(0.143)
+            self.add_curve(f"half-maps of {layer.name}", made.curve, 0.143, (layer,))
+        self._growing = layer
+        if grown:
+            self.view.replace(layer, made.density)
+        else:
+            self.reconstructed.emit(layer)
+
+    def _take_curves(self, curves: HalfMapFsc) -> None:
+        """Add the masked and the corrected FSC of the map that was just made."""
+        layer = self._growing
+        if layer is None or layer not in self.viewer.layers:
+            return
+        for kind, curve in (("masked", curves.masked), ("corrected", curves.corrected)):
+            self.add_curve(f"{kind}, {layer.name}", curve, 0.143, (layer,))
 
     def compare(self, first: Layer | None, second: Layer | None) -> None:
         """Measure the FSC of two maps inside a mask around the second.

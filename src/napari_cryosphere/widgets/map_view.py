@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.display_map import ShownMap
+from napari_cryosphere.widgets.layer_data import KEY, contour_levels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
+
+    from napari_cryosphere.particles import DensityMap
 
 __all__ = ["MapView"]
 
@@ -136,6 +139,24 @@ class MapView:
         if first_time:
             self._frame()
         self._link()
+
+    def replace(self, layer: Image, density: DensityMap) -> None:
+        """Give a map layer other voxels on the same grid; one that is shown keeps its contour."""
+        in_view = layer in self._shown
+        contour = layer.iso_threshold
+        if in_view:
+            self._unlink()
+            self._give_back(layer)
+        threshold, top = contour_levels(density.voxels)
+        layer.metadata = {**layer.metadata, KEY: density}
+        layer.data = density.voxels
+        layer.contrast_limits_range = (float(density.voxels.min()), max(float(density.voxels.max()), top))
+        layer.contrast_limits = (min(0.0, threshold), top)
+        layer.iso_threshold = threshold
+        if in_view:
+            self._shown[layer] = ShownMap(layer)
+            layer.iso_threshold = contour
+            self._link()
 
     def _give_back(self, layer: Image) -> None:
         """Give a layer its own voxels back."""

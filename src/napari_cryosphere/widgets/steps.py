@@ -32,6 +32,8 @@ class Step:
     payload: Any = None
 
 
+_SNAPSHOT_SECONDS = 1.5
+
 Steps: TypeAlias = Generator[Step, None, None]
 """Work in progress; closing it stops the work."""
 
@@ -87,20 +89,31 @@ def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:
 
 
 def reconstruction_steps(stack: ParticleStack, symmetry: str, half_maps: bool) -> Steps:
-    """Reconstruct from a stack's own poses, in memory; the last payload is a `Reconstruction`."""
-    from napari_cryosphere.jobs.events import Progress
-    from napari_cryosphere.jobs.reconstruct import reconstruct_stack
+    """Reconstruct from a stack's own poses, in memory.
 
-    _spare_a_core()
-    events = reconstruct_stack(stack, symmetry, half_maps)
-    while True:
+    Payloads are `Snapshot`s of the growing map, then the `Reconstruction`, then, with half-maps, their
+    `HalfMapFsc` inside a soft mask around the map.
+    """
+    from napari_cryosphere.jobs.events import Progress, Snapshot
+    from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
+    from napari_cryosphere.reconstruction import corrected_fsc, soft_mask
+
+    events = reconstruct_stack(stack, symmetry, half_maps, snapshot_seconds=_SNAPSHOT_SECONDS)
+    made: Reconstruction | None = None
+    while made is None:
         try:
             event = next(events)
         except StopIteration as finished:
-            yield Step(1.0, f"reconstructed from {len(stack)} particles", finished.value)
-            return
+            made = finished.value
+            break
         if isinstance(event, Progress):
             yield Step(event.fraction, event.message)
+        elif isinstance(event, Snapshot):
+            yield Step(event.fraction, f"map of {event.particles} particles", event)
+    yield Step(1.0, f"reconstructed from {len(stack)} particles", made)
+    if made is not None and made.halves:
+        mask = soft_mask(made.density.voxels, made.density.pixel_size_angstrom)
+        yield Step(1.0, "half-maps compared in a mask", corrected_fsc(made.halves[0], made.halves[1], mask))
 
 
 def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:

@@ -1,0 +1,284 @@
+"""From two half-maps to a sharpened map, in RELION's steps: corrected FSC, B-factor, weighting, low-pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.reconstruction._glibc_random import glibc_rand
+from napari_cryosphere.reconstruction._shells import (
+    scale_shells,
+    shell_sums,
+    transform_of,
+)
+from napari_cryosphere.reconstruction.fsc import (
+    FourierShellCorrelation,
+    correlate_transforms,
+    fourier_shell_correlation,
+)
+
+__all__ = [
+    "HalfMapFsc",
+    "Postprocessed",
+    "corrected_fsc",
+    "guinier_fit",
+    "guinier_plot",
+    "postprocess_maps",
+    "randomised_phases",
+]
+
+_RANDOMISE_BELOW = 0.8
+_RAND_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class HalfMapFsc:
+    """What two half-maps say about each other.
+
+    Attributes
+    ----------
+    unmasked, masked
+        FSC of the maps, and of the maps times the mask.
+    randomised
+        FSC inside the mask with phases made random: what the mask alone correlates.
+    corrected
+        Masked FSC without that part (Chen et al. 2013).
+    randomised_from
+        First shell with random phases.
+    """
+
+    unmasked: FourierShellCorrelation
+    masked: FourierShellCorrelation
+    randomised: FourierShellCorrelation
+    corrected: FourierShellCorrelation
+    randomised_from: int
+
+    @property
+    def resolution_shell(self) -> int:
+        """Last shell before the corrected FSC falls below 0.143, as RELION reads it."""
+        below = np.flatnonzero(self.corrected.values[1:] < 0.143)
+        return int(below[0]) if len(below) else len(self.corrected.values) - 1
+
+
+def randomised_phases(
+    voxels: NDArray[np.floating], first_shell: int, random: NDArray[np.uint32]
+) -> NDArray[np.float32]:
+    """Return a map with the phases beyond a radius made random, amplitudes kept.
+
+    Parameters
+    ----------
+    voxels
+        ``(n, n, n)``.
+    first_shell
+        Radius in cycles a box, inclusive.
+    random
+        At least ``n * n * (n // 2 + 1)`` numbers below 2^31.
+    """
+    transform = transform_of(voxels)
+    box, used = len(transform), 0
+    frequency = np.fft.fftfreq(box, 1 / box)
+    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
+    for z in range(box):
+        beyond = in_plane + frequency[z] ** 2 >= first_shell**2
+        count = int(np.count_nonzero(beyond))
+        phases = random[used : used + count] * (2 * np.pi / _RAND_MAX)
+        used += count
+        transform[z][beyond] = np.abs(transform[z][beyond]) * np.exp(1j * phases)
+    return np.asarray(scipy.fft.irfftn(transform, voxels.shape), dtype=np.float32)
+
+
+def corrected_fsc(
+    first: DensityMap, second: DensityMap, mask: NDArray[np.float32], seed: int = 0
+) -> HalfMapFsc:
+    """Measure two half-maps inside a mask, corrected for what the mask itself correlates.
+
+    Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells further
+    the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the masked one. This is
+    relion_postprocess, its random numbers included.
+
+    Parameters
+    ----------
+    first, second
+        Half-maps on one grid.
+    mask
+        ``(box, box, box)`` between 0 and 1.
+    seed
+        Of the random phases; RELION's ``--random_seed``.
+    """
+    size, box = first.pixel_size_angstrom, first.box
+    unmasked = fourier_shell_correlation(first.voxels, second.voxels, size)
+    masked = fourier_shell_correlation(first.voxels, second.voxels, size, mask)
+    below = np.flatnonzero(unmasked.values[1:] < _RANDOMISE_BELOW)
+    start = 1 + int(below[0]) if len(below) else len(unmasked.values) - 1
+    count = box * box * (box // 2 + 1)
+    random = glibc_rand(seed, 2 * count)
+    beyond = _count_beyond(box, start)
+    noise = [
+        transform_of(randomised_phases(half.voxels, start, part) * mask)
+        for half, part in ((first, random), (second, random[beyond:]))
+    ]
+    randomised = correlate_transforms(*noise)
+    by_mask = np.minimum(randomised, 1 - 1e-6)
+    corrected = (masked.values - by_mask) / (1 - by_mask)
+    corrected[: start + 2] = masked.values[: start + 2]
+    curves = [FourierShellCorrelation(values, box, size) for values in (randomised, corrected)]
+    return HalfMapFsc(unmasked, masked, curves[0], curves[1], start)
+
+
+def _count_beyond(box: int, first_shell: int) -> int:
+    """Return how many frequencies of the half transform lie at a radius or beyond."""
+    frequency = np.fft.fftfreq(box, 1 / box)
+    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
+    return sum(int(np.count_nonzero(in_plane + z**2 >= first_shell**2)) for z in frequency)
+
+
+def guinier_plot(
+    transform: NDArray[np.complexfloating], pixel_size_angstrom: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return squared spatial frequency (1/A^2) and the log of the mean amplitude, shell by shell.
+
+    Amplitudes are those of a transform divided by its number of voxels, RELION's; a shell without any gets
+    nan.
+    """
+    box = len(transform)
+    amplitude = np.abs(transform) / box**3
+    total, count = shell_sums(box, amplitude, np.ones_like(amplitude))
+    with np.errstate(divide="ignore"):
+        logarithm = np.log(total / count)
+    frequency = np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
+    return frequency**2, np.where(total > 0, logarithm, np.nan)
+
+
+def guinier_fit(
+    squared: NDArray[np.float64], logarithm: NDArray[np.float64], lowest: float, highest: float
+) -> float:
+    """Fit a straight line to a Guinier plot and return the B-factor, 4 times its slope, in A^2.
+
+    Parameters
+    ----------
+    squared, logarithm
+        As `guinier_plot` returns them.
+    lowest, highest
+        Resolutions in A between which shells count.
+
+    Raises
+    ------
+    MetadataError
+        If fewer than three shells lie between.
+    """
+    with np.errstate(divide="ignore"):
+        resolution = 1 / np.sqrt(squared)
+    inside = (resolution <= lowest) & (resolution >= highest) & np.isfinite(logarithm)
+    if np.count_nonzero(inside) < 3:
+        raise MetadataError(
+            f"fewer than three shells lie between {lowest:g} and {highest:.3g} A, too few to fit a B-factor; "
+            "give one (--b-factor) or fit from a lower resolution (--set fit_from_angstrom=20)"
+        )
+    return float(4 * np.polyfit(squared[inside], logarithm[inside], 1)[0])
+
+
+@dataclass(frozen=True)
+class Postprocessed:
+    """A sharpened map and what led to it.
+
+    Attributes
+    ----------
+    density
+        The mean of the half-maps, sharpened, weighted by its FSC and low-passed; not masked.
+    curves
+        FSC of the half-maps.
+    b_factor
+        What it was sharpened with, A^2; negative sharpens.
+    resolution_angstrom
+        Where the corrected FSC is last above 0.143.
+    guinier
+        ``(box // 2 + 1, 3)``: squared frequency, log amplitude as it was and at the end.
+    """
+
+    density: DensityMap
+    curves: HalfMapFsc
+    b_factor: float
+    resolution_angstrom: float
+    guinier: NDArray[np.float64]
+
+
+def postprocess_maps(
+    first: DensityMap,
+    second: DensityMap,
+    mask: NDArray[np.float32],
+    b_factor: float | None = None,
+    fit_from_angstrom: float = 10.0,
+    fit_to_angstrom: float = 0.0,
+    low_pass_angstrom: float | None = None,
+    seed: int = 0,
+) -> Postprocessed:
+    """Sharpen the mean of two half-maps (Rosenthal & Henderson 2003) in relion_postprocess's steps.
+
+    Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their mean
+    against squared frequency, its B-factor is undone, and the map is low-passed at its resolution.
+
+    Parameters
+    ----------
+    first, second
+        Half-maps on one grid.
+    mask
+        ``(box, box, box)``; for the FSC.
+    b_factor
+        In A^2, negative to sharpen; None fits it.
+    fit_from_angstrom, fit_to_angstrom
+        Resolutions between which shells with an FSC above 0 count in the fit; 0 means to Nyquist.
+    low_pass_angstrom
+        None takes the resolution.
+    seed
+        Of the random phases.
+    """
+    curves = corrected_fsc(first, second, mask, seed)
+    size, box = first.pixel_size_angstrom, first.box
+    shell = max(1, curves.resolution_shell)
+    resolution = box * size / shell
+    transform = transform_of((first.voxels + second.voxels) / 2)
+    squared, before = guinier_plot(transform, size)
+    scale_shells(transform, _fsc_weights(curves.corrected.values))
+    if b_factor is None:
+        b_factor = guinier_fit(*guinier_plot(transform, size), fit_from_angstrom, fit_to_angstrom)
+    _sharpen(transform, b_factor, box * size)
+    _low_pass(transform, round(box * size / low_pass_angstrom) if low_pass_angstrom else shell)
+    _, after = guinier_plot(transform, size)
+    voxels = scipy.fft.irfftn(transform, first.voxels.shape)
+    density = DensityMap(np.asarray(voxels, dtype=np.float32), size, first.symmetry)
+    return Postprocessed(density, curves, b_factor, resolution, np.stack([squared, before, after], axis=1))
+
+
+def _fsc_weights(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sqrt(2 FSC / (1 + FSC)) up to the first shell whose FSC is not above 0.0001, then 0."""
+    gone = np.flatnonzero(values < 1e-4)
+    kept = values.copy()
+    kept[gone[0] if len(gone) else len(kept) :] = 0
+    return np.sqrt(2 * kept / (1 + kept))
+
+
+def _sharpen(transform: NDArray[np.complexfloating], b_factor: float, field_angstrom: float) -> None:
+    """Multiply by exp(-B/4 s^2), in place, s being each voxel's own frequency."""
+    box = len(transform)
+    frequency = np.fft.fftfreq(box, 1 / box)
+    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
+    for z in range(box):
+        squared = (in_plane + frequency[z] ** 2) / field_angstrom**2
+        reach = np.minimum(squared, (box / 2 / field_angstrom) ** 2)  # corners are cut off afterwards
+        transform[z] *= np.exp(b_factor / 4 * -reach).astype(np.float32)
+
+
+def _low_pass(transform: NDArray[np.complexfloating], shell: int) -> None:
+    """Cut off at a shell, with a raised cosine from one shell before to one after, in place."""
+    box = len(transform)
+    frequency = np.fft.fftfreq(box, 1 / box)
+    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
+    for z in range(box):
+        radius = np.sqrt(in_plane + frequency[z] ** 2)
+        ramp = np.clip((radius - shell + 1) / 2, 0, 1)
+        transform[z] *= (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)

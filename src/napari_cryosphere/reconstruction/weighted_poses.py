@@ -1,0 +1,86 @@
+"""Several weighted poses for each particle: what a distribution becomes when it is reconstructed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import MetadataError
+
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distribution import PoseDistribution
+
+__all__ = ["WeightedPoses"]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedPoses:
+    """k poses a particle: the modes of its distribution or samples from it.
+
+    Attributes
+    ----------
+    rotations
+        ``(n, k, 3, 3)``; image to map coordinates.
+    weights
+        ``(n, k)``, not negative. A particle's weights sum to 1, or to less if it is to count for less.
+
+    Raises
+    ------
+    MetadataError
+        If shapes differ, a matrix is no rotation, or a weight is negative or not finite.
+    """
+
+    rotations: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        rotations = np.asarray(self.rotations, dtype=np.float64)
+        weights = np.asarray(self.weights, dtype=np.float64)
+        if rotations.ndim != 4 or rotations.shape[2:] != (3, 3) or weights.shape != rotations.shape[:2]:
+            raise MetadataError(
+                f"weighted poses must be (n, k, 3, 3) with weights (n, k), not {rotations.shape} and "
+                f"{weights.shape}"
+            )
+        if not (np.isfinite(weights).all() and (weights >= 0).all()):
+            row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)).all(axis=1))[0])
+            raise MetadataError(
+                f"particle {row + 1} has a pose weight that is negative or not a finite number"
+            )
+        error = np.abs(rotations @ rotations.swapaxes(2, 3) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
+        proper = (np.linalg.det(rotations) > 0).all(axis=1) & (error < 1e-3)
+        if not proper.all():
+            raise MetadataError(
+                f"particle {int(np.flatnonzero(~proper)[0]) + 1} has a pose that is no rotation"
+            )
+        object.__setattr__(self, "rotations", rotations)
+        object.__setattr__(self, "weights", weights)
+
+    def __len__(self) -> int:
+        """Return the number of particles."""
+        return len(self.weights)
+
+    @classmethod
+    def best(cls, rotations: NDArray[np.float64]) -> WeightedPoses:
+        """Return one pose a particle, ``(n, 3, 3)``, with weight 1."""
+        poses = np.asarray(rotations, dtype=np.float64)
+        return cls(poses[:, None], np.ones((len(poses), 1)))
+
+    @classmethod
+    def modes_of(cls, distribution: PoseDistribution, k: int) -> WeightedPoses:
+        """Return each distribution's k highest modes, weighted by their density; the weights sum to 1."""
+        modes = distribution.mode(k)
+        missing = ~np.isfinite(modes.log_prob)
+        rotations = np.where(missing[..., None, None], np.eye(3), modes.rotations)
+        density = np.exp(modes.log_prob - modes.log_prob.max(axis=1, keepdims=True))
+        return cls(rotations, density / density.sum(axis=1, keepdims=True))
+
+    @classmethod
+    def samples_of(
+        cls, distribution: PoseDistribution, number: int, rng: np.random.Generator
+    ) -> WeightedPoses:
+        """Return poses drawn from each distribution, all with the same weight."""
+        drawn = distribution.sample(number, rng)
+        return cls(drawn, np.full(drawn.shape[:2], 1 / number))

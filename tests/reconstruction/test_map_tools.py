@@ -1,0 +1,60 @@
+"""Maps brought onto each other, normalised and subtracted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
+
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.reconstruction import difference_map, normalise_map
+from napari_cryosphere.reconstruction.map_alignment import align_maps
+
+
+@pytest.fixture(scope="module")
+def density() -> DensityMap:
+    return protein_phantom(32, 6.0)
+
+
+@pytest.mark.parametrize("other_hand", [False, True])
+def test_a_turned_and_shifted_map_comes_back(density: DensityMap, other_hand: bool) -> None:
+    turn = Rotation.from_rotvec([1.0, -0.7, 0.5]).as_matrix()  # in z, y, x
+    offset = np.array([17.0, 15.5, 17.5]) - turn @ np.full(3, 16.0)
+    voxels = affine_transform(density.voxels, turn, offset, order=3)
+    if other_hand:
+        voxels = np.roll(voxels[::-1], 1, axis=0)
+    noise = np.random.default_rng(0).normal(scale=0.02, size=voxels.shape)
+    moved = DensityMap((voxels + noise).astype(np.float32), 6.0)
+    found = align_maps(density, moved)
+    assert found.mirrored == other_hand
+    assert found.correlation > found.correlation_other_hand + 0.1
+    back = found.apply(moved)
+    assert np.corrcoef(back.voxels.ravel(), density.voxels.ravel())[0, 1] > 0.93
+    # the array axes of `turn` run z, y, x
+    error = Rotation.from_matrix(found.rotation @ turn[::-1, ::-1]).magnitude()
+    assert np.degrees(error) < 1.0
+
+
+def test_normalised_inside_a_mask(density: DensityMap) -> None:
+    mask = (density.voxels > 0.1).astype(np.float32)
+    inside = normalise_map(density, mask).voxels[mask == 1]
+    assert inside.mean() == pytest.approx(0, abs=1e-5)
+    assert inside.std() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(MetadataError, match="constant"):
+        normalise_map(DensityMap(np.ones((8, 8, 8), dtype=np.float32), 1.0))
+
+
+def test_a_difference_knows_neither_scale_nor_sharpening(density: DensityMap) -> None:
+    k = np.fft.fftfreq(32, 6.0)
+    squared = k[:, None, None] ** 2 + k[:, None] ** 2 + k**2
+    blurred = np.fft.ifftn(np.fft.fftn(density.voxels) * np.exp(-100 * squared)).real
+    blob = np.zeros_like(density.voxels)
+    blob[20:23, 8:11, 8:11] = 0.5
+    first = DensityMap(density.voxels + blob, 6.0)
+    left = difference_map(first, DensityMap((7 * blurred).astype(np.float32), 6.0)).voxels
+    assert np.unravel_index(np.argmax(left), left.shape) == pytest.approx((21, 9, 9), abs=1)
+    same = difference_map(density, DensityMap((7 * blurred).astype(np.float32), 6.0)).voxels
+    assert np.abs(same).max() < 0.3 * left.max()
