@@ -50,8 +50,8 @@ def _summarise(
     masses = modes.log_evidence.double().cpu().numpy()
     covariance = modes.rotation_covariance().cpu().numpy()
     _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariance)
-    # entropy of each part relative to uniform, as a logarithm of the share of SO(3)
-    sizes = np.minimum(0.5 * volumes - math.log(_VOLUME), 0.0)
+    # entropy of each part relative to uniform: the logarithm of its share of the distinct poses
+    sizes = np.minimum(0.5 * volumes - math.log(_VOLUME / len(group)), 0.0)
     angles = _angles(poses, poses[0], group)
     angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
     if candidates is not None:
@@ -64,18 +64,19 @@ def _summarise(
         apart = away > 1.5 * SO3Grid(_ORDER).spacing_degrees
         density = density[apart]
         masses = np.concatenate([masses, density + math.log(_VOLUME * cell)])
-        sizes = np.concatenate([sizes, np.full(len(density), math.log(cell))])
+        sizes = np.concatenate([sizes, np.full(len(density), math.log(cell * len(group)))])
         angles = np.concatenate([angles, _angles(centres[apart], poses[0], group)])
     weights = np.exp(masses - masses.max())
     weights /= weights.sum()
     entropy = float((weights * (sizes - np.log(np.maximum(weights, 1e-300)))).sum())
-    concentration = min(1.0, math.exp(-sizes[0] + 1.5) / SO3Grid(_ORDER).size)
+    # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
+    concentration = min(1.0, math.exp(1.5 - sizes[0]) * len(group) / SO3Grid(_ORDER).size)
     return (
         poses[0],
         float(weights[0]) * concentration,
         min(entropy, 0.0),
         float((weights * angles).sum()),
-        float(weights[angles <= CONFIDENCE_RADIUS_DEGREES].sum()),
+        min(1.0, float(weights[angles <= CONFIDENCE_RADIUS_DEGREES].sum())),
     )
 
 

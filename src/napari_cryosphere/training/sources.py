@@ -17,10 +17,7 @@ from torch import Tensor
 
 from napari_cryosphere.imaging.ctf import ctf_2d
 from napari_cryosphere.imaging.fourier import (
-    crop_or_pad,
-    even_box,
     from_fourier,
-    rescale,
     shift_phases,
     to_fourier,
 )
