@@ -354,9 +354,17 @@ def _unit_volumes(order: int, symmetry: str) -> Array:
 
 @lru_cache(maxsize=8)
 def _equivalents(order: int, symmetry: str) -> Indices:
-    """Return, for every cell of a grid, the one that holds its centre's equivalent in the unit."""
+    """Return, for every cell of a grid, the one in the unit that holds an equivalent of its centre.
+
+    Where that is a splinter whose volume was measured as nothing, it is the largest of all such cells.
+    """
     grid = SO3Grid(order)
-    return grid.cell_of(reduce(grid.rotations(), symmetry))
+    volumes = _unit_volumes(order, symmetry)
+    cells = grid.cell_of(reduce(grid.rotations(), symmetry))
+    lost = np.flatnonzero(volumes[cells] == 0)
+    mates = grid.cell_of(expand(grid.rotations(lost), symmetry))
+    cells[lost] = np.take_along_axis(mates, volumes[mates].argmax(1)[:, None], 1)[:, 0]
+    return cells
 
 
 def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribution:

@@ -14,8 +14,8 @@ from napari_cryosphere.so3.distribution import (
     PoseSummary,
 )
 from napari_cryosphere.so3.grid import SO3Grid
-from napari_cryosphere.so3.healpix import pix2ang, ring2nest
-from napari_cryosphere.so3.rotations import nearest_rotation, rotation_from_relion_angles
+from napari_cryosphere.so3.healpix import pix2vec, ring2nest
+from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["angles_to", "entropy", "mean", "sample", "summarise"]
@@ -91,14 +91,13 @@ def sample(part: CellDistribution, number: int, rng: np.random.Generator) -> Arr
 
 def _within(orders: np.ndarray, indices: np.ndarray, rng: np.random.Generator) -> Array:
     """Return an evenly distributed rotation in each cell, ``(k, 3, 3)``."""
-    angles = np.empty((len(indices), 3))
+    rotations = np.empty((len(indices), 3, 3))
     for order in np.unique(orders):
         here = orders == order
         grid = SO3Grid(int(order))
         view, psi = np.divmod(indices[here], grid.n_psi)
         parts = 4 ** (_DEEP - int(order))  # equal areas: any nested pixel below is as likely as any other
         deep = np.asarray(ring2nest(grid.n_side, view)) * parts + rng.integers(parts, size=len(view))
-        tilt, rot = pix2ang(2**_DEEP, deep, nest=True)
         turn = (psi + rng.random(len(psi))) / grid.n_psi
-        angles[here] = np.stack([np.degrees(rot), np.degrees(tilt), 360 * turn], axis=-1)
-    return rotation_from_relion_angles(angles)
+        rotations[here] = grid.rotations_at(view, pix2vec(2**_DEEP, deep, nest=True), 2 * np.pi * turn)
+    return rotations

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.so3._cells import CellDistribution
 from napari_cryosphere.so3._modes import newton
-from napari_cryosphere.so3.asymmetric_unit import expand
+from napari_cryosphere.so3.asymmetric_unit import border_depth, expand
 from napari_cryosphere.so3.distribution import Array, PoseDistribution, like_given, per_particle
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
+from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["SmoothDistribution"]
 
@@ -73,9 +74,9 @@ class SmoothDistribution(PoseDistribution):
         """
         given = per_particle(rotations, len(self))
         answers = np.empty(given.shape[:2])
-        for rows, part in self.parts():
+        for rows, part, peak in self._parts_with_peaks(ranked=True):
             logs = self[rows].score(given[rows]) - part.log_total[:, None]
-            lowest, highest = (_mass_above(part, logs + shift) for shift in (_LEVEL, -_LEVEL))
+            lowest, highest = (_mass_above(part, peak, logs + shift) for shift in (_LEVEL, -_LEVEL))
             answers[rows] = part.levels(given[rows]).clip(lowest, highest)
         return like_given(answers, rotations)
 
@@ -90,30 +91,48 @@ class SmoothDistribution(PoseDistribution):
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64], CellDistribution]]:
         """Yield particles whose peaks the coarse grid resolves together, and the others refined."""
+        for rows, part, _ in self._parts_with_peaks():
+            yield rows, part
+
+    def _parts_with_peaks(
+        self, ranked: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], CellDistribution, Array]]:
+        """Yield what `parts` does, and the log-density at the highest peak; ``ranked`` on smaller cells."""
         for rows in self._chunks():
             chunk = self[rows]
             part = chunk.coarse()
             seeds = chunk.seeds(part)
-            peak = np.exp(chunk.score(seeds).max(1) - part.log_total)  # relative to uniform
-            sharp = (peak / SO3Grid(self._base_order).size > _SHARPEST) | self._unresolved(self._base_order)
-            if (~sharp).any():
-                yield rows[~sharp], part[np.flatnonzero(~sharp)]
-            if sharp.any():
-                which = np.flatnonzero(sharp)
-                yield rows[which], chunk[which]._refined(part[which], seeds[which])
+            peak = chunk.score(seeds).max(1)
+            sharp = chunk._too_coarse(self._base_order, seeds, peak - part.log_total, ranked)
+            for refine in (False, True):
+                which = np.flatnonzero(sharp == refine)
+                if len(which):
+                    copy = part[which]
+                    if refine:
+                        copy = chunk[which]._refined(copy, seeds[which], ranked)
+                    yield rows[which], copy, peak[which] - copy.log_total
 
-    def _unresolved(self, order: int) -> bool:
-        """Whether peaks are known to be narrower than the spacing of a grid."""
-        return 0 < self.width_degrees < SO3Grid(order).spacing_degrees
+    def _too_coarse(self, order: int, seeds: Array, peak: Array, ranked: bool) -> NDArray[np.bool_]:
+        """Return whether cells of an order are too large for the highest peak, ``(n,)``.
 
-    def _refined(self, part: CellDistribution, seeds: Array) -> CellDistribution:
+        They must be half as wide to rank poses by density, where few cells would make large steps, and near
+        the unit's border: what is inside of a cell that it cuts lies off the centre, where density is read.
+        """
+        grid = SO3Grid(order)
+        held = np.exp(peak) * len(point_group(self.symmetry)) / grid.size  # by the cell at the peak
+        width = np.radians(grid.spacing_degrees) * np.cbrt(_SHARPEST / held)  # of a normal peak
+        near = (border_depth(seeds[..., 2], self.symmetry) < 3 * width[:, None]).any(1)
+        return (held * np.where(near | ranked, 8, 1) > _SHARPEST) | (
+            0 < self.width_degrees < grid.spacing_degrees
+        )
+
+    def _refined(self, part: CellDistribution, seeds: Array, ranked: bool) -> CellDistribution:
         """Split the cells around peaks, order by order, until no cell holds too much of one."""
         for order in range(self._base_order, MAX_ORDER):
             split = self._to_split(part, seeds, order)
             part = self._with_children(part, split, order)
-            peak = np.exp(self.score(seeds).max(1) - part.log_total)
-            crowded = peak / SO3Grid(order + 1).size > _SHARPEST
-            if not (crowded.any() or self._unresolved(order + 1)):
+            peak = self.score(seeds).max(1) - part.log_total
+            if not self._too_coarse(order + 1, seeds, peak, ranked).any():
                 break
         return part
 
@@ -150,17 +169,18 @@ class SmoothDistribution(PoseDistribution):
         )
 
 
-def _mass_above(part: CellDistribution, logs: Array) -> Array:
+def _mass_above(part: CellDistribution, peak: Array, logs: Array) -> Array:
     """Return the probability of all poses whose log-density exceeds each of ``(n, q)``, by interpolation.
 
-    Half of a cell's own mass counts as above its centre's density.
+    Half of a cell's own mass counts as above its centre's density; nothing is above the peak.
     """
     masses = np.empty_like(logs)
     for row, values in enumerate(part.log_density):
         rank = np.argsort(values)
         mass = part.probability[row][rank]
-        above = 1 - np.cumsum(mass) + mass / 2
-        masses[row] = np.interp(logs[row], values[rank], above, left=1.0, right=0.0)
+        above = np.append(1 - np.cumsum(mass) + mass / 2, 0.0)
+        top = max(peak[row], values[rank[-1]])
+        masses[row] = np.interp(logs[row], np.append(values[rank], top), above, left=1.0, right=0.0)
     return masses
 
 

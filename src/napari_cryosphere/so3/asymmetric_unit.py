@@ -16,7 +16,14 @@ from scipy.spatial.transform import Rotation
 from napari_cryosphere.so3.healpix import pix2vec, ring2nest
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
-__all__ = ["asymmetric_unit_normals", "expand", "inside_asymmetric_unit", "reduce", "view_shares"]
+__all__ = [
+    "asymmetric_unit_normals",
+    "border_depth",
+    "expand",
+    "inside_asymmetric_unit",
+    "reduce",
+    "view_shares",
+]
 
 _GOLDEN_DEGREES = float(np.degrees(np.arctan((1 + np.sqrt(5)) / 2)))  # 58.28
 _CHUNK = 16_384
@@ -63,8 +70,11 @@ def _from_i2(name: str) -> NDArray[np.float64]:
     return np.asarray(Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix())
 
 
-def _depth(directions: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
-    """Return the sine of the angle to the nearest plane, ``(...)``: positive inside, infinite for C1."""
+def border_depth(directions: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
+    """Return the sine of the angle from view directions to the unit's nearest plane.
+
+    ``(..., 3)`` to ``(...)``: positive inside, infinite for C1.
+    """
     normals = asymmetric_unit_normals(symmetry)
     if len(normals) == 0:
         return np.full(directions.shape[:-1], np.inf)
@@ -74,7 +84,7 @@ def _depth(directions: NDArray[np.float64], symmetry: str) -> NDArray[np.float64
 
 def inside_asymmetric_unit(directions: ArrayLike, symmetry: str) -> NDArray[np.bool_]:
     """Return whether view directions, ``(..., 3)``, lie in the unit or on its border (to 1e-9)."""
-    return _depth(np.asarray(directions, dtype=np.float64), symmetry) >= -1e-9
+    return border_depth(np.asarray(directions, dtype=np.float64), symmetry) >= -1e-9
 
 
 def reduce(rotations: ArrayLike, symmetry: str) -> NDArray[np.float64]:
@@ -100,7 +110,7 @@ def reduce(rotations: ArrayLike, symmetry: str) -> NDArray[np.float64]:
     reduced = np.empty_like(flat)
     for start in range(0, len(flat), _CHUNK):
         part = flat[start : start + _CHUNK]
-        depths = _depth(np.einsum("gij,nj->gni", group, part[:, :, 2]), symmetry)
+        depths = border_depth(np.einsum("gij,nj->gni", group, part[:, :, 2]), symmetry)
         operator = np.where(depths[0] >= 0, 0, depths.argmax(0))  # the identity comes first
         reduced[start : start + _CHUNK] = group[operator] @ part
     return reduced.reshape(poses.shape)
@@ -129,7 +139,7 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
     """
     pixels = np.asarray(views, dtype=np.int64)
     n_side = 2**order
-    depth = _depth(pix2vec(n_side, pixels), symmetry)
+    depth = border_depth(pix2vec(n_side, pixels), symmetry)
     reach = np.sin(min(np.pi / 2, 0.9 / n_side))  # no corner is farther: 48 degrees at N_side 1, then less
     shares = (depth > 0).astype(np.float64)
     border, place = np.unique(pixels[np.abs(depth) <= reach], return_inverse=True)
@@ -139,6 +149,6 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
         nested = np.asarray(ring2nest(n_side, border[start : start + 256]))
         inner = pix2vec(n_side << _SUB_ORDERS, nested[:, None] * parts + np.arange(parts), nest=True)
         # parts whose centre is on a plane count half
-        measured[start : start + 256] = np.heaviside(np.round(_depth(inner, symmetry), 12), 0.5).mean(1)
+        measured[start : start + 256] = np.heaviside(np.round(border_depth(inner, symmetry), 12), 0.5).mean(1)
     shares[np.abs(depth) <= reach] = measured[place]
     return shares

@@ -119,10 +119,18 @@ class SO3Grid:
         """Return the rotations at flat ``indices`` (default: all), ``(..., 3, 3)`` float64."""
         flat = np.arange(self.size) if indices is None else np.asarray(indices)
         view, psi = np.divmod(flat, self.n_psi)
-        x, y, z = self._frames(view)
-        angle = ((psi + 0.5) * (2 * np.pi / self.n_psi))[..., None]
-        cosine, sine = np.cos(angle), np.sin(angle)
-        return np.stack([cosine * x + sine * y, cosine * y - sine * x, z], axis=-1)
+        return self.rotations_at(view, pix2vec(self.n_side, view), (psi + 0.5) * (2 * np.pi / self.n_psi))
+
+    def rotations_at(
+        self, views: Indices, directions: NDArray[np.float64], psi: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return the rotations of view directions within pixels and in-plane angles in their frames.
+
+        ``(...)`` pixels, ``(..., 3)`` unit vectors in them and ``(...)`` radians to ``(..., 3, 3)``.
+        """
+        x, y = self._carried(views, directions)
+        cosine, sine = np.cos(psi)[..., None], np.sin(psi)[..., None]
+        return np.stack([cosine * x + sine * y, cosine * y - sine * x, directions], axis=-1)
 
     def _frames(self, views: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the axes of the frames at pixel centres, each ``(..., 3)``."""

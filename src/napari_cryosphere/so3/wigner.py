@@ -36,6 +36,9 @@ def band_mask(l_max: int) -> Tensor:
     return (m.abs() <= degree) & (n <= degree)
 
 
+_AT_ONCE = 2048  # points a function: bounds what lies between the steps of `evaluate_at`
+
+
 @lru_cache(maxsize=32)
 def _tilt_harmonics(l_max: int) -> np.ndarray:
     """Return T with ``d^l_mn(tilt) = sum_k T[l, m, n, k] exp(-i k tilt)``, n >= 0 only, complex128.
@@ -79,11 +82,12 @@ def small_d(tilt: Tensor, l_max: int) -> Tensor:
     return values.reshape(*tilt.shape, l_max + 1, 2 * l_max + 1, l_max + 1).to(tilt.dtype)
 
 
-def _side_weights(l_max: int, like: Tensor) -> Tensor:
-    """Return w_n: 1 for n = 0, 2 for the n > 0 that stand for -n too."""
-    weights = torch.full((l_max + 1,), 2.0, dtype=like.dtype, device=like.device)
-    weights[0] = 1.0
-    return weights
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return `_tilt_harmonics` times w_n: 1 for n = 0, 2 for the n > 0 that stand for -n too."""
+    weights = np.where(np.arange(l_max + 1) == 0, 1.0, 2.0)[:, None]
+    return torch.from_numpy(_tilt_harmonics(l_max) * weights).to(device, dtype)
 
 
 def degree_of(coefficients: Tensor) -> int:
@@ -116,19 +120,25 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     Returns
     -------
     ``(b, k)`` real. Differentiable with respect to the coefficients.
+
+    Notes
+    -----
+    d^l_mn is a sum of waves in tilt, so the function is one of plane waves in three angles: l comes first.
     """
     l_max = degree_of(coefficients)
-    real = coefficients.real
-    rot, tilt, psi = zyz_angles(rotations.to(real.dtype))
-    d = small_d(tilt, l_max)
-    m = torch.arange(-l_max, l_max + 1, device=real.device, dtype=real.dtype)
-    n = torch.arange(l_max + 1, device=real.device, dtype=real.dtype)
-    phase = rot[..., None, None] * m[:, None] + psi[..., None, None] * n
-    weights = _side_weights(l_max, real)
-    cosine, sine = torch.cos(phase) * weights, torch.sin(phase) * weights
-    # Re(c exp(-i phase)) = Re c cos(phase) + Im c sin(phase)
-    summed = torch.einsum("blmn,bklmn->bkmn", coefficients, d.to(coefficients.dtype))
-    return (summed.real * cosine + summed.imag * sine).sum((-2, -1))
+    if rotations.shape[1] > _AT_ONCE:
+        parts = [evaluate_at(coefficients, part) for part in rotations.split(_AT_ONCE, dim=1)]
+        return torch.cat(parts, dim=1)
+    batch, number = rotations.shape[:2]
+    rot, tilt, psi = zyz_angles(rotations.to(coefficients.real.dtype))
+    k = torch.arange(-l_max, l_max + 1, device=rot.device, dtype=rot.dtype)
+    table = _weighted_harmonics(l_max, coefficients.dtype, coefficients.device)
+    waves = torch.einsum("lmnk,blmn->bmkn", table, coefficients).flatten(1, 2)
+    by_psi = torch.polar(torch.ones_like(psi)[:, None], -k[l_max:, None] * psi[:, None])
+    on_psi = torch.bmm(waves, by_psi).view(batch, 2 * l_max + 1, 2 * l_max + 1, number)  # b, m, k, point
+    by_tilt = torch.polar(torch.ones_like(tilt)[:, None], -k[:, None] * tilt[:, None])
+    by_rot = torch.polar(torch.ones_like(rot)[:, None], -k[:, None] * rot[:, None])
+    return ((on_psi * by_tilt[:, None]).sum(2) * by_rot).sum(1).real
 
 
 def wigner_matrices(rotation: ArrayLike, l_max: int) -> Tensor:
@@ -138,10 +148,10 @@ def wigner_matrices(rotation: ArrayLike, l_max: int) -> Tensor:
     """
     rot, tilt, psi = (float(angle) for angle in zyz_angles(np.asarray(rotation, dtype=np.float64)))
     right = small_d(torch.tensor(tilt, dtype=torch.float64), l_max)  # n >= 0
-    m = torch.arange(-l_max, l_max + 1)
+    m = torch.arange(-l_max, l_max + 1, dtype=torch.float64)
     sign = 1.0 - 2.0 * ((m[:, None] + m) % 2)
     left = torch.flip(right[:, :, 1:], (1, 2)) * sign[:, :l_max]  # d_(m,-n) = (-1)^(m + n) d_(-m,n)
-    phases = torch.exp(-1j * (m[:, None] * rot + m * psi).double())
+    phases = torch.exp(-1j * (m[:, None] * rot + m * psi))
     return torch.cat([left, right], dim=2) * phases
 
 
