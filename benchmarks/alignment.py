@@ -34,6 +34,7 @@ import numpy as np
 import starfile
 import torch
 from _common import child_cpu_seconds, cpu_seconds, options, report
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.alignment.aligner import Aligner
@@ -269,14 +270,13 @@ def comparisons(quick: bool) -> list[dict[str, Any]]:
     return [comparison(task, 10, relion and not task.is_global) for task in tasks]
 
 
-def calibration(sample: Sample, most: int, batch: int = 50) -> dict[str, Any]:
-    """Ask where the true pose lies in the posteriors, with the true map, CTF and noise."""
-    stack = ParticleStack.read(DATA / "particles" / f"{sample.stem}_test.star")
-    stack = stack[spread_rows(len(stack), most)]
+def credible_levels(sample: Sample, rows: slice | NDArray[np.int64], batch: int = 50) -> NDArray[np.float64]:
+    """Return the level of each true pose's smallest credible set; map, CTF and noise are known."""
+    stack = ParticleStack.read(DATA / "particles" / f"{sample.stem}_test.star")[rows]
     density = DensityMap.read(sample.map)
     noise = NoiseModel.white(density.box, 1.0, 1 / sample.noise_in_map)
     aligner = Aligner(torch.from_numpy(density.voxels.copy()), sample.symmetry, noise, sample.shell)
-    start, levels = time.process_time(), []
+    levels = []
     for first in range(0, len(stack), batch):
         part = stack[slice(first, min(first + batch, len(stack)))]
         images = torch.from_numpy(part.images().astype(np.float32) / np.float32(sample.noise_in_images))
@@ -284,17 +284,22 @@ def calibration(sample: Sample, most: int, batch: int = 50) -> dict[str, Any]:
         if found.distribution is None:
             raise RuntimeError("the search returned no posterior")
         levels.append(found.distribution.credible_level(part.rotations()))
-    level = np.concatenate(levels)
-    inside = {f"{share:.0%}": float(np.mean(level <= share)) for share in (0.5, 0.9)}
+    return np.concatenate(levels)
+
+
+def calibration(sample: Sample, number: int, most: int) -> dict[str, Any]:
+    """Count the true poses in the 50 % and 90 % sets, of ``most`` particles spread over ``number``."""
+    start = time.process_time()
+    levels = credible_levels(sample, spread_rows(number, most))
     return {
         "set": f"{sample.stem}_test",
-        "particles": len(level),
+        "particles": len(levels),
         "shells": sample.shell,
-        "in_50_%_set": 100 * inside["50%"],
-        "standard_error_50": 100 * math.sqrt(0.25 / len(level)),
-        "in_90_%_set": 100 * inside["90%"],
-        "standard_error_90": 100 * math.sqrt(0.09 / len(level)),
-        "cpu_ms_a_particle": 1e3 * (time.process_time() - start) / len(level),
+        "in_50_%_set": 100 * float(np.mean(levels <= 0.5)),
+        "standard_error_50": 100 * math.sqrt(0.25 / len(levels)),
+        "in_90_%_set": 100 * float(np.mean(levels <= 0.9)),
+        "standard_error_90": 100 * math.sqrt(0.09 / len(levels)),
+        "cpu_ms_a_particle": 1e3 * (time.process_time() - start) / len(levels),
     }
 
 
