@@ -162,7 +162,7 @@ def test_global_and_local_exclude_each_other(sample: Path, tmp_path: Path) -> No
 
 
 def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
-    network = NetworkConfig(box=32, encoder_channels=(8, 8), sphere_channels=8, so3_channels=4, lmax=2)
+    network = NetworkConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
     run(
         train(
             TrainConfig(

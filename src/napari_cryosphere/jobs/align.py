@@ -33,6 +33,7 @@ __all__ = ["AlignerInput", "align", "prepare_aligner", "with_alignment"]
 _PILOT = 384
 _PILOT_ALIGNED = 48
 _LEAST_CHANGE = 0.03
+_CLEARLY_NATS = 3.0
 _CELLS = ("orders", "indices", "log_density")
 
 
@@ -86,12 +87,15 @@ def prepare_aligner(
             f"nothing of the map is seen in them"
         )
     images, ctf = read(_spread_rows(len(stack), _PILOT_ALIGNED))
-    factor = aligner.contrast_factor(images, ctf, aligner.search(images, ctf))
-    if factor <= 0:
+    found = aligner.search(images, ctf)
+    few = slice(None, None, 3)
+    dark = aligner.search(-images[few], None if ctf is None else ctf[few])
+    if dark.log_likelihood.mean() > found.log_likelihood[few].mean() + _CLEARLY_NATS:
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    return aligner if abs(factor - 1) < _LEAST_CHANGE else aligner.with_contrast(factor)
+    factor = aligner.contrast_factor(images, ctf, found)
+    return aligner if abs(factor - 1) < _LEAST_CHANGE else aligner.with_contrast(max(factor, _LEAST_CHANGE))
 
 
 def with_alignment(
