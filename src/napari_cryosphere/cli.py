@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -502,6 +503,8 @@ def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
+    # threads that wait for work would spin, which on busy cores costs more than the work itself
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # --quiet and --debug belong to every command; typer wants them before it
     everywhere = [argument for argument in sys.argv[1:] if argument in ("--quiet", "-q", "--debug")]
     rest = [argument for argument in sys.argv[1:] if argument not in everywhere]

@@ -21,7 +21,7 @@ from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations, rotation_from_vector
 from napari_cryosphere.so3.symmetry import angular_error_degrees, point_group
 
-BOX, NUMBER = 32, 32
+BOX, NUMBER = 32, 24
 SIGNAL = {"C1": 1.0, "D2": 2.0}
 
 
@@ -76,7 +76,7 @@ def test_search_finds_poses_and_shifts(particles, searched):
 
 def test_true_poses_lie_in_credible_sets_as_often_as_these_say(particles, searched):
     levels = searched.distribution.credible_level(particles.rotations)
-    assert np.mean(levels <= 0.5) == pytest.approx(0.5, abs=0.25)  # 3 standard deviations of 32 particles
+    assert np.mean(levels <= 0.5) == pytest.approx(0.5, abs=0.31)  # 3 standard deviations of 24 particles
     assert np.mean(levels <= 0.9) >= 0.74
 
 

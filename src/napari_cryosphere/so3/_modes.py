@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.distribution import Array, Modes, PoseDistribution
@@ -124,22 +126,59 @@ def _spacing(part: CellDistribution, row: int) -> float:
 
 def _local_maxima(part: CellDistribution, most: int) -> Array:
     """Return the centres of up to ``most`` cells that no neighbour exceeds, best first, ``(m, 3, 3)``."""
-    ranked = np.argsort(-part.log_density[0], kind="stable")
-    ranked = ranked[np.isfinite(part.log_density[0][ranked])]
+    from napari_cryosphere.so3._cells import whole_unit
+
+    density = part.log_density[0]
+    ranked = np.argsort(-density, kind="stable")
+    ranked = ranked[np.isfinite(density[ranked])]
+    order = int(part.orders[0, 0])
+    unit = whole_unit(order, part.symmetry)
+    if (
+        part.indices.shape[1] == len(unit)
+        and (part.indices[0] == unit).all()
+        and (part.orders == order).all()
+    ):
+        highest = density[_unit_neighbours(order, part.symmetry)].max(1)
+        tops = ranked[density[ranked] >= highest[ranked] - 1e-12][:most]
+        return SO3Grid(order).rotations(unit[tops])
     found: list[Array] = []
     for start in range(0, len(ranked), 256):
         columns = ranked[start : start + 256]
-        around = np.stack([_around(part, int(column)) for column in columns])
+        around = _around(part, columns)
         heights = part.log_prob(around.reshape(1, -1, 3, 3)).reshape(len(columns), -1).max(1)
-        top = part.log_density[0][columns] >= heights - 1e-12
+        top = density[columns] >= heights - 1e-12
         found.extend(part.centres[0][columns[top]])
         if len(found) >= most:
             break
     return np.array(found[:most]).reshape(-1, 3, 3)
 
 
-def _around(part: CellDistribution, column: int) -> Array:
-    """Return the centres of the 26 cells around a cell, ``(26, 3, 3)``; where there is none, its own."""
-    grid, cell = SO3Grid(int(part.orders[0, column])), part.indices[0, column]
-    beside = grid.neighbours(cell)
-    return grid.rotations(np.where(beside < 0, cell, beside))
+def _around(part: CellDistribution, columns: NDArray[np.int64]) -> Array:
+    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one is missing."""
+    orders, cells = part.orders[0, columns], part.indices[0, columns]
+    centres = np.empty((len(columns), 26, 3, 3))
+    for order in np.unique(orders):
+        grid, mine = SO3Grid(int(order)), orders == order
+        beside = grid.neighbours(cells[mine])
+        centres[mine] = grid.rotations(np.where(beside < 0, cells[mine, None], beside))
+    return centres
+
+
+@lru_cache(maxsize=4)
+def _unit_neighbours(order: int, symmetry: str) -> NDArray[np.int32]:
+    """Return for each cell of the asymmetric unit where the 26 around it stand in the unit's list.
+
+    A neighbour outside the unit stands where its equivalent does. 8 MB for C1 at order 3.
+    """
+    from napari_cryosphere.so3._cells import whole_unit
+
+    grid, unit = SO3Grid(order), whole_unit(order, symmetry)
+    beside = grid.neighbours(unit)
+    beside = np.where(beside < 0, unit[:, None], beside)
+    if symmetry != "C1":
+        beside = grid.reduced(symmetry).cell_of(grid.rotations(beside))
+    columns = np.searchsorted(unit, beside)
+    columns = np.minimum(columns, len(unit) - 1)
+    own = np.arange(len(unit))[:, None]
+    places: NDArray[np.int32] = np.where(unit[columns] == beside, columns, own).astype(np.int32)
+    return places
