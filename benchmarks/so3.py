@@ -34,33 +34,35 @@ def _width(l_max: int) -> int:
     return sum((2 * degree + 1) ** 2 for degree in range(l_max + 1))
 
 
-def _peak_megabytes(code: str) -> float:
-    """Return the peak memory of a fresh process that runs some code, in MB (Linux)."""
-    tail = "\nprint([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])"
-    run = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
-    return float(run.stdout) / 1024  # (getrusage would count what the parent held when it forked)
-
-
-_IMPORTS = """
+_FRESH = """
 import numpy as np, torch
 torch.set_num_threads(1)
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import random_rotations
+def peak():
+    return [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0] / 1024
 evaluate_on_grid(torch.zeros(1, 2, 3, 2, dtype=torch.complex64), 0)
+{setup}
+before = peak()
+for _ in range(2):
+    result = None
+    result = {work}
+print(peak() - before)
 """
 
 
-def _evaluation_megabytes(l_max: int, order: int, batch: int) -> tuple[float, float]:
-    """Return what an evaluation holds beside its answer, and the peak of the whole process."""
-    before = _peak_megabytes(_IMPORTS)
+def _megabytes(setup: str, work: str) -> float:
+    """Return by how much a call, made twice, raises the peak memory of a fresh process (Linux)."""
+    code = _FRESH.format(setup=setup, work=work)  # (getrusage would count what the parent held at the fork)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(run.stdout)
+
+
+def _evaluation_megabytes(l_max: int, order: int, batch: int) -> float:
     shape = (batch, l_max + 1, 2 * l_max + 1, l_max + 1)
-    peak = _peak_megabytes(
-        f"{_IMPORTS}\nfor _ in range(2): v = None; v = evaluate_on_grid("
-        f"torch.zeros({shape}, dtype=torch.complex64), {order})"
-    )
-    answer = batch * SO3Grid(order).size * 4 / 2**20
-    return peak - before - answer, peak - before
+    setup = f"c = torch.zeros({shape}, dtype=torch.complex64)"
+    return _megabytes(setup, f"evaluate_on_grid(c, {order})")
 
 
 def grid_evaluation(l_max: int, order: int, batch: int, repeats: int) -> dict[str, object]:
@@ -71,7 +73,7 @@ def grid_evaluation(l_max: int, order: int, batch: int, repeats: int) -> dict[st
     vectors = torch.randn(batch, _width(l_max))
     theirs = cpu_seconds(lambda: vectors @ dense.T, repeats)
     matrix = dense.numel() * 4 / 2**20
-    held, _ = _evaluation_megabytes(l_max, order, batch)
+    held = _evaluation_megabytes(l_max, order, batch) - batch * SO3Grid(order).size * 4 / 2**20
     return {
         "task": f"l {l_max} on order {order}, batch {batch}",
         "ours_cpu_s": ours,
@@ -84,7 +86,7 @@ def grid_evaluation(l_max: int, order: int, batch: int, repeats: int) -> dict[st
 def large_evaluation() -> dict[str, object]:
     """Degree 12 on order 4, which the dense route cannot hold: 3.2 GB."""
     coefficients = _random(32, 12)
-    _, peak = _evaluation_megabytes(12, 4, 32)
+    peak = _evaluation_megabytes(12, 4, 32)
     return {
         "task": "l 12 on order 4, batch 32",
         "ours_cpu_s": cpu_seconds(lambda: evaluate_on_grid(coefficients, 4), 3),
@@ -134,16 +136,14 @@ def _power(coefficients: torch.Tensor) -> float:
 def nearest(number: int, repeats: int) -> dict[str, object]:
     """Nearest of order 4's 294,912 rotations, exactly."""
     grid, rotations = SO3Grid(4), random_rotations(number, np.random.default_rng(0))
-    before = _peak_megabytes(f"{_IMPORTS}\nr = random_rotations({number}, np.random.default_rng(0))")
-    peak = _peak_megabytes(
-        f"{_IMPORTS}\nr = random_rotations({number}, np.random.default_rng(0))\nSO3Grid(4).nearest(r)"
-    )
+    setup = f"r = random_rotations({number}, np.random.default_rng(0))"
+    more = _megabytes(setup, "SO3Grid(4).nearest(r)")
     return {
         "task": f"nearest of order 4, {number:,} rotations",
         "ours_cpu_s": cpu_seconds(lambda: grid.nearest(rotations), repeats),
         "other_cpu_s": float("nan"),
         "ratio": float("nan"),
-        "note": f"{peak - before:.0f} MB more, {peak:.0f} MB the whole process with torch",
+        "note": f"{more:.0f} MB beside the rotations",
     }
 
 
