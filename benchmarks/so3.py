@@ -1,92 +1,187 @@
-"""Functions on SO(3): our separable transforms beside e3nn's dense route, on the same work in one run."""
+"""Functions on SO(3): our transforms beside dense matrices and e3nn, on the same work in one run."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import torch
 from _common import cpu_seconds, options, report
+from e3nn import o3
 from e3nn.nn import SO3Activation as DenseActivation
 
-from napari_cryosphere.model.sphere import SO3Activation
 from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.mollweide import rasterise
-from napari_cryosphere.so3.wigner import band_mask
+from napari_cryosphere.so3.rotations import random_rotations, to_e3nn_frame
+from napari_cryosphere.so3.wigner import band_mask, rotate_coefficients
+
+OVERSAMPLING = 3.0  # at which our activation's equivariance error is below e3nn's
 
 
 def _random(batch: int, l_max: int) -> torch.Tensor:
+    """Random real functions whose entries have unit mean square each, as e3nn's random vectors."""
+    scale = torch.sqrt(2.0 * torch.arange(l_max + 1) + 1)[:, None, None]
+    coefficients = torch.randn(batch, l_max + 1, 2 * l_max + 1, l_max + 1, dtype=torch.complex64)
+    grid = gauss_legendre_grid(l_max, 1.0)
+    return grid.from_grid(grid.to_grid(coefficients * band_mask(l_max) * scale))
+
+
+def _width(l_max: int) -> int:
+    return sum((2 * degree + 1) ** 2 for degree in range(l_max + 1))
+
+
+_FRESH = """
+import numpy as np, torch
+torch.set_num_threads(1)
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.rotations import random_rotations
+def peak():
+    return [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0] / 1024
+evaluate_on_grid(torch.zeros(1, 2, 3, 2, dtype=torch.complex64), 0)
+{setup}
+before = peak()
+for _ in range(2):
+    result = None
+    result = {work}
+print(peak() - before)
+"""
+
+
+def _megabytes(setup: str, work: str) -> float:
+    """Return by how much a call, made twice, raises the peak memory of a fresh process (Linux)."""
+    code = _FRESH.format(setup=setup, work=work)  # (getrusage would count what the parent held at the fork)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(run.stdout)
+
+
+def _evaluation_megabytes(l_max: int, order: int, batch: int) -> float:
     shape = (batch, l_max + 1, 2 * l_max + 1, l_max + 1)
-    return torch.randn(*shape, dtype=torch.complex64) * band_mask(l_max)
+    setup = f"c = torch.zeros({shape}, dtype=torch.complex64)"
+    return _megabytes(setup, f"evaluate_on_grid(c, {order})")
 
 
 def grid_evaluation(l_max: int, order: int, batch: int, repeats: int) -> dict[str, object]:
     """Coefficients to a whole grid; the dense matrix is built beforehand and not timed."""
     coefficients = _random(batch, l_max)
     ours = cpu_seconds(lambda: evaluate_on_grid(coefficients, order), repeats)
-    width = sum((2 * degree + 1) ** 2 for degree in range(l_max + 1))
-    dense = torch.randn(SO3Grid(order).size, width)  # the values do not matter for the time
-    vectors = torch.randn(batch, width)
+    dense = torch.randn(SO3Grid(order).size, _width(l_max))  # the values do not matter for the time
+    vectors = torch.randn(batch, _width(l_max))
     theirs = cpu_seconds(lambda: vectors @ dense.T, repeats)
+    matrix = dense.numel() * 4 / 2**20
+    held = _evaluation_megabytes(l_max, order, batch) - batch * SO3Grid(order).size * 4 / 2**20
     return {
         "task": f"l {l_max} on order {order}, batch {batch}",
         "ours_cpu_s": ours,
-        "dense_cpu_s": theirs,
+        "other_cpu_s": theirs,
         "ratio": theirs / ours,
-        "note": f"dense matrix {dense.numel() * 4 / 1e6:.0f} MB",
+        "note": f"beside the answer {held:.1f} MB, dense matrix {matrix:.0f} MB",
     }
 
 
-def activation(l_max: int, batch: int, channels: int, repeats: int) -> dict[str, object]:
-    """ReLU on SO(3), forward, against e3nn's SO3Activation at its customary resolution of 10."""
-    torch.manual_seed(0)
-    ours = SO3Activation(l_max, channels).eval()
-    signal = _random(batch * channels, l_max).unflatten(0, (batch, channels))
-    theirs = DenseActivation(l_max, l_max, torch.relu, 10)
-    flat = torch.randn(batch, channels, sum((2 * degree + 1) ** 2 for degree in range(l_max + 1)))
-    with torch.inference_mode():
-        fast = cpu_seconds(lambda: ours(signal), repeats)
-        slow = cpu_seconds(lambda: theirs(flat), repeats)
+def large_evaluation() -> dict[str, object]:
+    """Degree 12 on order 4, which the dense route cannot hold: 3.2 GB."""
+    coefficients = _random(32, 12)
+    peak = _evaluation_megabytes(12, 4, 32)
     return {
-        "task": f"SO(3) ReLU at l {l_max}, {batch} x {channels}",
-        "ours_cpu_s": fast,
-        "dense_cpu_s": slow,
-        "ratio": slow / fast,
-        "note": "e3nn SO3Activation, resolution 10",
+        "task": "l 12 on order 4, batch 32",
+        "ours_cpu_s": cpu_seconds(lambda: evaluate_on_grid(coefficients, 4), 3),
+        "other_cpu_s": float("nan"),
+        "ratio": float("nan"),
+        "note": f"{peak:.0f} MB in all, answer included",
     }
 
 
-def mollweide_frame(repeats: int) -> dict[str, object]:
-    """One sphere of 128 x 256 pixels from coefficients, and by healpy's own drawing of a map as an array."""
+def activation(l_max: int, signals: int, repeats: int) -> dict[str, object]:
+    """ReLU on SO(3), forward, against e3nn's SO3Activation at resolution 10; equivariance errors of both."""
+    grid = gauss_legendre_grid(l_max, OVERSAMPLING)
+    signal, flat = _random(signals, l_max), torch.randn(signals, _width(l_max))
+    dense = DenseActivation(l_max, l_max, torch.relu, 10)
+    irreps = o3.Irreps([(2 * degree + 1, (degree, 1)) for degree in range(l_max + 1)])
+    squares = np.zeros((2, 2))
+    with torch.inference_mode():
+        fast = cpu_seconds(lambda: grid.activate(signal, torch.relu_), repeats)
+        slow = cpu_seconds(lambda: dense(flat), repeats)
+        active, theirs = grid.activate(signal, torch.relu), dense(flat)
+        for turn in random_rotations(4, np.random.default_rng(1)):
+            moved = rotate_coefficients(active, turn)
+            off = grid.activate(rotate_coefficients(signal, turn), torch.relu) - moved
+            matrix = irreps.D_from_matrix(torch.from_numpy(to_e3nn_frame(turn)).float())
+            e3nn_off = dense(flat @ matrix.T) - theirs @ matrix.T
+            squares += [
+                [_power(off), _power(moved)],
+                [float(e3nn_off.square().sum()), float(theirs.square().sum())],
+            ]
+    errors = np.sqrt(squares[:, 0] / squares[:, 1])
+    return {
+        "task": f"SO(3) ReLU at l {l_max}, {signals} signals",
+        "ours_cpu_s": fast,
+        "other_cpu_s": slow,
+        "ratio": slow / fast,
+        "note": f"equivariance error {errors[0]:.5f}, e3nn's (resolution 10) {errors[1]:.5f}",
+    }
+
+
+def _power(coefficients: torch.Tensor) -> float:
+    """Return the sum of mean squares over SO(3) of some functions."""
+    count = coefficients.shape[-1]
+    weights = torch.where(torch.arange(count) == 0, 1.0, 2.0) / (2 * torch.arange(count)[:, None, None] + 1.0)
+    return float((coefficients.abs().square() * weights).sum())
+
+
+def nearest(number: int, repeats: int) -> dict[str, object]:
+    """Nearest of order 4's 294,912 rotations, exactly."""
+    grid, rotations = SO3Grid(4), random_rotations(number, np.random.default_rng(0))
+    setup = f"r = random_rotations({number}, np.random.default_rng(0))"
+    more = _megabytes(setup, "SO3Grid(4).nearest(r)")
+    return {
+        "task": f"nearest of order 4, {number:,} rotations",
+        "ours_cpu_s": cpu_seconds(lambda: grid.nearest(rotations), repeats),
+        "other_cpu_s": float("nan"),
+        "ratio": float("nan"),
+        "note": f"{more:.0f} MB beside the rotations",
+    }
+
+
+def mollweide_frame(repeats: int) -> list[dict[str, object]]:
+    """One sphere of 128 x 256 pixels: all of it from coefficients, and the raster alone."""
     import healpy
     from healpy.projector import MollweideProj
 
     distribution = PoseDistribution.from_coefficients(_random(1, 6))
-    view = distribution.view_marginal()[0]
-    projector = MollweideProj(xsize=256)
-
-    def theirs() -> None:
-        projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z))
-
-    ours = cpu_seconds(lambda: rasterise(distribution.probability_grid()[0]), repeats)
-    return {
-        "task": "sphere picture from coefficients",
-        "ours_cpu_s": ours,
-        "dense_cpu_s": cpu_seconds(theirs, repeats),
-        "ratio": float("nan"),
-        "note": "right: healpy's projmap alone, no colours",
-    }
+    probability = distribution.probability_grid()[0]
+    view, projector = distribution.view_marginal()[0], MollweideProj(xsize=256)
+    theirs = cpu_seconds(lambda: projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z)), repeats)
+    rows: list[dict[str, object]] = []
+    for task, work in (
+        ("sphere picture from coefficients, order 3", lambda: rasterise(distribution.probability_grid()[0])),
+        ("sphere picture, raster alone", lambda: rasterise(probability)),
+    ):
+        ours = cpu_seconds(work, repeats)
+        note = "other: healpy's projmap alone, no colours"
+        rows.append(
+            {"task": task, "ours_cpu_s": ours, "other_cpu_s": theirs, "ratio": theirs / ours, "note": note}
+        )
+    return rows
 
 
 def main() -> None:
     arguments = options(__doc__ or "")
+    torch.manual_seed(0)
     torch.set_num_threads(1)
     repeats = 3 if arguments.quick else 10
     rows = [
         grid_evaluation(6, 3, 32, repeats),
         grid_evaluation(8, 3, 32, repeats),
-        grid_evaluation(8, 4, 32, 2 if arguments.quick else 5),
-        activation(6, 16, 8, repeats),
-        mollweide_frame(10 * repeats),
+        grid_evaluation(8, 4, 32, repeats),
+        large_evaluation(),
+        activation(6, 128, repeats),
+        nearest(100_000, repeats),
+        *mollweide_frame(10 * repeats),
     ]
     report("so3", rows, arguments, ["torch", "e3nn", "healpy"])
 

@@ -261,9 +261,11 @@ class CellDistribution(PoseDistribution):
         grid = SO3Grid(order)
         orders, indices = self._cells
         number, answer = len(self), np.zeros((len(self), grid.size))
+        if self.shared and (orders == order).all() and indices.min() >= 0:
+            answer[:, indices[0]] = self.probability
+            return answer
         for present in self._present:
-            here = np.broadcast_to((orders == present) & (indices >= 0), self.indices.shape)
-            rows, columns = np.nonzero(here)
+            rows, columns = np.nonzero((self.orders == present) & (self.indices >= 0))
             cells = self.indices[rows, columns]
             if present >= order:
                 places = rows * grid.size + SO3Grid(int(present)).ancestors(cells, order)

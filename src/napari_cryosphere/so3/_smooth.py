@@ -107,7 +107,7 @@ class SmoothDistribution(PoseDistribution):
             for refine in (False, True):
                 which = np.flatnonzero(sharp == refine)
                 if len(which):
-                    copy = part[which]
+                    copy = part if len(which) == len(rows) else part[which]
                     if refine:
                         copy = chunk[which]._refined(copy, seeds[which], ranked)
                     yield rows[which], copy, peak[which] - copy.log_total

@@ -14,7 +14,7 @@ from napari_cryosphere.so3.wigner import small_d
 
 __all__ = ["GaussLegendreGrid", "gauss_legendre_grid"]
 
-_PART = 32  # signals at once: what lies between the steps stays in the processor's cache
+_PART = 16  # signals at once: what lies between the steps stays in the processor's cache
 
 
 @dataclass(frozen=True)

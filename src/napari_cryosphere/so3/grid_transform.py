@@ -22,7 +22,7 @@ from napari_cryosphere.so3.wigner import degree_of, small_d
 
 __all__ = ["adjoint_on_grid", "evaluate_on_grid"]
 
-_PART = 16
+_PART = 8
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class _Rings:
         ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts over m to both over
         the ring's pixels; zero in the padding.
     spans
-        Of every run of pixels that is consecutive both in the padded ``r x length`` table and on the sphere:
-        its start in either, and its length.
+        Of every run of rings that follow each other on the sphere and have one length: its first ring in this
+        group, the number of rings, the first view, and the number of views in a ring.
     """
 
     tilt: Tensor
     rot: Tensor
-    spans: tuple[tuple[int, int, int], ...]
+    spans: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -85,30 +85,32 @@ def _rings(
     length = int(lengths.max())
     views = np.minimum(starts[:, None] + np.arange(length), grid.n_views - 1)
     valid = np.arange(length) < lengths[:, None]
-    m, n = np.arange(-l_max, l_max + 1)[:, None], np.arange(l_max + 1)[:, None, None]
-    phase = m * rot[views][:, None, None] + n * grid.psi_offsets()[views][:, None, None]  # ring, n, m, pixel
-    cosine, sine = np.cos(phase) * valid[:, None, None], np.sin(phase) * valid[:, None, None]
-    # (a + i b) exp(-i phase): the real part a cos + b sin, the imaginary part b cos - a sin
-    from_real = np.concatenate([cosine, -sine], axis=-1)
-    from_imaginary = np.concatenate([sine, cosine], axis=-1)
-    table = np.concatenate([from_real, from_imaginary], axis=2).reshape(-1, 2 * len(m), 2 * length)
+    turns = np.arange(-l_max, l_max + 1)[:, None] * rot[views][:, None]  # ring, m, pixel
+    offsets = grid.psi_offsets()[views][:, None]
+    table = torch.zeros(len(starts), l_max + 1, 2, 2 * l_max + 1, 2, length, dtype=dtype)
+    for n in range(l_max + 1):  # one at a time, for the sake of memory
+        # (a + i b) exp(-i phase): the real part a cos + b sin, the imaginary part b cos - a sin
+        cosine, sine = (
+            torch.from_numpy(wave(turns + n * offsets) * valid[:, None]) for wave in (np.cos, np.sin)
+        )
+        table[:, n, 0, :, 0] = table[:, n, 1, :, 1] = cosine
+        table[:, n, 1, :, 0], table[:, n, 0, :, 1] = sine, -sine
     d = small_d(torch.from_numpy(tilt[starts]), l_max)
     return _Rings(
         tilt=d.permute(2, 3, 0, 1).flatten(0, 1).contiguous().to(device, dtype),
-        rot=torch.from_numpy(table).to(device, dtype),
-        spans=_spans(starts, lengths, length),
+        rot=table.view(-1, 4 * l_max + 2, 2 * length).to(device),
+        spans=_spans(starts, lengths),
     )
 
 
-def _spans(starts: np.ndarray, lengths: np.ndarray, length: int) -> tuple[tuple[int, int, int], ...]:
-    """Return runs of pixels, see `_Rings`; full rings that follow each other are one."""
-    spans: list[tuple[int, int, int]] = []
-    for ring, (first, count) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        place = ring * length
-        if spans and spans[-1][0] + spans[-1][2] == place and spans[-1][1] + spans[-1][2] == first:
-            spans[-1] = (spans[-1][0], spans[-1][1], spans[-1][2] + count)
+def _spans(starts: np.ndarray, lengths: np.ndarray) -> tuple[tuple[int, int, int, int], ...]:
+    """Return runs of rings, see `_Rings`."""
+    spans: list[tuple[int, int, int, int]] = []
+    for ring, (first, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        if spans and spans[-1][3] == length and spans[-1][2] + spans[-1][1] * length == first:
+            spans[-1] = (spans[-1][0], spans[-1][1] + 1, spans[-1][2], length)
         else:
-            spans.append((place, first, count))
+            spans.append((ring, 1, first, length))
     return tuple(spans)
 
 
@@ -125,9 +127,10 @@ def _synthesise(coefficients: Tensor, tables: _Tables, order: int) -> Tensor:
             on_rings = torch.bmm(group.tilt, packed).view(width, count, -1, batch, 2)
             over_m = on_rings.permute(2, 1, 3, 4, 0).reshape(len(group.rot), batch, 2 * width)
             padded = torch.bmm(over_m, group.rot).view(-1, count, batch, 2, group.rot.shape[2] // 2)
-            flat = padded.permute(3, 1, 2, 0, 4).reshape(2, count, batch, -1)
-            for place, first, length in group.spans:
-                on_views[..., first : first + length] = flat[..., place : place + length]
+            by_ring = padded.permute(3, 1, 2, 0, 4)
+            for ring, rings, first, length in group.spans:
+                target = on_views[..., first : first + rings * length].unflatten(-1, (rings, length))
+                target.copy_(by_ring[..., ring : ring + rings, :length])
         out = values[start : start + _PART].view(-1, grid.n_psi)
         torch.mm(on_views.view(2 * count, -1).T, tables.psi, out=out)
     return values
@@ -155,11 +158,12 @@ def _adjoin(values: Tensor, tables: _Tables, order: int, l_max: int) -> Tensor:
         total = values.new_zeros(width, count, count, batch, 2)
         for group in tables.groups:
             length = group.rot.shape[2] // 2
-            padded = values.new_zeros(2, count, batch, len(group.rot) // count * length)
-            for place, first, number in group.spans:
-                padded[..., place : place + number] = on_views[..., first : first + number]
-            rows = padded.view(2, count, batch, -1, length).permute(3, 1, 2, 0, 4)
-            over_m = torch.bmm(rows.reshape(len(group.rot), batch, 2 * length), group.rot.mT)
+            padded = values.new_zeros(len(group.rot) // count, count, batch, 2, length)
+            by_ring = padded.permute(3, 1, 2, 0, 4)
+            for ring, rings, first, number in group.spans:
+                source = on_views[..., first : first + rings * number].unflatten(-1, (rings, number))
+                by_ring[..., ring : ring + rings, :number] = source
+            over_m = torch.bmm(padded.view(len(group.rot), batch, 2 * length), group.rot.mT)
             on_rings = over_m.view(-1, count, batch, 2, width).permute(4, 1, 0, 2, 3)
             packed = on_rings.reshape(width * count, -1, batch * 2)
             total += torch.bmm(group.tilt.mT, packed).view(total.shape)
