@@ -154,7 +154,7 @@ def _local_maxima(part: CellDistribution, most: int) -> Array:
 
 
 def _around(part: CellDistribution, columns: NDArray[np.int64]) -> Array:
-    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one is missing."""
+    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one lacks."""
     orders, cells = part.orders[0, columns], part.indices[0, columns]
     centres = np.empty((len(columns), 26, 3, 3))
     for order in np.unique(orders):
