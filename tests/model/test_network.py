@@ -38,7 +38,7 @@ def rotate_about_image_axes(coefficients: torch.Tensor, rotation: np.ndarray) ->
 
     l_max = coefficients.shape[-1] - 1
     grid = gauss_legendre_grid(l_max, dtype=torch.float64)
-    n_angles, n_tilt = grid.rot_synthesis.shape[0], grid.tilt_synthesis.shape[1]
+    n_tilt, n_angles, _ = grid.shape
     tilt = np.degrees(np.arccos(np.polynomial.legendre.leggauss(n_tilt)[0]))
     angles = 360 * np.arange(n_angles) / n_angles
     mesh = np.stack(np.meshgrid(tilt, angles, angles, indexing="ij"), -1)[..., [1, 0, 2]]

@@ -24,7 +24,7 @@ def harmonic(number: int, symmetry: str = "D2") -> PoseDistribution:
     coefficients = torch.randn(
         number, 7, 13, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)
     )
-    return PoseDistribution.from_coefficients(coefficients * band_mask(6), symmetry)
+    return PoseDistribution.from_coefficients(0.2 * coefficients * band_mask(6), symmetry)
 
 
 def cells(number: int) -> PoseDistribution:
