@@ -346,6 +346,12 @@ def reconstruct(
         bool | None,
         typer.Option("--regularise/--no-regularise", help="Filter the map by its half-maps' FSC (default)."),
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Insert at poses (the default) or at samples of distributions.")
+    ] = None,
+    distributions: Annotated[
+        Path | None, typer.Option(help="The particles' distributions (zarr), for --weights distributions.")
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -362,6 +368,8 @@ def reconstruct(
         "symmetry": symmetry,
         "mask": mask,
         "regularise": regularise,
+        "weights": weights,
+        "distributions": distributions,
         "data_dir": data_dir,
     }
     _run(job, _config(ReconstructConfig, config, settings, given, overwrite))

@@ -253,6 +253,20 @@ class ReconstructConfig(_WithSymmetry):
     padding: Literal[1, 2, 3] = 2
     regularise: bool = True
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
+    weights: Literal["poses", "distributions"] = "poses"
+    """Insert each particle at its one pose, or at samples of its distribution."""
+    distributions: Path | None = None
+    """The particles' distributions (zarr), in the same order."""
+    samples: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Poses drawn from each distribution; each counts for its share."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the samples."""
+
+    @model_validator(mode="after")
+    def _distributions_where_they_weigh(self) -> ReconstructConfig:
+        if (self.weights == "distributions") != (self.distributions is not None):
+            raise ValueError("weights 'distributions' needs distributions to draw from, 'poses' takes none")
+        return self
 
     @property
     def kept_when_stopped(self) -> str:

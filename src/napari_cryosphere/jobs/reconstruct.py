@@ -206,6 +206,27 @@ def _chosen_poses(stack: ParticleStack, poses: WeightedPoses | None) -> Weighted
     return WeightedPoses.best(stack.rotations())
 
 
+def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | None:
+    """Draw poses from the distributions that the config names, batch by batch; None if it names none."""
+    if config.distributions is None:
+        return None
+    from napari_cryosphere.so3.distribution_store import DistributionStore
+
+    store, rng = DistributionStore(config.distributions), np.random.default_rng(config.seed)
+    if len(store) != number:
+        raise MetadataError(
+            f"{config.distributions} holds distributions of {len(store)} particles, "
+            f"{config.particles} has {number}"
+        )
+    parts = [
+        WeightedPoses.samples_of(store[first : min(first + _CHUNK, number)], config.samples, rng)
+        for first in range(0, number, _CHUNK)
+    ]
+    return WeightedPoses(
+        np.concatenate([part.rotations for part in parts]), np.concatenate([part.weights for part in parts])
+    )
+
+
 def _warnings(stack: ParticleStack) -> list[str]:
     warnings = [*stack.warnings, *inspect_images(stack).warnings]
     if not stack.has_ctf:
@@ -226,6 +247,7 @@ def reconstruct(config: ReconstructConfig) -> Events:
         config.half_maps,
         config.padding,
         mask,
+        poses=_sampled_poses(config, len(stack)),
         regularise=config.regularise,
         keep_partial=partial_output(config.output),
     )
