@@ -27,12 +27,12 @@ def run(events: Events) -> Result:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a map, particles, and distributions 0.2 and 20 degrees wide about their poses."""
+    """Return a folder with a map, particles, and distributions 0.3 and 20 degrees wide about their poses."""
     folder = tmp_path_factory.mktemp("weighted")
     protein_phantom(32, 6.0).save(folder / "map.mrc")
     run(simulate(SimulateConfig(map=folder / "map.mrc", output=folder / "p.star", number=NUMBER, snr=1.0)))
     poses = ParticleStack.read(folder / "p.star").rotations()[:, None]
-    for name, width_degrees in (("narrow", 0.2), ("wide", 20.0)):
+    for name, width_degrees in (("narrow", 0.3), ("wide", 20.0)):
         known = PoseDistribution.from_poses(poses, np.zeros((NUMBER, 1)), width_degrees)
         save_distribution(known, folder / f"{name}.zarr")
     return folder
