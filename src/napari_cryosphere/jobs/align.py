@@ -28,7 +28,7 @@ from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["AlignerInput", "align", "prepare_aligner", "with_alignment"]
+__all__ = ["AlignerInput", "align", "prepare_aligner", "spread_rows", "with_alignment"]
 
 _PILOT = 384
 _PILOT_ALIGNED = 48
@@ -37,7 +37,7 @@ _CLEARLY_NATS = 3.0
 _CELLS = ("orders", "indices", "log_density")
 
 
-def _spread_rows(number: int, most: int) -> NDArray[np.int64]:
+def spread_rows(number: int, most: int) -> NDArray[np.int64]:
     """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
     rows: NDArray[np.int64] = np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
     return rows
@@ -79,14 +79,14 @@ def prepare_aligner(
     if resolution_angstrom is not None:
         shell = max(4, int(grid.field_angstrom / resolution_angstrom + 1e-6))
     read = AlignerInput(stack)
-    images, ctf = read(_spread_rows(len(stack), _PILOT))
+    images, ctf = read(spread_rows(len(stack), _PILOT))
     aligner = Aligner.estimated(voxels, symmetry, images, ctf, shell, shift_range_px, device)
     if aligner.noise.contrast == 0:
         raise MetadataError(
             f"{stack.source}: the particles hold no more power than their background; "
             f"nothing of the map is seen in them"
         )
-    images, ctf = read(_spread_rows(len(stack), _PILOT_ALIGNED))
+    images, ctf = read(spread_rows(len(stack), _PILOT_ALIGNED))
     found = aligner.search(images, ctf)
     few = slice(None, None, 3)
     dark = aligner.search(-images[few], None if ctf is None else ctf[few])
