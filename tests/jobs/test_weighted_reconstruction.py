@@ -77,3 +77,9 @@ def test_distributions_of_other_particles_are_refused(sample: Path, tmp_path: Pa
 def test_weights_and_distributions_come_together(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs distributions"):
         ReconstructConfig(particles=sample / "p.star", output=tmp_path / "m.mrc", weights="distributions")
+
+
+def test_distributions_that_are_given_weigh(sample: Path, tmp_path: Path) -> None:
+    given = {"particles": sample / "p.star", "output": tmp_path / "m.mrc"}
+    assert ReconstructConfig(**given).weights == "poses"
+    assert ReconstructConfig(**given, distributions=sample / "wide.zarr").weights == "distributions"

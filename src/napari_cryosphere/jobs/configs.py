@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -254,13 +254,20 @@ class ReconstructConfig(_WithSymmetry):
     regularise: bool = True
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
     weights: Literal["poses", "distributions"] = "poses"
-    """Insert each particle at its one pose, or at samples of its distribution."""
+    """Insert each particle at its one pose, or at samples of its distribution; these if there are any."""
     distributions: Path | None = None
     """The particles' distributions (zarr), in the same order."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
     """Poses drawn from each distribution; each counts for its share."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the samples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _distributions_weigh_if_given(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("distributions") and "weights" not in values:
+            return values | {"weights": "distributions"}
+        return values
 
     @model_validator(mode="after")
     def _distributions_where_they_weigh(self) -> ReconstructConfig:
