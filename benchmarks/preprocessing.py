@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ def main() -> None:
     for old, new in SIZES:
         images = torch.randn(NUMBER, old, old)
         before, after = ImageGrid(old, 1.0), ImageGrid(new, old / new)
-        matrix = cpu_seconds(lambda: rescale_to_grid(images, before, after, keep_noise=False), repeats)  # noqa: B023
-        transform = cpu_seconds(lambda: rescale(images, new), repeats)  # noqa: B023
+        matrix = cpu_seconds(partial(rescale_to_grid, images, before, after, keep_noise=False), repeats)
+        transform = cpu_seconds(partial(rescale, images, new), repeats)
         ctf = torch.rand(NUMBER, old, old // 2 + 1) - 0.5
-        whole = cpu_seconds(lambda: Preprocessing(grid=after)(images, before, ctf), repeats)  # noqa: B023
+        whole = cpu_seconds(partial(Preprocessing(grid=after), images, before, ctf), repeats)
         rows.append(
             {
                 "from px": old,

@@ -133,6 +133,18 @@ def test_local_refinement_chooses_among_several_modes(particles):
     assert np.mean(errors < 15) > 0.9
 
 
+def test_images_may_have_fewer_modes_than_others(particles):
+    starts = np.full((4, 3, 3, 3), np.nan)
+    starts[:, 0] = particles.rotations[:4]
+    starts[1, 1] = particles.rotations[0]
+    found = particles.aligner().refine(particles.images[:4], None, starts, particles.shifts_px[:4], 8.0)
+    alone = particles.aligner().refine(
+        particles.images[2:4], None, particles.rotations[2:4], particles.shifts_px[2:4], 8.0
+    )
+    assert np.isfinite(found.rotations).all()
+    assert geodesic_distance_degrees(found.rotations[2:], alone.rotations).max() < 0.05
+
+
 def test_refined_poses_are_never_worse_than_the_start(particles):
     aligner = particles.aligner()
     observation = aligner.observe(particles.images, None)

@@ -62,6 +62,15 @@ def aligned(sample: Path) -> Path:
     return output
 
 
+def stopped_after(job: Events, batches: int) -> None:
+    """Run a job until it has aligned some batches, and stop it."""
+    for event in job:
+        batches -= "aligned" in getattr(event, "message", "")
+        if batches == 0:
+            break
+    job.close()
+
+
 def errors_of(sample: Path, output: Path) -> np.ndarray:
     truth = ParticleStack.read(sample / "particles.star")
     return angular_error_degrees(truth.rotations(), ParticleStack.read(output).rotations())
@@ -96,12 +105,7 @@ def test_posteriors_are_written_and_read_back_by_row(sample: Path, tmp_path: Pat
 
 def test_a_stopped_run_resumes_to_the_same_result(sample: Path, aligned: Path, tmp_path: Path) -> None:
     once = config(sample, tmp_path / "out.star")
-    job, batches = align(once), 0
-    for event in job:
-        batches += "aligned" in getattr(event, "message", "")
-        if batches == 2:
-            break
-    job.close()
+    stopped_after(align(once), 2)
     assert not once.output.exists()
     assert len(list(once.journal.glob("batch_*.npz"))) == 2
     untouched = {path: path.stat().st_mtime_ns for path in once.journal.glob("batch_*.npz")}
@@ -117,11 +121,7 @@ def test_a_stopped_run_resumes_to_the_same_result(sample: Path, aligned: Path, t
 
 def test_another_run_is_not_resumed(sample: Path, tmp_path: Path) -> None:
     once = config(sample, tmp_path / "out.star")
-    job = align(once)
-    for event in job:
-        if "aligned" in getattr(event, "message", ""):
-            break
-    job.close()
+    stopped_after(align(once), 1)
     with pytest.raises(MetadataError, match=r"other settings.*shift_range_px"):
         run(align(once.model_copy(update={"resume": True, "shift_range_px": 1.0})))
     assert once.journal.exists()
@@ -201,10 +201,6 @@ def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:
 
 def test_journal_description_is_plain_json(sample: Path, tmp_path: Path) -> None:
     once = config(sample, tmp_path / "out.star")
-    job = align(once)
-    for event in job:
-        if "aligned" in getattr(event, "message", ""):
-            break
-    job.close()
+    stopped_after(align(once), 1)
     described = json.loads((once.journal / "run.json").read_text())
     assert described["number"] == NUMBER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from napari_cryosphere.alignment.noise import (
     contrast_factor,
     estimate_noise,
     informative_shell,
+    mean_signal_power,
     particle_radius_px,
 )
 from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
@@ -69,6 +71,22 @@ class _Starts:
     rotations: Tensor
     shifts_px: Tensor
     candidates: list[Candidates] | None
+
+    @classmethod
+    def best_of(
+        cls,
+        scored: Iterable[tuple[Tensor, Tensor, Tensor]],
+        apart_degrees: float,
+        candidates: list[Candidates] | None = None,
+    ) -> _Starts:
+        """Choose each image's best poses that stand apart, from its (rotations, scores, shifts)."""
+        image, rotations, shifts = [], [], []
+        for index, (poses, scores, shifts_px) in enumerate(scored):
+            best = local_maxima(poses, scores, _MODES, apart_degrees, _SPAN)
+            image.append(torch.full((len(best),), index))
+            rotations.append(poses[best])
+            shifts.append(shifts_px[best])
+        return cls(torch.cat(image), torch.cat(rotations), torch.cat(shifts), candidates)
 
 
 class Aligner:
@@ -126,12 +144,12 @@ class Aligner:
         max_shell
             Highest frequency; by default that up to which the images hold 99.8 % of their information.
         """
-        radius = particle_radius_px(voxels)
         box = voxels.shape[-1]
         highest = box // 2 - 1 if max_shell is None else min(max_shell, box // 2 - 1)
         sampler = SliceSampler(voxels, box // 2 - 1)
-        noise = estimate_noise(images, ctf, sampler, radius)
-        shell = min(highest, informative_shell(noise, ctf, sampler))
+        signal = mean_signal_power(sampler, ctf)
+        noise = estimate_noise(images, signal, particle_radius_px(voxels))
+        shell = min(highest, informative_shell(noise, signal))
         return cls(voxels, symmetry, noise, shell, shift_reach_px, device)
 
     def observe(self, images: Tensor, ctf: Tensor | None) -> Observation:
@@ -146,13 +164,8 @@ class Aligner:
             )
         search, observation = self._global, self.observe(images, ctf)
         candidates = search.search(observation)
-        image, rotations, shifts = [], [], []
-        for index, found in enumerate(candidates):
-            best = local_maxima(found.rotations, found.log_density, _MODES, _APART_DEGREES, _SPAN)
-            image.append(torch.full((len(best),), index))
-            rotations.append(found.rotations[best])
-            shifts.append(found.shifts_px[best])
-        starts = _Starts(torch.cat(image), torch.cat(rotations), torch.cat(shifts), candidates)
+        scored = ((found.rotations, found.log_density, found.shifts_px) for found in candidates)
+        starts = _Starts.best_of(scored, _APART_DEGREES, candidates)
         return self._finish(observation, starts, with_distribution)
 
     def refine(
@@ -171,7 +184,8 @@ class Aligner:
         images, ctf
             As in `search`.
         rotations
-            ``(n, 3, 3)`` or ``(n, m, 3, 3)``.
+            ``(n, 3, 3)``, or ``(n, m, 3, 3)`` with NaN where an image has fewer than m poses (see
+            `PoseDistribution.mode`); it has at least one.
         shifts_px
             ``(n, 2)``: shared by an image's poses.
         reach_degrees
@@ -179,22 +193,21 @@ class Aligner:
         """
         observation = self.observe(images, ctf)
         given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(self._sampler.device)
-        number = given.shape[1]
-        owner = torch.arange(len(images)).repeat_interleave(number)
+        there = given.isfinite().all(-1).all(-1)
+        owner = torch.nonzero(there)[:, 0]
         centre = torch.from_numpy(shifts_px).float().to(self._sampler.device)[owner]
         local = LocalSearch(
             self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self.shift_reach_px
         )
-        tried, scores, shifts = local.search(observation[owner], given.flatten(0, 1), centre)
-        image, poses, at = [], [], []
-        for index in range(len(given)):
-            mine = slice(index * number, (index + 1) * number)
-            flat, score, moved = tried[mine].flatten(0, 1), scores[mine].flatten(), shifts[mine].flatten(0, 1)
-            best = local_maxima(flat, score, _MODES, _APART_DEGREES / 2, _SPAN)
-            image.append(torch.full((len(best),), index))
-            poses.append(flat[best])
-            at.append(moved[best])
-        starts = _Starts(torch.cat(image), torch.cat(poses), torch.cat(at), None)
+        tried, scores, shifts = local.search(observation[owner], given[there], centre)
+        each = there.sum(1).tolist()
+        scored = (
+            (poses.flatten(0, 1), score.flatten(), moved.flatten(0, 1))
+            for poses, score, moved in zip(
+                tried.split(each), scores.split(each), shifts.split(each), strict=True
+            )
+        )
+        starts = _Starts.best_of(scored, _APART_DEGREES / 2)
         return self._finish(observation, starts, with_distribution)
 
     def contrast_factor(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> float:

@@ -7,27 +7,29 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.observation import NoiseModel, Observation
+from napari_cryosphere.imaging.forward import map_radius_px
 from napari_cryosphere.imaging.fourier import frequency_grid, to_fourier
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 
-__all__ = ["contrast_factor", "estimate_noise", "informative_shell", "particle_radius_px"]
+__all__ = [
+    "contrast_factor",
+    "estimate_noise",
+    "informative_shell",
+    "mean_signal_power",
+    "particle_radius_px",
+]
 
 _FEWEST_BACKGROUND_PIXELS = 0.1
 _LEAST_SHARE = 0.5
 
 
 def particle_radius_px(voxels: Tensor) -> float:
-    """Return the radius of the sphere about voxel n // 2 that holds 99 % of a map's power."""
-    box = voxels.shape[-1]
-    axis = torch.arange(box, device=voxels.device) - box // 2
-    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).double().sqrt().round().long()
-    power = torch.bincount(radius.flatten(), voxels.double().square().flatten())
-    share = power.cumsum(0) / power.sum()
-    return float(torch.searchsorted(share, 0.99).clamp(max=box // 2))
+    """Return the radius of the sphere about voxel n // 2 that holds 99 % of a map's power, at most n / 2."""
+    return float(min(map_radius_px(voxels.cpu().numpy()), voxels.shape[-1] // 2))
 
 
-def estimate_noise(images: Tensor, ctf: Tensor | None, sampler: SliceSampler, radius_px: float) -> NoiseModel:
+def estimate_noise(images: Tensor, signal: Tensor, radius_px: float) -> NoiseModel:
     """Estimate noise and contrast without knowing any pose.
 
     The noise spectrum comes from the pixels beyond the particle. The contrast is the one at which the mean
@@ -38,10 +40,8 @@ def estimate_noise(images: Tensor, ctf: Tensor | None, sampler: SliceSampler, ra
     ----------
     images
         ``(n, box, box)``: a few hundred, spread over the data, backgrounds normalised.
-    ctf
-        ``(n, box, box // 2 + 1)``, or None.
-    sampler
-        Slices of the map on the images' grid.
+    signal
+        `mean_signal_power` of the map behind these images' CTFs.
     radius_px
         Radius of the particle.
     """
@@ -49,7 +49,6 @@ def estimate_noise(images: Tensor, ctf: Tensor | None, sampler: SliceSampler, ra
     outside = _background_window(box, radius_px)
     background = _shell_means(to_fourier(images * outside).abs().square().mean(0)) / outside.square().mean()
     power = _shell_means(to_fourier(images).abs().square().mean(0))
-    signal = _signal_power(sampler, ctf, box)
     shells = torch.arange(1, len(power) - 1)
     weight = shells / background[shells].square()
     excess = (power - background)[shells]
@@ -69,23 +68,31 @@ def contrast_factor(observation: Observation, model: Tensor) -> float:
     return float(cross / model.abs().square().sum())
 
 
-def informative_shell(
-    noise: NoiseModel, ctf: Tensor | None, sampler: SliceSampler, share: float = 0.998
-) -> int:
-    """Return the shell up to which the images hold ``share`` of all that they say about poses.
+def informative_shell(noise: NoiseModel, signal: Tensor, share: float = 0.998) -> int:
+    """Return the shell up to which images hold ``share`` of all that they say about poses.
+
+    ``signal`` is `mean_signal_power` of the map behind their CTFs.
 
     A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the square of
     its radius, since a rotation moves points in proportion to it.
     """
-    box = sampler.box
-    ratio = noise.contrast**2 * _signal_power(sampler, ctf, box) / noise.spectrum
+    ratio = noise.contrast**2 * signal / noise.spectrum
     shells = torch.arange(len(ratio))
-    information = (ratio * shells**3)[: box // 2]
+    information = (ratio * shells**3)[:-1]
     return max(4, int(torch.searchsorted(information.cumsum(0) / information.sum(), share)))
 
 
-def _signal_power(sampler: SliceSampler, ctf: Tensor | None, box: int) -> Tensor:
-    """Return the mean power of slices behind the mean squared CTF, by shell."""
+def mean_signal_power(sampler: SliceSampler, ctf: Tensor | None) -> Tensor:
+    """Return the mean power of slices behind the mean squared CTF by shell, ``(box // 2 + 1,)``.
+
+    Parameters
+    ----------
+    sampler
+        Slices of the map on the images' grid, to the last shell below Nyquist.
+    ctf
+        ``(n, box, box // 2 + 1)`` of the images, or None.
+    """
+    box = sampler.box
     band = FourierBand(box, box // 2 - 1)
     poses = torch.from_numpy(SO3Grid(0).rotations()).float().to(sampler.device)
     frequencies = band.frequencies.to(sampler.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from napari_cryosphere.so3.symmetry import point_group
 __all__ = ["SEED_ORDER", "CellDensities", "Likelihood", "posterior_cells"]
 
 SEED_ORDER = 3
-"""Order of the cells that are split further, those of the global search."""
+"""Order of the cells that are split first where no search has left any."""
 
 _FINEST = 6
 _CELL_PER_WIDTH = 1.8
@@ -110,14 +111,22 @@ class Likelihood:
         value: Values = -0.5 * (pull * vectors).sum(-1) + moment * laplacian
         return value
 
+    @cached_property
+    def _precisions(self) -> Values:
+        return np.linalg.inv(self.modes.rotation_covariance().cpu().numpy())
+
+    @cached_property
+    def _equivalents(self) -> Values:
+        """The modes' poses and all their equivalents, ``(modes, group, 3, 3)``."""
+        poses = self.modes.rotations.double().cpu().numpy()
+        return point_group(self.symmetry).transpose(0, 2, 1) @ poses[:, None]
+
     def _offsets(self, rotations: Values, mode: int) -> tuple[Values, Values]:
         """Return the rotation vectors from a mode to each pose's nearest image, and the mode's precision."""
-        precision = np.linalg.inv(self.modes.rotation_covariance()[mode].cpu().numpy())
-        pose = self.modes.rotations[mode].double().cpu().numpy()
-        images = point_group(self.symmetry).transpose(0, 2, 1) @ pose
+        images = self._equivalents[mode]
         traces = np.einsum("gij,...ij->...g", images, rotations)
         nearest = images[traces.argmax(-1)]
-        return vector_from_rotation(np.swapaxes(nearest, -1, -2) @ rotations), precision
+        return vector_from_rotation(np.swapaxes(nearest, -1, -2) @ rotations), self._precisions[mode]
 
     def _shift_integrals(self, rotations: Values, mode: int) -> Values:
         """Return the log-likelihood at ``(c, 3, 3)`` rotations, integrated over the shift."""
@@ -175,17 +184,18 @@ def posterior_cells(
     poses = modes_that_matter.rotations.double().cpu().numpy()
     widths = modes_that_matter.rotation_covariance().cpu().numpy()
     reach = np.degrees(_REACH * np.sqrt(np.linalg.eigvalsh(widths)[:, -1]))
-    last = _last_order(widths[0])
     parts: list[CellDensities] = []
-    cells = _cells_near(SO3Grid(SEED_ORDER), poses, reach, symmetry)
+    seeds = SO3Grid(SEED_ORDER) if candidates is None else candidates.grid
+    cells = _cells_near(seeds, poses, reach, symmetry)
     if candidates is not None:
         compared = candidates.cells.cpu().numpy()
         density = candidates.log_density.double().cpu().numpy()
         hopeful = density > density.max() - _SPLIT_SPAN
         kept = ~hopeful & ~np.isin(compared, cells)
-        parts.append(CellDensities(np.full(int(kept.sum()), SEED_ORDER), compared[kept], density[kept]))
+        parts.append(CellDensities(np.full(int(kept.sum()), seeds.order), compared[kept], density[kept]))
         cells = np.union1d(cells, compared[hopeful])
-    for order in range(SEED_ORDER, last + 1):
+    last = _last_order(widths[0], seeds.order)
+    for order in range(seeds.order, last + 1):
         grid = SO3Grid(order)
         centres = grid.rotations(cells)
         density = likelihood.at(centres)
@@ -252,10 +262,10 @@ def _in_unit(grid: SO3Grid, cells: Cells, symmetry: str) -> Cells:
     return kept
 
 
-def _last_order(covariance: Values) -> int:
-    """Return the coarsest order whose cells are at most 1.8 times as wide as a mode's deviation."""
+def _last_order(covariance: Values, first: int) -> int:
+    """Return the coarsest order from ``first`` whose cells are at most 1.8 times as wide as a deviation."""
     width = math.degrees(float(np.linalg.det(covariance)) ** (1 / 6))
-    for order in range(SEED_ORDER, _FINEST):
+    for order in range(first, _FINEST):
         if SO3Grid(order).spacing_degrees <= _CELL_PER_WIDTH * width:
             return order
     return _FINEST

@@ -45,8 +45,10 @@ class Candidates:
 
     Attributes
     ----------
+    grid
+        The fine grid.
     cells
-        ``(c,)`` flat indices in the fine grid.
+        ``(c,)`` flat indices in it.
     rotations
         ``(c, 3, 3)`` float32: their centres.
     log_density
@@ -55,6 +57,7 @@ class Candidates:
         ``(c, 2)``: the best shift of each.
     """
 
+    grid: SO3Grid
     cells: Tensor
     rotations: Tensor
     log_density: Tensor
@@ -97,12 +100,12 @@ class GlobalSearch:
         coarse, fine = SO3Grid(coarse_order), SO3Grid(coarse_order + 1)
         self.grid = fine
         device = sampler.device
-        reduced = coarse.reduced(symmetry)
+        reduced, fine_reduced = coarse.reduced(symmetry), fine.reduced(symmetry)
         shell = min(band.max_shell, shells_for_spacing(coarse.spacing_degrees, radius_px, band.box))
         self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
-        kept = fine.reduced(symmetry).indices()
+        kept = fine_reduced.indices()
         self._fine_cells = torch.from_numpy(kept).to(device)
-        self._fine = Gallery.of_grid(sampler, fine.reduced(symmetry), band)
+        self._fine = Gallery.of_grid(sampler, fine_reduced, band)
         rows = np.full(fine.size, -1, dtype=np.int64)
         rows[kept] = np.arange(len(kept))
         self._children = torch.from_numpy(rows[coarse.children(reduced.indices())]).to(device)
@@ -141,6 +144,5 @@ class GlobalSearch:
         rows = rows[rows >= 0]
         scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
         marginal = scores.logsumexp(-1) + self._log_shift_area
-        return Candidates(
-            self._fine_cells[rows], self._centres[rows], marginal, self.shifts_px[scores.argmax(-1)]
-        )
+        best = self.shifts_px[scores.argmax(-1)]
+        return Candidates(self.grid, self._fine_cells[rows], self._centres[rows], marginal, best)

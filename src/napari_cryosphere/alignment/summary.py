@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.alignment.search import Candidates
-from napari_cryosphere.so3.distribution import CONFIDENCE_RADIUS_DEGREES, PoseSummary
+from napari_cryosphere.so3.distribution import CONFIDENCE_RADIUS_DEGREES, EVALUATION_ORDER, PoseSummary
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["summarise_modes"]
 
-_ORDER = 3
 _NEGLIGIBLE = 15.0
 _VOLUME = 8 * math.pi**2
 _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers
@@ -55,13 +54,13 @@ def _summarise(
     angles = _angles(poses, poses[0], group)
     angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
     if candidates is not None:
-        cell = 1 / SO3Grid(_ORDER).size
+        grid, cell = candidates.grid, 1 / candidates.grid.size
         centres = candidates.rotations.cpu().numpy()
         density = candidates.log_density.double().cpu().numpy()
         counts = density > masses.max() - math.log(_VOLUME * cell) - _NEGLIGIBLE
         centres, density = centres[counts], density[counts]
         away = np.min([_angles(centres, pose, group) for pose in poses], axis=0)
-        apart = away > 1.5 * SO3Grid(_ORDER).spacing_degrees
+        apart = away > 1.5 * grid.spacing_degrees
         density = density[apart]
         masses = np.concatenate([masses, density + math.log(_VOLUME * cell)])
         sizes = np.concatenate([sizes, np.full(len(density), math.log(cell * len(group)))])
@@ -70,7 +69,7 @@ def _summarise(
     weights /= weights.sum()
     entropy = float((weights * (sizes - np.log(np.maximum(weights, 1e-300)))).sum())
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
-    concentration = min(1.0, math.exp(1.5 - sizes[0]) * len(group) / SO3Grid(_ORDER).size)
+    concentration = min(1.0, math.exp(1.5 - sizes[0]) * len(group) / SO3Grid(EVALUATION_ORDER).size)
     return (
         poses[0],
         float(weights[0]) * concentration,

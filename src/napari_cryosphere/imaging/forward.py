@@ -23,7 +23,15 @@ from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.simulate import ParticleParameters
 from napari_cryosphere.particles import DensityMap
 
-__all__ = ["NoiseLevel", "clean_images", "map_radius_angstrom", "noise_level", "noisy_images", "projector_of"]
+__all__ = [
+    "NoiseLevel",
+    "clean_images",
+    "map_radius_angstrom",
+    "map_radius_px",
+    "noise_level",
+    "noisy_images",
+    "projector_of",
+]
 
 _CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
 _PILOT = 512
@@ -65,14 +73,17 @@ class NoiseLevel:
     radius_angstrom: float
 
 
-def map_radius_angstrom(density: DensityMap) -> float:
-    """Return the radius, in whole voxels, of the centred sphere that holds 99 % of the map's power."""
-    axis = np.arange(density.box) - density.box // 2
+def map_radius_px(voxels: NDArray[np.floating]) -> int:
+    """Return the radius in whole voxels of the sphere about voxel n // 2 that holds 99 % of a map's power."""
+    axis = np.arange(len(voxels)) - len(voxels) // 2
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    power = np.bincount(np.rint(radius).astype(int).ravel(), (density.voxels.astype(np.float64) ** 2).ravel())
-    return (
-        int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum())) * density.pixel_size_angstrom
-    )
+    power = np.bincount(np.rint(radius).astype(int).ravel(), (voxels.astype(np.float64) ** 2).ravel())
+    return int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum()))
+
+
+def map_radius_angstrom(density: DensityMap) -> float:
+    """Return `map_radius_px` of a map in angstrom."""
+    return map_radius_px(density.voxels) * density.pixel_size_angstrom
 
 
 def noise_level(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ class Journal:
             with atomic_path(self.folder / "run.json", overwrite=True) as temporary:
                 temporary.write_text(json.dumps(self._description, indent=2) + "\n")
         with atomic_path(self._path(first), overwrite=True) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, allow_pickle=False, **arrays)
 
-    def read(self, first: int) -> dict[str, NDArray[Any]]:
-        """Return the results of a batch."""
+    def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some results of a batch; the others are not read."""
         with np.load(self._path(first), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in names}
 
     def remove(self) -> None:
         """Delete the folder."""

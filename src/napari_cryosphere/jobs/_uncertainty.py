@@ -1,13 +1,15 @@
-"""The columns that say how sure a pose is."""
+"""How sure poses are: in columns of a STAR file, and in the figures that a job ends with."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["uncertainty_columns"]
+__all__ = ["summary_metrics", "uncertainty_columns"]
 
 
 def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
@@ -18,3 +20,19 @@ def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
         "cryosphereSpread": summary.spread_degrees,
         "cryosphereConfidence": summary.confidence,
     }
+
+
+def summary_metrics(
+    stack: ParticleStack, summary: PoseSummary, symmetry: str
+) -> dict[str, float | int | str]:
+    """Return a job's figures: number, median spread and confidence, angles to the poses that came."""
+    metrics: dict[str, float | int | str] = {
+        "particles": len(stack),
+        "median_spread_degrees": float(np.median(summary.spread_degrees)),
+        "median_confidence": float(np.median(summary.confidence)),
+    }
+    if stack.has_poses:
+        angles = angular_error_degrees(stack.rotations(), summary.rotations, symmetry)
+        metrics["median_angle_to_input_poses_degrees"] = float(np.median(angles))
+        metrics["fraction_beyond_30_degrees"] = float(np.mean(angles > 30))
+    return metrics

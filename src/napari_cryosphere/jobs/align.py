@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,19 +17,18 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import transfer_functions
-from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._uncertainty import uncertainty_columns
+from napari_cryosphere.jobs._notes import warnings_of
+from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.jobs.configs import AlignConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import choose_device
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
-from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = ["AlignerInput", "align", "prepare_aligner", "spread_rows", "with_alignment"]
 
@@ -34,6 +36,8 @@ _PILOT = 384
 _PILOT_ALIGNED = 48
 _LEAST_CHANGE = 0.03
 _CLEARLY_NATS = 3.0
+_SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_EACH = ("shifts_px", "log_likelihood", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
 
 
@@ -118,10 +122,7 @@ def align(config: AlignConfig) -> Events:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = ParticleStack.read(config.particles, config.data_dir)
     density = DensityMap.read(config.map)
-    for warning in (*stack.warnings, *inspect_images(stack).warnings):
-        yield Note(warning, warning=True)
-    if not stack.has_ctf:
-        yield Note("the particles have no CTF columns: they are compared as they are", warning=True)
+    yield from warnings_of(stack, "they are compared as they are")
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
             f"{stack.source}: no poses to search around; leave --local out to search everywhere"
@@ -139,7 +140,7 @@ def align(config: AlignConfig) -> Events:
     yield Note(_said(aligner, stack))
     results = yield from _all_batches(config, stack, aligner, journal)
     aligned = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
-    summary = PoseSummary(**{name: aligned[name] for name in PoseSummary.__dataclass_fields__})
+    summary = PoseSummary(*(aligned[name] for name in _SUMMARY))
     done = with_alignment(stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry)
     if config.distributions is not None:
         _write_distributions(config, journal, len(stack))
@@ -148,7 +149,7 @@ def align(config: AlignConfig) -> Events:
     outputs = {"star": config.output}
     if config.distributions is not None:
         outputs["distributions"] = config.distributions
-    yield Result(outputs, _metrics(stack, done, summary, config.symmetry))
+    yield Result(outputs, summary_metrics(stack, summary, config.symmetry))
 
 
 def _all_batches(
@@ -161,7 +162,7 @@ def _all_batches(
         rows = slice(first, min(first + config.batch_size, len(stack)))
         if first not in journal:
             journal.write(first, _align_batch(config, stack[rows], aligner, *read(rows)))
-        results.append({name: array for name, array in journal.read(first).items() if name not in _CELLS})
+        results.append(journal.read(first, _EACH))
         yield Progress(rows.stop / len(stack), f"aligned {rows.stop} of {len(stack)} particles")
     return results
 
@@ -177,7 +178,7 @@ def _align_batch(
         shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
         found = aligner.refine(images, ctf, stack.rotations(), shifts_px, config.local_degrees, wanted)
     arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
-    arrays |= {name: getattr(found.summary, name) for name in PoseSummary.__dataclass_fields__}
+    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
         cells = found.distribution.cells()
         arrays |= {name: getattr(cells, name) for name in _CELLS}
@@ -189,7 +190,7 @@ def _write_distributions(config: AlignConfig, journal: Journal, number: int) -> 
     assert config.distributions is not None
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
         for first in range(0, number, config.batch_size):
-            batch = journal.read(first)
+            batch = journal.read(first, _CELLS)
             orders, cells, densities = (batch[name] for name in _CELLS)
             writer.append(PoseDistribution.from_cells(orders, cells, densities, config.symmetry))
 
@@ -203,10 +204,6 @@ def _identity(config: AlignConfig, stack: ParticleStack) -> dict[str, Any]:
 
 def _digest(stack: ParticleStack) -> str:
     """Return a checksum of the particles' table."""
-    import hashlib
-
-    import pandas as pd
-
     rows = pd.util.hash_pandas_object(stack.particles.astype(str), index=False).to_numpy()
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
@@ -217,18 +214,3 @@ def _said(aligner: Aligner, stack: ParticleStack) -> str:
         f"compared to {resolution:.1f} A; contrast {aligner.noise.contrast:.3g}; "
         f"particle radius {aligner.radius_px * stack.grid.pixel_size_angstrom:.0f} A"
     )
-
-
-def _metrics(
-    stack: ParticleStack, done: ParticleStack, summary: PoseSummary, symmetry: str
-) -> dict[str, float | int | str]:
-    metrics: dict[str, float | int | str] = {
-        "particles": len(stack),
-        "median_spread_degrees": float(np.median(summary.spread_degrees)),
-        "median_confidence": float(np.median(summary.confidence)),
-    }
-    if stack.has_poses:
-        angles = angular_error_degrees(stack.rotations(), done.rotations(), symmetry)
-        metrics["median_angle_to_input_poses_degrees"] = float(np.median(angles))
-        metrics["fraction_beyond_30_degrees"] = float(np.mean(angles > 30))
-    return metrics

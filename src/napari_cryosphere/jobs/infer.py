@@ -9,10 +9,10 @@ import numpy as np
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.alignment.aligner import Alignment
-from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.jobs._uncertainty import uncertainty_columns
+from napari_cryosphere.jobs._notes import warnings_of
+from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner, with_alignment
 from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
@@ -64,10 +64,7 @@ def infer(config: InferConfig) -> Events:
         refuse_overwrite(config.distributions, config.overwrite)
     model = PoseModel.load(config.model).to(choose_device(config.device))
     stack = ParticleStack.read(config.particles, config.data_dir)
-    for warning in (*stack.warnings, *inspect_images(stack).warnings):
-        yield Note(warning, warning=True)
-    if not stack.has_ctf:
-        yield Note("the particles have no CTF columns: phases are not flipped", warning=True)
+    yield from warnings_of(stack, "phases are not flipped")
     symmetry = model.card.symmetry
     refinement = None
     if config.refine and config.map is not None:
@@ -97,16 +94,7 @@ def infer(config: InferConfig) -> Events:
     files = {"star": config.output}
     if config.distributions is not None:
         files["distributions"] = config.distributions
-    metrics: dict[str, float | int | str] = {
-        "particles": len(stack),
-        "median_spread_degrees": float(np.median(summary.spread_degrees)),
-        "median_confidence": float(np.median(summary.confidence)),
-    }
-    if stack.has_poses:
-        errors = pose_errors(stack, summary, symmetry)
-        metrics["median_angle_to_input_poses_degrees"] = float(np.median(errors))
-        metrics["fraction_beyond_30_degrees"] = float(np.mean(errors > 30))
-    yield Result(files, metrics)
+    yield Result(files, summary_metrics(stack, summary, symmetry))
 
 
 class _Refinement:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import transfer_values
-from napari_cryosphere.imaging.inspection import inspect_images
+from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -173,7 +173,7 @@ def reconstruct_stack(
         )
     if mask is not None and mask.box != stack.box:
         raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")
-    yield from (Note(text, warning=True) for text in _warnings(stack))
+    yield from warnings_of(stack, "they are used as they are")
     halves = _Halves(stack, symmetry, padding, regularise, chosen)
     try:
         shown, worked = time.monotonic(), 0.0
@@ -225,13 +225,6 @@ def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | No
     return WeightedPoses(
         np.concatenate([part.rotations for part in parts]), np.concatenate([part.weights for part in parts])
     )
-
-
-def _warnings(stack: ParticleStack) -> list[str]:
-    warnings = [*stack.warnings, *inspect_images(stack).warnings]
-    if not stack.has_ctf:
-        warnings.append("the particles have no CTF columns: they are used as they are")
-    return warnings
 
 
 def reconstruct(config: ReconstructConfig) -> Events:

@@ -14,9 +14,9 @@ import torch
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError, MetadataError
-from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
@@ -56,8 +56,7 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     """
     refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
     chosen = _particles_to_train_on(stack, config)
-    for warning in (*chosen.warnings, *inspect_images(chosen).warnings):
-        yield Note(warning, warning=True)
+    yield from warnings_of(chosen)
     grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
     yield Progress(0.0, f"preparing {len(chosen)} particles")
     particles = PreparedImages(chosen, Preprocessing(grid=grid))

@@ -138,13 +138,16 @@ class CellDistribution(PoseDistribution):
     @cached_property
     def centres(self) -> Array:
         """The cells' centres, ``(n, k, 3, 3)``, or ``(1, k, 3, 3)`` if all are the same."""
-        orders, indices = self._cells
-        if self.shared and len(self._present) == 1:
-            order = int(self._present[0])
-            unit = whole_unit(order, self.symmetry)
-            if indices.shape[1] == len(unit) and (indices[0] == unit).all():
-                return _unit_rotations(order, self.symmetry)[None]
-        return cell_centres(orders, indices)
+        order = self.whole_order
+        return cell_centres(*self._cells) if order is None else _unit_rotations(order, self.symmetry)[None]
+
+    @cached_property
+    def whole_order(self) -> int | None:
+        """Order of the grid whose cells, all of the unit's in their order, every particle has; or None."""
+        if not self.shared or len(self._present) != 1:
+            return None
+        order = int(self._present[0])
+        return order if np.array_equal(self.indices[0], whole_unit(order, self.symmetry)) else None
 
     def find(self, rotations: Array) -> tuple[Indices, Array]:
         """Return the column of the cell that holds each rotation, and how high in the cell it lies.

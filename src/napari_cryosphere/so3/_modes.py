@@ -126,21 +126,12 @@ def _spacing(part: CellDistribution, row: int) -> float:
 
 def _local_maxima(part: CellDistribution, most: int) -> Array:
     """Return the centres of up to ``most`` cells that no neighbour exceeds, best first, ``(m, 3, 3)``."""
-    from napari_cryosphere.so3._cells import whole_unit
-
     density = part.log_density[0]
     ranked = np.argsort(-density, kind="stable")
     ranked = ranked[np.isfinite(density[ranked])]
-    order = int(part.orders[0, 0])
-    unit = whole_unit(order, part.symmetry)
-    if (
-        part.indices.shape[1] == len(unit)
-        and (part.indices[0] == unit).all()
-        and (part.orders == order).all()
-    ):
-        highest = density[_unit_neighbours(order, part.symmetry)].max(1)
-        tops = ranked[density[ranked] >= highest[ranked] - 1e-12][:most]
-        return SO3Grid(order).rotations(unit[tops])
+    if part.whole_order is not None:
+        highest = density[_unit_neighbours(part.whole_order, part.symmetry)].max(1)
+        return part.centres[0][ranked[density[ranked] >= highest[ranked] - 1e-12][:most]]
     found: list[Array] = []
     for start in range(0, len(ranked), 256):
         columns = ranked[start : start + 256]
