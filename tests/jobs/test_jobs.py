@@ -29,13 +29,13 @@ from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, masked_correlation
 from napari_cryosphere.so3.rotations import random_rotations
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=8, sphere_order=2, l_max=3, so3_channels=2
 )
 

@@ -10,8 +10,8 @@ import torch
 
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
-from napari_cryosphere.model.card import NetworkConfig
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.model.network import build_network
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid, order_of_size
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
@@ -29,7 +29,7 @@ from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPres
 from napari_cryosphere.training.sources import Batch
 
 BOX, ORDER = 16, 1
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=BOX, encoder_channels=(8, 16), sphere_channels=16, sphere_order=2, l_max=3, so3_channels=4
 )
 
@@ -114,7 +114,7 @@ def test_label_targets_chooses_the_kind(errors: torch.Tensor) -> None:
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_loss_of_targets_is_their_cross_entropy(dtype: torch.dtype) -> None:
     """Against the distribution type's own normalisation, log-density for log-density."""
-    coefficients = (PoseNetwork(SMALL)(torch.randn(3, BOX, BOX)).detach() * 3).to(dtype)
+    coefficients = (build_network(SMALL)(torch.randn(3, BOX, BOX)).detach() * 3).to(dtype)
     targets = torch.rand(3, SO3Grid(ORDER).size, dtype=coefficients.real.dtype)
     targets /= targets.sum(1, keepdim=True)
     weights = torch.tensor([1.0, 0.0, 3.0])
@@ -142,7 +142,7 @@ def test_masks_are_learnt_down_to_their_information(
     torch.manual_seed(0)
     settings = LoopSettings(6, 1e-2, 0.0, 0, total_images=6 * 100, report_seconds=0.0, validations=1)
     reports = list(
-        train_network(PoseNetwork(SMALL), source, ValidationSet(images, rotations), "C1", settings)
+        train_network(build_network(SMALL), source, ValidationSet(images, rotations), "C1", settings)
     )
     lowest = -math.log(SO3Grid(ORDER).size / round(0.05 * SO3Grid(ORDER).size))
     assert abs(reports[0].loss) < 0.3

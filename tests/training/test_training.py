@@ -10,8 +10,9 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
-from napari_cryosphere.model.card import NetworkConfig
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
@@ -19,7 +20,7 @@ from napari_cryosphere.training import loop
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, pose_loss, train_network
 from napari_cryosphere.training.sources import Batch, LoadedParticles, turn_and_shift, turned_rotations
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(8, 16), sphere_channels=16, sphere_order=2, l_max=4, so3_channels=4
 )
 
@@ -81,7 +82,7 @@ def toy(number: int = 48) -> tuple[LoadedParticles, ValidationSet]:
 
 def run(total_images: int, seed: int = 3, stop_after: int | None = None) -> tuple[PoseNetwork, list[float]]:
     torch.manual_seed(seed)
-    network = PoseNetwork(SMALL)
+    network = build_network(SMALL)
     source, validation = toy()
     settings = LoopSettings(24, 5e-3, 1e-4, seed, total_images=total_images, report_seconds=0.0)
     losses = []
@@ -96,7 +97,7 @@ def run(total_images: int, seed: int = 3, stop_after: int | None = None) -> tupl
 
 def test_it_learns_a_toy_set() -> None:
     torch.manual_seed(3)
-    network = PoseNetwork(SMALL)
+    network = build_network(SMALL)
     source, validation = toy()
     settings = LoopSettings(24, 1e-2, 1e-4, 3, total_images=24 * 200, report_seconds=0.0, validations=2)
     reports = list(train_network(network, source, validation, "C1", settings))
@@ -125,7 +126,7 @@ def test_stopping_keeps_a_usable_network() -> None:
 
 
 def test_loss_of_symmetric_labels_is_blind_to_the_mate() -> None:
-    coefficients = PoseNetwork(SMALL)(torch.randn(4, 16, 16)).detach()
+    coefficients = build_network(SMALL)(torch.randn(4, 16, 16)).detach()
     rotations = torch.from_numpy(random_rotations(4, np.random.default_rng(5))).float()
     mates = torch.from_numpy(point_group("D2")[2].copy()).float() @ rotations
     losses = [
@@ -136,7 +137,7 @@ def test_loss_of_symmetric_labels_is_blind_to_the_mate() -> None:
 
 
 def test_weights_count_in_the_loss() -> None:
-    coefficients = PoseNetwork(SMALL)(torch.randn(4, 16, 16)).detach() * 20
+    coefficients = build_network(SMALL)(torch.randn(4, 16, 16)).detach() * 20
     rotations = torch.from_numpy(random_rotations(4, np.random.default_rng(6))).float()
     alone = pose_loss(coefficients[1:2], Batch(torch.empty(0), rotations[1:2], torch.ones(1)), "C1")
     weighted = pose_loss(
@@ -156,12 +157,12 @@ def test_settings_need_one_budget() -> None:
     for minutes, images in ((None, None), (1.0, 10)):
         settings = LoopSettings(4, 1e-3, 0.0, 0, minutes=minutes, total_images=images)
         with pytest.raises(ValueError, match="either"):
-            next(train_network(PoseNetwork(SMALL), source, validation, "C1", settings))
+            next(train_network(build_network(SMALL), source, validation, "C1", settings))
 
 
 def test_sharp_peak_between_grid_points_earns_no_more_than_a_cell() -> None:
     """However high a peak stands at the label, the loss stays above minus the log of the number of cells."""
-    network = PoseNetwork(SMALL)
+    network = build_network(SMALL)
     coefficients = network(torch.randn(3, 16, 16)).detach() * 1e4
     rotations = torch.from_numpy(random_rotations(3, np.random.default_rng(7))).float()
     summary = PoseDistribution.from_coefficients(coefficients).summary()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
-from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
@@ -160,7 +160,7 @@ class TrainConfig(_WithSymmetry):
     map: Path | None = None
     """Train on projections of this map, with the CTFs, shifts, noise and contrast of the particles."""
     preset: Literal["image2sphere"] = "image2sphere"
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig = Image2SphereConfig()
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget. Without it, ``epochs`` decides."""
     epochs: Annotated[float, Field(gt=0)] = 50

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import EVALUATION_ORDER, PoseDistribution
 from napari_cryosphere.so3.grid import order_of_size
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid

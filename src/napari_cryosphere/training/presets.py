@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig
 from napari_cryosphere.training.masks import LabelKind
 
 __all__ = ["CRYOSPHERE", "PRESETS", "TrainingPreset"]
@@ -35,7 +35,7 @@ class TrainingPreset(BaseModel):
 
 
 CRYOSPHERE = TrainingPreset(
-    network=NetworkConfig(l_max=4),
+    network=Image2SphereConfig(l_max=4),
     labels="mask",
     label_order=2,
     label_fraction=0.05,
