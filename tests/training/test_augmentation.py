@@ -44,7 +44,10 @@ def correlations(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
     """Of images inside the circle, one by one."""
     circle = soft_circle(BOX)
     return np.array(
-        [np.corrcoef((a * circle).ravel(), (b * circle).ravel())[0, 1] for a, b in zip(first, second, strict=True)]
+        [
+            np.corrcoef((a * circle).ravel(), (b * circle).ravel())[0, 1]
+            for a, b in zip(first, second, strict=True)
+        ]
     )
 
 

@@ -183,7 +183,9 @@ class Augment:
         """Return shifted and turned images and their poses."""
         size, settings = len(batch.images), self.settings
         reach = settings.shift_fraction * batch.images.shape[-1]
-        shifts = rng.uniform(-reach, reach, (size, 2)) * _chosen(size, settings.shift_probability, rng)[:, None]
+        shifts = (
+            rng.uniform(-reach, reach, (size, 2)) * _chosen(size, settings.shift_probability, rng)[:, None]
+        )
         reach = math.radians(settings.turn_degrees)
         angles = rng.uniform(-reach, reach, size) * _chosen(size, settings.turn_probability, rng)
         quarters = rng.integers(4, size=size) * _chosen(size, settings.quarter_turn_probability, rng)
@@ -191,7 +193,9 @@ class Augment:
         if not shifts.any() and not angles.any():
             return batch.images, batch.rotations
         turns = torch.from_numpy(angles).to(batch.rotations)
-        images = turn_and_shift(batch.images, turns.to(batch.images), torch.from_numpy(shifts).to(batch.images))
+        images = turn_and_shift(
+            batch.images, turns.to(batch.images), torch.from_numpy(shifts).to(batch.images)
+        )
         return images, turned_rotations(batch.rotations, turns)
 
     def _zoomed(self, images: Tensor, rng: np.random.Generator) -> Tensor:
