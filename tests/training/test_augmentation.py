@@ -103,8 +103,8 @@ def test_shifted_image_is_the_projection_of_a_shifted_map(batch: Batch) -> None:
 def test_zoomed_image_is_the_projection_of_a_zoomed_map(batch: Batch, factor: float) -> None:
     zoomed = zoom(batch.images, torch.full((NUMBER,), factor))
     exact = phantom_projector(factor).project(batch.rotations)
-    assert correlations(zoomed, exact).min() >= 0.999
-    assert correlations(batch.images, exact).max() < 0.998
+    assert correlations(zoomed, exact).min() >= 0.995
+    assert (correlations(zoomed, exact) > correlations(batch.images, exact) + 1e-3).all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, ResNetConfig
+from napari_cryosphere.training.augmentation import CESPED_AUGMENTATION, Augmentation
 from napari_cryosphere.training.masks import LabelKind
 
-__all__ = ["CRYOSPHERE", "PRESETS", "TrainingPreset"]
+__all__ = ["CESPED", "CRYOSPHERE", "PRESETS", "TrainingPreset"]
 
 
 class TrainingPreset(BaseModel):
@@ -28,6 +29,16 @@ class TrainingPreset(BaseModel):
     """Share of the grid in a ``mask``."""
     projections: Annotated[int, Field(ge=2)] | None = None
     """Number of different projections, where training images are made from a map; None for ever new ones."""
+    loss_order: Annotated[int, Field(ge=2, le=5)] = 3
+    """Order of the grid that the density is normalised on, where the labels are the known poses."""
+    augmentation: Augmentation | None = None
+    """How loaded particles are changed; None turns and shifts them."""
+    optimizer: Literal["adamw", "radam"] = "adamw"
+    halve_after_epochs: Annotated[int, Field(ge=1)] | None = None
+    """The learning rate is halved when the validation loss has not fallen for so long; None lets it fall
+    along a cosine."""
+    stop_after_epochs: Annotated[int, Field(ge=1)] | None = None
+    """The training ends when the validation loss has not fallen for so long."""
     epochs: Annotated[float, Field(gt=0)]
     batch_size: Annotated[int, Field(ge=2, le=4096)]
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
@@ -49,5 +60,35 @@ CRYOSPHERE = TrainingPreset(
 0.001 on 50 to 400 projections, labels the largest 5 % of 1/MSE. The poster does not state the grid, the batch
 size, the optimiser and the encoder; these are this package's."""
 
-PRESETS: Mapping[str, TrainingPreset] = MappingProxyType({"cryosphere": CRYOSPHERE})
+CESPED = TrainingPreset(
+    network=Image2SphereConfig(
+        box=256,
+        resnet=ResNetConfig(blocks=(3, 8, 36, 3), width=64),
+        blurs_px=(1.0, 2.0),
+        sphere_channels=512,
+        sphere_order=3,
+        sphere_share=0.5,
+        l_max=8,
+        so3_channels=16,
+        so3_filter="local",
+    ),
+    loss_order=4,
+    augmentation=CESPED_AUGMENTATION,
+    optimizer="radam",
+    halve_after_epochs=10,
+    stop_after_epochs=12,
+    epochs=400,
+    batch_size=128,
+    learning_rate=1e-3,
+    weight_decay=1e-5,
+)
+"""CESPED's settings (Sanchez-Garcia et al. 2023, section 2.4, appendix B); the batch size is its program's.
+
+512 channels on the half-sphere go into the S2 convolution and 16 come out of it. Its filters, of global
+support, are held as harmonics of degree 8, which is all that a filter on a HEALPix grid can contribute. What
+differs: all points of the half-sphere are used at inference; features are laid on it by bilinear
+interpolation; a linear path stands beside the SO(3) convolution, and batch normalisation before the ReLU;
+the density is read at the known pose rather than at the nearest of the grid's."""
+
+PRESETS: Mapping[str, TrainingPreset] = MappingProxyType({"cesped": CESPED, "cryosphere": CRYOSPHERE})
 """All of them by name."""
