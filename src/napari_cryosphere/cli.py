@@ -219,7 +219,7 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="default, image2sphere or cryosphere.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")] = None,
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,

@@ -32,7 +32,7 @@ __all__ = [
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 
-PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere"]
+PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
 
 
 class JobConfig(BaseModel):
@@ -172,6 +172,8 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
+    encoder_weights: Path | None = None
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
     seed: Annotated[int, Field(ge=0)] = 0
     device: Device = "auto"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
