@@ -35,7 +35,7 @@ class TrainingPreset(BaseModel):
 
 
 CRYOSPHERE = TrainingPreset(
-    network=NetworkConfig(l_max=4),
+    network=NetworkConfig(l_max=4, encoder_channels=(16, 32, 64), sphere_channels=64),
     labels="mask",
     label_order=2,
     label_fraction=0.05,
