@@ -1,21 +1,21 @@
 """How equivariant a pose model is, measured from outside: images in, distributions out.
 
-**Turning the volume.** CryoSphere's condition (Chheda & Nori, poster) is ``(s o c)(R V) = R (s o c)(V)``: with c
-the projection along the optical axis and s the network, rotating the volume and then predicting is predicting
-and then rotating. A pose takes image to map coordinates, so an image at pose Q shows the volume turned by the
-inverse of Q. Turn it further by S, in front of the fixed microscope, and the pose becomes ``Q S^-1``: the
-distribution p that was predicted must become ``p'(X) = p(X S)``. This is the ``camera`` frame.
+**Turning the volume.** CryoSphere's condition (Chheda & Nori, poster) is ``(s o c)(R V) = R (s o c)(V)``:
+with c the projection along the optical axis and s the network, rotating the volume and then predicting is
+predicting and then rotating. A pose takes image to map coordinates, so an image at pose Q shows the volume
+turned by the inverse of Q. Turn it further by S, in front of the fixed microscope, and the pose becomes ``Q
+S^-1``: the distribution p that was predicted must become ``p'(X) = p(X S)``. This is the ``camera`` frame.
 
-The same pair of images can be read as a volume turned in its own axes before it is looked at: the pose becomes
-``R^-1 Q`` with ``R = Q S Q^-1``, and the distribution ``p'(X) = p(R X)``, the ``map`` frame. Both carry the peak to
-where it belongs; they differ in how they carry its shape, and a network may be nearer to one than to the other.
-With a symmetric map the second is not defined: turning the map turns its symmetry axes, which the model knows
-where they were.
+The same pair of images can be read as a volume turned in its own axes before it is looked at: the pose
+becomes ``R^-1 Q`` with ``R = Q S Q^-1``, and the distribution ``p'(X) = p(R X)``, the ``map`` frame. Both
+carry the peak to where it belongs; they differ in how they carry its shape, and a network may be nearer to
+one than to the other. With a symmetric map the second is not defined: turning the map turns its symmetry
+axes, and the model takes these to be where they were.
 
-The error is the mean over a grid of ``(p'(X) - p(transported X))^2``, with densities relative to the uniform
-distribution. It grows with the sharpness of the predictions and vanishes for a network that knows nothing, so
-that it is put beside the same error with the rotations shuffled among the pairs: their ratio is 0 for an
-equivariant network and 1 for one whose answers do not follow the volume at all.
+The error is the mean over a grid of ``(p'(X) - p(transported X))^2``, with densities relative to the
+uniform distribution. It grows with the sharpness of the predictions and vanishes for a network that knows
+nothing, so it is put beside the same error with the rotations shuffled among the pairs: their ratio is 0
+for an equivariant network and 1 for one whose answers do not follow the volume at all.
 
 **Turning the image** about its centre by phi, from +x towards +y, must take the pose Q to ``Q Rz(-phi)``.
 """

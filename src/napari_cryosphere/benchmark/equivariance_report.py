@@ -1,4 +1,4 @@
-"""The poster's equivariance test as a table: a model, an untrained one, and both against shuffled rotations."""
+"""The equivariance test as a report: a model, an untrained one, both against shuffled rotations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ Steps: TypeAlias = Generator[float, None, Report]
 
 _LEAST_DEGREES = 1e-3  # what a plot's logarithmic axis shows for 0
 
-_TEXT = """\
-The volume is seen from random directions, turned by random rotations in front of the microscope, and seen again.
-*Rotating, then predicting* is compared with *predicting, then rotating*: the mean over a grid of poses of the squared
-difference between the two densities, relative to the uniform distribution. `camera` carries a distribution along as
-p(X S), the volume turning before the fixed optical axis; `map` as p(R X), the volume turning in its own axes. In the
-shuffled control every pair is given the next pair's rotation. The error grows with the sharpness of the predictions
-and is nearly 0 for a network that knows nothing; *ratio*, the mean error over that of the same network's shuffled
-control, does not: 0 is equivariant, 1 not at all."""
+_TEXT = (
+    "The volume is seen from random directions, turned by random rotations in front of the microscope, "
+    "and seen again. *Rotating, then predicting* is compared with *predicting, then rotating*: the mean "
+    "over a grid of poses of the squared difference between the two densities, relative to the uniform "
+    "distribution. `camera` carries a distribution along as p(X S), the volume turning before the fixed "
+    "optical axis; `map` as p(R X), the volume turning in its own axes. In the shuffled control every "
+    "pair is given the next pair's rotation. The error grows with the sharpness of the predictions and is "
+    "nearly 0 for a network that knows nothing; *ratio*, the mean error over that of the same network's "
+    "shuffled control, does not: 0 is equivariant, 1 not at all."
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def equivariance_report(
         ),
     }
     panels = (_volume_panel(turning), _in_plane_panel(in_plane))
-    text = f"{_TEXT}\n\nVolume: {volume}. {test.pairs} pairs; {test.images} images turned by {test.angles} angles."
+    amount = f"{test.pairs} pairs; {test.images} images turned by {test.angles} angles"
+    text = f"{_TEXT}\n\nVolume: {volume}. {amount}."
     return Report("equivariance", "Equivariance", text, tables, panels, _figures(turning, in_plane))
 
 
@@ -149,7 +152,7 @@ def _figures(
 def _volume_panel(turning: Mapping[str, tuple[VolumeErrors, ...]]) -> Panel:
     """Show mean, lowest and highest error of each network, with its shuffled control beside it."""
     frames = len(next(iter(turning.values())))
-    series = []
+    series: list[Series] = []
     for frame in range(frames):
         for pairing in ("matched", "shuffled"):
             mses = [getattr(errors[frame], pairing) for errors in turning.values()]

@@ -70,10 +70,10 @@ class Setting:
         return (
             f"Volume: {self.volume}, {grid.box} pixels of {grid.pixel_size_angstrom:g} A, symmetry "
             f"{self.symmetry}; projections {noise}, without a CTF and centred. Network of degree "
-            f"{preset.network.l_max}; {preset.epochs:g} epochs, learning rate {preset.learning_rate:g} with warm-up "
-            f"and cosine fall, batches of {preset.batch_size}; labels on the grid of order {preset.label_order}. "
-            f"Losses are cross-entropies in nats relative to the uniform distribution, 0 knows nothing. "
-            f"Held out: {self.test_views} other views."
+            f"{preset.network.l_max}; {preset.epochs:g} epochs, learning rate {preset.learning_rate:g} with "
+            f"warm-up and cosine fall, batches of {preset.batch_size}; labels on the grid of order "
+            f"{preset.label_order}. Losses are cross-entropies in nats relative to the uniform distribution: "
+            f"0 knows nothing. Held out: {self.test_views} other views."
         )
 
 
@@ -89,7 +89,7 @@ def train_one(setting: Setting, data: LabelledViews, kind: LabelKind) -> Generat
 
 
 def label_information(targets: torch.Tensor) -> float:
-    """Return what labels say of a pose, ``log cells - entropy`` in nats, their mean: the least loss is minus it."""
+    """Return what labels say of a pose, ``log cells - entropy`` nats on average: minus the least loss."""
     entropy = torch.special.entr(targets).sum(dim=1).mean()
     return math.log(targets.shape[1]) - float(entropy)
 
@@ -164,8 +164,8 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
     text = (
         f"Training on {number} projections with labels of three kinds: `mask`, the best-matching "
         f"{100 * setting.preset.label_fraction:g} % of 1/MSE; `raw`, 1/MSE itself, scaled to probabilities; "
-        "`one-hot`, the nearest cell. *Information* is what the labels say of a pose, the least loss being minus "
-        "it. *Epochs with a rise*: the share of epochs whose mean loss was higher than that of the one before; "
+        "`one-hot`, the nearest cell. *Label information*: what the labels say of a pose; the least loss is "
+        "minus it. *Epochs with a rise*: the share of epochs whose mean loss exceeded the one before; "
         f"*largest rise*: the largest of these, as a share of the whole fall. {setting.describe()}"
     )
     figures = {f"test_median_degrees_{kind}": measured.median_degrees for kind, measured in found.items()}
@@ -204,7 +204,7 @@ def _error_curve(label: str, numbers: Sequence[int], found: Sequence[Measured]) 
 
 
 def _rises(losses: np.ndarray) -> tuple[float, float]:
-    """Return the share of epochs in which the loss rose, and the largest rise as a share of the whole fall."""
+    """Return the share of epochs in which the loss rose, and the largest rise as a share of the fall."""
     if len(losses) < 2:
         return 0.0, 0.0
     steps = np.diff(losses)

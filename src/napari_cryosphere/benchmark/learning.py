@@ -1,4 +1,4 @@
-"""Training on a fixed number of projections, as CryoSphere's experiments do, and what was learnt from them."""
+"""Training on a fixed number of projections, as CryoSphere's experiments do, and what was learnt."""
 
 from __future__ import annotations
 

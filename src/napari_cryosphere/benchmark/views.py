@@ -23,9 +23,9 @@ _MEASURED = 64
 class MapViews:
     """Centred projections of one map, without a CTF, on a network's grid.
 
-    Projections are scaled by one factor for all views, `contrast`. With a signal-to-noise ratio, white noise of
-    variance 1 is added and the signal's variance inside the circle that touches the box is ``snr``, the mean
-    over views; without noise it is 1. At the end comes the soft circle that networks see through.
+    Projections are scaled by one factor for all views, `contrast`. With a signal-to-noise ratio, white noise
+    of variance 1 is added, and the signal's variance inside the circle that touches the box, its mean over
+    views, is ``snr``; without noise it is 1. At the end comes the soft circle that networks see through.
 
     Parameters
     ----------

@@ -372,7 +372,7 @@ class ExperimentConfig(_WithSymmetry):
     snr: Annotated[float, Field(gt=0)] | None = None
     """Signal-to-noise ratio of the images; without it no noise."""
     preset: TrainingPreset = CRYOSPHERE
-    """How networks are trained; ``preset.projections`` is their number where the experiment does not vary it."""
+    """How networks are trained, and on how many projections unless the experiment varies that."""
     projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (50, 100, 200, 400)
     """Numbers of projections that the experiment of that name trains on."""
     test_views: Annotated[int, Field(ge=2)] = 500
@@ -381,9 +381,23 @@ class ExperimentConfig(_WithSymmetry):
 
     @model_validator(mode="before")
     @classmethod
-    def _less_if_quick(cls, values: Any) -> Any:
-        if not (isinstance(values, dict) and values.get("quick")):
+    def _over_the_posters(cls, values: Any) -> Any:
+        """Fill in what is not given: the poster's preset key by key, and less of everything if ``quick``."""
+        if not isinstance(values, dict):
             return values
-        less = {"projections": (16, 32), "test_views": 32}
-        preset = {**CRYOSPHERE.model_dump(), "epochs": 10, "projections": 32, **values.get("preset", {})}
-        return {**less, **values, "preset": preset}
+        quick = bool(values.get("quick"))
+        less = {"projections": (16, 32), "test_views": 32} if quick else {}
+        preset = CRYOSPHERE.model_dump() | ({"epochs": 10, "projections": 32} if quick else {})
+        given = values.get("preset", {})
+        if isinstance(given, TrainingPreset):
+            given = given.model_dump()
+        return {**less, **values, "preset": _updated(preset, given) if isinstance(given, dict) else given}
+
+
+def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values with those in ``changes`` in their place."""
+    merged = values | changes
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merged[key] = _updated(values[key], change)
+    return merged
