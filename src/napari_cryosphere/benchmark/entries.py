@@ -28,6 +28,7 @@ __all__ = [
 
 HALVES = (0, 1)
 _CHUNK = 256
+_WEIGHT = "rlnMaxValueProbDistribution"
 _MARKER = "SUCCESSFUL_DOWNLOAD_{}.txt"
 
 
@@ -271,7 +272,7 @@ def add_half(
 
     All images are brought to one grid and copied into one stack, in the table's order. The table, which says
     that the half is there, is written last. What CESPED's package looks for is written too, so that it reads
-    the entry.
+    the entry. Simulated poses that have no rlnMaxValueProbDistribution get 1: they are certain.
 
     Raises
     ------
@@ -298,6 +299,8 @@ def add_half(
         rlnImageName=[f"{index + 1:06d}@{images.name}" for index in range(len(stack))],
         rlnRandomSubset=half + 1,
     )
+    if simulated and _WEIGHT not in table:
+        table = table.assign(**{_WEIGHT: 1.0})
     optics = stack.optics.assign(rlnImagePixelSize=stack.pixel_size_angstrom, rlnImageSize=stack.box)
     write_star({"optics": optics, "particles": table}, folder / f"particles_{half}.star", overwrite)
 

@@ -2,10 +2,10 @@
 
 Where the paper leaves something open the definition is that of CESPED's package: PCC inside a mask is the
 correlation of the masked maps over all voxels; an FSC's shell k holds the frequencies of radius
-k <= r < k + 1 in cycles a box; a resolution is the first crossing of a threshold, linear in 1/angstrom, Nyquist if there is
-none; the MAnE and the shifts' error of two halves are the means of the halves'. Two things differ. Shell 0,
-one frequency, is not taken for a crossing. And a difference compares maps that are both masked or both not;
-the package takes a masked correlation of half-maps less an unmasked one.
+k <= r < k + 1 in cycles a box; a resolution is the first crossing of a threshold, linear in 1/angstrom,
+Nyquist if there is none; the MAnE and the shifts' error of two halves are the means of the halves'. Two
+things differ. Shell 0, one frequency, is not taken for a crossing. And a difference compares maps that are
+both masked or both not; the package takes a masked correlation of half-maps less an unmasked one.
 """
 
 from __future__ import annotations

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from napari_cryosphere.benchmark.entries import HALVES, LocalEntry
 from napari_cryosphere.benchmark.half_maps import FIGURE_OF_MERIT, posed_particles, run_relion
-from napari_cryosphere.benchmark.matching import MatchedHalf
-from napari_cryosphere.jobs._stages import Stages, result_of
+from napari_cryosphere.benchmark.matching import MatchedHalf, matched_halves
+from napari_cryosphere.jobs._stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs.align import align
 from napari_cryosphere.jobs.benchmark_configs import CespedConfig, EvaluateConfig
 from napari_cryosphere.jobs.configs import AlignConfig
@@ -90,7 +89,7 @@ class _Refinement:
                 device=self.config.device,
                 overwrite=True,
             )
-            result = yield from result_of(align(settings), f"{name}, half {half}")
+            result = yield from result_of(align(settings), f"{name}, half {half}", ONE_HALF)
             files.append(result.outputs["star"])
         return files
 
@@ -179,9 +178,7 @@ def _rematched(
     halves: Sequence[MatchedHalf], stars: Sequence[Path], confidence: str
 ) -> Iterator[MatchedHalf]:
     """Yield the truth with other poses for it."""
-    from napari_cryosphere.benchmark.matching import matched_halves
-
-    read: Any = [ParticleStack.read(star, require_images=False) for star in stars]
+    read = [ParticleStack.read(star, require_images=False) for star in stars]
     for matched in matched_halves([half.truth for half in halves], read):
         predicted = matched.predicted
         if confidence in predicted.particles:

@@ -13,7 +13,10 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 
-__all__ = ["Stages", "result_of"]
+__all__ = ["ONE_HALF", "Stages", "result_of"]
+
+ONE_HALF = "half-maps need both"
+"""Said of particles that are all in one half set, as those of a half are."""
 
 T = TypeVar("T")
 
@@ -104,13 +107,18 @@ def _scaled(event: Event, start: float, share: float) -> Event:
     return event
 
 
-def result_of(events: Events, what: str) -> Generator[Event, None, Result]:
-    """Pass on what a job says, named, and return its result; closing this closes the job."""
+def result_of(events: Events, what: str, expected: str = "") -> Generator[Event, None, Result]:
+    """Pass on what a job says, named, and return its result; closing this closes the job.
+
+    Notes with the text ``expected``, if any, say what is meant to be and are left out.
+    """
     result: Result | None = None
     try:
         for event in events:
             if isinstance(event, Result):
                 result = event
+            elif isinstance(event, Note) and expected and expected in event.text:
+                continue
             elif isinstance(event, Progress):
                 yield Progress(event.fraction, f"{what}: {event.message}", event.metrics)
             else:

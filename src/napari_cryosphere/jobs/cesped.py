@@ -20,7 +20,7 @@ from napari_cryosphere.benchmark.half_maps import FIGURE_OF_MERIT
 from napari_cryosphere.benchmark.matching import matched_halves
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.jobs._refinement import Refined, refine_predictions
-from napari_cryosphere.jobs._stages import Stages, result_of
+from napari_cryosphere.jobs._stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs._transfer import frame_of
 from napari_cryosphere.jobs.benchmark_configs import CespedConfig, EvaluateConfig
 from napari_cryosphere.jobs.configs import InferConfig, TrainConfig
@@ -112,7 +112,7 @@ class _Run:
                 "overwrite": True,
             } | self.config.train
             settings = TrainConfig.model_validate({k: v for k, v in given.items() if v is not None})
-            work = result_of(train(settings), f"training on half {half}")
+            work = result_of(train(settings), f"training on half {half}", ONE_HALF)
             yield from self.stages.once(f"train_{half}", work, 0.4 * half, 0.4)
 
     def predict(self) -> Generator[Event, None, None]:
@@ -129,7 +129,7 @@ class _Run:
             device=self.config.device,
             overwrite=True,
         )
-        yield from result_of(infer(settings), f"predicting half {half}")
+        yield from result_of(infer(settings), f"predicting half {half}", ONE_HALF)
         if self.config.confidence != "none":
             stack = ParticleStack.read(self.star(half))
             merit = stack.particles[self.config.confidence].to_numpy(dtype=np.float64)
