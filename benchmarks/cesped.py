@@ -1,10 +1,10 @@
-"""CESPED's protocol on two simulated entries, C1 and D2: every column, wall and CPU seconds, RELION beside.
+"""CESPED's protocol on two simulated entries, C1 and D2: every column, its time, RELION beside.
 
 The entries are made, in CESPED's layout, of reference particles that RELION projected (``shared/data`` beside
-the repository or where CRYOSPHERE_SHARED_DATA says; the folder ``particles`` with ``ribo70S_train`` and
+the repository or where CRYOSPHERE_SHARED_DATA says; in its folder ``particles``, ``ribo70S_train`` and
 ``betagalD2_train``). Each is run with ``--minutes`` of training a model, local refinement, and a global search
-for comparison; then the same predictions are evaluated with relion_reconstruct where it is installed. The
-reports go to ``--output``.
+for comparison; then the same predictions are evaluated with relion_reconstruct where it is installed.
+The reports go to ``--output``.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def test_no_bytes_five_times_in_a_row_is_one_line(server: Zenodo, tmp_path: Path
 
 def test_no_network_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(
-        DownloadError, match="cannot reach http://127.0.0.1:9/api/records/.*is there a network"
+        DownloadError, match=r"cannot reach http://127\.0\.0\.1:9/api/records/.*is there a network"
     ) as e:
         list(download_half(ENTRY, 0, tmp_path / "new", "http://127.0.0.1:9"))
     assert "\n" not in str(e.value)

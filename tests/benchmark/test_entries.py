@@ -46,7 +46,7 @@ def test_the_seven_entries_and_test() -> None:
 def test_an_entry_by_its_other_name_and_by_none() -> None:
     assert cesped_entry("10648") is cesped_entry("10647")
     assert cesped_entry("test").name == "TEST"
-    with pytest.raises(CryosphereError, match="'10000'; it has 10166, .*, TEST"):
+    with pytest.raises(CryosphereError, match=r"'10000'; it has 10166, .*, TEST"):
         cesped_entry("10000")
 
 

@@ -1,4 +1,4 @@
-"""The jobs of the benchmark: evaluation against CESPED's own, the protocol on a small entry, other data sets."""
+"""The jobs of the benchmark: evaluation as CESPED's own, the protocol, other data sets."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_reports_are_merged(run: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_the_protocol_cannot_be_set_twice() -> None:
-    with pytest.raises(ValueError, match="train.minutes is set by the protocol"):
+    with pytest.raises(ValueError, match=r"train\.minutes is set by the protocol"):
         CespedConfig(entry="x", output=Path("y"), train={"minutes": 3})
     with pytest.raises(ValueError, match="compare_global goes with local_degrees"):
         CespedConfig(entry="x", output=Path("y"), compare_global=True)

@@ -7,8 +7,9 @@ Run it in this folder, in an environment of its own that has ``cesped`` and what
     python make_cesped_reference.py entry FOLDER              # metrics of whole entries
 
 ``particles`` writes true and predicted poses of a C1 and a D2 set and what the package says of them; ``maps``
-two maps, a mask, and their PCC and FSC resolutions; ``entry`` runs the package's evaluation on each entry of a
-folder in CESPED's layout whose subfolder has ``mask.mrc``, ``predicted_0.star`` and ``predicted_1.star``.
+two maps, a mask, and their PCC and FSC resolutions; ``entry`` runs the package's evaluation on each entry of
+a folder in CESPED's layout: one that has ``mask.mrc``, ``predicted_0.star`` and ``predicted_1.star`` too, as
+``tests/benchmark/cesped_test_entries.py`` makes them.
 """
 
 from __future__ import annotations
