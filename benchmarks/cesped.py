@@ -2,9 +2,9 @@
 
 The entries are made, in CESPED's layout, of reference particles that RELION projected (``shared/data`` beside
 the repository or where CRYOSPHERE_SHARED_DATA says; in its folder ``particles``, ``ribo70S_train`` and
-``betagalD2_train``). Each is run with ``--minutes`` of training a model, local refinement, and a global search
-for comparison; then the same predictions are evaluated with relion_reconstruct where it is installed.
-The reports go to ``--output``.
+``betagalD2_train``). Each is run with ``--minutes`` of training a model, local refinement, and a search of
+all orientations for comparison; then the same predictions are evaluated with relion_reconstruct where it is
+installed. Reports go to ``--output``.
 """
 
 from __future__ import annotations

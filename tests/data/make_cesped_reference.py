@@ -145,6 +145,8 @@ def make_entries(folder: Path) -> None:
     """Evaluate entries with the package and relion_reconstruct."""
     from cesped.evaluateEntry import evaluate
 
+    # the package writes its metrics as JSON, which knows no float32
+    json.JSONEncoder.default = lambda self, value: float(value)  # type: ignore[method-assign]
     answers = {}
     for entry in sorted(path for path in folder.iterdir() if (path / "mask.mrc").is_file()):
         with tempfile.TemporaryDirectory() as out:
