@@ -31,6 +31,7 @@ from napari_cryosphere._commands import (
 )
 from napari_cryosphere._commands import config_of as _config
 from napari_cryosphere._commands import run_job as _run
+from napari_cryosphere.cli_benchmark import cesped, evaluate
 from napari_cryosphere.cli_experiments import equivariance, experiments
 from napari_cryosphere.errors import CryosphereError
 
@@ -45,6 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(evaluate)
+app.add_typer(cesped, name="cesped")
 app.command()(equivariance)
 app.add_typer(experiments, name="experiment")
 

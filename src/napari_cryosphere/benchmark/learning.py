@@ -19,14 +19,20 @@ from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, ValidationSet, pose_loss, train_network
+from napari_cryosphere.training.loop import (
+    LoopSettings,
+    ValidationSet,
+    predict_coefficients,
+    train_network,
+)
+from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.masks import LabelKind, LabelledImages, inverse_mse_on_grid, label_targets
 from napari_cryosphere.training.presets import TrainingPreset
 from napari_cryosphere.training.sources import Batch
+from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["LabelledViews", "Learnt", "Measured", "learn", "measure", "untrained"]
 
-_BATCH = 128
 _FOR_THE_LOOP = 16  # views that the loop itself validates on, which nothing here looks at
 
 Steps: TypeAlias = Generator[float, None, "Learnt"]
@@ -130,34 +136,38 @@ def untrained(card: ModelCard, seed: int) -> PoseModel:
 
 
 def learn(model: PoseModel, data: LabelledViews, targets: Tensor, preset: TrainingPreset, seed: int) -> Steps:
-    """Train a model in place by a preset, yielding how far it is, 0 to 1, once an epoch.
+    """Train a model of these weights by a preset, yielding how far it is, 0 to 1, once an epoch.
 
     Returns
     -------
-    The model and its losses.
+    The model with its averaged weights, and the losses.
     """
-    few = data[:_FOR_THE_LOOP]
     settings = LoopSettings(
         batch_size=min(preset.batch_size, len(data)),
-        learning_rate=preset.learning_rate,
-        weight_decay=preset.weight_decay,
-        seed=seed,
         total_images=round(preset.epochs * len(data)),
         report_seconds=0.0,
         validations=1,
     )
-    source = LabelledImages(data.images, data.rotations, targets)
+    optimisation = Optimisation(
+        learning_rate=preset.learning_rate,
+        weight_decay=preset.weight_decay,
+        optimizer=preset.optimizer,
+        seed=seed,
+    )
+    trainer = Trainer(model.network, model.card.symmetry, optimisation)
+    source = LabelledImages(data.images, data.rotations, targets, seed)
+    few = data[:_FOR_THE_LOOP]
     validation = ValidationSet(few.images, few.rotations)
-    reports: list[TrainingProgress] = []
+    steps: list[TrainingProgress] = []
     start, epochs = time.process_time(), 0
-    for report in train_network(model.network, source, validation, model.card.symmetry, settings):
-        reports.append(report)
+    for report in train_network(trainer, source, validation, model.card.symmetry, settings):
+        steps.append(report)
         if report.images >= (epochs + 1) * len(data):
             epochs = report.images // len(data)
             yield report.fraction
-    steps = reports[:-1]  # the last one says the loss of the last step again
-    losses = _by_epoch(steps, len(data))
-    return Learnt(model, losses, reports[-1].images, time.process_time() - start)
+    seconds = time.process_time() - start
+    losses = _by_epoch(steps[:-1], len(data))  # the last report says the last step's loss again
+    return Learnt(PoseModel(trainer.averaged(), model.card), losses, steps[-1].images, seconds)
 
 
 def _by_epoch(steps: list[TrainingProgress], number: int) -> NDArray[np.float64]:
@@ -170,22 +180,14 @@ def _by_epoch(steps: list[TrainingProgress], number: int) -> NDArray[np.float64]
 def measure(model: PoseModel, data: LabelledViews, targets: Tensor) -> Measured:
     """Compare a model's predictions with labels and with the true poses."""
     symmetry = model.card.symmetry
-    losses, truths, errors = [], [], []
-    with torch.inference_mode():
-        for start in range(0, len(data), _BATCH):
-            rows = slice(start, start + _BATCH)
-            part = data[rows]
-            coefficients = model.network(part.images)
-            poses = torch.from_numpy(part.rotations).float()
-            labelled = Batch(part.images, poses, torch.ones(len(part)), targets[rows])
-            losses.append(len(part) * float(pose_loss(coefficients, labelled, symmetry)))
-            distribution = PoseDistribution.from_coefficients(coefficients, symmetry)
-            truths.append(distribution.log_prob(part.rotations))
-            errors.append(angular_error_degrees(part.rotations, distribution.summary().rotations, symmetry))
-    degrees = np.concatenate(errors)
+    coefficients = predict_coefficients(model.network, data.images)
+    poses = torch.from_numpy(data.rotations).float()
+    labelled = Batch(data.images, poses, torch.ones(len(data)), targets)
+    predicted = PoseDistribution.from_coefficients(coefficients, symmetry)
+    degrees = angular_error_degrees(data.rotations, predicted.summary().rotations, symmetry)
     return Measured(
-        loss=sum(losses) / len(data),
-        truth_nats=float(np.concatenate(truths).mean()),
+        loss=float(pose_loss(coefficients, labelled, symmetry)),
+        truth_nats=float(predicted.log_prob(data.rotations).mean()),
         median_degrees=float(np.median(degrees)),
         beyond_30=float(np.mean(degrees > 30)),
     )
