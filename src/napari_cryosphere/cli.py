@@ -10,17 +10,30 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
+from napari_cryosphere._commands import (
+    Assembly,
+    Box,
+    ConfigFile,
+    DataDir,
+    Device,
+    ModelBFactor,
+    Overwrite,
+    PixelSize,
+    Resolution,
+    Settings,
+    State,
+    Symmetry,
+)
+from napari_cryosphere._commands import config_of as _config
+from napari_cryosphere._commands import run_job as _run
+from napari_cryosphere.cli_benchmark import cesped, evaluate
+from napari_cryosphere.cli_experiments import equivariance, experiments
 from napari_cryosphere.errors import CryosphereError
-
-if TYPE_CHECKING:
-    from napari_cryosphere.jobs.configs import JobConfig
-    from napari_cryosphere.jobs.events import Events, Result
 
 __all__ = ["app", "main"]
 
@@ -33,28 +46,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigT = TypeVar("ConfigT", bound="JobConfig")
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder with the images, where they have moved.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON file with the command's config.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")
-]
-Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
-PixelSize = Annotated[float | None, typer.Option(help="Pixel size of a model's map, A.")]
-Box = Annotated[int | None, typer.Option(help="Box of a model's map, pixels (1.25 times its diameter).")]
-Resolution = Annotated[float | None, typer.Option(help="Where a model's map ends, A (two pixels).")]
-ModelBFactor = Annotated[float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")]
-Assembly = Annotated[str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
-class _State:
-    """Options that stand before the command."""
-
-    quiet = False
-    debug = False
+app.command()(evaluate)
+app.add_typer(cesped, name="cesped")
+app.command()(equivariance)
+app.add_typer(experiments, name="experiment")
 
 
 @app.callback()
@@ -63,7 +58,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    _State.quiet, _State.debug = quiet, debug
+    State.quiet, State.debug = quiet, debug
     if version:
         from napari_cryosphere import __version__
 
@@ -442,77 +437,6 @@ def demo(
             typer.echo(line)
 
 
-def _config(
-    kind: type[ConfigT],
-    file: Path | None,
-    settings: list[str] | None,
-    given: dict[str, Any],
-    overwrite: bool,
-) -> ConfigT:
-    """Merge a config file, ``--set`` and the options that were given (the later wins), and validate.
-
-    Raises
-    ------
-    typer.BadParameter
-        With the key, what came and what is legal; the exit status is 2.
-    """
-    from pydantic import ValidationError
-
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise typer.BadParameter(f"{file}: {error}", param_hint="--config") from error
-    values |= {key: value for key, value in given.items() if value is not None}
-    for item in settings or []:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint="--set")
-        _assign(values, key.split("."), text)
-    if overwrite:
-        values["overwrite"] = True
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        legal = ", ".join(kind.model_fields)
-        hint = f", not {first['input']!r}" if first["loc"] else ""  # a rule between keys says it all itself
-        if first["type"] == "extra_forbidden":
-            hint = f"; the keys are {legal}"
-        raise typer.BadParameter(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
-
-
-def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:
-    """Set ``values[a][b]`` from ``a.b=text``; the text is JSON where it parses as such."""
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-    try:
-        values[keys[-1]] = json.loads(text)
-    except json.JSONDecodeError:
-        values[keys[-1]] = text
-
-
-def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
-    """Run a job, showing a progress bar on a terminal and plain lines elsewhere, and print its result."""
-    from napari_cryosphere._console import Console
-    from napari_cryosphere.jobs.events import follow
-
-    with Console(quiet=_State.quiet) as console:
-        try:
-            result = follow(job(config), console.show)
-        except KeyboardInterrupt as error:
-            console.line(f"stopped; {config.kept_when_stopped}")
-            raise typer.Exit(130) from error
-    for key, value in result.metrics.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' ')}: {shown}")
-    for role, path in result.outputs.items():
-        typer.echo(f"{role.replace('_', ' ')}: {path}")
-    return result
-
-
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
     # threads that wait for work would spin, which on busy cores costs more than the work itself
@@ -523,7 +447,7 @@ def main() -> None:
     try:
         app(everywhere + rest)
     except CryosphereError as error:
-        if _State.debug:
+        if State.debug:
             raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

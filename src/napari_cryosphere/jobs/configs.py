@@ -11,7 +11,7 @@ from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
 from napari_cryosphere.so3.symmetry import normalise_group_name
-from napari_cryosphere.training.presets import PRESETS, TrainingPreset
+from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = [
     "AlignConfig",
@@ -19,6 +19,8 @@ __all__ = [
     "DemoConfig",
     "DensityConfig",
     "Device",
+    "EquivarianceConfig",
+    "ExperimentConfig",
     "FscConfig",
     "InferConfig",
     "JobConfig",
@@ -363,3 +365,72 @@ class DemoConfig(JobConfig):
         if self.number % 2:
             raise ValueError(f"number must be even (two half sets), not {self.number}")
         return self
+
+
+class EquivarianceConfig(JobConfig):
+    """How equivariant a model is."""
+
+    model: Path
+    """Model file, or the run folder that holds it."""
+    output: Path
+    """Folder for the report."""
+    map: Path | None = None
+    """Volume to look at; without it the package's phantom."""
+    snr: Annotated[float, Field(gt=0)] | None = None
+    """Signal-to-noise ratio of the images; without it no noise."""
+    pairs: Annotated[int, Field(ge=2)] = 100
+    """Pairs of images before and after the volume is turned."""
+    images: Annotated[int, Field(ge=1)] = 50
+    """Images that are turned in their plane."""
+    angles: Annotated[int, Field(ge=1)] = 36
+    """Random angles that each of them is turned by."""
+    order: Annotated[int, Field(ge=0, le=4)] = 2
+    """Order of the grid of poses that squared errors are averaged over."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device = "auto"
+
+
+class ExperimentConfig(_WithSymmetry):
+    """One of CryoSphere's experiments."""
+
+    name: Literal["equivariance", "projections", "labels"]
+    output: Path
+    """Folder for the report; the equivariance experiment also leaves its model there."""
+    quick: bool = False
+    """Less of everything: to see that it works, not what comes out."""
+    map: Path | None = None
+    """Volume to look at; without it the package's phantom."""
+    field_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Width of the images; without it that of the map."""
+    snr: Annotated[float, Field(gt=0)] | None = None
+    """Signal-to-noise ratio of the images; without it no noise."""
+    preset: TrainingPreset = CRYOSPHERE
+    """How networks are trained, and on how many projections unless the experiment varies that."""
+    projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (50, 100, 200, 400)
+    """Numbers of projections that the experiment of that name trains on."""
+    test_views: Annotated[int, Field(ge=2)] = 500
+    """Views held out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_posters(cls, values: Any) -> Any:
+        """Fill in what is not given: the poster's preset key by key, and less of everything if ``quick``."""
+        if not isinstance(values, dict):
+            return values
+        quick = bool(values.get("quick"))
+        less = {"projections": (16, 32), "test_views": 32} if quick else {}
+        preset = CRYOSPHERE.model_dump() | ({"epochs": 10, "projections": 32} if quick else {})
+        given = values.get("preset", {})
+        if isinstance(given, TrainingPreset):
+            given = given.model_dump()
+        return {**less, **values, "preset": _updated(preset, given) if isinstance(given, dict) else given}
+
+
+def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values with those in ``changes`` in their place."""
+    merged = values | changes
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merged[key] = _updated(values[key], change)
+    return merged

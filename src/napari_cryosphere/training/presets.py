@@ -69,7 +69,7 @@ IMAGE2SPHERE = TrainingPreset(
 """A small Image2Sphere (Klee et al. 2023), every layer of it in one frame, on the particles."""
 
 CRYOSPHERE = TrainingPreset(
-    network=Image2SphereConfig(l_max=4),
+    network=Image2SphereConfig(l_max=4, encoder_channels=(16, 32, 64), sphere_channels=64),
     source="map",
     labels="mask",
     label_order=2,

@@ -1,4 +1,4 @@
-"""The sample data of File > Open Sample."""
+"""The sample data of File > Open Sample: simulated particles, and the small entry of CESPED."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_sample", "sample_folder"]
+__all__ = ["load_cesped_test", "load_sample", "sample_folder"]
 
 _NUMBER = 500
 
@@ -36,6 +36,29 @@ def load_sample() -> list[tuple[Any, dict[str, Any], str]]:
     return [particles, map_layer(DensityMap.read(folder / "truth.mrc"), "true map", visible=False)]
 
 
+def load_cesped_test() -> list[tuple[Any, dict[str, Any], str]]:
+    """Download half 0 of CESPED's entry TEST from Zenodo, once, and return its particles.
+
+    Raises
+    ------
+    CryosphereError
+        If there is no network; what was fetched is kept, and the next try goes on from there.
+    """
+    from napari.utils import progress
+
+    from napari_cryosphere.benchmark.download import download_half
+    from napari_cryosphere.benchmark.entries import cesped_entry
+    from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.layer_data import particle_layer
+
+    folder = _cache_folder("cesped") / "TEST"
+    if not (folder / "particles_0.star").exists():  # which is fetched last
+        with progress(total=100, desc="CESPED TEST") as bar:
+            for done, total in download_half(cesped_entry("TEST"), 0, folder):
+                bar.update(int(100 * done / total) - bar.n)
+    return [particle_layer(ParticleStack.read(folder / "particles_0.star"), "CESPED TEST, half 0")]
+
+
 def sample_folder() -> Path:
     """Return the sample's folder under the user's cache, or a temporary one where that cannot be written.
 
@@ -43,8 +66,13 @@ def sample_folder() -> Path:
     """
     from napari_cryosphere import __version__
 
+    return _cache_folder(f"sample-{__version__}-{_NUMBER}")
+
+
+def _cache_folder(name: str) -> Path:
+    """Return a folder under the user's cache, or a temporary one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "napari-cryosphere"
-    folder = cache / f"sample-{__version__}-{_NUMBER}"
+    folder = cache / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
