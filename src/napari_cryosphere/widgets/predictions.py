@@ -97,6 +97,15 @@ class PredictionStore:
         found = self._find(index)
         return None if found is None else found[0][found[2]]
 
+    def distributions(self, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
+        """Return the distributions of some particles, batch by batch, in order; rows not predicted lack."""
+        chosen = []
+        for start, (distribution, _) in zip(self._starts, self._parts, strict=True):
+            of_batch = np.flatnonzero(rows[start : start + len(distribution)])
+            if len(of_batch):
+                chosen.append(distribution[of_batch])
+        return chosen
+
     def rotation(self, index: int) -> NDArray[np.float64] | None:
         """Return a particle's most probable pose, ``(3, 3)``; None if it has not been predicted."""
         found = self._find(index)

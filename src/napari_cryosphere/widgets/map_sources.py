@@ -1,0 +1,105 @@
+"""Which particles, at which poses, a map is made from. Knows no Qt."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.map_steps import Recipe
+
+if TYPE_CHECKING:
+    from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.controller import Session
+
+__all__ = ["Poses", "Subset", "chosen_rows", "recipe"]
+
+
+class Poses(Enum):
+    """Where a particle is inserted."""
+
+    PREDICTED = "predicted poses"
+    INPUT = "input poses"
+
+
+class Subset(Enum):
+    """Which particles count."""
+
+    ALL = "all particles"
+
+
+def chosen_rows(session: Session, subset: Subset) -> NDArray[np.bool_]:
+    """Return whether each particle of a session belongs to a subset, ``(n,)``."""
+    return np.ones(len(session.stack), dtype=bool)
+
+
+def recipe(
+    session: Session | None,
+    poses: Poses = Poses.PREDICTED,
+    subset: Subset = Subset.ALL,
+    weigh: bool = False,
+    symmetry: str = "C1",
+    half_maps: bool = True,
+    cones: bool = False,
+) -> Recipe:
+    """Return what a map of a session's particles is made from.
+
+    Parameters
+    ----------
+    session
+        The particles; None for none.
+    poses, subset
+        Where they are inserted, and which of them.
+    weigh
+        Insert each at samples of its predicted distribution instead of its best pose.
+    symmetry
+        Point group of the map.
+    half_maps, cones
+        See `Recipe`.
+
+    Raises
+    ------
+    CryosphereError
+        If there are no particles, no such poses, or no point group of that name.
+    """
+    from napari_cryosphere.so3.symmetry import normalise_group_name
+
+    if session is None:
+        raise CryosphereError("no particles are loaded; open a STAR file first")
+    rows = chosen_rows(session, subset)
+    predicted = poses is Poses.PREDICTED
+    if predicted:
+        rows &= session.store.predicted
+        if not session.store.predicted.any():
+            raise CryosphereError("nothing is predicted yet; press Predict poses first")
+    if not rows.any():
+        raise CryosphereError(f"no particle is left among {subset.value}; choose others")
+    stack = _predicted_stack(session, rows) if predicted else session.stack[rows]
+    if not stack.has_poses:
+        raise CryosphereError(f"{session.stack.source} has no poses; predict them first")
+    weighed = weigh and predicted
+    where = "distributions" if weighed else poses.value
+    which = "" if subset is Subset.ALL else f", {subset.value}"
+    return Recipe(
+        name=f"{session.layer.name} map ({where}{which})",
+        stack=stack,
+        symmetry=normalise_group_name(symmetry),
+        half_maps=half_maps,
+        cones=cones and half_maps,
+        distributions=session.store.distributions(rows) if weighed else (),
+    )
+
+
+def _predicted_stack(session: Session, rows: NDArray[np.bool_]) -> ParticleStack:
+    """Return some of the predicted particles at their predicted poses."""
+    from napari_cryosphere.jobs.infer import with_predictions
+
+    store = session.store
+    summary = store.summary()
+    if summary is None:
+        raise CryosphereError("nothing is predicted yet; press Predict poses first")
+    predicted = with_predictions(session.stack[store.predicted], summary, store.symmetry)
+    return predicted[rows[store.predicted]]
