@@ -221,22 +221,6 @@ class Controller:
         store = self.session.store
         return with_predictions(self.session.stack[store.predicted], summary, store.symmetry)
 
-    def reconstruct(self, predicted: bool, half_maps: bool) -> None:
-        """Reconstruct from the chosen particles, at their predicted poses or at those they came with.
-
-        Raises
-        ------
-        CryosphereError
-            If there are no such poses, or `symmetry` is no point group.
-        """
-        if self.session is None:
-            raise CryosphereError("no particles are loaded; open a STAR file first")
-        stack = self.predicted_stack() if predicted else self.session.stack
-        if not stack.has_poses:
-            raise CryosphereError(f"{stack.source} has no poses; predict them first")
-        name = f"{self.session.layer.name} map ({'predicted' if predicted else 'input'} poses)"
-        self.maps.reconstruct(stack, name, self._point_group(), half_maps)
-
     def _point_group(self) -> str:
         from napari_cryosphere.so3.symmetry import normalise_group_name
 

@@ -12,13 +12,21 @@ from napari_cryosphere.widgets.layer_data import contour_levels, map_of
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
-__all__ = ["RESOLUTION", "UNIT", "ShownMap", "in_standard_deviations", "is_difference", "low_passed", "unit_of"]
+__all__ = [
+    "RESOLUTION",
+    "UNIT",
+    "ShownMap",
+    "in_standard_deviations",
+    "is_difference",
+    "low_passed",
+    "unit_of",
+]
 
 RESOLUTION = "cryosphere_resolution_angstrom"
 """Where a map layer's metadata may hold the resolution down to which it is shown."""
 
 UNIT = "cryosphere_difference_unit"
-"""Where a difference map's metadata hold the standard deviation of the map that it was made from, as shown."""
+"""Where a difference's metadata hold the standard deviation of the map that it was made from, as shown."""
 
 
 def is_difference(layer: Layer) -> bool:
@@ -28,7 +36,8 @@ def is_difference(layer: Layer) -> bool:
 
 def unit_of(layer: Image) -> float:
     """Return the standard deviation of a map's voxels as they are shown: low-passed where that is known."""
-    voxels = np.asarray(map_of(layer).voxels if map_of(layer) is not None else layer.data, dtype=np.float32)
+    density = map_of(layer)
+    voxels = np.asarray(layer.data if density is None else density.voxels, dtype=np.float32)
     resolution = layer.metadata.get(RESOLUTION)
     if resolution is not None:
         voxels = low_passed(voxels, float(layer.scale[-1]), resolution)

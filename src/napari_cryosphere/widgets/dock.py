@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
     QHBoxLayout,
-    QMainWindow,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
@@ -20,10 +17,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.widgets.data_panel import DataPanel
-from napari_cryosphere.widgets.map_panel import MapPanel
-from napari_cryosphere.widgets.plots import FscPlot
+from napari_cryosphere.widgets.docks import MAPS, open_dock
+from napari_cryosphere.widgets.footer import Footer
 from napari_cryosphere.widgets.pose_panel import PosePanel
-from napari_cryosphere.widgets.style import DockContent, caption, dock_style, wrapped
+from napari_cryosphere.widgets.style import DockContent, dock_style
 from napari_cryosphere.widgets.training_panel import TrainingPanel
 from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import Runner
@@ -34,14 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["CryosphereDock"]
 
 _WIDTH = 340
-_CORNERS = {
-    Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
-    Qt.Corner.BottomRightCorner: Qt.DockWidgetArea.RightDockWidgetArea,
-}
 
 
 class CryosphereDock(DockContent):
-    """Predict, inspect, train, reconstruct and compare; works on whatever is loaded, and on nothing.
+    """Predict, inspect and train; works on whatever is loaded, and on nothing.
 
     Parameters
     ----------
@@ -59,18 +52,13 @@ class CryosphereDock(DockContent):
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
         self.training = TrainingPanel(self.controller)
-        self.maps = MapPanel(self.controller)
-        self.fsc: FscPlot | None = None
+        self.footer = Footer(self._seat)
         self._make_mode_buttons()
-        self._make_footer()
         self._lay_out()
         controller = self.controller
         for signal, callback in (
-            (controller.maps.curves_changed, self._on_curves),
             (controller.maps.mode_changed, self._on_mode),
             (controller.layers_changed, self._update),
-            (controller.runner.busy_changed, self._update),
-            (controller.runner.progressed, self._on_progress),
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
@@ -92,29 +80,14 @@ class CryosphereDock(DockContent):
             self._modes.addButton(button)
         self.particles_button.setChecked(True)
         self.particles_button.clicked.connect(lambda: self.controller.maps.show())
-        self.maps_button.clicked.connect(lambda: self.maps.show_maps())
-
-    def _make_footer(self) -> None:
-        self._footer = QWidget()
-        self.progress, self.stop = QProgressBar(), QPushButton("Stop")
-        self.progress.setRange(0, 100)
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(8)
-        self.message = wrapped(caption())
-        self.stop.clicked.connect(self._on_stop)
-        lines, row = QVBoxLayout(), QHBoxLayout(self._footer)
-        lines.addWidget(self.message)
-        lines.addWidget(self.progress)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addLayout(lines, 1)
-        row.addWidget(self.stop)
+        self.maps_button.clicked.connect(self._on_maps)
 
     def _lay_out(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 6, 0)
         column.setSpacing(10)
-        for panel in (self.data, self.poses, self.training, self.maps):
+        for panel in (self.data, self.poses, self.training):
             column.addWidget(panel)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -130,28 +103,17 @@ class CryosphereDock(DockContent):
         outer.setContentsMargins(8, 8, 4, 8)
         outer.addLayout(modes)
         outer.addWidget(scroll, 1)
-        outer.addWidget(self._footer)
+        outer.addWidget(self.footer)
         self.setMinimumWidth(300)
 
     def _update(self) -> None:
-        busy = self.controller.runner.busy
-        self._footer.setVisible(busy)
-        self.stop.setEnabled(True)
-        self.stop.setText("Stop")
-        if not busy:
-            self.progress.setValue(0)
-            self.message.setText("")
-        self.maps_button.setEnabled(bool(self.controller.map_layers))
-        self.maps_button.setToolTip("" if self.controller.map_layers else "No map is loaded yet")
+        has_maps = bool(self.controller.map_layers)
+        self.maps_button.setToolTip("Show the maps" if has_maps else "Reconstruct a map, or open one")
 
-    def _on_progress(self, fraction: float, message: str) -> None:
-        self.progress.setValue(round(100 * fraction))
-        self.message.setText(message)
-
-    def _on_stop(self) -> None:
-        self.stop.setEnabled(False)
-        self.stop.setText("Stopping…")
-        self.controller.runner.stop()
+    def _on_maps(self) -> None:
+        """Open the dock of the maps, and show them if there are any."""
+        open_dock(self._viewer, MAPS).show_maps()
+        self._on_mode(self.controller.maps.view.active)
 
     def _on_mode(self, maps: bool) -> None:
         (self.maps_button if maps else self.particles_button).setChecked(True)
@@ -160,38 +122,3 @@ class CryosphereDock(DockContent):
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
         self.training.plot.set_theme(theme)
-        if self.fsc is not None:
-            self.fsc.set_theme(theme)
-
-    def _on_curves(self) -> None:
-        """Draw the curves; the plot's dock opens below the canvas with the first of them."""
-        curves = self.controller.maps.curves
-        if self.fsc is None:
-            if not curves:
-                return
-            self.fsc = self._open_plot()
-        self.fsc.show_curves(curves)
-
-    def _open_plot(self) -> FscPlot:
-        """Open the plot below the canvas only: the docks at the sides keep their height."""
-        plot = FscPlot(self._viewer.theme)
-        self._viewer.window.add_dock_widget(plot, name="FSC", area="bottom", tabify=True)
-        window = plot.window()
-        if isinstance(window, QMainWindow):
-            corners = {corner: window.corner(corner) for corner in _CORNERS}
-            for corner, area in _CORNERS.items():
-                window.setCorner(corner, area)
-            plot.taken_out.connect(partial(_set_corners, weakref.ref(window), corners))
-        plot.taken_out.connect(self._on_plot_closed)
-        return plot
-
-    def _on_plot_closed(self) -> None:
-        self.fsc = None
-
-
-def _set_corners(window: weakref.ref[QMainWindow], corners: dict[Qt.Corner, Qt.DockWidgetArea]) -> None:
-    """Give a window's corners back."""
-    present = window()
-    if present is not None:
-        for corner, area in corners.items():
-            present.setCorner(corner, area)

@@ -85,8 +85,12 @@ def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
         columns = grids.setdefault((curve.fsc.box, round(curve.fsc.pixel_size_angstrom, 4)), {})
         columns[curve.label] = curve.fsc
         if curve.band is not None:
-            columns |= dict(zip((f"{curve.label}, cone_min", f"{curve.label}, cone_max"), curve.band, strict=True))
-    paths = [path if not i else path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(len(grids))]
+            columns |= dict(
+                zip((f"{curve.label}, cone_min", f"{curve.label}, cone_max"), curve.band, strict=True)
+            )
+    paths = [
+        path if not i else path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(len(grids))
+    ]
     for columns, file in zip(grids.values(), paths, strict=True):
         write_fsc_csv(columns, file, overwrite=file == path)  # the dialog asked about this one alone
     return paths

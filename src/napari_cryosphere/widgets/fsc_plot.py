@@ -47,11 +47,10 @@ class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
         return [f"{1 / value:.3g}" for value in values]
 
 
-
 class FscPlot(DockContent):
     """Fourier shell correlation against resolution, with the thresholds 0.5 and 0.143.
 
-    The legend stands beside the curves, never over them: a box a curve to show or hide it, its resolution, and
+    The legend stands beside the curves, never over them: for each a box to show it, its resolution and
     its value under the cross-hair.
     """
 

@@ -17,7 +17,8 @@ __all__ = ["halves_of", "is_half", "remember_halves"]
 
 _KEY = "cryosphere_halves"
 _HALF = re.compile(
-    r"^(?P<stem>.*?)[ _,.-]*half[ _-]?(?:map)?[ _-]?(?P<number>[12AB])(?P<rest>(?![0-9A-Za-z]).*)$", re.IGNORECASE
+    r"^(?P<stem>.*?)[ _,.-]*half[ _-]?(?:map)?[ _-]?(?P<number>[12AB])(?P<rest>(?![0-9A-Za-z]).*)$",
+    re.IGNORECASE,
 )
 _NUMBERS = {"1": 0, "A": 0, "2": 1, "B": 1}
 
@@ -34,10 +35,10 @@ def is_half(layer: Layer) -> bool:
 
 
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:
-    """Return a map's half-maps: those noted with it, or those among the layers that are named as its halves.
+    """Return a map's half-maps: those noted with it, or the layers that are named as its halves.
 
-    Names are those of RELION (``run_half1_class001_unfil``), cryoSPARC (``map_half_A``) and this package. None
-    if there are not both.
+    Names are those of RELION (``run_half1_class001_unfil``), cryoSPARC (``map_half_A``) and this package.
+    None if there are not both.
     """
     if layer is None:
         return None

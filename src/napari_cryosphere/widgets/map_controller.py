@@ -72,7 +72,7 @@ class MapController:
         return [layer for layer in layers if not is_difference(layer)]
 
     def show(self, first: Layer | None = None, reference: Layer | None = None, slices: bool = False) -> None:
-        """Show a map beside its reference, with their difference if there is one; with none, the particles."""
+        """Show a map, its reference and their difference if there is one; with none, the particles."""
         shown = list(dict.fromkeys(layer for layer in (reference, first) if layer is not None))
         shown += [layer for layer, pair in self._differences.items() if pair == (first, reference)]
         if shown:

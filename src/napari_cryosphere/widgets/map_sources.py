@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.map_steps import Recipe
+from napari_cryosphere.widgets.particle_choices import Flag
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
@@ -29,10 +30,20 @@ class Subset(Enum):
     """Which particles count."""
 
     ALL = "all particles"
+    SELECTED = "the selection"
+    NOT_REJECTED = "all but rejected"
+    KEPT = "flagged keep"
 
 
 def chosen_rows(session: Session, subset: Subset) -> NDArray[np.bool_]:
     """Return whether each particle of a session belongs to a subset, ``(n,)``."""
+    choices = session.choices
+    if subset is Subset.SELECTED:
+        return choices.selected.copy()
+    if subset is Subset.NOT_REJECTED:
+        return choices.flags != Flag.REJECT
+    if subset is Subset.KEPT:
+        return choices.flags == Flag.KEEP
     return np.ones(len(session.stack), dtype=bool)
 
 

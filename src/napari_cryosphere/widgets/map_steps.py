@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -111,11 +111,11 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
             yield Step(event.fraction, f"map of {event.particles} of {number} particles", event)
     yield Step(0.97, f"reconstructed from {number} particles", made)
     if made is not None and made.halves:
-        curves = _half_map_curves(made.density, *made.halves, cones=recipe.cones)
+        curves = _half_map_curves(made.density, made.halves, recipe.cones)
         yield Step(1.0, "half-maps compared in a mask", curves)
 
 
-def _poses_of(recipe: Recipe) -> Iterator[Step]:
+def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses | None]:
     """Draw poses from the recipe's distributions; returns None where the stack's own poses count."""
     from napari_cryosphere.reconstruction import WeightedPoses
 
@@ -133,11 +133,10 @@ def _poses_of(recipe: Recipe) -> Iterator[Step]:
     )
 
 
-def _half_map_curves(
-    density: DensityMap, first: DensityMap, second: DensityMap, cones: bool
-) -> HalfMapCurves:
+def _half_map_curves(density: DensityMap, halves: Sequence[DensityMap], cones: bool) -> HalfMapCurves:
     from napari_cryosphere.reconstruction import conical_fsc, corrected_fsc, soft_mask
 
+    first, second = halves
     mask = soft_mask(density.voxels, density.pixel_size_angstrom)
     by_direction = conical_fsc(first, second, mask) if cones else None
     return HalfMapCurves(corrected_fsc(first, second, mask), by_direction)
