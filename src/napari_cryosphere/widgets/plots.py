@@ -15,7 +15,7 @@ from napari_cryosphere.widgets.style import DockContent, theme_colours
 if TYPE_CHECKING:
     from napari_cryosphere.widgets.map_controller import Curve
 
-__all__ = ["FscPlot", "LossPlot"]
+__all__ = ["FscPlot", "LossPlot", "ThemedPlot"]
 
 _CURVE_COLOURS = (
     "#4aa3df",
@@ -46,14 +46,19 @@ class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
         return [f"{1 / value:.3g}" for value in values]
 
 
-class _ThemedPlot(DockContent):
+class ThemedPlot(DockContent):
     """A plot in a napari theme's colours."""
 
-    def __init__(self, axes: dict[str, Any] | None = None, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        axes: dict[str, Any] | None = None,
+        parent: QWidget | None = None,
+        plot: pg.PlotWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.plot = pg.PlotWidget(axisItems=axes or {})
+        self.plot = plot or pg.PlotWidget(axisItems=axes or {})
         self.plot.setMenuEnabled(False)
         self.plot.hideButtons()
         self.plot.setMouseEnabled(x=False, y=False)
@@ -72,7 +77,7 @@ class _ThemedPlot(DockContent):
             axis.setTextPen(colours["text"])
 
 
-class FscPlot(_ThemedPlot):
+class FscPlot(ThemedPlot):
     """Fourier shell correlation against resolution, with the thresholds 0.5 and 0.143."""
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
@@ -136,7 +141,7 @@ def _cycle(number: int) -> list[str]:
     return [_CURVE_COLOURS[i % len(_CURVE_COLOURS)] for i in range(number)]
 
 
-class LossPlot(_ThemedPlot):
+class LossPlot(ThemedPlot):
     """The loss of a training run against its progress."""
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
