@@ -16,6 +16,7 @@ from napari_cryosphere.widgets.image_folder import image_folder
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
 from napari_cryosphere.widgets.particle_choices import ParticleChoices
+from napari_cryosphere.widgets.particle_filter import ParticleFilter
 from napari_cryosphere.widgets.predictions import PredictionStore
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
@@ -46,6 +47,8 @@ class Session:
         What is odd about the table and the images.
     choices, kept
         Flags and selection, and the file that keeps them.
+    filter
+        Which particles the gallery shows, and in which order.
     """
 
     layer: Image
@@ -58,6 +61,8 @@ class Session:
     def __post_init__(self) -> None:
         self.choices = ParticleChoices(len(self.stack))
         self.kept = ChoicesFile(self.stack, self.choices)
+        self.filter = ParticleFilter(self.stack, self.store, self.choices)
+        self.store.changed.connect(self.filter.refresh)
 
     @classmethod
     def of(cls, layer: Image, stack: ParticleStack) -> Session:
@@ -167,6 +172,20 @@ class Controller:
         axis = dims.ndim - layer.ndim
         index = round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
         return index if 0 <= index < len(self.session.stack) else None
+
+    def show_particle(self, index: int) -> None:
+        """Move the slider to one of the chosen particles."""
+        if self.session is None or self.session.layer not in self.viewer.layers:
+            return
+        layer, dims = self.session.layer, self.viewer.dims
+        dims.set_point(dims.ndim - layer.ndim, layer.translate[0] + index * layer.scale[0])
+
+    def open_particle(self, index: int) -> None:
+        """Show one of the chosen particles, whatever was shown before."""
+        self.maps.show()
+        if self.session is not None and not is_in_space(self.viewer, self.session.layer):
+            self.session.layer.visible = True
+        self.show_particle(index)
 
     def predict(self) -> None:
         """Predict the poses of the chosen particles and show their spheres as they come."""

@@ -26,11 +26,16 @@ CURVE_COLOURS = (
 class ThemedPlot(DockContent):
     """A plot in a napari theme's colours."""
 
-    def __init__(self, axes: dict[str, Any] | None = None, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        axes: dict[str, Any] | None = None,
+        parent: QWidget | None = None,
+        plot: pg.PlotWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.plot = pg.PlotWidget(axisItems=axes or {})
+        self.plot = plot or pg.PlotWidget(axisItems=axes or {})
         self.plot.setMenuEnabled(False)
         self.plot.hideButtons()
         self.plot.setMouseEnabled(x=False, y=False)
