@@ -18,6 +18,7 @@ from napari_cryosphere.widgets.map_controller import MapController
 from napari_cryosphere.widgets.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.particle_filter import ParticleFilter
 from napari_cryosphere.widgets.predictions import PredictionStore
+from napari_cryosphere.widgets.session_of import note_session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
 from napari_cryosphere.widgets.workers import Runner
@@ -61,6 +62,7 @@ class Session:
     def __post_init__(self) -> None:
         self.choices = ParticleChoices(len(self.stack))
         self.kept = ChoicesFile(self.stack, self.choices)
+        note_session(self)
         self.filter = ParticleFilter(self.stack, self.store, self.choices)
         self.store.changed.connect(self.filter.refresh)
 
@@ -94,6 +96,8 @@ class Controller:
     particle_changed = Signal()
     """The slider moved, or the shown particle's prediction is new."""
     predictions_changed = Signal()
+    dropped = Signal(object)
+    """Particles came, or a visible map onto particles: sent with the layer."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
         self.viewer = viewer
@@ -271,8 +275,11 @@ class Controller:
         if particles_of(layer) is not None:
             self.choose(layer)
             self.layers_changed.emit()
+            self.dropped.emit(layer)
         elif map_of(layer) is not None:
             self.layers_changed.emit()
+            if layer.visible and self.session is not None:
+                self.dropped.emit(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value

@@ -19,6 +19,7 @@ __all__ = [
     "in_standard_deviations",
     "is_difference",
     "low_passed",
+    "reach_angstrom",
     "unit_of",
 ]
 
@@ -75,6 +76,16 @@ def low_passed(
     filter_ = 0.5 + 0.5 * np.cos(np.pi * edge)
     filtered = np.fft.irfftn(np.fft.rfftn(voxels) * filter_, s=voxels.shape, axes=(0, 1, 2))
     return filtered.astype(np.float32)
+
+
+def reach_angstrom(layer: Image) -> float:
+    """Return how far from the middle a map's density reaches: 98 % of what lies above its contour."""
+    voxels, size = np.asarray(layer.data), float(layer.scale[-1])
+    solid = np.argwhere(voxels > layer.iso_threshold)
+    if not len(solid):
+        return voxels.shape[0] / 2 * size
+    distances = np.linalg.norm(solid - (np.array(voxels.shape) - 1) / 2, axis=1) * size
+    return max(float(np.percentile(distances, 98)), size)
 
 
 class ShownMap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_cryosphere.widgets.data_panel import DataPanel
 from napari_cryosphere.widgets.docks import MAPS, open_dock
 from napari_cryosphere.widgets.footer import Footer
+from napari_cryosphere.widgets.layer_data import map_of
 from napari_cryosphere.widgets.pose_panel import PosePanel
 from napari_cryosphere.widgets.style import DockContent, dock_style
 from napari_cryosphere.widgets.training_panel import TrainingPanel
@@ -27,6 +28,7 @@ from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
 __all__ = ["CryosphereDock"]
 
@@ -59,6 +61,7 @@ class CryosphereDock(DockContent):
         for signal, callback in (
             (controller.maps.mode_changed, self._on_mode),
             (controller.layers_changed, self._update),
+            (controller.dropped, self._on_dropped),
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
@@ -109,6 +112,11 @@ class CryosphereDock(DockContent):
     def _update(self) -> None:
         has_maps = bool(self.controller.map_layers)
         self.maps_button.setToolTip("Show the maps" if has_maps else "Reconstruct a map, or open one")
+
+    def _on_dropped(self, layer: Layer) -> None:
+        """Show a map that was dropped onto particles beside its reference: it would lie over them."""
+        if map_of(layer) is not None:
+            QTimer.singleShot(0, self._on_maps)
 
     def _on_maps(self) -> None:
         """Open the dock of the maps, and show them if there are any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QFrame, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
@@ -12,7 +13,7 @@ from napari_cryosphere.widgets.style import caption
 
 __all__ = ["FscLegend"]
 
-_WIDTH = 232
+_WIDTH = 214
 _STROKES = {"masked": "╌╌", "unmasked": "┈┈"}
 
 
@@ -65,7 +66,10 @@ class FscLegend(QScrollArea):
 
     @staticmethod
     def _heading(group: str, colour: str) -> QLabel:
-        label = QLabel(f'<span style="color:{colour}">▬</span> {group}')
+        label = QLabel()
+        room = _WIDTH - 48
+        name = label.fontMetrics().elidedText(group, Qt.TextElideMode.ElideMiddle, room)
+        label.setText(f'<span style="color:{colour}">▬</span> {escape(name)}')
         label.setObjectName("cell")
         label.setToolTip(group)
         return label
@@ -98,7 +102,7 @@ class FscLegend(QScrollArea):
     def read_out(self, resolution_angstrom: float | None, values: Mapping[str, float | None]) -> None:
         """Show the curves' values at a resolution; None for no cross-hair."""
         away = resolution_angstrom is None
-        self.where.setText("point at the plot to read it" if away else f"at {resolution_angstrom:.2f} Å")
+        self.where.setText("point at the curves to read them" if away else f"at {resolution_angstrom:.2f} Å")
         for label, shown in self.values.items():
             value = values.get(label)
             shown.setText("" if value is None else f"{value:.2f}")

@@ -74,19 +74,18 @@ class FscPlot(DockContent):
         self.set_theme(theme)
 
     def _lay_out(self) -> None:
-        self._picture, side = QWidget(), QWidget()
-        across, column, buttons = QHBoxLayout(self._picture), QVBoxLayout(side), QHBoxLayout()
-        outer = QHBoxLayout(self)
-        for layout in (outer, across, column):
+        self._buttons = QWidget()
+        across, column, buttons = QHBoxLayout(self), QVBoxLayout(), QHBoxLayout(self._buttons)
+        for layout in (across, column, buttons):
             layout.setContentsMargins(0, 0, 0, 0)
-        across.addWidget(self._themed, 1)
-        across.addWidget(self.legend)
+        column.setSpacing(2)
+        buttons.addStretch(1)
         for button in (self.csv, self.png):
             buttons.addWidget(button)
-            column.addWidget(button)
-        column.addStretch(1)
-        outer.addWidget(self._picture, 1)
-        outer.addWidget(side)
+        column.addWidget(self.legend, 1)
+        column.addWidget(self._buttons)
+        across.addWidget(self._themed, 1)
+        across.addLayout(column)
         self.setMinimumHeight(170)
 
     def sizeHint(self) -> QSize:
@@ -103,7 +102,6 @@ class FscPlot(DockContent):
         self._colours = theme_colours(theme)
         self.setStyleSheet(dock_style(theme))
         self._themed.set_theme(theme)
-        self._picture.setStyleSheet(f"background: {self._colours['background']};")
         self.show_curves(self._curves)
 
     def show_curves(self, curves: Sequence[Curve]) -> None:
@@ -191,7 +189,10 @@ class FscPlot(DockContent):
 
     def save_png(self, path: Path) -> None:
         """Write the plot with its legend; an error is told in napari's corner."""
+        self._buttons.hide()
         try:
-            save_picture(self._picture, path)
+            save_picture(self, path, self._colours["background"])
         except (CryosphereError, OSError) as error:
             tell_error(error)
+        finally:
+            self._buttons.show()

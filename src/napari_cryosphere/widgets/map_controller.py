@@ -166,7 +166,10 @@ class MapController:
         band = None if made.cones is None else (made.cones.lowest, made.cones.highest)
         curves = _by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
         self._add_curves(curves, (layer,))
-        resolution = made.curves.corrected.resolution_angstrom(0.143)
+        resolution = layer.metadata[RESOLUTION] = made.curves.corrected.resolution_angstrom(0.143)
+        density = map_of(layer)
+        if density is not None:
+            self.view.replace(layer, density)
         cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
         self.told.emit(f"{layer.name}: FSC 0.143 at {resolution:.1f} Å{cones}")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.footer import Footer
 from napari_cryosphere.widgets.fsc_dock import open_fsc_plot
 from napari_cryosphere.widgets.fsc_plot import FscPlot
+from napari_cryosphere.widgets.layer_data import map_of
 from napari_cryosphere.widgets.map_panel import MapPanel
 from napari_cryosphere.widgets.reconstruct_panel import ReconstructPanel
 from napari_cryosphere.widgets.style import DockContent, dock_style
@@ -18,6 +19,7 @@ from napari_cryosphere.widgets.workbench import take_seat
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
     from napari_cryosphere.widgets.workers import Runner
 
@@ -56,6 +58,7 @@ class MapDock(DockContent):
             (maps.curves_changed, self._on_curves),
             (maps.mode_changed, self._on_mode),
             (self.controller.layers_changed, self._on_layers),
+            (self.controller.dropped, self._on_dropped),
             (viewer.events.theme, self._on_theme),
         ):
             seat.connect(signal, callback)
@@ -113,6 +116,13 @@ class MapDock(DockContent):
     def _on_layers(self) -> None:
         for button in (self.surfaces_button, self.slices_button):
             button.setEnabled(bool(self.controller.map_layers))
+
+    def _on_dropped(self, layer: Layer) -> None:
+        """Make room for what was dropped; its visual is not ready before the next turn of the event loop."""
+        if map_of(layer) is not None:
+            QTimer.singleShot(0, self.show_maps)
+        elif self.controller.maps.view.sliced:
+            QTimer.singleShot(0, self.controller.maps.show)
 
     def _on_mode(self, maps: bool) -> None:
         sliced = self.controller.maps.view.sliced

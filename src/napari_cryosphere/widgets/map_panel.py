@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
@@ -145,15 +145,11 @@ class MapPanel(Panel):
 
     def _on_layers(self) -> None:
         layers = self._controller.map_layers
-        new = [layer for layer in layers if layer not in self._known]
         self._known = list(layers)
         self.map.set_layers(layers)
         self.reference.set_layers(layers)
         if len(layers) > 1 and self.map.layer() is self.reference.layer():
             self._choose_reference()
-        if any(layer.visible for layer in new) and self._controller.session is not None:
-            # a map dropped onto particles would lie over them; its visual is not ready before the next turn
-            QTimer.singleShot(0, self._show_dropped)
         self._update()
 
     def _choose_reference(self) -> None:
@@ -161,10 +157,6 @@ class MapPanel(Panel):
         others = [layer for layer in self._known if layer is not self.map.layer()]
         whole = [layer for layer in others if not is_half(layer)]
         self.reference.choose(next(reversed(whole or others), None))
-
-    def _show_dropped(self) -> None:
-        if self.map.layer() is not None:
-            self.show_maps()
 
     def _on_maps_chosen(self, layer: Any) -> None:
         self._update()

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.export import chosen_stack
 from napari_cryosphere.widgets.map_steps import Recipe
 from napari_cryosphere.widgets.particle_choices import Flag
 
 if TYPE_CHECKING:
-    from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.widgets.controller import Session
 
 __all__ = ["Poses", "Subset", "chosen_rows", "recipe"]
@@ -55,6 +55,7 @@ def recipe(
     symmetry: str = "C1",
     half_maps: bool = True,
     cones: bool = False,
+    name_data: bool = False,
 ) -> Recipe:
     """Return what a map of a session's particles is made from.
 
@@ -70,6 +71,8 @@ def recipe(
         Point group of the map.
     half_maps, cones
         See `Recipe`.
+    name_data
+        Whether the map's name tells whose particles it is made from.
 
     Raises
     ------
@@ -88,29 +91,18 @@ def recipe(
             raise CryosphereError("nothing is predicted yet; press Predict poses first")
     if not rows.any():
         raise CryosphereError(f"no particle is left among {subset.value}; choose others")
-    stack = _predicted_stack(session, rows) if predicted else session.stack[rows]
+    stack = chosen_stack(session, np.flatnonzero(rows)) if predicted else session.stack[rows]
     if not stack.has_poses:
         raise CryosphereError(f"{session.stack.source} has no poses; predict them first")
     weighed = weigh and predicted
-    where = "distributions" if weighed else poses.value
+    where = "predicted distributions" if weighed else poses.value
     which = "" if subset is Subset.ALL else f", {subset.value}"
+    whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
-        name=f"{session.layer.name} map ({where}{which})",
+        name=f"map at {where}{which}{whose}",
         stack=stack,
         symmetry=normalise_group_name(symmetry),
         half_maps=half_maps,
         cones=cones and half_maps,
         distributions=session.store.distributions(rows) if weighed else (),
     )
-
-
-def _predicted_stack(session: Session, rows: NDArray[np.bool_]) -> ParticleStack:
-    """Return some of the predicted particles at their predicted poses."""
-    from napari_cryosphere.jobs.infer import with_predictions
-
-    store = session.store
-    summary = store.summary()
-    if summary is None:
-        raise CryosphereError("nothing is predicted yet; press Predict poses first")
-    predicted = with_predictions(session.stack[store.predicted], summary, store.symmetry)
-    return predicted[rows[store.predicted]]

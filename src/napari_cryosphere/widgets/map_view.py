@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cryosphere.widgets.contours import LinkedContours
-from napari_cryosphere.widgets.display_map import ShownMap, is_difference
+from napari_cryosphere.widgets.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.layer_data import KEY, contour_levels
 from napari_cryosphere.widgets.slice_view import SliceView
 from napari_cryosphere.widgets.viewer_state import ViewerState
@@ -142,13 +142,9 @@ class MapView:
         """Turn the camera to the maps, as large as their contours allow from any side."""
         camera, layer = self._viewer.scene.camera, self._layers[0]
         middle = np.asarray(layer.extent.world).mean(axis=0)[-3:]
-        solid = np.argwhere(np.asarray(layer.data) > layer.iso_threshold)
-        scale = np.asarray(layer.scale[-3:])
-        distances = np.linalg.norm((solid - (np.array(layer.data.shape) - 1) / 2) * scale, axis=1)
-        reach = np.percentile(distances, 98) if len(solid) else layer.data.shape[0] / 2 * scale[0]
         cell = min(self._viewer.canvas.viewbox_size(self._viewer.layers))
         camera.angles, camera.center = _ANGLES, tuple(middle)
-        camera.zoom = cell / (2.5 * max(float(reach), float(scale[0])))
+        camera.zoom = cell / (2.5 * reach_angstrom(layer))
 
     def leave(self) -> None:
         """Leave the viewer as it was found."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["alignment_in_words", "comparison_in_words", "cones_in_words", "sharpening_in_words"]
 
 _HAND_MARGIN = 0.02  # of correlation: closer than this, noise decides
-_UNEVEN = 1.3  # ratio of the worst cone's resolution to the best one's
 
 
 def alignment_in_words(found: MapAlignment) -> str:
@@ -48,5 +47,4 @@ def sharpening_in_words(made: Postprocessed) -> str:
 def cones_in_words(cones: ConicalFsc) -> str:
     """Return how the resolution depends on the direction."""
     best, worst = cones.resolution_range_angstrom(0.143)
-    even = "views lack along some directions" if worst > _UNEVEN * best else "about even"
-    return f"by direction {best:.1f} to {worst:.1f} Å ({even})"
+    return f"by direction {best:.1f} to {worst:.1f} Å"

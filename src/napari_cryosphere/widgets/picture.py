@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtGui import QPixmap
+from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QWidget
 
 from napari_cryosphere._files import atomic_path
@@ -15,8 +15,8 @@ __all__ = ["save_picture"]
 _SCALE = 2  # sharp enough for print
 
 
-def save_picture(widget: QWidget, path: Path) -> None:
-    """Write what a widget shows as a PNG file, at twice the screen's resolution.
+def save_picture(widget: QWidget, path: Path, background: str) -> None:
+    """Write what a widget shows as a PNG file on a colour, at twice the screen's resolution.
 
     Raises
     ------
@@ -25,6 +25,7 @@ def save_picture(widget: QWidget, path: Path) -> None:
     """
     pixels = QPixmap(widget.size() * _SCALE)
     pixels.setDevicePixelRatio(_SCALE)
+    pixels.fill(QColor(background))
     widget.render(pixels)
     with atomic_path(path, overwrite=True) as temporary:
         if not pixels.save(str(temporary), "PNG"):

@@ -92,6 +92,7 @@ class ReconstructPanel(Panel):
                 controller.symmetry,
                 self.half_maps.isChecked(),
                 self.cones.isChecked(),
+                name_data=len(controller.particle_layers) > 1,
             )
             controller.maps.reconstruct(chosen)
         except CryosphereError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.display_map import is_difference
+from napari_cryosphere.widgets.display_map import is_difference, reach_angstrom
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -20,7 +20,7 @@ PLANES = ("xy", "xz", "yz")
 """Planes by the array axis that stands on them: z, y, x."""
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
-_FADE = 1.08  # of a slice's width, left around it
+_MARGIN = 1.3  # around the density
 
 
 class SliceView:
@@ -70,7 +70,7 @@ class SliceView:
         size = float(source.scale[-1])
         layer: Image = self._viewer.add_image(
             self._slice(source, axis),
-            name=f"{source.name}  {PLANES[axis]}",
+            name=f"{PLANES[axis]}  {source.name}",
             scale=(size, size),
             translate=(-(source.data.shape[0] // 2) * size,) * 2,
             units=("angstrom",) * 2,
@@ -107,10 +107,10 @@ class SliceView:
 
     def _frame(self) -> None:
         """Turn the camera to the slices, as large as their cells allow."""
-        field = max(layer.data.shape[0] * float(layer.scale[-1]) for layer in self._maps)
+        field = max(2 * reach_angstrom(layer) for layer in self._maps)
         camera = self._viewer.scene.camera
         camera.center = (0.0, 0.0, 0.0)
-        camera.zoom = min(self._viewer.canvas.viewbox_size(self._viewer.layers)) / (_FADE * field)
+        camera.zoom = min(self._viewer.canvas.viewbox_size(self._viewer.layers)) / (_MARGIN * field)
 
     def move(self, offset_angstrom: float) -> None:
         """Show the slices at a distance from the centre, along the axis that stands on each."""

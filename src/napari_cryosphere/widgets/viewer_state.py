@@ -60,7 +60,7 @@ class ViewerState:
             if layer in self.visible:
                 with contextlib.suppress(CryosphereError):  # a viewer that is being closed stays in 3D
                     layer.visible = self.visible[layer]
-                layer.name_overlay.visible = self.names[layer]
+            layer.name_overlay.visible = self.names.get(layer, False)
         viewer.canvas.overlays.scale_bar.visible = self.scale_bar
         camera = viewer.scene.camera
         camera.center, camera.zoom, camera.angles = self.camera
