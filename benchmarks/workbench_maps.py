@@ -64,9 +64,11 @@ def _window(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for _ in make_sample(Path(folder), number):
             pass
         _session(napari.Viewer(show=True), Path(folder), [])  # what loads once and stays
+        _settle()
         before = _resident_mib()
         rows: list[dict[str, Any]] = []
         _session(napari.Viewer(show=True), Path(folder), rows)
+        _settle()
         after = _resident_mib()
     return [
         *rows,
@@ -90,8 +92,6 @@ def _session(viewer: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
     rows.append(ticks.row("lateness, reconstructing", lambda: not controller.runner.busy))
     viewer.close()
-    del viewer, dock, controller
-    _settle()
 
 
 class _Ticks:
