@@ -235,7 +235,7 @@ def test_the_difference_is_what_differs(controller: Controller, truth: DensityMa
     controller.maps.reconstructed.connect(shown.append)
     controller.maps.subtract(whole, other)
     layer = controller.viewer.layers[-1]
-    assert layer.name == "whole − less"
+    assert layer.name == "difference, whole − less"
     assert layer.metadata[UNIT] == pytest.approx(float(truth.voxels.std()))
     assert layer not in controller.map_layers
     difference = map_of(layer)

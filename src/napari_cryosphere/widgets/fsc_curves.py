@@ -55,7 +55,7 @@ def curves_by_kind(
     kinds: Mapping[str, bool],
     band: tuple[FourierShellCorrelation, FourierShellCorrelation] | None = None,
 ) -> list[Curve]:
-    """Return the curves of two maps, by kind and whether they are drawn at first; a band is the masked one's."""
+    """Return two maps' curves, by kind and whether they are drawn at first; a band is the masked one's."""
     return [
         Curve(group, kind, getattr(curves, kind), threshold, shown, band if kind == "masked" else None)
         for kind, shown in kinds.items()

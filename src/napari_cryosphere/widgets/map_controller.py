@@ -198,7 +198,7 @@ class MapController:
         def take(made: map_steps.MadeMap, one: Image, other: Image) -> None:
             for old in [old for old, pair in self._differences.items() if pair == (one, other)]:
                 self.viewer.layers.remove(old)
-            layer = self._add_made(made, f"{one.name} − {other.name}")
+            layer = self._add_made(made, f"difference, {one.name} − {other.name}")
             layer.colormap = "orange"
             self._differences[layer] = (one, other)
             self.told.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
