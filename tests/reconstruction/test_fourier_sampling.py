@@ -72,7 +72,9 @@ def test_symmetry_evens_views_out(directions: np.ndarray) -> None:
     assert factors[0] < 0.7 < 0.95 < factors[1]
 
 
-@pytest.mark.parametrize("views", [np.ones(13), np.ones((2, 12)), np.zeros(12), -np.ones(12), np.full(12, np.nan)])
+@pytest.mark.parametrize(
+    "views", [np.ones(13), np.ones((2, 12)), np.zeros(12), -np.ones(12), np.full(12, np.nan)]
+)
 def test_what_is_no_map_of_views_is_refused(views: np.ndarray) -> None:
     with pytest.raises(ValueError, match="views"):
         fourier_sampling(views)

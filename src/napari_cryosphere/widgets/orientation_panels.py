@@ -33,7 +33,7 @@ _CAPTIONS = {
     "views, 0 if a direction of Fourier space is never seen",
     "hardly seen": "Directions of Fourier space with less than a tenth of even sampling",
     "densest": "Density of views at the densest place, as a multiple of even views",
-    "near it": "Share of the views within 30° of the densest place or an equivalent; of even views in brackets",
+    "near it": "Share of the views within 30° of the densest place; of even views in brackets",
 }
 _NOTHING = "No views: the particles have no poses yet. Predict them, or open a file that has poses."
 

@@ -81,6 +81,7 @@ class ViewStatistics:
         self.symmetry = symmetry
         self._marginals = np.zeros((0, _N_VIEWS), dtype=np.float16)
         self._known = np.zeros(len(stack), dtype=bool)
+        self._version = 0  # what was forgotten while it was being worked out stays forgotten
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -94,13 +95,14 @@ class ViewStatistics:
 
     def forget(self, rows: slice | None = None) -> None:
         """Work the views out anew: of some particles, or of all."""
+        self._version += 1
         self._known[rows or slice(None)] = False
 
     def fill(self, rows: NDArray[np.int64]) -> None:
-        """Work out the views of a batch of particles, see `missing`."""
+        """Work out the views of a batch of particles, see `missing`; may run in another thread."""
         if len(self._marginals) != len(self._stack):
             self._marginals = np.zeros((len(self._stack), _N_VIEWS), dtype=np.float16)
-        single = []
+        version, single = self._version, []
         for row in rows.tolist():
             distribution = self._store.distribution(row)
             if distribution is None:
@@ -109,7 +111,8 @@ class ViewStatistics:
                 self._marginals[row] = distribution.view_marginal(ORDER)[0]
         if single:
             self._fill_single(np.array(single))
-        self._known[rows] = True
+        if version == self._version:
+            self._known[rows] = True
 
     def _fill_single(self, rows: NDArray[np.int64]) -> None:
         """Take the views of poses without distributions."""
