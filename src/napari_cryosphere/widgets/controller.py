@@ -177,7 +177,7 @@ class Controller:
 
     def _show_sphere(self, session: Session) -> None:
         if session.sphere is None or session.sphere not in self.viewer.layers:
-            session.sphere = add_sphere_layer(self.viewer, session.layer, session.store)
+            session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
 
     def _take_predictions(self, session: Session, step: steps.Step) -> None:
