@@ -62,6 +62,12 @@ def sample_model(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_cryosphere.jobs.sample.sample_model", lambda: PoseModel.load(model_file))
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep flags out of the user's own folder, and every test's from the others'."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def viewer(request: pytest.FixtureRequest) -> Any:
     """A real viewer with its window."""

@@ -10,10 +10,12 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import steps
+from napari_cryosphere.widgets.choices_file import ChoicesFile
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
+from napari_cryosphere.widgets.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.predictions import PredictionStore
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
@@ -42,6 +44,8 @@ class Session:
         Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
     warnings
         What is odd about the table and the images.
+    choices, kept
+        Flags and selection, and the file that keeps them.
     """
 
     layer: Image
@@ -50,6 +54,10 @@ class Session:
     contrast: str
     warnings: tuple[str, ...]
     sphere: Image | None = None
+
+    def __post_init__(self) -> None:
+        self.choices = ParticleChoices(len(self.stack))
+        self.kept = ChoicesFile(self.stack, self.choices)
 
     @classmethod
     def of(cls, layer: Image, stack: ParticleStack) -> Session:
@@ -116,6 +124,8 @@ class Controller:
         for layer in self.viewer.layers:
             layer.events.name.disconnect(self._on_renamed)
         self._connections = []
+        for session in self._sessions.values():
+            session.kept.close()
 
     @property
     def particle_layers(self) -> list[Image]:
@@ -267,6 +277,7 @@ class Controller:
         self.maps.forget(layer)
         gone = self._sessions.pop(layer, None)
         if gone is not None:
+            gone.kept.close()
             if gone.sphere is not None and gone.sphere in self.viewer.layers:
                 self.viewer.layers.remove(gone.sphere)
             if gone is self.session:

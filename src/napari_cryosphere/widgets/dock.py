@@ -19,14 +19,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.data_panel import DataPanel
 from napari_cryosphere.widgets.map_panel import MapPanel
 from napari_cryosphere.widgets.plots import FscPlot
 from napari_cryosphere.widgets.pose_panel import PosePanel
 from napari_cryosphere.widgets.style import DockContent, caption, dock_style, wrapped
 from napari_cryosphere.widgets.training_panel import TrainingPanel
-from napari_cryosphere.widgets.workers import Runner, ThreadRunner
+from napari_cryosphere.widgets.workbench import take_seat
+from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -48,13 +48,14 @@ class CryosphereDock(DockContent):
     viewer
         napari's viewer, given by napari.
     runner
-        Runs long work; None for napari's threads.
+        Runs long work; None for napari's threads. The viewer's first dock's counts.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__()
         self._viewer = viewer
-        self.controller = Controller(viewer, runner or ThreadRunner())
+        self._seat = take_seat(viewer, runner)
+        self.controller = self._seat.controller
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
         self.training = TrainingPanel(self.controller)
@@ -63,15 +64,18 @@ class CryosphereDock(DockContent):
         self._make_mode_buttons()
         self._make_footer()
         self._lay_out()
-        maps = self.controller.maps
-        maps.curves_changed.connect(self._on_curves)
-        maps.mode_changed.connect(self._on_mode)
-        self.controller.layers_changed.connect(self._update)
-        self.controller.runner.busy_changed.connect(self._update)
-        self.controller.runner.progressed.connect(self._on_progress)
-        viewer.events.theme.connect(self._on_theme)
-        self.taken_out.connect(self._on_taken_out)
-        self.destroyed.connect(partial(self.controller.close, False))
+        controller = self.controller
+        for signal, callback in (
+            (controller.maps.curves_changed, self._on_curves),
+            (controller.maps.mode_changed, self._on_mode),
+            (controller.layers_changed, self._update),
+            (controller.runner.busy_changed, self._update),
+            (controller.runner.progressed, self._on_progress),
+            (viewer.events.theme, self._on_theme),
+        ):
+            self._seat.connect(signal, callback)
+        self.taken_out.connect(self._seat.leave)
+        self.destroyed.connect(partial(self._seat.leave, False))
         self._on_theme()
         self._update()
 
@@ -180,11 +184,6 @@ class CryosphereDock(DockContent):
             plot.taken_out.connect(partial(_set_corners, weakref.ref(window), corners))
         plot.taken_out.connect(self._on_plot_closed)
         return plot
-
-    def _on_taken_out(self) -> None:
-        """Stop working for a viewer that has closed the dock."""
-        self._viewer.events.theme.disconnect(self._on_theme)
-        self.controller.close()
 
     def _on_plot_closed(self) -> None:
         self.fsc = None
