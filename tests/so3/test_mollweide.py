@@ -85,7 +85,9 @@ def test_direction_at_inverts_the_projection() -> None:
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(200, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    for direction, (row, column) in zip(directions, mollweide.mollweide_position(directions, 256, 512), strict=True):
+    for direction, (row, column) in zip(
+        directions, mollweide.mollweide_position(directions, 256, 512), strict=True
+    ):
         found = mollweide.direction_at(row, column, 256, 512)
         assert found is not None
         assert np.degrees(np.arccos(np.clip(found @ direction, -1, 1))) < 1e-3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,13 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import steps
-from napari_cryosphere.widgets.choices_file import ChoicesFile
+from napari_cryosphere.widgets.background import Background, SynchronousBackground
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
+from napari_cryosphere.widgets.inspector import Inspector
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
-from napari_cryosphere.widgets.particle_choices import ParticleChoices
-from napari_cryosphere.widgets.predictions import PredictionStore
+from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
 from napari_cryosphere.widgets.workers import Runner
@@ -30,48 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Controller", "Session"]
 
 
-@dataclass(eq=False)
-class Session:
-    """A particle layer with what is known of its particles.
-
-    Attributes
-    ----------
-    layer, sphere
-        The layer of the images, and that of their pose distributions.
-    stack, store
-        The particles and what has been predicted of them.
-    contrast
-        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
-    warnings
-        What is odd about the table and the images.
-    choices, kept
-        Flags and selection, and the file that keeps them.
-    """
-
-    layer: Image
-    stack: ParticleStack
-    store: PredictionStore
-    contrast: str
-    warnings: tuple[str, ...]
-    sphere: Image | None = None
-
-    def __post_init__(self) -> None:
-        self.choices = ParticleChoices(len(self.stack))
-        self.kept = ChoicesFile(self.stack, self.choices)
-
-    @classmethod
-    def of(cls, layer: Image, stack: ParticleStack) -> Session:
-        """Return the session of a layer; a few of its images are read."""
-        from napari_cryosphere.imaging.inspection import inspect_images
-
-        try:
-            seen = inspect_images(stack)
-            contrast, of_images = seen.contrast, seen.warnings
-        except CryosphereError as error:
-            contrast, of_images = "unclear", (str(error),)
-        return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
-
-
 class Controller:
     """Follows the viewer's layers and runs work on them; results stay with the layer they came from.
 
@@ -81,6 +38,8 @@ class Controller:
         The viewer.
     runner
         Runs long work.
+    background
+        Does short work that the window must not wait for; without one it is done at once.
     """
 
     layers_changed = Signal()
@@ -89,10 +48,14 @@ class Controller:
     particle_changed = Signal()
     """The slider moved, or the shown particle's prediction is new."""
     predictions_changed = Signal()
+    model_changed = Signal(object)
+    """Sent with the path of the model that is chosen, None for the package's."""
+    symmetry_changed = Signal(str)
 
-    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, runner: Runner, background: Background | None = None) -> None:
         self.viewer = viewer
         self.runner = runner
+        self.background = background or SynchronousBackground()
         self.model_path: Path | None = None
         self.symmetry = "C1"
         self.session: Session | None = None
@@ -101,6 +64,7 @@ class Controller:
         self.training = TrainingRun(runner)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
+        self.inspector = Inspector(self, self.background)
         keep_flat(viewer)
         self._connections = [
             (viewer.layers.events.inserted, self._on_inserted),
@@ -117,7 +81,9 @@ class Controller:
     def close(self, viewer_stays: bool = True) -> None:
         """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
         self.runner.stop()
+        self.background.close()
         if viewer_stays:
+            self.inspector.leave()
             self.maps.view.leave()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
@@ -126,6 +92,11 @@ class Controller:
         self._connections = []
         for session in self._sessions.values():
             session.kept.close()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The particle layers that have been looked at."""
+        return list(self._sessions.values())
 
     @property
     def particle_layers(self) -> list[Image]:
@@ -146,9 +117,29 @@ class Controller:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
             self.session = self._sessions[layer]
+            if self.session.store.predicted.any():
+                self.show_sphere(self.session)
         self._index = None
         self.session_changed.emit()
         self._on_slider()
+
+    def choose_model(self, path: Path | None) -> None:
+        """Predict with a model file or a run folder's model from now on; None for the package's."""
+        self.model_path = path
+        self.model_changed.emit(path)
+
+    def choose_symmetry(self, name: str) -> None:
+        """Take another point group for training, maps and posteriors."""
+        if name != self.symmetry:
+            self.symmetry = name
+            self.symmetry_changed.emit(name)
+
+    def go_to(self, index: int) -> None:
+        """Move the slider to a particle of the chosen layer."""
+        if self.session is not None:
+            self.maps.show()
+            layer, dims = self.session.layer, self.viewer.dims
+            dims.set_point(dims.ndim - layer.ndim, float(layer.translate[0] + index * layer.scale[0]))
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""
@@ -175,7 +166,7 @@ class Controller:
             return
         self.maps.view.leave()
         session.store.clear()
-        self._show_sphere(session)
+        self.show_sphere(session)
         self.predictions_changed.emit()
         path, stack = self.model_path, session.stack
         self.runner.start(
@@ -185,7 +176,8 @@ class Controller:
             self.predictions_changed.emit,
         )
 
-    def _show_sphere(self, session: Session) -> None:
+    def show_sphere(self, session: Session) -> None:
+        """Show the spheres beside the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
             session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
@@ -199,8 +191,7 @@ class Controller:
             return
         rows, distribution, summary = step.payload
         session.store.add(rows, distribution, summary)
-        if session.sphere is not None and session.sphere in self.viewer.layers:
-            session.sphere.refresh()
+        session.refresh_sphere(self.viewer)
         if session is self.session:
             self.predictions_changed.emit()
             self.particle_changed.emit()

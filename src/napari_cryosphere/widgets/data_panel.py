@@ -16,9 +16,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller, Session
+from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.layer_combo import LayerCombo
 from napari_cryosphere.widgets.notices import cause_first
+from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.style import Panel, caption, wrapped
 
 __all__ = ["DataPanel", "described", "halves_described"]

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.widgets.data_panel import DataPanel
+from napari_cryosphere.widgets.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.map_panel import MapPanel
 from napari_cryosphere.widgets.plots import FscPlot
 from napari_cryosphere.widgets.pose_panel import PosePanel
@@ -58,6 +59,7 @@ class CryosphereDock(DockContent):
         self.controller = self._seat.controller
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
+        self.inspector = InspectorPanel(self.controller)
         self.training = TrainingPanel(self.controller)
         self.maps = MapPanel(self.controller)
         self.fsc: FscPlot | None = None
@@ -74,6 +76,7 @@ class CryosphereDock(DockContent):
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
+        self.taken_out.connect(self.inspector.leave)
         self.taken_out.connect(self._seat.leave)
         self.destroyed.connect(partial(self._seat.leave, False))
         self._on_theme()
@@ -114,7 +117,7 @@ class CryosphereDock(DockContent):
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 6, 0)
         column.setSpacing(10)
-        for panel in (self.data, self.poses, self.training, self.maps):
+        for panel in (self.data, self.poses, self.inspector, self.training, self.maps):
             column.addWidget(panel)
         column.addStretch(1)
         scroll = QScrollArea()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.background import Background
 from napari_cryosphere.widgets.layer_data import frame_limits, map_of
-from napari_cryosphere.widgets.match_layers import MatchLayers
-from napari_cryosphere.widgets.matching import Match, ParticleMatcher
 from napari_cryosphere.widgets.posteriors import MapAligner, Posterior
+from napari_cryosphere.widgets.projection_view import ProjectionView
 from napari_cryosphere.widgets.reading import (
     NEAR_DEGREES,
     Reading,
     SphereProbe,
-    most_probable_pose,
     read_distribution,
     view_angles,
 )
@@ -30,33 +26,13 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.widgets.controller import Controller, Session
+    from napari_cryosphere.widgets.controller import Controller
+    from napari_cryosphere.widgets.session import Session
     from napari_cryosphere.widgets.sphere_layer import Source
 
-__all__ = ["REFINED", "Inspector", "ShownMatch"]
+__all__ = ["Inspector"]
 
-REFINED = "refined view"
-_SNAP_DEGREES = 6.0
 _LIMITS_FROM = 8
-
-
-@dataclass(frozen=True)
-class ShownMatch:
-    """A projection that stands beside the particle.
-
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``: the pose it is seen from.
-    what
-        What that pose is: ``"this view"``, or the name of the mark that was clicked.
-    correlation
-        With the particle's image, over the inscribed circle.
-    """
-
-    rotation: NDArray[np.float64]
-    what: str
-    correlation: float
 
 
 class Inspector:
@@ -71,7 +47,7 @@ class Inspector:
     """
 
     changed = Signal()
-    """The reading, the projection or what is looked at has changed."""
+    """The reading or what is looked at has changed."""
 
     def __init__(self, controller: Controller, background: Background) -> None:
         self._controller = controller
@@ -80,18 +56,17 @@ class Inspector:
         self.steps: Preprocessing | None = None
         self.map_layer: Layer | None = None
         self.reading: Reading | None = None
-        self.match: ShownMatch | None = None
         self.waiting = False
         """Whether a posterior is being computed."""
-        self.layers = MatchLayers(controller.viewer)
+        self.projection = ProjectionView(controller, self, background)
         self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
-        self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = weakref.WeakKeyDictionary()
         self._probe: SphereProbe | None = None
         controller.particle_changed.connect(self._on_particle)
         controller.session_changed.connect(self._on_session)
 
     @property
-    def _shown(self) -> tuple[Session, int] | None:
+    def shown(self) -> tuple[Session, int] | None:
+        """The chosen particles and the one under the slider; None if there is none."""
         session, index = self._controller.session, self._controller.index
         return None if session is None or index is None else (session, index)
 
@@ -104,7 +79,7 @@ class Inspector:
 
     def show_steps(self, steps: Preprocessing | None) -> None:
         """Show the particles after some steps of preprocessing; None for as they are stored."""
-        self.clear_match()
+        self.projection.clear()
         self.steps = steps
         self._prepare()
         self.changed.emit()
@@ -118,16 +93,20 @@ class Inspector:
         for session in self._controller.sessions:
             if not session.posteriors.stored:
                 session.posteriors.clear()
-        self.clear_match()
-        self._refresh()
+        self.projection.clear()
+        self.refresh()
 
     def _on_session(self) -> None:
         session = self._controller.session
         if session is not None:
             session.frames.show(self.source)
         self._prepare()
-        self._refresh()
-        self.clear_match()
+        self.refresh()
+        self.projection.clear()
+
+    def leave(self) -> None:
+        """Show the particles alone, as they are stored."""
+        self.show_steps(None)
 
     def _prepare(self) -> None:
         """Let the chosen particles be shown after the steps that are set."""
@@ -140,29 +119,30 @@ class Inspector:
         session.layer.contrast_limits = frame_limits(frames, _LIMITS_FROM)
         session.layer.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Draw the sphere anew."""
         session = self._controller.session
         self._probe = None
-        if session is not None and session.sphere is not None and session.sphere in self._controller.viewer.layers:
-            session.sphere.refresh()
+        if session is not None:
+            session.refresh_sphere(self._controller.viewer)
         self.changed.emit()
 
     # ------------------------------------------------------------------ the particle's distribution
 
     def _on_particle(self) -> None:
         self.reading, self._probe = None, None
-        if self.match is not None:
-            self.clear_match()
+        self.projection.clear()
         self.changed.emit()
 
     def settle(self) -> None:
         """Read the particle that is shown, and compute its posterior if that is looked at and not known."""
-        shown = self._shown
+        shown = self.shown
         if shown is None:
             return
         session, index = shown
         density = map_of(self.map_layer)
+        if self.source != "network" and (density is not None or session.posteriors.stored):
+            self._controller.show_sphere(session)
         wanted = self.source != "network" and session.posteriors.get(index) is None
         if wanted and density is not None and not session.posteriors.stored:
             aligner = self._aligner(session, density)
@@ -196,14 +176,14 @@ class Inspector:
         session, index = asked
         if self._aligners.get(session) is aligner:  # the map is still the one that was asked
             session.posteriors.add(index, found)
-        if self._shown == asked:
-            self._refresh()
+        if self.shown == asked:
+            self.refresh()
             self._read(asked)
         else:
             self.changed.emit()
 
     def _take_reading(self, asked: tuple[Session, int], reading: Reading) -> None:
-        if self._shown == asked:
+        if self.shown == asked:
             self.reading = reading
             self.changed.emit()
 
@@ -211,7 +191,7 @@ class Inspector:
 
     def probe(self) -> SphereProbe | None:
         """Return what the sphere that is shown can be asked; None if it is empty."""
-        shown = self._shown
+        shown = self.shown
         if shown is None:
             return None
         session, index = shown
@@ -232,80 +212,11 @@ class Inspector:
         likely = probe.psi_degrees(direction)
         return f"{line} · probability {share:.3g} % within {NEAR_DEGREES:.0f}° · most likely ψ {likely:.0f}°"
 
-    # ------------------------------------------------------------------ a projection beside the particle
-
-    def compare_at(self, direction: NDArray[np.float64]) -> None:
-        """Show the map's projection from a place on the sphere; near a mark, at the mark's own pose.
-
-        Raises
-        ------
-        CryosphereError
-            If no map is chosen.
-        """
-        shown, density = self._shown, map_of(self.map_layer)
-        if shown is None:
-            return
-        if density is None:
-            raise CryosphereError("no map to project: open an MRC map or reconstruct one")
-        session, index = shown
-        rotation, what = self._pose_at(session, index, direction)
-        session.frames.point_at(index, rotation[:, 2])
-        self._refresh()
-        matcher, steps = self._matcher(session, density), self.steps
-        posterior = session.posteriors.get(index)
-        shift_px = None if posterior is None or what != REFINED else posterior.shift_px
-
-        def take(found: Match) -> None:
-            present = session.layer in self._controller.viewer.layers
-            if present and self._shown == shown and self.steps == steps:
-                self.match = ShownMatch(rotation, what, found.correlation)
-                self.layers.show(session.layer, found.projection, found.residual)
-                self.changed.emit()
-
-        self._background.run("match", lambda: matcher(index, rotation, shift_px, steps), take)
-
-    def _pose_at(
-        self, session: Session, index: int, direction: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], str]:
-        """Return the pose at a place of the sphere, and what it is."""
-        marks = {
-            "predicted view": session.store.rotation(index),
-            "known view": session.store.known_rotation(index),
-            REFINED: session.frames.refined_rotation(index),
-        }
-        near = {
-            what: float(rotation[:, 2] @ direction)
-            for what, rotation in marks.items()
-            if rotation is not None and rotation[:, 2] @ direction > np.cos(np.radians(_SNAP_DEGREES))
-        }
-        if near:
-            what = max(near, key=lambda name: near[name])
-            rotation = marks[what]
-            assert rotation is not None
-            return rotation, what
-        return most_probable_pose(self.probe(), direction), "this view"
-
-    def _matcher(self, session: Session, density: DensityMap) -> ParticleMatcher:
-        matcher = self._matchers.get(session)
-        if matcher is None or matcher.density is not density:
-            matcher = self._matchers[session] = ParticleMatcher(session.stack, density)
-        return matcher
-
-    def clear_match(self) -> None:
-        """Take the projection away."""
-        if self.match is None:
-            return
-        self.match = None
-        self.layers.remove()
-        for session in self._controller.sessions:
-            session.frames.point_at(0, None)
-        self.changed.emit()
-
     # ------------------------------------------------------------------ the most uncertain
 
     def step_uncertain(self, by: int) -> None:
         """Go to the next particle (1) in order of falling spread, or back (-1); around at the ends."""
-        shown = self._shown
+        shown = self.shown
         session = self._controller.session
         order = np.empty(0, dtype=np.int64) if session is None else session.store.uncertain_order()
         if not order.size:

@@ -95,7 +95,7 @@ class SphereFrames(LazyFrames):
         return (given_map if network is None else network), None
 
     def point_at(self, index: int, direction: NDArray[np.float64] | None) -> None:
-        """Mark a place on a particle's sphere, ``(3,)``, until another is marked; None takes the mark away."""
+        """Mark a place on a particle's sphere, ``(3,)``, and no other; None takes the mark away."""
         self._pointed = None if direction is None else (index, direction)
         self.forget()
 
