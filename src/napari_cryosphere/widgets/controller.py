@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from napari_cryosphere.widgets.background import Background, SynchronousBackgrou
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
 from napari_cryosphere.widgets.inspector import Inspector
+from napari_cryosphere.widgets.intake import Intake
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
 from napari_cryosphere.widgets.session import Session
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.training_choices import TrainingChoices
 
 __all__ = ["Controller", "Session"]
 
@@ -51,6 +54,8 @@ class Controller:
     model_changed = Signal(object)
     """Sent with the path of the model that is chosen, None for the package's."""
     symmetry_changed = Signal(str)
+    dropped = Signal(object)
+    """Particles came, or a visible map onto particles: sent with the layer."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner, background: Background | None = None) -> None:
         self.viewer = viewer
@@ -76,7 +81,9 @@ class Controller:
             emitter.connect(callback)
         for layer in viewer.layers:
             layer.events.name.connect(self._on_renamed)
+        self.intake = Intake(self)
         self.choose(next(iter(self.particle_layers), None))
+        self.intake.take()
 
     def close(self, viewer_stays: bool = True) -> None:
         """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
@@ -116,6 +123,7 @@ class Controller:
         else:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
+                self._sessions[layer].data_dir = self.image_folder.path
             self.session = self._sessions[layer]
             if self.session.store.predicted.any():
                 self.show_sphere(self.session)
@@ -133,13 +141,6 @@ class Controller:
         if name != self.symmetry:
             self.symmetry = name
             self.symmetry_changed.emit(name)
-
-    def go_to(self, index: int) -> None:
-        """Move the slider to a particle of the chosen layer."""
-        if self.session is not None:
-            self.maps.show()
-            layer, dims = self.session.layer, self.viewer.dims
-            dims.set_point(dims.ndim - layer.ndim, float(layer.translate[0] + index * layer.scale[0]))
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""
@@ -159,6 +160,20 @@ class Controller:
         index = round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
         return index if 0 <= index < len(self.session.stack) else None
 
+    def show_particle(self, index: int) -> None:
+        """Move the slider to one of the chosen particles."""
+        if self.session is None or self.session.layer not in self.viewer.layers:
+            return
+        layer, dims = self.session.layer, self.viewer.dims
+        dims.set_point(dims.ndim - layer.ndim, layer.translate[0] + index * layer.scale[0])
+
+    def open_particle(self, index: int) -> None:
+        """Show one of the chosen particles, whatever was shown before."""
+        self.maps.show()
+        if self.session is not None and not is_in_space(self.viewer, self.session.layer):
+            self.session.layer.visible = True
+        self.show_particle(index)
+
     def predict(self) -> None:
         """Predict the poses of the chosen particles and show their spheres as they come."""
         session = self.session
@@ -169,11 +184,13 @@ class Controller:
         self.show_sphere(session)
         self.predictions_changed.emit()
         path, stack = self.model_path, session.stack
+        title = f"Predicting {session.layer.name}"
+        self.run_predictions(session, title, lambda: steps.prediction_steps(stack, path))
+
+    def run_predictions(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
+        """Run steps that predict, and show the spheres of a data set as they come."""
         self.runner.start(
-            f"Predicting {session.layer.name}",
-            lambda: steps.prediction_steps(stack, path),
-            lambda step: self._take_predictions(session, step),
-            self.predictions_changed.emit,
+            title, work, lambda step: self._take_predictions(session, step), self.predictions_changed.emit
         )
 
     def show_sphere(self, session: Session) -> None:
@@ -212,38 +229,25 @@ class Controller:
         store = self.session.store
         return with_predictions(self.session.stack[store.predicted], summary, store.symmetry)
 
-    def reconstruct(self, predicted: bool, half_maps: bool) -> None:
-        """Reconstruct from the chosen particles, at their predicted poses or at those they came with.
-
-        Raises
-        ------
-        CryosphereError
-            If there are no such poses, or `symmetry` is no point group.
-        """
-        if self.session is None:
-            raise CryosphereError("no particles are loaded; open a STAR file first")
-        stack = self.predicted_stack() if predicted else self.session.stack
-        if not stack.has_poses:
-            raise CryosphereError(f"{stack.source} has no poses; predict them first")
-        name = f"{self.session.layer.name} map ({'predicted' if predicted else 'input'} poses)"
-        self.maps.reconstruct(stack, name, self._point_group(), half_maps)
-
     def _point_group(self) -> str:
         from napari_cryosphere.so3.symmetry import normalise_group_name
 
         return normalise_group_name(self.symmetry)
 
-    def train(self, minutes: float, folder: Path) -> None:
+    def train(self, choices: TrainingChoices) -> None:
         """Train on the chosen particles.
 
         Raises
         ------
         CryosphereError
-            If no particles are chosen, or `symmetry` is no point group.
+            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be trained on.
         """
         if self.session is None:
             raise CryosphereError("no particles are loaded; open a STAR file with poses first")
-        self.training.start(self.session.stack, minutes, folder, self._point_group())
+        if self.runner.busy:
+            return
+        stack = self.session.stack
+        self.training.start(stack, choices.config(stack, self._point_group()))
 
     def _on_slider(self, event: Any = None) -> None:
         if self.index != self._index or event is None:
@@ -259,8 +263,11 @@ class Controller:
         if particles_of(layer) is not None:
             self.choose(layer)
             self.layers_changed.emit()
+            self.dropped.emit(layer)
         elif map_of(layer) is not None:
             self.layers_changed.emit()
+            if layer.visible and self.session is not None:
+                self.dropped.emit(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value

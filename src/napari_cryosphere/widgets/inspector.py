@@ -223,4 +223,4 @@ class Inspector:
             return
         at = np.flatnonzero(order == (-1 if shown is None else shown[1]))
         place = (int(at[0]) + by) % len(order) if at.size else 0
-        self._controller.go_to(int(order[place]))
+        self._controller.open_particle(int(order[place]))

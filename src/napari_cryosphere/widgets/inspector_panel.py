@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.hue_key import HueKey
 from napari_cryosphere.widgets.inspector import Inspector
 from napari_cryosphere.widgets.layer_combo import LayerCombo
@@ -24,6 +23,7 @@ from napari_cryosphere.widgets.reading_text import match_line, second_line, tile
 from napari_cryosphere.widgets.sphere_layer import Source
 from napari_cryosphere.widgets.sphere_mouse import SphereMouse
 from napari_cryosphere.widgets.style import Panel, Tiles, caption, wrapped
+from napari_cryosphere.widgets.workbench import Seat
 
 __all__ = ["InspectorPanel"]
 
@@ -50,11 +50,17 @@ _SOURCES: dict[Source, tuple[str, str]] = {
 
 
 class InspectorPanel(Panel):
-    """Read-outs of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones."""
+    """Read-outs of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particle", parent)
-        self._controller = controller
+        self._controller = controller = seat.controller
         self._inspector = controller.inspector
         self._viewer = controller.viewer
         self._make_walk_row()
@@ -68,11 +74,14 @@ class InspectorPanel(Panel):
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
         self._settled.timeout.connect(self._inspector.settle)
-        controller.particle_changed.connect(self._on_particle)
-        controller.predictions_changed.connect(self._on_particle)
-        controller.layers_changed.connect(self._on_layers)
-        self._inspector.changed.connect(self._show)
-        self._inspector.projection.changed.connect(self._show)
+        for signal, callback in (
+            (controller.particle_changed, self._on_particle),
+            (controller.predictions_changed, self._on_particle),
+            (controller.layers_changed, self._on_layers),
+            (self._inspector.changed, self._show),
+            (self._inspector.projection.changed, self._show),
+        ):
+            seat.connect(signal, callback)
         self._mouse: SphereMouse | None = SphereMouse(controller.viewer, self._inspector)
         for key, by in _KEYS.items():
             controller.viewer.bind_key(key, partial(_walk, self._inspector, by), overwrite=True)

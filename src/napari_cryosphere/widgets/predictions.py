@@ -120,6 +120,18 @@ class PredictionStore:
         found = self._find(index)
         return None if found is None or found[0] is None else found[0][found[2]]
 
+    def distributions(self, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
+        """Return the distributions of some particles, batch by batch, in order; rows without one lack."""
+        chosen = []
+        for start, (distribution, _) in zip(self._starts, self._parts, strict=True):
+            if distribution is None:
+                continue
+            of_batch = np.flatnonzero(rows[start : start + len(distribution)])
+            if len(of_batch):
+                first, last = int(of_batch[0]), int(of_batch[-1])
+                chosen.append(distribution[first : last + 1][of_batch - first])
+        return chosen
+
     def rotation(self, index: int) -> NDArray[np.float64] | None:
         """Return a particle's most probable pose, ``(3, 3)``; None if it has not been predicted."""
         found = self._find(index)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.choices_file import ChoicesFile
 from napari_cryosphere.widgets.particle_choices import ParticleChoices
+from napari_cryosphere.widgets.particle_filter import ParticleFilter
 from napari_cryosphere.widgets.posteriors import Posteriors
 from napari_cryosphere.widgets.predictions import PredictionStore
+from napari_cryosphere.widgets.session_of import note_session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.stored_poses import StoredPoses
 
@@ -39,8 +42,14 @@ class Session:
         What is odd about the table and the images.
     choices, kept
         Flags and selection, and the file that keeps them.
+    filter
+        Which particles the gallery shows, and in which order.
     posteriors, frames
         What a map says of their poses, and the pictures of their spheres.
+    distribution_files
+        Folders that distributions are read from, by their kind.
+    data_dir
+        Where the images were looked for, besides beside their file.
     steps_shown
         Preprocessing after which the images are shown; None as they are stored.
     """
@@ -55,8 +64,13 @@ class Session:
     def __post_init__(self) -> None:
         self.choices = ParticleChoices(len(self.stack))
         self.kept = ChoicesFile(self.stack, self.choices)
+        note_session(self)
+        self.filter = ParticleFilter(self.stack, self.store, self.choices)
+        self.store.changed.connect(self.filter.refresh)
         self.posteriors = Posteriors()
         self.frames = SphereFrames(self.store, self.posteriors, StoredPoses.of(self.stack).refined)
+        self.distribution_files: dict[str, Path] = {}
+        self.data_dir: Path | None = None
         self.steps_shown: Preprocessing | None = None
 
     @classmethod
