@@ -11,6 +11,7 @@ from napari_cryosphere.reconstruction.comparison import (
     compare_maps,
     difference_map,
     normalise_map,
+    resampled_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
@@ -42,6 +43,7 @@ __all__ = [
     "masked_correlation",
     "normalise_map",
     "postprocess_maps",
+    "resampled_map",
     "soft_mask",
     "ssnr_of_full_map",
     "write_fsc_csv",

@@ -95,6 +95,7 @@ class OrientationsDock(DockContent):
             (controller.session_changed, self._on_session),
             (controller.layers_changed, self._on_layers),
             (controller.maps.mode_changed, self._on_mode),
+            (controller.symmetry_changed, self.update_views),
             (self._viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)

@@ -102,7 +102,21 @@ class ViewStatistics:
         """Work out the views of a batch of particles, see `missing`; may run in another thread."""
         if len(self._marginals) != len(self._stack):
             self._marginals = np.zeros((len(self._stack), _N_VIEWS), dtype=np.float16)
-        version, single = self._version, []
+        version = self._version
+        asked = np.zeros(len(self._stack), dtype=bool)
+        asked[rows] = True
+        batches = self._store.distributions(asked)
+        if sum(map(len, batches)) == len(rows):
+            marginals = [batch.view_marginal(ORDER) for batch in batches]
+            self._marginals[np.flatnonzero(asked)] = np.concatenate(marginals) if marginals else 0
+        else:
+            self._fill_one_by_one(rows)
+        if version == self._version:
+            self._known[rows] = True
+
+    def _fill_one_by_one(self, rows: NDArray[np.int64]) -> None:
+        """Take particles of which only some have a distribution."""
+        single = []
         for row in rows.tolist():
             distribution = self._store.distribution(row)
             if distribution is None:
@@ -111,8 +125,6 @@ class ViewStatistics:
                 self._marginals[row] = distribution.view_marginal(ORDER)[0]
         if single:
             self._fill_single(np.array(single))
-        if version == self._version:
-            self._known[rows] = True
 
     def _fill_single(self, rows: NDArray[np.int64]) -> None:
         """Take the views of poses without distributions."""
