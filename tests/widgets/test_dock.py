@@ -38,7 +38,7 @@ def test_the_plugin_opens_with_nothing_loaded(viewer: Any) -> None:
     assert not dock.poses.predict.isEnabled()
     assert not dock.training.button.isEnabled()
     assert "Drop" in dock.data.summary.text()
-    assert dock.poses.tiles.text("rot") == "–"
+    assert dock.inspector.tiles.text("rot") == "–"
 
 
 def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sample: Path) -> None:
@@ -49,11 +49,11 @@ def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sam
     assert dock.footer.stop.isVisibleTo(dock)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert [layer.name for layer in viewer.layers] == ["particles", "particles poses"]
-    before = {name: dock.poses.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
+    before = {name: dock.inspector.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
     assert "–" not in before.values()
     viewer.dims.set_point(0, 33)
-    assert dock.poses.particle.text() == "Particle 34 of 80"
-    assert dock.poses.tiles.text("error") != before["error"]
+    assert dock.inspector.particle.text() == "34 of 80"
+    assert dock.inspector.tiles.text("error") != before["error"]
     assert "80 predicted" in dock.poses.overall.text()
     assert dock.poses.save.isEnabled()
 
@@ -156,7 +156,7 @@ def test_closing_the_layer_meanwhile_is_harmless(
     viewer.layers.remove(layer)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert len(viewer.layers) == 0
-    assert dock.poses.tiles.text("rot") == "–"
+    assert dock.inspector.tiles.text("rot") == "–"
 
 
 def test_training_is_stopped_with_its_button(

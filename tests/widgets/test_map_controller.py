@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from scipy.ndimage import rotate
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
@@ -66,17 +67,18 @@ def test_a_recipe_takes_the_poses_and_particles_that_are_chosen(
     _, distribution, summary = predictions
     made = recipe(session, Poses.PREDICTED)
     assert len(made.stack) == 40
-    np.testing.assert_allclose(made.stack.rotations(), summary.rotations, atol=1e-4)
+    np.testing.assert_array_equal(made.rotations, summary.rotations)
     assert made.distributions == ()
     assert made.name == "map at predicted poses"
     given = recipe(session, Poses.INPUT, weigh=True)
-    np.testing.assert_allclose(given.stack.rotations(), session.stack.rotations())
+    np.testing.assert_array_equal(given.rotations, session.stack.rotations())
     assert given.distributions == ()  # poses of a file have none
 
     session.choices.select([3, 30, 70])
     session.choices.flag([0, 1, 50], Flag.REJECT)
     selected = recipe(session, Poses.PREDICTED, Subset.SELECTED, weigh=True)
-    np.testing.assert_allclose(selected.stack.rotations(), summary.rotations[[3, 30]], atol=1e-4)
+    np.testing.assert_array_equal(selected.rotations, summary.rotations[[3, 30]])
+    np.testing.assert_array_equal(selected.stack.images(), session.stack[[3, 30]].images())
     (batch,) = selected.distributions
     poses = summary.rotations[[3, 30]]
     np.testing.assert_allclose(
@@ -99,6 +101,29 @@ def test_a_recipe_wants_particles_poses_and_a_point_group(
         recipe(controller.session)
     with pytest.raises(CryosphereError, match="Q3"):
         recipe(controller.session, Poses.INPUT, symmetry="Q3")
+    with pytest.raises(CryosphereError, match="no refined poses"):
+        recipe(controller.session, Poses.REFINED)
+
+
+def test_refined_poses_of_a_file_are_taken(
+    controller: Controller, stack: ParticleStack, add_particles: Any, predictions: Predictions
+) -> None:
+    """A file of `infer --refine`: its own poses are the refined ones, the network's and the true ones beside."""
+    _, _, summary = predictions
+    network = with_predictions(stack[:40], summary, "C1")
+    kept = {
+        f"cryosphereNetworkAngle{name}": network.particles[f"rlnAngle{name}"]
+        for name in ("Rot", "Tilt", "Psi")
+    }
+    refined = network.with_columns({name: column.to_numpy() for name, column in kept.items()})
+    refined = refined.with_columns({"rlnAngleRot": stack[:40].particles["rlnAngleRot"].to_numpy() + 5})
+    add_particles(controller.viewer, refined)
+    session = controller.session
+    np.testing.assert_allclose(recipe(session, Poses.REFINED).rotations, refined.rotations(), atol=1e-6)
+    np.testing.assert_allclose(recipe(session, Poses.PREDICTED).rotations, summary.rotations, atol=1e-4)
+    np.testing.assert_allclose(recipe(session, Poses.INPUT).rotations, stack[:40].rotations(), atol=1e-4)
+    with pytest.raises(CryosphereError, match="only 0 of 40 particles have their distribution"):
+        recipe(session, Poses.PREDICTED, weigh=True)
 
 
 def test_reconstruction_adds_maps_and_curves(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,14 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import steps
-from napari_cryosphere.widgets.choices_file import ChoicesFile
+from napari_cryosphere.widgets.background import Background, SynchronousBackground
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
+from napari_cryosphere.widgets.inspector import Inspector
+from napari_cryosphere.widgets.intake import Intake
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
-from napari_cryosphere.widgets.particle_choices import ParticleChoices
-from napari_cryosphere.widgets.particle_filter import ParticleFilter
-from napari_cryosphere.widgets.predictions import PredictionStore
-from napari_cryosphere.widgets.session_of import note_session
+from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
 from napari_cryosphere.widgets.workers import Runner
@@ -28,55 +27,9 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.training_choices import TrainingChoices
 
 __all__ = ["Controller", "Session"]
-
-
-@dataclass(eq=False)
-class Session:
-    """A particle layer with what is known of its particles.
-
-    Attributes
-    ----------
-    layer, sphere
-        The layer of the images, and that of their pose distributions.
-    stack, store
-        The particles and what has been predicted of them.
-    contrast
-        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
-    warnings
-        What is odd about the table and the images.
-    choices, kept
-        Flags and selection, and the file that keeps them.
-    filter
-        Which particles the gallery shows, and in which order.
-    """
-
-    layer: Image
-    stack: ParticleStack
-    store: PredictionStore
-    contrast: str
-    warnings: tuple[str, ...]
-    sphere: Image | None = None
-
-    def __post_init__(self) -> None:
-        self.choices = ParticleChoices(len(self.stack))
-        self.kept = ChoicesFile(self.stack, self.choices)
-        note_session(self)
-        self.filter = ParticleFilter(self.stack, self.store, self.choices)
-        self.store.changed.connect(self.filter.refresh)
-
-    @classmethod
-    def of(cls, layer: Image, stack: ParticleStack) -> Session:
-        """Return the session of a layer; a few of its images are read."""
-        from napari_cryosphere.imaging.inspection import inspect_images
-
-        try:
-            seen = inspect_images(stack)
-            contrast, of_images = seen.contrast, seen.warnings
-        except CryosphereError as error:
-            contrast, of_images = "unclear", (str(error),)
-        return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
 
 
 class Controller:
@@ -88,6 +41,8 @@ class Controller:
         The viewer.
     runner
         Runs long work.
+    background
+        Does short work that the window must not wait for; without one it is done at once.
     """
 
     layers_changed = Signal()
@@ -96,12 +51,16 @@ class Controller:
     particle_changed = Signal()
     """The slider moved, or the shown particle's prediction is new."""
     predictions_changed = Signal()
+    model_changed = Signal(object)
+    """Sent with the path of the model that is chosen, None for the package's."""
+    symmetry_changed = Signal(str)
     dropped = Signal(object)
     """Particles came, or a visible map onto particles: sent with the layer."""
 
-    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, runner: Runner, background: Background | None = None) -> None:
         self.viewer = viewer
         self.runner = runner
+        self.background = background or SynchronousBackground()
         self.model_path: Path | None = None
         self.symmetry = "C1"
         self.session: Session | None = None
@@ -110,6 +69,7 @@ class Controller:
         self.training = TrainingRun(runner)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
+        self.inspector = Inspector(self, self.background)
         keep_flat(viewer)
         self._connections = [
             (viewer.layers.events.inserted, self._on_inserted),
@@ -121,12 +81,16 @@ class Controller:
             emitter.connect(callback)
         for layer in viewer.layers:
             layer.events.name.connect(self._on_renamed)
+        self.intake = Intake(self)
         self.choose(next(iter(self.particle_layers), None))
+        self.intake.take()
 
     def close(self, viewer_stays: bool = True) -> None:
         """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
         self.runner.stop()
+        self.background.close()
         if viewer_stays:
+            self.inspector.leave()
             self.maps.view.leave()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
@@ -135,6 +99,11 @@ class Controller:
         self._connections = []
         for session in self._sessions.values():
             session.kept.close()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The particle layers that have been looked at."""
+        return list(self._sessions.values())
 
     @property
     def particle_layers(self) -> list[Image]:
@@ -154,10 +123,24 @@ class Controller:
         else:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
+                self._sessions[layer].data_dir = self.image_folder.path
             self.session = self._sessions[layer]
+            if self.session.store.predicted.any():
+                self.show_sphere(self.session)
         self._index = None
         self.session_changed.emit()
         self._on_slider()
+
+    def choose_model(self, path: Path | None) -> None:
+        """Predict with a model file or a run folder's model from now on; None for the package's."""
+        self.model_path = path
+        self.model_changed.emit(path)
+
+    def choose_symmetry(self, name: str) -> None:
+        """Take another point group for training, maps and posteriors."""
+        if name != self.symmetry:
+            self.symmetry = name
+            self.symmetry_changed.emit(name)
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""
@@ -198,19 +181,22 @@ class Controller:
             return
         self.maps.view.leave()
         session.store.clear()
-        self._show_sphere(session)
+        self.show_sphere(session)
         self.predictions_changed.emit()
         path, stack = self.model_path, session.stack
+        title = f"Predicting {session.layer.name}"
+        self.run_predictions(session, title, lambda: steps.prediction_steps(stack, path))
+
+    def run_predictions(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
+        """Run steps that predict, and show the spheres of a data set as they come."""
         self.runner.start(
-            f"Predicting {session.layer.name}",
-            lambda: steps.prediction_steps(stack, path),
-            lambda step: self._take_predictions(session, step),
-            self.predictions_changed.emit,
+            title, work, lambda step: self._take_predictions(session, step), self.predictions_changed.emit
         )
 
-    def _show_sphere(self, session: Session) -> None:
+    def show_sphere(self, session: Session) -> None:
+        """Show the spheres beside the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
-            session.sphere = add_sphere_layer(self.viewer, session.layer, session.store)
+            session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
 
     def _take_predictions(self, session: Session, step: steps.Step) -> None:
@@ -222,8 +208,7 @@ class Controller:
             return
         rows, distribution, summary = step.payload
         session.store.add(rows, distribution, summary)
-        if session.sphere is not None and session.sphere in self.viewer.layers:
-            session.sphere.refresh()
+        session.refresh_sphere(self.viewer)
         if session is self.session:
             self.predictions_changed.emit()
             self.particle_changed.emit()
@@ -249,17 +234,20 @@ class Controller:
 
         return normalise_group_name(self.symmetry)
 
-    def train(self, minutes: float, folder: Path) -> None:
+    def train(self, choices: TrainingChoices) -> None:
         """Train on the chosen particles.
 
         Raises
         ------
         CryosphereError
-            If no particles are chosen, or `symmetry` is no point group.
+            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be trained on.
         """
         if self.session is None:
             raise CryosphereError("no particles are loaded; open a STAR file with poses first")
-        self.training.start(self.session.stack, minutes, folder, self._point_group())
+        if self.runner.busy:
+            return
+        stack = self.session.stack
+        self.training.start(stack, choices.config(stack, self._point_group()))
 
     def _on_slider(self, event: Any = None) -> None:
         if self.index != self._index or event is None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -19,10 +20,11 @@ from qtpy.QtWidgets import (
 from napari_cryosphere.widgets.data_panel import DataPanel
 from napari_cryosphere.widgets.docks import MAPS, open_dock
 from napari_cryosphere.widgets.footer import Footer
+from napari_cryosphere.widgets.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.layer_data import map_of
+from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.pose_panel import PosePanel
 from napari_cryosphere.widgets.style import DockContent, dock_style
-from napari_cryosphere.widgets.training_panel import TrainingPanel
 from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import Runner
 
@@ -36,7 +38,7 @@ _WIDTH = 340
 
 
 class CryosphereDock(DockContent):
-    """Predict, inspect and train; works on whatever is loaded, and on nothing.
+    """Predict and inspect; works on whatever is loaded, and on nothing.
 
     Parameters
     ----------
@@ -49,11 +51,12 @@ class CryosphereDock(DockContent):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__()
         self._viewer = viewer
+        self.setAcceptDrops(True)
         self._seat = take_seat(viewer, runner)
         self.controller = self._seat.controller
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
-        self.training = TrainingPanel(self.controller)
+        self.inspector = InspectorPanel(self._seat)
         self.footer = Footer(self._seat)
         self._make_mode_buttons()
         self._lay_out()
@@ -65,10 +68,24 @@ class CryosphereDock(DockContent):
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
+        self.taken_out.connect(self.inspector.leave)
         self.taken_out.connect(self._seat.leave)
         self.destroyed.connect(partial(self._seat.leave, False))
         self._on_theme()
         self._update()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files and folders: here they are the plugin's, without a question which reader to use."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what is dropped."""
+        for url in event.mimeData().urls():
+            try:
+                self._viewer.open(url.toLocalFile(), plugin="napari-cryosphere")
+            except ValueError:  # of napari: no reader takes it
+                tell_error(f"{url.fileName()} is nothing that CryoSphere opens")
 
     def sizeHint(self) -> QSize:
         """Return a width that leaves the canvas room on a small screen."""
@@ -90,7 +107,7 @@ class CryosphereDock(DockContent):
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 6, 0)
         column.setSpacing(10)
-        for panel in (self.data, self.poses, self.training):
+        for panel in (self.data, self.poses, self.inspector):
             column.addWidget(panel)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -129,4 +146,3 @@ class CryosphereDock(DockContent):
     def _on_theme(self, event: Any = None) -> None:
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
-        self.training.plot.set_theme(theme)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["MAIN", "MAPS", "open_dock"]
+__all__ = ["MAIN", "MAPS", "TRAINING", "open_dock"]
 
 MAIN = "CryoSphere"
 MAPS = "CryoSphere maps"
+TRAINING = "CryoSphere training"
 
 
 def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:

@@ -103,9 +103,14 @@ class MapController:
         self, group: str, fsc: FourierShellCorrelation, threshold: float, owners: tuple[Layer, ...] = ()
     ) -> None:
         """Add a curve to the plot; it goes when a layer that it belongs to is removed."""
-        self._add_curves([Curve(group, "", fsc, threshold)], owners)
+        self.add_curves([Curve(group, "", fsc, threshold)], owners)
 
-    def _add_curves(self, curves: list[Curve], owners: tuple[Layer, ...]) -> None:
+    def owners_of(self, label: str) -> tuple[Layer, ...]:
+        """Return the layers that a curve belongs to."""
+        return self._owners.get(label, ())
+
+    def add_curves(self, curves: list[Curve], owners: tuple[Layer, ...]) -> None:
+        """Add curves; they go when a layer that they belong to is removed."""
         for curve in curves:
             self.curves[curve.label] = curve
             self._owners[curve.label] = owners
@@ -170,7 +175,7 @@ class MapController:
             return
         band = None if made.cones is None else (made.cones.lowest, made.cones.highest)
         curves = curves_by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
-        self._add_curves(curves, (layer,))
+        self.add_curves(curves, (layer,))
         _note_how_shown(layer, made.made)
         self.view.replace(layer, made.made.density)
         cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
@@ -187,7 +192,7 @@ class MapController:
 
         def take(compared: map_steps.Comparison, one: Image, other: Image) -> None:
             curves = curves_by_kind(f"{one.name} / {other.name}", compared.curves, 0.5, _PAIR)
-            self._add_curves(curves, (one, other))
+            self.add_curves(curves, (one, other))
             self.told.emit(comparison_in_words(compared))
 
         self._start_pair("Comparing maps", map_steps.comparison_steps, take, first, second)
@@ -270,7 +275,7 @@ class MapController:
             sharp = self.add_map(made.density, f"{one.name}, sharpened")
             remember_halves(sharp, halves)
             curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
-            self._add_curves(curves, (sharp,))
+            self.add_curves(curves, (sharp,))
             self.told.emit(sharpening_in_words(made))
             self.reconstructed.emit(sharp)
 

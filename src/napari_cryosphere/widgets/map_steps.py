@@ -42,8 +42,8 @@ class Recipe:
     ----------
     name
         What the map is called.
-    stack
-        The particles, at the poses to insert them at.
+    stack, rotations
+        The particles, and ``(n, 3, 3)`` the poses to insert them at.
     symmetry
         Point group of the map.
     half_maps
@@ -56,6 +56,7 @@ class Recipe:
 
     name: str
     stack: ParticleStack
+    rotations: NDArray[np.float64]
     symmetry: str = "C1"
     half_maps: bool = True
     cones: bool = False
@@ -149,12 +150,12 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
         yield Step(1.0, "half-maps compared in a mask", curves)
 
 
-def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses | None]:
-    """Draw poses from the recipe's distributions; returns None where the stack's own poses count."""
+def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
+    """Return a recipe's poses, drawn from its distributions where it has some."""
     from napari_cryosphere.reconstruction import WeightedPoses
 
     if not recipe.distributions:
-        return None
+        return WeightedPoses.best(recipe.rotations)
     import numpy as np
 
     rng, parts, done = np.random.default_rng(0), list[WeightedPoses](), 0

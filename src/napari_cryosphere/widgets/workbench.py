@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from napari_cryosphere.widgets.background import SynchronousBackground, ThreadBackground
 from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.workers import Runner, ThreadRunner
 
@@ -79,11 +80,12 @@ def take_seat(viewer: ViewerModel, runner: Runner | None = None) -> Seat:
     viewer
         napari's viewer.
     runner
-        Runs long work; None for napari's threads. The first dock's counts.
+        Runs long work; None for napari's threads, and short work in one of its own. The first dock's counts.
     """
     held = _workbenches.get(viewer)
     workbench = None if held is None else held()
     if workbench is None or workbench.seats == 0:
-        workbench = _Workbench(Controller(viewer, runner or ThreadRunner()))
+        background = ThreadBackground() if runner is None else SynchronousBackground()
+        workbench = _Workbench(Controller(viewer, runner or ThreadRunner(), background))
         _workbenches[viewer] = weakref.ref(workbench)
     return Seat(workbench)
