@@ -28,6 +28,7 @@ __all__ = [
     "PostprocessConfig",
     "PresetName",
     "ReconstructConfig",
+    "SharpeningConfig",
     "SimulateConfig",
     "TrainConfig",
 ]
@@ -332,15 +333,9 @@ class FscConfig(JobConfig):
     """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and cone_max."""
 
 
-class PostprocessConfig(JobConfig):
-    """Half-maps to a sharpened map and their FSC."""
+class SharpeningConfig(JobConfig):
+    """How a map is sharpened."""
 
-    half1: Path
-    half2: Path
-    output: Path
-    """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go beside it."""
-    mask: Path | None = None
-    """Mask around the molecule; None makes one from the low-passed map and writes OUTPUT_mask.mrc."""
     b_factor: float | None = None
     """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier plot."""
     fit_from_angstrom: Annotated[float, Field(gt=0)] = 10.0
@@ -351,6 +346,17 @@ class PostprocessConfig(JobConfig):
     """Resolution of the final low-pass filter; None takes that of the half-maps."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the random phases."""
+
+
+class PostprocessConfig(SharpeningConfig):
+    """Half-maps to a sharpened map and their FSC."""
+
+    half1: Path
+    half2: Path
+    output: Path
+    """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go beside it."""
+    mask: Path | None = None
+    """Mask around the molecule; None makes one from the low-passed map and writes OUTPUT_mask.mrc."""
 
 
 class DemoConfig(JobConfig):
