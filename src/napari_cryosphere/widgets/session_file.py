@@ -31,7 +31,7 @@ class _Saved(BaseModel):
 
 
 class SavedParticles(_Saved):
-    """A layer of particles: its file, flags (0-3 a particle, run by run), selection, and what was predicted."""
+    """A layer of particles: its file, flags, selection, and where its distributions are."""
 
     name: str
     path: Path
@@ -152,7 +152,7 @@ def _map_file(layer: Image, folder: Path) -> Path:
 
 
 def _curves(controller: Controller) -> list[SavedCurve]:
-    owners = controller.maps.owners_of
+    owners = controller.maps.owners
     return [
         SavedCurve(
             group=curve.group,
@@ -162,7 +162,7 @@ def _curves(controller: Controller) -> list[SavedCurve]:
             pixel_size_angstrom=curve.fsc.pixel_size_angstrom,
             threshold=curve.threshold,
             shown=curve.shown,
-            owners=tuple(layer.name for layer in owners(label)),
+            owners=tuple(layer.name for layer in owners.get(label, ())),
         )
         for label, curve in controller.maps.curves.items()
     ]
