@@ -219,7 +219,7 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="Network preset: image2sphere.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, image2sphere or cryosphere.")] = None,
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
@@ -228,6 +228,9 @@ def train(
     ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -247,6 +250,7 @@ def train(
         "epochs": epochs,
         "device": device,
         "half_set": half_set,
+        "resume": resume,
         "data_dir": data_dir,
     }
     _run(job, _config(TrainConfig, config, settings, given, overwrite))

@@ -11,14 +11,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import ModelError
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
+from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_model import PoseModel, choose_device
 from napari_cryosphere.model.sphere import HalfSphere, S2Convolution, SO3Activation, SO3Convolution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=6, sphere_order=2, l_max=3, so3_channels=3
 )
 
@@ -127,14 +127,14 @@ def test_logits_start_small() -> None:
     from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 
     torch.manual_seed(5)
-    network = PoseNetwork(NetworkConfig())
+    network = build_network(Image2SphereConfig())
     with torch.inference_mode():
         values = evaluate_on_grid(network(torch.randn(8, 32, 32)), 2)
     assert float(values.std()) < 1
 
 
 def test_every_weight_gets_a_gradient() -> None:
-    network = PoseNetwork(SMALL)
+    network = build_network(SMALL)
     network(torch.randn(4, 16, 16)).abs().sum().backward()
     missing = [
         name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
-from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
+from napari_cryosphere.training.presets import PRESETS, TrainingPreset
 
 __all__ = [
     "AlignConfig",
@@ -24,6 +24,7 @@ __all__ = [
     "JobConfig",
     "ModelConfig",
     "PostprocessConfig",
+    "PresetName",
     "ReconstructConfig",
     "SharpeningConfig",
     "SimulateConfig",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+
+PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere"]
 
 
 class JobConfig(BaseModel):
@@ -151,34 +154,63 @@ class SimulateConfig(ModelConfig):
         return self
 
 
-class TrainConfig(_WithSymmetry):
-    """A pose network trained on particles with known poses, or on projections of a map."""
+class TrainConfig(_WithSymmetry, TrainingPreset):
+    """A pose network trained on particles with known poses, or on projections of a map.
+
+    What is not given is the preset's.
+    """
 
     particles: Path
     output: Path
-    """Run folder: model.safetensors, config.json, log.jsonl."""
+    """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     data_dir: Path | None = None
+    preset: PresetName = "default"
     map: Path | None = None
-    """Train on projections of this map, with the CTFs, shifts, noise and contrast of the particles."""
-    preset: Literal["image2sphere"] = "image2sphere"
-    network: NetworkConfig = NetworkConfig()
+    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles. Without it the
+    map that the training particles give at their own poses."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time budget. Without it, ``epochs`` decides."""
-    epochs: Annotated[float, Field(gt=0)] = 50
-    """Passes over the particles (or as many simulated images), where no time budget is set."""
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
     seed: Annotated[int, Field(ge=0)] = 0
     device: Device = "auto"
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How often the state is kept that a run can go on from."""
+    resume: bool = False
+    """Go on with a run that was stopped or killed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_from_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
+            return values
+        preset = PRESETS[values.get("preset", "default")].model_dump()
+        network = values.get("network")
+        if (
+            isinstance(network, dict)
+            and network.get("kind", preset["network"]["kind"]) == preset["network"]["kind"]
+        ):
+            values = values | {"network": preset["network"] | network}
+        if values.get("map") is not None and "source" not in values:
+            preset["source"] = "map"
+        return preset | values
+
+    @model_validator(mode="after")
+    def _map_is_used(self) -> TrainConfig:
+        if self.map is not None and self.source == "particles":
+            raise ValueError("source 'particles' makes no projections; leave the map away, or ask for 'both'")
+        return self
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that holds the state while the job runs."""
+        return self.output / "checkpoint.safetensors"
 
     @property
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
-        return f"once it has reported a loss, the model learnt so far is in {self.output}"
+        return f"once it has learnt, the model is in {self.output}; the same command with --resume goes on"
 
 
 class InferConfig(JobConfig):

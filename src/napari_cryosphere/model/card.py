@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["ModelCard", "NetworkConfig"]
+__all__ = ["Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig"]
 
 
-class NetworkConfig(BaseModel):
-    """Shape of the network."""
+class PolarConfig(BaseModel):
+    """Shape of the polar network, see `napari_cryosphere.model.polar`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["polar"] = "polar"
+    box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
+    """Box of the images that the network sees, in pixels; particles are resampled to it."""
+    l_max: Annotated[int, Field(ge=1, le=16)] = 8
+    """Largest degree of the log-density."""
+    ring_channels: Annotated[int, Field(ge=2, le=2048, multiple_of=2)] = 128
+    """Signals on the circle that all radii are merged into, at twice as many angles as the box."""
+    ring_blocks: Annotated[int, Field(ge=0, le=8)] = 1
+    """Residual blocks on these."""
+    channels: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 256
+    """Signals on the circle after that, at as many angles as the box."""
+    blocks: Annotated[int, Field(ge=0, le=16)] = 3
+    """Residual blocks on these."""
+    features: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 384
+    """Signals whose harmonics the log-density is a linear function of."""
+
+    @model_validator(mode="after")
+    def _band_fits(self) -> PolarConfig:
+        if 2 * self.l_max >= self.box:
+            raise ValueError(f"l_max {self.l_max} needs a box of more than {2 * self.l_max}, not {self.box}")
+        return self
+
+
+class Image2SphereConfig(BaseModel):
+    """Shape of Image2Sphere, see `napari_cryosphere.model.image2sphere`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["image2sphere"] = "image2sphere"
     box: Annotated[int, Field(ge=16, le=256, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     encoder_channels: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)
@@ -30,6 +59,10 @@ class NetworkConfig(BaseModel):
     """Largest degree of the spherical and SO(3) harmonics."""
     so3_channels: Annotated[int, Field(ge=1, le=512)] = 8
     """Signals on SO(3) between the S2 and the SO(3) convolution."""
+
+
+NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(discriminator="kind")]
+"""The shape of any network; ``kind`` tells which."""
 
 
 class ModelCard(BaseModel):
