@@ -14,7 +14,7 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
-from napari_cryosphere.so3.rotations import geodesic_distance_degrees
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.posteriors import MapAligner, Posterior, Posteriors
 from napari_cryosphere.widgets.projection_view import REFINED
@@ -47,16 +47,19 @@ def posterior(stack: ParticleStack, truth: DensityMap) -> Posterior:
     return MapAligner(stack, truth, "C1")(3)
 
 
+UP = rotation_from_relion_angles(np.array([30.0, 50.0, 70.0]))
+DOWN = UP @ np.diag([1.0, -1.0, -1.0])
+
+
 def bimodal() -> PoseDistribution:
-    poses = np.stack([np.eye(3), np.diag([1.0, -1.0, -1.0])])[None]
-    return PoseDistribution.from_poses(poses, np.log([[0.75, 0.25]]), 8.0)
+    return PoseDistribution.from_poses(np.stack([UP, DOWN])[None], np.log([[0.75, 0.25]]), 8.0)
 
 
 # ---------------------------------------------------------------------- figures
 
 
 def test_both_modes_are_read() -> None:
-    reading = read_distribution(bimodal(), np.eye(3))
+    reading = read_distribution(bimodal(), UP)
     assert reading.second is not None
     assert reading.apart_degrees == pytest.approx(180, abs=2)
     assert reading.second_ratio == pytest.approx(1 / 3, rel=0.1)
@@ -74,13 +77,21 @@ def test_one_mode_has_no_second() -> None:
 
 def test_the_probe_knows_probability_and_angle_of_a_place() -> None:
     probe = SphereProbe(bimodal())
-    up, down, across = np.array([0.0, 0, 1]), np.array([0.0, 0, -1]), np.array([1.0, 0, 0])
+    up, down, across = UP[:, 2], DOWN[:, 2], UP[:, 0]
     assert probe.probability_near(up) == pytest.approx(3 * probe.probability_near(down), rel=0.1)
     assert probe.probability_near(across) < 1e-3
-    tilted = np.array([np.sin(0.1), 0, np.cos(0.1)])
+    tilted = np.cos(0.1) * up + np.sin(0.1) * across
     found = most_probable_pose(probe, tilted)
-    assert geodesic_distance_degrees(found, np.eye(3)) < 10
-    assert view_angles(across) == pytest.approx((0, 90))
+    np.testing.assert_allclose(found[:, 2], tilted, atol=1e-9)
+    assert geodesic_distance_degrees(found, UP) < 10
+    assert view_angles(up) == pytest.approx((30, 50))
+
+
+def test_next_to_a_pole_the_pose_is_turned_the_shortest_way() -> None:
+    probe = SphereProbe(PoseDistribution.from_poses(np.eye(3)[None, None], np.zeros((1, 1)), 8.0))
+    for x, y in ((0.1, 0.0), (0.0, 0.1), (-0.07, -0.07)):
+        direction = np.array([x, y, np.sqrt(1 - x * x - y * y)])
+        assert geodesic_distance_degrees(probe.pose(direction), np.eye(3)) < 10
 
 
 # ---------------------------------------------------------------------- what a file brings

@@ -22,6 +22,7 @@ __all__ = ["VERSION", "SavedSession", "describe", "restore_session", "save_sessi
 
 FORMAT: Literal["napari-cryosphere session"] = "napari-cryosphere session"
 VERSION = 1
+_FILE = "cryosphere_file"  # in the metadata of a map that a session file named
 
 Source: TypeAlias = Literal["network", "map", "both"]
 
@@ -143,8 +144,9 @@ def _map_file(layer: Image, folder: Path) -> Path:
     """Return the file of a map; one that was made here is written."""
     density = map_of(layer)
     assert density is not None
-    if layer.source.path is not None and Path(layer.source.path).is_file():
-        return Path(layer.source.path).absolute()
+    known = layer.source.path or layer.metadata.get(_FILE)
+    if known is not None and Path(known).is_file():
+        return Path(known).absolute()
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in layer.name)
     path = folder / f"{safe}.mrc"
     density.save(path, overwrite=True)
@@ -239,7 +241,7 @@ def _restore_layers(controller: Controller, saved: SavedSession) -> list[str]:
     for one in saved.maps:
         try:
             data, options, _ = map_layer(DensityMap.read(one.path), one.name, visible=False)
-            viewer.add_image(data, **options)
+            viewer.add_image(data, **options).metadata[_FILE] = str(one.path)
         except CryosphereError:
             lost.append(one.path.name)
     for some in saved.particles:
