@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def train_network(
 ) -> Generator[TrainingProgress, None, None]:
     """Train, yielding reports; closing the generator early keeps what is learnt so far.
 
+    The time that a report is held is not part of the run's: who trains may pause it.
     With ``resume`` the state in ``settings.checkpoint`` is taken up. Counted in images, a run that was
     stopped and taken up ends with the same weights as one that was not.
 
@@ -104,7 +106,8 @@ def train_network(
             keeper.keep_if_due()
             if clock.report_due() or clock.validation_due():
                 found = _validate(trainer, validation, symmetry) if clock.validation_due() else None
-                yield clock.report(found)
+                with clock.held():
+                    yield clock.report(found)
     except GeneratorExit:
         keeper.keep()
         raise
@@ -173,6 +176,14 @@ class _Clock:
         self._best = math.inf if progress["best"] is None else progress["best"]
         self._best_at = progress["best_at"]
         self._halved_at, self._halved = progress["halved_at"], progress["halved"]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Do not count the time that this block takes."""
+        began = time.monotonic()
+        yield
+        self._start += time.monotonic() - began
+        self._last_report = time.monotonic()
 
     @property
     def fraction(self) -> float:

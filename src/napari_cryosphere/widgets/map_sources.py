@@ -38,7 +38,7 @@ class Subset(Enum):
 
 _MISSING = {
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
-    Poses.REFINED: "the file holds no refined poses; make them with infer --refine or align, and open that file",
+    Poses.REFINED: "the file holds no refined poses; make some with infer --refine or align, and open these",
     Poses.INPUT: "the file came without poses; predict them first",
 }
 
