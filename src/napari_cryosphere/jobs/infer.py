@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.imaging.prepared import PreparedImages

@@ -51,6 +51,7 @@ def watch(config: WatchConfig) -> Events:
             if not locks.enter_context(folder_lock(config.folder)):
                 text = f"{config.folder} cannot be written to, so not be locked: let nobody else watch it"
                 yield Note(text, warning=True)
+            config.output.mkdir(parents=True, exist_ok=True)
             locks.enter_context(folder_lock(config.output))
         if ranks.first:
             watcher = _Watcher(config, ranks)
