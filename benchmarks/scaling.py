@@ -95,11 +95,10 @@ def steps_by_box(folder: Path, boxes: list[int], number: int) -> list[dict[str, 
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import ExactSums, WeightedPoses
 
-    rows = []
+    rows, every = [], slice(0, number)
     for box in boxes:
         stack = ParticleStack.read(write_particles(folder, number, box))
         predictor = Predictor(PoseModel.load(write_model(folder, box)), stack)
-        every = slice(0, number)
         images = predictor.read(every)
         halves = Halves(stack.grid, "C1", 2)
         poses = WeightedPoses.best(stack.rotations())

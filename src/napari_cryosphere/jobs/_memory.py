@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.reconstruction import BackProjector
+from napari_cryosphere.reconstruction import BackProjector, ExactSums
 
-__all__ = ["NETWORK_BYTES", "MemoryLimit", "peak_gigabytes", "reconstruction_bytes"]
+__all__ = ["NETWORK_BYTES", "MemoryLimit", "peak_gigabytes", "reconstruction_bytes", "watch_bytes"]
 
 _GIGABYTE = 1e9
 _BASE = 0.7e9  # Python, torch and a network; measured (docs/scaling.md)
@@ -63,6 +63,11 @@ def reconstruction_bytes(box: int, padding: int) -> float:
     """Return what two half-maps' sums take while they are filled and solved."""
     filled, solving = BackProjector.memory_bytes(box, padding)
     return 2.0 * filled + solving
+
+
+def watch_bytes(box: int, padding: int) -> float:
+    """Return what two half-maps' running sums take, with one file's sums or the maps made of them."""
+    return 2.0 * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
 
 
 def peak_gigabytes() -> float:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -26,7 +25,7 @@ from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
-__all__ = ["WatchRun", "identity_of"]
+__all__ = ["WatchRun"]
 
 Figures: TypeAlias = dict[str, float | int | str]
 
@@ -39,13 +38,6 @@ _WRITTEN = {
     "half2": "map_half2.mrc",
     "fsc": "map_fsc.csv",
 }
-
-
-def identity_of(star: bytes, stack: ParticleStack) -> str:
-    """Return what tells whether a file is one that was taken: its bytes, and how large its stacks are."""
-    digest = hashlib.sha256(star)
-    digest.update(str(list(stack.image_files().values())).encode())
-    return digest.hexdigest()
 
 
 class WatchRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from napari_cryosphere.jobs._memory import NETWORK_BYTES, MemoryLimit
 from napari_cryosphere.jobs._predictor import Predictor
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import Ranks
-from napari_cryosphere.jobs._watch_run import WatchRun, identity_of
+from napari_cryosphere.jobs._watch_run import WatchRun
 from napari_cryosphere.jobs.align import prepare_aligner
 from napari_cryosphere.jobs.configs import WatchConfig
 from napari_cryosphere.model.pose_model import PoseModel, choose_device, model_file
@@ -61,13 +62,13 @@ class Worker:
         }
 
     def read(self, path: Path) -> tuple[ParticleStack, str]:
-        """Return a file's particles and its identity. Raises CryosphereError if it cannot be read."""
+        """Return a file's particles and its checksum. Raises CryosphereError if it cannot be read."""
         try:
             star = path.read_bytes()
         except OSError as error:
             raise CryosphereError(f"{path} cannot be read: {error.strerror or error}") from error
         stack = ParticleStack.read(path, self._config.data_dir)
-        return stack, identity_of(star, stack)
+        return stack, hashlib.sha256(star).hexdigest()
 
     def take(self, name: str, stack: ParticleStack, identity: str) -> Outcome:
         """Find poses, keep them, and add the particles to the sums."""

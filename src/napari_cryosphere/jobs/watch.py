@@ -18,7 +18,7 @@ from typing import TypeAlias
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._arrivals import Arrival, Arrivals
 from napari_cryosphere.jobs._lock import folder_lock
-from napari_cryosphere.jobs._memory import MemoryLimit, reconstruction_bytes
+from napari_cryosphere.jobs._memory import MemoryLimit, watch_bytes
 from napari_cryosphere.jobs._ranks import Ranks, current_ranks
 from napari_cryosphere.jobs._watch_worker import Outcome, Worker, serve
 from napari_cryosphere.jobs.configs import WatchConfig
@@ -82,6 +82,7 @@ class _Watcher:
         """Work until nothing comes any more; what is there is written if this is stopped before."""
         self._run.load()
         yield from self._insert_missing()
+        yield Progress(0.0, f"watching {self._config.folder}")
         ended = False
         try:
             while not self._nothing_comes():
@@ -157,7 +158,7 @@ class _Watcher:
         grid = self._run.grid
         if grid is None:
             MemoryLimit(self._config.max_memory_gb).refuse_beyond(
-                4 * reconstruction_bytes(stack.box, self._config.padding),
+                watch_bytes(stack.box, self._config.padding),
                 f"the running sums of two half-maps of {stack.box} px",
                 "allow more, or pad less (--set padding=1)",
             )

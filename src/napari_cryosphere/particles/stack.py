@@ -397,9 +397,9 @@ class ParticleStack:
         """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
         return np.asarray(self.particles["rlnImageName"], dtype=object)
 
-    def image_files(self) -> dict[Path, int]:
-        """Return the stacks that the particles are in, and their sizes in bytes when they were opened."""
-        return {stack.path: stack.file_bytes for stack in self._images.used}
+    def image_files(self) -> list[Path]:
+        """Return the stacks that the particles are in."""
+        return [stack.path for stack in self._images.used]
 
     def optics_groups(self) -> NDArray[np.int64]:
         """Return rlnOpticsGroup, ``(n,)``: a key of :attr:`grids` where boxes and pixel sizes are known."""

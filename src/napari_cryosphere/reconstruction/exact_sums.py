@@ -44,6 +44,12 @@ class ExactSums:
         self._high = np.zeros((size, size, size // 2 + 1, 3), dtype=np.int32)
         self._low = np.zeros_like(self._high, dtype=np.int64)
 
+    @staticmethod
+    def memory_bytes(box: int, padding: int) -> int:
+        """Return what sums take, in bytes."""
+        size = box * padding
+        return size * size * (size // 2 + 1) * 3 * 12
+
     def add(self, projector: BackProjector) -> None:
         """Add what a back-projector holds.
 
