@@ -47,11 +47,15 @@ class Batch:
         ``(b, 3, 3)`` float32; image to map coordinates.
     weights
         ``(b,)`` float32: how much each pose is trusted.
+    targets
+        ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one pose;
+        None to train on that. The number of cells says the order of the grid.
     """
 
     images: Tensor
     rotations: Tensor
     weights: Tensor
+    targets: Tensor | None = None
 
 
 class TrainingSource(Protocol):
