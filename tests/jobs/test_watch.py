@@ -213,6 +213,17 @@ def test_what_cannot_be_read_is_set_aside_with_the_reason(made: Path, tmp_path: 
     assert (tmp_path / "queue" / "cut.star").read_text() == cut  # left as it was
 
 
+def test_grey_values_that_cannot_be_summed_are_set_aside(made: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "queue", made, [0])
+    images = ParticleStack.read(tmp_path / "queue" / "mic00.star").images()
+    write_stack(images * 1e13, tmp_path / "queue" / "wild.mrcs", 12.0)
+    ParticleStack.read(tmp_path / "queue" / "wild.mrcs").save(tmp_path / "queue" / "a_wild.star")
+    said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run")))
+    assert any("normalise the images" in text for text in said)
+    assert len(ParticleStack.read(tmp_path / "run" / "particles.star")) == EACH
+    assert [path.name for path in (tmp_path / "run" / "parts").iterdir()] == ["mic00.star"]
+
+
 def test_a_file_that_changes_counts_as_it_is_last(made: Path, tmp_path: Path) -> None:
     fill(tmp_path / "queue", made, [0, 1])
     short = ParticleStack.read(tmp_path / "queue" / "mic01.star")[:2]

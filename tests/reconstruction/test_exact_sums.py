@@ -28,7 +28,7 @@ def projectors(number: int, scale: float = 1.0) -> list[BackProjector]:
 def added(parts: list[BackProjector]) -> ExactSums:
     sums = ExactSums(BOX)
     for part in parts:
-        sums.add(part)
+        sums.add(sums.fitting(part), part.inserted)
     return sums
 
 

@@ -43,12 +43,20 @@ class RunningSums:
         self.included: dict[str, str] = {}
 
     def add(self, name: str, identity: str, stack: ParticleStack) -> None:
-        """Add the particles of a file at their poses."""
+        """Add the particles of a file at their poses.
+
+        Raises
+        ------
+        CryosphereError
+            If its images cannot be read or summed; nothing was added then.
+        """
         halves = Halves(self.grid, self.symmetry, self.padding)
         for _ in halves.fill(stack, WeightedPoses.best(stack.rotations())):
             pass
-        for sums, projector in zip(self._pair, halves.pair, strict=True):
-            sums.add(projector)
+        filled = [(sums, half) for sums, half in zip(self._pair, halves.pair, strict=True) if half.inserted]
+        fitting = [sums.fitting(half) for sums, half in filled]
+        for (sums, half), numbers in zip(filled, fitting, strict=True):
+            sums.add(numbers, half.inserted)
         self.included[name] = identity
 
     def join(self, other: RunningSums) -> None:

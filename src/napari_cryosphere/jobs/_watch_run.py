@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from napari_cryosphere.errors import FileFormatError, MetadataError, OutputExistsError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs._halves import Reconstruction
 from napari_cryosphere.jobs._running_sums import RunningSums
 from napari_cryosphere.jobs._writing import write_json
@@ -147,17 +147,32 @@ class WatchRun:
             self.sums = None  # the file has changed: what it gave before must not count
         self.parts[name], self.identities[name] = part, str(source["cryosphereSha"].iloc[0])
 
+    def give_up(self, name: str) -> None:
+        """Let a file no longer count."""
+        self.part(name).unlink(missing_ok=True)
+        del self.parts[name], self.identities[name]
+
     def missing_from_sums(self) -> list[str]:
         """Return the files whose particles have still to be inserted, by name."""
         included = {} if self.sums is None else self.sums.included
         return sorted(name for name in self.identities if name not in included)
 
     def insert(self, name: str, symmetry: str, padding: int) -> None:
-        """Insert the particles of a part; stopped in the middle, the sums in memory are given up."""
+        """Insert the particles of a part; stopped in the middle, the sums in memory are given up.
+
+        Raises
+        ------
+        CryosphereError
+            If images cannot be read or summed.
+        """
         part = self.parts[name]
-        sums = self.sums or RunningSums(part.grid, symmetry, padding)
-        self.sums = None
-        sums.add(name, self.identities[name], part)
+        before, self.sums = self.sums, None
+        sums = before or RunningSums(part.grid, symmetry, padding)
+        try:
+            sums.add(name, self.identities[name], part)
+        except CryosphereError:
+            self.sums = before  # nothing was added
+            raise
         self.sums = sums
 
     def hand_over(self, rank: int) -> None:

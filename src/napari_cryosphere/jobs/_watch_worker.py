@@ -78,7 +78,11 @@ class Worker:
             return Outcome(name, reason=str(error))
         self.run.commit(name, identity, posed)
         self.run.take_up(name)
-        self.insert(name)
+        try:
+            self.insert(name)
+        except CryosphereError as error:  # grey values that cannot be summed
+            self.run.give_up(name)
+            return Outcome(name, reason=str(error))
         return Outcome(name, len(posed))
 
     def insert(self, name: str) -> None:

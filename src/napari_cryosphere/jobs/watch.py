@@ -91,7 +91,8 @@ class _Watcher:
                 if self._changed and since > max(self._config.publish_seconds, _WORK_TO_WRITING * self._cost):
                     yield from self._publish()
             for arrival, reason in list(self._waiting.values()):
-                yield self._set_aside(arrival, reason)
+                if arrival.path.exists():
+                    yield self._set_aside(arrival, reason)
             yield from self._publish(end=True)
             ended = True
         finally:
@@ -127,7 +128,7 @@ class _Watcher:
         left = len(self._arrivals.look())
         done = len(self._run.parts)
         text = f"{done} files, {self._run.particles} particles" + (f"; {left} files to come" if left else "")
-        yield Progress(done / (done + left), text, {"particles": float(self._run.particles)})
+        yield Progress(done / max(1, done + left), text, {"particles": float(self._run.particles)})
 
     def _ready(self, most: int) -> Generator[Note, None, list[_Ready]]:
         """Return files that belong to this run and have been left alone."""
@@ -204,10 +205,19 @@ class _Watcher:
         self._run.log({"file": arrival.name, "particles": outcome.particles, "seconds": round(seconds, 2)})
 
     def _insert_missing(self) -> Events:
-        """Add to the sums what counts and is not in them, after a stop or when a file has changed."""
+        """Add to the sums what counts and is not in them, after a stop or when a file has changed.
+
+        A part that cannot be added is given up if its file is there to be taken again.
+        """
         missing = self._run.missing_from_sums()
         for number, name in enumerate(missing, start=1):
-            self._worker.insert(name)
+            try:
+                self._worker.insert(name)
+            except CryosphereError as error:
+                if not (self._config.folder / name).is_file():
+                    raise
+                self._run.give_up(name)
+                yield Note(f"{name} is taken again: {error}", warning=True)
             yield Progress(number / len(missing), f"added {name} to the half-maps again")
 
     def _publish(self, end: bool = False) -> Events:

@@ -50,16 +50,15 @@ class ExactSums:
         size = box * padding
         return size * size * (size // 2 + 1) * 3 * 12
 
-    def add(self, projector: BackProjector) -> None:
-        """Add what a back-projector holds.
+    @staticmethod
+    def fitting(projector: BackProjector) -> NDArray[np.float32]:
+        """Return what a back-projector holds, for `add`.
 
         Raises
         ------
         CryosphereError
-            If grey values are so large or so small that the sums do not fit.
+            If grey values are so large or so small that their sums do not fit.
         """
-        if not projector.inserted:
-            return
         sums = projector.sums()
         largest = float(np.abs(sums[..., :2]).max())
         if not _SMALLEST < max(largest, float(sums[..., 2].max())) < _LARGEST or largest < _SMALLEST:
@@ -67,12 +66,16 @@ class ExactSums:
                 f"the images' transforms add up to {largest:.1e}, out of {_SMALLEST:.0e} to {_LARGEST:.0e}; "
                 "normalise the images (RELION's extraction does: background mean 0 and deviation 1)"
             )
+        return sums
+
+    def add(self, sums: NDArray[np.float32], inserted: int) -> None:
+        """Add the sums of so many particles, as `fitting` returns them."""
         for row in range(len(sums)):  # a slab at a time: temporaries are in double precision
             values = sums[row].astype(np.float64)
             high = np.rint(values / _HIGH)
             low = np.rint((values - high * _HIGH) / _UNIT).astype(np.int64)
             self._carry(row, high.astype(np.int64), low)
-        self.inserted += projector.inserted
+        self.inserted += inserted
 
     def __iadd__(self, other: ExactSums) -> ExactSums:
         """Add other sums of the same box, padding and symmetry."""
