@@ -21,10 +21,12 @@ from napari_cryosphere._commands import (
     ConfigFile,
     DataDir,
     Device,
+    MaxMemory,
     ModelBFactor,
     Overwrite,
     PixelSize,
     Resolution,
+    Resume,
     Settings,
     State,
     Symmetry,
@@ -33,7 +35,9 @@ from napari_cryosphere._commands import config_of as _config
 from napari_cryosphere._commands import run_job as _run
 from napari_cryosphere.cli_benchmark import cesped, evaluate
 from napari_cryosphere.cli_experiments import equivariance, experiments
+from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs._ranks import report_failure
 
 __all__ = ["app", "main"]
 
@@ -50,6 +54,7 @@ app.command()(evaluate)
 app.add_typer(cesped, name="cesped")
 app.command()(equivariance)
 app.add_typer(experiments, name="experiment")
+app.command()(watch)
 
 
 @app.callback()
@@ -265,6 +270,8 @@ def infer(
     map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -282,6 +289,8 @@ def infer(
         "map": map_,
         "device": device,
         "data_dir": data_dir,
+        "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(InferConfig, config, settings, given, overwrite))
 
@@ -305,7 +314,8 @@ def align(
     ] = None,
     device: Device = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")] = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -328,6 +338,7 @@ def align(
         "device": device,
         "data_dir": data_dir,
         "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(AlignConfig, config, settings, given, overwrite))
 
@@ -352,6 +363,7 @@ def reconstruct(
         Path | None, typer.Option(help="The particles' distributions (zarr), for --weights distributions.")
     ] = None,
     data_dir: DataDir = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -370,6 +382,7 @@ def reconstruct(
         "weights": weights,
         "distributions": distributions,
         "data_dir": data_dir,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
 
@@ -447,7 +460,8 @@ def main() -> None:
     try:
         app(everywhere + rest)
     except CryosphereError as error:
+        line = report_failure(str(error))
         if State.debug:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

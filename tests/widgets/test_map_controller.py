@@ -108,7 +108,7 @@ def test_a_recipe_wants_particles_poses_and_a_point_group(
 def test_refined_poses_of_a_file_are_taken(
     controller: Controller, stack: ParticleStack, add_particles: Any, predictions: Predictions
 ) -> None:
-    """A file of `infer --refine`: its own poses are the refined ones, the network's and the true ones beside."""
+    """A file of `infer --refine`: its own poses are the refined ones, the others stand beside."""
     _, _, summary = predictions
     network = with_predictions(stack[:40], summary, "C1")
     kept = {
