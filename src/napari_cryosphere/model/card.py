@@ -27,7 +27,7 @@ class PolarConfig(BaseModel):
     kind: Literal["polar"] = "polar"
     box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
-    l_max: Annotated[int, Field(ge=1, le=16)] = 8
+    l_max: Annotated[int, Field(ge=1, le=16)] = 10
     """Largest degree of the log-density."""
     ring_channels: Annotated[int, Field(ge=2, le=2048, multiple_of=2)] = 128
     """Signals on the circle that all radii are merged into, at twice as many angles as the box."""
