@@ -34,12 +34,12 @@ _CHUNK = 16
 
 
 def order_for_degree(l_max: int) -> int:
-    """Return the order of the grid for functions up to a degree: six points to the shortest wave or more.
+    """Return the order of the grid for functions up to a degree: nearly five points to the shortest wave or more.
 
-    That is order 3 up to degree 8, order 4 up to degree 16.
+    That is order 3 up to degree 10, order 4 up to degree 16.
     """
     orders = range(EVALUATION_ORDER, MAX_ORDER)
-    return next((k for k in orders if SO3Grid(k).spacing_degrees <= 60 / max(l_max, 1)), MAX_ORDER)
+    return next((k for k in orders if SO3Grid(k).spacing_degrees <= 75 / max(l_max, 1)), MAX_ORDER)
 
 
 class HarmonicDistribution(SmoothDistribution):
