@@ -34,7 +34,7 @@ _CHUNK = 16
 
 
 def order_for_degree(l_max: int) -> int:
-    """Return the order of the grid for functions up to a degree: nearly five points to the shortest wave or more.
+    """Return the order of the grid for functions up to a degree: some five points to the shortest wave.
 
     That is order 3 up to degree 10, order 4 up to degree 16.
     """
