@@ -25,6 +25,7 @@ __all__ = [
     "in_plane_colours",
     "mollweide_position",
     "rasterise",
+    "rasterise_views",
 ]
 
 HEIGHT, WIDTH = 128, 256
@@ -200,6 +201,31 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     palette[n_views:-2, :3] = colours + (1 - weight) * _GRATICULE
     palette[-2, :3] = _RIM
     entries = _lookup(grid.n_side, height, width)
+    return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
+
+
+def rasterise_views(colours: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Draw a map of the sphere with a colour for each view direction.
+
+    Parameters
+    ----------
+    colours
+        ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order.
+    height, width
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ``(height, width, 4)`` uint8 RGBA, the graticule shining through.
+    """
+    given = np.asarray(colours, dtype=np.float64)
+    n_views = len(given)
+    palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
+    palette[:-1, 3] = 255
+    palette[:n_views, :3] = given
+    palette[n_views:-2, :3] = 0.7 * given + 0.3 * _RIM[0]
+    palette[-2, :3] = _RIM
+    entries = _lookup(round((n_views / 12) ** 0.5), height, width)
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 

@@ -149,18 +149,19 @@ class GalleryDock(DockContent):
             if not self._later.isActive():
                 self._later.start()
         else:
-            self._update_rows()
+            self._update_rows(from_top=True)
 
     def _on_predictions(self, rows: slice) -> None:
         if self._pictures is not None:
             self._pictures.forget(rows)
 
-    def _update_rows(self) -> None:
+    def _update_rows(self, from_top: bool = False) -> None:
         session = self._session
         spheres = session is not None and bool(session.store.predicted.any())
         if spheres != self.painter.spheres:
             self.painter.spheres = spheres
-        self.view.set_rows(np.empty(0, dtype=np.int64) if session is None else session.filter.rows)
+        rows = np.empty(0, dtype=np.int64) if session is None else session.filter.rows
+        self.view.set_rows(rows, from_top)
         self.filters.update_filters()
         self._update_status()
 

@@ -50,11 +50,9 @@ class GalleryActions(QWidget):
         self.flags = {flag: self._flag_button(flag) for flag in _FLAGS}
         self.undo = self._button("↶", "Undo", QKeySequence(QKeySequence.StandardKey.Undo), self._undo)
         self.redo = self._button("↷", "Redo", QKeySequence(QKeySequence.StandardKey.Redo), self._redo)
-        self.look = QToolButton()
-        self.look.setText("View")
+        self.look = QPushButton("View")
         self.look.setToolTip("How tiles look")
         self.look.setMenu(self._look_menu())
-        self.look.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.which = QComboBox()
         self.which.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.which.addItems([which.value for which in Which])

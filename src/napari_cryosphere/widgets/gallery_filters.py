@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.controller import Session
@@ -28,8 +27,6 @@ class GalleryFilters(QWidget):
     theme
         napari's theme.
     """
-
-    quantity_changed = Signal()
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,9 +55,9 @@ class GalleryFilters(QWidget):
     def _lay_out(self) -> None:
         first = QHBoxLayout()
         first.addWidget(caption("sort by"))
-        first.addWidget(self.quantity, 2)
+        first.addWidget(self.quantity, 3)
         first.addWidget(self.direction)
-        first.addWidget(self.brush, 1)
+        first.addWidget(self.brush, 2)
         self._grid = QGridLayout()
         self._grid.setHorizontalSpacing(4)
         self._grid.setVerticalSpacing(4)
@@ -110,7 +107,7 @@ class GalleryFilters(QWidget):
     def update_filters(self) -> None:
         """Show the filters and the histogram as they are."""
         if self._session is None:
-            self.histogram.show_values("", np.empty(0), np.empty(0), None)
+            self.histogram.show_values(np.empty(0), np.empty(0), None)
             return
         chosen = self._session.filter
         self.quantity.setCurrentIndex(self.quantity.findData(chosen.sort_name))
@@ -128,14 +125,12 @@ class GalleryFilters(QWidget):
         chosen, name = self._session.filter, self._session.filter.sort_name
         quantity, passing = chosen.quantities[name], chosen.passing(without=name)
         selected = self._session.choices.selected & passing
-        self.histogram.show_values(
-            quantity.label, quantity.values[passing], quantity.values[selected], chosen.ranges.get(name)
-        )
+        values = quantity.values
+        self.histogram.show_values(values[passing], values[selected], chosen.ranges.get(name))
 
     def _on_sort(self) -> None:
         if self._session is not None:
             self._session.filter.sort_by(self.quantity.currentData(), self._session.filter.descending)
-            self.quantity_changed.emit()
 
     def _on_direction(self) -> None:
         if self._session is not None:
@@ -168,6 +163,7 @@ class GalleryFilters(QWidget):
 def _combo(tip: str) -> QComboBox:
     combo = QComboBox()
     combo.setToolTip(tip)
-    combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-    combo.setMinimumWidth(60)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(6)
     return combo

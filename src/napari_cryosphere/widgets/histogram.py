@@ -17,7 +17,7 @@ from napari_cryosphere.widgets.style import theme_colours
 __all__ = ["Histogram"]
 
 _BINS = 60
-_HEIGHT = 92
+_HEIGHT = 84
 
 
 class _BrushBox(pg.ViewBox):  # type: ignore[misc]
@@ -66,7 +66,6 @@ class Histogram(ThemedPlot):
         colours = theme_colours(theme)
         self._all.setBrush(colours["faint"])
         self._selected.setBrush(colours["accent"])
-        self._text = colours["text"]
         wash, edge = QColor(colours["accent"]), pg.mkPen(colours["accent"], width=2)
         wash.setAlpha(50)
         self._region.setBrush(wash)
@@ -83,7 +82,6 @@ class Histogram(ThemedPlot):
 
     def show_values(
         self,
-        label: str,
         values: NDArray[np.float64],
         selected: NDArray[np.float64],
         limits: tuple[float, float] | None,
@@ -99,7 +97,6 @@ class Histogram(ThemedPlot):
         self._selected.setData(edges, chosen)
         self.plot.setXRange(low, high, padding=0.02)
         self.plot.setYRange(0, max(1, counts.max()), padding=0.04)
-        self.plot.setLabel("bottom", label, color=self._text)
         self._show_limits(limits)
 
     def _show_limits(self, limits: tuple[float, float] | None) -> None:

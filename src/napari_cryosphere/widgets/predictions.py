@@ -110,10 +110,11 @@ class PredictionStore:
         self, index: int
     ) -> tuple[PoseDistribution | DistributionStore | None, PoseSummary, int] | None:
         """Return the batch that holds a particle, and its place there."""
+        starts, parts = self._starts, self._parts  # before the check: pictures are drawn in other threads
         if not (0 <= index < self.number and self.predicted[index]):
             return None
-        part = bisect_right(self._starts, index) - 1
-        return *self._parts[part], index - self._starts[part]
+        part = bisect_right(starts, index) - 1
+        return *parts[part], index - starts[part]
 
     def distribution(self, index: int) -> PoseDistribution | None:
         """Return a particle's distribution, as a batch of one; None if it is not known."""

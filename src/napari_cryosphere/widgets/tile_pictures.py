@@ -125,12 +125,9 @@ class TilePictures:
         return ((images - low) / np.maximum(high - low, 1e-6) * 255).clip(0, 255).astype(np.uint8)
 
     def _sphere(self, row: int) -> NDArray[np.uint8] | None:
-        from napari_cryosphere.so3.mollweide import draw_ring, rasterise
+        from napari_cryosphere.so3.mollweide import rasterise
 
-        distribution, rotation = self._store.distribution(row), self._store.rotation(row)
+        distribution = self._store.distribution(row)
         if distribution is None:
             return None
-        picture = rasterise(distribution.probability_grid(_SPHERE_ORDER)[0], TILE // 2, TILE)
-        if rotation is not None:
-            draw_ring(picture, rotation[:, 2], radius=3)
-        return picture
+        return rasterise(distribution.probability_grid(_SPHERE_ORDER)[0], TILE // 2, TILE)

@@ -63,8 +63,10 @@ class TileView(QAbstractScrollArea):
         self._choices = choices
         self._place = self._anchor = -1
 
-    def set_rows(self, rows: NDArray[np.int64]) -> None:
+    def set_rows(self, rows: NDArray[np.int64], from_top: bool = False) -> None:
         """Show these particles, in this order; the current one stays current where it is among them."""
+        if from_top:
+            self.verticalScrollBar().setValue(0)
         current = self.current_row
         self.rows = rows
         self._place = self._anchor = -1
