@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         "for _ in train(TrainConfig.model_validate_json(Path({!r}).read_text())): pass"
     ).format(torch.get_num_threads(), str(tmp_path / "config.json"))
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        for _ in range(6000):
+        for _ in range(30000):
             if config.checkpoint.is_file() or process.poll() is not None:
                 break
             time.sleep(0.01)

@@ -189,13 +189,13 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
 
 def test_patience_ends_a_run_that_learns_nothing_more() -> None:
     source, validation = toy()
-    settings = LoopSettings(24, total_images=24 * 100, report_seconds=1e9, validations=50, patience=3)
+    settings = LoopSettings(24, total_images=24 * 100, report_seconds=1e9, validations=50, stop_after=24 * 6)
     reports = list(train_network(trainer_of(3, 1e-12), source, validation, "C1", settings))
     assert reports[-1].images < 24 * 30
     assert reports[-1].fraction == 1
 
 
-def test_plateau_cuts_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plateau_halves_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     source, validation = toy()
     rates: list[float] = []
     step = Trainer.step
@@ -208,7 +208,7 @@ def test_plateau_cuts_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: py
     settings = LoopSettings(24, total_images=24 * 60, report_seconds=1e9, validations=30, schedule="plateau")
     list(train_network(trainer_of(3, 1e-12), source, validation, "C1", settings))
     assert max(rates) == 1
-    assert rates[-1] < 0.1
+    assert rates[-1] <= 0.25
 
 
 def test_stopping_keeps_a_usable_network() -> None:

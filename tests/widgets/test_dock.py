@@ -157,8 +157,6 @@ def test_closing_the_layer_meanwhile_is_harmless(
     assert dock.inspector.tiles.text("rot") == "–"
 
 
-
-
 def test_mode_buttons_show_maps_and_particles(
     dock: CryosphereDock, viewer: Any, sample: Path, qtbot: Any
 ) -> None:

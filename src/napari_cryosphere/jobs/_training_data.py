@@ -16,6 +16,7 @@ from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import reconstruct_stack
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.training.augmentation import Augmented
 from napari_cryosphere.training.loop import ValidationSet
 from napari_cryosphere.training.masks import LabelledImages
 from napari_cryosphere.training.sources import (
@@ -154,7 +155,8 @@ def _source(
     density: DensityMap | None,
     config: TrainConfig,
 ) -> TrainingSource:
-    loaded = LoadedParticles(images, training.rotations(), _label_weights(training), config.seed)
+    plain = LoadedParticles(images, training.rotations(), _label_weights(training), config.seed)
+    loaded = Augmented(plain, config.augmentation, config.seed)
     if density is None:
         return loaded
     if config.labels is not None:

@@ -20,13 +20,17 @@ from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
 from napari_cryosphere.model.card import ModelCard
+from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
+from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
+
+_VALIDATIONS = 10
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -64,21 +68,45 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
         network=config.network, pixel_size_angstrom=data.grid.pixel_size_angstrom, symmetry=config.symmetry
     )
     model = PoseModel.create(card).to(choose_device(config.device))
-    optimisation = Optimisation(config.learning_rate, config.weight_decay, seed=config.seed)
+    if config.encoder_weights is not None:
+        _load_encoder(model.network, config.encoder_weights)
+    optimisation = Optimisation(
+        config.learning_rate,
+        config.weight_decay,
+        optimizer=config.optimizer,
+        loss_order=config.loss_order,
+        seed=config.seed,
+    )
     trainer = Trainer(model.network, config.symmetry, optimisation)
     write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
-    settings = LoopSettings(
-        batch_size=min(config.batch_size, max(2, data.training)),
+    settings = _loop_settings(config, data.training, report_seconds)
+    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
+    yield from _follow(reports, trainer, card, config, data)
+
+
+def _load_encoder(network: PoseNetwork, weights: Path) -> None:
+    if not isinstance(network, Image2Sphere):
+        raise CryosphereError(
+            f"{weights} is for a ResNet encoder, which this network does not have; use --preset cesped"
+        )
+    network.load_encoder_weights(weights)
+
+
+def _loop_settings(config: TrainConfig, particles: int, report_seconds: float) -> LoopSettings:
+    waits = (config.halve_after_epochs, config.stop_after_epochs)
+    halve_after, stop_after = (None if epochs is None else epochs * particles for epochs in waits)
+    watched = halve_after is not None or stop_after is not None
+    return LoopSettings(
+        batch_size=min(config.batch_size, max(2, particles)),
         minutes=config.minutes,
-        total_images=None if config.minutes else round(config.epochs * data.training),
-        schedule=config.schedule,
-        patience=config.patience,
+        total_images=None if config.minutes else round(config.epochs * particles),
+        halve_after=halve_after,
+        stop_after=stop_after,
+        validations=max(_VALIDATIONS, round(config.epochs)) if watched else _VALIDATIONS,
         report_seconds=report_seconds,
         checkpoint=config.checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
     )
-    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
-    yield from _follow(reports, trainer, card, config, data)
 
 
 def _check_same_run(config: TrainConfig) -> None:

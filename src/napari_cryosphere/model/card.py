@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig"]
+__all__ = ["Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig", "ResNetConfig"]
 
 
 class PolarConfig(BaseModel):
@@ -39,6 +47,17 @@ class PolarConfig(BaseModel):
         return self
 
 
+class ResNetConfig(BaseModel):
+    """Shape of a ResNet of bottleneck blocks, see `napari_cryosphere.model.resnet`; that of ResNet-152."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 8, 36, 3)
+    """Blocks of each stage; 3, 4, 6, 3 is ResNet-50."""
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+    """Channels of the first layer; the feature map has 32 times as many."""
+
+
 class Image2SphereConfig(BaseModel):
     """Shape of Image2Sphere, see `napari_cryosphere.model.image2sphere`."""
 
@@ -51,14 +70,28 @@ class Image2SphereConfig(BaseModel):
     """Channels of the encoder's stages; each stage after the first halves the image."""
     encoder_blocks: Annotated[int, Field(ge=1, le=8)] = 1
     """Residual blocks a stage."""
+    resnet: ResNetConfig | None = None
+    """An encoder in place of the one above; its feature map is 32 times smaller than the image."""
+    blurs_px: tuple[PositiveFloat, ...] = ()
+    """Standard deviations of Gaussian filters; the filtered images are further channels of the input."""
     sphere_channels: Annotated[int, Field(ge=1, le=2048)] = 96
     """Channels of the feature map that is laid on the half-sphere."""
     sphere_order: Annotated[int, Field(ge=1, le=5)] = 3
-    """HEALPix order of the points of the half-sphere; all of them are used, in training and after."""
+    """HEALPix order of the points of the half-sphere."""
+    sphere_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of these points that a step of the training uses, drawn at random; afterwards all are used."""
     l_max: Annotated[int, Field(ge=1, le=16)] = 6
     """Largest degree of the spherical and SO(3) harmonics."""
     so3_channels: Annotated[int, Field(ge=1, le=512)] = 8
     """Signals on SO(3) between the S2 and the SO(3) convolution."""
+    so3_filter: Literal["global", "local"] = "global"
+    """Filters of the SO(3) convolution: any, or those that are zero where they tilt by over 22.5 degrees."""
+
+    @model_validator(mode="after")
+    def _centre_stays_on_a_pixel(self) -> Image2SphereConfig:
+        if self.resnet is not None and self.box % 32:
+            raise ValueError(f"a ResNet needs a box that is a multiple of 32, not {self.box}")
+        return self
 
 
 NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(discriminator="kind")]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.errors import ModelError
+from napari_cryosphere.model.card import Image2SphereConfig, ResNetConfig
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.model.sphere import HalfSphere, S2Convolution, SO3Activation, SO3Convolution
+from napari_cryosphere.model.resnet import ResNet, load_resnet_weights
+from napari_cryosphere.model.sphere import (
+    HalfSphere,
+    LocalSO3Convolution,
+    S2Convolution,
+    SO3Activation,
+    SO3Convolution,
+)
 
-__all__ = ["Image2Sphere"]
+__all__ = ["GaussianChannels", "Image2Sphere"]
 
 
 class _ResidualBlock(nn.Module):
@@ -35,11 +47,39 @@ class _ResidualBlock(nn.Module):
         return torch.relu(self.second_norm(self.second(hidden)) + self.shortcut(x))
 
 
-def _encoder(config: Image2SphereConfig) -> tuple[nn.Sequential, int]:
+class GaussianChannels(nn.Module):
+    """Images ``(b, n, n)`` and copies of them under Gaussian filters, ``(b, 1 + filters, n, n)``.
+
+    Filters end at four standard deviations; pixels beyond the edge are 0.
+    """
+
+    def __init__(self, sigmas_px: tuple[float, ...]) -> None:
+        super().__init__()
+        self.radius = math.ceil(4 * max(sigmas_px, default=0))
+        pixel = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+        sigma = torch.tensor(sigmas_px, dtype=torch.float64)[:, None]
+        filters = torch.exp(-0.5 * (pixel / sigma) ** 2)
+        filters = filters / filters.sum(dim=1, keepdim=True)
+        self.register_buffer("filters", filters[:, None, None].float(), persistent=False)
+        self.filters: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        given = images[:, None]
+        if not len(self.filters):
+            return given
+        along_x = functional.conv2d(given, self.filters, padding=(0, self.radius))
+        blurred = functional.conv2d(
+            along_x, self.filters.mT, padding=(self.radius, 0), groups=len(self.filters)
+        )
+        return torch.cat([given, blurred], dim=1)
+
+
+def _small_encoder(config: Image2SphereConfig, in_channels: int) -> tuple[nn.Sequential, int]:
     """Return the image encoder and the size of its feature map."""
     first = config.encoder_channels[0]
     layers: list[nn.Module] = [
-        nn.Conv2d(1, first, 5, padding=2, bias=False),
+        nn.Conv2d(in_channels, first, 5, padding=2, bias=False),
         nn.BatchNorm2d(first),
         nn.ReLU(),
     ]
@@ -52,23 +92,48 @@ def _encoder(config: Image2SphereConfig) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers), size
 
 
+def _resnet_encoder(config: Image2SphereConfig, in_channels: int) -> tuple[nn.Sequential, int]:
+    """Return a ResNet with a 1 x 1 convolution behind it, and the size of its feature map."""
+    resnet = ResNet(config.resnet or ResNetConfig(), in_channels)
+    reduce = nn.Conv2d(resnet.out_channels, config.sphere_channels, 1)
+    return nn.Sequential(resnet, reduce), config.box // 32
+
+
 class Image2Sphere(PoseNetwork):
     """Klee, Biza, Platt & Walters (ICLR 2023), as CryoSphere and CESPED use it.
 
-    Deterministic: every point of the half-sphere takes part, in training and at inference.
+    Beside the path through the SO(3) convolution there is a linear one, from the half-sphere to the
+    log-density. Inference uses every point of the half-sphere and is deterministic; in training a share of
+    them may be drawn.
     """
 
     def __init__(self, config: Image2SphereConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder, size = _encoder(config)
-        self.half_sphere = HalfSphere(size, config.l_max, config.sphere_order)
+        self.channels = GaussianChannels(config.blurs_px)
+        make = _small_encoder if config.resnet is None else _resnet_encoder
+        self.encoder, size = make(config, 1 + len(config.blurs_px))
+        self.half_sphere = HalfSphere(size, config.l_max, config.sphere_order, config.sphere_share)
         self.lift = S2Convolution(config.l_max, config.sphere_channels, config.so3_channels)
         self.activation = SO3Activation(config.l_max, config.so3_channels)
         # Small at the start: logits that begin with a spread of 20 cost more than a uniform guess.
-        self.refine = SO3Convolution(config.l_max, config.so3_channels, 1, gain=0.2)
+        convolution = SO3Convolution if config.so3_filter == "global" else LocalSO3Convolution
+        self.refine = convolution(config.l_max, config.so3_channels, 1, gain=0.2)
         self.linear = S2Convolution(config.l_max, config.sphere_channels, 1, gain=0.2)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def load_encoder_weights(self, path: Path) -> None:
+        """Read the weights of the ResNet, see `napari_cryosphere.model.resnet.load_resnet_weights`.
+
+        Raises
+        ------
+        ModelError
+            If the encoder is no ResNet, or the file does not fit.
+        """
+        resnet = self.encoder[0]
+        if not isinstance(resnet, ResNet):
+            raise ModelError(f"{path}: this network's encoder is no ResNet; only preset cesped takes weights")
+        load_resnet_weights(resnet, path)
 
     def forward(self, images: Tensor) -> Tensor:
         """See `PoseNetwork`."""
@@ -81,5 +146,5 @@ class Image2Sphere(PoseNetwork):
         return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
 
     def _on_sphere(self, images: Tensor) -> Tensor:
-        features = self.encoder(images[:, None].contiguous(memory_format=torch.channels_last))
+        features = self.encoder(self.channels(images).contiguous(memory_format=torch.channels_last))
         return self.half_sphere(features)

@@ -19,7 +19,7 @@ from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
-__all__ = ["MODEL_FILE", "PoseModel", "choose_device"]
+__all__ = ["MODEL_FILE", "PoseModel", "choose_device", "model_file"]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
@@ -42,6 +42,11 @@ def choose_device(name: str) -> torch.device:
         present = ", ".join(device for device, there in available.items() if there)
         raise ModelError(f"device {name!r} is not available here; there is {present}")
     return torch.device(name)
+
+
+def model_file(path: Path) -> Path:
+    """Return the model file that a path means: itself, or the one in a run folder."""
+    return path / MODEL_FILE if path.is_dir() else path
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class PoseModel:
         ModelError
             If there is no model, or it is broken or not one of ours.
         """
-        file = path / MODEL_FILE if path.is_dir() else path
+        file = model_file(path)
         if not file.is_file():
             raise ModelError(
                 f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}"

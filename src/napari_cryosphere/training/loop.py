@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ __all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "train_netwo
 _WARM_UP = 0.03
 _PREDICT_BATCH = 128
 _PREVIEWED = 8
-_PLATEAU_FACTOR = 0.3
-_SMALLEST_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,11 @@ class LoopSettings:
 
     Attributes
     ----------
-    schedule
-        Of the learning rate, after a linear warm-up: ``cosine`` falls to zero over the budget, ``plateau``
-        is cut to 30 % when the validation loss has not fallen for two validations.
-    patience
-        Stop when the validation loss has not fallen for this many validations; None never does.
+    halve_after
+        The learning rate is halved when the validation loss has not fallen for so many images; None lets it
+        fall to zero along a cosine over the budget. A linear warm-up comes first.
+    stop_after
+        The run ends when the validation loss has not fallen for so many images; None never does.
     validations
         How many there are in a whole run, the last one included.
     checkpoint
@@ -54,8 +52,8 @@ class LoopSettings:
     batch_size: int
     minutes: float | None = None
     total_images: int | None = None
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    patience: int | None = None
+    halve_after: int | None = None
+    stop_after: int | None = None
     validations: int = 10
     report_seconds: float = 10.0
     checkpoint: Path | None = None
@@ -154,8 +152,8 @@ class _Clock:
         self._images = self._reported_images = 0
         self._losses: list[float] = []
         self._loss = math.nan
-        self._validated = 0
-        self._best, self._since_best, self._cuts = math.inf, 0, 0
+        self._validated = self._validated_at = 0
+        self._best, self._best_at, self._halved_at, self._halved = math.inf, 0, 0, 0
 
     def progress(self) -> dict[str, Any]:
         """Return what `restore` takes."""
@@ -163,18 +161,21 @@ class _Clock:
             "seconds": time.monotonic() - self._start,
             "images": self._images,
             "validated": self._validated,
+            "validated_at": self._validated_at,
             "best": None if math.isinf(self._best) else self._best,
-            "since_best": self._since_best,
-            "cuts": self._cuts,
+            "best_at": self._best_at,
+            "halved_at": self._halved_at,
+            "halved": self._halved,
         }
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from where a run was."""
         self._start = time.monotonic() - progress["seconds"]
         self._images = self._reported_images = progress["images"]
-        self._validated = progress["validated"]
+        self._validated, self._validated_at = progress["validated"], progress["validated_at"]
         self._best = math.inf if progress["best"] is None else progress["best"]
-        self._since_best, self._cuts = progress["since_best"], progress["cuts"]
+        self._best_at = progress["best_at"]
+        self._halved_at, self._halved = progress["halved_at"], progress["halved"]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -192,8 +193,13 @@ class _Clock:
 
     @property
     def over(self) -> bool:
-        patience = self._settings.patience
-        return self.fraction >= 1 or (patience is not None and self._since_best >= patience)
+        stop_after = self._settings.stop_after
+        return self.fraction >= 1 or (stop_after is not None and self._waited >= stop_after)
+
+    @property
+    def _waited(self) -> int:
+        """Images between the lowest validation loss and the latest validation."""
+        return self._validated_at - self._best_at
 
     @property
     def rate(self) -> float:
@@ -201,8 +207,8 @@ class _Clock:
         fraction = self.fraction
         if fraction < _WARM_UP:
             return (fraction + 1e-3) / (_WARM_UP + 1e-3)
-        if self._settings.schedule == "plateau":
-            return max(_SMALLEST_RATE, _PLATEAU_FACTOR**self._cuts)
+        if self._settings.halve_after is not None:
+            return 0.5**self._halved
         return 0.5 + 0.5 * math.cos(math.pi * (fraction - _WARM_UP) / (1 - _WARM_UP))
 
     def count(self, images: int, loss: float) -> None:
@@ -241,12 +247,12 @@ class _Clock:
     def _take(self, loss: float) -> None:
         """Remember a validation: whether it was the best so far, and what that means for the rate."""
         self._validated = int(self.fraction * self._settings.validations)
+        self._validated_at = self._images
         if loss < self._best:
-            self._best, self._since_best = loss, 0
-            return
-        self._since_best += 1
-        if self._since_best % 2 == 0:
-            self._cuts += 1
+            self._best, self._best_at, self._halved_at = loss, self._images, self._images
+        elif self._settings.halve_after and self._images - self._halved_at >= self._settings.halve_after:
+            self._halved += 1
+            self._halved_at = self._images
 
 
 class _Keeper:

@@ -17,13 +17,13 @@ from napari_cryosphere.training.sources import Batch
 __all__ = ["pose_loss"]
 
 
-def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str) -> Tensor:
+def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str, order: int = EVALUATION_ORDER) -> Tensor:
     """Return the weighted cross-entropy of predicted distributions against known poses, or against targets.
 
     ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label stands at all its symmetry-equivalent poses
     with weight 1/|G| (CESPED, section 2.1). The density is read at the pose itself, not at the nearest grid
-    point, and normalised over the grid of order 3 and the pose, which counts as one more cell: a peak that is
-    sharper than a cell and stands between grid points would otherwise be counted as nothing, and the loss
+    point, and normalised over the grid of ``order`` and the pose, which counts as one more cell: a peak that
+    is sharper than a cell and stands between grid points would otherwise be counted as nothing, and the loss
     would reward it without bound.
 
     A batch with targets is compared with these on their own grid.
@@ -34,17 +34,17 @@ def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str) -> Tensor:
         ``(b, L + 1, 2 L + 1, L + 1)`` complex, the network's output.
     """
     if batch.targets is None:
-        log_density = _label_log_density(coefficients, batch.rotations, symmetry)
+        log_density = _label_log_density(coefficients, batch.rotations, symmetry, order)
     else:
         log_density = _target_log_density(coefficients, batch.targets)
     return -(batch.weights * log_density).sum() / batch.weights.sum()
 
 
-def _label_log_density(coefficients: Tensor, rotations: Tensor, symmetry: str) -> Tensor:
+def _label_log_density(coefficients: Tensor, rotations: Tensor, symmetry: str, order: int) -> Tensor:
     """Return the mean log-density at each pose's equivalents, ``(b,)`` nats relative to uniform."""
     group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
     labels = evaluate_at(coefficients, torch.einsum("gij,bjk->bgik", group, rotations))
-    cells = evaluate_on_grid(coefficients, EVALUATION_ORDER).flatten(1)
+    cells = evaluate_on_grid(coefficients, order).flatten(1)
     total = torch.logaddexp(cells.logsumexp(dim=1, keepdim=True), labels)
     return (labels - total + math.log(cells.shape[1])).mean(dim=1)
 

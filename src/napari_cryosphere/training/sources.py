@@ -152,9 +152,7 @@ def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
 
 
 class LoadedParticles:
-    """Training on the particles themselves, held in memory as the network sees them.
-
-    Every time one is shown it is turned by another angle and moved a little.
+    """The particles themselves, held in memory as the network sees them.
 
     Parameters
     ----------
@@ -165,9 +163,7 @@ class LoadedParticles:
     weights
         ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted cross-entropy).
     seed
-        Of order, angles and shifts.
-    shift_px
-        Largest random shift in network pixels.
+        Of the order.
     """
 
     def __init__(
@@ -176,22 +172,16 @@ class LoadedParticles:
         rotations: NDArray[np.float64],
         weights: NDArray[np.float64],
         seed: int = 0,
-        shift_px: float = 0.5,
     ) -> None:
         self._images = images
         self._rotations = torch.from_numpy(rotations).float()
         self._weights = torch.from_numpy(weights).float()
-        self._seed, self._shift_px = seed, shift_px
-        self._mask = soft_circle(images.shape[-1])
+        self._seed = seed
 
     def batch(self, step: int, size: int, progress: float) -> Batch:
-        """Return the next ``size`` particles of a shuffled pass, turned and moved at random."""
-        rng = np.random.default_rng([self._seed, step])
+        """Return the next ``size`` particles of a shuffled pass."""
         rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
-        angles = torch.from_numpy(rng.uniform(0, 2 * np.pi, size)).float()
-        shifts = torch.from_numpy(rng.uniform(-self._shift_px, self._shift_px, (size, 2))).float()
-        images = turn_and_shift(self._images[rows], angles, shifts) * self._mask
-        return Batch(images, turned_rotations(self._rotations[rows], angles), self._weights[rows])
+        return Batch(self._images[rows], self._rotations[rows], self._weights[rows])
 
 
 class SimulatedProjections:

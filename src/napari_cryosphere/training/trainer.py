@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from torch import Tensor
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.so3.distribution import EVALUATION_ORDER
 from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.sources import Batch
 
@@ -34,7 +35,11 @@ class Optimisation:
     Attributes
     ----------
     learning_rate, weight_decay
-        Of AdamW (Loshchilov & Hutter 2019).
+        Of the optimiser.
+    optimizer
+        ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
+    loss_order
+        Order of the grid that predicted densities are normalised on.
     memory
         Of the exponential average of the weights, per step; it is what a run leaves behind. On noisy images
         averaging is worth a lower learning rate.
@@ -44,7 +49,9 @@ class Optimisation:
 
     learning_rate: float
     weight_decay: float
-    memory: float = 0.998
+    optimizer: Literal["adamw", "radam"] = "adamw"
+    loss_order: int = EVALUATION_ORDER
+    memory: float = 0.999
     seed: int = 0
 
 
@@ -67,7 +74,8 @@ class Trainer:
         self.steps = 0
         self._symmetry, self._settings = symmetry, settings
         self._parameters = list(network.parameters())
-        self._optimizer = torch.optim.AdamW(
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.RAdam
+        self._optimizer = kind(
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self._average = {name: value.clone() for name, value in network.state_dict().items()}
@@ -85,7 +93,7 @@ class Trainer:
         self.network.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             coefficients = self.network(batch.images.to(device, non_blocking=True))
-        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry)
+        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")

@@ -38,7 +38,7 @@ class SynchronousBackground:
 
 
 class ThreadBackground:
-    """Two threads, of which one does work of a kind at a time; errors that are ours are shown, cause first."""
+    """Two threads, one for a kind of work at a time; errors that are ours are shown, cause first."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[Work, Take]] = {}
