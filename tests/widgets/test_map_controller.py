@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from scipy.ndimage import rotate
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
@@ -66,18 +67,20 @@ def test_a_recipe_takes_the_poses_and_particles_that_are_chosen(
     _, distribution, summary = predictions
     made = recipe(session, Poses.PREDICTED)
     assert len(made.stack) == 40
-    np.testing.assert_allclose(made.stack.rotations(), summary.rotations, atol=1e-4)
-    assert made.distributions == ()
+    np.testing.assert_array_equal(made.rotations, summary.rotations)
+    assert made.distributions is None
     assert made.name == "map at predicted poses"
     given = recipe(session, Poses.INPUT, weigh=True)
-    np.testing.assert_allclose(given.stack.rotations(), session.stack.rotations())
-    assert given.distributions == ()  # poses of a file have none
+    np.testing.assert_array_equal(given.rotations, session.stack.rotations())
+    assert given.distributions is None  # poses of a file have none
 
     session.choices.select([3, 30, 70])
     session.choices.flag([0, 1, 50], Flag.REJECT)
     selected = recipe(session, Poses.PREDICTED, Subset.SELECTED, weigh=True)
-    np.testing.assert_allclose(selected.stack.rotations(), summary.rotations[[3, 30]], atol=1e-4)
-    (batch,) = selected.distributions
+    np.testing.assert_array_equal(selected.rotations, summary.rotations[[3, 30]])
+    np.testing.assert_array_equal(selected.stack.images(), session.stack[[3, 30]].images())
+    assert selected.distributions is not None
+    (batch,) = selected.distributions()
     poses = summary.rotations[[3, 30]]
     np.testing.assert_allclose(
         np.asarray(batch.log_prob(poses[:, None])), np.asarray(distribution[[3, 30]].log_prob(poses[:, None]))
@@ -99,6 +102,29 @@ def test_a_recipe_wants_particles_poses_and_a_point_group(
         recipe(controller.session)
     with pytest.raises(CryosphereError, match="Q3"):
         recipe(controller.session, Poses.INPUT, symmetry="Q3")
+    with pytest.raises(CryosphereError, match="no refined poses"):
+        recipe(controller.session, Poses.REFINED)
+
+
+def test_refined_poses_of_a_file_are_taken(
+    controller: Controller, stack: ParticleStack, add_particles: Any, predictions: Predictions
+) -> None:
+    """A file of `infer --refine`: its own poses are the refined ones, others stand beside them."""
+    _, _, summary = predictions
+    network = with_predictions(stack[:40], summary, "C1")
+    kept = {
+        f"cryosphereNetworkAngle{name}": network.particles[f"rlnAngle{name}"]
+        for name in ("Rot", "Tilt", "Psi")
+    }
+    refined = network.with_columns({name: column.to_numpy() for name, column in kept.items()})
+    refined = refined.with_columns({"rlnAngleRot": stack[:40].particles["rlnAngleRot"].to_numpy() + 5})
+    add_particles(controller.viewer, refined)
+    session = controller.session
+    np.testing.assert_allclose(recipe(session, Poses.REFINED).rotations, refined.rotations(), atol=1e-6)
+    np.testing.assert_allclose(recipe(session, Poses.PREDICTED).rotations, summary.rotations, atol=1e-4)
+    np.testing.assert_allclose(recipe(session, Poses.INPUT).rotations, stack[:40].rotations(), atol=1e-4)
+    with pytest.raises(CryosphereError, match="only 0 of 40 particles have their distribution"):
+        controller.maps.reconstruct(recipe(session, Poses.PREDICTED, weigh=True))
 
 
 def test_reconstruction_adds_maps_and_curves(
@@ -235,7 +261,7 @@ def test_the_difference_is_what_differs(controller: Controller, truth: DensityMa
     controller.maps.reconstructed.connect(shown.append)
     controller.maps.subtract(whole, other)
     layer = controller.viewer.layers[-1]
-    assert layer.name == "whole − less"
+    assert layer.name == "difference, whole − less"
     assert layer.metadata[UNIT] == pytest.approx(float(truth.voxels.std()))
     assert layer not in controller.map_layers
     difference = map_of(layer)
@@ -251,22 +277,21 @@ def test_the_difference_is_what_differs(controller: Controller, truth: DensityMa
     assert controller.maps.view.layers == (whole,)
 
 
-@pytest.mark.parametrize("hand", ["same", "other"])
 def test_alignment_is_told_in_words(
-    controller: Controller, truth: DensityMap, add_map: Any, said: list[str], hand: str
+    controller: Controller, truth: DensityMap, add_map: Any, said: list[str]
 ) -> None:
-    turned = rotate(truth.voxels, 40, axes=(1, 2), reshape=False, order=3)
-    voxels = mirrored(turned) if hand == "other" else turned
-    first = add_map(controller.viewer, DensityMap(np.ascontiguousarray(voxels), 3.0), "turned", False)
-    second = add_map(controller.viewer, truth, "truth", False)
+    """A mirrored, turned map is laid on the one that it came from; small, since both hands are searched."""
+    small = resampled_map(truth, 32, 6.0)
+    turned = rotate(small.voxels, 40, axes=(1, 2), reshape=False, order=3)
+    first = add_map(controller.viewer, DensityMap(mirrored(turned).copy(), 6.0), "turned", False)
+    second = add_map(controller.viewer, small, "truth", False)
     controller.maps.align(first, second)
     aligned = controller.viewer.layers[-1]
     assert aligned.name == "turned, aligned"
     density = map_of(aligned)
     assert density is not None
-    assert np.corrcoef(density.voxels.ravel(), truth.voxels.ravel())[0, 1] > 0.95
-    words = "The hand is the other one" if hand == "other" else "The hand is that of the reference"
-    assert said[-1].startswith(words)
+    assert np.corrcoef(density.voxels.ravel(), small.voxels.ravel())[0, 1] > 0.95
+    assert said[-1].startswith("The hand is the other one")
 
 
 def test_sharpening_wants_half_maps_and_finds_them(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
+from npe2 import PluginManager
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -17,6 +18,12 @@ from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.map_view import MapView
 from napari_cryosphere.widgets.workers import SynchronousRunner
+
+
+@pytest.fixture(autouse=True)
+def plugins() -> None:
+    """Let napari know the plugin, as it does when a viewer opens."""
+    PluginManager.instance().discover()
 
 
 def test_particles_keep_every_column(

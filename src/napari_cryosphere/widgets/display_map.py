@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.layer_data import contour_levels, map_of
+from napari_cryosphere.widgets.layer_data import contour_levels
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 __all__ = [
+    "LOW_PASSED",
     "RESOLUTION",
     "UNIT",
     "ShownMap",
@@ -20,11 +21,13 @@ __all__ = [
     "is_difference",
     "low_passed",
     "reach_angstrom",
-    "unit_of",
 ]
 
 RESOLUTION = "cryosphere_resolution_angstrom"
 """Where a map layer's metadata may hold the resolution down to which it is shown."""
+
+LOW_PASSED = "cryosphere_low_passed"
+"""Where they may hold the voxels low-passed to that, made where it keeps no window waiting."""
 
 UNIT = "cryosphere_difference_unit"
 """Where a difference's metadata hold the standard deviation of the map that it was made from, as shown."""
@@ -33,16 +36,6 @@ UNIT = "cryosphere_difference_unit"
 def is_difference(layer: Layer) -> bool:
     """Return whether a layer is a difference map."""
     return UNIT in layer.metadata
-
-
-def unit_of(layer: Image) -> float:
-    """Return the standard deviation of a map's voxels as they are shown: low-passed where that is known."""
-    density = map_of(layer)
-    voxels = np.asarray(layer.data if density is None else density.voxels, dtype=np.float32)
-    resolution = layer.metadata.get(RESOLUTION)
-    if resolution is not None:
-        voxels = low_passed(voxels, float(layer.scale[-1]), resolution)
-    return float(voxels.std()) or 1.0
 
 
 def in_standard_deviations(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,7 +103,9 @@ class ShownMap:
             self._mean, self._spread = 0.0, layer.metadata[UNIT]
         contour = (layer.iso_threshold - self._mean) / self._spread
         resolution = layer.metadata.get(RESOLUTION)
-        if resolution is not None:
+        if LOW_PASSED in layer.metadata:
+            voxels = layer.metadata[LOW_PASSED]
+        elif resolution is not None:
             voxels = low_passed(voxels, float(layer.scale[-1]), resolution)
         shown = voxels / self._spread if is_difference(layer) else in_standard_deviations(voxels)
         _, top = contour_levels(shown)

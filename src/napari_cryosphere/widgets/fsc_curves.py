@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_cryosphere.reconstruction import FourierShellCorrelation
+    from napari_cryosphere.reconstruction import FourierShellCorrelation, HalfMapFsc
 
-__all__ = ["Curve", "described", "value_at", "write_curves"]
+__all__ = ["Curve", "curves_by_kind", "described", "resolution_of", "value_at", "write_curves"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,20 @@ class Curve:
     def label(self) -> str:
         """The curve's name."""
         return f"{self.group}, {self.kind}" if self.kind else self.group
+
+
+def curves_by_kind(
+    group: str,
+    curves: HalfMapFsc,
+    threshold: float,
+    kinds: Mapping[str, bool],
+    band: tuple[FourierShellCorrelation, FourierShellCorrelation] | None = None,
+) -> list[Curve]:
+    """Return two maps' curves, by kind and whether they are drawn at first; a band is the masked one's."""
+    return [
+        Curve(group, kind, getattr(curves, kind), threshold, shown, band if kind == "masked" else None)
+        for kind, shown in kinds.items()
+    ]
 
 
 def described(curve: Curve) -> str:

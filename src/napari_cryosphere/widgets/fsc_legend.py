@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QFont, QFontMetrics
 from qtpy.QtWidgets import QCheckBox, QFrame, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.fsc_curves import Curve, described, resolution_of
@@ -14,6 +15,7 @@ from napari_cryosphere.widgets.style import caption
 __all__ = ["FscLegend"]
 
 _WIDTH = 214
+_FONT_PIXELS = 11  # of a "cell", see `dock_style`
 _STROKES = {"masked": "╌╌", "unmasked": "┈┈"}
 
 
@@ -66,9 +68,9 @@ class FscLegend(QScrollArea):
 
     @staticmethod
     def _heading(group: str, colour: str) -> QLabel:
-        label = QLabel()
-        room = _WIDTH - 48
-        name = label.fontMetrics().elidedText(group, Qt.TextElideMode.ElideMiddle, room)
+        label, font = QLabel(), QFont()
+        font.setPixelSize(_FONT_PIXELS)
+        name = QFontMetrics(font).elidedText(group, Qt.TextElideMode.ElideMiddle, _WIDTH - 36)
         label.setText(f'<span style="color:{colour}">▬</span> {escape(name)}')
         label.setObjectName("cell")
         label.setToolTip(group)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import map_steps
-from napari_cryosphere.widgets.display_map import RESOLUTION, UNIT, is_difference, unit_of
-from napari_cryosphere.widgets.fsc_curves import Curve
+from napari_cryosphere.widgets.display_map import LOW_PASSED, RESOLUTION, UNIT, is_difference
+from napari_cryosphere.widgets.fsc_curves import Curve, curves_by_kind
 from napari_cryosphere.widgets.half_maps import halves_of, remember_halves
 from napari_cryosphere.widgets.layer_data import map_layer, map_of
 from napari_cryosphere.widgets.map_view import MapView
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.reconstruction import FourierShellCorrelation, HalfMapFsc
+    from napari_cryosphere.reconstruction import FourierShellCorrelation
 
 __all__ = ["MapController"]
 
@@ -61,7 +62,7 @@ class MapController:
         self.runner = runner
         self.view = MapView(viewer)
         self.curves: dict[str, Curve] = {}
-        self._owners: dict[str, tuple[Layer, ...]] = {}
+        self.owners: dict[str, tuple[Layer, ...]] = {}
         self._growing: Image | None = None
         self._differences: dict[Image, tuple[Image, Image]] = {}
 
@@ -90,9 +91,9 @@ class MapController:
             for difference, pair in self._differences.items()
             if layer is not difference and layer not in pair
         }
-        gone = [label for label, owners in self._owners.items() if layer in owners]
+        gone = [label for label, owners in self.owners.items() if layer in owners]
         for label in gone:
-            del self.curves[label], self._owners[label]
+            del self.curves[label], self.owners[label]
         if gone:
             self.curves_changed.emit()
         if was_active and not self.view.active:
@@ -104,15 +105,11 @@ class MapController:
         """Add a curve to the plot; it goes when a layer that it belongs to is removed."""
         self.add_curves([Curve(group, "", fsc, threshold)], owners)
 
-    def owners_of(self, label: str) -> tuple[Layer, ...]:
-        """Return the layers that a curve belongs to."""
-        return self._owners.get(label, ())
-
     def add_curves(self, curves: list[Curve], owners: tuple[Layer, ...]) -> None:
         """Add curves; they go when a layer that they belong to is removed."""
         for curve in curves:
             self.curves[curve.label] = curve
-            self._owners[curve.label] = owners
+            self.owners[curve.label] = owners
         self.curves_changed.emit()
 
     def add_map(self, density: DensityMap, name: str, visible: bool = False) -> Image:
@@ -122,6 +119,11 @@ class MapController:
         layer: Image = self.viewer.add_image(data, **options)
         if active is not None:
             self.viewer.layers.selection.active = active
+        return layer
+
+    def _add_made(self, made: map_steps.MadeMap, name: str) -> Image:
+        layer = self.add_map(made.density, name)
+        _note_how_shown(layer, made)
         return layer
 
     def reconstruct(self, recipe: map_steps.Recipe) -> None:
@@ -156,8 +158,7 @@ class MapController:
             for number, half in enumerate(made.halves, start=1):
                 self.add_map(half, f"{name}, half {number}")
         self._growing = grown = self.add_map(made.density, name) if layer is None else layer
-        if isinstance(made, Reconstruction) and made.curve is not None:
-            grown.metadata[RESOLUTION] = made.curve.resolution_angstrom(0.143)
+        if isinstance(made, Reconstruction):
             remember_halves(grown, made.halves)
         if layer is None:
             self.reconstructed.emit(grown)
@@ -169,14 +170,12 @@ class MapController:
         if layer is None:
             return
         band = None if made.cones is None else (made.cones.lowest, made.cones.highest)
-        curves = _by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
+        curves = curves_by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
         self.add_curves(curves, (layer,))
-        resolution = layer.metadata[RESOLUTION] = made.curves.corrected.resolution_angstrom(0.143)
-        density = map_of(layer)
-        if density is not None:
-            self.view.replace(layer, density)
+        _note_how_shown(layer, made.made)
+        self.view.replace(layer, made.made.density)
         cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
-        self.told.emit(f"{layer.name}: FSC 0.143 at {resolution:.1f} Å{cones}")
+        self.told.emit(f"{layer.name}: FSC 0.143 at {made.made.resolution_angstrom:.1f} Å{cones}")
 
     def compare(self, first: Layer | None, second: Layer | None) -> None:
         """Measure the FSC of two maps inside a mask around the second.
@@ -188,7 +187,7 @@ class MapController:
         """
 
         def take(compared: map_steps.Comparison, one: Image, other: Image) -> None:
-            curves = _by_kind(f"{one.name} / {other.name}", compared.curves, 0.5, _PAIR)
+            curves = curves_by_kind(f"{one.name} / {other.name}", compared.curves, 0.5, _PAIR)
             self.add_curves(curves, (one, other))
             self.told.emit(comparison_in_words(compared))
 
@@ -197,32 +196,29 @@ class MapController:
     def subtract(self, first: Layer | None, second: Layer | None) -> None:
         """Add the first map less the second as a layer, and show it beside them."""
 
-        def take(density: DensityMap, one: Image, other: Image) -> None:
+        def take(made: map_steps.MadeMap, one: Image, other: Image) -> None:
             for old in [old for old, pair in self._differences.items() if pair == (one, other)]:
                 self.viewer.layers.remove(old)
-            layer = self.add_map(density, f"{one.name} − {other.name}")
-            layer.metadata[UNIT] = unit_of(one)
-            if RESOLUTION in one.metadata:
-                layer.metadata[RESOLUTION] = one.metadata[RESOLUTION]
+            layer = self._add_made(made, f"difference, {one.name} − {other.name}")
             layer.colormap = "orange"
             self._differences[layer] = (one, other)
             self.told.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
             self.reconstructed.emit(one)
 
-        self._start_pair("Subtracting maps", map_steps.difference_steps, take, first, second)
+        steps = partial(map_steps.difference_steps, resolution=_resolution_of(first))
+        self._start_pair("Subtracting maps", steps, take, first, second)
 
     def align(self, first: Layer | None, second: Layer | None) -> None:
         """Lay the first map on the second, in the hand that fits better, as a new layer."""
 
         def take(found: Any, one: Image, other: Image) -> None:
-            alignment, density = found
-            layer = self.add_map(density, f"{one.name}, aligned")
-            if RESOLUTION in one.metadata:
-                layer.metadata[RESOLUTION] = one.metadata[RESOLUTION]
+            alignment, made = found
+            layer = self._add_made(made, f"{one.name}, aligned")
             self.told.emit(alignment_in_words(alignment))
             self.reconstructed.emit(layer)
 
-        self._start_pair("Aligning maps", map_steps.alignment_steps, take, first, second)
+        steps = partial(map_steps.alignment_steps, resolution=_resolution_of(first))
+        self._start_pair("Aligning maps", steps, take, first, second)
 
     def _start_pair(
         self,
@@ -274,7 +270,7 @@ class MapController:
         def take(made: Any, one: Image) -> None:
             sharp = self.add_map(made.density, f"{one.name}, sharpened")
             remember_halves(sharp, halves)
-            curves = _by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
+            curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
             self.add_curves(curves, (sharp,))
             self.told.emit(sharpening_in_words(made))
             self.reconstructed.emit(sharp)
@@ -287,15 +283,12 @@ class MapController:
         )
 
 
-def _by_kind(
-    group: str,
-    curves: HalfMapFsc,
-    threshold: float,
-    kinds: dict[str, bool],
-    band: tuple[FourierShellCorrelation, FourierShellCorrelation] | None = None,
-) -> list[Curve]:
-    """Return the curves of two maps; a band belongs to the masked one."""
-    return [
-        Curve(group, kind, getattr(curves, kind), threshold, shown, band if kind == "masked" else None)
-        for kind, shown in kinds.items()
-    ]
+def _note_how_shown(layer: Image, made: map_steps.MadeMap) -> None:
+    """Note with a map's layer what `ShownMap` looks for there."""
+    noted = {RESOLUTION: made.resolution_angstrom, LOW_PASSED: made.low_passed, UNIT: made.unit}
+    layer.metadata |= {key: value for key, value in noted.items() if value is not None}
+
+
+def _resolution_of(layer: Layer | None) -> float | None:
+    """Return the resolution down to which a map is shown; None for as it is."""
+    return None if layer is None else layer.metadata.get(RESOLUTION)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.export import chosen_stack
 from napari_cryosphere.widgets.map_steps import Recipe
 from napari_cryosphere.widgets.particle_choices import Flag
 
 if TYPE_CHECKING:
-    from napari_cryosphere.widgets.controller import Session
+    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.widgets.predictions import PredictionStore
+    from napari_cryosphere.widgets.session import Session
 
-__all__ = ["Poses", "Subset", "chosen_rows", "recipe"]
+__all__ = ["Poses", "Subset", "chosen_rows", "posed_rows", "recipe"]
 
 
 class Poses(Enum):
     """Where a particle is inserted."""
 
     PREDICTED = "predicted poses"
+    REFINED = "refined poses"
     INPUT = "input poses"
 
 
@@ -35,6 +38,13 @@ class Subset(Enum):
     KEPT = "flagged keep"
 
 
+_MISSING = {
+    Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
+    Poses.REFINED: "the file holds no refined poses; open one that infer --refine or align wrote",
+    Poses.INPUT: "the file came without poses; predict them first",
+}
+
+
 def chosen_rows(session: Session, subset: Subset) -> NDArray[np.bool_]:
     """Return whether each particle of a session belongs to a subset, ``(n,)``."""
     choices = session.choices
@@ -45,6 +55,27 @@ def chosen_rows(session: Session, subset: Subset) -> NDArray[np.bool_]:
     if subset is Subset.KEPT:
         return choices.flags == Flag.KEEP
     return np.ones(len(session.stack), dtype=bool)
+
+
+def posed_rows(session: Session, poses: Poses) -> NDArray[np.bool_]:
+    """Return whether each particle of a session has such a pose, ``(n,)``."""
+    if poses is Poses.PREDICTED:
+        return session.store.predicted.copy()
+    known = session.frames.refined if poses is Poses.REFINED else session.store.known
+    return np.full(len(session.stack), known is not None)
+
+
+def _rotations(session: Session, poses: Poses, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the poses of some particles that have one, ``(k, 3, 3)``."""
+    if poses is Poses.PREDICTED:
+        summary = session.store.summary()
+        given = None if summary is None else summary.rotations[rows[session.store.predicted]]
+    else:
+        known = session.frames.refined if poses is Poses.REFINED else session.store.known
+        given = None if known is None else known[rows]
+    if given is None:
+        raise CryosphereError(_MISSING[poses])
+    return given
 
 
 def recipe(
@@ -83,26 +114,34 @@ def recipe(
 
     if session is None:
         raise CryosphereError("no particles are loaded; open a STAR file first")
-    rows = chosen_rows(session, subset)
-    predicted = poses is Poses.PREDICTED
-    if predicted:
-        rows &= session.store.predicted
-        if not session.store.predicted.any():
-            raise CryosphereError("nothing is predicted yet; press Predict poses first")
+    posed = posed_rows(session, poses)
+    if not posed.any():
+        raise CryosphereError(_MISSING[poses])
+    rows = chosen_rows(session, subset) & posed
     if not rows.any():
         raise CryosphereError(f"no particle is left among {subset.value}; choose others")
-    stack = chosen_stack(session, np.flatnonzero(rows)) if predicted else session.stack[rows]
-    if not stack.has_poses:
-        raise CryosphereError(f"{session.stack.source} has no poses; predict them first")
-    weighed = weigh and predicted
+    weighed = weigh and poses is Poses.PREDICTED
     where = "predicted distributions" if weighed else poses.value
     which = "" if subset is Subset.ALL else f", {subset.value}"
     whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
         name=f"map at {where}{which}{whose}",
-        stack=stack,
+        stack=session.stack[rows],
+        rotations=_rotations(session, poses, rows),
         symmetry=normalise_group_name(symmetry),
         half_maps=half_maps,
         cones=cones and half_maps,
-        distributions=session.store.distributions(rows) if weighed else (),
+        distributions=partial(_distributions, session.store, rows) if weighed else None,
     )
+
+
+def _distributions(store: PredictionStore, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
+    """Return the distributions of some predicted particles, batch by batch; they may have to be read."""
+    batches = store.distributions(rows)
+    known, wanted = sum(map(len, batches)), int(rows.sum())
+    if known != wanted:
+        raise CryosphereError(
+            f"only {known:,} of {wanted:,} particles have their distribution here; predict them again, or "
+            "reconstruct at their best poses"
+        )
+    return batches

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_cryosphere.widgets.display_map import low_passed
 from napari_cryosphere.widgets.steps import Step, Steps
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import ConicalFsc, HalfMapFsc, WeightedPoses
     from napari_cryosphere.so3.distribution import PoseDistribution
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "HalfMapCurves",
+    "MadeMap",
     "Recipe",
     "alignment_steps",
     "comparison_steps",
@@ -37,8 +42,8 @@ class Recipe:
     ----------
     name
         What the map is called.
-    stack
-        The particles, at the poses to insert them at.
+    stack, rotations
+        The particles, and ``(n, 3, 3)`` the poses to insert them at.
     symmetry
         Point group of the map.
     half_maps
@@ -46,21 +51,52 @@ class Recipe:
     cones
         Whether the halves are correlated in cones, which shows a preferred orientation.
     distributions
-        Batches of the particles' distributions, in order; particles are then inserted at samples of them.
+        Gives batches of the particles' distributions, in order: particles are then inserted at samples of
+        them. It is called in the worker, since it may read them from disk.
     """
 
     name: str
     stack: ParticleStack
+    rotations: NDArray[np.float64]
     symmetry: str = "C1"
     half_maps: bool = True
     cones: bool = False
-    distributions: Sequence[PoseDistribution] = field(default=())
+    distributions: Callable[[], Sequence[PoseDistribution]] | None = None
+
+
+@dataclass(frozen=True)
+class MadeMap:
+    """A map with what it takes to show it, so that the window has nothing to compute.
+
+    Attributes
+    ----------
+    density
+        The map.
+    resolution_angstrom
+        Down to which it is shown; None for as it is.
+    low_passed
+        Its voxels at that resolution.
+    unit
+        Of a difference: the standard deviation of the map that it was made from, as shown.
+    """
+
+    density: DensityMap
+    resolution_angstrom: float | None = None
+    low_passed: NDArray[np.float32] | None = None
+    unit: float | None = None
 
 
 @dataclass(frozen=True)
 class HalfMapCurves:
-    """What two half-maps say of each other inside a mask, and by direction if that was asked for."""
+    """What two half-maps say of each other inside a mask, and by direction if that was asked for.
 
+    Attributes
+    ----------
+    made
+        The whole map, to be shown at the resolution of the corrected curve.
+    """
+
+    made: MadeMap
     curves: HalfMapFsc
     cones: ConicalFsc | None
 
@@ -115,16 +151,17 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
         yield Step(1.0, "half-maps compared in a mask", curves)
 
 
-def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses | None]:
-    """Draw poses from the recipe's distributions; returns None where the stack's own poses count."""
+def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
+    """Return a recipe's poses, drawn from its distributions where it has some."""
     from napari_cryosphere.reconstruction import WeightedPoses
 
-    if not recipe.distributions:
-        return None
+    if recipe.distributions is None:
+        return WeightedPoses.best(recipe.rotations)
     import numpy as np
 
     rng, parts, done = np.random.default_rng(0), list[WeightedPoses](), 0
-    for batch in recipe.distributions:
+    yield Step(0.0, "reading distributions")
+    for batch in recipe.distributions():
         parts.append(WeightedPoses.samples_of(batch, _SAMPLES, rng))
         done += len(batch)
         yield Step(0.0, f"drew {_SAMPLES} poses each for {done} of {len(recipe.stack)} particles")
@@ -139,7 +176,8 @@ def _half_map_curves(density: DensityMap, halves: Sequence[DensityMap], cones: b
     first, second = halves
     mask = soft_mask(density.voxels, density.pixel_size_angstrom)
     by_direction = conical_fsc(first, second, mask) if cones else None
-    return HalfMapCurves(corrected_fsc(first, second, mask), by_direction)
+    curves = corrected_fsc(first, second, mask)
+    return HalfMapCurves(_made(density, curves.corrected.resolution_angstrom(0.143)), curves, by_direction)
 
 
 def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
@@ -155,25 +193,40 @@ def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
     yield Step(1.0, f"correlation {correlation:.3f}", Comparison(curves, correlation, note))
 
 
-def difference_steps(first: DensityMap, second: DensityMap) -> Steps:
-    """Subtract the second map, scaled to the first shell by shell; the last payload is a `DensityMap`."""
+def _made(density: DensityMap, resolution: float | None, unit_of: DensityMap | None = None) -> MadeMap:
+    """Prepare a map to be shown; of a difference, in the unit of the map that it was made from."""
+    if resolution is None:
+        return MadeMap(density, unit=None if unit_of is None else float(unit_of.voxels.std()))
+    size = density.pixel_size_angstrom
+    unit = None if unit_of is None else float(low_passed(unit_of.voxels, size, resolution).std())
+    return MadeMap(density, resolution, low_passed(density.voxels, size, resolution), unit)
+
+
+def difference_steps(first: DensityMap, second: DensityMap, resolution: float | None = None) -> Steps:
+    """Subtract the second map, scaled to the first shell by shell; the last payload is a `MadeMap`.
+
+    ``resolution`` is that down to which the first map is shown, in A.
+    """
     from napari_cryosphere.reconstruction import difference_map, soft_mask
 
     yield Step(0.0, "subtracting maps")
     other, _ = _on_one_grid(first, second)
     mask = soft_mask(other.voxels, other.pixel_size_angstrom)
-    yield Step(1.0, "subtracted", difference_map(first, other, mask))
+    yield Step(1.0, "subtracted", _made(difference_map(first, other, mask), resolution, first))
 
 
-def alignment_steps(first: DensityMap, second: DensityMap) -> Steps:
-    """Lay the first map on the second, in both hands; the payload is ``(MapAlignment, DensityMap)``."""
+def alignment_steps(first: DensityMap, second: DensityMap, resolution: float | None = None) -> Steps:
+    """Lay the first map on the second, in both hands; the last payload is ``(MapAlignment, MadeMap)``.
+
+    ``resolution`` is that down to which the first map is shown, in A.
+    """
     from napari_cryosphere.reconstruction.map_alignment import align_maps
 
     yield Step(0.0, "turning the map in both hands")
     moving, _ = _on_one_grid(second, first)
     found = align_maps(second, moving)
     yield Step(0.9, f"correlation {found.correlation:.3f}")
-    yield Step(1.0, f"correlation {found.correlation:.3f}", (found, found.apply(moving)))
+    yield Step(1.0, f"correlation {found.correlation:.3f}", (found, _made(found.apply(moving), resolution)))
 
 
 def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | None = None) -> Steps:

@@ -75,7 +75,8 @@ class MapView:
         if self._state is None:
             self._state = ViewerState.of(self._viewer)
         self.contours.unlink()
-        self.slices.remove()
+        if not slices:
+            self.slices.remove()
         self._layers = list(layers)
         for layer in [layer for layer in self._shown if layer not in layers]:
             self._give_back(layer)
@@ -108,9 +109,10 @@ class MapView:
         viewer.dims.ndisplay = 2
         viewer.dims.order = tuple(range(viewer.dims.ndim))
         for layer in viewer.layers:
-            if layer.visible:  # such as particles that came while maps were shown in 3D
+            # visible may be particles that came while maps were shown in 3D
+            if layer.visible and layer not in self.slices.layers:
                 state.visible.setdefault(layer, layer not in self._layers)
-            layer.visible = False
+                layer.visible = False
         self.slices.show(self._layers)
 
     def replace(self, layer: Image, density: DensityMap) -> None:

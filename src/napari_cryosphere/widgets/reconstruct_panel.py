@@ -7,7 +7,7 @@ import weakref
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QPushButton, QWidget
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.map_sources import Poses, Subset, chosen_rows, recipe
+from napari_cryosphere.widgets.map_sources import Poses, Subset, chosen_rows, posed_rows, recipe
 from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.style import Panel, caption, wrapped
@@ -34,7 +34,9 @@ class ReconstructPanel(Panel):
             self.poses.addItem(poses.value, poses)
         for subset in Subset:
             self.subset.addItem(subset.value, subset)
-        self.poses.setToolTip("Predicted: the model's best poses; input: those that the file came with")
+        self.poses.setToolTip(
+            "Predicted: the model's best poses; refined: the file's, against a map; input: taken for true"
+        )
         self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weigh by distributions")
         self.cones = QCheckBox("by direction")
         self.half_maps.setChecked(True)
@@ -101,13 +103,14 @@ class ReconstructPanel(Panel):
     def _update(self) -> None:
         """Show how many particles each choice has, and what can be pressed."""
         session, busy = self._controller.session, self._controller.runner.busy
-        predicted = self.poses.currentData() is Poses.PREDICTED
+        poses: Poses = self.poses.currentData()
+        predicted = poses is Poses.PREDICTED
         self.source.setText(self._described())
         number = 0
         for index, subset in enumerate(Subset):
             rows = None if session is None else chosen_rows(session, subset)
-            if rows is not None and session is not None and predicted:
-                rows &= session.store.predicted
+            if rows is not None and session is not None:
+                rows &= posed_rows(session, poses)
             count = 0 if rows is None else int(rows.sum())
             self.subset.setItemText(index, subset.value if session is None else f"{subset.value} ({count:,})")
             number = count if subset is self.subset.currentData() else number

@@ -13,6 +13,7 @@ from napari_cryosphere.widgets.display_map import is_difference, reach_angstrom
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
+    from napari.utils.colormaps import Colormap
 
 __all__ = ["PLANES", "SliceView"]
 
@@ -20,15 +21,23 @@ PLANES = ("xy", "xz", "yz")
 """Planes by the array axis that stands on them: z, y, x."""
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
+_FONT_SIZE = 9
 _MARGIN = 1.3  # around the density
+
+
+def difference_colormap() -> Colormap:
+    """Return blue for less, orange for more, and the canvas's black for no difference."""
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([[0.35, 0.65, 1, 1], [0, 0, 0, 1], [1, 0.6, 0.2, 1]], name="blue-black-orange")
 
 
 class SliceView:
     """A row of slices a map, in napari's grid: layers of its own, which come and go with it.
 
     Voxels must share one scale (standard deviations): all rows share the first row's contrast limits, and
-    differences show as much of them to either side of zero. The centre of every map, voxel n // 2, is the
-    centre of its slices.
+    differences show half as much to either side of zero, negative in blue and positive in orange. The centre
+    of every map, voxel n // 2, is the centre of its slices.
 
     Parameters
     ----------
@@ -56,14 +65,25 @@ class SliceView:
 
     def show(self, maps: Sequence[Image]) -> None:
         """Show the slices of these maps and no others."""
-        self.remove()
-        self._maps, viewer = list(maps), self._viewer
-        for layer in self._maps:
+        viewer, kept = self._viewer, self._number_kept(maps)
+        self._take_out(kept)
+        self.refresh()
+        for layer in maps[kept:]:
+            self._maps.append(layer)
             self._layers.append([self._add(layer, axis) for axis in range(3)])
+        for layer in self.layers:
+            layer.visible = True
         self._set_contrast()
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (len(maps), 3), 1, True
         self._frame()
+
+    def _number_kept(self, maps: Sequence[Image]) -> int:
+        """Return how many of the first rows are those of these maps, none of their layers deleted by hand."""
+        for number, (shown, wanted, row) in enumerate(zip(self._maps, maps, self._layers, strict=False)):
+            if shown is not wanted or any(layer not in self._viewer.layers for layer in row):
+                return number
+        return min(len(self._maps), len(maps))
 
     def _add(self, source: Image, axis: int) -> Image:
         """Add the layer of one slice."""
@@ -74,9 +94,10 @@ class SliceView:
             scale=(size, size),
             translate=(-(source.data.shape[0] // 2) * size,) * 2,
             units=("angstrom",) * 2,
-            colormap="coolwarm" if is_difference(source) else "gray",
+            colormap=difference_colormap() if is_difference(source) else "gray",
             interpolation2d="linear",
         )
+        layer.name_overlay.font_size = _FONT_SIZE
         layer.name_overlay.visible = True
         return layer
 
@@ -98,7 +119,7 @@ class SliceView:
         for difference in (False, True):
             rows = zip(self._maps, self._layers, strict=True)
             chosen = [layer for source, row in rows if is_difference(source) is difference for layer in row]
-            limits = (-high, high) if difference else (low, high)
+            limits = (-high / 2, high / 2) if difference else (low, high)
             for layer in chosen:
                 layer.contrast_limits_range = (min(limits[0], -high), 2 * high)
                 layer.contrast_limits = limits
@@ -127,7 +148,12 @@ class SliceView:
 
     def remove(self) -> None:
         """Take the slices out of the viewer."""
-        layers, self._layers, self._maps = self.layers, [], []
+        self._take_out(0)
+
+    def _take_out(self, first: int) -> None:
+        """Take the rows from one on out of the viewer."""
+        layers = [layer for row in self._layers[first:] for layer in row]
+        del self._layers[first:], self._maps[first:]
         left: list[Layer] = [layer for layer in layers if layer in self._viewer.layers]
         if left:
             self._viewer.layers.unlink_layers(left)

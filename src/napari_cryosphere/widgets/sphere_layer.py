@@ -75,7 +75,7 @@ class SphereFrames(LazyFrames):
         self.store = store
         self.posteriors = posteriors or Posteriors()
         self.source: Source = "network"
-        self._refined = refined
+        self.refined = refined
         self._pointed: tuple[int, NDArray[np.float64]] | None = None
         store.changed.connect(self._on_changed)
         self.posteriors.changed.connect(self._on_changed)
@@ -104,9 +104,9 @@ class SphereFrames(LazyFrames):
         posterior = self.posteriors.get(index)
         if posterior is not None:
             return self.store.nearest_to_prediction(posterior.rotation, index)
-        if self._refined is None:
+        if self.refined is None:
             return None
-        return self.store.nearest_to_prediction(self._refined[index], index)
+        return self.store.nearest_to_prediction(self.refined[index], index)
 
     def _on_changed(self, changed: object) -> None:
         self.forget()
