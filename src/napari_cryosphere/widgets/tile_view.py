@@ -227,10 +227,10 @@ class TileView(QAbstractScrollArea):
 
     def event(self, event: object) -> bool:
         """Claim the keys of the view's actions before the window's shortcuts have them."""
-        if isinstance(event, QKeyEvent) and event.type() == QKeyEvent.Type.ShortcutOverride:
-            if self._action_of(event) is not None:
-                event.accept()
-                return True
+        claimed = isinstance(event, QKeyEvent) and event.type() == QKeyEvent.Type.ShortcutOverride
+        if claimed and self._action_of(event) is not None:  # type: ignore[arg-type]
+            event.accept()  # type: ignore[attr-defined]
+            return True
         return bool(super().event(event))  # type: ignore[arg-type]
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
