@@ -88,15 +88,17 @@ class TileView(QAbstractScrollArea):
         self._arrange()
 
     def _arrange(self) -> None:
-        kept = self._layout.first_place(self.verticalScrollBar().value())
-        size = self.painter.size
+        former, bar, page = self._layout, self.verticalScrollBar(), self.viewport().height()
+        top, size = bar.value(), self.painter.size
         columns = max(1, self.viewport().width() // size.width())
-        self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
-        bar, page = self.verticalScrollBar(), self.viewport().height()
-        bar.setRange(0, max(0, self._layout.height - page))
+        layout = self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
+        if (former.columns, former.size) != (columns, size):  # else what is in sight stays where it is
+            first = former.first_place(top)
+            top = layout.rect(min(first, max(len(self.rows) - 1, 0))).top()
+        bar.setRange(0, max(0, layout.height - page))
         bar.setPageStep(page)
         bar.setSingleStep(size.height() // 4)
-        bar.setValue(self._layout.rect(min(kept, max(len(self.rows) - 1, 0))).top())
+        bar.setValue(top)
         self.viewport().update()
         self.sight_changed.emit()
 
