@@ -1,10 +1,12 @@
-"""What all commands share: their common options, how a config is put together, and how a job is run."""
+"""What the commands share: their common options, the config they make of them, the job they run."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -19,10 +21,12 @@ __all__ = [
     "ConfigFile",
     "DataDir",
     "Device",
+    "MaxMemory",
     "ModelBFactor",
     "Overwrite",
     "PixelSize",
     "Resolution",
+    "Resume",
     "Settings",
     "State",
     "Symmetry",
@@ -45,6 +49,10 @@ Resolution = Annotated[float | None, typer.Option(help="Where a model's map ends
 ModelBFactor = Annotated[float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")]
 Assembly = Annotated[str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+MaxMemory = Annotated[
+    float | None, typer.Option("--max-memory", metavar="GB", help="Most memory that a process may take, GB.")
+]
+Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")]
 
 
 class State:
@@ -107,15 +115,21 @@ def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:
 
 
 def run_job(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
-    """Run a job, showing a progress bar on a terminal and plain lines elsewhere, and print its result."""
+    """Run a job, showing a progress bar on a terminal and plain lines elsewhere, and print its result.
+
+    Under torchrun rank 0 shows and prints for all; a rank that fails tells the others why.
+    """
     from napari_cryosphere._console import Console
+    from napari_cryosphere.jobs._ranks import this_rank, who
     from napari_cryosphere.jobs.events import follow
 
-    with Console(quiet=State.quiet) as console:
+    # what a cluster sends when time is up, and torchrun when another rank is gone
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Console(quiet=State.quiet or this_rank() > 0) as console:
         try:
             result = follow(job(config), console.show)
         except KeyboardInterrupt as error:
-            console.line(f"stopped; {config.kept_when_stopped}")
+            console.line(f"{who()}stopped; {config.kept_when_stopped}")
             raise typer.Exit(130) from error
     for key, value in result.metrics.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
@@ -123,3 +137,7 @@ def run_job(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
     for role, path in result.outputs.items():
         typer.echo(f"{role.replace('_', ' ')}: {path}")
     return result
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

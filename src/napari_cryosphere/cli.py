@@ -21,10 +21,12 @@ from napari_cryosphere._commands import (
     ConfigFile,
     DataDir,
     Device,
+    MaxMemory,
     ModelBFactor,
     Overwrite,
     PixelSize,
     Resolution,
+    Resume,
     Settings,
     State,
     Symmetry,
@@ -32,7 +34,10 @@ from napari_cryosphere._commands import (
 from napari_cryosphere._commands import config_of as _config
 from napari_cryosphere._commands import run_job as _run
 from napari_cryosphere.cli_benchmark import cesped, evaluate
+from napari_cryosphere.cli_experiments import equivariance, experiments
+from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs._ranks import report_failure
 
 __all__ = ["app", "main"]
 
@@ -47,6 +52,9 @@ app = typer.Typer(
 
 app.command()(evaluate)
 app.add_typer(cesped, name="cesped")
+app.command()(equivariance)
+app.add_typer(experiments, name="experiment")
+app.command()(watch)
 
 
 @app.callback()
@@ -211,7 +219,7 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="Network preset: image2sphere.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")] = None,
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
@@ -220,6 +228,9 @@ def train(
     ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -239,6 +250,7 @@ def train(
         "epochs": epochs,
         "device": device,
         "half_set": half_set,
+        "resume": resume,
         "data_dir": data_dir,
     }
     _run(job, _config(TrainConfig, config, settings, given, overwrite))
@@ -258,6 +270,8 @@ def infer(
     map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -275,6 +289,8 @@ def infer(
         "map": map_,
         "device": device,
         "data_dir": data_dir,
+        "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(InferConfig, config, settings, given, overwrite))
 
@@ -298,7 +314,8 @@ def align(
     ] = None,
     device: Device = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")] = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -321,6 +338,7 @@ def align(
         "device": device,
         "data_dir": data_dir,
         "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(AlignConfig, config, settings, given, overwrite))
 
@@ -345,6 +363,7 @@ def reconstruct(
         Path | None, typer.Option(help="The particles' distributions (zarr), for --weights distributions.")
     ] = None,
     data_dir: DataDir = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -363,6 +382,7 @@ def reconstruct(
         "weights": weights,
         "distributions": distributions,
         "data_dir": data_dir,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
 
@@ -440,7 +460,8 @@ def main() -> None:
     try:
         app(everywhere + rest)
     except CryosphereError as error:
+        line = report_failure(str(error))
         if State.debug:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

@@ -1,1 +1,4 @@
-"""CESPED's benchmark: entries, metrics, protocol and published figures. Import from the modules."""
+"""What the package is measured by: metrics, protocols and the experiments of the works it builds on.
+
+Import from the modules.
+"""

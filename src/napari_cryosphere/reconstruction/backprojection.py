@@ -166,6 +166,14 @@ class BackProjector:
         self.inserted += other.inserted
         return self
 
+    @staticmethod
+    def memory_bytes(box: int, padding: int) -> tuple[int, int]:
+        """Return the bytes that sums take while they are filled, and those that solving takes beside them."""
+        size = box * padding
+        numbers = size * size * (size // 2 + 1)
+        # symmetry imposed on a copy of the sums; the quotient; its first inverse transform
+        return SliceVolume.memory_bytes(size), numbers * (12 + 12 + 8 + 8 // padding)
+
     def sums(self) -> NDArray[np.float32]:
         """Return numerator and weight of every voxel before symmetry, ``(m, m, m // 2 + 1, 3)`` float32.
 
@@ -190,11 +198,19 @@ class BackProjector:
         try:
             with safe_open(path, framework="numpy") as file:
                 about, sums = file.metadata() or {}, file.get_tensor("sums")
-            made = cls(int(about["box"]), int(about["padding"]), about["symmetry"])
-            made._volume.restore(sums)
-            made.inserted = int(about["inserted"])
+            box, padding, inserted = (int(about[key]) for key in ("box", "padding", "inserted"))
+            return cls.from_sums(box, padding, about["symmetry"], sums, inserted)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise FileFormatError(f"{path} does not hold the sums of a reconstruction: {error}") from error
+
+    @classmethod
+    def from_sums(
+        cls, box: int, padding: int, symmetry: str, sums: NDArray[np.float32], inserted: int
+    ) -> BackProjector:
+        """Return a back-projector that goes on from what `sums` returned."""
+        made = cls(box, padding, symmetry)
+        made._volume.restore(sums)
+        made.inserted = inserted
         return made
 
     def solve(
