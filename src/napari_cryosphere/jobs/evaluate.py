@@ -105,11 +105,11 @@ def evaluate(config: EvaluateConfig) -> Events:
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
     truth, lacking = _read_truth(config)
+    predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
+    halves = matched_halves(truth, predicted)
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
-    predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
-    halves = matched_halves(truth, predicted)
     mask = None if config.mask is None else DensityMap.read(config.mask)
     found = yield from evaluate_halves(halves, config, mask)
     outputs = write_evaluation(found, config, config.output)
