@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
 ]
-NUMBER = 40
+NUMBER = 140  # more than one chunk of a reconstruction
 
 
 def torchrun(*arguments: str | Path) -> list[str]:
