@@ -30,7 +30,7 @@ __all__ = [
     "Settings",
     "State",
     "Symmetry",
-    "make_config",
+    "config_of",
     "run_job",
 ]
 
@@ -62,7 +62,7 @@ class State:
     debug = False
 
 
-def make_config(
+def config_of(
     kind: type[ConfigT],
     file: Path | None,
     settings: list[str] | None,

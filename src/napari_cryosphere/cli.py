@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 
-from napari_cryosphere import cli_watch
 from napari_cryosphere._commands import (
     Assembly,
     Box,
@@ -29,11 +28,14 @@ from napari_cryosphere._commands import (
     Resolution,
     Resume,
     Settings,
+    State,
     Symmetry,
 )
-from napari_cryosphere._commands import State as _State
-from napari_cryosphere._commands import make_config as _config
+from napari_cryosphere._commands import config_of as _config
 from napari_cryosphere._commands import run_job as _run
+from napari_cryosphere.cli_benchmark import cesped, evaluate
+from napari_cryosphere.cli_experiments import equivariance, experiments
+from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._ranks import report_failure
 
@@ -48,7 +50,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command()(cli_watch.watch)
+app.command()(evaluate)
+app.add_typer(cesped, name="cesped")
+app.command()(equivariance)
+app.add_typer(experiments, name="experiment")
+app.command()(watch)
 
 
 @app.callback()
@@ -57,7 +63,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    _State.quiet, _State.debug = quiet, debug
+    State.quiet, State.debug = quiet, debug
     if version:
         from napari_cryosphere import __version__
 
@@ -213,7 +219,7 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="Network preset: image2sphere.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")] = None,
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
@@ -222,6 +228,9 @@ def train(
     ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -241,6 +250,7 @@ def train(
         "epochs": epochs,
         "device": device,
         "half_set": half_set,
+        "resume": resume,
         "data_dir": data_dir,
     }
     _run(job, _config(TrainConfig, config, settings, given, overwrite))
@@ -451,7 +461,7 @@ def main() -> None:
         app(everywhere + rest)
     except CryosphereError as error:
         line = report_failure(str(error))
-        if _State.debug:
+        if State.debug:
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

@@ -14,7 +14,7 @@ from napari_cryosphere._commands import (
     MaxMemory,
     Overwrite,
     Settings,
-    make_config,
+    config_of,
     run_job,
 )
 
@@ -62,4 +62,4 @@ def watch(
         "data_dir": data_dir,
         "max_memory_gb": max_memory,
     }
-    run_job(job, make_config(WatchConfig, config, settings, given, overwrite))
+    run_job(job, config_of(WatchConfig, config, settings, given, overwrite))

@@ -10,13 +10,14 @@ import torch
 
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
-from napari_cryosphere.model.card import NetworkConfig
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.model.network import build_network
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid, order_of_size
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
 from napari_cryosphere.so3.symmetry import point_group
-from napari_cryosphere.training.loop import LoopSettings, ValidationSet, pose_loss, train_network
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
+from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.masks import (
     LabelledImages,
     inverse_mse_on_grid,
@@ -27,9 +28,10 @@ from napari_cryosphere.training.masks import (
 )
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 from napari_cryosphere.training.sources import Batch
+from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 BOX, ORDER = 16, 1
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=BOX, encoder_channels=(8, 16), sphere_channels=16, sphere_order=2, l_max=3, so3_channels=4
 )
 
@@ -114,7 +116,7 @@ def test_label_targets_chooses_the_kind(errors: torch.Tensor) -> None:
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_loss_of_targets_is_their_cross_entropy(dtype: torch.dtype) -> None:
     """Against the distribution type's own normalisation, log-density for log-density."""
-    coefficients = (PoseNetwork(SMALL)(torch.randn(3, BOX, BOX)).detach() * 3).to(dtype)
+    coefficients = (build_network(SMALL)(torch.randn(3, BOX, BOX)).detach() * 3).to(dtype)
     targets = torch.rand(3, SO3Grid(ORDER).size, dtype=coefficients.real.dtype)
     targets /= targets.sum(1, keepdim=True)
     weights = torch.tensor([1.0, 0.0, 3.0])
@@ -140,10 +142,9 @@ def test_masks_are_learnt_down_to_their_information(
     images = images / images.std()
     source = LabelledImages(images, rotations, mask_targets(errors))
     torch.manual_seed(0)
-    settings = LoopSettings(6, 1e-2, 0.0, 0, total_images=6 * 100, report_seconds=0.0, validations=1)
-    reports = list(
-        train_network(PoseNetwork(SMALL), source, ValidationSet(images, rotations), "C1", settings)
-    )
+    trainer = Trainer(build_network(SMALL), "C1", Optimisation(1e-2, 0.0))
+    settings = LoopSettings(6, total_images=6 * 100, report_seconds=0.0, validations=1)
+    reports = list(train_network(trainer, source, ValidationSet(images, rotations), "C1", settings))
     lowest = -math.log(SO3Grid(ORDER).size / round(0.05 * SO3Grid(ORDER).size))
     assert abs(reports[0].loss) < 0.3
     assert lowest < reports[-2].loss < 0.5 * lowest
@@ -152,8 +153,7 @@ def test_masks_are_learnt_down_to_their_information(
 def test_every_image_is_shown_once_a_pass() -> None:
     images = torch.arange(5.0)[:, None, None].expand(5, BOX, BOX)
     source = LabelledImages(images, random_rotations(5, np.random.default_rng(1)), torch.eye(5))
-    rng = np.random.default_rng(0)
-    batches = [source.batch(4, 0.0, rng) for _ in range(5)]
+    batches = [source.batch(step, 4, 0.0) for step in range(5)]
     shown = torch.cat([batch.images[:, 0, 0] for batch in batches])
     assert torch.bincount(shown.long()).tolist() == [4] * 5
     targets = torch.cat([batch.targets for batch in batches if batch.targets is not None])

@@ -15,7 +15,8 @@ from torch import Tensor
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import ModelCard
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
 __all__ = ["MODEL_FILE", "PoseModel", "choose_device", "model_file"]
@@ -58,9 +59,7 @@ class PoseModel:
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
         """Build an untrained model; its weights come from torch's global random generator."""
-        network = PoseNetwork(card.network)
-        network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network, card)
+        return cls(build_network(card.network), card)
 
     def predict(self, images: Tensor) -> PoseDistribution:
         """Return the pose distributions of prepared images.

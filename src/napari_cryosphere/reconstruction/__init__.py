@@ -1,7 +1,7 @@
 """From particles and poses to maps, and how good a map is.
 
-Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, which loads healpy and is not imported
-here.
+Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, and views counted by
+`napari_cryosphere.reconstruction.fourier_sampling`; both load healpy and are not imported here.
 """
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
@@ -11,6 +11,7 @@ from napari_cryosphere.reconstruction.comparison import (
     compare_maps,
     difference_map,
     normalise_map,
+    resampled_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.exact_sums import ExactSums
@@ -44,6 +45,7 @@ __all__ = [
     "masked_correlation",
     "normalise_map",
     "postprocess_maps",
+    "resampled_map",
     "soft_mask",
     "ssnr_of_full_map",
     "write_fsc_csv",

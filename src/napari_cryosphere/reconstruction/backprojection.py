@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.reconstruction._gridding import divide_gridded
 from napari_cryosphere.reconstruction._insertion import SliceVolume
 from napari_cryosphere.reconstruction._solving import divide, map_from_transform
 from napari_cryosphere.reconstruction._symmetry import SumSymmetry
@@ -212,7 +213,9 @@ class BackProjector:
         made.inserted = inserted
         return made
 
-    def solve(self, ssnr: ArrayLike | None = None, floor: float = 1e-3) -> NDArray[np.float32]:
+    def solve(
+        self, ssnr: ArrayLike | None = None, floor: float = 1e-3, *, gridding: bool = False
+    ) -> NDArray[np.float32]:
         """Return the map of everything inserted so far, ``(box, box, box)`` float32 in z, y, x order.
 
         Outside the sphere that touches the box, where padding and interpolation leave nothing but noise, the
@@ -227,16 +230,24 @@ class BackProjector:
         floor
             Smallest weight that is divided by, as a fraction of the mean weight in its shell: it keeps
             frequencies that no slice came near from blowing up.
+        gridding
+            Even out the sampling as relion_reconstruct does, for maps that are compared with its own: their
+            noise reaches to Nyquist. Without ``ssnr`` only.
 
         Raises
         ------
         CryosphereError
             If nothing was inserted, or the map would not be finite.
         """
+        if gridding and ssnr is not None:
+            raise ValueError("gridding and a signal-to-noise ratio exclude each other")
         if self.inserted == 0:
             raise CryosphereError("there is no particle to make a map of")
         sums = self._symmetry.impose(self.sums())
-        transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
+        if gridding:
+            transform = divide_gridded(sums, self.padding, floor)
+        else:
+            transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
         size = self.box * self.padding
         voxels = map_from_transform(transform, self.box, self._symmetry.fall_off(size, self.box))
         if not np.isfinite(voxels).all():

@@ -24,10 +24,15 @@ from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.gallery import Gallery
 from napari_cryosphere.alignment.labels import best_matches, inverse_mse
 from napari_cryosphere.alignment.observation import NoiseModel, observe
+from napari_cryosphere.imaging.preprocess import soft_circle
+from napari_cryosphere.imaging.projection import Projector
+from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.particles import DensityMap, ImageGrid
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
-from napari_cryosphere.training.sources import Batch
+from napari_cryosphere.training.sources import Batch, shuffled_rows
 
 __all__ = [
     "LabelKind",
@@ -142,17 +147,53 @@ class LabelledImages:
         ``(n, 3, 3)`` known poses; they only travel along.
     targets
         ``(n, cells)`` probabilities.
+    seed
+        Of the order.
     """
 
-    def __init__(self, images: Tensor, rotations: NDArray[np.float64], targets: Tensor) -> None:
+    def __init__(
+        self, images: Tensor, rotations: NDArray[np.float64], targets: Tensor, seed: int = 0
+    ) -> None:
         self._images = images
         self._rotations = torch.from_numpy(rotations).float()
         self._targets = targets
-        self._order = np.empty(0, dtype=np.int64)
+        self._seed = seed
 
-    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
+    @classmethod
+    def of_map(
+        cls,
+        density: DensityMap,
+        grid: ImageGrid,
+        number: int,
+        kind: LabelKind,
+        order: int,
+        *,
+        fraction: float = 0.05,
+        symmetry: str = "C1",
+        seed: int = 0,
+    ) -> LabelledImages:
+        """Make noise-free, centred projections of a map without a CTF, and their labels.
+
+        Parameters
+        ----------
+        grid
+            What the network sees images on.
+        number
+            How many; their directions are uniform.
+        kind, order, fraction, symmetry
+            See `label_targets`.
+        seed
+            Of the directions and of the order.
+        """
+        voxels = map_on_grid(density, grid.box, grid.pixel_size_angstrom)
+        rotations = random_rotations(number, np.random.default_rng(seed))
+        clean = Projector(voxels, padding=3).project(rotations)
+        scale = float(clean.std())
+        errors = inverse_mse_on_grid(clean / scale, voxels, order, 1 / scale)
+        targets = label_targets(kind, errors, rotations, order, fraction=fraction, symmetry=symmetry)
+        return cls(clean / scale * soft_circle(grid.box), rotations, targets, seed)
+
+    def batch(self, step: int, size: int, progress: float) -> Batch:
         """Return the next ``size`` images of a shuffled pass."""
-        while len(self._order) < size:
-            self._order = np.concatenate([self._order, rng.permutation(len(self._images))])
-        rows, self._order = torch.from_numpy(self._order[:size]), self._order[size:]
+        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
         return Batch(self._images[rows], self._rotations[rows], torch.ones(size), self._targets[rows])
