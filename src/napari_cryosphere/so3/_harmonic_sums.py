@@ -7,7 +7,7 @@ from waves that are summed up once a view direction rather than once a pose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -94,8 +94,13 @@ class _Finer:
 
     def only(self, keep: NDArray[np.bool_]) -> _Finer:
         """Return the cells of a mask."""
-        chosen = (part[keep] for part in (self.pair, self.psi, self.home, self.value))
-        return _Finer(self.order, self.row, self.view, self.frame, *chosen)
+        return replace(
+            self,
+            pair=self.pair[keep],
+            psi=self.psi[keep],
+            home=self.home[keep],
+            value=self.value[keep],
+        )
 
 
 class HarmonicSums:
