@@ -41,8 +41,15 @@ def test_manifest_contributes_what_the_plugin_promises(manifest: npe2.PluginMani
     contributions = manifest.contributions
     (reader,) = contributions.readers or []
     assert set(reader.filename_patterns) >= {"*.star", "*.mrcs", "*.mrc", "*.map"}
-    assert [sample.key for sample in contributions.sample_data or []] == ["simulated_particles"]
-    assert "CryoSphere" in [widget.display_name for widget in contributions.widgets or []]
+    samples = [sample.key for sample in contributions.sample_data or []]
+    assert samples == ["simulated_particles", "cesped_test", "preferred_views"]
+    assert {"CryoSphere", "CryoSphere maps"} <= {
+        widget.display_name for widget in contributions.widgets or []
+    }
+    written = [
+        extension for writer in contributions.writers or [] for extension in writer.filename_extensions
+    ]
+    assert written == [".star", ".cs", ".mrc"]
 
 
 def test_every_contribution_has_its_command(manifest: npe2.PluginManifest) -> None:
@@ -51,8 +58,13 @@ def test_every_contribution_has_its_command(manifest: npe2.PluginManifest) -> No
         manifest.contributions.readers,
         manifest.contributions.sample_data,
         manifest.contributions.widgets,
+        manifest.contributions.writers,
+        *(manifest.contributions.menus or {}).values(),
     ]
-    assert {contribution.command for part in parts for contribution in part or []} == known
+    contributed = {contribution.command for part in parts for contribution in part or []}
+    assert contributed <= known
+    only_in_the_palette = {"predict_poses", "reconstruct", "subtract_maps"}
+    assert known - contributed == {f"{DISTRIBUTION}.{name}" for name in only_in_the_palette}
 
 
 @pytest.mark.parametrize("python_name", COMMANDS)

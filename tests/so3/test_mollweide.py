@@ -79,3 +79,49 @@ def test_colour_wheel_is_even_and_within_range() -> None:
     assert colours.max() <= 1
     steps = np.linalg.norm(np.diff(np.vstack([colours, colours[:1]]), axis=0), axis=1)
     assert steps.max() < 2.5 * steps.min()
+
+
+def test_direction_at_inverts_the_projection() -> None:
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(200, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    for direction, (row, column) in zip(
+        directions, mollweide.mollweide_position(directions, 256, 512), strict=True
+    ):
+        found = mollweide.direction_at(row, column, 256, 512)
+        assert found is not None
+        assert np.degrees(np.arccos(np.clip(found @ direction, -1, 1))) < 1e-3
+    assert mollweide.direction_at(0, 0, 256, 512) is None
+    assert mollweide.direction_at(128, 511.9, 256, 512) is None
+
+
+def test_an_outline_encloses_the_likely_views() -> None:
+    grid = SO3Grid(3)
+    views = np.zeros(grid.n_views)
+    x, _, _ = healpy.pix2vec(grid.n_side, np.arange(grid.n_views))
+    near = np.degrees(np.arccos(x)) < 25
+    views[near] = 1 / near.sum()
+    picture = mollweide.rasterise(np.zeros((grid.n_views, grid.n_psi)), 128, 256)
+    before = picture.copy()
+    mollweide.draw_outline(picture, views, 0.95, (255, 0, 0))
+    changed = (picture != before).any(-1)
+    red = (picture[..., :3] == (255, 0, 0)).all(-1)
+    row, column = mollweide.mollweide_position([1.0, 0, 0], 128, 256).round().astype(int)
+    assert not changed[row, column]
+    assert red.any()
+    rows, columns = np.nonzero(red)
+    assert rows.min() < row < rows.max()
+    assert columns.min() < column < columns.max()
+    drawn = [mollweide.direction_at(*place) for place in zip(rows, columns, strict=True)]
+    angles = [np.degrees(np.arccos(direction[0])) for direction in drawn if direction is not None]
+    assert min(angles) > 12
+    assert max(angles) < 36
+
+
+def test_a_diamond_is_drawn_at_its_direction() -> None:
+    picture = np.zeros((64, 128, 4), dtype=np.uint8)
+    mollweide.draw_diamond(picture, (1.0, 0.0, 0.0), (10, 200, 30), 5)
+    rows, columns = np.nonzero((picture[..., :3] == (10, 200, 30)).all(-1))
+    centre = mollweide.mollweide_position([1.0, 0, 0], 64, 128).round()
+    np.testing.assert_allclose([rows.mean(), columns.mean()], centre, atol=0.1)
+    assert picture[int(centre[0]), int(centre[1]), 3] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,45 @@ pytest.importorskip("napari", reason="napari (extra: gui) shows the widgets")
 from napari.components import ViewerModel
 
 from napari_cryosphere.jobs.sample import make_sample
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.widgets.flat_guard import keep_flat
 from napari_cryosphere.widgets.layer_data import map_layer, particle_layer
+from napari_cryosphere.widgets.steps import Step
+from napari_cryosphere.widgets.workers import SynchronousRunner
 
 NUMBER = 80
+
+
+class HeldRunner(SynchronousRunner):
+    """Runs one step at a time, when told to."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.stopped = False
+        self._steps: Iterator[Step] = iter(())
+
+    def start(
+        self,
+        title: str,
+        steps: Callable[[], Iterator[Step]],
+        on_step: Callable[[Step], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.busy, self._steps, self._on_step = True, steps(), on_step
+
+    def advance(self) -> None:
+        self._on_step(next(self._steps))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def held_runner() -> HeldRunner:
+    return HeldRunner()
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +79,7 @@ def truth(sample: Path) -> DensityMap:
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model that has learnt nothing; only how it is handled matters here."""
-    network = NetworkConfig(
+    network = Image2SphereConfig(
         encoder_channels=(4, 8), sphere_channels=8, sphere_order=1, l_max=2, so3_channels=2
     )
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
@@ -60,6 +91,12 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample_model(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the untrained model stand for the package's."""
     monkeypatch.setattr("napari_cryosphere.jobs.sample.sample_model", lambda: PoseModel.load(model_file))
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep flags out of the user's own folder, and every test's from the others'."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import fourier_shell_correlation, write_fsc_csv
 from napari_cryosphere.widgets import demo
+from napari_cryosphere.widgets.docks import MAPS, open_dock
 from napari_cryosphere.widgets.workers import SynchronousRunner
 
 
@@ -38,9 +39,10 @@ def test_everything_is_there(viewer: Any, outputs: dict[str, Path]) -> None:
         "simulated particles",
         "simulated particles poses",
     ]
-    assert dock.fsc is not None
-    assert [label.split(":")[0] for label in dock.fsc.labels] == ["half-maps", "against the true map"]
-    dock.maps.show_maps()
+    maps = open_dock(viewer, MAPS)
+    assert maps.fsc is not None
+    assert [label.split(":")[0] for label in maps.fsc.labels] == ["half-maps", "against the true map"]
+    maps.show_maps()
     assert [layer.name for layer in viewer.layers if layer.visible] == [
         "true map",
         "map from predicted poses",

@@ -14,7 +14,6 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets import steps
 from napari_cryosphere.widgets.dock import CryosphereDock
@@ -36,11 +35,8 @@ def test_the_plugin_opens_with_nothing_loaded(viewer: Any) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     assert isinstance(dock, CryosphereDock)
     assert not dock.poses.predict.isEnabled()
-    assert not dock.training.button.isEnabled()
-    assert not dock.maps.reconstruct.isEnabled()
-    assert not dock.maps_button.isEnabled()
     assert "Drop" in dock.data.summary.text()
-    assert dock.poses.tiles.text("rot") == "–"
+    assert dock.inspector.tiles.text("rot") == "–"
 
 
 def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sample: Path) -> None:
@@ -48,14 +44,14 @@ def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sam
     assert dock.data.summary.text() == "80 particles · 64 px · 3 Å/px · CTF · poses known"
     qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
     assert not dock.poses.predict.isEnabled()
-    assert dock.stop.isVisibleTo(dock)
+    assert dock.footer.stop.isVisibleTo(dock)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert [layer.name for layer in viewer.layers] == ["particles", "particles poses"]
-    before = {name: dock.poses.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
+    before = {name: dock.inspector.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
     assert "–" not in before.values()
     viewer.dims.set_point(0, 33)
-    assert dock.poses.particle.text() == "Particle 34 of 80"
-    assert dock.poses.tiles.text("error") != before["error"]
+    assert dock.inspector.particle.text() == "34 of 80"
+    assert dock.inspector.tiles.text("error") != before["error"]
     assert "80 predicted" in dock.poses.overall.text()
     assert dock.poses.save.isEnabled()
 
@@ -85,8 +81,8 @@ def test_work_is_stopped_and_keeps_what_it_made(
     monkeypatch.setattr(steps, "prediction_steps", slow)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "step" in dock.message.text(), timeout=20_000)
-    qtbot.mouseClick(dock.stop, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "step" in dock.footer.message.text(), timeout=20_000)
+    qtbot.mouseClick(dock.footer.stop, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: idle(dock), timeout=5_000)
     assert closed.is_set()
     assert dock.controller.session is not None
@@ -158,42 +154,7 @@ def test_closing_the_layer_meanwhile_is_harmless(
     viewer.layers.remove(layer)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert len(viewer.layers) == 0
-    assert dock.poses.tiles.text("rot") == "–"
-
-
-def test_training_is_stopped_with_its_button(
-    dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path, tmp_path: Path
-) -> None:
-    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    dock.training.folder.setText(str(tmp_path / "run"))
-    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: bool(dock.controller.training.losses), timeout=30_000)
-    assert dock.training.button.text() == "Stop"
-    assert dock.training.plot.isVisibleTo(dock)
-    assert "Loss" in dock.training.text.text()
-    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: idle(dock), timeout=30_000)
-    assert (tmp_path / "run" / MODEL_FILE).is_file()
-    assert dock.controller.model_path == tmp_path / "run"
-    assert dock.training.button.text() == "Train"
-    assert dock.training.button.isEnabled()
-
-
-def test_curves_open_the_plot_once(dock: CryosphereDock, viewer: Any, truth: DensityMap, qtbot: Any) -> None:
-    assert dock.fsc is None
-    from napari_cryosphere.reconstruction import fourier_shell_correlation
-
-    curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
-    dock.controller.maps.add_curve("half-maps", curve, 0.143)
-    plot = dock.fsc
-    dock.controller.maps.add_curve("against the truth", curve, 0.5)
-    assert dock.fsc is plot
-    assert plot is not None
-    assert plot.labels == ["half-maps: 6.0 Å at 0.143", "against the truth: 6.0 Å at 0.5"]
-    assert len(plot.plot.listDataItems()) == 2
-    axis = plot.plot.getAxis("bottom")
-    ((_, ticks),) = axis.tickValues(0, 1 / 6, 600)
-    assert axis.tickStrings(ticks, 1, 1)[-1] == "6"
+    assert dock.inspector.tiles.text("rot") == "–"
 
 
 def test_mode_buttons_show_maps_and_particles(

@@ -9,7 +9,8 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.display_map import RESOLUTION, in_standard_deviations, low_passed
+from napari_cryosphere.widgets.display_map import RESOLUTION, UNIT, in_standard_deviations, low_passed
+from napari_cryosphere.widgets.layer_data import particle_layer
 from napari_cryosphere.widgets.map_view import MapView
 
 
@@ -72,7 +73,7 @@ def test_one_map_needs_no_grid(viewer_model: ViewerModel, maps: Any) -> None:
     view = MapView(viewer_model)
     view.show(maps[:1])
     assert not viewer_model.canvas.grid.enabled
-    with pytest.raises(ValueError, match="one or two"):
+    with pytest.raises(ValueError, match="one to three"):
         view.show([])
 
 
@@ -82,9 +83,13 @@ def test_contours_enclose_the_same_volume(viewer_model: ViewerModel, maps: Any) 
     first, second = maps
     for threshold in (2.0, 4.0, 1.0):
         first.iso_threshold = threshold
-        assert view.enclosed_fraction(second) == pytest.approx(view.enclosed_fraction(first), rel=0.02)
+        assert view.contours.enclosed_fraction(second) == pytest.approx(
+            view.contours.enclosed_fraction(first), rel=0.02
+        )
     second.iso_threshold = 3.0
-    assert view.enclosed_fraction(second) == pytest.approx(view.enclosed_fraction(first), rel=0.02)
+    assert view.contours.enclosed_fraction(second) == pytest.approx(
+        view.contours.enclosed_fraction(first), rel=0.02
+    )
     view.leave()
     before = second.iso_threshold
     first.iso_threshold = 0.3
@@ -121,3 +126,106 @@ def test_low_pass_keeps_what_is_coarser_and_drops_what_is_finer() -> None:
     for cycles, kept in ((4, 1.0), (16, 0.0)):  # of 48 and 12 A
         wave = np.broadcast_to(np.cos(2 * np.pi * cycles * x / 64), (64, 64, 64)).astype(np.float32)
         np.testing.assert_allclose(low_passed(wave, 3.0, 20.0), kept * wave, atol=1e-5)
+
+
+def test_slices_are_central_and_share_a_contrast(
+    viewer_model: ViewerModel, maps: Any, truth: DensityMap
+) -> None:
+    viewer_model.dims.set_point(0, 17)
+    before = snapshot(viewer_model)
+    view = MapView(viewer_model)
+    view.show(maps, slices=True)
+    assert viewer_model.dims.ndisplay == 2
+    assert viewer_model.canvas.grid.actual_shape(viewer_model.layers) == (2, 3)
+    shown = [layer for layer in viewer_model.layers if layer.visible]
+    assert [layer.name[:2] for layer in shown] == ["xy", "xz", "yz"] * 2
+    scaled = in_standard_deviations(truth.voxels)
+    for layer, plane in zip(shown, (scaled[32], scaled[:, 32], scaled[:, :, 32]), strict=False):
+        np.testing.assert_array_equal(layer.data, plane)
+        np.testing.assert_allclose(layer.data_to_world((32, 32)), 0, atol=1e-9)  # the centre is the centre
+    assert len({tuple(layer.contrast_limits) for layer in shown}) == 1
+    shown[0].contrast_limits = (0, 3)
+    assert tuple(shown[5].contrast_limits) == (0, 3)
+    view.leave()
+    assert snapshot(viewer_model) == before
+
+
+def test_slices_move_in_angstrom_and_stay_inside(
+    viewer_model: ViewerModel, maps: Any, truth: DensityMap
+) -> None:
+    view = MapView(viewer_model)
+    view.show(maps, slices=True)
+    view.slices.move(12.0)
+    np.testing.assert_array_equal(view.slices.layers[0].data, in_standard_deviations(truth.voxels)[36])
+    view.slices.move(1e6)
+    assert view.slices.offset_angstrom == view.slices.reach_angstrom == 31 * 3.0
+    viewer_model.layers.remove(view.slices.layers[0])
+    view.slices.move(0.0)  # a slice that was deleted by hand is not missed
+    view.show(maps)
+    assert viewer_model.dims.ndisplay == 3
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == ["truth", "other"]
+
+
+def test_a_map_that_grows_is_sliced_anew(viewer_model: ViewerModel, maps: Any, truth: DensityMap) -> None:
+    view = MapView(viewer_model)
+    view.show(maps, slices=True)
+    grown = DensityMap(truth.voxels[::-1].copy(), 3.0)
+    view.replace(maps[1], grown)
+    np.testing.assert_array_equal(view.slices.layers[3].data, in_standard_deviations(grown.voxels)[32])
+
+
+def test_a_map_removed_while_sliced_takes_its_slices_along(viewer_model: ViewerModel, maps: Any) -> None:
+    view = MapView(viewer_model)
+    view.show(maps, slices=True)
+    viewer_model.layers.remove(maps[1])
+    view.forget(maps[1])
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == [
+        "xy  truth",
+        "xz  truth",
+        "yz  truth",
+    ]
+    viewer_model.layers.remove(maps[0])
+    view.forget(maps[0])
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == ["particles"]
+
+
+def test_particles_that_come_while_maps_are_in_3d_are_there_afterwards(
+    viewer_model: ViewerModel, maps: Any, stack: ParticleStack, add_particles: Any
+) -> None:
+    view = MapView(viewer_model)
+    view.show(maps)
+    data, options, _ = particle_layer(stack, "late")
+    late = viewer_model.add_image(data, **{**options, "visible": False})
+    view.show(maps, slices=True)
+    assert not late.visible
+    view.leave()
+    assert late.visible
+
+
+def test_maps_of_different_boxes_lie_centre_on_centre(
+    viewer_model: ViewerModel, truth: DensityMap, add_map: Any
+) -> None:
+    small = DensityMap(truth.voxels[8:-8, 8:-8, 8:-8].copy(), 3.0)
+    first, second = add_map(viewer_model, truth, "a"), add_map(viewer_model, small, "b")
+    view = MapView(viewer_model)
+    view.show([first, second])
+    np.testing.assert_allclose(second.data_to_world((24,) * 3), first.data_to_world((32,) * 3))
+    view.leave()
+    np.testing.assert_array_equal(second.translate, 0)
+
+
+def test_a_difference_is_shown_in_units_of_its_map_and_follows_its_contour(
+    viewer_model: ViewerModel, truth: DensityMap, add_map: Any
+) -> None:
+    reference, difference = add_map(viewer_model, truth, "a"), add_map(viewer_model, truth, "difference")
+    difference.metadata[UNIT] = 2 * float(truth.voxels.std())
+    view = MapView(viewer_model)
+    view.show([reference, difference])
+    np.testing.assert_allclose(difference.data, truth.voxels / difference.metadata[UNIT], rtol=1e-5)
+    reference.iso_threshold = 3.0
+    assert difference.iso_threshold == 1.5
+    difference.iso_threshold = 0.2
+    assert reference.iso_threshold == 3.0
+    view.show([reference, difference], slices=True)
+    low, high = view.slices.layers[3].contrast_limits
+    assert low == -high

@@ -101,7 +101,7 @@ def test_layer_stands_right_of_the_particle_and_is_as_tall(
     viewer_model: ViewerModel, stack: ParticleStack, store: PredictionStore, add_particles: Any
 ) -> None:
     particles = add_particles(viewer_model, stack)
-    sphere = add_sphere_layer(viewer_model, particles, store)
+    sphere = add_sphere_layer(viewer_model, particles, SphereFrames(store))
     (top, left), (bottom, right) = sphere.extent.world[:, 1:]
     (p_top, p_left), (p_bottom, p_right) = particles.extent.world[:, 1:]
     half = 1.5  # extents end at centres of pixels in one layer, of 3 A

@@ -1,4 +1,4 @@
-"""What jobs say: progress, notes, maps that grow, and one result."""
+"""What jobs say: progress, notes, maps that grow, spheres that sharpen, and one result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from napari_cryosphere.particles import DensityMap
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["Event", "Events", "Note", "Progress", "Result", "Snapshot", "follow"]
+    from napari_cryosphere.particles import DensityMap
+    from napari_cryosphere.so3.distribution import PoseDistribution
+
+__all__ = ["Event", "Events", "Note", "Preview", "Progress", "Result", "Snapshot", "follow"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,25 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a network that is being trained says of a few held-out particles, the same ones every time.
+
+    Attributes
+    ----------
+    fraction
+        How much of the training is done, 0 to 1.
+    rows
+        ``(n,)``: rows of the particles in the stack that is trained on, counted from 0.
+    distribution
+        Their predicted distributions, in the computer's own memory.
+    """
+
+    fraction: float
+    rows: NDArray[np.int64]
+    distribution: PoseDistribution
+
+
+@dataclass(frozen=True)
 class Result:
     """The last event: the files that were written, by role, and the figures that were measured."""
 
@@ -49,7 +72,7 @@ class Result:
     metrics: dict[str, float | int | str]
 
 
-Event: TypeAlias = Progress | Note | Snapshot | Result
+Event: TypeAlias = Progress | Note | Snapshot | Preview | Result
 Events: TypeAlias = Generator[Event, None, None]
 
 

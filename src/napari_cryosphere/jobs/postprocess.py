@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs.configs import PostprocessConfig
+from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import (
@@ -19,7 +19,7 @@ from napari_cryosphere.reconstruction import (
     write_fsc_xml,
 )
 
-__all__ = ["postprocess", "postprocess_outputs"]
+__all__ = ["postprocess", "postprocess_outputs", "sharpened"]
 
 
 def postprocess_outputs(config: PostprocessConfig) -> dict[str, Path]:
@@ -45,19 +45,11 @@ def postprocess(config: PostprocessConfig) -> Events:
         raise MetadataError(f"both half-maps are {config.half1}; give the two halves of one reconstruction")
     first, second = DensityMap.read(config.half1), DensityMap.read(config.half2)
     yield Progress(0.1, "read the half-maps")
-    mask = _mask(config, first, second)
-    if mask.voxels.min() < 0 or mask.voxels.max() > 1:
+    mask = None if config.mask is None else DensityMap.read(config.mask)
+    if mask is not None and (mask.voxels.min() < 0 or mask.voxels.max() > 1):
         yield Note(f"{config.mask} has values outside 0 to 1; a mask should not", warning=True)
-    check_one_grid(first, second, mask, (str(config.half1), str(config.half2), str(config.mask)))
-    made = postprocess_maps(
-        first,
-        second,
-        mask.voxels,
-        config.b_factor,
-        config.fit_from_angstrom,
-        config.fit_to_angstrom,
-        config.low_pass_angstrom,
-        config.seed,
+    made, mask = sharpened(
+        first, second, config, mask, (str(config.half1), str(config.half2), str(config.mask))
     )
     yield Progress(0.9, "sharpened the map")
     _write(made, mask, config, outputs)
@@ -73,12 +65,35 @@ def postprocess(config: PostprocessConfig) -> Events:
     )
 
 
-def _mask(config: PostprocessConfig, first: DensityMap, second: DensityMap) -> DensityMap:
-    if config.mask is not None:
-        return DensityMap.read(config.mask)
-    check_one_grid(first, second, None, (str(config.half1), str(config.half2), ""))
-    size = first.pixel_size_angstrom
-    return DensityMap(soft_mask((first.voxels + second.voxels) / 2, size), size)
+def sharpened(
+    first: DensityMap,
+    second: DensityMap,
+    config: SharpeningConfig,
+    mask: DensityMap | None = None,
+    names: tuple[str, str, str] = ("the first half-map", "the second half-map", "the mask"),
+) -> tuple[Postprocessed, DensityMap]:
+    """Sharpen the mean of two half-maps; returns the mask too, made from their low-passed mean if None.
+
+    Raises
+    ------
+    MetadataError
+        If maps and mask do not lie on one grid, or too few shells are there to fit a B-factor.
+    """
+    check_one_grid(first, second, mask, names)
+    if mask is None:
+        size = first.pixel_size_angstrom
+        mask = DensityMap(soft_mask((first.voxels + second.voxels) / 2, size), size)
+    made = postprocess_maps(
+        first,
+        second,
+        mask.voxels,
+        config.b_factor,
+        config.fit_from_angstrom,
+        config.fit_to_angstrom,
+        config.low_pass_angstrom,
+        config.seed,
+    )
+    return made, mask
 
 
 def _write(

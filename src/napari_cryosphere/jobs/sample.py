@@ -21,8 +21,17 @@ SAMPLE_SEED = 2026
 SAMPLE_SNR = 0.3
 
 
-def make_sample(folder: Path, number: int = 1000, snr: float = SAMPLE_SNR, seed: int = SAMPLE_SEED) -> Events:
-    """Write the sample: ``truth.mrc``, ``particles.star`` and ``particles.mrcs`` (64 px of 3 A)."""
+def make_sample(
+    folder: Path,
+    number: int = 1000,
+    snr: float = SAMPLE_SNR,
+    seed: int = SAMPLE_SEED,
+    preference: float = 0.0,
+) -> Events:
+    """Write the sample: ``truth.mrc``, ``particles.star`` and ``particles.mrcs`` (64 px of 3 A).
+
+    ``preference`` crowds the views around z, see `SimulateConfig`.
+    """
     density = protein_phantom()
     density.save(folder / "truth.mrc", overwrite=True)
     config = SimulateConfig(
@@ -31,6 +40,7 @@ def make_sample(folder: Path, number: int = 1000, snr: float = SAMPLE_SNR, seed:
         number=number,
         snr=snr,
         seed=seed,
+        preference=preference,
         overwrite=True,
     )
     yield from simulate_density(density, config)

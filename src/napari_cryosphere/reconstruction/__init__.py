@@ -1,7 +1,7 @@
 """From particles and poses to maps, and how good a map is.
 
-Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, which loads healpy and is not imported
-here.
+Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, and views counted by
+`napari_cryosphere.reconstruction.fourier_sampling`; both load healpy and are not imported here.
 """
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
@@ -11,8 +11,10 @@ from napari_cryosphere.reconstruction.comparison import (
     compare_maps,
     difference_map,
     normalise_map,
+    resampled_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
+from napari_cryosphere.reconstruction.exact_sums import ExactSums
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
 from napari_cryosphere.reconstruction.fsc_files import write_fsc_csv, write_fsc_star, write_fsc_xml
 from napari_cryosphere.reconstruction.mask import masked_correlation, soft_mask
@@ -28,6 +30,7 @@ from napari_cryosphere.reconstruction.weighted_poses import WeightedPoses
 __all__ = [
     "BackProjector",
     "ConicalFsc",
+    "ExactSums",
     "FourierShellCorrelation",
     "HalfMapFsc",
     "MapComparison",
@@ -42,6 +45,7 @@ __all__ = [
     "masked_correlation",
     "normalise_map",
     "postprocess_maps",
+    "resampled_map",
     "soft_mask",
     "ssnr_of_full_map",
     "write_fsc_csv",

@@ -10,13 +10,22 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.particles.image_grid import resampling_matrix
 from napari_cryosphere.reconstruction._shells import scale_shells, shell_sums, transform_of
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
 from napari_cryosphere.reconstruction.mask import masked_correlation
 
-__all__ = ["MapComparison", "check_one_grid", "compare_maps", "difference_map", "normalise_map"]
+__all__ = [
+    "MapComparison",
+    "check_one_grid",
+    "compare_maps",
+    "difference_map",
+    "normalise_map",
+    "resampled_map",
+]
 
 _SAME_PIXEL_SIZE = 0.01
+_SAME_GRID = 1e-4
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,38 @@ def compare_maps(
     weights = None if mask is None else mask.voxels
     curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom, weights)
     return MapComparison(curve, masked_correlation(first.voxels, second.voxels, weights))
+
+
+def resampled_map(density: DensityMap, box: int, pixel_size_angstrom: float) -> DensityMap:
+    """Return a map on another grid with the same centre, by trigonometric interpolation axis by axis.
+
+    Frequencies beyond the coarser Nyquist frequency are left out; voxels outside the given map get the mean
+    of its outermost voxels. Grey values are kept.
+
+    Parameters
+    ----------
+    density
+        The map.
+    box
+        Even number of voxels along the new edge.
+    pixel_size_angstrom
+        New voxel size.
+    """
+    step = pixel_size_angstrom / density.pixel_size_angstrom
+    if box == density.box and abs(step - 1) < _SAME_GRID:
+        return density
+    matrix = resampling_matrix(density.box, box, step)
+    border = _border_mean(density.voxels)
+    voxels = density.voxels - border
+    for axis in range(3):
+        voxels = np.moveaxis(np.tensordot(matrix, voxels, (1, axis)), 0, axis)
+    return DensityMap(voxels + border, pixel_size_angstrom, density.symmetry)
+
+
+def _border_mean(voxels: NDArray[np.float32]) -> np.float32:
+    """Return the mean of the six outermost planes."""
+    faces = [voxels.take(index, axis) for axis in range(3) for index in (0, -1)]
+    return np.float32(np.mean(faces, dtype=np.float64))
 
 
 def normalise_map(density: DensityMap, mask: NDArray[np.floating] | None = None) -> DensityMap:

@@ -154,6 +154,11 @@ class DistributionStore:
     def _array(self, name: str) -> Any:
         return self._group[name]
 
+    @property
+    def kind(self) -> str:
+        """How they are held: ``harmonic``, ``cells`` or ``poses``; see `PoseDistribution`."""
+        return str(self._attributes["kind"])
+
     def __len__(self) -> int:
         name = "coefficients" if self._attributes["kind"] == "harmonic" else "ends"
         return int(self._array(name).shape[0])

@@ -17,11 +17,15 @@ from napari_cryosphere.so3.healpix import ang2pix
 __all__ = [
     "HEIGHT",
     "WIDTH",
+    "direction_at",
     "draw_cross",
+    "draw_diamond",
+    "draw_outline",
     "draw_ring",
     "in_plane_colours",
     "mollweide_position",
     "rasterise",
+    "rasterise_views",
 ]
 
 HEIGHT, WIDTH = 128, 256
@@ -61,6 +65,33 @@ def mollweide_position(
     row = (height - 1) / 2 - np.sin(theta) * _MARGIN * height / 2
     column = (width - 1) / 2 + across * _MARGIN * width / 2
     return np.stack([row, column], axis=-1)
+
+
+def direction_at(
+    row: float, column: float, height: int = HEIGHT, width: int = WIDTH
+) -> NDArray[np.float64] | None:
+    """Return the view direction at a place in the picture; the inverse of `mollweide_position`.
+
+    Parameters
+    ----------
+    row, column
+        The place, in pixels.
+    height, width
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ``(3,)`` unit vector in the map frame, or None outside the ellipse.
+    """
+    up = ((height - 1) / 2 - row) / (_MARGIN * height / 2)
+    across = (column - (width - 1) / 2) / (_MARGIN * width / 2)
+    if up**2 + across**2 > 1:
+        return None
+    theta = np.arcsin(up)
+    sine = np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1)
+    longitude = -np.pi * across / max(np.cos(theta), 1e-9)
+    cosine = np.sqrt(1 - sine**2)
+    return np.array([cosine * np.cos(longitude), cosine * np.sin(longitude), sine])
 
 
 @lru_cache(maxsize=8)
@@ -173,6 +204,31 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
+def rasterise_views(colours: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Draw a map of the sphere with a colour for each view direction.
+
+    Parameters
+    ----------
+    colours
+        ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order.
+    height, width
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ``(height, width, 4)`` uint8 RGBA, the graticule shining through.
+    """
+    given = np.asarray(colours, dtype=np.float64)
+    n_views = len(given)
+    palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
+    palette[:-1, 3] = 255
+    palette[:n_views, :3] = given
+    palette[n_views:-2, :3] = 0.7 * given + 0.3 * _RIM[0]
+    palette[-2, :3] = _RIM
+    entries = _lookup(round((n_views / 12) ** 0.5), height, width)
+    return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
+
+
 def _stamp(
     picture: NDArray[np.uint8], stencil: NDArray[np.bool_], direction: ArrayLike, colour: ArrayLike
 ) -> None:
@@ -207,6 +263,53 @@ def draw_cross(
     stencil = (thin[:, None] & reach[None]) | (thin[None] & reach[:, None])
     _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
     _stamp(picture, stencil, direction, colour)
+
+
+def draw_diamond(
+    picture: NDArray[np.uint8],
+    direction: ArrayLike,
+    colour: ArrayLike = (255, 255, 255),
+    radius: float = 5.0,
+) -> None:
+    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels."""
+    axis = np.arange(-int(radius) - 3, int(radius) + 4)
+    half_width = max(1.0, 0.16 * radius)
+    stencil = np.abs(np.abs(axis[:, None]) + np.abs(axis[None]) - radius) < half_width
+    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
+    _stamp(picture, stencil, direction, colour)
+
+
+def draw_outline(
+    picture: NDArray[np.uint8],
+    marginal: ArrayLike,
+    level: float = 0.95,
+    colour: ArrayLike = (255, 255, 255),
+) -> None:
+    """Outline the smallest set of view directions that holds the truth with a probability, in place.
+
+    Parameters
+    ----------
+    picture
+        ``(height, width, 4)`` uint8, as `rasterise` draws it.
+    marginal
+        ``(n_views,)``: probability of every view direction, a HEALPix map in RING order.
+    level
+        The probability that the set holds.
+    colour
+        sRGB, 0-255.
+    """
+    views = np.asarray(marginal, dtype=np.float64)
+    order = np.argsort(-views)
+    before = np.cumsum(views[order]) - views[order]
+    chosen = np.zeros(2 * len(views) + 2, dtype=bool)
+    chosen[order[before < level * views.sum()]] = True
+    chosen[len(views) : -2] = chosen[: len(views)]
+    height, width = picture.shape[:2]
+    inside = chosen[_lookup(round((len(views) / 12) ** 0.5), height, width)]
+    line = _outlined(inside) & ~inside
+    picture[_outlined(line), :3] = 0
+    picture[_outlined(line), 3] = 255
+    picture[line, :3] = np.asarray(colour, dtype=np.uint8)
 
 
 def draw_ring(

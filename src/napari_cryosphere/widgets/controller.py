@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,14 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets import steps
+from napari_cryosphere.widgets.background import Background, SynchronousBackground
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
+from napari_cryosphere.widgets.inspector import Inspector
+from napari_cryosphere.widgets.intake import Intake
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
-from napari_cryosphere.widgets.predictions import PredictionStore
+from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
 from napari_cryosphere.widgets.workers import Runner
@@ -24,44 +27,9 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.training_choices import TrainingChoices
 
 __all__ = ["Controller", "Session"]
-
-
-@dataclass(eq=False)
-class Session:
-    """A particle layer with what is known of its particles.
-
-    Attributes
-    ----------
-    layer, sphere
-        The layer of the images, and that of their pose distributions.
-    stack, store
-        The particles and what has been predicted of them.
-    contrast
-        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
-    warnings
-        What is odd about the table and the images.
-    """
-
-    layer: Image
-    stack: ParticleStack
-    store: PredictionStore
-    contrast: str
-    warnings: tuple[str, ...]
-    sphere: Image | None = None
-
-    @classmethod
-    def of(cls, layer: Image, stack: ParticleStack) -> Session:
-        """Return the session of a layer; a few of its images are read."""
-        from napari_cryosphere.imaging.inspection import inspect_images
-
-        try:
-            seen = inspect_images(stack)
-            contrast, of_images = seen.contrast, seen.warnings
-        except CryosphereError as error:
-            contrast, of_images = "unclear", (str(error),)
-        return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
 
 
 class Controller:
@@ -73,6 +41,8 @@ class Controller:
         The viewer.
     runner
         Runs long work.
+    background
+        Does short work that the window must not wait for; without one it is done at once.
     """
 
     layers_changed = Signal()
@@ -81,10 +51,16 @@ class Controller:
     particle_changed = Signal()
     """The slider moved, or the shown particle's prediction is new."""
     predictions_changed = Signal()
+    model_changed = Signal(object)
+    """Sent with the path of the model that is chosen, None for the package's."""
+    symmetry_changed = Signal(str)
+    dropped = Signal(object)
+    """Particles came, or a visible map onto particles: sent with the layer."""
 
-    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, runner: Runner, background: Background | None = None) -> None:
         self.viewer = viewer
         self.runner = runner
+        self.background = background or SynchronousBackground()
         self.model_path: Path | None = None
         self.symmetry = "C1"
         self.session: Session | None = None
@@ -93,6 +69,7 @@ class Controller:
         self.training = TrainingRun(runner)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
+        self.inspector = Inspector(self, self.background)
         keep_flat(viewer)
         self._connections = [
             (viewer.layers.events.inserted, self._on_inserted),
@@ -104,18 +81,29 @@ class Controller:
             emitter.connect(callback)
         for layer in viewer.layers:
             layer.events.name.connect(self._on_renamed)
+        self.intake = Intake(self)
         self.choose(next(iter(self.particle_layers), None))
+        self.intake.take()
 
     def close(self, viewer_stays: bool = True) -> None:
         """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
         self.runner.stop()
+        self.background.close()
         if viewer_stays:
+            self.inspector.leave()
             self.maps.view.leave()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         for layer in self.viewer.layers:
             layer.events.name.disconnect(self._on_renamed)
         self._connections = []
+        for session in self._sessions.values():
+            session.kept.close()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The particle layers that have been looked at."""
+        return list(self._sessions.values())
 
     @property
     def particle_layers(self) -> list[Image]:
@@ -135,10 +123,24 @@ class Controller:
         else:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
+                self._sessions[layer].data_dir = self.image_folder.path
             self.session = self._sessions[layer]
+            if self.session.store.predicted.any():
+                self.show_sphere(self.session)
         self._index = None
         self.session_changed.emit()
         self._on_slider()
+
+    def choose_model(self, path: Path | None) -> None:
+        """Predict with a model file or a run folder's model from now on; None for the package's."""
+        self.model_path = path
+        self.model_changed.emit(path)
+
+    def choose_symmetry(self, name: str) -> None:
+        """Take another point group for training, maps and posteriors."""
+        if name != self.symmetry:
+            self.symmetry = name
+            self.symmetry_changed.emit(name)
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""
@@ -158,6 +160,20 @@ class Controller:
         index = round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
         return index if 0 <= index < len(self.session.stack) else None
 
+    def show_particle(self, index: int) -> None:
+        """Move the slider to one of the chosen particles."""
+        if self.session is None or self.session.layer not in self.viewer.layers:
+            return
+        layer, dims = self.session.layer, self.viewer.dims
+        dims.set_point(dims.ndim - layer.ndim, layer.translate[0] + index * layer.scale[0])
+
+    def open_particle(self, index: int) -> None:
+        """Show one of the chosen particles, whatever was shown before."""
+        self.maps.show()
+        if self.session is not None and not is_in_space(self.viewer, self.session.layer):
+            self.session.layer.visible = True
+        self.show_particle(index)
+
     def predict(self) -> None:
         """Predict the poses of the chosen particles and show their spheres as they come."""
         session = self.session
@@ -165,19 +181,22 @@ class Controller:
             return
         self.maps.view.leave()
         session.store.clear()
-        self._show_sphere(session)
+        self.show_sphere(session)
         self.predictions_changed.emit()
         path, stack = self.model_path, session.stack
+        title = f"Predicting {session.layer.name}"
+        self.run_predictions(session, title, lambda: steps.prediction_steps(stack, path))
+
+    def run_predictions(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
+        """Run steps that predict, and show the spheres of a data set as they come."""
         self.runner.start(
-            f"Predicting {session.layer.name}",
-            lambda: steps.prediction_steps(stack, path),
-            lambda step: self._take_predictions(session, step),
-            self.predictions_changed.emit,
+            title, work, lambda step: self._take_predictions(session, step), self.predictions_changed.emit
         )
 
-    def _show_sphere(self, session: Session) -> None:
+    def show_sphere(self, session: Session) -> None:
+        """Show the spheres beside the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
-            session.sphere = add_sphere_layer(self.viewer, session.layer, session.store)
+            session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
 
     def _take_predictions(self, session: Session, step: steps.Step) -> None:
@@ -189,8 +208,7 @@ class Controller:
             return
         rows, distribution, summary = step.payload
         session.store.add(rows, distribution, summary)
-        if session.sphere is not None and session.sphere in self.viewer.layers:
-            session.sphere.refresh()
+        session.refresh_sphere(self.viewer)
         if session is self.session:
             self.predictions_changed.emit()
             self.particle_changed.emit()
@@ -211,38 +229,25 @@ class Controller:
         store = self.session.store
         return with_predictions(self.session.stack[store.predicted], summary, store.symmetry)
 
-    def reconstruct(self, predicted: bool, half_maps: bool) -> None:
-        """Reconstruct from the chosen particles, at their predicted poses or at those they came with.
-
-        Raises
-        ------
-        CryosphereError
-            If there are no such poses, or `symmetry` is no point group.
-        """
-        if self.session is None:
-            raise CryosphereError("no particles are loaded; open a STAR file first")
-        stack = self.predicted_stack() if predicted else self.session.stack
-        if not stack.has_poses:
-            raise CryosphereError(f"{stack.source} has no poses; predict them first")
-        name = f"{self.session.layer.name} map ({'predicted' if predicted else 'input'} poses)"
-        self.maps.reconstruct(stack, name, self._point_group(), half_maps)
-
     def _point_group(self) -> str:
         from napari_cryosphere.so3.symmetry import normalise_group_name
 
         return normalise_group_name(self.symmetry)
 
-    def train(self, minutes: float, folder: Path) -> None:
+    def train(self, choices: TrainingChoices) -> None:
         """Train on the chosen particles.
 
         Raises
         ------
         CryosphereError
-            If no particles are chosen, or `symmetry` is no point group.
+            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be trained on.
         """
         if self.session is None:
             raise CryosphereError("no particles are loaded; open a STAR file with poses first")
-        self.training.start(self.session.stack, minutes, folder, self._point_group())
+        if self.runner.busy:
+            return
+        stack = self.session.stack
+        self.training.start(stack, choices.config(stack, self._point_group()))
 
     def _on_slider(self, event: Any = None) -> None:
         if self.index != self._index or event is None:
@@ -258,8 +263,11 @@ class Controller:
         if particles_of(layer) is not None:
             self.choose(layer)
             self.layers_changed.emit()
+            self.dropped.emit(layer)
         elif map_of(layer) is not None:
             self.layers_changed.emit()
+            if layer.visible and self.session is not None:
+                self.dropped.emit(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
@@ -267,6 +275,7 @@ class Controller:
         self.maps.forget(layer)
         gone = self._sessions.pop(layer, None)
         if gone is not None:
+            gone.kept.close()
             if gone.sphere is not None and gone.sphere in self.viewer.layers:
                 self.viewer.layers.remove(gone.sphere)
             if gone is self.session:

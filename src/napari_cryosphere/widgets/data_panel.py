@@ -16,9 +16,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller, Session
+from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.layer_combo import LayerCombo
 from napari_cryosphere.widgets.notices import cause_first
+from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.style import Panel, caption, wrapped
 
 __all__ = ["DataPanel", "described", "halves_described"]
@@ -46,7 +47,8 @@ class DataPanel(Panel):
         self.symmetry = QLineEdit(controller.symmetry)
         self.symmetry.setFixedWidth(44)
         self.symmetry.setToolTip("Point group of the molecule, for training and maps: C1, C4, D7, O, I")
-        self.symmetry.textChanged.connect(lambda text: setattr(controller, "symmetry", text.strip()))
+        self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
+        controller.symmetry_changed.connect(self._on_symmetry)
         row = QHBoxLayout()
         row.addWidget(self.layers, 1)
         row.addWidget(caption("symmetry"))
@@ -80,6 +82,10 @@ class DataPanel(Panel):
         row.addWidget(browse)
         self.body.addLayout(row)
         self._on_folder()
+
+    def _on_symmetry(self, name: str) -> None:
+        if self.symmetry.text().strip() != name:
+            self.symmetry.setText(name)
 
     def _on_folder_edited(self) -> None:
         text = self.folder.text().strip()

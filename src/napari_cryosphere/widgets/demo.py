@@ -94,27 +94,30 @@ def _on_virtual_display(folder: Path) -> list[str]:
 def open_demo(
     viewer: napari.viewer.Viewer, outputs: dict[str, Path], runner: Runner | None = None
 ) -> CryosphereDock:
-    """Load the demo's particles, maps and curves into a viewer and open the dock."""
+    """Load the demo's particles, maps and curves into a viewer and open both docks; returns the first."""
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.widgets.display_map import RESOLUTION
-    from napari_cryosphere.widgets.dock import CryosphereDock
+    from napari_cryosphere.widgets.docks import MAIN, MAPS, open_dock
     from napari_cryosphere.widgets.layer_data import particle_layer
+    from napari_cryosphere.widgets.workbench import take_seat
 
-    dock = CryosphereDock(viewer, runner)
-    viewer.window.add_dock_widget(dock, name="CryoSphere", area="right")
+    seat = take_seat(viewer, runner)  # the first one's runner counts
+    dock, map_dock = open_dock(viewer, MAIN), open_dock(viewer, MAPS)
+    seat.leave()
     maps = dock.controller.maps
     truth = maps.add_map(DensityMap.read(outputs["truth"]), "true map")
     predicted = maps.add_map(DensityMap.read(outputs["map"]), "map from predicted poses")
     data, options, _ = particle_layer(ParticleStack.read(outputs["particles"]), "simulated particles")
     viewer.add_image(data, **options)
-    dock.maps.map.choose(predicted)
-    dock.maps.reference.choose(truth)
+    map_dock.maps.map.choose(predicted)
+    map_dock.maps.reference.choose(truth)
     pixel_size = DensityMap.read(outputs["truth"]).pixel_size_angstrom
     halves = read_fsc(outputs["half_map_fsc"], pixel_size)
     predicted.metadata[RESOLUTION] = halves.resolution_angstrom(0.143)
     maps.add_curve("half-maps", halves, 0.143, (predicted,))
     to_truth = read_fsc(outputs["fsc_to_truth"], pixel_size)
     maps.add_curve("against the true map", to_truth, 0.5, (predicted, truth))
+    open_dock(viewer, MAIN)
     return dock
 
 
@@ -131,6 +134,7 @@ def save_screenshots(folder: Path) -> list[Path]:
     """Draw the demo's window without an event loop: a typical particle, an uncertain one, the maps."""
     import napari
 
+    from napari_cryosphere.widgets.docks import MAPS, open_dock
     from napari_cryosphere.widgets.workers import SynchronousRunner
 
     viewer = napari.Viewer(title="CryoSphere", show=True)
@@ -146,7 +150,7 @@ def save_screenshots(folder: Path) -> list[Path]:
             viewer.reset_view()
             _settle()
             viewer.screenshot(str(path), canvas_only=False, flash=False)
-        dock.maps.show_maps()
+        open_dock(viewer, MAPS).show_maps()
         _settle()
         viewer.screenshot(str(maps), canvas_only=False, flash=False)
     finally:

@@ -2,78 +2,90 @@
 
 from __future__ import annotations
 
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
     QHBoxLayout,
-    QMainWindow,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.data_panel import DataPanel
-from napari_cryosphere.widgets.map_panel import MapPanel
-from napari_cryosphere.widgets.plots import FscPlot
+from napari_cryosphere.widgets.docks import MAPS, open_dock
+from napari_cryosphere.widgets.footer import Footer
+from napari_cryosphere.widgets.inspector_panel import InspectorPanel
+from napari_cryosphere.widgets.layer_data import map_of
+from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.pose_panel import PosePanel
-from napari_cryosphere.widgets.style import DockContent, caption, dock_style, wrapped
-from napari_cryosphere.widgets.training_panel import TrainingPanel
-from napari_cryosphere.widgets.workers import Runner, ThreadRunner
+from napari_cryosphere.widgets.style import DockContent, dock_style
+from napari_cryosphere.widgets.workbench import take_seat
+from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
 __all__ = ["CryosphereDock"]
 
 _WIDTH = 340
-_CORNERS = {
-    Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
-    Qt.Corner.BottomRightCorner: Qt.DockWidgetArea.RightDockWidgetArea,
-}
 
 
 class CryosphereDock(DockContent):
-    """Predict, inspect, train, reconstruct and compare; works on whatever is loaded, and on nothing.
+    """Predict and inspect; works on whatever is loaded, and on nothing.
 
     Parameters
     ----------
     viewer
         napari's viewer, given by napari.
     runner
-        Runs long work; None for napari's threads.
+        Runs long work; None for napari's threads. The viewer's first dock's counts.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__()
         self._viewer = viewer
-        self.controller = Controller(viewer, runner or ThreadRunner())
+        self.setAcceptDrops(True)
+        self._seat = take_seat(viewer, runner)
+        self.controller = self._seat.controller
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
-        self.training = TrainingPanel(self.controller)
-        self.maps = MapPanel(self.controller)
-        self.fsc: FscPlot | None = None
+        self.inspector = InspectorPanel(self._seat)
+        self.footer = Footer(self._seat)
         self._make_mode_buttons()
-        self._make_footer()
         self._lay_out()
-        maps = self.controller.maps
-        maps.curves_changed.connect(self._on_curves)
-        maps.mode_changed.connect(self._on_mode)
-        self.controller.layers_changed.connect(self._update)
-        self.controller.runner.busy_changed.connect(self._update)
-        self.controller.runner.progressed.connect(self._on_progress)
-        viewer.events.theme.connect(self._on_theme)
-        self.taken_out.connect(self._on_taken_out)
-        self.destroyed.connect(partial(self.controller.close, False))
+        controller = self.controller
+        for signal, callback in (
+            (controller.maps.mode_changed, self._on_mode),
+            (controller.layers_changed, self._update),
+            (controller.dropped, self._on_dropped),
+            (viewer.events.theme, self._on_theme),
+        ):
+            self._seat.connect(signal, callback)
+        self.taken_out.connect(self.inspector.leave)
+        self.taken_out.connect(self._seat.leave)
+        self.destroyed.connect(partial(self._seat.leave, False))
         self._on_theme()
         self._update()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files and folders: here they are the plugin's, without a question which reader to use."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what is dropped."""
+        for url in event.mimeData().urls():
+            try:
+                self._viewer.open(url.toLocalFile(), plugin="napari-cryosphere")
+            except ValueError:  # of napari: no reader takes it
+                tell_error(f"{url.fileName()} is nothing that CryoSphere opens")
 
     def sizeHint(self) -> QSize:
         """Return a width that leaves the canvas room on a small screen."""
@@ -88,29 +100,14 @@ class CryosphereDock(DockContent):
             self._modes.addButton(button)
         self.particles_button.setChecked(True)
         self.particles_button.clicked.connect(lambda: self.controller.maps.show())
-        self.maps_button.clicked.connect(lambda: self.maps.show_maps())
-
-    def _make_footer(self) -> None:
-        self._footer = QWidget()
-        self.progress, self.stop = QProgressBar(), QPushButton("Stop")
-        self.progress.setRange(0, 100)
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(8)
-        self.message = wrapped(caption())
-        self.stop.clicked.connect(self._on_stop)
-        lines, row = QVBoxLayout(), QHBoxLayout(self._footer)
-        lines.addWidget(self.message)
-        lines.addWidget(self.progress)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addLayout(lines, 1)
-        row.addWidget(self.stop)
+        self.maps_button.clicked.connect(self._on_maps)
 
     def _lay_out(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 6, 0)
         column.setSpacing(10)
-        for panel in (self.data, self.poses, self.training, self.maps):
+        for panel in (self.data, self.poses, self.inspector):
             column.addWidget(panel)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -126,28 +123,22 @@ class CryosphereDock(DockContent):
         outer.setContentsMargins(8, 8, 4, 8)
         outer.addLayout(modes)
         outer.addWidget(scroll, 1)
-        outer.addWidget(self._footer)
+        outer.addWidget(self.footer)
         self.setMinimumWidth(300)
 
     def _update(self) -> None:
-        busy = self.controller.runner.busy
-        self._footer.setVisible(busy)
-        self.stop.setEnabled(True)
-        self.stop.setText("Stop")
-        if not busy:
-            self.progress.setValue(0)
-            self.message.setText("")
-        self.maps_button.setEnabled(bool(self.controller.map_layers))
-        self.maps_button.setToolTip("" if self.controller.map_layers else "No map is loaded yet")
+        has_maps = bool(self.controller.map_layers)
+        self.maps_button.setToolTip("Show the maps" if has_maps else "Reconstruct a map, or open one")
 
-    def _on_progress(self, fraction: float, message: str) -> None:
-        self.progress.setValue(round(100 * fraction))
-        self.message.setText(message)
+    def _on_dropped(self, layer: Layer) -> None:
+        """Show a map that was dropped onto particles beside its reference: it would lie over them."""
+        if map_of(layer) is not None:
+            QTimer.singleShot(0, self._on_maps)
 
-    def _on_stop(self) -> None:
-        self.stop.setEnabled(False)
-        self.stop.setText("Stopping…")
-        self.controller.runner.stop()
+    def _on_maps(self) -> None:
+        """Open the dock of the maps, and show them if there are any."""
+        open_dock(self._viewer, MAPS).show_maps()
+        self._on_mode(self.controller.maps.view.active)
 
     def _on_mode(self, maps: bool) -> None:
         (self.maps_button if maps else self.particles_button).setChecked(True)
@@ -155,44 +146,3 @@ class CryosphereDock(DockContent):
     def _on_theme(self, event: Any = None) -> None:
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
-        self.training.plot.set_theme(theme)
-        if self.fsc is not None:
-            self.fsc.set_theme(theme)
-
-    def _on_curves(self) -> None:
-        """Draw the curves; the plot's dock opens below the canvas with the first of them."""
-        curves = self.controller.maps.curves
-        if self.fsc is None:
-            if not curves:
-                return
-            self.fsc = self._open_plot()
-        self.fsc.show_curves(curves)
-
-    def _open_plot(self) -> FscPlot:
-        """Open the plot below the canvas only: the docks at the sides keep their height."""
-        plot = FscPlot(self._viewer.theme)
-        self._viewer.window.add_dock_widget(plot, name="FSC", area="bottom", tabify=True)
-        window = plot.window()
-        if isinstance(window, QMainWindow):
-            corners = {corner: window.corner(corner) for corner in _CORNERS}
-            for corner, area in _CORNERS.items():
-                window.setCorner(corner, area)
-            plot.taken_out.connect(partial(_set_corners, weakref.ref(window), corners))
-        plot.taken_out.connect(self._on_plot_closed)
-        return plot
-
-    def _on_taken_out(self) -> None:
-        """Stop working for a viewer that has closed the dock."""
-        self._viewer.events.theme.disconnect(self._on_theme)
-        self.controller.close()
-
-    def _on_plot_closed(self) -> None:
-        self.fsc = None
-
-
-def _set_corners(window: weakref.ref[QMainWindow], corners: dict[Qt.Corner, Qt.DockWidgetArea]) -> None:
-    """Give a window's corners back."""
-    present = window()
-    if present is not None:
-        for corner, area in corners.items():
-            present.setCorner(corner, area)

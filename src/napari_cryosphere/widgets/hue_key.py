@@ -50,17 +50,23 @@ class _HueWheel(QWidget):
         painter.end()
 
 
+_MARKS = {"ring": "predicted view", "cross": "known view", "diamond": "refined view"}
+
+
 def _mark(draw: str) -> QPixmap:
-    """Return a small picture of the sphere's ring or cross."""
-    from napari_cryosphere.so3.mollweide import draw_cross, draw_ring
-    from napari_cryosphere.widgets.sphere_layer import CROSS_COLOUR, RING_COLOUR
+    """Return a small picture of one of the sphere's marks."""
+    from napari_cryosphere.so3.mollweide import draw_cross, draw_diamond, draw_ring
+    from napari_cryosphere.widgets.sphere_layer import CROSS_COLOUR, DIAMOND_COLOUR, RING_COLOUR
 
     picture = np.zeros((21, 21, 4), dtype=np.uint8)
     # the direction +x is in the middle of the map
+    middle = (1.0, 0.0, 0.0)
     if draw == "ring":
-        draw_ring(picture, (1.0, 0.0, 0.0), RING_COLOUR, 7)
+        draw_ring(picture, middle, RING_COLOUR, 7)
+    elif draw == "cross":
+        draw_cross(picture, middle, CROSS_COLOUR, 8)
     else:
-        draw_cross(picture, (1.0, 0.0, 0.0), CROSS_COLOUR, 8)
+        draw_diamond(picture, middle, DIAMOND_COLOUR, 8)
     image = QImage(picture.tobytes(), 21, 21, 84, QImage.Format.Format_RGBA8888)
     return QPixmap.fromImage(image.copy())
 
@@ -76,7 +82,7 @@ class HueKey(QWidget):
         row.addWidget(_HueWheel())
         lines = QGridLayout()
         lines.setVerticalSpacing(4)
-        for place, (draw, text) in enumerate((("ring", "predicted view"), ("cross", "known view"))):
+        for place, (draw, text) in enumerate(_MARKS.items()):
             icon = QLabel()
             icon.setPixmap(_mark(draw))
             icon.setFixedWidth(22)
@@ -84,7 +90,7 @@ class HueKey(QWidget):
             lines.addWidget(QLabel(text), place, 1)
         lines.addWidget(
             wrapped(caption(_READING)),
-            2,
+            len(_MARKS),
             0,
             1,
             2,

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = ["KEY", "LayerData", "contour_levels", "map_layer", "map_of", "particle_layer", "particles_of"]
+__all__ = [
+    "KEY",
+    "LayerData",
+    "contour_levels",
+    "frame_limits",
+    "map_layer",
+    "map_of",
+    "particle_layer",
+    "particles_of",
+]
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 
@@ -36,7 +45,7 @@ def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
         "scale": (1.0, stack.pixel_size_angstrom, stack.pixel_size_angstrom),
         "units": ("angstrom",) * 3,
         "axis_labels": ("particle", "y", "x"),
-        "contrast_limits": _frame_limits(frames),
+        "contrast_limits": frame_limits(frames),
         "colormap": "gray",
         "multiscale": False,
         "rgb": False,
@@ -45,9 +54,9 @@ def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
     return frames, options, "image"
 
 
-def _frame_limits(frames: ParticleFrames) -> tuple[float, float]:
+def frame_limits(frames: ParticleFrames, number: int = _SAMPLED_FRAMES) -> tuple[float, float]:
     """Return contrast limits from a few images spread over the stack."""
-    rows = np.unique(np.linspace(0, len(frames) - 1, _SAMPLED_FRAMES).astype(int))
+    rows = np.unique(np.linspace(0, len(frames) - 1, number).astype(int))
     low, high = np.percentile(frames[rows], [0.5, 99.7])
     return float(low), float(high if high > low else low + 1)
 

@@ -13,6 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
+    from napari_cryosphere.imaging.prepared import PreparedImages
+    from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["LazyFrames", "ParticleFrames"]
@@ -109,11 +111,30 @@ class LazyFrames(ABC):
 
 
 class ParticleFrames(LazyFrames):
-    """The images of particles, ``(n, box, box)`` float32, read when they are shown."""
+    """The images of particles, ``(n, box, box)`` float32, read when they are shown.
+
+    Parameters
+    ----------
+    stack
+        The particles.
+    """
 
     def __init__(self, stack: ParticleStack) -> None:
         super().__init__((len(stack), stack.box, stack.box), np.float32)
         self._stack = stack
+        self._prepared: PreparedImages | None = None
+
+    def prepare(self, steps: Preprocessing | None) -> None:
+        """Take some steps on every image from now on; None shows them as they are stored.
+
+        The steps must leave the images on the stack's grid.
+        """
+        from napari_cryosphere.imaging.prepared import PreparedImages
+
+        self._prepared = None if steps is None else PreparedImages(self._stack, steps)
+        self.forget()
 
     def _make(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._stack.images(indices)
+        if self._prepared is None:
+            return self._stack.images(indices)
+        return np.asarray(self._prepared[indices])

@@ -1,18 +1,17 @@
-"""Two maps side by side in 3D, and the viewer afterwards as it was before."""
+"""Maps side by side, as surfaces or as slices, and the viewer afterwards as it was before."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.display_map import ShownMap
+from napari_cryosphere.widgets.contours import LinkedContours
+from napari_cryosphere.widgets.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.layer_data import KEY, contour_levels
+from napari_cryosphere.widgets.slice_view import SliceView
+from napari_cryosphere.widgets.viewer_state import ViewerState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -20,68 +19,18 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap
 
-__all__ = ["MapView"]
+__all__ = ["MOST_MAPS", "MapView"]
+
+MOST_MAPS = 3
 
 _ANGLES = (10.0, -25.0, 75.0)
-_MOST_SORTED = 500_000
-
-
-@dataclass
-class _ViewerState:
-    """What the maps mode changes in a viewer."""
-
-    ndisplay: int
-    order: tuple[int, ...]
-    point: tuple[float, ...]
-    camera: tuple[Any, float, Any]
-    grid: tuple[bool, tuple[int, int], int, float]
-    scale_bar: bool
-    visible: dict[Layer, bool]
-    names: dict[Layer, bool]
-    active: Layer | None
-
-    @classmethod
-    def of(cls, viewer: ViewerModel) -> _ViewerState:
-        dims, camera, grid = viewer.dims, viewer.scene.camera, viewer.canvas.grid
-        return cls(
-            dims.ndisplay,
-            tuple(dims.order),
-            tuple(dims.point),
-            (camera.center, camera.zoom, camera.angles),
-            (grid.enabled, grid.shape, grid.stride, grid.spacing),
-            viewer.canvas.overlays.scale_bar.visible,
-            {layer: layer.visible for layer in viewer.layers},
-            {layer: layer.name_overlay.visible for layer in viewer.layers},
-            viewer.layers.selection.active,
-        )
-
-    def restore(self, viewer: ViewerModel, added: Sequence[Layer]) -> None:
-        """Set everything back; layers that came meanwhile are hidden where they are maps of the mode."""
-        grid = viewer.canvas.grid
-        grid.enabled, grid.shape, grid.stride, grid.spacing = self.grid
-        for layer in added:
-            layer.visible = self.visible.get(layer, False)
-        viewer.dims.ndisplay = self.ndisplay
-        if len(self.order) == viewer.dims.ndim:
-            viewer.dims.order = self.order
-            viewer.dims.point = self.point
-        for layer in viewer.layers:
-            if layer in self.visible:
-                with contextlib.suppress(CryosphereError):  # a viewer that is being closed stays in 3D
-                    layer.visible = self.visible[layer]
-                layer.name_overlay.visible = self.names[layer]
-        viewer.canvas.overlays.scale_bar.visible = self.scale_bar
-        camera = viewer.scene.camera
-        camera.center, camera.zoom, camera.angles = self.camera
-        if self.active in viewer.layers:
-            viewer.layers.selection.active = self.active
 
 
 class MapView:
-    """Shows one or two maps in 3D, each in its own half of the canvas, turning together.
+    """Shows up to three maps, each in its own part of the canvas, turning together.
 
-    Contours are linked by the volume that they enclose, which asks nothing of their noise: a change of
-    one layer's threshold moves the other's. Voxels are shown in standard deviations from the mean.
+    Voxels are shown in standard deviations from the mean. Contours are linked, see `LinkedContours`. Maps
+    of different boxes are laid centre on centre.
 
     Parameters
     ----------
@@ -91,11 +40,11 @@ class MapView:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._state: _ViewerState | None = None
+        self._state: ViewerState | None = None
         self._layers: list[Image] = []
         self._shown: dict[Image, ShownMap] = {}
-        self._sorted: dict[Image, NDArray[np.float32]] = {}
-        self._linking = False
+        self.contours = LinkedContours()
+        self.slices = SliceView(viewer)
 
     @property
     def active(self) -> bool:
@@ -103,49 +52,74 @@ class MapView:
         return self._state is not None
 
     @property
+    def sliced(self) -> bool:
+        """Whether they are shown as slices."""
+        return bool(self.slices.layers)
+
+    @property
     def layers(self) -> tuple[Image, ...]:
         """The maps that are shown."""
         return tuple(self._layers)
 
-    def show(self, layers: Sequence[Image]) -> None:
+    def show(self, layers: Sequence[Image], slices: bool = False) -> None:
         """Show these maps, and only these; a second call exchanges them. The first one's contour leads.
 
         Raises
         ------
         ValueError
-            If there are none or more than two.
+            If there are none or more than three.
         """
-        if not 1 <= len(layers) <= 2:
-            raise ValueError(f"one or two maps can be shown, not {len(layers)}")
-        viewer = self._viewer
-        first_time = self._state is None
+        if not 1 <= len(layers) <= MOST_MAPS:
+            raise ValueError(f"one to three maps can be shown, not {len(layers)}")
+        new_view = self._state is None or self.sliced
         if self._state is None:
-            self._state = _ViewerState.of(viewer)
-        self._unlink()
-        for layer in viewer.layers:
-            layer.visible = layer in layers
-            if layer in layers:
-                layer.name_overlay.visible = True
+            self._state = ViewerState.of(self._viewer)
+        self.contours.unlink()
+        if not slices:
+            self.slices.remove()
         self._layers = list(layers)
         for layer in [layer for layer in self._shown if layer not in layers]:
             self._give_back(layer)
         for layer in layers:
             self._shown[layer] = self._shown.get(layer) or ShownMap(layer)
+            self._shown[layer].centre_on(layers[0])
+        self._viewer.canvas.overlays.scale_bar.visible = True
+        if slices:
+            self._show_slices(self._state)
+        else:
+            self._show_surfaces()
+            if new_view:
+                self._frame()
+        self.contours.link(layers)
+
+    def _show_surfaces(self) -> None:
+        viewer, number = self._viewer, len(self._layers)
+        for layer in viewer.layers:
+            layer.visible = layer in self._layers
+            if layer in self._layers:
+                layer.name_overlay.visible = True
         grid = viewer.canvas.grid
-        grid.shape, grid.stride, grid.enabled = (1, len(layers)), 1, len(layers) > 1
+        grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
         viewer.dims.ndisplay = 3
-        viewer.canvas.overlays.scale_bar.visible = True
-        viewer.layers.selection.active = layers[-1]  # whose contour the layer controls then offer
-        if first_time:
-            self._frame()
-        self._link()
+        # whose contour the layer controls then offer
+        viewer.layers.selection.active = [layer for layer in self._layers if not is_difference(layer)][-1]
+
+    def _show_slices(self, state: ViewerState) -> None:
+        viewer = self._viewer
+        viewer.dims.ndisplay = 2
+        viewer.dims.order = tuple(range(viewer.dims.ndim))
+        for layer in viewer.layers:
+            # visible may be particles that came while maps were shown in 3D
+            if layer.visible and layer not in self.slices.layers:
+                state.visible.setdefault(layer, layer not in self._layers)
+                layer.visible = False
+        self.slices.show(self._layers)
 
     def replace(self, layer: Image, density: DensityMap) -> None:
         """Give a map layer other voxels on the same grid; one that is shown keeps its contour."""
-        in_view = layer in self._shown
-        contour = layer.iso_threshold
+        in_view, contour = layer in self._shown, layer.iso_threshold
         if in_view:
-            self._unlink()
+            self.contours.unlink()
             self._give_back(layer)
         threshold, top = contour_levels(density.voxels)
         layer.metadata = {**layer.metadata, KEY: density}
@@ -155,33 +129,31 @@ class MapView:
         layer.iso_threshold = threshold
         if in_view:
             self._shown[layer] = ShownMap(layer)
+            self._shown[layer].centre_on(self._layers[0])
             layer.iso_threshold = contour
-            self._link()
+            self.contours.link(self._layers)
+            self.slices.refresh()
 
     def _give_back(self, layer: Image) -> None:
         """Give a layer its own voxels back."""
         shown = self._shown.pop(layer, None)
         if shown is not None:
             shown.restore()
-        self._sorted.pop(layer, None)
 
     def _frame(self) -> None:
         """Turn the camera to the maps, as large as their contours allow from any side."""
         camera, layer = self._viewer.scene.camera, self._layers[0]
         middle = np.asarray(layer.extent.world).mean(axis=0)[-3:]
-        solid = np.argwhere(np.asarray(layer.data) > layer.iso_threshold)
-        scale = np.asarray(layer.scale[-3:])
-        distances = np.linalg.norm((solid - (np.array(layer.data.shape) - 1) / 2) * scale, axis=1)
-        reach = np.percentile(distances, 98) if len(solid) else layer.data.shape[0] / 2 * scale[0]
         cell = min(self._viewer.canvas.viewbox_size(self._viewer.layers))
         camera.angles, camera.center = _ANGLES, tuple(middle)
-        camera.zoom = cell / (2.5 * max(float(reach), float(scale[0])))
+        camera.zoom = cell / (2.5 * reach_angstrom(layer))
 
     def leave(self) -> None:
         """Leave the viewer as it was found."""
         if self._state is None:
             return
-        self._unlink()
+        self.contours.unlink()
+        self.slices.remove()
         shown, self._layers = self._layers, []
         for layer in shown:
             layer.visible = layer.name_overlay.visible = False
@@ -190,50 +162,13 @@ class MapView:
         state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
 
     def forget(self, layer: Layer) -> None:
-        """Take note that a layer was removed: the other map stays; without any the mode is left."""
+        """Take note that a layer was removed: the others stay; without any the mode is left."""
         if layer not in self._layers:
             return
-        self._unlink()
+        self.contours.unlink()
         self._layers.remove(layer)
         self._give_back(layer)
-        if self._layers:
-            self.show(self._layers)
+        if any(not is_difference(left) for left in self._layers):
+            self.show(self._layers, self.sliced)
         else:
             self.leave()
-
-    def enclosed_fraction(self, layer: Image) -> float:
-        """Return the fraction of a map's voxels above its contour."""
-        values = self._values(layer)
-        return 1 - float(np.searchsorted(values, layer.iso_threshold)) / len(values)
-
-    def _values(self, layer: Image) -> NDArray[np.float32]:
-        """Return a map's voxels in ascending order, thinned out where there are many."""
-        if layer not in self._sorted:
-            voxels = np.asarray(layer.data).ravel()
-            self._sorted[layer] = np.sort(voxels[:: max(1, len(voxels) // _MOST_SORTED)])
-        return self._sorted[layer]
-
-    def _link(self) -> None:
-        for layer in self._layers:
-            layer.events.iso_threshold.connect(self._on_threshold)
-        if len(self._layers) == 2:
-            self._match(*self._layers)
-
-    def _unlink(self) -> None:
-        for layer in self._layers:
-            layer.events.iso_threshold.disconnect(self._on_threshold)
-
-    def _on_threshold(self, event: Any) -> None:
-        for other in self._layers:
-            if other is not event.source and not self._linking:
-                self._match(event.source, other)
-
-    def _match(self, source: Image, target: Image) -> None:
-        """Contour a map so that it encloses the same volume as another."""
-        values = self._values(target)
-        place = round((1 - self.enclosed_fraction(source)) * len(values))
-        self._linking = True
-        try:
-            target.iso_threshold = float(values[min(max(place, 0), len(values) - 1)])
-        finally:
-            self._linking = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cause_first", "tell_error"]
+__all__ = ["cause_first", "tell_error", "tell_note"]
 
 _FOLDERS = re.compile(r"(?:(?<=\s)|^|(?<=[('\"@]))(?:[A-Za-z]:)?(?:[/\\][^\s/\\:]+)+[/\\](?=[^\s/\\])")
 
@@ -20,3 +20,10 @@ def tell_error(error: BaseException | str) -> None:
     from napari.utils.notifications import show_error
 
     show_error(cause_first(error))
+
+
+def tell_note(text: str) -> None:
+    """Show in napari's corner what was done."""
+    from napari.utils.notifications import show_info
+
+    show_info(text)

@@ -1,4 +1,4 @@
-"""Predicting poses, and what is predicted for the particle that is shown."""
+"""Choosing a model, predicting poses with it, and saving them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,14 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.hue_key import HueKey
 from napari_cryosphere.widgets.notices import tell_error
-from napari_cryosphere.widgets.style import Panel, Tiles, caption, wrapped
+from napari_cryosphere.widgets.style import Panel, caption, wrapped
 
 __all__ = ["PosePanel"]
 
-_CAPTIONS = {
-    "rot": "rlnAngleRot of the most probable pose",
-    "tilt": "rlnAngleTilt of the most probable pose",
-    "psi": "rlnAnglePsi of the most probable pose",
-    "error": "Angle between the predicted pose and the known one, modulo symmetry",
-    "spread": "Expected angle between the true pose and the predicted one",
-    "confidence": "Probability that the true pose is within 30° of the predicted one",
-    "entropy": "Nats relative to the uniform distribution: 0 knows nothing, more negative is sharper",
-}
-
 
 class PosePanel(Panel):
-    """The model, the button, the read-outs and the key to the sphere."""
+    """The model, the buttons, and a line on all particles."""
 
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__("Poses", parent)
@@ -62,18 +51,15 @@ class PosePanel(Panel):
         buttons = QHBoxLayout()
         buttons.addWidget(self.predict, 1)
         buttons.addWidget(self.save)
-        self.particle = caption()
-        self.tiles = Tiles(_CAPTIONS)
         self.overall = wrapped(caption())
         self.body.addLayout(row)
         self.body.addLayout(buttons)
-        for widget in (self.particle, self.tiles, self.overall, HueKey()):
-            self.body.addWidget(widget)
-        controller.particle_changed.connect(self._show_particle)
+        self.body.addWidget(self.overall)
         controller.predictions_changed.connect(self._update)
         controller.session_changed.connect(self._update)
         controller.runner.busy_changed.connect(self._update)
-        controller.training.finished.connect(self.add_model)
+        controller.training.finished.connect(controller.choose_model)
+        controller.model_changed.connect(self._on_model_changed)
         self._update()
 
     def add_model(self, path: Path) -> None:
@@ -88,7 +74,15 @@ class PosePanel(Panel):
 
     def _on_model(self) -> None:
         chosen = self.models.currentData()
-        self._controller.model_path = None if chosen is None else Path(chosen)
+        path = None if chosen is None else Path(chosen)
+        if path != self._controller.model_path:
+            self._controller.choose_model(path)
+
+    def _on_model_changed(self, path: Path | None) -> None:
+        if path is None:
+            self.models.setCurrentIndex(0)
+        else:
+            self.add_model(path)
 
     def _ask_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Model file", "", "Models (*.safetensors)")
@@ -128,30 +122,3 @@ class PosePanel(Panel):
             if session.store.known is not None:
                 text += f", error {np.nanmedian(session.store.errors_degrees):.1f}°"
             self.overall.setText(text)
-        self._show_particle()
-
-    def _show_particle(self) -> None:
-        """Show the predicted pose of the particle under the slider."""
-        session, index = self._controller.session, self._controller.index
-        pose = None if session is None or index is None else session.store.pose(index)
-        if session is None or index is None:
-            self.particle.setText("No particle shown")
-        elif pose is None:
-            self.particle.setText(f"Particle {index + 1:,} · not predicted yet")
-        else:
-            self.particle.setText(f"Particle {index + 1:,} of {len(session.stack):,}")
-        if pose is None:
-            self.tiles.set({})
-            return
-        rot, tilt, psi = pose.angles_degrees
-        self.tiles.set(
-            {
-                "rot": f"{rot:.1f}°",
-                "tilt": f"{tilt:.1f}°",
-                "psi": f"{psi:.1f}°",
-                "error": "–" if pose.error_degrees is None else f"{pose.error_degrees:.1f}°",
-                "spread": f"{pose.spread_degrees:.1f}°",
-                "confidence": f"{100 * pose.confidence:.0f} %",
-                "entropy": f"{pose.entropy:.2f}",
-            }
-        )

@@ -1,4 +1,4 @@
-"""Opens particles and maps in napari: STAR and .cs files, MRC stacks, MRC maps."""
+"""Opens what is dropped on napari: particles, maps, models, runs, distributions, session files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ from typing import Any, TypeAlias
 
 __all__ = ["get_reader", "read_layers"]
 
-_COMPRESSED = ("", ".gz", ".bz2")
-_SUFFIXES = (
-    *(kind + packed for kind in (".star", ".mrcs", ".mrc") for packed in _COMPRESSED),
-    *(".cs", ".map"),
-)
-
 Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 Reader: TypeAlias = Callable[[Paths], list[tuple[Any, ...]]]
 
 
 def get_reader(path: Paths) -> Reader | None:
-    """Return the reader of a file, or of several; None for folders and for files that are not ours."""
+    """Return the reader of a file or folder, or of several; None where one is not ours."""
+    from napari_cryosphere.widgets.kinds import kind_of
+
     paths = _listed(path)
-    ours = [item.name.lower().endswith(_SUFFIXES) and not item.is_dir() for item in paths]
-    return read_layers if paths and all(ours) else None
+    return read_layers if paths and all(kind_of(item) for item in paths) else None
 
 
 def _listed(path: Paths) -> list[Path]:
@@ -32,10 +27,10 @@ def _listed(path: Paths) -> list[Path]:
 
 
 def read_layers(path: Paths) -> list[tuple[Any, ...]]:
-    """Return a layer for each file; particles stay on disk until they are shown.
+    """Return a layer for each image file; particles stay on disk until they are shown.
 
-    Particles whose images have moved are looked for in the folder that the dock names; without one the dock
-    offers to try again.
+    What is no layer goes to the viewer's `Inbox`, from which a dock takes it. Particles whose images have
+    moved are looked for in the folder that the dock names; without one the dock offers to try again.
 
     Raises
     ------
@@ -49,11 +44,12 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     from napari_cryosphere.widgets.notices import tell_error
 
     viewer = current_viewer()
+    files = _files_of(_listed(path), viewer)
     if viewer is None:
-        return [_read(item, None) for item in _listed(path)]
+        return [_read(item, None) for item in files]
     folder = image_folder(viewer)
     layers: list[tuple[Any, ...]] = []
-    for item in _listed(path):
+    for item in files:
         try:
             layers.append(_read(item, folder.path))
         except MissingImagesError:
@@ -64,6 +60,40 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
             tell_error(error)
     _prepare(viewer, layers)
     return layers or [(None,)]
+
+
+def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
+    """Return the images among what was dropped; the rest goes to the viewer's inbox."""
+    from napari_cryosphere.errors import CryosphereError
+    from napari_cryosphere.widgets.inbox import inbox
+    from napari_cryosphere.widgets.kinds import kind_of, outputs_in
+
+    files: list[Path] = []
+    for item in paths:
+        kind = kind_of(item)
+        if kind == "images":
+            files.append(item)
+        elif kind == "outputs":
+            files += _files_of(outputs_in(item), viewer)
+        elif viewer is None:
+            raise CryosphereError(f"{item.name} is no layer; open it in napari's window")
+        else:
+            inbox(viewer).put(item)
+            _open_dock_for(kind, viewer)
+    return files
+
+
+def _open_dock_for(kind: str | None, viewer: Any) -> None:
+    """Open a dock for what is no layer, where none has taken it."""
+    from napari_cryosphere.widgets.docks import MAIN, TRAINING, open_dock
+    from napari_cryosphere.widgets.inbox import inbox
+
+    if not hasattr(viewer, "window"):
+        return
+    if kind == "run":
+        open_dock(viewer, TRAINING)
+    elif len(inbox(viewer)):
+        open_dock(viewer, MAIN)
 
 
 def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
@@ -79,11 +109,20 @@ def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
 
 
 def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
-    """Keep particles out of 3D; those that come while the viewer shows 3D wait until it is back in 2D."""
+    """Keep particles out of 3D, and maps that came with particles out of sight.
+
+    Particles that come while the viewer shows 3D wait until it is back in 2D.
+    """
+    from napari_cryosphere.widgets.drop import present_drop
     from napari_cryosphere.widgets.flat_guard import keep_flat
     from napari_cryosphere.widgets.lazy_frames import LazyFrames
 
+    drop = present_drop(viewer)
     for data, options, _ in layers:
         if isinstance(data, LazyFrames):
             keep_flat(viewer)
             options["visible"] = viewer.dims.ndisplay == 2
+            drop.note_particles()
+        else:
+            options["visible"] = not drop.has_particles
+            drop.note_map(options["name"])

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import TrainConfig
     from napari_cryosphere.model.pose_model import PoseModel
-    from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.particles import ParticleStack
 
 __all__ = [
     "Step",
     "Steps",
-    "comparison_steps",
     "load_model",
     "prediction_steps",
-    "reconstruction_steps",
     "training_steps",
 ]
 
@@ -31,8 +29,6 @@ class Step:
     message: str
     payload: Any = None
 
-
-_SNAPSHOT_SECONDS = 1.5
 
 Steps: TypeAlias = Generator[Step, None, None]
 """Work in progress; closing it stops the work."""
@@ -86,42 +82,3 @@ def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:
             yield Step(fraction, message, event)
     finally:
         events.close()  # writes the model learnt so far
-
-
-def reconstruction_steps(stack: ParticleStack, symmetry: str, half_maps: bool) -> Steps:
-    """Reconstruct from a stack's own poses, in memory.
-
-    Payloads are `Snapshot`s of the growing map, then the `Reconstruction`, then, with half-maps, their
-    `HalfMapFsc` inside a soft mask around the map.
-    """
-    from napari_cryosphere.jobs.events import Progress, Snapshot
-    from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
-    from napari_cryosphere.reconstruction import corrected_fsc, soft_mask
-
-    events = reconstruct_stack(stack, symmetry, half_maps, snapshot_seconds=_SNAPSHOT_SECONDS)
-    made: Reconstruction | None = None
-    while made is None:
-        try:
-            event = next(events)
-        except StopIteration as finished:
-            made = finished.value
-            break
-        if isinstance(event, Progress):
-            yield Step(event.fraction, event.message)
-        elif isinstance(event, Snapshot):
-            yield Step(event.fraction, f"map of {event.particles} particles", event)
-    yield Step(1.0, f"reconstructed from {len(stack)} particles", made)
-    if made is not None and made.halves:
-        mask = soft_mask(made.density.voxels, made.density.pixel_size_angstrom)
-        yield Step(1.0, "half-maps compared in a mask", corrected_fsc(made.halves[0], made.halves[1], mask))
-
-
-def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
-    """Compare two maps inside a soft mask around the second; the last payload is a `MapComparison`."""
-    from napari_cryosphere.particles import DensityMap as Map
-    from napari_cryosphere.reconstruction import compare_maps, soft_mask
-
-    yield Step(0.0, "comparing maps")
-    mask = Map(soft_mask(second.voxels, second.pixel_size_angstrom), second.pixel_size_angstrom)
-    compared = compare_maps(first, second, mask)
-    yield Step(1.0, f"correlation {compared.correlation:.3f}", compared)

@@ -1,112 +1,144 @@
-"""Training on the particles that are loaded."""
+"""Training on the particles that are loaded: what is chosen, and how it goes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtWidgets import (
-    QDoubleSpinBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLineEdit,
-    QPushButton,
-    QToolButton,
-    QWidget,
-)
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.plots import LossPlot
+from napari_cryosphere.widgets.preview_strip import PreviewStrip
 from napari_cryosphere.widgets.style import Panel, caption, wrapped
-from napari_cryosphere.widgets.training_run import new_run_folder
+from napari_cryosphere.widgets.training_form import TrainingForm
+from napari_cryosphere.widgets.training_words import run_line
+from napari_cryosphere.widgets.workbench import Seat
 
 __all__ = ["TrainingPanel"]
 
+_POLL_MS = 1000
+_STOPPING = "Stopping…"
+
 
 class TrainingPanel(Panel):
-    """Time budget, run folder, start and stop, and the loss as it falls."""
+    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result.
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Train on these particles", parent)
-        self._controller = controller
-        self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.05, 24 * 60)
-        self.minutes.setDecimals(2)
-        self.minutes.setValue(10)
-        self.minutes.setSuffix(" min")
-        self.button = QPushButton("Train")
+        self._controller = controller = seat.controller
+        self.form = TrainingForm(seat)
+        self.button, self.pause = QPushButton("Train"), QPushButton("Pause")
+        self.button.setObjectName("primary")
         self.button.clicked.connect(self._on_button)
-        self.folder = QLineEdit()
-        self.folder.setToolTip("Run folder: the model, its settings and the log are written there")
-        choose = QToolButton()
-        choose.setText("…")
-        choose.clicked.connect(self._ask_folder)
-        first, second = QHBoxLayout(), QHBoxLayout()
-        first.addWidget(self.minutes)
-        first.addWidget(self.button, 1)
-        second.addWidget(caption("into"))
-        second.addWidget(self.folder, 1)
-        second.addWidget(choose)
+        self.pause.clicked.connect(self._on_pause)
+        self.pause.setToolTip("Hold the training after its present report; the time budget waits too")
         self.plot = LossPlot(controller.viewer.theme)
+        self.strip = PreviewStrip()
         self.text = wrapped(caption())
-        self.body.addLayout(first)
-        self.body.addLayout(second)
-        self.body.addWidget(self.plot)
-        self.body.addWidget(self.text)
-        controller.session_changed.connect(self._on_session)
-        controller.runner.busy_changed.connect(self._update)
-        controller.training.changed.connect(self._update)
-        controller.training.finished.connect(self._on_finished)
-        self._on_session()
-
-    def _on_session(self) -> None:
-        session = self._controller.session
-        self.folder.setText("" if session is None else str(new_run_folder(session.stack.source)))
+        self.predict, self.other = QPushButton("Predict with this model"), QPushButton("Follow a run…")
+        self.predict.clicked.connect(self._on_predict)
+        self.other.setToolTip("Show the curves of a run folder that is trained elsewhere, and follow them")
+        self.other.clicked.connect(self._ask_run)
+        buttons, below = QHBoxLayout(), QHBoxLayout()
+        buttons.addWidget(self.button, 1)
+        buttons.addWidget(self.pause)
+        below.addWidget(self.predict, 1)
+        below.addWidget(self.other)
+        self.body.addWidget(self.form)
+        self.body.addLayout(buttons)
+        for widget in (self.text, self.plot, self.strip):
+            self.body.addWidget(widget)
+        self.body.addLayout(below)
+        self._poll = QTimer(self)
+        self._poll.setInterval(_POLL_MS)
+        self._poll.timeout.connect(self._on_poll)
+        run = controller.training
+        for signal, callback in (
+            (controller.session_changed, self._update),
+            (controller.runner.busy_changed, self._update),
+            (run.changed, self._update),
+            (run.finished, self._on_finished),
+        ):
+            seat.connect(signal, callback)
         self._update()
 
-    def _on_finished(self, folder: Path) -> None:
-        self.text.setText(f"{self.text.text()} Model in {folder.name}, chosen above.")
-        session = self._controller.session
-        self.folder.setText(str(new_run_folder(None if session is None else session.stack.source)))
-
-    def _ask_folder(self) -> None:
-        path = QFileDialog.getExistingDirectory(self, "Run folder", self.folder.text())
-        if path:
-            self.folder.setText(path)
+    # ------------------------------------------------------------------ what the user does
 
     def _on_button(self) -> None:
         if self._controller.training.active:
             self.button.setEnabled(False)
-            self.button.setText("Stopping…")
+            self.button.setText(_STOPPING)
             self._controller.runner.stop()
             return
         try:
-            folder = self.folder.text().strip()
-            if not folder:
-                raise CryosphereError("no run folder is given; choose one")
-            self._controller.train(self.minutes.value(), Path(folder))
-        except CryosphereError as error:
+            self._controller.train(self.form.value())
+        except (CryosphereError, OSError) as error:
             tell_error(error)
 
-    def _update(self) -> None:
-        """Set the button, the plot and the line below it."""
-        run, busy = self._controller.training, self._controller.runner.busy
-        trainable = self._controller.session is not None and self._controller.session.stack.has_poses
-        if run.active and self.button.text() == "Stopping…":
-            pass
-        else:
+    def _on_pause(self) -> None:
+        runner = self._controller.runner
+        runner.pause(not runner.paused)
+        self._update()
+
+    def _on_predict(self) -> None:
+        folder = self._controller.training.folder
+        if folder is not None:
+            self._controller.choose_model(folder)
+            self._controller.predict()
+
+    def _ask_run(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Run folder", self.form.folder.text())
+        if path:
+            self.follow(Path(path))
+
+    def follow(self, folder: Path) -> None:
+        """Show the figures of a run folder, and go on looking while it is trained."""
+        try:
+            self._controller.training.follow(folder)
+        except (CryosphereError, OSError) as error:
+            tell_error(error)
+
+    def _on_poll(self) -> None:
+        try:
+            self._controller.training.poll()
+        except (CryosphereError, OSError) as error:
+            self._controller.training.leave()
+            tell_error(error)
+
+    # ------------------------------------------------------------------ what has changed
+
+    def _on_finished(self, folder: Path) -> None:
+        self.form.take_next_folder()
+        self._update()
+
+    def _update(self, *_: object) -> None:
+        """Set the buttons, the plot and the line above it."""
+        run, runner, session = self._controller.training, self._controller.runner, self._controller.session
+        if run.following != self._poll.isActive():
+            (self._poll.start if run.following else self._poll.stop)()
+        trainable = session is not None and session.stack.has_poses
+        if not (run.active and self.button.text() == _STOPPING):
             self.button.setText("Stop" if run.active else "Train")
-            self.button.setEnabled(run.active or (trainable and not busy))
-        self.button.setToolTip("" if trainable else "Training needs particles with poses")
+            self.button.setEnabled(run.active or (trainable and not runner.busy))
+        tip = "Stop and keep the model learnt so far" if run.active else ""
+        self.button.setToolTip(tip if trainable else "Training needs particles with poses")
+        self.form.setEnabled(not run.active)
+        self.pause.setVisible(run.active)
+        self.pause.setText("Go on" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
-        self.plot.show_losses(run.fractions, run.losses)
-        self.text.setVisible(run.active or bool(run.losses))
-        parts = ["Preparing…" if run.active and not run.losses else ""]
-        if run.losses:
-            parts = [f"Loss {run.losses[-1]:.2f} nats (0 knows nothing)"]
-        if run.validation_median_degrees is not None:
-            parts.append(f"held-out error {run.validation_median_degrees:.1f}° (median)")
-        if run.active and run.remaining_seconds is not None:
-            parts.append(f"{max(1, round(run.remaining_seconds / 60))} min left")
-        self.text.setText(" · ".join(part for part in parts if part))
+        self.plot.show_losses(run.fractions, run.losses, run.errors_degrees)
+        known = None if session is None else session.store.known
+        self.strip.show_preview(run.preview, known)
+        model = run.folder is not None and (run.folder / "model.safetensors").is_file()
+        self.predict.setVisible(model and not run.active)
+        self.predict.setEnabled(session is not None and not runner.busy)
+        self.text.setText(run_line(run, runner.paused))
+        self.text.setVisible(bool(self.text.text()))

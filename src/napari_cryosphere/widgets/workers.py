@@ -17,6 +17,8 @@ __all__ = ["Runner", "SynchronousRunner", "ThreadRunner"]
 OnStep = Callable[[Step], None]
 OnEnd = Callable[[], None]
 
+_HELD_SECONDS = 0.1  # between two looks at the stop flag
+
 
 class Runner(Protocol):
     """Runs one piece of work at a time.
@@ -31,11 +33,18 @@ class Runner(Protocol):
     def busy(self) -> bool:
         """Whether work is going on."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether the work that goes on is held."""
+
     def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
         """Start work."""
 
     def stop(self) -> None:
         """Ask the work to end after its present step; what it has made is kept."""
+
+    def pause(self, paused: bool = True) -> None:
+        """Hold the work after its present step, or let it go on."""
 
 
 class SynchronousRunner:
@@ -44,6 +53,7 @@ class SynchronousRunner:
     busy_changed = Signal(bool)
     progressed = Signal(float, str)
     busy = False
+    paused = False
 
     def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
         """Run all steps; errors are raised."""
@@ -57,6 +67,9 @@ class SynchronousRunner:
     def stop(self) -> None:
         """Do nothing: there is never work to stop."""
 
+    def pause(self, paused: bool = True) -> None:
+        """Do nothing: there is never work to hold."""
+
 
 class ThreadRunner:
     """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first."""
@@ -65,7 +78,7 @@ class ThreadRunner:
     progressed = Signal(float, str)
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
+        self._stop, self._going = threading.Event(), threading.Event()
         self._bar: Any = None
         self._worker: Any = None
 
@@ -82,6 +95,8 @@ class ThreadRunner:
         from napari.utils import progress
 
         stop = self._stop = threading.Event()
+        going = self._going = threading.Event()
+        going.set()
         self._bar = progress(total=100, desc=title)
 
         def hear(step: Step | Exception) -> None:
@@ -103,7 +118,7 @@ class ThreadRunner:
             on_end()
             self.busy_changed.emit(False)
 
-        self._worker = create_worker(_stoppable, steps, stop)
+        self._worker = create_worker(_stoppable, steps, stop, going)
         self._worker.yielded.connect(hear)
         self._worker.finished.connect(end)
         self.busy_changed.emit(True)
@@ -113,9 +128,23 @@ class ThreadRunner:
         """Ask the work to end after its present step; what it has made is kept."""
         self._stop.set()
 
+    @property
+    def paused(self) -> bool:
+        """Whether the work that goes on is held."""
+        return self.busy and not self._going.is_set()
 
-def _stoppable(steps: Callable[[], Steps], stop: threading.Event) -> Iterator[Step | Exception]:
-    """Pass steps on until told to stop; an error becomes the last step.
+    def pause(self, paused: bool = True) -> None:
+        """Hold the work after its present step, or let it go on."""
+        if paused:
+            self._going.clear()
+        else:
+            self._going.set()
+
+
+def _stoppable(
+    steps: Callable[[], Steps], stop: threading.Event, going: threading.Event
+) -> Iterator[Step | Exception]:
+    """Pass steps on until told to stop, and hold them while not told to go; an error becomes the last step.
 
     Every error is caught here, since this is the border of a thread: one that crossed it would be shown by
     napari 0.9 as a TypeError of its own (its callback for failed workers takes one argument too few).
@@ -124,6 +153,8 @@ def _stoppable(steps: Callable[[], Steps], stop: threading.Event) -> Iterator[St
     try:
         for step in running:
             yield step
+            while not (stop.is_set() or going.wait(_HELD_SECONDS)):
+                pass
             if stop.is_set():
                 return
     except Exception as error:

@@ -1,0 +1,80 @@
+"""How much memory a job may take, and what fits into it."""
+
+from __future__ import annotations
+
+import sys
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.reconstruction import BackProjector, ExactSums
+
+__all__ = ["NETWORK_BYTES", "MemoryLimit", "peak_gigabytes", "reconstruction_bytes", "watch_bytes"]
+
+_GIGABYTE = 1e9
+_BASE = 0.7e9  # Python, torch and a network; measured (docs/scaling.md)
+_COPIES = 12  # of a batch's images, at most, between the file and the network; measured (docs/scaling.md)
+NETWORK_BYTES = 4e6
+"""What a network takes for one image, at most."""
+_AWAIT = 3  # batches in memory: one in use and two read ahead
+
+
+class MemoryLimit:
+    """A limit on a process's resident memory; without one everything fits.
+
+    Parameters
+    ----------
+    gigabytes
+        The limit, in 10^9 bytes, or None. What a process holds before it has read anything counts, as a
+        constant, so that the same limit always gives the same batches.
+    """
+
+    def __init__(self, gigabytes: float | None) -> None:
+        self.gigabytes = gigabytes
+
+    def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
+        """Raise CryosphereError if what is to come does not fit."""
+        total = (needed_bytes + _BASE) / _GIGABYTE
+        if self.gigabytes is not None and total > self.gigabytes:
+            raise CryosphereError(
+                f"{what} would bring this process to {total:.2g} GB, over --max-memory {self.gigabytes:g}; "
+                f"{remedy}"
+            )
+
+    def batch_size(self, wanted: int, box: int, network_bytes: float = 0.0) -> int:
+        """Return how many images of ``box`` pixels may be worked on at once, at most ``wanted``.
+
+        Parameters
+        ----------
+        network_bytes
+            What a network takes for an image beside it.
+
+        Raises
+        ------
+        CryosphereError
+            If not even one image fits.
+        """
+        if self.gigabytes is None:
+            return wanted
+        each = 4.0 * box**2 * (_COPIES + _AWAIT) + network_bytes
+        self.refuse_beyond(each, f"one image of {box} px and what is computed from it", "allow more")
+        return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE) / each)))
+
+
+def reconstruction_bytes(box: int, padding: int) -> float:
+    """Return what two half-maps' sums take while they are filled and solved."""
+    filled, solving = BackProjector.memory_bytes(box, padding)
+    return 2.0 * filled + solving
+
+
+def watch_bytes(box: int, padding: int) -> float:
+    """Return what two half-maps' running sums take, with one file's sums or the maps made of them."""
+    return 2.0 * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
+
+
+def peak_gigabytes() -> float:
+    """Return the most memory that this process has held, in 10^9 bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIGABYTE

@@ -1,0 +1,149 @@
+"""The dock that reconstructs and compares maps."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+from napari_cryosphere.widgets.footer import Footer
+from napari_cryosphere.widgets.fsc_dock import open_fsc_plot
+from napari_cryosphere.widgets.fsc_plot import FscPlot
+from napari_cryosphere.widgets.layer_data import map_of
+from napari_cryosphere.widgets.map_panel import MapPanel
+from napari_cryosphere.widgets.reconstruct_panel import ReconstructPanel
+from napari_cryosphere.widgets.style import DockContent, dock_style
+from napari_cryosphere.widgets.workbench import take_seat
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from napari.layers import Layer
+
+    from napari_cryosphere.widgets.workers import Runner
+
+__all__ = ["MapDock"]
+
+_WIDTH = 340
+_TIPS = {
+    "Particles": "Back to the particles, the viewer as it was",
+    "Surfaces": "Both maps in 3D, turning together",
+    "Slices": "Three orthogonal slices of each map, at one contrast",
+}
+
+
+class MapDock(DockContent):
+    """Reconstruct, look, compare; works on whatever is loaded, and on nothing.
+
+    Parameters
+    ----------
+    viewer
+        The viewer, given by napari.
+    runner
+        Runs long work; None for threads. The viewer's first dock's counts.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._seat = seat = take_seat(viewer, runner)
+        self.controller = seat.controller
+        self.reconstruction, self.maps = ReconstructPanel(seat), MapPanel(seat)
+        self.footer = Footer(seat)
+        self.fsc: FscPlot | None = None
+        self._lay_out(self._mode_buttons())
+        maps = self.controller.maps
+        for signal, callback in (
+            (maps.curves_changed, self._on_curves),
+            (maps.mode_changed, self._on_mode),
+            (self.controller.layers_changed, self._on_layers),
+            (self.controller.dropped, self._on_dropped),
+            (viewer.events.theme, self._on_theme),
+        ):
+            seat.connect(signal, callback)
+        self.taken_out.connect(seat.leave)
+        self.destroyed.connect(partial(seat.leave, False))
+        self._on_theme()
+        self._on_layers()
+        self._on_mode(maps.view.active)
+        self._on_curves()
+
+    def show_maps(self, slices: bool = False) -> None:
+        """Show the chosen maps in 3D, or as slices; nothing without a map."""
+        if self.maps.map.layer() is not None:
+            self.maps.show_maps(slices)
+
+    def sizeHint(self) -> QSize:
+        """Return a width that leaves the canvas room on a small screen."""
+        return QSize(_WIDTH, 560)
+
+    def _mode_buttons(self) -> QHBoxLayout:
+        row, self._modes = QHBoxLayout(), QButtonGroup(self)
+        self.particles_button, self.surfaces_button, self.slices_button = map(QPushButton, _TIPS)
+        row.setSpacing(4)
+        for button in (self.particles_button, self.surfaces_button, self.slices_button):
+            button.setObjectName("mode")
+            button.setCheckable(True)
+            button.setToolTip(_TIPS[button.text()])
+            self._modes.addButton(button)
+            row.addWidget(button, 1)
+        self.particles_button.clicked.connect(lambda: self.controller.maps.show())
+        self.surfaces_button.clicked.connect(lambda: self.maps.show_maps())
+        self.slices_button.clicked.connect(lambda: self.maps.show_maps(slices=True))
+        return row
+
+    def _lay_out(self, modes: QHBoxLayout) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 6, 0)
+        column.setSpacing(10)
+        column.addWidget(self.reconstruction)
+        column.addWidget(self.maps)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(8, 8, 4, 8)
+        outer.addLayout(modes)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.footer)
+        self.setMinimumWidth(300)
+
+    def _on_layers(self) -> None:
+        for button in (self.surfaces_button, self.slices_button):
+            button.setEnabled(bool(self.controller.map_layers))
+
+    def _on_dropped(self, layer: Layer) -> None:
+        """Make room for what was dropped; its visual is not ready before the next turn of the event loop."""
+        if map_of(layer) is not None:
+            QTimer.singleShot(0, self.show_maps)
+        elif self.controller.maps.view.sliced:
+            QTimer.singleShot(0, self.controller.maps.show)
+
+    def _on_mode(self, maps: bool) -> None:
+        sliced = self.controller.maps.view.sliced
+        chosen = self.slices_button if sliced else self.surfaces_button if maps else self.particles_button
+        chosen.setChecked(True)
+
+    def _on_theme(self, event: Any = None) -> None:
+        theme = self._viewer.theme
+        self.setStyleSheet(dock_style(theme))
+        if self.fsc is not None:
+            self.fsc.set_theme(theme)
+
+    def _on_curves(self) -> None:
+        """Draw the curves; the plot opens below the canvas with the first of them."""
+        curves = list(self.controller.maps.curves.values())
+        if self.fsc is None:
+            if not curves:
+                return
+            self.fsc = open_fsc_plot(self._viewer)
+            self.fsc.taken_out.connect(self._on_plot_closed)
+        self.fsc.show_curves(curves)
+
+    def _on_plot_closed(self) -> None:
+        self.fsc = None

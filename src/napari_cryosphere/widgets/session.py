@@ -1,0 +1,91 @@
+"""A layer of particles with all that is known of them. Knows no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.choices_file import ChoicesFile
+from napari_cryosphere.widgets.particle_choices import ParticleChoices
+from napari_cryosphere.widgets.particle_filter import ParticleFilter
+from napari_cryosphere.widgets.posteriors import Posteriors
+from napari_cryosphere.widgets.predictions import PredictionStore
+from napari_cryosphere.widgets.session_of import note_session
+from napari_cryosphere.widgets.sphere_layer import SphereFrames
+from napari_cryosphere.widgets.stored_poses import StoredPoses
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_cryosphere.imaging.preprocess import Preprocessing
+    from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["Session"]
+
+
+@dataclass(eq=False)
+class Session:
+    """A particle layer with what is known of its particles.
+
+    Attributes
+    ----------
+    layer, sphere
+        The layer of the images, and that of their pose distributions.
+    stack, store
+        The particles and what has been predicted of them.
+    contrast
+        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
+    warnings
+        What is odd about the table and the images.
+    choices, kept
+        Flags and selection, and the file that keeps them.
+    filter
+        Which particles the gallery shows, and in which order.
+    posteriors, frames
+        What a map says of their poses, and the pictures of their spheres.
+    distribution_files
+        Folders that distributions are read from, by their kind.
+    data_dir
+        Where the images were looked for, besides beside their file.
+    steps_shown
+        Preprocessing after which the images are shown; None as they are stored.
+    """
+
+    layer: Image
+    stack: ParticleStack
+    store: PredictionStore
+    contrast: str
+    warnings: tuple[str, ...]
+    sphere: Image | None = None
+
+    def __post_init__(self) -> None:
+        self.choices = ParticleChoices(len(self.stack))
+        self.kept = ChoicesFile(self.stack, self.choices)
+        note_session(self)
+        self.filter = ParticleFilter(self.stack, self.store, self.choices)
+        self.store.changed.connect(self.filter.refresh)
+        self.posteriors = Posteriors()
+        self.frames = SphereFrames(self.store, self.posteriors, StoredPoses.of(self.stack).refined)
+        self.distribution_files: dict[str, Path] = {}
+        self.data_dir: Path | None = None
+        self.steps_shown: Preprocessing | None = None
+
+    @classmethod
+    def of(cls, layer: Image, stack: ParticleStack) -> Session:
+        """Return the session of a layer; a few of its images are read."""
+        from napari_cryosphere.imaging.inspection import inspect_images
+
+        try:
+            seen = inspect_images(stack)
+            contrast, of_images = seen.contrast, seen.warnings
+        except CryosphereError as error:
+            contrast, of_images = "unclear", (str(error),)
+        return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
+
+    def refresh_sphere(self, viewer: ViewerModel) -> None:
+        """Draw the sphere anew, if it is shown."""
+        if self.sphere is not None and self.sphere in viewer.layers:
+            self.sphere.refresh()
