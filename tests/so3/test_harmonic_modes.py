@@ -70,32 +70,33 @@ def test_values_along_psi() -> None:
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("l_max", "scale", "symmetry"), [(6, 6.0, "C1"), (8, 3.0, "C1"), (6, 4.0, "D2")])
+@pytest.mark.parametrize(("l_max", "scale", "symmetry"), [(8, 3.0, "C1"), (6, 4.0, "D2")])
 def test_modes_are_all_maxima(l_max: int, scale: float, symmetry: str) -> None:
-    """Against climbs by finite differences in double precision from the best cells of a finer grid."""
+    """Against climbs by finite differences in double precision from poses drawn at random."""
     distribution = harmonic(2, l_max, scale, symmetry)
     modes = distribution.mode(6)
-    _, gradient, hessian = distribution._derive()(modes.rotations, 0)
-    assert np.linalg.eigvalsh(hessian).max() < 0
-    rest = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-    assert np.degrees(np.linalg.norm(rest, axis=-1)).max() < 0.05
-    starts = random_rotations(300, np.random.default_rng(3))
-    both = np.broadcast_to(starts, (2, 300, 3, 3))
-    for _ in range(4):
-        both = SmoothDistribution.climb(distribution, both)
-    logs = distribution.log_prob(both)
-    for row in range(2):
-        order = np.argsort(-logs[row])
-        higher = order[logs[row, order] > modes.log_prob[row, -1] + 0.01][:40]
-        near = [
-            angular_error_degrees(
-                np.broadcast_to(both[row, i], (6, 3, 3)), modes.rotations[row], symmetry
-            ).min()
-            for i in higher
-        ]
-        assert len(near) > 5
-        assert max(near) < 1
+    slopes, curvatures = _at(distribution, modes.rotations)
+    assert curvatures.max() < 0
+    assert slopes.max() < 0.05
+    starts = random_rotations(100, np.random.default_rng(3))
+    climbed = SmoothDistribution.climb(distribution, np.broadcast_to(starts, (2, 100, 3, 3)))
+    for _ in range(2):
+        climbed = SmoothDistribution.climb(distribution, climbed)
+    slopes, curvatures = _at(distribution, climbed)
+    logs = np.where((slopes < 0.1) & (curvatures < 0), distribution.log_prob(climbed), -np.inf)
+    reached = np.argwhere(logs > modes.log_prob[:, -1:] + 0.01)
+    assert len(reached) > 4
+    for row, place in reached:
+        this = np.broadcast_to(climbed[row, place], (6, 3, 3))
+        assert angular_error_degrees(this, modes.rotations[row], symmetry).min() < 0.2
     np.testing.assert_allclose(modes.log_prob, distribution.log_prob(modes.rotations), atol=1e-3)
+
+
+def _at(distribution: HarmonicDistribution, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length in degrees of Newton's step and the highest curvature at poses."""
+    _, gradient, hessian = distribution._derive()(poses, 0)
+    step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+    return np.degrees(np.linalg.norm(step, axis=-1)), np.linalg.eigvalsh(hessian)[..., -1]
 
 
 def test_modes_are_as_far_apart_as_asked() -> None:

@@ -148,7 +148,12 @@ class HarmonicDistribution(SmoothDistribution):
 
     def summary(self) -> PoseSummary:
         """Return best pose, entropy, spread and confidence of every particle, in bounded memory."""
-        return PoseSummary.concatenate([sums.summary() for _, sums in self._sums()])
+        summaries, totals = [], [np.zeros(0)]
+        for _, sums in self._sums():
+            summaries.append(sums.summary())
+            totals.append(sums.log_total)
+        self.log_normaliser = np.concatenate(totals)  # which modes and densities need too
+        return PoseSummary.concatenate(summaries)
 
     def _derive(self) -> Callable[[Array, int], Derivatives]:
         """Return the derivatives of the unnormalised log-density, for `newton`."""
