@@ -305,7 +305,14 @@ def align(
         bool, typer.Option("--global", help="Search all orientations (the default).")
     ] = False,
     local: Annotated[
-        float | None, typer.Option(metavar="DEGREES", help="Search within this angle of the given poses.")
+        float | None,
+        # torchrun takes --local for the beginning of an option of its own
+        typer.Option(
+            "--local",
+            "--local-degrees",
+            metavar="DEGREES",
+            help="Search within this angle of the given poses.",
+        ),
     ] = None,
     resolution: Annotated[float | None, typer.Option(help="Finest detail compared, A.")] = None,
     shift_range: Annotated[float | None, typer.Option(help="Largest shift searched, pixels.")] = None,
