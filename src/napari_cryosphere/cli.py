@@ -265,9 +265,11 @@ def infer(
         Path | None, typer.Option(help="Also write every particle's distribution (zarr).")
     ] = None,
     refine: Annotated[
-        bool | None, typer.Option("--refine", help="Refine the best modes against --map; finds shifts.")
+        bool | None, typer.Option("--refine", help="Refine the best modes against a map; finds shifts.")
     ] = None,
-    map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
+    map_: Annotated[
+        Path | None, typer.Option("--map", help="Map to refine against (that of the run).")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     resume: Resume = None,
