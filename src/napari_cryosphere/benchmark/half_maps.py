@@ -33,7 +33,7 @@ _CHUNK = 128
 def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> ParticleStack:
     """Return the truth's particles at their predicted poses; what is not predicted stays the truth's.
 
-    Numbers have six decimals, as in the tables that CESPED's package gives to relion_reconstruct: where hardly
+    Numbers have six decimals, as in the tables that CESPED's package gives relion_reconstruct: where hardly
     any slice comes near a voxel, its map changes with the digits after these.
 
     Parameters
