@@ -63,7 +63,13 @@ def test_every_contribution_has_its_command(manifest: npe2.PluginManifest) -> No
     ]
     contributed = {contribution.command for part in parts for contribution in part or []}
     assert contributed <= known
-    only_in_the_palette = {"predict_poses", "reconstruct", "subtract_maps"}
+    only_in_the_palette = {
+        "next_uncertain",
+        "predict_poses",
+        "previous_uncertain",
+        "reconstruct",
+        "subtract_maps",
+    }
     assert known - contributed == {f"{DISTRIBUTION}.{name}" for name in only_in_the_palette}
 
 

@@ -9,8 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction import difference_map, normalise_map
+from napari_cryosphere.reconstruction import difference_map, normalise_map, resampled_map
 from napari_cryosphere.reconstruction.map_alignment import align_maps
 
 
@@ -58,3 +59,33 @@ def test_a_difference_knows_neither_scale_nor_sharpening(density: DensityMap) ->
     assert np.unravel_index(np.argmax(left), left.shape) == pytest.approx((21, 9, 9), abs=1)
     same = difference_map(density, DensityMap((7 * blurred).astype(np.float32), 6.0)).voxels
     assert np.abs(same).max() < 0.3 * left.max()
+
+
+@pytest.mark.parametrize(("box", "pixel_size"), [(24, 8.0), (48, 4.0), (40, 6.0), (20, 6.0)])
+def test_a_resampled_map_is_that_of_cut_or_padded_transforms(
+    density: DensityMap, box: int, pixel_size: float
+) -> None:
+    """Against the Fourier rescaling by torch, on grids that it can reach exactly."""
+    made = resampled_map(density, box, pixel_size)
+    expected = map_on_grid(density, box, pixel_size).numpy()
+    assert (made.box, made.pixel_size_angstrom) == (box, pixel_size)
+    inside = slice(None) if box * pixel_size <= 192 else slice(4, -4)  # padding differs: zero there
+    np.testing.assert_allclose(
+        made.voxels[inside, inside, inside], expected[inside, inside, inside], atol=2e-4 * expected.max()
+    )
+
+
+def test_a_map_resampled_to_its_own_grid_is_itself(density: DensityMap) -> None:
+    assert resampled_map(density, 32, 6.0) is density
+
+
+def test_resampling_to_any_ratio_keeps_a_gaussian() -> None:
+    """Exact to the formula, at a ratio of pixel sizes that no whole boxes have, centre on centre."""
+
+    def gaussian(box: int, size: float) -> np.ndarray:
+        x = (np.arange(box) - box // 2) * size
+        line = np.exp(-(x**2) / 2 / 9.0**2)
+        return line[:, None, None] * line[:, None] * line
+
+    made = resampled_map(DensityMap(gaussian(48, 2.5), 2.5), 44, 2.71828)
+    np.testing.assert_allclose(made.voxels, gaussian(44, 2.71828), atol=1e-4)

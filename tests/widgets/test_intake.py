@@ -128,20 +128,26 @@ def test_distributions_of_other_particles_wait(
     assert controller.session.store.predicted.all()
 
 
-def test_a_map_that_comes_with_particles_stays_hidden(viewer_model: ViewerModel, sample: Path) -> None:
+def test_a_map_that_comes_with_particles_stays_hidden(
+    viewer_model: ViewerModel, truth: DensityMap, add_map: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drop = present_drop(viewer_model)
     assert present_drop(viewer_model) is drop
-    layer = viewer_model.add_image(np.zeros((4, 4, 4)), name="map")
-    drop.note_map("map")
+    layer, other = add_map(viewer_model, truth), viewer_model.add_image(np.zeros((4, 4, 4)))
+    drop.note_map()
     assert layer.visible
     drop.note_particles()
     assert not layer.visible
+    assert other.visible
     assert drop.has_particles
+    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", -1.0)
+    assert not present_drop(viewer_model).has_particles
 
 
-def test_a_table_dropped_with_a_map_keeps_the_particles_in_sight(
-    viewer: Any, qtbot: Any, sample: Path
+def test_a_table_dropped_with_a_map_stays_in_sight(
+    viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", 60.0)
     viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     for name in ("truth.mrc", "particles.star"):
         viewer.open(sample / name, plugin="napari-cryosphere")

@@ -68,18 +68,19 @@ def test_a_recipe_takes_the_poses_and_particles_that_are_chosen(
     made = recipe(session, Poses.PREDICTED)
     assert len(made.stack) == 40
     np.testing.assert_array_equal(made.rotations, summary.rotations)
-    assert made.distributions == ()
+    assert made.distributions is None
     assert made.name == "map at predicted poses"
     given = recipe(session, Poses.INPUT, weigh=True)
     np.testing.assert_array_equal(given.rotations, session.stack.rotations())
-    assert given.distributions == ()  # poses of a file have none
+    assert given.distributions is None  # poses of a file have none
 
     session.choices.select([3, 30, 70])
     session.choices.flag([0, 1, 50], Flag.REJECT)
     selected = recipe(session, Poses.PREDICTED, Subset.SELECTED, weigh=True)
     np.testing.assert_array_equal(selected.rotations, summary.rotations[[3, 30]])
     np.testing.assert_array_equal(selected.stack.images(), session.stack[[3, 30]].images())
-    (batch,) = selected.distributions
+    assert selected.distributions is not None
+    (batch,) = selected.distributions()
     poses = summary.rotations[[3, 30]]
     np.testing.assert_allclose(
         np.asarray(batch.log_prob(poses[:, None])), np.asarray(distribution[[3, 30]].log_prob(poses[:, None]))
@@ -108,7 +109,7 @@ def test_a_recipe_wants_particles_poses_and_a_point_group(
 def test_refined_poses_of_a_file_are_taken(
     controller: Controller, stack: ParticleStack, add_particles: Any, predictions: Predictions
 ) -> None:
-    """A file of `infer --refine`: its own poses are the refined ones, the others stand beside."""
+    """A file of `infer --refine`: its own poses are the refined ones, others stand beside them."""
     _, _, summary = predictions
     network = with_predictions(stack[:40], summary, "C1")
     kept = {
@@ -123,7 +124,7 @@ def test_refined_poses_of_a_file_are_taken(
     np.testing.assert_allclose(recipe(session, Poses.PREDICTED).rotations, summary.rotations, atol=1e-4)
     np.testing.assert_allclose(recipe(session, Poses.INPUT).rotations, stack[:40].rotations(), atol=1e-4)
     with pytest.raises(CryosphereError, match="only 0 of 40 particles have their distribution"):
-        recipe(session, Poses.PREDICTED, weigh=True)
+        controller.maps.reconstruct(recipe(session, Poses.PREDICTED, weigh=True))
 
 
 def test_reconstruction_adds_maps_and_curves(

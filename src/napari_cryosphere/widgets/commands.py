@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 __all__ = [
     "align_maps",
     "compare_maps",
+    "next_uncertain",
     "predict_poses",
+    "previous_uncertain",
     "reconstruct",
     "show_particles",
     "show_slices",
@@ -24,6 +26,20 @@ def predict_poses(viewer: napari.Viewer) -> None:
     from napari_cryosphere.widgets.docks import MAIN, open_dock
 
     open_dock(viewer, MAIN).poses.predict.click()
+
+
+def next_uncertain(viewer: napari.Viewer) -> None:
+    """Go to the next particle in the order of falling spread."""
+    from napari_cryosphere.widgets.docks import MAIN, open_dock
+
+    open_dock(viewer, MAIN).inspector.next.click()
+
+
+def previous_uncertain(viewer: napari.Viewer) -> None:
+    """Go back in the order of falling spread."""
+    from napari_cryosphere.widgets.docks import MAIN, open_dock
+
+    open_dock(viewer, MAIN).inspector.back.click()
 
 
 def reconstruct(viewer: napari.Viewer) -> None:

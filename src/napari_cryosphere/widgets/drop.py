@@ -26,7 +26,6 @@ class Drop:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
-        self._maps: list[str] = []
         self._last = time.monotonic()
         self.has_particles = False
 
@@ -36,18 +35,21 @@ class Drop:
         return time.monotonic() - self._last > _TOGETHER_SECONDS
 
     def note_particles(self) -> None:
-        """Particles came; maps that came before them are hidden."""
+        """Particles came; maps that lie over them in 2D are hidden."""
+        from napari_cryosphere.widgets.layer_data import map_of
+
         self._last = time.monotonic()
         self.has_particles = True
         viewer = self._viewer()
-        for layer in () if viewer is None else viewer.layers:
-            if layer.name in self._maps:
+        if viewer is None or viewer.dims.ndisplay == 3:
+            return
+        for layer in viewer.layers:
+            if map_of(layer) is not None:
                 layer.visible = False
 
-    def note_map(self, name: str) -> None:
+    def note_map(self) -> None:
         """A map came."""
         self._last = time.monotonic()
-        self._maps.append(name)
 
 
 _drops: weakref.WeakKeyDictionary[ViewerModel, Drop] = weakref.WeakKeyDictionary()

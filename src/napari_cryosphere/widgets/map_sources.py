@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_cryosphere.widgets.particle_choices import Flag
 
 if TYPE_CHECKING:
     from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.widgets.predictions import PredictionStore
     from napari_cryosphere.widgets.session import Session
 
 __all__ = ["Poses", "Subset", "chosen_rows", "posed_rows", "recipe"]
@@ -38,7 +40,7 @@ class Subset(Enum):
 
 _MISSING = {
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
-    Poses.REFINED: "the file holds no refined poses; make some with infer --refine or align, and open these",
+    Poses.REFINED: "the file holds no refined poses; open one that infer --refine or align wrote",
     Poses.INPUT: "the file came without poses; predict them first",
 }
 
@@ -106,7 +108,7 @@ def recipe(
     Raises
     ------
     CryosphereError
-        If there are no particles, no such poses or distributions, or no point group of that name.
+        If there are no particles, no such poses, or no point group of that name.
     """
     from napari_cryosphere.so3.symmetry import normalise_group_name
 
@@ -129,13 +131,13 @@ def recipe(
         symmetry=normalise_group_name(symmetry),
         half_maps=half_maps,
         cones=cones and half_maps,
-        distributions=_distributions(session, rows) if weighed else (),
+        distributions=partial(_distributions, session.store, rows) if weighed else None,
     )
 
 
-def _distributions(session: Session, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
-    """Return the distributions of some predicted particles, batch by batch."""
-    batches = session.store.distributions(rows)
+def _distributions(store: PredictionStore, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
+    """Return the distributions of some predicted particles, batch by batch; they may have to be read."""
+    batches = store.distributions(rows)
     known, wanted = sum(map(len, batches)), int(rows.sum())
     if known != wanted:
         raise CryosphereError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cryosphere.widgets.display_map import low_passed
@@ -51,7 +51,8 @@ class Recipe:
     cones
         Whether the halves are correlated in cones, which shows a preferred orientation.
     distributions
-        Batches of the particles' distributions, in order; particles are then inserted at samples of them.
+        Gives batches of the particles' distributions, in order: particles are then inserted at samples of
+        them. It is called in the worker, since it may read them from disk.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Recipe:
     symmetry: str = "C1"
     half_maps: bool = True
     cones: bool = False
-    distributions: Sequence[PoseDistribution] = field(default=())
+    distributions: Callable[[], Sequence[PoseDistribution]] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,13 @@ def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
     """Return a recipe's poses, drawn from its distributions where it has some."""
     from napari_cryosphere.reconstruction import WeightedPoses
 
-    if not recipe.distributions:
+    if recipe.distributions is None:
         return WeightedPoses.best(recipe.rotations)
     import numpy as np
 
     rng, parts, done = np.random.default_rng(0), list[WeightedPoses](), 0
-    for batch in recipe.distributions:
+    yield Step(0.0, "reading distributions")
+    for batch in recipe.distributions():
         parts.append(WeightedPoses.samples_of(batch, _SAMPLES, rng))
         done += len(batch)
         yield Step(0.0, f"drew {_SAMPLES} poses each for {done} of {len(recipe.stack)} particles")

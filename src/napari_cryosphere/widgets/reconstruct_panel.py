@@ -35,7 +35,7 @@ class ReconstructPanel(Panel):
         for subset in Subset:
             self.subset.addItem(subset.value, subset)
         self.poses.setToolTip(
-            "Predicted: the model's best poses; refined: those that the file has from a map; input: its own"
+            "Predicted: the model's best poses; refined: the file's, against a map; input: taken for true"
         )
         self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weigh by distributions")
         self.cones = QCheckBox("by direction")
