@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["child_cpu_seconds", "cpu_seconds", "options", "report"]
+__all__ = ["child_cpu_seconds", "cpu_seconds", "options", "report", "write_figures"]
 
 
 def options(description: str) -> argparse.Namespace:
@@ -52,6 +52,13 @@ def report(name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace,
         print(
             "  ".join(_shown(row[column]).ljust(width) for column, width in zip(columns, widths, strict=True))
         )
+    write_figures(name, rows, arguments, packages)
+
+
+def write_figures(
+    name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace, packages: list[str]
+) -> None:
+    """Write rows as JSON if asked, with versions and machine."""
     if arguments.json:
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         versions = {package: version(package) for package in ["napari-cryosphere", *packages]}

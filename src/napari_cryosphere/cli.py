@@ -10,17 +10,34 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
+from napari_cryosphere._commands import (
+    Assembly,
+    Box,
+    ConfigFile,
+    DataDir,
+    Device,
+    MaxMemory,
+    ModelBFactor,
+    Overwrite,
+    PixelSize,
+    Resolution,
+    Resume,
+    Settings,
+    State,
+    Symmetry,
+)
+from napari_cryosphere._commands import config_of as _config
+from napari_cryosphere._commands import run_job as _run
+from napari_cryosphere.cli_benchmark import cesped, evaluate
+from napari_cryosphere.cli_experiments import equivariance, experiments
+from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
-
-if TYPE_CHECKING:
-    from napari_cryosphere.jobs.configs import JobConfig
-    from napari_cryosphere.jobs.events import Events, Result
+from napari_cryosphere.jobs._ranks import report_failure
 
 __all__ = ["app", "main"]
 
@@ -33,28 +50,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigT = TypeVar("ConfigT", bound="JobConfig")
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder with the images, where they have moved.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON file with the command's config.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")
-]
-Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
-PixelSize = Annotated[float | None, typer.Option(help="Pixel size of a model's map, A.")]
-Box = Annotated[int | None, typer.Option(help="Box of a model's map, pixels (1.25 times its diameter).")]
-Resolution = Annotated[float | None, typer.Option(help="Where a model's map ends, A (two pixels).")]
-ModelBFactor = Annotated[float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")]
-Assembly = Annotated[str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
-class _State:
-    """Options that stand before the command."""
-
-    quiet = False
-    debug = False
+app.command()(evaluate)
+app.add_typer(cesped, name="cesped")
+app.command()(equivariance)
+app.add_typer(experiments, name="experiment")
+app.command()(watch)
 
 
 @app.callback()
@@ -63,7 +63,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    _State.quiet, _State.debug = quiet, debug
+    State.quiet, State.debug = quiet, debug
     if version:
         from napari_cryosphere import __version__
 
@@ -219,7 +219,7 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="Network preset: image2sphere.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")] = None,
     symmetry: Symmetry = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
@@ -228,6 +228,9 @@ def train(
     ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -247,6 +250,7 @@ def train(
         "epochs": epochs,
         "device": device,
         "half_set": half_set,
+        "resume": resume,
         "data_dir": data_dir,
     }
     _run(job, _config(TrainConfig, config, settings, given, overwrite))
@@ -266,6 +270,8 @@ def infer(
     map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -283,6 +289,8 @@ def infer(
         "map": map_,
         "device": device,
         "data_dir": data_dir,
+        "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(InferConfig, config, settings, given, overwrite))
 
@@ -306,7 +314,8 @@ def align(
     ] = None,
     device: Device = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")] = None,
+    resume: Resume = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -329,6 +338,7 @@ def align(
         "device": device,
         "data_dir": data_dir,
         "resume": resume,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(AlignConfig, config, settings, given, overwrite))
 
@@ -353,6 +363,7 @@ def reconstruct(
         Path | None, typer.Option(help="The particles' distributions (zarr), for --weights distributions.")
     ] = None,
     data_dir: DataDir = None,
+    max_memory: MaxMemory = None,
     config: ConfigFile = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -371,6 +382,7 @@ def reconstruct(
         "weights": weights,
         "distributions": distributions,
         "data_dir": data_dir,
+        "max_memory_gb": max_memory,
     }
     _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
 
@@ -438,77 +450,6 @@ def demo(
             typer.echo(line)
 
 
-def _config(
-    kind: type[ConfigT],
-    file: Path | None,
-    settings: list[str] | None,
-    given: dict[str, Any],
-    overwrite: bool,
-) -> ConfigT:
-    """Merge a config file, ``--set`` and the options that were given (the later wins), and validate.
-
-    Raises
-    ------
-    typer.BadParameter
-        With the key, what came and what is legal; the exit status is 2.
-    """
-    from pydantic import ValidationError
-
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise typer.BadParameter(f"{file}: {error}", param_hint="--config") from error
-    values |= {key: value for key, value in given.items() if value is not None}
-    for item in settings or []:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint="--set")
-        _assign(values, key.split("."), text)
-    if overwrite:
-        values["overwrite"] = True
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        legal = ", ".join(kind.model_fields)
-        hint = f", not {first['input']!r}" if first["loc"] else ""  # a rule between keys says it all itself
-        if first["type"] == "extra_forbidden":
-            hint = f"; the keys are {legal}"
-        raise typer.BadParameter(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
-
-
-def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:
-    """Set ``values[a][b]`` from ``a.b=text``; the text is JSON where it parses as such."""
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-    try:
-        values[keys[-1]] = json.loads(text)
-    except json.JSONDecodeError:
-        values[keys[-1]] = text
-
-
-def _run(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
-    """Run a job, showing a progress bar on a terminal and plain lines elsewhere, and print its result."""
-    from napari_cryosphere._console import Console
-    from napari_cryosphere.jobs.events import follow
-
-    with Console(quiet=_State.quiet) as console:
-        try:
-            result = follow(job(config), console.show)
-        except KeyboardInterrupt as error:
-            console.line(f"stopped; {config.kept_when_stopped}")
-            raise typer.Exit(130) from error
-    for key, value in result.metrics.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' ')}: {shown}")
-    for role, path in result.outputs.items():
-        typer.echo(f"{role.replace('_', ' ')}: {path}")
-    return result
-
-
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
     # threads that wait for work would spin, which on busy cores costs more than the work itself
@@ -519,7 +460,8 @@ def main() -> None:
     try:
         app(everywhere + rest)
     except CryosphereError as error:
-        if _State.debug:
+        line = report_failure(str(error))
+        if State.debug:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_the_commands() -> None:
     result = cryosphere("--help")
     assert result.returncode == 0
-    for command in ("demo", "info", "simulate", "density", "train", "infer", "reconstruct", "fsc"):
+    for command in ("demo", "info", "simulate", "density", "train", "infer", "reconstruct", "watch", "fsc"):
         assert command in result.stdout
 
 

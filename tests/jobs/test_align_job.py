@@ -19,7 +19,7 @@ from napari_cryosphere.jobs.events import Events, Result, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.model.card import NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
 from napari_cryosphere.so3.distribution_store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
@@ -165,7 +165,7 @@ def test_global_and_local_exclude_each_other(sample: Path, tmp_path: Path) -> No
 
 
 def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
-    network = NetworkConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
+    network = Image2SphereConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
     run(
         train(
             TrainConfig(

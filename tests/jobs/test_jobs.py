@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,63 +12,30 @@ import numpy as np
 import pytest
 import starfile
 
-from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError, OutputExistsError
+from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import (
     FscConfig,
     InferConfig,
     ReconstructConfig,
-    SimulateConfig,
-    TrainConfig,
 )
-from napari_cryosphere.jobs.events import Event, Events, Progress, Result, Snapshot, follow
+from napari_cryosphere.jobs.events import Events, Progress, Result, Snapshot, follow
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
-from napari_cryosphere.jobs.simulate import simulate
-from napari_cryosphere.jobs.train import train
-from napari_cryosphere.model.card import NetworkConfig
-from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, masked_correlation
 from napari_cryosphere.so3.rotations import random_rotations
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=8, sphere_order=2, l_max=3, so3_channels=2
 )
 
 
 def run(events: Events) -> Result:
     return follow(events, lambda event: None)
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a map and 240 particles of it; tests write elsewhere."""
-    folder = tmp_path_factory.mktemp("sample")
-    protein_phantom(32, 6.0).save(folder / "map.mrc")
-    config = SimulateConfig(
-        map=folder / "map.mrc", output=folder / "particles.star", number=240, snr=1.0, seed=1
-    )
-    run(simulate(config))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("runs") / "run"
-    config = TrainConfig(
-        particles=sample / "particles.star",
-        output=output,
-        network=SMALL,
-        epochs=1,
-        batch_size=32,
-        device="cpu",
-    )
-    result = run(train(config))
-    assert result.outputs["model"].is_file()
-    return output
 
 
 def test_simulated_star_is_read_by_starfile_and_holds_the_truth(sample: Path) -> None:
@@ -116,65 +82,6 @@ def test_fsc_refuses_maps_that_do_not_fit(sample: Path, tmp_path: Path) -> None:
         with pytest.raises(MetadataError, match=message):
             run(fsc(config))
     assert not (tmp_path / "x.csv").exists()
-
-
-def test_training_writes_a_run_folder(trained: Path) -> None:
-    config = json.loads((trained / "config.json").read_text())
-    assert TrainConfig.model_validate(config).network == SMALL
-    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["fraction"] == 1
-    assert np.isfinite(lines[-1]["loss"])
-    card = PoseModel.load(trained).card
-    assert card.pixel_size_angstrom == pytest.approx(12.0)
-    assert card.training["images"] == lines[-1]["images"]
-    description = describe(trained)
-    assert description["kind"] == "run"
-    assert description["model"]["l_max"] == 3
-
-
-def test_training_from_a_map(sample: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        particles=sample / "particles.star",
-        map=sample / "map.mrc",
-        output=tmp_path / "run",
-        network=SMALL,
-        epochs=0.3,
-        device="cpu",
-    )
-    assert np.isfinite(run(train(config)).metrics["loss"])
-
-
-def test_training_stopped_early_keeps_a_model(sample: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        particles=sample / "particles.star", output=tmp_path / "run", network=SMALL, epochs=1000, device="cpu"
-    )
-    events = train(config)
-    seen: list[Event] = []
-    for event in events:
-        seen.append(event)
-        if isinstance(event, Progress) and "loss" in event.metrics:
-            events.close()
-            break
-    assert PoseModel.load(tmp_path / "run").card.training["images"] > 0
-
-
-def test_training_needs_poses_and_particles(sample: Path, tmp_path: Path) -> None:
-    bare = sample / "particles.mrcs"
-    with pytest.raises(MetadataError, match="no poses"):
-        run(train(TrainConfig(particles=bare, output=tmp_path / "a")))
-    few = tmp_path / "few.star"
-    ParticleStack.read(sample / "particles.star")[:3].save(few)
-    with pytest.raises(MetadataError, match="too few"):
-        run(train(TrainConfig(particles=few, output=tmp_path / "b")))
-    assert not (tmp_path / "a").exists()
-    assert not (tmp_path / "b").exists()
-
-
-def test_existing_model_is_not_clobbered(trained: Path, sample: Path) -> None:
-    before = (trained / "model.safetensors").read_bytes()
-    with pytest.raises(OutputExistsError):
-        run(train(TrainConfig(particles=sample / "particles.star", output=trained, network=SMALL)))
-    assert (trained / "model.safetensors").read_bytes() == before
 
 
 def test_predictions_keep_every_column_and_add_the_uncertainty(

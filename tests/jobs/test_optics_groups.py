@@ -20,13 +20,13 @@ from napari_cryosphere.jobs.info import describe, text_lines
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack, write_star
 from napari_cryosphere.reconstruction import fourier_shell_correlation, masked_correlation
 from napari_cryosphere.so3.asymmetric_unit import inside_asymmetric_unit
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=8, sphere_order=1, l_max=2, so3_channels=2
 )
 NUMBER = 240

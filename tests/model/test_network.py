@@ -11,14 +11,20 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import ModelError
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
+from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_model import PoseModel, choose_device
-from napari_cryosphere.model.sphere import HalfSphere, S2Convolution, SO3Activation, SO3Convolution
+from napari_cryosphere.model.sphere import (
+    HalfSphere,
+    LocalSO3Convolution,
+    S2Convolution,
+    SO3Activation,
+    SO3Convolution,
+)
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.so3.wigner import band_mask, evaluate_at
+from napari_cryosphere.so3.wigner import band_mask, evaluate_at, rotate_coefficients
 
-SMALL = NetworkConfig(
+SMALL = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=6, sphere_order=2, l_max=3, so3_channels=3
 )
 
@@ -127,14 +133,14 @@ def test_logits_start_small() -> None:
     from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 
     torch.manual_seed(5)
-    network = PoseNetwork(NetworkConfig())
+    network = build_network(Image2SphereConfig())
     with torch.inference_mode():
         values = evaluate_on_grid(network(torch.randn(8, 32, 32)), 2)
     assert float(values.std()) < 1
 
 
 def test_every_weight_gets_a_gradient() -> None:
-    network = PoseNetwork(SMALL)
+    network = build_network(SMALL)
     network(torch.randn(4, 16, 16)).abs().sum().backward()
     missing = [
         name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()
@@ -184,3 +190,33 @@ def test_device_names() -> None:
     if not torch.backends.mps.is_available():
         with pytest.raises(ModelError, match="there is cpu"):
             choose_device("mps")
+
+
+def test_half_sphere_of_drawn_points_is_right_on_average() -> None:
+    """Half of the points in training, all of them afterwards; the draw follows torch's seed."""
+    torch.manual_seed(6)
+    layer, whole = HalfSphere(8, 4, 2, share=0.5), HalfSphere(8, 4, 2)
+    features = torch.randn(1, 2, 8, 8)
+    exact = whole(features)
+    assert torch.equal(layer.eval()(features), exact)
+    layer.train()
+    torch.manual_seed(7)
+    drawn = torch.stack([layer(features) for _ in range(400)])
+    torch.manual_seed(7)
+    assert torch.equal(layer(features), drawn[0])
+    assert not torch.equal(drawn[0], drawn[1])
+    error = (drawn.mean(0) - exact).abs().max()
+    assert error < 5 * drawn.std(0).max() / 20
+    assert not layer.state_dict()
+
+
+def test_local_filter_with_one_value_rotates_the_map() -> None:
+    """f'(R) = f(Q R), Q being the rotation at which the filter is 1: none tilts by more than 22.5 degrees."""
+    torch.manual_seed(8)
+    layer = LocalSO3Convolution(3, 1, 1)
+    signal = torch.randn(1, 1, 4, 7, 4, dtype=torch.complex64) * band_mask(3)
+    for which, angles in ((0, (0.0, 7.5, 0.0)), (191, (315.0, 22.5, 0.0)), (12, (0.0, 15.0, 180.0))):
+        layer.weight.data.zero_()[0, 0, which] = 1
+        turn = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
+        exact = rotate_coefficients(signal, turn)
+        torch.testing.assert_close(layer(signal).detach(), exact, atol=1e-5, rtol=0)

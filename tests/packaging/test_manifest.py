@@ -41,10 +41,8 @@ def test_manifest_contributes_what_the_plugin_promises(manifest: npe2.PluginMani
     contributions = manifest.contributions
     (reader,) = contributions.readers or []
     assert set(reader.filename_patterns) >= {"*.star", "*.mrcs", "*.mrc", "*.map"}
-    assert [sample.key for sample in contributions.sample_data or []] == [
-        "simulated_particles",
-        "preferred_views",
-    ]
+    samples = [sample.key for sample in contributions.sample_data or []]
+    assert samples == ["simulated_particles", "cesped_test", "preferred_views"]
     assert {"CryoSphere", "CryoSphere maps"} <= {
         widget.display_name for widget in contributions.widgets or []
     }

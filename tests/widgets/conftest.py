@@ -16,7 +16,7 @@ pytest.importorskip("napari", reason="napari (extra: gui) shows the widgets")
 from napari.components import ViewerModel
 
 from napari_cryosphere.jobs.sample import make_sample
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
@@ -79,7 +79,7 @@ def truth(sample: Path) -> DensityMap:
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model that has learnt nothing; only how it is handled matters here."""
-    network = NetworkConfig(
+    network = Image2SphereConfig(
         encoder_channels=(4, 8), sphere_channels=8, sphere_order=1, l_max=2, so3_channels=2
     )
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"

@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.controller import Controller
+from napari_cryosphere.widgets.training_choices import TrainingChoices
 from napari_cryosphere.widgets.training_run import new_run_folder
 from napari_cryosphere.widgets.workers import SynchronousRunner
 
@@ -111,12 +112,12 @@ def test_training_leaves_a_model(
     add_particles(controller.viewer, stack)
     finished: list[Path] = []
     controller.training.finished.connect(finished.append)
-    controller.train(0.06, tmp_path / "run")
+    controller.train(TrainingChoices(tmp_path / "run", minutes=0.06))
     assert finished == [tmp_path / "run"]
     assert controller.training.losses
     assert controller.training.validation_median_degrees is not None
     with pytest.raises(CryosphereError, match="exists"):
-        controller.train(0.06, tmp_path / "run")
+        controller.train(TrainingChoices(tmp_path / "run", minutes=0.06))
 
 
 def test_run_folders_are_numbered(tmp_path: Path) -> None:

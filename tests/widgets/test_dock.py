@@ -14,7 +14,6 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets import steps
 from napari_cryosphere.widgets.dock import CryosphereDock
@@ -36,7 +35,6 @@ def test_the_plugin_opens_with_nothing_loaded(viewer: Any) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     assert isinstance(dock, CryosphereDock)
     assert not dock.poses.predict.isEnabled()
-    assert not dock.training.button.isEnabled()
     assert "Drop" in dock.data.summary.text()
     assert dock.inspector.tiles.text("rot") == "–"
 
@@ -157,24 +155,6 @@ def test_closing_the_layer_meanwhile_is_harmless(
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert len(viewer.layers) == 0
     assert dock.inspector.tiles.text("rot") == "–"
-
-
-def test_training_is_stopped_with_its_button(
-    dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path, tmp_path: Path
-) -> None:
-    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    dock.training.folder.setText(str(tmp_path / "run"))
-    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: bool(dock.controller.training.losses), timeout=30_000)
-    assert dock.training.button.text() == "Stop"
-    assert dock.training.plot.isVisibleTo(dock)
-    assert "Loss" in dock.training.text.text()
-    qtbot.mouseClick(dock.training.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: idle(dock), timeout=30_000)
-    assert (tmp_path / "run" / MODEL_FILE).is_file()
-    assert dock.controller.model_path == tmp_path / "run"
-    assert dock.training.button.text() == "Train"
-    assert dock.training.button.isEnabled()
 
 
 def test_mode_buttons_show_maps_and_particles(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.jobs._ranks import Ranks
 
 __all__ = ["Journal"]
 
@@ -28,6 +30,8 @@ class Journal:
         What the run is: everything its results depend on. A journal of another run is not continued.
     resume
         Go on with a journal that is there. Otherwise it is begun anew.
+    ranks
+        The processes that share it, if several do: rank 0 begins it anew, the others wait for that.
 
     Raises
     ------
@@ -35,7 +39,9 @@ class Journal:
         If there is a journal to resume, but of a run that differs.
     """
 
-    def __init__(self, folder: Path, description: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self, folder: Path, description: dict[str, Any], resume: bool, ranks: Ranks | None = None
+    ) -> None:
         self.folder = folder
         self._description = json.loads(json.dumps(description, default=str))
         found = self._found()
@@ -47,8 +53,10 @@ class Journal:
                 f"{folder}: the run to resume had other settings ({', '.join(changed)}); "
                 f"give the same ones, or leave --resume out to begin anew"
             )
-        if not resume or found is None:
+        together = ranks or Ranks()
+        if together.first and (not resume or found is None):
             self.remove()
+        together.wait()
 
     def _found(self) -> dict[str, Any] | None:
         path = self.folder / "run.json"
@@ -62,8 +70,8 @@ class Journal:
 
     def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
         """Keep the results of the batch that begins with particle ``first``."""
-        if not self.folder.is_dir():
-            self.folder.mkdir(parents=True)
+        if not (self.folder / "run.json").is_file():  # another rank may write the same at the same time
+            self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.folder / "run.json", overwrite=True) as temporary:
                 temporary.write_text(json.dumps(self._description, indent=2) + "\n")
         with atomic_path(self._path(first), overwrite=True) as temporary, temporary.open("wb") as stream:
@@ -75,6 +83,9 @@ class Journal:
             return {name: stored[name] for name in names}
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Delete the folder; stopped at any moment, none of it is taken for a journal again."""
         if (self.folder / "run.json").is_file():
-            shutil.rmtree(self.folder)
+            gone = self.folder.with_name(f".{self.folder.name}-removed")
+            shutil.rmtree(gone, ignore_errors=True)
+            os.replace(self.folder, gone)
+            shutil.rmtree(gone)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,11 +17,15 @@ from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.imaging.resample import map_on_grid
+from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
+from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
+from napari_cryosphere.jobs._memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs._notes import warnings_of
+from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.jobs.configs import AlignConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import choose_device
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
@@ -127,7 +128,12 @@ def align(config: AlignConfig) -> Events:
         raise MetadataError(
             f"{stack.source}: no poses to search around; leave --local out to search everywhere"
         )
-    journal = Journal(config.journal, _identity(config, stack), config.resume)
+    ranks = current_ranks()
+    # cells come in lists of different lengths: a batch is kept as it is
+    limit = MemoryLimit(config.max_memory_gb)
+    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, GALLERY_BYTES)
+    batches = Batches(len(stack), size)
+    journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
     aligner = prepare_aligner(
         stack,
@@ -138,12 +144,22 @@ def align(config: AlignConfig) -> Events:
         choose_device(config.device),
     )
     yield Note(_said(aligner, stack))
-    results = yield from _all_batches(config, stack, aligner, journal)
-    aligned = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+    yield from work_through(
+        batches,
+        ranks,
+        journal,
+        AlignerInput(stack),
+        lambda rows, inputs: _align_batch(config, stack[rows], aligner, *inputs),
+        "aligned",
+    )
+    if not ranks.first:
+        yield Result({}, {})
+        return
+    aligned = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(aligned[name] for name in _SUMMARY))
     done = with_alignment(stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry)
     if config.distributions is not None:
-        _write_distributions(config, journal, len(stack))
+        _write_distributions(config, journal, batches)
     done.save(config.output, config.overwrite)
     journal.remove()
     outputs = {"star": config.output}
@@ -152,24 +168,9 @@ def align(config: AlignConfig) -> Events:
     yield Result(outputs, summary_metrics(stack, summary, config.symmetry))
 
 
-def _all_batches(
-    config: AlignConfig, stack: ParticleStack, aligner: Aligner, journal: Journal
-) -> Generator[Event, None, list[dict[str, NDArray[Any]]]]:
-    """Align batch by batch; a batch that the journal has is not done again."""
-    read = AlignerInput(stack)
-    results = []
-    for first in range(0, len(stack), config.batch_size):
-        rows = slice(first, min(first + config.batch_size, len(stack)))
-        if first not in journal:
-            journal.write(first, _align_batch(config, stack[rows], aligner, *read(rows)))
-        results.append(journal.read(first, _EACH))
-        yield Progress(rows.stop / len(stack), f"aligned {rows.stop} of {len(stack)} particles")
-    return results
-
-
 def _align_batch(
     config: AlignConfig, stack: ParticleStack, aligner: Aligner, images: Tensor, ctf: Tensor | None
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """Align one batch, and return all that is kept of it."""
     wanted = config.distributions is not None
     if config.local_degrees is None:
@@ -185,27 +186,23 @@ def _align_batch(
     return arrays
 
 
-def _write_distributions(config: AlignConfig, journal: Journal, number: int) -> None:
+def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
     assert config.distributions is not None
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
-        for first in range(0, number, config.batch_size):
-            batch = journal.read(first, _CELLS)
+        for batch in finished(batches, journal, _CELLS):
             orders, cells, densities = (batch[name] for name in _CELLS)
             writer.append(PoseDistribution.from_cells(orders, cells, densities, config.symmetry))
 
 
-def _identity(config: AlignConfig, stack: ParticleStack) -> dict[str, Any]:
+def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dict[str, Any]:
     """Return all that the results depend on."""
-    described = config.model_dump(exclude={"resume", "overwrite", "output", "device"})
-    map_written = config.map.stat().st_mtime_ns
-    return described | {"number": len(stack), "map_written": map_written, "table": _digest(stack)}
-
-
-def _digest(stack: ParticleStack) -> str:
-    """Return a checksum of the particles' table."""
-    rows = pd.util.hash_pandas_object(stack.particles.astype(str), index=False).to_numpy()
-    return hashlib.sha256(rows.tobytes()).hexdigest()
+    return described(config) | {
+        "number": len(stack),
+        "batch_size": batch_size,
+        "map": digest_of_file(config.map),
+        "table": digest_of_table(stack),
+    }
 
 
 def _said(aligner: Aligner, stack: ParticleStack) -> str:

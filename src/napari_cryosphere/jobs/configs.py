@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
-from napari_cryosphere.model.card import NetworkConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
+from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = [
     "AlignConfig",
@@ -19,18 +19,25 @@ __all__ = [
     "DemoConfig",
     "DensityConfig",
     "Device",
+    "EquivarianceConfig",
+    "ExperimentConfig",
     "FscConfig",
     "InferConfig",
     "JobConfig",
     "ModelConfig",
     "PostprocessConfig",
+    "PredictingConfig",
+    "PresetName",
     "ReconstructConfig",
     "SharpeningConfig",
     "SimulateConfig",
     "TrainConfig",
+    "WatchConfig",
 ]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+
+PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
 
 
 class JobConfig(BaseModel):
@@ -151,82 +158,74 @@ class SimulateConfig(ModelConfig):
         return self
 
 
-class TrainConfig(_WithSymmetry):
-    """A pose network trained on particles with known poses, or on projections of a map."""
+class TrainConfig(_WithSymmetry, TrainingPreset):
+    """A pose network trained on particles with known poses, or on projections of a map.
+
+    What is not given is the preset's.
+    """
 
     particles: Path
     output: Path
-    """Run folder: model.safetensors, config.json, log.jsonl."""
+    """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     data_dir: Path | None = None
+    preset: PresetName = "default"
     map: Path | None = None
-    """Train on projections of this map, with the CTFs, shifts, noise and contrast of the particles."""
-    preset: Literal["image2sphere"] = "image2sphere"
-    network: NetworkConfig = NetworkConfig()
+    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles. Without it the
+    map that the training particles give at their own poses."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time budget. Without it, ``epochs`` decides."""
-    epochs: Annotated[float, Field(gt=0)] = 50
-    """Passes over the particles (or as many simulated images), where no time budget is set."""
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
+    encoder_weights: Path | None = None
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
     seed: Annotated[int, Field(ge=0)] = 0
     device: Device = "auto"
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How often the state is kept that a run can go on from."""
+    resume: bool = False
+    """Go on with a run that was stopped or killed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_from_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
+            return values
+        preset = PRESETS[values.get("preset", "default")].model_dump()
+        network = values.get("network")
+        if (
+            isinstance(network, dict)
+            and network.get("kind", preset["network"]["kind"]) == preset["network"]["kind"]
+        ):
+            values = values | {"network": preset["network"] | network}
+        if values.get("map") is not None and "source" not in values:
+            preset["source"] = "map"
+        return preset | values
+
+    @model_validator(mode="after")
+    def _map_is_used(self) -> TrainConfig:
+        if self.map is not None and self.source == "particles":
+            raise ValueError("source 'particles' makes no projections; leave the map away, or ask for 'both'")
+        return self
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that holds the state while the job runs."""
+        return self.output / "checkpoint.safetensors"
 
     @property
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
-        return f"once it has reported a loss, the model learnt so far is in {self.output}"
+        return f"once it has learnt, the model is in {self.output}; the same command with --resume goes on"
 
 
-class InferConfig(JobConfig):
-    """Poses predicted by a model."""
+class _WithMemory(JobConfig):
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Most memory that a process may take, in 10^9 bytes: batches shrink, what cannot fit is refused."""
 
-    particles: Path
-    model: Path
-    """Model file, or the run folder that holds it."""
+
+class _Resumable(_WithMemory):
     output: Path
-    data_dir: Path | None = None
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
-    device: Device = "auto"
-    distributions: Path | None = None
-    """Also write every particle's distribution (zarr)."""
-    refine: bool = False
-    """Refine the network's best modes against `map`, which also finds shifts."""
-    map: Path | None = None
-    modes: Annotated[int, Field(ge=1, le=50)] = 5
-    """How many modes of each distribution are refined."""
-    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
-    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest change of the shift when refining."""
-
-    @model_validator(mode="after")
-    def _refined_against_a_map(self) -> InferConfig:
-        if self.refine != (self.map is not None):
-            raise ValueError("refine needs a map to refine against, and a map is used for nothing else")
-        return self
-
-
-class AlignConfig(_WithSymmetry):
-    """Poses and shifts found by comparing particles with a map."""
-
-    particles: Path
-    map: Path
-    output: Path
-    data_dir: Path | None = None
-    local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    """Search within this angle of the particles' poses; None searches everywhere."""
-    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the particles say anything about poses."""
-    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest shift searched along x and along y, from the particles' origins if the search is local."""
-    distributions: Path | None = None
-    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
-    device: Device = "auto"
     resume: bool = False
     """Go on with a run that was stopped."""
 
@@ -241,7 +240,86 @@ class AlignConfig(_WithSymmetry):
         return f"finished batches are kept in {self.journal}: the same command with --resume goes on"
 
 
-class ReconstructConfig(_WithSymmetry):
+class PredictingConfig(_WithMemory):
+    """What prediction needs, of a file or of a folder that is followed."""
+
+    model: Path
+    """Model file, or the run folder that holds it."""
+    data_dir: Path | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    device: Device = "auto"
+    map: Path | None = None
+    """Map to refine against."""
+    modes: Annotated[int, Field(ge=1, le=50)] = 5
+    """How many modes of each distribution are refined."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest change of the shift when refining."""
+
+
+class InferConfig(PredictingConfig, _Resumable):
+    """Poses predicted by a model."""
+
+    particles: Path
+    distributions: Path | None = None
+    """Also write every particle's distribution (zarr)."""
+    refine: bool = False
+    """Refine the network's best modes against `map`, which also finds shifts."""
+
+    @model_validator(mode="after")
+    def _refined_against_a_map(self) -> InferConfig:
+        if self.refine != (self.map is not None):
+            raise ValueError("refine needs a map to refine against, and a map is used for nothing else")
+        return self
+
+
+class WatchConfig(PredictingConfig):
+    """A folder followed while particles arrive in it: poses, half-maps and their FSC grow with them."""
+
+    folder: Path
+    """Where STAR files appear; nothing is written there but a lock."""
+    output: Path
+    """Run folder."""
+    pattern: str = "*.star"
+    """Which files are taken, relative to the folder; ``**/*.star`` for those in all its folders."""
+    padding: Literal[1, 2, 3] = 2
+    settle_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long a file and its images must have been left alone before they are taken."""
+    patience_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """How long a file that cannot be read is waited for before it is set aside."""
+    until_idle_seconds: Annotated[float, Field(ge=0)] | None = None
+    """End when nothing has come for so long; without it the watch goes on until it is stopped."""
+    poll_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """How often the folder is looked at."""
+    publish_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """How often maps, FSC and STAR file are written anew while files come in; at most a fifth of the time."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"what was predicted so far is in {self.output}: the same command goes on"
+
+
+class AlignConfig(_WithSymmetry, _Resumable):
+    """Poses and shifts found by comparing particles with a map."""
+
+    particles: Path
+    map: Path
+    data_dir: Path | None = None
+    local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    """Search within this angle of the particles' poses; None searches everywhere."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail compared. Without it: as far as the particles say anything about poses."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest shift searched along x and along y, from the particles' origins if the search is local."""
+    distributions: Path | None = None
+    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    device: Device = "auto"
+
+
+class ReconstructConfig(_WithSymmetry, _WithMemory):
     """A map from particles and their poses."""
 
     particles: Path
@@ -335,3 +413,72 @@ class DemoConfig(JobConfig):
         if self.number % 2:
             raise ValueError(f"number must be even (two half sets), not {self.number}")
         return self
+
+
+class EquivarianceConfig(JobConfig):
+    """How equivariant a model is."""
+
+    model: Path
+    """Model file, or the run folder that holds it."""
+    output: Path
+    """Folder for the report."""
+    map: Path | None = None
+    """Volume to look at; without it the package's phantom."""
+    snr: Annotated[float, Field(gt=0)] | None = None
+    """Signal-to-noise ratio of the images; without it no noise."""
+    pairs: Annotated[int, Field(ge=2)] = 100
+    """Pairs of images before and after the volume is turned."""
+    images: Annotated[int, Field(ge=1)] = 50
+    """Images that are turned in their plane."""
+    angles: Annotated[int, Field(ge=1)] = 36
+    """Random angles that each of them is turned by."""
+    order: Annotated[int, Field(ge=0, le=4)] = 2
+    """Order of the grid of poses that squared errors are averaged over."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device = "auto"
+
+
+class ExperimentConfig(_WithSymmetry):
+    """One of CryoSphere's experiments."""
+
+    name: Literal["equivariance", "projections", "labels"]
+    output: Path
+    """Folder for the report; the equivariance experiment also leaves its model there."""
+    quick: bool = False
+    """Less of everything: to see that it works, not what comes out."""
+    map: Path | None = None
+    """Volume to look at; without it the package's phantom."""
+    field_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Width of the images; without it that of the map."""
+    snr: Annotated[float, Field(gt=0)] | None = None
+    """Signal-to-noise ratio of the images; without it no noise."""
+    preset: TrainingPreset = CRYOSPHERE
+    """How networks are trained, and on how many projections unless the experiment varies that."""
+    projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (50, 100, 200, 400)
+    """Numbers of projections that the experiment of that name trains on."""
+    test_views: Annotated[int, Field(ge=2)] = 500
+    """Views held out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_posters(cls, values: Any) -> Any:
+        """Fill in what is not given: the poster's preset key by key, and less of everything if ``quick``."""
+        if not isinstance(values, dict):
+            return values
+        quick = bool(values.get("quick"))
+        less = {"projections": (16, 32), "test_views": 32} if quick else {}
+        preset = CRYOSPHERE.model_dump() | ({"epochs": 10, "projections": 32} if quick else {})
+        given = values.get("preset", {})
+        if isinstance(given, TrainingPreset):
+            given = given.model_dump()
+        return {**less, **values, "preset": _updated(preset, given) if isinstance(given, dict) else given}
+
+
+def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values with those in ``changes`` in their place."""
+    merged = values | changes
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merged[key] = _updated(values[key], change)
+    return merged

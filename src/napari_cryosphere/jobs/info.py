@@ -143,6 +143,8 @@ def _describe_run(path: Path) -> dict[str, Any]:
         raise FileFormatError(
             f"{config} is not JSON (line {error.lineno}); the run folder is damaged"
         ) from error
+    if (path / "watch.json").is_file():
+        return _describe_watch(path, stored)
     finished = (path / MODEL_FILE).is_file()
     model = _describe_model(path / MODEL_FILE) if finished else None
     return {
@@ -152,3 +154,11 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "model": model,
         "warnings": [] if finished else [f"{path} holds no model yet: the run is going on or was stopped"],
     }
+
+
+def _describe_watch(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    if (path / "state.json").is_file():
+        state = json.loads((path / "state.json").read_text())
+    aside = [f"{name} was set aside: {reason}" for name, reason in state.get("set_aside", {}).items()]
+    return {"kind": "watch", "source": str(path), "config": stored, "state": state, "warnings": aside}

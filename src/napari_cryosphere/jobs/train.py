@@ -7,178 +7,212 @@ import json
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-import numpy as np
 import torch
+from pydantic import ValidationError
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.errors import CryosphereError, MetadataError
-from napari_cryosphere.imaging.prepared import PreparedImages
-from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._notes import warnings_of
+from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.model.card import ModelCard
+from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
+from napari_cryosphere.model.card import Calibration, ModelCard
+from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
-from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
-from napari_cryosphere.training.sources import (
-    LoadedParticles,
-    SimulatedProjections,
-    TrainingSource,
-)
+from napari_cryosphere.training.loop import LoopSettings, predict_coefficients, train_network
+from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
 
-_MOST_VALIDATION = 500
+_VALIDATIONS = 10
+
+_MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
+"""What a run may be taken up with another value of."""
 
 
 def train(config: TrainConfig) -> Events:
     """Train on the particles that the config names."""
-    refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
     yield from train_on_stack(ParticleStack.read(config.particles, config.data_dir), config)
 
 
 def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: float = 10.0) -> Events:
     """Train on particles in memory; ``config.particles`` is only recorded.
 
-    The run folder gets ``config.json`` at the start, a line in ``log.jsonl`` for every report, and
-    ``model.safetensors`` at the end; an earlier model there is replaced only then. Stopped early, the model
-    learnt so far is written; it can be stopped at a report, of which there is one every ``report_seconds``.
+    The run folder gets ``config.json`` at the start, a line in ``log.jsonl`` for every report, the state in
+    ``checkpoint.safetensors`` every minute, and ``model.safetensors`` at the end; an earlier model there is
+    replaced only then. Stopped early, the model learnt so far is written, and the state stays; it can be
+    stopped at a report, of which there is one every ``report_seconds``.
 
     Raises
     ------
     MetadataError
         If the particles have no poses or are too few.
+    CryosphereError
+        If a run is to be taken up that is not there or was another.
     """
-    refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
-    chosen = _particles_to_train_on(stack, config)
-    yield from warnings_of(chosen)
-    grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
-    yield Progress(0.0, f"preparing {len(chosen)} particles")
-    particles = PreparedImages(chosen, Preprocessing(grid=grid))
-    prepared = particles.load()
-    for warning in particles.warnings:
-        yield Note(warning, warning=True)
-    training, held_out = _split(chosen, config)
-    source = _source(chosen, prepared, training, grid, config)
-    validation = ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out])
-
+    if config.resume:
+        _check_same_run(config)
+    else:
+        refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
+        refuse_overwrite(config.checkpoint, config.overwrite)
+    yield from warnings_of(stack)
+    data = yield from training_data(stack, config)
     torch.manual_seed(config.seed)
     card = ModelCard(
-        network=config.network, pixel_size_angstrom=grid.pixel_size_angstrom, symmetry=config.symmetry
+        network=config.network, pixel_size_angstrom=data.grid.pixel_size_angstrom, symmetry=config.symmetry
     )
     model = PoseModel.create(card).to(choose_device(config.device))
-    write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
-    settings = LoopSettings(
-        batch_size=min(config.batch_size, max(2, len(training))),
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
+    if config.encoder_weights is not None:
+        _load_encoder(model.network, config.encoder_weights)
+    optimisation = Optimisation(
+        config.learning_rate,
+        config.weight_decay,
+        optimizer=config.optimizer,
+        loss_order=config.loss_order,
         seed=config.seed,
+    )
+    trainer = Trainer(model.network, config.symmetry, optimisation)
+    write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
+    settings = _loop_settings(config, data.training, report_seconds)
+    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
+    yield from _follow(reports, trainer, card, config, data)
+
+
+def _load_encoder(network: PoseNetwork, weights: Path) -> None:
+    if not isinstance(network, Image2Sphere):
+        raise CryosphereError(
+            f"{weights} is for a ResNet encoder, which this network does not have; use --preset cesped"
+        )
+    network.load_encoder_weights(weights)
+
+
+def _loop_settings(config: TrainConfig, particles: int, report_seconds: float) -> LoopSettings:
+    waits = (config.halve_after_epochs, config.stop_after_epochs)
+    halve_after, stop_after = (None if epochs is None else epochs * particles for epochs in waits)
+    watched = halve_after is not None or stop_after is not None
+    return LoopSettings(
+        batch_size=min(config.batch_size, max(2, particles)),
         minutes=config.minutes,
-        total_images=None if config.minutes else round(config.epochs * len(training)),
+        total_images=None if config.minutes else round(config.epochs * particles),
+        halve_after=halve_after,
+        stop_after=stop_after,
+        validations=max(_VALIDATIONS, round(config.epochs)) if watched else _VALIDATIONS,
         report_seconds=report_seconds,
+        checkpoint=config.checkpoint,
+        checkpoint_seconds=config.checkpoint_seconds,
     )
-    reports = train_network(model.network, source, validation, config.symmetry, settings)
-    yield from _follow(reports, model, config, len(training))
 
 
-def _particles_to_train_on(stack: ParticleStack, config: TrainConfig) -> ParticleStack:
-    if not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
-            "give particles from a refinement"
-        )
-    chosen = stack if config.half_set is None else stack[stack.half_sets() == config.half_set]
-    if len(chosen) < 4:
-        raise MetadataError(
-            f"{stack.source}: {len(chosen)} particles are too few to train on; at least 4 are needed"
-        )
-    return chosen
-
-
-def _split(stack: ParticleStack, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and, drawn at random, the rows held out for validation."""
-    order = np.random.default_rng(config.seed).permutation(len(stack))
-    number = int(
-        np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2))
-    )
-    return np.sort(order[number:]), np.sort(order[:number])
-
-
-def _source(
-    stack: ParticleStack, prepared: torch.Tensor, rows: np.ndarray, grid: ImageGrid, config: TrainConfig
-) -> TrainingSource:
-    training = stack[rows]
-    images = prepared[torch.from_numpy(rows)]
-    if config.map is not None:
-        return SimulatedProjections(DensityMap.read(config.map), training, images, grid)
-    return LoadedParticles(images, training.rotations(), _label_weights(training))
-
-
-def _label_weights(stack: ParticleStack) -> np.ndarray:
-    """Return how much each pose is trusted: rlnMaxValueProbDistribution where present, else 1."""
-    if "rlnMaxValueProbDistribution" not in stack.particles:
-        return np.ones(len(stack))
-    return stack.particles["rlnMaxValueProbDistribution"].to_numpy(dtype=np.float64).clip(1e-3, 1)
+def _check_same_run(config: TrainConfig) -> None:
+    """Refuse to take up a run that has ended, or that had another config."""
+    if not config.checkpoint.is_file():
+        why = "has ended" if (config.output / MODEL_FILE).is_file() else "has no state to go on from"
+        raise CryosphereError(f"the run in {config.output} {why}; start it without --resume")
+    path = config.output / "config.json"
+    try:
+        earlier = TrainConfig.model_validate_json(path.read_text()).model_dump(mode="json")
+    except (OSError, ValidationError) as error:
+        raise CryosphereError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    now = config.model_dump(mode="json")
+    for name in now.keys() - set(_MAY_CHANGE):
+        if now[name] != earlier[name]:
+            raise CryosphereError(
+                f"the run in {config.output} has {name} {earlier[name]}, not {now[name]}; "
+                "give the same to go on with it, or another --output"
+            )
 
 
 def _follow(
-    reports: Generator[TrainingProgress, None, None], model: PoseModel, config: TrainConfig, particles: int
+    reports: Generator[TrainingProgress, None, None],
+    trainer: Trainer,
+    card: ModelCard,
+    config: TrainConfig,
+    data: TrainingData,
 ) -> Events:
     """Turn reports into events and log lines; write the model at the end, or when nobody listens any more."""
     start = time.monotonic()
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
-    with _open_log(log_path) as log:
-        try:
-            for report in reports:
-                last = report
-                log.write(json.dumps(dataclasses.asdict(report)) + "\n")
-                log.flush()
-                yield _progress(report)
-        finally:
-            reports.close()
-            if last is not None:
-                trained = PoseModel(model.network, _with_summary(model.card, last, config, particles, start))
-                trained.save(config.output / MODEL_FILE, overwrite=True)
+    log = _Log(log_path, config.resume)
+    calibration = Calibration()
+    try:
+        for report in reports:
+            last = report
+            log.add(report)
+            yield _progress(report)
+            if report.preview is not None:
+                yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
+        if last is not None:
+            yield Progress(1.0, "calibrating on held-out particles")
+            held_out = predict_coefficients(trainer.averaged(), data.validation.images)
+            calibration = calibrate(held_out, data.validation.rotations, config.symmetry)
+    finally:
+        reports.close()
+        if last is not None:
+            summary = _summary(last, config, data, start)
+            done = card.model_copy(update={"training": summary, "calibration": calibration})
+            PoseModel(trainer.averaged(), done).save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"
         )
+    config.checkpoint.unlink(missing_ok=True)
     metrics: dict[str, float | int | str] = {
         "images": last.images,
         "loss": last.loss,
         "seconds": time.monotonic() - start,
+        "temperature": calibration.temperature,
     }
     if last.validation_median_degrees is not None:
         metrics["validation_median_degrees"] = last.validation_median_degrees
     yield Result({"run": config.output, "model": config.output / MODEL_FILE, "log": log_path}, metrics)
 
 
-def _open_log(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8")
+class _Log:
+    """A line of JSON for every report; a run that is taken up replaces the lines after its kept state."""
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self._path = path
+        self._earlier = path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
+        self._begun = False
+
+    def add(self, report: TrainingProgress) -> None:
+        line = {
+            field.name: getattr(report, field.name)
+            for field in dataclasses.fields(report)
+            if field.name != "preview"
+        }
+        if not self._begun:
+            kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
+            self._path.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
+            self._begun = True
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _progress(report: TrainingProgress) -> Progress:
     metrics = {"loss": report.loss, "images_per_second": report.images_per_second}
     message = f"loss {report.loss:.3f}, {report.images_per_second:.0f} images/s"
-    if report.validation_median_degrees is not None:
+    if report.validation_median_degrees is not None and report.validation_mean_degrees is not None:
         metrics["validation_median_degrees"] = report.validation_median_degrees
+        metrics["validation_mean_degrees"] = report.validation_mean_degrees
         message += f", validation error {report.validation_median_degrees:.1f} degrees (median)"
     return Progress(report.fraction, message, metrics, report.remaining_seconds)
 
 
-def _with_summary(
-    card: ModelCard, last: TrainingProgress, config: TrainConfig, particles: int, start: float
-) -> ModelCard:
-    summary = {
+def _summary(last: TrainingProgress, config: TrainConfig, data: TrainingData, start: float) -> dict[str, Any]:
+    """Return what the card says of how a model came to be."""
+    return {
         "particles": str(config.particles.name),
-        "number": particles,
+        "number": data.training,
+        "source": config.source,
         "map": None if config.map is None else config.map.name,
         "preset": config.preset,
         "images": last.images,
@@ -187,4 +221,3 @@ def _with_summary(
         "validation_median_degrees": last.validation_median_degrees,
         "seed": config.seed,
     }
-    return card.model_copy(update={"training": summary})

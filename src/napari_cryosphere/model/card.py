@@ -2,34 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["ModelCard", "NetworkConfig"]
+__all__ = ["Calibration", "Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig", "ResNetConfig"]
 
 
-class NetworkConfig(BaseModel):
-    """Shape of the network."""
+class PolarConfig(BaseModel):
+    """Shape of the polar network, see `napari_cryosphere.model.polar`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["polar"] = "polar"
+    box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
+    """Box of the images that the network sees, in pixels; particles are resampled to it."""
+    l_max: Annotated[int, Field(ge=1, le=16)] = 10
+    """Largest degree of the log-density."""
+    ring_channels: Annotated[int, Field(ge=2, le=2048, multiple_of=2)] = 128
+    """Signals on the circle that all radii are merged into, at twice as many angles as the box."""
+    ring_blocks: Annotated[int, Field(ge=0, le=8)] = 1
+    """Residual blocks on these."""
+    channels: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 256
+    """Signals on the circle after that, at as many angles as the box."""
+    blocks: Annotated[int, Field(ge=0, le=16)] = 3
+    """Residual blocks on these."""
+    features: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 384
+    """Signals whose harmonics the log-density is a linear function of."""
+
+    @model_validator(mode="after")
+    def _band_fits(self) -> PolarConfig:
+        if 2 * self.l_max >= self.box:
+            raise ValueError(f"l_max {self.l_max} needs a box of more than {2 * self.l_max}, not {self.box}")
+        return self
+
+
+class ResNetConfig(BaseModel):
+    """Shape of a ResNet of bottleneck blocks, see `napari_cryosphere.model.resnet`; that of ResNet-152."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 8, 36, 3)
+    """Blocks of each stage; 3, 4, 6, 3 is ResNet-50."""
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+    """Channels of the first layer; the feature map has 32 times as many."""
+
+
+class Image2SphereConfig(BaseModel):
+    """Shape of Image2Sphere, see `napari_cryosphere.model.image2sphere`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["image2sphere"] = "image2sphere"
     box: Annotated[int, Field(ge=16, le=256, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     encoder_channels: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)
     """Channels of the encoder's stages; each stage after the first halves the image."""
     encoder_blocks: Annotated[int, Field(ge=1, le=8)] = 1
     """Residual blocks a stage."""
+    resnet: ResNetConfig | None = None
+    """An encoder in place of the one above; its feature map is 32 times smaller than the image."""
+    blurs_px: tuple[PositiveFloat, ...] = ()
+    """Standard deviations of Gaussian filters; the filtered images are further channels of the input."""
     sphere_channels: Annotated[int, Field(ge=1, le=2048)] = 96
     """Channels of the feature map that is laid on the half-sphere."""
     sphere_order: Annotated[int, Field(ge=1, le=5)] = 3
-    """HEALPix order of the points of the half-sphere; all of them are used, in training and after."""
+    """HEALPix order of the points of the half-sphere."""
+    sphere_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of these points that a step of the training uses, drawn at random; afterwards all are used."""
     l_max: Annotated[int, Field(ge=1, le=16)] = 6
     """Largest degree of the spherical and SO(3) harmonics."""
     so3_channels: Annotated[int, Field(ge=1, le=512)] = 8
     """Signals on SO(3) between the S2 and the SO(3) convolution."""
+    so3_filter: Literal["global", "local"] = "global"
+    """Filters of the SO(3) convolution: any, or those that are zero where they tilt by over 22.5 degrees."""
+
+    @model_validator(mode="after")
+    def _centre_stays_on_a_pixel(self) -> Image2SphereConfig:
+        if self.resnet is not None and self.box % 32:
+            raise ValueError(f"a ResNet needs a box that is a multiple of 32, not {self.box}")
+        return self
+
+
+NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(discriminator="kind")]
+"""The shape of any network; ``kind`` tells which."""
+
+
+class Calibration(BaseModel):
+    """How probabilities compare with frequencies, see `napari_cryosphere.training.calibration`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """What predicted log-densities are divided by."""
+    particles: Annotated[int, Field(ge=0)] = 0
+    """Number of held-out particles that it was fitted to."""
+    coverage: dict[str, float] = Field(default_factory=dict)
+    """Of credible sets, by their level: the share of these particles whose pose was inside."""
 
 
 class ModelCard(BaseModel):
@@ -42,6 +121,7 @@ class ModelCard(BaseModel):
     pixel_size_angstrom: Annotated[float, Field(gt=0)]
     """Pixel size of the images that the network sees (not of the particles it was trained on)."""
     symmetry: str = "C1"
+    calibration: Calibration = Calibration()
     training: dict[str, Any] = Field(default_factory=dict)
     """How the model came to be: data, seconds, validation error. For people; nothing reads it back."""
 

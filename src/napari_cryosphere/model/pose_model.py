@@ -15,10 +15,11 @@ from torch import Tensor
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import ModelCard
-from napari_cryosphere.model.network import PoseNetwork
+from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
-__all__ = ["MODEL_FILE", "PoseModel", "choose_device"]
+__all__ = ["MODEL_FILE", "PoseModel", "choose_device", "model_file"]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
@@ -43,6 +44,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def model_file(path: Path) -> Path:
+    """Return the model file that a path means: itself, or the one in a run folder."""
+    return path / MODEL_FILE if path.is_dir() else path
+
+
 @dataclass(frozen=True)
 class PoseModel:
     """A network and its card."""
@@ -53,9 +59,7 @@ class PoseModel:
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
         """Build an untrained model; its weights come from torch's global random generator."""
-        network = PoseNetwork(card.network)
-        network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network, card)
+        return cls(build_network(card.network), card)
 
     def predict(self, images: Tensor) -> PoseDistribution:
         """Return the pose distributions of prepared images.
@@ -72,7 +76,7 @@ class PoseModel:
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            coefficients = self.network(images.to(device))
+            coefficients = self.network(images.to(device)) / self.card.calibration.temperature
         return PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
 
     def to(self, device: torch.device) -> PoseModel:
@@ -97,7 +101,7 @@ class PoseModel:
         ModelError
             If there is no model, or it is broken or not one of ours.
         """
-        file = path / MODEL_FILE if path.is_dir() else path
+        file = model_file(path)
         if not file.is_file():
             raise ModelError(
                 f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}"

@@ -8,73 +8,123 @@ image about its centre is a multiplication by exp(-i n phi), and rotating the ma
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import healpy
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
-from napari_cryosphere.so3.wigner import band_mask, small_d
+from napari_cryosphere.so3.rotations import rotation_from_relion_angles
+from napari_cryosphere.so3.wigner import band_mask, small_d, wigner_matrices
 
-__all__ = ["HalfSphere", "S2Convolution", "SO3Activation", "SO3Convolution"]
+__all__ = ["HalfSphere", "LocalSO3Convolution", "S2Convolution", "SO3Activation", "SO3Convolution"]
 
 
-def half_sphere_matrix(size: int, l_max: int, order: int) -> Tensor:
-    """Return the linear map from a feature map to the harmonics of its half-sphere.
+class _Points(NamedTuple):
+    """The HEALPix points (x, y, z) of the half-sphere z > 0, each at (x, y) on the feature map.
 
-    Each HEALPix point (x, y, z) with z > 0 takes the feature at (x, y), the feature map's inscribed disc
-    being the unit disc with pixel size // 2 at the origin (orthographic projection, bilinear); the result
-    is analysed as ``s_ln = mean over the sphere of s conj(Y_ln)``, with Y scaled to mean square 1.
+    The feature map's inscribed disc is the unit disc, pixel size // 2 is at the origin (orthographic
+    projection).
 
-    Returns
-    -------
-    ``(2, L + 1, L + 1, size * size)`` float32: real and imaginary parts, l, n >= 0, feature pixel.
+    Attributes
+    ----------
+    pixels, shares
+        ``(p, 4)``: flat indices of the pixels around each point, and the weights of bilinear interpolation;
+        pixels off the map have weight 0.
+    harmonics
+        ``(p, 2 (L + 1)^2)``: real, then imaginary part of ``conj(Y_ln)``, l, n >= 0, over the number of
+        points of the whole sphere; Y has mean square 1.
     """
-    n_side = 2**order
-    points = np.stack(healpy.pix2vec(n_side, np.arange(12 * n_side**2)), axis=1)
-    points = points[points[:, 2] > 1e-6]
-    weights = _bilinear(points[:, :2] * size / 2 + size // 2, size)
-    tilt = torch.from_numpy(np.arccos(points[:, 2]))
-    d_n0 = small_d(tilt, l_max)[:, :, l_max, :] * (-1.0) ** torch.arange(l_max + 1)  # d_n0 = (-1)^n d_0n
-    scale = torch.sqrt(2 * torch.arange(l_max + 1, dtype=torch.float64) + 1)[:, None]
-    phase = torch.from_numpy(np.arctan2(points[:, 1], points[:, 0]))[:, None, None] * torch.arange(l_max + 1)
-    amplitude = d_n0 * scale / (12 * n_side**2)
-    harmonics = torch.stack([amplitude * torch.cos(phase), -amplitude * torch.sin(phase)])  # conj(Y)
-    return torch.einsum("cpln,pk->clnk", harmonics, weights).float()
+
+    pixels: Tensor
+    shares: Tensor
+    harmonics: Tensor
+
+    @classmethod
+    def make(cls, size: int, l_max: int, order: int) -> _Points:
+        """Return all points of a HEALPix order, float64."""
+        n_side = 2**order
+        points = np.stack(healpy.pix2vec(n_side, np.arange(12 * n_side**2)), axis=1)
+        points = points[points[:, 2] > 1e-6]
+        tilt = torch.from_numpy(np.arccos(points[:, 2]))
+        degree = torch.arange(l_max + 1)
+        d_n0 = small_d(tilt, l_max)[:, :, l_max, :] * (-1.0) ** degree  # d_n0 = (-1)^n d_0n
+        amplitude = d_n0 * torch.sqrt(2 * degree.double() + 1)[:, None] / (12 * n_side**2)
+        phase = torch.from_numpy(np.arctan2(points[:, 1], points[:, 0]))[:, None, None] * degree
+        harmonics = torch.stack([amplitude * torch.cos(phase), -amplitude * torch.sin(phase)], dim=1)
+        pixels, shares = _bilinear(points[:, :2] * size / 2 + size // 2, size)
+        return cls(pixels, shares, harmonics.flatten(1))
+
+    def matrix(self, size: int) -> Tensor:
+        """Return the map from a feature map to the harmonics of what it puts on these points.
+
+        ``(size * size, 2 (L + 1)^2)``: feature pixel; real and imaginary part, l, n >= 0.
+        """
+        spread = (self.shares[..., None] * self.harmonics[:, None]).flatten(0, 1)
+        return spread.new_zeros(size * size, spread.shape[1]).index_add(0, self.pixels.flatten(), spread)
 
 
-def _bilinear(where: np.ndarray, size: int) -> Tensor:
-    """Return bilinear interpolation at ``(points, 2)`` x, y positions as a ``(points, pixels)`` matrix."""
+def _bilinear(where: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """Return the pixels around ``(points, 2)`` x, y positions and their weights, ``(points, 4)`` each."""
     base = np.floor(where).astype(int)
     part = where - base
-    matrix = np.zeros((len(where), size * size))
-    for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        x, y = base[:, 0] + right, base[:, 1] + down
-        share = np.abs(1 - right - part[:, 0]) * np.abs(1 - down - part[:, 1])
-        valid = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-        np.add.at(matrix, (np.flatnonzero(valid), (y * size + x)[valid]), share[valid])
-    return torch.from_numpy(matrix)
+    corner = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+    pixels = base[:, None] + corner
+    shares = np.abs(1 - corner - part[:, None]).prod(axis=2)
+    shares[((pixels < 0) | (pixels >= size)).any(axis=2)] = 0
+    x, y = np.moveaxis(pixels.clip(0, size - 1), 2, 0)
+    return torch.from_numpy(y * size + x), torch.from_numpy(shares)
 
 
 class HalfSphere(nn.Module):
     """Lay a feature map on the half-sphere that faces the viewer and expand it in spherical harmonics.
 
-    ``(b, channels, size, size)`` real to ``(b, channels, L + 1, L + 1)`` complex: degrees l, orders n >= 0.
+    ``(b, channels, size, size)`` real to ``(b, channels, L + 1, L + 1)`` complex: degrees l, orders n >= 0,
+    ``s_ln = mean over the sphere of s conj(Y_ln)``. Both steps are linear: together they are one matrix.
+
+    Parameters
+    ----------
+    size
+        Of the feature map in pixels.
+    l_max
+        L.
+    order
+        HEALPix order of the points.
+    share
+        Of the points that count in a step of the training; they are drawn from torch's global generator, one
+        draw for the batch, and weighted so that the mean over draws is what all points give.
     """
 
-    def __init__(self, size: int, l_max: int, order: int) -> None:
+    def __init__(self, size: int, l_max: int, order: int, share: float = 1.0) -> None:
         super().__init__()
-        self.l_max = l_max
-        matrix = half_sphere_matrix(size, l_max, order)
-        self.register_buffer("matrix", matrix.flatten(0, 2).T.contiguous(), persistent=False)
+        self.size, self.l_max, self.share = size, l_max, share
+        points = _Points.make(size, l_max, order)
+        self.register_buffer("matrix", points.matrix(size).float(), persistent=False)
         self.matrix: Tensor
+        if share < 1:
+            self.register_buffer("pixels", points.pixels, persistent=False)
+            self.register_buffer("shares", points.shares.float(), persistent=False)
+            self.register_buffer("harmonics", points.harmonics.float(), persistent=False)
+            self.pixels: Tensor
+            self.shares: Tensor
+            self.harmonics: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        flat = features.flatten(2) @ self.matrix  # b, c, 2 (L + 1)^2
+        matrix = self._drawn_matrix() if self.training and self.share < 1 else self.matrix
+        flat = features.flatten(2) @ matrix  # b, c, 2 (L + 1)^2
         real, imaginary = flat.unflatten(2, (2, self.l_max + 1, self.l_max + 1)).unbind(2)
         return torch.complex(real, imaginary)
+
+    def _drawn_matrix(self) -> Tensor:
+        number = len(self.pixels)
+        kept = max(1, round(self.share * number))
+        rows = torch.randperm(number)[:kept].to(self.pixels.device)
+        drawn = _Points(self.pixels[rows], self.shares[rows], self.harmonics[rows])
+        return drawn.matrix(self.size) * (number / kept)
 
 
 def _complex_weight(*shape: int, scale: float) -> nn.Parameter:
@@ -146,13 +196,48 @@ class SO3Convolution(nn.Module):
 
     def forward(self, signal: Tensor) -> Tensor:
         """See the class."""
-        batch, channels, count, width, _ = signal.shape
-        weight = _real_filter(
-            torch.view_as_complex(self.weight * self.mask[:, None, :, None, :, None]), (2, 4)
-        )
-        flat = signal.permute(2, 1, 3, 0, 4).reshape(count, channels * width, batch * count)
-        out = torch.bmm(weight.flatten(1, 2).flatten(2, 3), flat)
-        return out.reshape(count, weight.shape[1], width, batch, count).permute(3, 1, 0, 2, 4)
+        weight = torch.view_as_complex(self.weight * self.mask[:, None, :, None, :, None])
+        return _convolved(signal, _real_filter(weight, (2, 4)))
+
+
+class LocalSO3Convolution(nn.Module):
+    """An `SO3Convolution` with filters of local support: ``f'(R) = sum_p w_p f(Q_p R)``.
+
+    The rotations Q of the map are ``Rz(alpha) Ry(beta) Rz(gamma - alpha)``, beta in three steps to 22.5
+    degrees, alpha and gamma at eight angles of the full circle each (Klee et al.; CESPED, appendix B). Real
+    values make real filters.
+    """
+
+    def __init__(self, l_max: int, in_channels: int, out_channels: int, gain: float = 1.0) -> None:
+        super().__init__()
+        rotations = _near_identity()
+        scale = gain / math.sqrt(in_channels * len(rotations))
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, len(rotations)) * scale)
+        waves = torch.stack([wigner_matrices(rotation, l_max) for rotation in rotations])
+        self.register_buffer("waves", torch.view_as_real(waves).float(), persistent=False)
+        self.waves: Tensor
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """See `SO3Convolution`."""
+        weight = torch.einsum("oip,plkmc->lomikc", self.weight, self.waves)
+        return _convolved(signal, torch.view_as_complex(weight.contiguous()))
+
+
+def _near_identity() -> NDArray[np.float64]:
+    """Return the rotations at which local filters have values, ``(192, 3, 3)``."""
+    turn = np.arange(8) * 45.0
+    tilt = np.arange(1, 4) * 7.5
+    alpha, beta, gamma = np.meshgrid(turn, tilt, turn, indexing="ij")
+    angles = np.stack([alpha, beta, gamma - alpha], axis=-1).reshape(-1, 3)
+    return rotation_from_relion_angles(angles)
+
+
+def _convolved(signal: Tensor, weight: Tensor) -> Tensor:
+    """Return ``sum_(i,k) W^l_(mk,i) c^l_kn,i`` for filters ``(l, out, m, in, k)`` complex."""
+    batch, channels, count, width, _ = signal.shape
+    flat = signal.permute(2, 1, 3, 0, 4).reshape(count, channels * width, batch * count)
+    out = torch.bmm(weight.flatten(1, 2).flatten(2, 3), flat)
+    return out.reshape(count, weight.shape[1], width, batch, count).permute(3, 1, 0, 2, 4)
 
 
 class SO3Activation(nn.Module):

@@ -2,7 +2,8 @@
 
 Both are limited over all stacks: at most 64 files are mapped at a time, so that a data set of 30,000 stacks
 opens where 256 files may be open, and decompressed stacks take at most 1 GiB. The oldest are let go first,
-and those of stacks that nobody holds; an array that is still in use stays valid.
+and those of stacks that nobody holds; an array that is still in use stays valid. Pages of mapped files count
+as the process's memory once they were read, so they are returned (to the system's cache) every 256 MiB.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._mrc_header import MOST_UNPACKED_BYTES, MrcHeader
 
-__all__ = ["PixelView", "ViewKey", "open_view"]
+__all__ = ["PixelView", "ViewKey", "count_copied", "open_view"]
 
 _MOST_MAPS = 64
+_MOST_MAPPED_BYTES = 256 << 20
 _OPENERS: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open}
 
 
@@ -46,6 +48,11 @@ class PixelView:
         self.array: NDArray[Any] = array.transpose(header.order)
         self.nbytes = array.nbytes if self._map is None else 0
         self._needed = header.offset + array.nbytes
+
+    def return_pages(self) -> None:
+        """Let the pages of a mapped file count as the system's again; they are read anew where needed."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def refuse_if_shorter(self) -> None:
         """Raise FileFormatError if the file has shrunk: touching a page that is gone ends the process."""
@@ -71,6 +78,15 @@ class _Pool:
         """Forget all views; a child process starts with a lock that nobody holds."""
         self.lock = threading.Lock()
         self.views: OrderedDict[weakref.ref[ViewKey], PixelView] = OrderedDict()
+        self.copied = 0
+
+    def count(self, nbytes: int) -> None:
+        """Count pixels that were copied out of views, and return pages from time to time."""
+        self.copied += nbytes
+        if self.copied > _MOST_MAPPED_BYTES:
+            self.copied = 0
+            for view in list(self.views.values()):
+                view.return_pages()
 
     def get(self, key: ViewKey) -> PixelView | None:
         """Return the view kept under ``key``."""
@@ -118,6 +134,11 @@ def open_view(key: ViewKey, path: Path, header: MrcHeader) -> PixelView:
         _POOL.add(key, view)
     view.refuse_if_shorter()
     return view
+
+
+def count_copied(pixels: NDArray[Any]) -> None:
+    """Say that pixels, in the type they are stored in, were copied out of a view."""
+    _POOL.count(pixels.nbytes)
 
 
 def _mapped(path: Path, header: MrcHeader) -> mmap.mmap:

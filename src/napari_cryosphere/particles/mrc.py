@@ -15,7 +15,7 @@ from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles._messages import listed
 from napari_cryosphere.particles._mrc_header import read_header
 from napari_cryosphere.particles._mrc_writer import section_writer
-from napari_cryosphere.particles._pixel_views import ViewKey, open_view
+from napari_cryosphere.particles._pixel_views import ViewKey, count_copied, open_view
 
 __all__ = ["MrcStack", "stack_writer", "write_stack"]
 
@@ -114,6 +114,7 @@ class MrcStack:
             number = max(1, _CHUNK_BYTES // images[0].nbytes)
             for start in range(0, len(wanted), number):
                 images[start : start + number] = view[wanted[start : start + number]]
+        count_copied(view[: len(wanted)])
         if view.dtype.kind == "f":
             self._check(images, wanted)
         return images
@@ -124,6 +125,7 @@ class MrcStack:
             raise IndexError(f"{self.path} has {len(self)} images; asked for {index}")
         view = open_view(self._key, self.path, self.header).array
         image = np.array(view[index : index + 1], dtype=np.float32, order="C")
+        count_copied(image)
         if view.dtype.kind == "f" and not (self._finite is not None and self._finite[index]):
             self._check(image, np.array([index]))
         return image

@@ -397,6 +397,10 @@ class ParticleStack:
         """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
         return np.asarray(self.particles["rlnImageName"], dtype=object)
 
+    def image_files(self) -> list[Path]:
+        """Return the stacks that the particles are in."""
+        return [stack.path for stack in self._images.used]
+
     def optics_groups(self) -> NDArray[np.int64]:
         """Return rlnOpticsGroup, ``(n,)``: a key of :attr:`grids` where boxes and pixel sizes are known."""
         return np.asarray(self.particles[GROUP], dtype=np.int64)

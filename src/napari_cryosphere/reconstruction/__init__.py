@@ -14,6 +14,7 @@ from napari_cryosphere.reconstruction.comparison import (
     resampled_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
+from napari_cryosphere.reconstruction.exact_sums import ExactSums
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
 from napari_cryosphere.reconstruction.fsc_files import write_fsc_csv, write_fsc_star, write_fsc_xml
 from napari_cryosphere.reconstruction.mask import masked_correlation, soft_mask
@@ -29,6 +30,7 @@ from napari_cryosphere.reconstruction.weighted_poses import WeightedPoses
 __all__ = [
     "BackProjector",
     "ConicalFsc",
+    "ExactSums",
     "FourierShellCorrelation",
     "HalfMapFsc",
     "MapComparison",

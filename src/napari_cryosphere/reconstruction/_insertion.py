@@ -145,6 +145,12 @@ class SliceVolume:
             return [0, along_x]
         return [dx * along_x + dy * along_y + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
 
+    @staticmethod
+    def memory_bytes(size: int) -> int:
+        """Return what a volume of an edge takes."""
+        corners = 4 if size <= _LARGEST_WITH_BLOCKS else 1
+        return (size + 2) ** 2 * (size // 2 + 2) * 3 * corners * 4
+
     def __iadd__(self, other: SliceVolume) -> SliceVolume:
         """Add another volume of the same size."""
         self._blocks += other._blocks

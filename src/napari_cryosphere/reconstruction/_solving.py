@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.reconstruction._shells import radius_grid
 
-__all__ = ["divide", "map_from_transform", "outside_sphere"]
+__all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere"]
 
 _EDGE_PX = 3.0
 
@@ -52,6 +52,16 @@ def divide(
         np.maximum(divisor, 1e-20, out=divisor)
         transform[row][inside] = sums[row, ..., :2].view(np.complex64)[..., 0][inside] / divisor
     return transform
+
+
+def filled_weights(sums: NDArray[np.float32], padding: int, floor: float) -> NDArray[np.float32]:
+    """Return the weights, ``(m, m, m // 2 + 1)``, none below ``floor`` mean weights of its shell."""
+    means = _mean_weights(sums, padding)
+    shells = np.arange(len(means))
+    weights = np.empty(sums.shape[:3], dtype=np.float32)
+    for row, radius in _rows(len(sums)):
+        weights[row] = np.maximum(sums[row, ..., 2], floor * np.interp(radius / padding, shells, means))
+    return weights
 
 
 def _rows(size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

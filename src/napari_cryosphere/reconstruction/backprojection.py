@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.reconstruction._gridding import divide_gridded
 from napari_cryosphere.reconstruction._insertion import SliceVolume
 from napari_cryosphere.reconstruction._solving import divide, map_from_transform
 from napari_cryosphere.reconstruction._symmetry import SumSymmetry
@@ -165,6 +166,14 @@ class BackProjector:
         self.inserted += other.inserted
         return self
 
+    @staticmethod
+    def memory_bytes(box: int, padding: int) -> tuple[int, int]:
+        """Return the bytes that sums take while they are filled, and those that solving takes beside them."""
+        size = box * padding
+        numbers = size * size * (size // 2 + 1)
+        # symmetry imposed on a copy of the sums; the quotient; its first inverse transform
+        return SliceVolume.memory_bytes(size), numbers * (12 + 12 + 8 + 8 // padding)
+
     def sums(self) -> NDArray[np.float32]:
         """Return numerator and weight of every voxel before symmetry, ``(m, m, m // 2 + 1, 3)`` float32.
 
@@ -189,14 +198,24 @@ class BackProjector:
         try:
             with safe_open(path, framework="numpy") as file:
                 about, sums = file.metadata() or {}, file.get_tensor("sums")
-            made = cls(int(about["box"]), int(about["padding"]), about["symmetry"])
-            made._volume.restore(sums)
-            made.inserted = int(about["inserted"])
+            box, padding, inserted = (int(about[key]) for key in ("box", "padding", "inserted"))
+            return cls.from_sums(box, padding, about["symmetry"], sums, inserted)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise FileFormatError(f"{path} does not hold the sums of a reconstruction: {error}") from error
+
+    @classmethod
+    def from_sums(
+        cls, box: int, padding: int, symmetry: str, sums: NDArray[np.float32], inserted: int
+    ) -> BackProjector:
+        """Return a back-projector that goes on from what `sums` returned."""
+        made = cls(box, padding, symmetry)
+        made._volume.restore(sums)
+        made.inserted = inserted
         return made
 
-    def solve(self, ssnr: ArrayLike | None = None, floor: float = 1e-3) -> NDArray[np.float32]:
+    def solve(
+        self, ssnr: ArrayLike | None = None, floor: float = 1e-3, *, gridding: bool = False
+    ) -> NDArray[np.float32]:
         """Return the map of everything inserted so far, ``(box, box, box)`` float32 in z, y, x order.
 
         Outside the sphere that touches the box, where padding and interpolation leave nothing but noise, the
@@ -211,16 +230,24 @@ class BackProjector:
         floor
             Smallest weight that is divided by, as a fraction of the mean weight in its shell: it keeps
             frequencies that no slice came near from blowing up.
+        gridding
+            Even out the sampling as relion_reconstruct does, for maps that are compared with its own: their
+            noise reaches to Nyquist. Without ``ssnr`` only.
 
         Raises
         ------
         CryosphereError
             If nothing was inserted, or the map would not be finite.
         """
+        if gridding and ssnr is not None:
+            raise ValueError("gridding and a signal-to-noise ratio exclude each other")
         if self.inserted == 0:
             raise CryosphereError("there is no particle to make a map of")
         sums = self._symmetry.impose(self.sums())
-        transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
+        if gridding:
+            transform = divide_gridded(sums, self.padding, floor)
+        else:
+            transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
         size = self.box * self.padding
         voxels = map_from_transform(transform, self.box, self._symmetry.fall_off(size, self.box))
         if not np.isfinite(voxels).all():

@@ -38,7 +38,7 @@ from napari_cryosphere.so3.healpix import (
 )
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["MAX_ORDER", "Indices", "ReducedGrid", "SO3Grid", "cell_centres"]
+__all__ = ["MAX_ORDER", "Indices", "ReducedGrid", "SO3Grid", "cell_centres", "order_of_size"]
 
 MAX_ORDER = 8
 """The finest grid has cells of 0.23 degrees, as RELION's."""
@@ -131,6 +131,10 @@ class SO3Grid:
         x, y = self._carried(views, directions)
         cosine, sine = np.cos(psi)[..., None], np.sin(psi)[..., None]
         return np.stack([cosine * x + sine * y, cosine * y - sine * x, directions], axis=-1)
+
+    def frames(self, views: Indices) -> NDArray[np.float64]:
+        """Return the frames F_v of view pixels, ``(...)`` to ``(..., 3, 3)``: their poses at psi 0."""
+        return np.stack(self._frames(views), axis=-1)
 
     def _frames(self, views: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the axes of the frames at pixel centres, each ``(..., 3)``."""
@@ -293,6 +297,20 @@ class ReducedGrid:
     def cell_of(self, rotations: ArrayLike) -> Indices:
         """Return the flat index in the grid of the cell that holds each rotation's equivalent in the unit."""
         return self.grid.cell_of(reduce(rotations, self.symmetry))
+
+
+def order_of_size(size: int) -> int:
+    """Return the order of the grid that has ``size`` rotations.
+
+    Raises
+    ------
+    ValueError
+        If no grid has.
+    """
+    for order in range(MAX_ORDER + 1):
+        if SO3Grid(order).size == size:
+            return order
+    raise ValueError(f"no grid has {size} rotations; they have 72 times a power of 8")
 
 
 def cell_centres(orders: ArrayLike, indices: ArrayLike) -> NDArray[np.float64]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distribution import PoseDistribution
 
 __all__ = ["TrainingProgress"]
 
@@ -24,8 +28,10 @@ class TrainingProgress:
         Speed since the last report.
     remaining_seconds
         Estimated time to the end.
-    validation_median_degrees
-        Median pose error on held-out particles, where this report has one.
+    validation_loss, validation_median_degrees, validation_mean_degrees
+        The loss and the pose error on held-out particles, where this report has them.
+    preview
+        What the network says of the first few held-out particles, where this report has it.
     """
 
     fraction: float
@@ -33,4 +39,7 @@ class TrainingProgress:
     loss: float
     images_per_second: float
     remaining_seconds: float
+    validation_loss: float | None = None
     validation_median_degrees: float | None = None
+    validation_mean_degrees: float | None = None
+    preview: PoseDistribution | None = None

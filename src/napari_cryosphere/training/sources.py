@@ -1,13 +1,14 @@
 """Where training images come from: the loaded particles, or projections of a map.
 
-Every source gives batches of images as the network takes them, with the rotation of each. In both, each
-image is turned about its centre by a random angle and moved a little every time it is shown, and its pose
-is turned with it, so that no two passes over the data are alike.
+Every source gives batches of images as the network takes them, with the rotation of each. A batch follows
+from the seed and the number of its step alone, so that a run that is taken up again sees what it would have
+seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.imaging.ctf import ctf_2d
-from napari_cryosphere.imaging.fourier import (
-    from_fourier,
-    shift_phases,
-    to_fourier,
-)
+from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.resample import map_on_grid
@@ -31,8 +28,14 @@ __all__ = [
     "Batch",
     "LoadedParticles",
     "SimulatedProjections",
+    "Succession",
     "TrainingSource",
+    "shuffled_rows",
+    "turn_and_shift",
+    "turned_rotations",
 ]
+
+_MEASURED = 512
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,59 @@ class Batch:
         ``(b, 3, 3)`` float32; image to map coordinates.
     weights
         ``(b,)`` float32: how much each pose is trusted.
+    targets
+        ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one pose;
+        None to train on that. The number of cells says the order of the grid.
     """
 
     images: Tensor
     rotations: Tensor
     weights: Tensor
+    targets: Tensor | None = None
+
+    def labels_on(self, device: torch.device) -> Batch:
+        """Return the labels on a device; the images stay, they have been used."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(
+            self, rotations=self.rotations.to(device), weights=self.weights.to(device), targets=targets
+        )
 
 
 class TrainingSource(Protocol):
     """Anything that gives training batches."""
 
-    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
-        """Return ``size`` images; ``progress`` (0 to 1) lets a source make them harder as training goes."""
+    def batch(self, step: int, size: int, progress: float) -> Batch:
+        """Return ``size`` images, the same for the same step.
+
+        ``progress`` (0 to 1) lets a source make them harder as training goes.
+        """
         ...
+
+
+class Succession:
+    """One source after another: the second from a share of the run on."""
+
+    def __init__(self, first: TrainingSource, second: TrainingSource, share: float) -> None:
+        self._first, self._second, self._share = first, second, share
+
+    def batch(self, step: int, size: int, progress: float) -> Batch:
+        """See `TrainingSource`; the first source's progress reaches 1 where the second takes over."""
+        if progress < self._share:
+            return self._first.batch(step, size, progress / self._share)
+        return self._second.batch(step, size, (progress - self._share) / (1 - self._share))
+
+
+def shuffled_rows(number: int, step: int, size: int, seed: int) -> NDArray[np.int64]:
+    """Return the rows of a step: ``number`` rows pass by again and again, every time in another order."""
+    first, last = step * size // number, (step * size + size - 1) // number
+    passes = [_order(number, seed, each) for each in range(first, last + 1)]
+    start = step * size - first * number
+    return np.concatenate(passes)[start : start + size]
+
+
+@lru_cache(maxsize=4)
+def _order(number: int, seed: int, which: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, which]).permutation(number)
 
 
 def turn_and_shift(images: Tensor, angles: Tensor, shifts_px: Tensor) -> Tensor:
@@ -109,7 +152,7 @@ def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
 
 
 class LoadedParticles:
-    """Training on the particles themselves, held in memory as the network sees them.
+    """The particles themselves, held in memory as the network sees them.
 
     Parameters
     ----------
@@ -119,8 +162,8 @@ class LoadedParticles:
         ``(n, 3, 3)``.
     weights
         ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted cross-entropy).
-    shift_px
-        Largest random shift in network pixels.
+    seed
+        Of the order.
     """
 
     def __init__(
@@ -128,31 +171,25 @@ class LoadedParticles:
         images: Tensor,
         rotations: NDArray[np.float64],
         weights: NDArray[np.float64],
-        shift_px: float = 0.5,
+        seed: int = 0,
     ) -> None:
         self._images = images
         self._rotations = torch.from_numpy(rotations).float()
         self._weights = torch.from_numpy(weights).float()
-        self._shift_px = shift_px
-        self._mask = soft_circle(images.shape[-1])
-        self._order = np.empty(0, dtype=np.int64)
+        self._seed = seed
 
-    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
-        """Return the next ``size`` particles of a shuffled pass, turned and moved at random."""
-        while len(self._order) < size:
-            self._order = np.concatenate([self._order, rng.permutation(len(self._images))])
-        rows, self._order = torch.from_numpy(self._order[:size]), self._order[size:]
-        angles = torch.from_numpy(rng.uniform(0, 2 * np.pi, size)).float()
-        shifts = torch.from_numpy(rng.uniform(-self._shift_px, self._shift_px, (size, 2))).float()
-        images = turn_and_shift(self._images[rows], angles, shifts) * self._mask
-        return Batch(images, turned_rotations(self._rotations[rows], angles), self._weights[rows])
+    def batch(self, step: int, size: int, progress: float) -> Batch:
+        """Return the next ``size`` particles of a shuffled pass."""
+        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
+        return Batch(self._images[rows], self._rotations[rows], self._weights[rows])
 
 
 class SimulatedProjections:
     """Training on projections of a map, with the CTFs, shifts, noise and contrast of loaded particles.
 
-    The contrast and the noise level are measured: each loaded particle is compared with its own projection
-    at its known pose, by least squares.
+    Contrast and noise are measured: each of up to 512 loaded particles is compared with its own projection at
+    its known pose. The least-squares factor is the contrast; the power spectrum of what remains is that of
+    the noise, whatever colour it has.
 
     Parameters
     ----------
@@ -164,24 +201,33 @@ class SimulatedProjections:
         ``(n, box, box)``: the same particles as the network sees them.
     grid
         The network's grid, on which ``prepared`` is.
+    seed
+        Of poses, particles and noise.
     """
 
-    def __init__(self, density: DensityMap, stack: ParticleStack, prepared: Tensor, grid: ImageGrid) -> None:
-        self._grid = grid
+    def __init__(
+        self, density: DensityMap, stack: ParticleStack, prepared: Tensor, grid: ImageGrid, seed: int = 0
+    ) -> None:
+        self._grid, self._seed = grid, seed
         self._projector = Projector(map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3)
         self._ctf = stack.ctf_parameters() if stack.has_ctf else None
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
-        self.contrast, self.noise = self._measure(stack, prepared)
+        rows = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _MEASURED)).astype(int))
+        projections = self._projections(stack.rotations()[rows], rows) * self._mask
+        particles = prepared[torch.from_numpy(rows)]
+        self.contrast = float((projections * particles).sum() / (projections**2).sum())
+        self.noise_amplitude = _noise_amplitude(particles - self.contrast * projections, self._mask)
 
-    def batch(self, size: int, progress: float, rng: np.random.Generator) -> Batch:
-        """Return projections from uniform directions; the noise reaches its full level at 40 % of the run."""
+    def batch(self, step: int, size: int, progress: float) -> Batch:
+        """Return projections from uniform directions; the noise grows with progress to its full level."""
+        rng = np.random.default_rng([self._seed, step])
         rotations = random_rotations(size, rng)
         images = self._projections(rotations, rng.integers(self._number, size=size)) * self.contrast
-        level = self.noise * min(1.0, 0.3 + 0.7 * progress / 0.4)
-        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32)) * level
-        images = (images + noise) * self._mask
+        white = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
+        noise = from_fourier(to_fourier(white) * self.noise_amplitude)
+        images = (images + noise * _noise_level(progress)) * self._mask
         return Batch(images, torch.from_numpy(rotations).float(), torch.ones(size))
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
@@ -193,11 +239,21 @@ class SimulatedProjections:
             transforms = transforms * ctf_2d(self._ctf[particles], box, self._grid.pixel_size_angstrom).abs()
         return from_fourier(transforms)
 
-    def _measure(self, stack: ParticleStack, prepared: Tensor) -> tuple[float, float]:
-        """Return the factor from projections to particles and the noise's standard deviation."""
-        rows = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), 512)).astype(int))
-        projections = self._projections(stack.rotations()[rows], rows) * self._mask
-        particles = prepared[torch.from_numpy(rows)]
-        contrast = float((projections * particles).sum() / (projections**2).sum())
-        residual = particles - contrast * projections
-        return contrast, float(torch.sqrt((residual**2).sum() / (self._mask**2).sum() / len(rows)))
+
+def _noise_level(progress: float) -> float:
+    """Return the share of the noise's amplitude: from 30 % at the start to all of it at 40 % of the run."""
+    return min(1.0, 0.3 + 0.7 * progress / 0.4)
+
+
+def _noise_amplitude(residuals: Tensor, mask: Tensor) -> Tensor:
+    """Return what white noise of variance 1 is to be filtered with, ``(box, box // 2 + 1)``.
+
+    Shell by shell, the power of the residuals over that of masked white noise, which is the mask's own mean
+    square at every frequency.
+    """
+    box = residuals.shape[-1]
+    power = to_fourier(residuals).abs().square().mean(0) / mask.square().sum()
+    shell = torch.round(frequency_grid(box).norm(dim=-1)).long()
+    number = torch.bincount(shell.flatten())
+    mean = torch.bincount(shell.flatten(), power.flatten()) / number
+    return mean.float().sqrt()[shell]

@@ -38,10 +38,11 @@ class SynchronousBackground:
 
 
 class ThreadBackground:
-    """One thread, made at the first piece of work; errors that are ours are shown, cause first."""
+    """Two threads, one for a kind of work at a time; errors that are ours are shown, cause first."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[Work, Take]] = {}
+        self._running: set[str] = set()
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._relay: Any = None
@@ -52,7 +53,7 @@ class ThreadBackground:
         if self._closed:
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="cryosphere")
+            self._pool = ThreadPoolExecutor(2, thread_name_prefix="cryosphere")
             self._relay = _make_relay(self._hear)
         with self._lock:
             self._waiting[kind] = work, take
@@ -61,9 +62,10 @@ class ThreadBackground:
     def _do(self, kind: str) -> None:
         """Do the latest work of a kind, in the thread."""
         with self._lock:
-            found = self._waiting.pop(kind, None)
-        if found is None:
-            return
+            found = None if kind in self._running else self._waiting.pop(kind, None)
+            if found is None:
+                return
+            self._running.add(kind)
         work, take = found
         try:
             made, error = work(), None
@@ -71,6 +73,9 @@ class ThreadBackground:
             made, error = None, failed
         if not self._closed:
             self._relay.done.emit((take, made, error))
+        with self._lock:
+            self._running.discard(kind)
+        self._do(kind)  # what has come meanwhile
 
     def _hear(self, result: tuple[Take, Any, Exception | None]) -> None:
         """Take a result, in the window's thread."""

@@ -1,15 +1,18 @@
-"""What came in one drop: napari reads each file of it by itself, in one turn of the event loop."""
+"""What came in one drop: napari reads each file of it by itself, one after the other."""
 
 from __future__ import annotations
 
+import time
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 __all__ = ["Drop", "present_drop"]
+
+_TOGETHER_SECONDS = 2.0
+"""From the end of one file to the beginning of the next, layers and docks made in between."""
 
 
 class Drop:
@@ -23,39 +26,38 @@ class Drop:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
+        self._last = time.monotonic()
         self.has_particles = False
-        self._maps: list[str] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether what comes now came by itself."""
+        return time.monotonic() - self._last > _TOGETHER_SECONDS
 
     def note_particles(self) -> None:
-        """Particles came; maps that came before them are hidden."""
+        """Particles came; maps that lie over them in 2D are hidden."""
+        from napari_cryosphere.widgets.layer_data import map_of
+
+        self._last = time.monotonic()
         self.has_particles = True
         viewer = self._viewer()
-        for layer in () if viewer is None else viewer.layers:
-            if layer.name in self._maps:
+        if viewer is None or viewer.dims.ndisplay == 3:
+            return
+        for layer in viewer.layers:
+            if map_of(layer) is not None:
                 layer.visible = False
 
-    def note_map(self, name: str) -> None:
+    def note_map(self) -> None:
         """A map came."""
-        self._maps.append(name)
+        self._last = time.monotonic()
 
 
 _drops: weakref.WeakKeyDictionary[ViewerModel, Drop] = weakref.WeakKeyDictionary()
 
 
 def present_drop(viewer: ViewerModel) -> Drop:
-    """Return the drop that a viewer is reading; it ends with the turn of the event loop."""
-    from qtpy.QtCore import QCoreApplication, QTimer
-
+    """Return the drop that a viewer is reading; a new one some time after the last file."""
     viewer = getattr(viewer, "__wrapped__", viewer)  # plugins get a proxy of the viewer
-    if viewer not in _drops:
+    if viewer not in _drops or _drops[viewer].over:
         _drops[viewer] = Drop(viewer)
-        if QCoreApplication.instance() is not None:
-            QTimer.singleShot(0, partial(_end, weakref.ref(viewer)))
     return _drops[viewer]
-
-
-def _end(held: weakref.ref[ViewerModel]) -> None:
-    """End the drop of a viewer, if that is still there."""
-    viewer = held()
-    if viewer is not None:
-        _drops.pop(viewer, None)

@@ -101,7 +101,7 @@ class InspectorPanel(Panel):
     # ------------------------------------------------------------------ rows
 
     def _make_walk_row(self) -> None:
-        self.particle = caption()
+        self.particle = wrapped(caption())
         self.back, self.next = QToolButton(), QToolButton()
         for button, text, tip, by in (
             (self.back, "◀", "Back to the more uncertain particle (Shift-U)", -1),
@@ -112,13 +112,13 @@ class InspectorPanel(Panel):
             button.clicked.connect(partial(self._on_walk, by))
         row = QHBoxLayout()
         row.addWidget(self.particle, 1)
-        row.addWidget(caption("most uncertain"))
+        row.addWidget(caption("uncertain"))
         row.addWidget(self.back)
         row.addWidget(self.next)
         self.body.addLayout(row)
 
     def _make_image_row(self) -> None:
-        self.normalise, self.flip = QCheckBox("normalise"), QCheckBox("flip")
+        self.normalise, self.flip = QCheckBox("norm"), QCheckBox("flip")
         self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
         self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
         self.flip.setToolTip("Undo the CTF's sign (phase flip)")
@@ -128,12 +128,15 @@ class InspectorPanel(Panel):
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
+        self.resolution.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.resolution.setFixedWidth(62)
         row = QHBoxLayout()
         for box in (self.normalise, self.flip, self.low_pass):
             box.toggled.connect(self._on_steps)
             row.addWidget(box)
         self.resolution.valueChanged.connect(self._on_steps)
-        row.addWidget(self.resolution, 1)
+        row.addWidget(self.resolution)
+        row.addStretch(1)
         self.body.addLayout(row)
 
     def _make_source_row(self) -> None:
@@ -146,6 +149,7 @@ class InspectorPanel(Panel):
             button.setObjectName("mode")
             button.setCheckable(True)
             button.setToolTip(tip)
+            button.setMinimumWidth(40)
             button.clicked.connect(partial(self._on_source, source))
             self._source_group.addButton(button)
             row.addWidget(button, 1)
@@ -212,7 +216,7 @@ class InspectorPanel(Panel):
         else:
             at = f"{index + 1:,} of {len(session.stack):,}"
             waiting = inspector.source != "network" and inspector.waiting
-            self.particle.setText(f"{at} · comparing with the map…" if waiting else at)
+            self.particle.setText(f"{at} · comparing…" if waiting else at)
             pose = session.store.pose(index) if inspector.source != "map" else None
             texts = tile_texts(pose, inspector.reading)
         self.tiles.set(texts)

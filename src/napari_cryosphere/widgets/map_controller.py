@@ -62,7 +62,7 @@ class MapController:
         self.runner = runner
         self.view = MapView(viewer)
         self.curves: dict[str, Curve] = {}
-        self._owners: dict[str, tuple[Layer, ...]] = {}
+        self.owners: dict[str, tuple[Layer, ...]] = {}
         self._growing: Image | None = None
         self._differences: dict[Image, tuple[Image, Image]] = {}
 
@@ -91,9 +91,9 @@ class MapController:
             for difference, pair in self._differences.items()
             if layer is not difference and layer not in pair
         }
-        gone = [label for label, owners in self._owners.items() if layer in owners]
+        gone = [label for label, owners in self.owners.items() if layer in owners]
         for label in gone:
-            del self.curves[label], self._owners[label]
+            del self.curves[label], self.owners[label]
         if gone:
             self.curves_changed.emit()
         if was_active and not self.view.active:
@@ -105,15 +105,11 @@ class MapController:
         """Add a curve to the plot; it goes when a layer that it belongs to is removed."""
         self.add_curves([Curve(group, "", fsc, threshold)], owners)
 
-    def owners_of(self, label: str) -> tuple[Layer, ...]:
-        """Return the layers that a curve belongs to."""
-        return self._owners.get(label, ())
-
     def add_curves(self, curves: list[Curve], owners: tuple[Layer, ...]) -> None:
         """Add curves; they go when a layer that they belong to is removed."""
         for curve in curves:
             self.curves[curve.label] = curve
-            self._owners[curve.label] = owners
+            self.owners[curve.label] = owners
         self.curves_changed.emit()
 
     def add_map(

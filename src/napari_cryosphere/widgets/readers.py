@@ -125,4 +125,4 @@ def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
             drop.note_particles()
         else:
             options["visible"] = not drop.has_particles
-            drop.note_map(options["name"])
+            drop.note_map()

@@ -109,10 +109,26 @@ class SphereProbe:
         near = _views() @ np.asarray(direction) >= np.cos(np.radians(NEAR_DEGREES))
         return float(self._marginal[near].sum())
 
+    def pose(self, direction: ArrayLike) -> NDArray[np.float64]:
+        """Return the most probable pose that looks along a direction, ``(3, 3)``.
+
+        That of the direction's cell, turned the shortest way: next to a pole psi itself means little.
+        """
+        from napari_cryosphere.so3.grid import SO3Grid
+        from napari_cryosphere.so3.rotations import rotation_from_vector
+
+        wanted = np.asarray(direction, dtype=np.float64)
+        view = int((_views() @ wanted).argmax())
+        grid = SO3Grid(_ORDER)
+        pose = grid.rotations(view * grid.n_psi + int(self._cells[view].argmax()))
+        across = np.cross(pose[:, 2], wanted)
+        sine = float(np.linalg.norm(across))
+        turn = across * (np.arcsin(min(sine, 1.0)) / sine) if sine > 0 else across
+        return np.asarray(rotation_from_vector(turn) @ pose)
+
     def psi_degrees(self, direction: ArrayLike) -> float:
         """Return the most probable in-plane angle at a direction, 0 to 360."""
-        view = int((_views() @ np.asarray(direction)).argmax())
-        return float(_psi_degrees()[view, int(self._cells[view].argmax())])
+        return _angles(self.pose(direction))[2] % 360
 
 
 @lru_cache(maxsize=1)
@@ -121,15 +137,6 @@ def _views() -> NDArray[np.float64]:
     from napari_cryosphere.so3.healpix import pix2vec
 
     return pix2vec(2**_ORDER, np.arange(12 * 4**_ORDER))
-
-
-@lru_cache(maxsize=1)
-def _psi_degrees() -> NDArray[np.float64]:
-    """Return psi of the probe's cells, ``(n_views, n_psi)``."""
-    from napari_cryosphere.so3.grid import SO3Grid
-
-    grid = SO3Grid(_ORDER)
-    return np.asarray(np.degrees(grid.psi_offsets()[:, None] + grid.psi_angles()) % 360)
 
 
 def view_angles(direction: ArrayLike) -> tuple[float, float]:
@@ -145,5 +152,6 @@ def most_probable_pose(probe: SphereProbe | None, direction: ArrayLike) -> NDArr
     """
     from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
-    psi = 0.0 if probe is None else probe.psi_degrees(direction)
-    return rotation_from_relion_angles(np.array([*view_angles(direction), psi]))
+    if probe is not None:
+        return probe.pose(direction)
+    return rotation_from_relion_angles(np.array([*view_angles(direction), 0.0]))

@@ -1,4 +1,4 @@
-"""The sample data of File > Open Sample."""
+"""The sample data of File > Open Sample: simulated particles, and the small entry of CESPED."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_preferred_views", "load_sample", "sample_folder"]
+__all__ = ["load_cesped_test", "load_preferred_views", "load_sample", "sample_folder"]
 
 _NUMBER = 500
 _PREFERENCE = 6.0  # 73 % of the views within 30 degrees of z, see imaging/orientations.py
@@ -46,6 +46,29 @@ def _load(name: str, preference: float) -> list[tuple[Any, dict[str, Any], str]]
     return [particles, map_layer(DensityMap.read(folder / "truth.mrc"), "true map", visible=False)]
 
 
+def load_cesped_test() -> list[tuple[Any, dict[str, Any], str]]:
+    """Download half 0 of CESPED's entry TEST from Zenodo, once, and return its particles.
+
+    Raises
+    ------
+    CryosphereError
+        If there is no network; what was fetched is kept, and the next try goes on from there.
+    """
+    from napari.utils import progress
+
+    from napari_cryosphere.benchmark.download import download_half
+    from napari_cryosphere.benchmark.entries import cesped_entry
+    from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.widgets.layer_data import particle_layer
+
+    folder = _cache_folder("cesped") / "TEST"
+    if not (folder / "particles_0.star").exists():  # which is fetched last
+        with progress(total=100, desc="CESPED TEST") as bar:
+            for done, total in download_half(cesped_entry("TEST"), 0, folder):
+                bar.update(int(100 * done / total) - bar.n)
+    return [particle_layer(ParticleStack.read(folder / "particles_0.star"), "CESPED TEST, half 0")]
+
+
 def sample_folder(kind: str = "") -> Path:
     """Return a sample's folder under the user's cache, or a temporary one where that cannot be written.
 
@@ -53,8 +76,13 @@ def sample_folder(kind: str = "") -> Path:
     """
     from napari_cryosphere import __version__
 
+    return _cache_folder("-".join(part for part in ("sample", __version__, str(_NUMBER), kind) if part))
+
+
+def _cache_folder(name: str) -> Path:
+    """Return a folder under the user's cache, or a temporary one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "napari-cryosphere"
-    folder = cache / "-".join(part for part in ("sample", __version__, str(_NUMBER), kind) if part)
+    folder = cache / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

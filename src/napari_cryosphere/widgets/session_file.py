@@ -22,6 +22,7 @@ __all__ = ["VERSION", "SavedSession", "describe", "restore_session", "save_sessi
 
 FORMAT: Literal["napari-cryosphere session"] = "napari-cryosphere session"
 VERSION = 1
+_FILE = "cryosphere_file"  # in the metadata of a map that a session file named
 
 Source: TypeAlias = Literal["network", "map", "both"]
 
@@ -31,7 +32,7 @@ class _Saved(BaseModel):
 
 
 class SavedParticles(_Saved):
-    """A layer of particles: its file, flags (0-3 a particle, run by run), selection, and what was predicted."""
+    """A layer of particles: its file, flags, selection, and where its distributions are."""
 
     name: str
     path: Path
@@ -143,8 +144,9 @@ def _map_file(layer: Image, folder: Path) -> Path:
     """Return the file of a map; one that was made here is written."""
     density = map_of(layer)
     assert density is not None
-    if layer.source.path is not None and Path(layer.source.path).is_file():
-        return Path(layer.source.path).absolute()
+    known = layer.source.path or layer.metadata.get(_FILE)
+    if known is not None and Path(known).is_file():
+        return Path(known).absolute()
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in layer.name)
     path = folder / f"{safe}.mrc"
     density.save(path, overwrite=True)
@@ -152,7 +154,7 @@ def _map_file(layer: Image, folder: Path) -> Path:
 
 
 def _curves(controller: Controller) -> list[SavedCurve]:
-    owners = controller.maps.owners_of
+    owners = controller.maps.owners
     return [
         SavedCurve(
             group=curve.group,
@@ -162,7 +164,7 @@ def _curves(controller: Controller) -> list[SavedCurve]:
             pixel_size_angstrom=curve.fsc.pixel_size_angstrom,
             threshold=curve.threshold,
             shown=curve.shown,
-            owners=tuple(layer.name for layer in owners(label)),
+            owners=tuple(layer.name for layer in owners.get(label, ())),
         )
         for label, curve in controller.maps.curves.items()
     ]
@@ -239,7 +241,7 @@ def _restore_layers(controller: Controller, saved: SavedSession) -> list[str]:
     for one in saved.maps:
         try:
             data, options, _ = map_layer(DensityMap.read(one.path), one.name, visible=False)
-            viewer.add_image(data, **options)
+            viewer.add_image(data, **options).metadata[_FILE] = str(one.path)
         except CryosphereError:
             lost.append(one.path.name)
     for some in saved.particles:

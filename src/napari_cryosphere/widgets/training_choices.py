@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from napari_cryosphere.errors import CryosphereError
-
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = ["BOTH", "LOADED", "PROJECTIONS", "TrainingChoices", "can_resume", "legal", "sources"]
 
-LOADED, PROJECTIONS, BOTH = "loaded poses", "projections of a map", "both"
-_SOURCE_FIELD = {LOADED: "poses", PROJECTIONS: "map", BOTH: "both"}
+BOTH, LOADED, PROJECTIONS = "projections, then the particles", "the particles at their poses", "projections"
+_NAMES = {BOTH: "both", LOADED: "particles", PROJECTIONS: "map"}
 
 
 def legal(field: str) -> tuple[str, ...]:
@@ -27,15 +25,13 @@ def legal(field: str) -> tuple[str, ...]:
 
 
 def sources() -> tuple[str, ...]:
-    """Return what a network can be trained on; both only where the job knows how."""
-    return (LOADED, PROJECTIONS, BOTH) if _SOURCE_FIELD[BOTH] in legal("source") else (LOADED, PROJECTIONS)
+    """Return what a network can be trained on, in words."""
+    return tuple(_NAMES)
 
 
 def can_resume(folder: Path) -> bool:
-    """Return whether a run folder holds a run that the job can go on with."""
-    from napari_cryosphere.jobs.configs import TrainConfig
-
-    return "resume" in TrainConfig.model_fields and (folder / "config.json").is_file()
+    """Return whether a run folder holds a run that was stopped or killed and can go on."""
+    return (folder / "config.json").is_file() and (folder / "checkpoint.safetensors").is_file()
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class TrainingChoices:
     source
         One of `sources`.
     density
-        The map that is projected, where the source needs one.
+        The map that is projected; None for the one that the particles give at their own poses.
     preset, device
         Names of the config; None for its own default.
     resume
@@ -60,7 +56,7 @@ class TrainingChoices:
 
     folder: Path
     minutes: float = 10.0
-    source: str = LOADED
+    source: str = BOTH
     density: DensityMap | None = None
     preset: str | None = None
     device: str | None = None
@@ -72,7 +68,7 @@ class TrainingChoices:
         Raises
         ------
         CryosphereError
-            If a map is needed and none is chosen, or the folder cannot be written.
+            If the folder cannot be written.
         """
         from napari_cryosphere.jobs.configs import TrainConfig
 
@@ -81,23 +77,18 @@ class TrainingChoices:
             "output": self.folder,
             "minutes": self.minutes,
             "symmetry": symmetry,
+            "source": _NAMES[self.source],
+            "resume": self.resume,
         }
         values |= {name: value for name, value in self._named().items() if value is not None}
-        if self.source != LOADED:
-            values["map"] = self._map_file()
-        if self.resume:
-            values["resume"] = True
+        if self.source != LOADED and self.density is not None:
+            values["map"] = self._map_file(self.density)
         return TrainConfig(**values)
 
     def _named(self) -> dict[str, str | None]:
-        named = {"preset": self.preset, "device": self.device}
-        if _SOURCE_FIELD[self.source] in legal("source"):
-            named["source"] = _SOURCE_FIELD[self.source]
-        return named
+        return {"preset": self.preset, "device": self.device}
 
-    def _map_file(self) -> Path:
-        if self.density is None:
-            raise CryosphereError("no map to train on: open an MRC map or reconstruct one")
+    def _map_file(self, density: DensityMap) -> Path:
         path = self.folder / "reference.mrc"
-        self.density.save(path, overwrite=True)
+        density.save(path, overwrite=True)
         return path

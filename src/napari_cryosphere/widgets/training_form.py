@@ -27,8 +27,8 @@ from napari_cryosphere.widgets.workbench import Seat
 __all__ = ["TrainingForm"]
 
 _TIPS = {
-    "source": "Learn from the particles at their poses, or from projections of a map, with CTFs and noise",
-    "map": "The map whose projections are learnt from",
+    "source": "Learn from projections of a map with the particles' CTFs and noise, the particles, or both",
+    "map": "The map that is projected",
     "preset": "Network and settings",
     "device": "Where to train: auto takes the GPU if there is one",
     "time": "Time budget; stopping before keeps the model learnt so far",
@@ -53,7 +53,12 @@ class TrainingForm(QWidget):
         self.source.addItems(sources())
         self.preset.addItems(legal("preset"))
         self.device.addItems(legal("device"))
-        self.map = LayerCombo("no map loaded")
+        self.map = LayerCombo("the particles' own")
+        self.own_map = QCheckBox("map of the particles at their poses")
+        self.own_map.setChecked(True)
+        self.own_map.setToolTip(
+            "Project the map that the training particles give: no other data are looked at"
+        )
         self.minutes = QDoubleSpinBox()
         self.minutes.setRange(0.05, 24 * 60)
         self.minutes.setDecimals(2)
@@ -65,6 +70,7 @@ class TrainingForm(QWidget):
         self._lay_out()
         self.source.currentIndexChanged.connect(self._update)
         self.folder.textChanged.connect(self._update)
+        self.own_map.toggled.connect(self._update)
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
         seat.connect(controller.symmetry_changed, self._on_symmetry)
         seat.connect(controller.layers_changed, self._on_layers)
@@ -87,7 +93,7 @@ class TrainingForm(QWidget):
             folder=Path(folder).expanduser(),
             minutes=self.minutes.value(),
             source=self.source.currentText(),
-            density=map_of(self.map.layer()),
+            density=None if self.own_map.isChecked() else map_of(self.map.layer()),
             preset=self.preset.currentText() or None,
             device=self.device.currentText() or None,
             resume=self.resume.isVisibleTo(self) and self.resume.isChecked(),
@@ -109,14 +115,16 @@ class TrainingForm(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(4)
-        rows = [("source", self.source), ("map", self.map), ("preset", self.preset), ("device", self.device)]
-        for line, (name, widget) in enumerate(rows):
-            self._add(grid, name, widget, line, 0, 3)
-        self._add(grid, "time", self.minutes, len(rows), 0, 1)
-        self._add(grid, "symmetry", self.symmetry, len(rows), 2, 1)
-        grid.addWidget(caption("into"), len(rows) + 1, 0)
-        grid.addLayout(into, len(rows) + 1, 1, 1, 3)
-        grid.addWidget(self.resume, len(rows) + 2, 1, 1, 3)
+        self._add(grid, "source", self.source, 0, 0, 3)
+        grid.addWidget(self.own_map, 1, 1, 1, 3)
+        self._add(grid, "map", self.map, 2, 0, 3)
+        self._add(grid, "preset", self.preset, 3, 0, 3)
+        self._add(grid, "time", self.minutes, 4, 0, 1)
+        self._add(grid, "device", self.device, 4, 2, 1)
+        self._add(grid, "symmetry", self.symmetry, 5, 0, 1)
+        grid.addWidget(caption("into"), 6, 0)
+        grid.addLayout(into, 6, 1, 1, 3)
+        grid.addWidget(self.resume, 7, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         self.folder.setToolTip(_TIPS["into"])
 
@@ -140,6 +148,11 @@ class TrainingForm(QWidget):
         self._update()
 
     def _update(self, *_: object) -> None:
-        self.map.setEnabled(self.source.currentText() != LOADED and self.map.layer() is not None)
+        projected, loaded = self.source.currentText() != LOADED, self.map.layer() is not None
+        self.own_map.setVisible(projected)
+        self.own_map.setEnabled(loaded)
+        if not loaded:
+            self.own_map.setChecked(True)
+        self.map.setEnabled(projected and loaded and not self.own_map.isChecked())
         text = self.folder.text().strip()
         self.resume.setVisible(bool(text) and can_resume(Path(text).expanduser()))

@@ -1,0 +1,36 @@
+"""What a run's inputs are, in checksums: a run goes on only with what it began with."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from napari_cryosphere.jobs.configs import JobConfig
+from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["described", "digest_of_file", "digest_of_table"]
+
+_HOW = {"resume", "overwrite", "output", "device", "max_memory_gb"}
+
+
+def described(config: JobConfig) -> dict[str, Any]:
+    """Return the settings that results depend on, and not those that say how and where they are made."""
+    return config.model_dump(mode="json", exclude=_HOW)
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of_table(stack: ParticleStack) -> str:
+    """Return a checksum of the particles' table."""
+    digest = hashlib.sha256()
+    for name in stack.particles:  # a column at a time: text takes much more memory than its checksums
+        digest.update(str(name).encode())
+        digest.update(pd.util.hash_array(stack.particles[name].to_numpy(), categorize=False).tobytes())
+    return digest.hexdigest()

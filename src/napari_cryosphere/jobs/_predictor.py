@@ -1,0 +1,132 @@
+"""What a model, and a map if there is one, say of a stack's particles: batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TypeAlias
+
+from torch import Tensor
+
+from napari_cryosphere.alignment.aligner import Aligner
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs._batches import Arrays
+from napari_cryosphere.jobs._uncertainty import uncertainty_columns
+from napari_cryosphere.jobs.align import AlignerInput, with_alignment
+from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.particles import ImageGrid, ParticleStack
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distribution import PoseSummary
+
+__all__ = ["Predictor", "images_for", "with_predictions"]
+
+_REFINED_WITHIN_DEGREES = 10.0
+_SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_REFINED = {name: f"refined_{name}" for name in _SUMMARY}
+
+Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
+
+
+def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
+    """Return a stack's images as a model takes them."""
+    grid = ImageGrid(model.card.network.box, model.card.pixel_size_angstrom)
+    return PreparedImages(stack, Preprocessing(grid=grid))
+
+
+def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> ParticleStack:
+    """Return the particles with predicted poses and their uncertainty; every other column is kept.
+
+    Poses are written inside RELION's asymmetric unit of the point group.
+    Poses that the input had are kept as ``cryosphereInputAngleRot`` and so on; its origins stay, since the
+    network predicts no shifts.
+    """
+    return stack.with_poses(summary.rotations, symmetry=symmetry).with_columns(uncertainty_columns(summary))
+
+
+class Predictor:
+    """Predicts poses, and refines the best modes where there is an aligner.
+
+    Parameters
+    ----------
+    model
+        The network.
+    stack
+        The particles.
+    aligner
+        Compares them with a map; None leaves the network's poses.
+    modes
+        How many modes of each distribution are refined, within the width of a network's peak.
+    keep_coefficients
+        Whether `work` returns the distributions too, as ``coefficients``.
+    """
+
+    def __init__(
+        self,
+        model: PoseModel,
+        stack: ParticleStack,
+        aligner: Aligner | None = None,
+        modes: int = 5,
+        keep_coefficients: bool = False,
+    ) -> None:
+        self._model, self._stack, self._aligner, self._modes = model, stack, aligner, modes
+        self._keep_coefficients = keep_coefficients
+        self._images, self._unmasked = images_for(model, stack), AlignerInput(stack)
+        self._origins_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+        self._on_gpu = next(model.network.parameters()).device.type == "cuda"
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the arrays that `posed` takes."""
+        if self._aligner is None:
+            return _SUMMARY
+        return (*_SUMMARY, *_REFINED.values(), "shifts_px", "log_likelihood")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was odd about the images read so far."""
+        return self._images.warnings
+
+    def read(self, rows: slice) -> Inputs:
+        """Return the images of some particles, prepared; may be called ahead, in another thread."""
+        images = self._images[rows]
+        if self._on_gpu:
+            images = images.pin_memory()
+        return images, None if self._aligner is None else self._unmasked(rows)
+
+    def work(self, rows: slice, inputs: Inputs) -> Arrays:
+        """Return what is found for some particles, one entry each."""
+        images, unmasked = inputs
+        distribution = self._model.predict(images)
+        summary = distribution.summary()
+        arrays = {name: getattr(summary, name) for name in _SUMMARY}
+        if self._keep_coefficients:
+            assert isinstance(distribution, HarmonicDistribution)
+            arrays["coefficients"] = distribution.coefficients.cpu().numpy()
+        if self._aligner is not None and unmasked is not None:
+            starts = distribution.mode(self._modes).rotations
+            origins = self._origins_px[rows]
+            found = self._aligner.refine(*unmasked, starts, origins, _REFINED_WITHIN_DEGREES)
+            arrays |= {key: getattr(found.summary, name) for name, key in _REFINED.items()}
+            arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+        return arrays
+
+    def posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
+        """Return all particles with their poses, and how sure these are.
+
+        Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``...
+        """
+        symmetry = self._model.card.symmetry
+        network = PoseSummary(*(results[name] for name in _SUMMARY))
+        predicted = with_predictions(self._stack, network, symmetry)
+        if self._aligner is None:
+            return predicted, network
+        kept = {
+            f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
+            for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        }
+        refined = PoseSummary(*(results[key] for key in _REFINED.values()))
+        shifts_px, log_likelihood = results["shifts_px"], results["log_likelihood"]
+        posed = with_alignment(
+            predicted.with_columns(kept), shifts_px, log_likelihood, refined, self._aligner.symmetry
+        )
+        return posed, refined

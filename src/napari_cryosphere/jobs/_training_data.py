@@ -1,0 +1,183 @@
+"""What a training run is shown: particles split in two, and where its batches come from."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs.configs import TrainConfig
+from napari_cryosphere.jobs.events import Event, Note, Progress
+from napari_cryosphere.jobs.reconstruct import reconstruct_stack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.training.augmentation import Augmented
+from napari_cryosphere.training.loop import ValidationSet
+from napari_cryosphere.training.masks import LabelledImages
+from napari_cryosphere.training.sources import (
+    LoadedParticles,
+    SimulatedProjections,
+    Succession,
+    TrainingSource,
+)
+
+__all__ = ["REFERENCE_MAP", "TrainingData", "training_data"]
+
+REFERENCE_MAP = "map.mrc"
+"""Name of the map in a run folder that projections were made of."""
+
+_FEWEST = 4
+_MOST_VALIDATION = 500
+_ENOUGH_MICROGRAPHS = 5
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is shown.
+
+    Attributes
+    ----------
+    grid
+        What the network sees images on.
+    source, validation
+        Batches to learn from, and held-out particles.
+    held_out
+        ``(v,)``: rows of the given stack that are held out.
+    training
+        Number of particles that are not.
+    """
+
+    grid: ImageGrid
+    source: TrainingSource
+    validation: ValidationSet
+    held_out: NDArray[np.int64]
+    training: int
+
+
+def training_data(stack: ParticleStack, config: TrainConfig) -> Generator[Event, None, TrainingData]:
+    """Prepare particles for training; yields what a job yields.
+
+    Raises
+    ------
+    MetadataError
+        If the particles have no poses or are too few.
+    """
+    rows = _rows_to_use(stack, config)
+    chosen = stack[rows]
+    grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
+    yield Progress(0.0, f"preparing {len(chosen)} particles")
+    particles = PreparedImages(chosen, Preprocessing(grid=grid))
+    prepared = particles.load()
+    for warning in particles.warnings:
+        yield Note(warning, warning=True)
+    shown, held_out = _split(chosen, config)
+    training, images = chosen[shown], prepared[torch.from_numpy(shown)]
+    density = None
+    if config.source != "particles":
+        density = yield from _reference_map(training, config)
+    return TrainingData(
+        grid,
+        _source(training, images, grid, density, config),
+        ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out]),
+        rows[held_out],
+        len(training),
+    )
+
+
+def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]:
+    if not stack.has_poses:
+        raise MetadataError(
+            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
+            "give particles from a refinement"
+        )
+    mask = np.ones(len(stack), bool) if config.half_set is None else stack.half_sets() == config.half_set
+    rows = np.flatnonzero(mask)
+    if len(rows) < _FEWEST:
+        raise MetadataError(
+            f"{stack.source}: {len(rows)} particles are too few to train on; at least {_FEWEST} are needed"
+        )
+    return rows
+
+
+def _split(stack: ParticleStack, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and the rows held out: whole micrographs where they are known."""
+    rng = np.random.default_rng(config.seed)
+    wanted = int(
+        np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2))
+    )
+    order = rng.permutation(len(stack))
+    if "rlnMicrographName" in stack.particles:
+        names, of = np.unique(stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True)
+        if len(names) >= _ENOUGH_MICROGRAPHS and 2 * len(stack) / len(names) < len(stack) - wanted:
+            order = np.argsort(rng.permutation(len(names))[of], kind="stable")
+            sizes = np.cumsum(np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]])
+            wanted = int(sizes[np.searchsorted(sizes, wanted)])
+    return np.sort(order[wanted:]), np.sort(order[:wanted])
+
+
+def _reference_map(training: ParticleStack, config: TrainConfig) -> Generator[Event, None, DensityMap]:
+    """Return the map to make projections of, and keep it in the run folder.
+
+    It is read back from there, so that a run that is taken up again sees the same map to the last bit.
+    """
+    kept = config.output / REFERENCE_MAP
+    if not (config.resume and kept.is_file()):
+        if config.map is not None:
+            density = DensityMap.read(config.map)
+        else:
+            yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
+            density = yield from _reconstructed(training, config.symmetry)
+        density.save(kept, overwrite=True)
+    return DensityMap.read(kept)
+
+
+def _reconstructed(stack: ParticleStack, symmetry: str) -> Generator[Event, None, DensityMap]:
+    """Return the map of particles; what its job says is said here, its progress is not this run's."""
+    steps = reconstruct_stack(stack, symmetry)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            found: DensityMap = end.value.density
+            return found
+        yield Progress(0.0, event.message) if isinstance(event, Progress) else event
+
+
+def _source(
+    training: ParticleStack,
+    images: torch.Tensor,
+    grid: ImageGrid,
+    density: DensityMap | None,
+    config: TrainConfig,
+) -> TrainingSource:
+    plain = LoadedParticles(images, training.rotations(), _label_weights(training), config.seed)
+    loaded = Augmented(plain, config.augmentation, config.seed)
+    if density is None:
+        return loaded
+    if config.labels is not None:
+        return LabelledImages.of_map(
+            density,
+            grid,
+            config.projections or len(training),
+            config.labels,
+            config.label_order,
+            fraction=config.label_fraction,
+            symmetry=config.symmetry,
+            seed=config.seed,
+        )
+    simulated = SimulatedProjections(density, training, images, grid, config.seed)
+    if config.source == "map" or config.fine_tuning == 0:
+        return simulated
+    return Succession(simulated, loaded, 1 - config.fine_tuning)
+
+
+def _label_weights(stack: ParticleStack) -> NDArray[np.float64]:
+    """Return how much each pose is trusted: rlnMaxValueProbDistribution where present, else 1."""
+    if "rlnMaxValueProbDistribution" not in stack.particles:
+        return np.ones(len(stack))
+    return stack.particles["rlnMaxValueProbDistribution"].to_numpy(dtype=np.float64).clip(1e-3, 1)

@@ -1,0 +1,141 @@
+"""The configs of CESPED's benchmark: evaluation, entries and protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, model_validator
+
+from napari_cryosphere.benchmark.download import ZENODO
+from napari_cryosphere.benchmark.half_maps import Predicts
+from napari_cryosphere.jobs.configs import Device, JobConfig
+from napari_cryosphere.so3.symmetry import normalise_group_name
+
+__all__ = [
+    "AddEntryConfig",
+    "CespedConfig",
+    "DownloadEntryConfig",
+    "EvaluateConfig",
+    "MergeReportsConfig",
+    "PointGroup",
+]
+
+PointGroup: TypeAlias = Annotated[str, AfterValidator(normalise_group_name)]
+"""A point group in RELION's names, in capitals."""
+Tables: TypeAlias = Annotated[tuple[Path, ...], Field(min_length=1, max_length=2)]
+"""One STAR file, or one for each half."""
+Confidence: TypeAlias = Literal["cryosphereConfidence", "rlnMaxValueProbDistribution", "none"]
+
+DEFAULT_FOLDER = Path("cesped")
+"""Where entries are looked for."""
+
+
+class EvaluateConfig(JobConfig):
+    """Predicted poses against true ones, and the maps of both."""
+
+    truth: Tables
+    predicted: Tables
+    output: Path
+    """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
+    symmetry: PointGroup = "C1"
+    mask: Path | None = None
+    """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
+    data_dir: Path | None = None
+    """Folder of the truth's images, where they have moved."""
+    maps: bool | None = None
+    """Whether maps are reconstructed and compared; None where the truth's images are found."""
+    predicts: Predicts = "SO3"
+    """What the maps take from the predictions; the rest of a pose is the truth's."""
+    weighted: bool = True
+    """Weigh particles by rlnParticleFigureOfMerit, where the column is there."""
+    relion: bool = False
+    """Reconstruct with relion_reconstruct."""
+
+
+class DownloadEntryConfig(JobConfig):
+    """An entry, or one half of it, from Zenodo."""
+
+    entry: str
+    half: Literal[0, 1] | None = None
+    """One half only; None for both."""
+    benchmark_dir: Path = DEFAULT_FOLDER
+    mask: bool = True
+    """Also fetch the entry's mask."""
+    server: str = ZENODO
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return "the bytes so far are kept: the same command goes on from there"
+
+
+class AddEntryConfig(JobConfig):
+    """Particles with poses as a local entry."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Name of the entry and of its folder."""
+    particles: Tables
+    """One file for each half, or one that rlnRandomSubset splits."""
+    symmetry: PointGroup = "C1"
+    benchmark_dir: Path = DEFAULT_FOLDER
+    data_dir: Path | None = None
+    mask: Path | None = None
+    """Mask to evaluate with; copied into the entry."""
+    simulated: bool = False
+    """Reports say so."""
+
+
+class CespedConfig(JobConfig):
+    """The gold-standard protocol: each half's poses predicted by a model that saw the other half only."""
+
+    entry: str
+    output: Path
+    """Folder for models, predictions, maps and the report."""
+    benchmark_dir: Path = DEFAULT_FOLDER
+    minutes: Annotated[float, Field(gt=0)] = 15
+    """Time for training each of the two models."""
+    preset: str | None = None
+    device: Device = "auto"
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Further settings of the command ``train``, by its keys."""
+    trained_on: str | None = None
+    """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may differ."""
+    models: Path | None = None
+    """Output of an earlier run whose models are used instead of training."""
+    mask: Path | None = None
+    """Mask to evaluate with; without it the entry's, if it has one."""
+    predicts: Predicts = "SO3"
+    confidence: Confidence = "cryosphereConfidence"
+    """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in a map."""
+    relion: bool = False
+    """Reconstruct with relion_reconstruct; with ``local_degrees`` also refine with relion_refine."""
+    local_degrees: Annotated[float, Field(gt=0, le=180)] | None = None
+    """Refine the predicted poses within this angle, each half against its own map, and evaluate again."""
+    rounds: Annotated[int, Field(ge=1, le=20)] = 2
+    """Rounds of reconstruction and refinement."""
+    compare_global: bool = False
+    """Also search all orientations against the same maps, for its time and its errors."""
+    resume: bool = False
+    """Go on with a run that was stopped: stages that it finished are not done again."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CespedConfig:
+        if self.compare_global and self.local_degrees is None:
+            raise ValueError("compare_global goes with local_degrees, whose maps it searches with")
+        taken = {"particles", "output", "symmetry", "half_set", "minutes", "overwrite"} & self.train.keys()
+        if taken:
+            raise ValueError(f"train.{sorted(taken)[0]} is set by the protocol")
+        return self
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"finished stages are kept in {self.output}: the same command with --resume goes on"
+
+
+class MergeReportsConfig(JobConfig):
+    """The reports of several runs as one."""
+
+    runs: Annotated[tuple[Path, ...], Field(min_length=1)]
+    output: Path

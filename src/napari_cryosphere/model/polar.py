@@ -1,0 +1,158 @@
+"""The polar network: turning or mirroring the image moves its answer exactly.
+
+1. The image is read at polar coordinates about its centre by trigonometric interpolation: one small matrix.
+2. Radii become channels. Convolutions over the angle follow, none of which knows where the angle starts; a
+   turn of the image by phi shifts all signals by phi.
+3. The harmonic n of a signal over the angle is then multiplied by ``exp(-i n phi)``. Turning the image does
+   the same to the coefficients ``f^l_mn`` of a function of the pose, so that each may be a linear function of
+   the harmonics n of all signals. The rotations about the optical axis are exact by construction, the others
+   of SO(3) are learnt.
+4. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with ``Rx`` half a
+   turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of `napari_cryosphere.model.mirror` and
+   the weights of step 3 keep this too, which halves what has to be learnt and stored.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from napari_cryosphere.model.card import PolarConfig
+from napari_cryosphere.model.mirror import (
+    MirrorConvolution,
+    MirrorNorm,
+    MirrorResidual,
+    PairedInput,
+    fewer_angles,
+)
+from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.so3.wigner import band_mask
+
+__all__ = ["PolarImage", "PolarNetwork", "WignerHead", "trigonometric_interpolation"]
+
+_STEM_KERNEL = 7
+_INITIAL_SPREAD = 0.05
+"""Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
+
+
+def trigonometric_interpolation(box: int, x: Tensor, y: Tensor) -> Tensor:
+    """Return what reads an image of an even box between its pixels, exactly up to Nyquist.
+
+    Parameters
+    ----------
+    box
+        Even number of pixels.
+    x, y
+        ``(p,)`` float64 positions in pixels from pixel n // 2.
+
+    Returns
+    -------
+    ``(p, box * box)`` float64, to be multiplied with the image's rows one after the other.
+    """
+    pixel = torch.arange(box, dtype=torch.float64) - box // 2
+
+    def kernel(distance: Tensor) -> Tensor:
+        """Return the periodic sinc, the Nyquist frequency counted half on either side."""
+        angle = distance * math.pi
+        ratio = torch.sin(angle) / (box * torch.tan(angle / box))
+        return torch.where(distance.abs() < 1e-9, 1.0, ratio)
+
+    along_x, along_y = kernel(x[:, None] - pixel), kernel(y[:, None] - pixel)
+    return (along_y[:, :, None] * along_x[:, None, :]).flatten(1)
+
+
+class PolarImage(nn.Module):
+    """Images ``(b, box, box)`` at polar coordinates, ``(b, radii, angles)``; angles from +x towards +y."""
+
+    def __init__(self, box: int) -> None:
+        super().__init__()
+        self.radii, self.angles = box // 2 - 1, 2 * box
+        radius = torch.arange(1, self.radii + 1, dtype=torch.float64) * (box - 1) / (2 * self.radii + 1)
+        angle = torch.arange(self.angles, dtype=torch.float64) * (2 * math.pi / self.angles)
+        x, y = (radius[:, None] * wave(angle) for wave in (torch.cos, torch.sin))
+        matrix = trigonometric_interpolation(box, x.flatten(), y.flatten())
+        self.register_buffer("matrix", matrix.float().T.contiguous(), persistent=False)
+        self.matrix: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return (images.flatten(1) @ self.matrix).unflatten(1, (self.radii, self.angles))
+
+
+class WignerHead(nn.Module):
+    """Paired signals on the circle to a log-density: ``f^l_mn = sum_c W^l_mnc F_c(n)``.
+
+    ``(b, channels, angles)`` to ``(b, L + 1, 2 L + 1, L + 1)`` complex. Half a turn about x takes f^l_mn to
+    ``(-1)^l f^l_m,-n = (-1)^(l + m + n) conj(f^l_-m,n)``, the signal being real. The weights of the second
+    channels of the pairs follow from those of the first.
+    """
+
+    def __init__(self, channels: int, l_max: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        mask = band_mask(l_max)
+        scale = _INITIAL_SPREAD / math.sqrt(channels)
+        self.weight = nn.Parameter(torch.randn(int(mask.sum()), channels // 2, 2) * scale)
+        self.register_buffer("place", mask.flatten().nonzero()[:, 0], persistent=False)
+        self.register_buffer("sign", _alternating(l_max), persistent=False)
+        self.place: Tensor
+        self.sign: Tensor
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """See the class."""
+        count = self.l_max + 1
+        harmonics = torch.fft.rfft(signals.float(), norm="ortho")[..., :count]
+        out = torch.bmm(harmonics.permute(2, 0, 1), self.weights())  # n, b, l m
+        return out.permute(1, 2, 0).unflatten(1, (count, 2 * count - 1))
+
+    def weights(self) -> Tensor:
+        """Return what harmonics are multiplied with, ``(n, channels, l m)`` complex."""
+        shape = self.sign.shape[:3]
+        stored = torch.view_as_complex(self.weight)
+        first = stored.new_zeros(self.sign.numel(), stored.shape[1]).index_copy(0, self.place, stored)
+        first = first.unflatten(0, shape)
+        second = self.sign * first.flip(1).conj()
+        return torch.cat([first, second], dim=-1).permute(2, 3, 0, 1).flatten(2)
+
+
+def _alternating(l_max: int) -> Tensor:
+    """Return ``(-1)^(l + m + n)``, ``(L + 1, 2 L + 1, L + 1, 1)`` float32."""
+    degree = torch.arange(l_max + 1)[:, None, None]
+    m = torch.arange(-l_max, l_max + 1)[:, None]
+    odd = (degree + m + torch.arange(l_max + 1)) % 2
+    return (1.0 - 2.0 * odd)[..., None]
+
+
+class PolarNetwork(PoseNetwork):
+    """See the module."""
+
+    def __init__(self, config: PolarConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.polar = PolarImage(config.box)
+        self.stem = PairedInput(self.polar.radii, config.ring_channels, _STEM_KERNEL)
+        self.stem_norm = MirrorNorm(config.ring_channels)
+        self.ring = nn.Sequential(*(MirrorResidual(config.ring_channels) for _ in range(config.ring_blocks)))
+        self.widen = MirrorConvolution(config.ring_channels, config.channels, 3)
+        self.widen_norm = MirrorNorm(config.channels)
+        self.body = nn.Sequential(*(MirrorResidual(config.channels) for _ in range(config.blocks)))
+        self.last = MirrorConvolution(config.channels, config.features)
+        self.last_norm = MirrorNorm(config.features)
+        self.head = WignerHead(config.features, config.l_max)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`."""
+        return self.head(torch.relu(self.last_norm(self.last(self._signals(images)))))
+
+    def features(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`: means over the angle, of every mirror pair the mean and the difference."""
+        first, second = self._signals(images).mean(dim=2).chunk(2, dim=1)
+        return torch.cat([(first + second) / 2, (first - second).abs()], dim=1)
+
+    def _signals(self, images: Tensor) -> Tensor:
+        """Return ``(b, channels, box)``: what is known of the image at every angle."""
+        ring = self.ring(torch.relu(self.stem_norm(self.stem(self.polar(images)))))
+        ring = fewer_angles(ring, self.config.box)
+        return self.body(torch.relu(self.widen_norm(self.widen(ring))))

@@ -1,0 +1,182 @@
+"""A network in training: one step after another, kept on disk, taken up again."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from napari_cryosphere._files import atomic_path
+from napari_cryosphere.errors import CryosphereError, ModelError
+from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.so3.distribution import EVALUATION_ORDER
+from napari_cryosphere.training.loss import pose_loss
+from napari_cryosphere.training.sources import Batch
+
+__all__ = ["Optimisation", "Trainer"]
+
+_KEY = "napari_cryosphere_training"
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a network's weights follow the loss.
+
+    Attributes
+    ----------
+    learning_rate, weight_decay
+        Of the optimiser.
+    optimizer
+        ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
+    loss_order
+        Order of the grid that predicted densities are normalised on.
+    memory
+        Of the exponential average of the weights, per step; it is what a run leaves behind. On noisy images
+        averaging is worth a lower learning rate.
+    seed
+        Of what a network draws while it trains.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    optimizer: Literal["adamw", "radam"] = "adamw"
+    loss_order: int = EVALUATION_ORDER
+    memory: float = 0.999
+    seed: int = 0
+
+
+class Trainer:
+    """A network, the average of its weights, its optimiser, and how many steps these have made.
+
+    The same steps on the same batches give the same weights to the last bit on a CPU, whether or not the
+    trainer was saved and loaded between them.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    symmetry
+        Point group that the labels are expanded over.
+    """
+
+    def __init__(self, network: PoseNetwork, symmetry: str, settings: Optimisation) -> None:
+        self.network = network
+        self.steps = 0
+        self._symmetry, self._settings = symmetry, settings
+        self._parameters = list(network.parameters())
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.RAdam
+        self._optimizer = kind(
+            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._average = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def step(self, batch: Batch, rate: float) -> float:
+        """Learn from a batch at a share of the learning rate; return its loss.
+
+        Raises
+        ------
+        CryosphereError
+            If the loss is no longer a number; the weights are then those of the step before.
+        """
+        device = self._parameters[0].device
+        torch.manual_seed(self._settings.seed * 1_000_003 + self.steps)
+        self.network.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            coefficients = self.network(batch.images.to(device, non_blocking=True))
+        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * rate
+        self._optimizer.step()
+        self.steps += 1
+        self._follow()
+        return value
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights; its memory grows with the number of steps."""
+        decay = min(self._settings.memory, (1 + self.steps) / (10 + self.steps))
+        current = self.network.state_dict()
+        real = [name for name, value in current.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self._average[n] for n in real], [current[n] for n in real], 1 - decay)
+        for name in current.keys() - set(real):
+            self._average[name].copy_(current[name])
+
+    def averaged(self) -> PoseNetwork:
+        """Return a copy of the network with the averaged weights, ready to predict."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self._average)
+        return network.eval()
+
+    def save(self, path: Path, progress: Mapping[str, Any]) -> None:
+        """Write everything that further steps depend on, and ``progress`` (JSON), to one safetensors file.
+
+        Raises
+        ------
+        CryosphereError
+            If the file cannot be written; what stood there before is untouched.
+        """
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self._average.items()}
+        for index, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        metadata = {_KEY: json.dumps({"steps": self.steps, **progress})}
+        try:
+            with atomic_path(path, overwrite=True) as temporary:
+                save_file(stored, temporary, metadata=metadata)
+        except (OSError, SafetensorError) as error:
+            raise CryosphereError(
+                f"the training state could not be written to {path}: {error}; make room there, then go on "
+                "from the last one with --resume"
+            ) from error
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Take up what `save` wrote, and return its ``progress``.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing, broken, or of another network.
+        """
+        try:
+            with safe_open(path, framework="pt") as stored:
+                progress: dict[str, Any] = json.loads((stored.metadata() or {})[_KEY])
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+            for name, value in tensors.items():
+                part, rest = name.split(".", 1)
+                parts[part][rest] = value
+            self.network.load_state_dict(parts["network"])
+            for name, value in self._average.items():
+                value.copy_(parts["average"][name])
+            self._load_optimizer(parts["optimizer"])
+        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            raise ModelError(
+                f"{path} holds no training state that this run could go on from "
+                f"({str(error).splitlines()[0]}); start again with --overwrite"
+            ) from error
+        self.steps = int(progress.pop("steps"))
+        return progress
+
+    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, moment = name.split(".", 1)
+            state.setdefault(int(index), {})[moment] = value
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": state})

@@ -1,0 +1,123 @@
+"""Jobs under torchrun: two processes give what one gives; when one is killed the other says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchrun_jobs import all_jobs
+
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.configs import SimulateConfig
+from napari_cryosphere.jobs.events import follow
+from napari_cryosphere.jobs.simulate import simulate
+from napari_cryosphere.model.card import ModelCard, PolarConfig
+from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.distribution_store import DistributionStore
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+NUMBER = 140  # more than one chunk of a reconstruction
+
+
+def torchrun(*arguments: str | Path) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*launcher, *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with particles, a map, a model, and two files to watch."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    protein_phantom(16, 12.0).save(folder / "map.mrc")
+    settings = SimulateConfig(
+        map=folder / "map.mrc", output=folder / "particles.star", number=NUMBER, snr=5.0
+    )
+    follow(simulate(settings), lambda event: None)
+    network = PolarConfig(box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8)
+    torch.manual_seed(1)
+    PoseModel.create(ModelCard(network=network, pixel_size_angstrom=12.0)).save(folder / "model.safetensors")
+    (folder / "queue").mkdir()
+    stack = ParticleStack.read(folder / "particles.star")
+    for number in range(5):
+        stack[number * 4 : (number + 1) * 4].save(folder / "queue" / f"mic{number}.star")
+    return folder
+
+
+def test_two_processes_give_what_one_gives(made: Path) -> None:
+    script = Path(__file__).with_name("torchrun_jobs.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        torchrun(script, made, "two"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    all_jobs(made, "one")
+    one, two = made / "one", made / "two"
+    for name in ("i.star", "a.star", "watch/particles.star", "watch/map_half1.mrc", "watch/map_half2.mrc"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    stores = [DistributionStore(folder / "i.zarr") for folder in (one, two)]
+    assert [len(store) for store in stores] == [NUMBER, NUMBER]
+    np.testing.assert_array_equal(*(store[:].coefficients for store in stores))
+    for name in ("map.mrc", "map_half1.mrc", "map_half2.mrc"):
+        first, second = (DensityMap.read(folder / name).voxels for folder in (one, two))
+        assert np.abs(first - second).max() < 1e-4 * first.std(), name
+    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+
+
+def test_killing_one_rank_ends_all_and_resume_goes_on(made: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.star"
+    command = ["align", made / "particles.star", "--map", made / "map.mrc", "--output", output]
+    command += ["--local", "5", "--shift-range", "1", "--set", "batch_size=1", "--device", "cpu"]
+    with subprocess.Popen(
+        torchrun("-m", "napari_cryosphere", *command), stderr=subprocess.PIPE, text=True
+    ) as launcher:
+        journal = tmp_path / "a.star.unfinished"
+        for _ in range(3000):
+            if len(list(journal.glob("batch_*"))) >= 3 or launcher.poll() is not None:
+                break
+            time.sleep(0.02)
+        os.kill(_process_of_rank(1, launcher.pid), signal.SIGKILL)
+        _, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode != 0
+    line = next(line for line in errors.splitlines() if line.startswith("rank 0: stopped"))
+    assert "--resume" in line
+    assert not output.exists()
+    kept = {path.name for path in journal.glob("batch_*")}
+    assert 3 <= len(kept) < NUMBER
+    resume = [sys.executable, "-m", "napari_cryosphere", *map(str, command), "--resume"]
+    subprocess.run(resume, check=True, capture_output=True)
+    assert len(ParticleStack.read(output)) == NUMBER
+    assert not journal.exists()
+
+
+def _process_of_rank(rank: int, launcher: int) -> int:
+    """Return the process id of a rank that a launcher started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0" in (folder / "environ").read_text():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no rank {rank} under process {launcher}")
+
+
+def test_why_a_rank_failed_is_said_by_all(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.mrc").write_text("taken")
+    command = ["reconstruct", made / "particles.star", "--output", tmp_path / "there.mrc"]
+    done = subprocess.run(
+        torchrun("-m", "napari_cryosphere", *command), capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "already exists" in done.stderr
+    assert "error: rank " in done.stderr

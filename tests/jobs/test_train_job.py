@@ -1,0 +1,213 @@
+"""The job ``train``: what it writes, what it takes up again, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
+from napari_cryosphere.jobs._training_data import training_data
+from napari_cryosphere.jobs.configs import PresetName, TrainConfig
+from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
+from napari_cryosphere.jobs.info import describe
+from napari_cryosphere.jobs.train import train, train_on_stack
+from napari_cryosphere.model.card import NetworkConfig, PolarConfig
+from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.training.presets import CRYOSPHERE
+
+POLAR = PolarConfig(box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12)
+
+
+def run(events: Events) -> Result:
+    return follow(events, lambda event: None)
+
+
+def test_training_writes_a_run_folder(small: NetworkConfig, trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    assert TrainConfig.model_validate(config).network == small
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["fraction"] == 1
+    assert np.isfinite(lines[-1]["loss"])
+    card = PoseModel.load(trained).card
+    assert card.pixel_size_angstrom == pytest.approx(12.0)
+    assert card.training["images"] == lines[-1]["images"]
+    description = describe(trained)
+    assert description["kind"] == "run"
+    assert description["model"]["l_max"] == 3
+
+
+def test_training_from_a_map(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        map=sample / "map.mrc",
+        output=tmp_path / "run",
+        network=small,
+        epochs=0.3,
+        device="cpu",
+    )
+    assert np.isfinite(run(train(config)).metrics["loss"])
+
+
+def test_training_reconstructs_the_map_it_makes_projections_of(sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path / "run", network=POLAR, epochs=0.5, device="cpu"
+    )
+    events = list(train(config))
+    assert np.isfinite(events[-1].metrics["loss"])
+    found, truth = DensityMap.read(tmp_path / "run" / "map.mrc"), DensityMap.read(sample / "map.mrc")
+    assert masked_correlation(found.voxels, truth.voxels) > 0.7
+    previews = [event for event in events if isinstance(event, Preview)]
+    assert previews
+    held_out = ParticleStack.read(sample / "particles.star")[previews[-1].rows]
+    assert len(held_out) == len(previews[-1].distribution) == 8
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("preset", ["cryosphere", "image2sphere"])
+def test_other_presets_train(small: NetworkConfig, sample: Path, tmp_path: Path, preset: PresetName) -> None:
+    source = {"map": sample / "map.mrc"} if preset == "cryosphere" else {}
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        preset=preset,
+        network=small,
+        projections=24,
+        epochs=0.3,
+        device="cpu",
+        **source,
+    )
+    assert np.isfinite(run(train(config)).metrics["loss"])
+    assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config
+
+
+def test_what_is_not_given_is_the_presets() -> None:
+    paths = {"particles": "p.star", "output": "run"}
+    assert TrainConfig(**paths).network == PolarConfig()
+    changed = TrainConfig(**paths, network={"l_max": 5}, batch_size=7)
+    assert changed.network == PolarConfig(l_max=5)
+    assert changed.batch_size == 7
+    poster = TrainConfig(**paths, preset="cryosphere", network={"so3_channels": 4})
+    assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)
+    assert poster.network == CRYOSPHERE.network.model_copy(update={"so3_channels": 4})
+    assert TrainConfig(**paths, map="m.mrc").source == "map"
+    with pytest.raises(ValidationError, match="no projections"):
+        TrainConfig(**paths, map="m.mrc", source="particles")
+
+
+def test_half_sets_and_whole_micrographs_are_held_out(
+    small: NetworkConfig, sample: Path, tmp_path: Path
+) -> None:
+    stack = ParticleStack.read(sample / "particles.star")
+    names = np.array([f"m{row % 12}.mrc" for row in range(len(stack))])
+    stack = stack.with_columns({"rlnMicrographName": names, "rlnRandomSubset": 1 + np.arange(240) % 2})
+    config = TrainConfig(
+        particles=stack.source, output=tmp_path, preset="image2sphere", network=small, half_set=2
+    )
+    steps, data = training_data(stack, config), None
+    while data is None:
+        try:
+            next(steps)
+        except StopIteration as end:
+            data = end.value
+    assert data.training + len(data.held_out) == 120
+    held = set(names[data.held_out])
+    assert len(data.held_out) == 20 * len(held)
+    assert (stack.half_sets()[data.held_out] == 2).all()
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    small: NetworkConfig, sample: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at some moment; the weights are in the end those of a run that nobody killed."""
+    options = {"particles": sample / "particles.star", "network": small, "epochs": 1.5, "device": "cpu"}
+    options |= {"batch_size": 8, "preset": "image2sphere", "checkpoint_seconds": 0}
+    run(train(TrainConfig(output=tmp_path / "whole", **options)))
+    config = TrainConfig(output=tmp_path / "killed", **options)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    code = (
+        "import torch; torch.set_num_threads({})\n"
+        "from pathlib import Path\n"
+        "from napari_cryosphere.jobs.configs import TrainConfig\n"
+        "from napari_cryosphere.jobs.train import train\n"
+        "for _ in train(TrainConfig.model_validate_json(Path({!r}).read_text())): pass"
+    ).format(torch.get_num_threads(), str(tmp_path / "config.json"))
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        for _ in range(30000):
+            if config.checkpoint.is_file() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        process.kill()
+    assert not (config.output / "model.safetensors").exists()
+    with pytest.raises(OutputExistsError):
+        run(train(config))
+    result = run(train(config.model_copy(update={"resume": True})))
+    assert result.metrics["images"] == pytest.approx(1.5 * 228, abs=8)
+    whole, killed = PoseModel.load(tmp_path / "whole"), PoseModel.load(tmp_path / "killed")
+    for first, second in zip(
+        whole.network.state_dict().values(), killed.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(first, second)
+    lines = [json.loads(line) for line in (config.output / "log.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == sorted({line["images"] for line in lines})
+
+
+def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        preset="image2sphere",
+        network=small,
+        epochs=1000,
+        device="cpu",
+    )
+    again = config.model_copy(update={"resume": True})
+    with pytest.raises(CryosphereError, match="no state to go on from"):
+        run(train(again))
+    events = train_on_stack(ParticleStack.read(config.particles), config, report_seconds=0.0)
+    next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
+    events.close()
+    with pytest.raises(CryosphereError, match="seed 0, not 1"):
+        run(train(again.model_copy(update={"seed": 1})))
+
+
+def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path / "run", network=small, epochs=1000, device="cpu"
+    )
+    events = train(config)
+    seen: list[Event] = []
+    for event in events:
+        seen.append(event)
+        if isinstance(event, Progress) and "loss" in event.metrics:
+            events.close()
+            break
+    assert PoseModel.load(tmp_path / "run").card.training["images"] > 0
+
+
+def test_training_needs_poses_and_particles(sample: Path, tmp_path: Path) -> None:
+    bare = sample / "particles.mrcs"
+    with pytest.raises(MetadataError, match="no poses"):
+        run(train(TrainConfig(particles=bare, output=tmp_path / "a")))
+    few = tmp_path / "few.star"
+    ParticleStack.read(sample / "particles.star")[:3].save(few)
+    with pytest.raises(MetadataError, match="too few"):
+        run(train(TrainConfig(particles=few, output=tmp_path / "b")))
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_existing_model_is_not_clobbered(small: NetworkConfig, trained: Path, sample: Path) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    with pytest.raises(OutputExistsError):
+        run(train(TrainConfig(particles=sample / "particles.star", output=trained, network=small)))
+    assert (trained / "model.safetensors").read_bytes() == before

@@ -1,0 +1,315 @@
+"""Looking at one particle, without a window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.mollweide import mollweide_position
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
+from napari_cryosphere.widgets.controller import Controller
+from napari_cryosphere.widgets.posteriors import MapAligner, Posterior, Posteriors
+from napari_cryosphere.widgets.projection_view import REFINED
+from napari_cryosphere.widgets.reading import SphereProbe, most_probable_pose, read_distribution, view_angles
+from napari_cryosphere.widgets.reading_text import match_line, second_line, tile_texts
+from napari_cryosphere.widgets.sphere_layer import HEIGHT, WIDTH, SphereFrames
+from napari_cryosphere.widgets.stored_poses import StoredPoses
+from napari_cryosphere.widgets.workers import SynchronousRunner
+
+
+@pytest.fixture
+def controller(viewer_model: ViewerModel, stack: ParticleStack, add_particles: Any) -> Controller:
+    controller = Controller(viewer_model, SynchronousRunner())
+    add_particles(viewer_model, stack)
+    return controller
+
+
+@pytest.fixture
+def predicted(controller: Controller, predictions: Any) -> Controller:
+    assert controller.session is not None
+    controller.session.store.add(*predictions)
+    controller.show_sphere(controller.session)
+    controller.show_particle(3)
+    return controller
+
+
+@pytest.fixture(scope="module")
+def posterior(stack: ParticleStack, truth: DensityMap) -> Posterior:
+    """Of particle 3."""
+    return MapAligner(stack, truth, "C1")(3)
+
+
+UP = rotation_from_relion_angles(np.array([30.0, 50.0, 70.0]))
+DOWN = UP @ np.diag([1.0, -1.0, -1.0])
+
+
+def bimodal() -> PoseDistribution:
+    return PoseDistribution.from_poses(np.stack([UP, DOWN])[None], np.log([[0.75, 0.25]]), 8.0)
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def test_both_modes_are_read() -> None:
+    reading = read_distribution(bimodal(), UP)
+    assert reading.second is not None
+    assert reading.apart_degrees == pytest.approx(180, abs=2)
+    assert reading.second_ratio == pytest.approx(1 / 3, rel=0.1)
+    assert reading.error_degrees == pytest.approx(0, abs=1)
+    assert 0 < reading.credible_share < 0.05
+    assert "180° away" in second_line(reading)
+    assert tile_texts(None, reading)["95 % set"].endswith("%")
+
+
+def test_one_mode_has_no_second() -> None:
+    one = PoseDistribution.from_poses(np.eye(3)[None, None], np.zeros((1, 1)), 8.0)
+    assert second_line(read_distribution(one)) == "Second mode: none"
+    assert tile_texts(None, read_distribution(one))["error"] == "–"
+
+
+def test_the_probe_knows_probability_and_angle_of_a_place() -> None:
+    probe = SphereProbe(bimodal())
+    up, down, across = UP[:, 2], DOWN[:, 2], UP[:, 0]
+    assert probe.probability_near(up) == pytest.approx(3 * probe.probability_near(down), rel=0.1)
+    assert probe.probability_near(across) < 1e-3
+    tilted = np.cos(0.1) * up + np.sin(0.1) * across
+    found = most_probable_pose(probe, tilted)
+    np.testing.assert_allclose(found[:, 2], tilted, atol=1e-9)
+    assert geodesic_distance_degrees(found, UP) < 10
+    assert view_angles(up) == pytest.approx((30, 50))
+
+
+def test_next_to_a_pole_the_pose_is_turned_the_shortest_way() -> None:
+    probe = SphereProbe(PoseDistribution.from_poses(np.eye(3)[None, None], np.zeros((1, 1)), 8.0))
+    for x, y in ((0.1, 0.0), (0.0, 0.1), (-0.07, -0.07)):
+        direction = np.array([x, y, np.sqrt(1 - x * x - y * y)])
+        assert geodesic_distance_degrees(probe.pose(direction), np.eye(3)) < 10
+
+
+# ---------------------------------------------------------------------- what a file brings
+
+
+def test_predictions_in_a_file_are_shown_without_predicting(
+    viewer_model: ViewerModel, stack: ParticleStack, predictions: Any, add_particles: Any
+) -> None:
+    from napari_cryosphere.jobs.infer import with_predictions
+
+    some, (_, _, summary) = stack[:40], predictions
+    controller = Controller(viewer_model, SynchronousRunner())
+    add_particles(viewer_model, with_predictions(some, summary, "C1"))
+    session = controller.session
+    assert session is not None
+    assert session.store.predicted.all()
+    np.testing.assert_allclose(session.store.known, some.rotations(), atol=1e-5)
+    assert np.nanmedian(session.store.errors_degrees) == pytest.approx(10, abs=3)
+    assert [layer.name for layer in viewer_model.layers] == ["particles", "particles poses"]
+
+
+def test_refined_poses_are_told_from_the_networks(stack: ParticleStack, predictions: Any) -> None:
+    from napari_cryosphere.jobs.infer import with_predictions
+
+    network = with_predictions(stack[:40], predictions[2], "C1")
+    names = ("AngleRot", "AngleTilt", "AnglePsi")
+    kept = {f"cryosphereNetwork{name}": network.particles[f"rln{name}"].to_numpy() for name in names}
+    refined = network.with_columns(kept).with_poses(stack.rotations()[:40])
+    stored = StoredPoses.of(refined)
+    assert stored.predicted is not None
+    np.testing.assert_allclose(stored.predicted.rotations, network.rotations(), atol=1e-5)
+    np.testing.assert_allclose(stored.refined, stack.rotations()[:40], atol=1e-5)
+    assert StoredPoses.of(stack).predicted is None
+
+
+# ---------------------------------------------------------------------- image and sphere
+
+
+def test_the_preview_treats_what_is_shown(predicted: Controller, stack: ParticleStack) -> None:
+    session = predicted.session
+    assert session is not None
+    raw, limits = session.layer.data[3].copy(), tuple(session.layer.contrast_limits)
+    predicted.inspector.show_steps(Preprocessing(mask=False, low_pass_angstrom=25))
+    smooth = session.layer.data[3]
+    assert np.abs(np.diff(smooth)).mean() < 0.6 * np.abs(np.diff(raw)).mean()
+    assert tuple(session.layer.contrast_limits) != limits
+    predicted.inspector.show_steps(None)
+    np.testing.assert_array_equal(session.layer.data[3], raw)
+
+
+def test_sources_change_what_is_drawn(predicted: Controller, posterior: Posterior) -> None:
+    session = predicted.session
+    assert session is not None
+    network = session.frames[3].copy()
+    session.posteriors.add(3, posterior)
+    predicted.inspector.show_source("map")
+    given_map = session.frames[3].copy()
+    predicted.inspector.show_source("both")
+    both = session.frames[3].copy()
+    assert (network != given_map).any()
+    assert (both != network).any()
+    assert (both != given_map).any()
+
+
+def test_a_posterior_is_computed_when_it_is_looked_at(
+    predicted: Controller, add_map: Any, truth: DensityMap, stack: ParticleStack
+) -> None:
+    layer = add_map(predicted.viewer, truth, visible=False)
+    inspector, session = predicted.inspector, predicted.session
+    assert session is not None
+    inspector.choose_map(layer)
+    inspector.settle()
+    assert session.posteriors.get(3) is None  # the network's is looked at
+    inspector.show_source("map")
+    inspector.settle()
+    found = session.posteriors.get(3)
+    assert found is not None
+    assert geodesic_distance_degrees(found.rotation, stack.rotations()[3]) < 12
+    assert inspector.reading is not None
+    assert inspector.reading.error_degrees is not None
+    assert inspector.reading.error_degrees < 12
+    inspector.choose_map(None)
+    assert session.posteriors.get(3) is None
+
+
+def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Posterior) -> None:
+    from napari_cryosphere.so3.distribution_store import DistributionStore, write_distributions
+
+    with write_distributions(tmp_path / "posterior.zarr") as writer:
+        for _ in range(3):
+            writer.append(posterior.distribution)
+    posteriors = Posteriors()
+    posteriors.read_from(DistributionStore(tmp_path / "posterior.zarr"))
+    found = posteriors.get(2)
+    assert found is not None
+    assert geodesic_distance_degrees(found.rotation, posterior.rotation) < 6
+    assert posteriors.get(3) is None
+
+
+# ---------------------------------------------------------------------- projections
+
+
+def test_a_projection_stands_below_the_particle(
+    predicted: Controller, add_map: Any, truth: DensityMap, stack: ParticleStack
+) -> None:
+    inspector = predicted.inspector
+    with pytest.raises(CryosphereError, match="no map"):
+        inspector.projection.show(np.array([1.0, 0, 0]))
+    inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
+    inspector.projection.show(stack.rotations()[3][:, 2])
+    match = inspector.projection.match
+    assert match is not None
+    assert match.what in ("known view", "predicted view")
+    right = match.correlation
+    names = [layer.name for layer in predicted.viewer.layers]
+    assert names[-2:] == ["particles projection", "particles residual"]
+    projection = predicted.viewer.layers[-2]
+    particle = predicted.viewer.layers["particles"]
+    assert projection.extent.world[0, 0] > particle.extent.world[1, 1]
+    inspector.projection.show(stack.rotations()[3][:, 0])
+    assert inspector.projection.match is not None
+    assert inspector.projection.match.what == "this view"
+    assert inspector.projection.match.correlation < right
+    assert f"{inspector.projection.match.correlation:.3f}" in match_line(inspector.projection.match, True)
+    predicted.viewer.dims.set_point(0, 4)
+    assert inspector.projection.match is None
+    assert "particles projection" not in predicted.viewer.layers
+
+
+def test_a_click_near_a_mark_takes_the_mark(
+    predicted: Controller, posterior: Posterior, add_map: Any, truth: DensityMap
+) -> None:
+    session, inspector = predicted.session, predicted.inspector
+    assert session is not None
+    session.posteriors.add(3, posterior)
+    session.store.known = None
+    inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
+    session.posteriors.add(3, posterior)
+    inspector.projection.show(posterior.rotation[:, 2])
+    assert inspector.projection.match is not None
+    assert inspector.projection.match.what == REFINED
+    np.testing.assert_array_equal(inspector.projection.match.rotation, posterior.rotation)
+
+
+def test_results_for_another_particle_are_not_shown(
+    viewer_model: ViewerModel, stack: ParticleStack, add_particles: Any, predictions: Any
+) -> None:
+    class Held:
+        """Keeps work until it is told to do it."""
+
+        def __init__(self) -> None:
+            self.work: list[Any] = []
+
+        def run(self, kind: str, work: Any, take: Any) -> None:
+            self.work.append((work, take))
+
+        def close(self) -> None: ...
+
+    held = Held()
+    controller = Controller(viewer_model, SynchronousRunner(), held)
+    add_particles(viewer_model, stack)
+    assert controller.session is not None
+    controller.session.store.add(*predictions)
+    controller.show_particle(3)
+    controller.inspector.settle()
+    controller.show_particle(5)
+    for work, take in held.work:
+        take(work())
+    assert controller.inspector.reading is None
+
+
+# ---------------------------------------------------------------------- walking
+
+
+def test_walking_goes_by_falling_spread(predicted: Controller) -> None:
+    session, inspector = predicted.session, predicted.inspector
+    assert session is not None
+    order = session.store.uncertain_order()
+    summary = session.store.summary()
+    assert summary is not None
+    assert (np.diff(summary.spread_degrees[order]) <= 0).all()
+    predicted.show_particle(int(order[0]))
+    inspector.step_uncertain(1)
+    assert predicted.index == order[1]
+    inspector.step_uncertain(-1)
+    inspector.step_uncertain(-1)
+    assert predicted.index == order[-1]
+    predicted.show_particle(60)  # not predicted
+    inspector.step_uncertain(1)
+    assert predicted.index == order[0]
+
+
+def test_a_place_on_the_sphere_is_described(predicted: Controller) -> None:
+    session = predicted.session
+    assert session is not None
+    rotation = session.store.rotation(3)
+    assert rotation is not None
+    line = predicted.inspector.describe(rotation[:, 2])
+    assert "% within 10°" in line
+    predicted.show_particle(60)
+    assert "nothing predicted" in predicted.inspector.describe(rotation[:, 2])
+
+
+def test_a_click_is_marked_on_its_own_particle_alone(stack: ParticleStack, predicted: Controller) -> None:
+    assert predicted.session is not None
+    frames = predicted.session.frames
+    assert isinstance(frames, SphereFrames)
+    before, other = frames[3].copy(), frames[4].copy()
+    frames.point_at(3, np.array([1.0, 0, 0]))
+    changed = (frames[3] != before).any(-1)
+    row, column = mollweide_position([1.0, 0, 0], HEIGHT, WIDTH)
+    rows, columns = np.nonzero(changed)
+    assert abs(rows.mean() - row) < 2
+    assert abs(columns.mean() - column) < 2
+    np.testing.assert_array_equal(frames[4], other)
+
+
+def test_leaving_shows_the_particles_as_they_were(predicted: Controller) -> None:
+    predicted.inspector.show_steps(Preprocessing(mask=False))
+    predicted.close()
+    assert predicted.inspector.steps is None
