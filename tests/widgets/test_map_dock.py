@@ -110,7 +110,7 @@ def _relay(signal: Any) -> Any:
         sent = Signal(object)
 
     relay = Relay(QApplication.instance())
-    signal.connect(lambda value: relay.sent.emit(value), weak=False)
+    signal.connect(lambda value: relay.sent.emit(value))
     return relay.sent
 
 
