@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.dock import CryosphereDock
+from napari_cryosphere.widgets.map_dock import MapDock
 from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import SynchronousRunner
 
@@ -66,7 +66,7 @@ def test_nothing_is_kept_alive(stack: ParticleStack, add_particles: Any) -> None
 def test_a_closed_dock_opens_no_plots(viewer: Any, truth: DensityMap) -> None:
     from napari_cryosphere.reconstruction import fourier_shell_correlation
 
-    docks = [CryosphereDock(viewer, SynchronousRunner()) for _ in range(2)]
+    docks = [MapDock(viewer, SynchronousRunner()) for _ in range(2)]
     added = [viewer.window.add_dock_widget(dock, name=f"dock {at}") for at, dock in enumerate(docks)]
     assert docks[0].controller is docks[1].controller
     viewer.window.remove_dock_widget(added[0])
