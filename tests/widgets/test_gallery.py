@@ -275,6 +275,28 @@ def test_layers_and_docks_close_while_tiles_are_made(
     qtbot.wait(100)
 
 
+def test_commands_of_the_palette(viewer: Any, stack: ParticleStack, add_particles: Any) -> None:
+    from napari.utils.notifications import notification_manager
+
+    from napari_cryosphere.widgets import gallery_commands
+
+    notification_manager.records.clear()
+    gallery_commands.keep_selected(viewer)
+    add_particles(viewer, stack)
+    gallery_commands.keep_selected(viewer)
+    said = [record.message for record in notification_manager.records]
+    assert [line.split(";")[0] for line in said] == ["no particles are loaded", "no particles are selected"]
+    _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere gallery")
+    session = dock.controller.session
+    assert session is not None
+    session.filter.set_label("half-set", "1")
+    gallery_commands.select_shown(viewer)
+    gallery_commands.reject_selected(viewer)
+    assert session.choices.rows(Flag.REJECT).tolist() == session.filter.rows.tolist()
+    gallery_commands.undo_choice(viewer)
+    assert not session.choices.flags.any()
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_themes(loaded: GalleryDock, viewer: Any, theme: str) -> None:
     viewer.theme = theme

@@ -62,6 +62,16 @@ def test_undo_goes_back_over_decisions_not_over_clicks(choices: ParticleChoices)
     assert not choices.flags.any()
 
 
+def test_a_rubber_band_is_one_step(choices: ParticleChoices) -> None:
+    choices.select([1, 2])
+    for end in range(10, 20):
+        choices.select(np.arange(10, end + 1), continues=end > 10)
+    choices.undo()
+    assert np.flatnonzero(choices.selected).tolist() == [1, 2]
+    choices.redo()
+    assert choices.selected.sum() == 10
+
+
 @given(
     st.lists(
         st.tuples(

@@ -104,13 +104,16 @@ def test_the_verdict_warns_of_preferred_views(stack: ParticleStack) -> None:
     many = ParticleStack.join([stack, stack])
     even = turned(many, rng.uniform(0, 360, 160), np.degrees(np.arccos(rng.uniform(-1, 1, 160))))
     top = turned(many, rng.uniform(0, 360, 160), rng.uniform(0, 15, 160))
-    said = []
+    said, weak = [], []
     for poses in (even, top, top[:20]):
         shown = filled(poses, PredictionStore(len(poses))).summarise(np.arange(len(poses)))
         assert shown is not None
         said.append(verdict(shown))
+        weak.append(shown.weak_fraction)
     assert [warning for _, warning in said] == [False, True, False]
-    assert said[1][0].startswith("⚠ Preferred orientation: 7")
+    assert said[1][0].startswith("⚠ Preferred orientation: ")
+    assert weak[0] == 0
+    assert 0.6 < weak[1] < 0.75  # 1 - cos 75 degrees is 0.74, of which a pixel's width is seen
     assert "Too few" in said[2][0]
 
 

@@ -8,6 +8,9 @@ The signal-to-noise ratio of a shell falls, against even views, by the harmonic 
 directions, the sampling compensation factor: ``1 / SCF = mean of 1 / S`` (Baldwin and Lyumkis, Prog. Biophys.
 Mol. Biol. 150:160, 2020). It is 1 for even views, 8 / pi^2 = 0.81 for even side views, and 0 where a
 direction is never seen.
+
+Circles are a spacing of the grid to either side of the great one wide (weights 1/4, 1/2, 1/4), so that a few
+hundred particles leave no directions unseen by mere chance.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ __all__ = ["FourierSampling", "fourier_sampling"]
 Array = NDArray[np.float64]
 
 _WEAK = 0.1  # of even sampling: directions that are hardly seen
-_STEPS_PER_SPACING = 4  # points on a great circle for each spacing of the grid
+_STEPS_PER_SPACING = 3  # points on a circle for each spacing of the grid
+_BESIDE = (-1, 0, 0, 1)  # circles, in spacings from the great one; it counts twice
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def _order_of(views: Array) -> int:
 
 @lru_cache(maxsize=4)
 def _great_circles(order: int) -> NDArray[np.int32]:
-    """Return the pixels on the great circle around each direction, evenly spaced, ``(n_views, k)``."""
+    """Return the pixels on the circles around each direction, evenly spaced, ``(n_views, k)``."""
     grid = SO3Grid(order)
     axes = pix2vec(grid.n_side, np.arange(grid.n_views))
     helper = np.where(np.abs(axes[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
@@ -94,8 +98,8 @@ def _great_circles(order: int) -> NDArray[np.int32]:
     second = np.cross(axes, first)
     number = round(_STEPS_PER_SPACING * 360 / grid.spacing_degrees)
     angle = 2 * np.pi * (np.arange(number) + 0.5) / number
-    points = (
-        np.cos(angle)[:, None, None] * first[None] + np.sin(angle)[:, None, None] * second[None]
-    )  # (k, n_views, 3)
+    circle = np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second  # (k, n_views, 3)
+    beside = np.radians(np.multiply(_BESIDE, grid.spacing_degrees))
+    points = np.concatenate([np.cos(off) * circle + np.sin(off) * axes for off in beside])
     pixels = vec2pix(grid.n_side, points[..., 0], points[..., 1], points[..., 2])
     return np.ascontiguousarray(pixels.T.astype(np.int32))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["MAIN", "MAPS", "TRAINING", "open_dock"]
+__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "TRAINING", "open_dock"]
 
 MAIN = "CryoSphere"
 MAPS = "CryoSphere maps"
 TRAINING = "CryoSphere training"
+GALLERY = "CryoSphere gallery"
+ORIENTATIONS = "CryoSphere orientations"
 
 
 def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:

@@ -132,7 +132,6 @@ class GalleryDock(DockContent):
                 (one.choices.flags_changed, self._on_choices),
                 (one.choices.selection_changed, self._on_choices),
                 (one.filter.changed, self._on_filter),
-                (one.filter.quantities_changed, self.filters.update_quantities),
                 (one.store.changed, self._on_predictions),
             ):
                 (signal.connect if connect else signal.disconnect)(callback)
@@ -162,7 +161,7 @@ class GalleryDock(DockContent):
             self.painter.spheres = spheres
         rows = np.empty(0, dtype=np.int64) if session is None else session.filter.rows
         self.view.set_rows(rows, from_top)
-        self.filters.update_filters()
+        self.filters.update_quantities()
         self._update_status()
 
     def _on_choices(self) -> None:

@@ -50,6 +50,8 @@ class GalleryActions(QWidget):
         self.flags = {flag: self._flag_button(flag) for flag in _FLAGS}
         self.undo = self._button("↶", "Undo", QKeySequence(QKeySequence.StandardKey.Undo), self._undo)
         self.redo = self._button("↷", "Redo", QKeySequence(QKeySequence.StandardKey.Redo), self._redo)
+        for button in (self.undo, self.redo):
+            button.setStyleSheet("QToolButton { font-size: 17px; }")
         self.look = QPushButton("View")
         self.look.setToolTip("How tiles look")
         self.look.setMenu(self._look_menu())

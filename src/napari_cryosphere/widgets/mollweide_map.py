@@ -105,8 +105,8 @@ class MollweideMap(QWidget):
             colours = np.where(self._region[:, None], colours, _DIMMED * colours + 25)
         ratio = self.devicePixelRatioF()
         height, width = round(self.height() * ratio), round(self.width() * ratio)
-        pixels = rasterise_views(colours, height, width)
-        image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
+        data = rasterise_views(colours, height, width).tobytes()  # which Qt reads from, and does not own
+        image = QImage(data, width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
         image.setDevicePixelRatio(ratio)
         return image
 

@@ -133,12 +133,16 @@ class OrientationsDock(DockContent):
             if one is None:
                 continue
             for signal, callback in (
-                (one.choices.flags_changed, self._ask_later),
-                (one.choices.selection_changed, self._ask_later),
-                (one.filter.changed, self._ask_later),
+                (one.choices.flags_changed, self._on_chosen),
+                (one.choices.selection_changed, self._on_chosen),
+                (one.filter.changed, self._on_chosen),
                 (one.store.changed, self._on_predictions),
             ):
                 (signal.connect if connect else signal.disconnect)(callback)
+
+    def _on_chosen(self) -> None:
+        if self.evenness.which is not None:
+            self._ask_later()
 
     def _on_predictions(self, rows: slice) -> None:
         if self._statistics is not None:

@@ -76,13 +76,23 @@ class ParticleChoices:
 
     # ------------------------------------------------------------------ changes
 
-    def select(self, rows: ArrayLike) -> None:
-        """Select these particles, ``(k,)`` integers or an ``(n,)`` mask, and no others."""
+    def select(self, rows: ArrayLike, continues: bool = False) -> None:
+        """Select these particles and no others.
+
+        Parameters
+        ----------
+        rows
+            ``(k,)`` integers or an ``(n,)`` mask.
+        continues
+            Whether this goes on with the selection before, as a rubber band that is still being drawn does:
+            undo goes back over both.
+        """
         selected = np.zeros(self.number, dtype=bool)
         selected[np.asarray(rows if np.size(rows) else np.empty(0, dtype=np.int64))] = True
         if np.array_equal(selected, self._selected):
             return
-        if int(self._selected.sum()) > 1 or (self._undo and self._undo[-1].rows.size):
+        worth_it = int(self._selected.sum()) > 1 or bool(self._undo and self._undo[-1].rows.size)
+        if worth_it and not continues:
             self._remember("selection", np.empty(0, dtype=np.int64))
         self._selected = selected
         self.selection_changed.emit()

@@ -34,9 +34,7 @@ class ParticleFilter:
     """
 
     changed = Signal()
-    """Other particles are shown, or in another order."""
-    quantities_changed = Signal()
-    """Quantities came, went or have other values."""
+    """Other particles are shown, or in another order, or other quantities are known of them."""
 
     def __init__(self, stack: ParticleStack, store: PredictionStore, choices: ParticleChoices) -> None:
         self._stack, self._store, self._choices = stack, store, choices
@@ -127,7 +125,6 @@ class ParticleFilter:
         self.ranges = {name: limits for name, limits in self.ranges.items() if name in self.quantities}
         if self.sort_name not in self.quantities:
             self.sort_name, self.descending = FILE_ORDER, False
-        self.quantities_changed.emit()
         self._renew()
 
     def _on_flags(self) -> None:

@@ -127,11 +127,12 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
             made.append(Quantity(name, unit, _column(stack, column), tip))
     if "rlnDefocusU" in stack.particles and "rlnDefocusV" in stack.particles:
         made.append(Quantity("defocus", "µm", lambda: _defocus(stack), "Mean of rlnDefocusU and rlnDefocusV"))
-    known = {column for *_, column, _, _ in _PREDICTED.values()} | {entry[1] for entry in _COLUMNS.values()}
+    known = {"rlnOpticsGroup", "rlnRandomSubset"}
+    known |= {column for *_, column, _, _ in _PREDICTED.values()} | {entry[1] for entry in _COLUMNS.values()}
     made += [
         Quantity(name, "", _column(stack, name), "Column of the particles' file")
         for name, values in stack.particles.items()
-        if name not in known and pd.api.types.is_float_dtype(values.dtype)
+        if name not in known and pd.api.types.is_numeric_dtype(values.dtype)
     ]
     return {quantity.name: quantity for quantity in made}
 

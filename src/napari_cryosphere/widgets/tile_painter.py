@@ -145,4 +145,5 @@ def _pixmap(pixels: NDArray[np.uint8] | None) -> QPixmap | None:
         return None
     height, width = pixels.shape[:2]
     kind: Any = QImage.Format.Format_Grayscale8 if pixels.ndim == 2 else QImage.Format.Format_RGBA8888
-    return QPixmap.fromImage(QImage(pixels.tobytes(), width, height, pixels.strides[0], kind))
+    data = pixels.tobytes()  # which Qt reads from, and does not own
+    return QPixmap.fromImage(QImage(data, width, height, pixels.strides[0], kind))

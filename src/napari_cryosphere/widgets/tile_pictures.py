@@ -98,7 +98,7 @@ class TilePictures:
                 int(row): TilePicture(image, None)
                 for row, image in zip(rows, self._images(rows), strict=True)
             }
-        except CryosphereError:
+        except (CryosphereError, OSError):
             images = {int(row): self._alone(int(row)) for row in rows}
         return {row: TilePicture(made.image, self._sphere(row), made.problem) for row, made in images.items()}
 
@@ -106,7 +106,7 @@ class TilePictures:
         """Read one image: its neighbours' faults are not its own."""
         try:
             return TilePicture(self._images(np.array([row]))[0], None)
-        except CryosphereError as error:
+        except (CryosphereError, OSError) as error:
             return TilePicture(None, None, str(error))
 
     def _images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -125,9 +125,18 @@ class TilePictures:
         return ((images - low) / np.maximum(high - low, 1e-6) * 255).clip(0, 255).astype(np.uint8)
 
     def _sphere(self, row: int) -> NDArray[np.uint8] | None:
-        from napari_cryosphere.so3.mollweide import rasterise
+        """Draw the distribution, or a ring where only the pose is predicted."""
+        from napari_cryosphere.so3.mollweide import draw_ring, rasterise
 
-        distribution = self._store.distribution(row)
-        if distribution is None:
+        try:
+            distribution = self._store.distribution(row)
+        except (CryosphereError, OSError):  # of a file that is gone: its poses are still known
+            distribution = None
+        if distribution is not None:
+            return rasterise(distribution.probability_grid(_SPHERE_ORDER)[0], TILE // 2, TILE)
+        rotation = self._store.rotation(row)
+        if rotation is None:
             return None
-        return rasterise(distribution.probability_grid(_SPHERE_ORDER)[0], TILE // 2, TILE)
+        picture = rasterise(np.zeros((12, 6)), TILE // 2, TILE)
+        draw_ring(picture, rotation[:, 2], radius=3)
+        return picture

@@ -10,7 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, QRect, QSize, Qt, Signal
-from qtpy.QtGui import QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QResizeEvent
+from qtpy.QtGui import (
+    QAction,
+    QHelpEvent,
+    QKeyEvent,
+    QKeySequence,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+)
 from qtpy.QtWidgets import QAbstractScrollArea, QFrame, QToolTip, QWidget
 
 from napari_cryosphere.widgets.particle_choices import ParticleChoices
@@ -79,15 +88,17 @@ class TileView(QAbstractScrollArea):
         self._arrange()
 
     def _arrange(self) -> None:
-        kept = self._layout.first_place(self.verticalScrollBar().value())
-        size = self.painter.size
+        former, bar, page = self._layout, self.verticalScrollBar(), self.viewport().height()
+        top, size = bar.value(), self.painter.size
         columns = max(1, self.viewport().width() // size.width())
-        self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
-        bar, page = self.verticalScrollBar(), self.viewport().height()
-        bar.setRange(0, max(0, self._layout.height - page))
+        layout = self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
+        if (former.columns, former.size) != (columns, size):  # else what is in sight stays where it is
+            first = former.first_place(top)
+            top = layout.rect(min(first, max(len(self.rows) - 1, 0))).top()
+        bar.setRange(0, max(0, layout.height - page))
         bar.setPageStep(page)
         bar.setSingleStep(size.height() // 4)
-        bar.setValue(self._layout.rect(min(kept, max(len(self.rows) - 1, 0))).top())
+        bar.setValue(top)
         self.viewport().update()
         self.sight_changed.emit()
 
@@ -192,11 +203,12 @@ class TileView(QAbstractScrollArea):
         point = event.position().toPoint() + QPoint(0, self.verticalScrollBar().value())
         if self._band is None and (point - self._pressed).manhattanLength() < 8:
             return
+        continues = self._band is not None
         self._band = QRect(self._pressed, point).normalized()
         adding = bool(event.modifiers() & (_CTRL | _SHIFT))
         selected = self._before.copy() if adding else np.zeros_like(self._before)
         selected[self.rows[self._layout.places_in(self._band)]] = True
-        self._choices.select(selected)
+        self._choices.select(selected, continues)
         self.viewport().update()
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
@@ -210,8 +222,25 @@ class TileView(QAbstractScrollArea):
         if place is not None and event.button() == Qt.MouseButton.LeftButton:
             self.row_opened.emit(int(self.rows[place]))
 
+    def _action_of(self, event: QKeyEvent) -> QAction | None:
+        """Return the view's action that a key stands for."""
+        pressed = QKeySequence(event.keyCombination())
+        return next((action for action in self.actions() if action.shortcut() == pressed), None)
+
+    def event(self, event: object) -> bool:
+        """Claim the keys of the view's actions before the window's shortcuts have them."""
+        claimed = isinstance(event, QKeyEvent) and event.type() == QKeyEvent.Type.ShortcutOverride
+        if claimed and self._action_of(event) is not None:  # type: ignore[arg-type]
+            event.accept()  # type: ignore[attr-defined]
+            return True
+        return bool(super().event(event))  # type: ignore[arg-type]
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Move, extend (Shift), toggle (space), open (Enter), select all or none."""
+        """Move, extend (Shift), toggle (space), open (Enter), select all or none; do the actions."""
+        action = self._action_of(event)
+        if action is not None:
+            action.trigger()
+            return
         key, modifiers = event.key(), event.modifiers()
         target = self._layout.target(Qt.Key(key), self._place, self.viewport().height())
         if self._choices is None or not len(self.rows):

@@ -83,8 +83,15 @@ class ViewSpikes:
             "translate": around.translate,
         }
         self._layer = self._viewer.add_vectors(vectors, **options)
+        self._make_room(around)
         if active is not None:
             self._viewer.layers.selection.active = active
+
+    def _make_room(self, around: Image) -> None:
+        """Move the camera away, if it is too near to see the longest spikes whole."""
+        canvas, camera = self._viewer.canvas, self._viewer.scene.camera
+        reach = (_START + _LONGEST) * around.data.shape[-1] * float(around.scale[-1])
+        camera.zoom = min(camera.zoom, min(canvas.viewbox_size(self._viewer.layers)) / (2 * reach))
 
     def hide(self) -> None:
         """Take the layer away."""
