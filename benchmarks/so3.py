@@ -11,7 +11,11 @@ from _common import cpu_seconds, options, report
 from e3nn import o3
 from e3nn.nn import SO3Activation as DenseActivation
 
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3._modes import _local_maxima
+from napari_cryosphere.so3._questions import summarise
+from napari_cryosphere.so3._smooth import SmoothDistribution
+from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
@@ -147,6 +151,43 @@ def nearest(number: int, repeats: int) -> dict[str, object]:
     }
 
 
+def modes_and_summaries(l_max: int, symmetry: str, particles: int) -> list[dict[str, object]]:
+    """Ten modes and the summary of peaked distributions, beside the way over cells and differences."""
+    coefficients = _random(particles, l_max)
+    spread = evaluate_on_grid(coefficients, 2).flatten(1).std(1)[:, None, None, None]
+    distribution = PoseDistribution.from_coefficients(coefficients * 4 / spread, symmetry)
+    few = distribution[: max(2, particles // 32)]
+    rows: list[dict[str, object]] = []
+    for task, ours, theirs in (
+        ("ten modes", lambda d: d.mode(10), lambda d: _modes_by_cells(d, 10)),
+        ("summary", lambda d: d.summary(), _summary_by_cells),
+    ):
+        fast = cpu_seconds(lambda work=ours: work(distribution[:]), 2) / particles
+        slow = cpu_seconds(lambda work=theirs: work(few), 1) / len(few)
+        rows.append(
+            {
+                "task": f"{task}, l {l_max}, {symmetry}, a particle",
+                "ours_cpu_s": fast,
+                "other_cpu_s": slow,
+                "ratio": slow / fast,
+                "note": "other: cells of mixed orders, derivatives by differences",
+            }
+        )
+    return rows
+
+
+def _modes_by_cells(distribution: HarmonicDistribution, k: int) -> list[np.ndarray]:
+    return [
+        SmoothDistribution.climb(distribution[int(row)], _local_maxima(part[place], 4 * k)[None])
+        for rows, part in distribution.parts()
+        for place, row in enumerate(rows)
+    ]
+
+
+def _summary_by_cells(distribution: HarmonicDistribution) -> list[PoseSummary]:
+    return [summarise(distribution[rows], part) for rows, part in distribution.parts()]
+
+
 def mollweide_frame(repeats: int) -> list[dict[str, object]]:
     """One sphere of 128 x 256 pixels: all of it from coefficients, and the raster alone."""
     import healpy
@@ -181,6 +222,8 @@ def main() -> None:
         large_evaluation(),
         activation(6, 128, repeats),
         nearest(100_000, repeats),
+        *modes_and_summaries(8, "C1", 64),
+        *modes_and_summaries(8, "D2", 64),
         *mollweide_frame(10 * repeats),
     ]
     report("so3", rows, arguments, ["torch", "e3nn", "healpy"])

@@ -53,13 +53,13 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an entry of phantom particles, and of the same phantom turned, larger and less noisy."""
     folder = tmp_path_factory.mktemp("simulated")
     turn = rotation_from_vector([0.3, -0.4, 0.5])
-    for name, box, size, seed in (("plain", 32, 6.0, 1), ("turned", 40, 5.0, 2)):
+    for name, box, size, seed in (("plain", 24, 8.0, 1), ("turned", 32, 6.0, 2)):
         density = protein_phantom(box, size)
         if name == "turned":
             density = DensityMap(_turned(density.voxels, turn), size)
         density.save(folder / f"{name}.mrc")
         config = SimulateConfig(
-            map=folder / f"{name}.mrc", output=folder / f"{name}.star", number=120, snr=2, seed=seed
+            map=folder / f"{name}.mrc", output=folder / f"{name}.star", number=64, snr=2, seed=seed
         )
         follow(simulate_density(density, config), lambda event: None)
         added = AddEntryConfig(
@@ -226,8 +226,8 @@ def test_models_go_over_to_another_data_set(run: Path, simulated: Path, tmp_path
     given = {"benchmark_dir": simulated, "models": run, "trained_on": "plain"}
     finished(run_entry(CespedConfig(entry="turned", output=same, **given)))
     notes = json.loads((same / "report.json").read_text())["rows"][0]["notes"]
-    assert "120 particles of 32 px, 6 Å" in notes
-    assert "120 particles of 40 px, 5 Å" in notes
+    assert "64 particles of 24 px, 8 Å" in notes
+    assert "64 particles of 32 px, 6 Å" in notes
     turned = float(notes.split("turned by ")[1].split("°")[0])
     assert turned == pytest.approx(np.degrees(np.linalg.norm([0.3, -0.4, 0.5])), abs=2)
 

@@ -18,7 +18,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.simulate import simulate
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
+from napari_cryosphere.model.card import ModelCard, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution_store import DistributionStore
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
 ]
-NUMBER = 40
+NUMBER = 140  # more than one chunk of a reconstruction
 
 
 def torchrun(*arguments: str | Path) -> list[str]:
@@ -44,9 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         map=folder / "map.mrc", output=folder / "particles.star", number=NUMBER, snr=5.0
     )
     follow(simulate(settings), lambda event: None)
-    network = NetworkConfig(
-        box=16, encoder_channels=(4, 4), sphere_channels=4, sphere_order=1, l_max=2, so3_channels=1
-    )
+    network = PolarConfig(box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8)
     torch.manual_seed(1)
     PoseModel.create(ModelCard(network=network, pixel_size_angstrom=12.0)).save(folder / "model.safetensors")
     (folder / "queue").mkdir()

@@ -19,10 +19,11 @@ from napari_cryosphere.jobs.configs import PresetName, TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.train import train, train_on_stack
-from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, PolarConfig
+from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.training.presets import CRYOSPHERE
 
 POLAR = PolarConfig(box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12)
 
@@ -97,7 +98,7 @@ def test_what_is_not_given_is_the_presets() -> None:
     assert changed.batch_size == 7
     poster = TrainConfig(**paths, preset="cryosphere", network={"so3_channels": 4})
     assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)
-    assert poster.network == Image2SphereConfig(l_max=4, so3_channels=4)
+    assert poster.network == CRYOSPHERE.network.model_copy(update={"so3_channels": 4})
     assert TrainConfig(**paths, map="m.mrc").source == "map"
     with pytest.raises(ValidationError, match="no projections"):
         TrainConfig(**paths, map="m.mrc", source="particles")

@@ -23,7 +23,7 @@ from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.watch import watch
-from napari_cryosphere.model.card import ModelCard, NetworkConfig
+from napari_cryosphere.model.card import ModelCard, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack
 
@@ -48,9 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     protein_phantom(16, 12.0).save(folder / "map.mrc")
     number = FILES * EACH
     run(simulate(SimulateConfig(map=folder / "map.mrc", output=folder / "all.star", number=number, snr=5.0)))
-    network = NetworkConfig(
-        box=16, encoder_channels=(4, 4), sphere_channels=4, sphere_order=1, l_max=2, so3_channels=1
-    )
+    network = PolarConfig(box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8)
     torch.manual_seed(1)
     PoseModel.create(ModelCard(network=network, pixel_size_angstrom=12.0)).save(folder / "model.safetensors")
     (folder / "files").mkdir()

@@ -144,9 +144,10 @@ def test_a_map_that_comes_with_particles_stays_hidden(
     assert not present_drop(viewer_model).has_particles
 
 
-def test_a_table_dropped_with_a_map_keeps_the_particles_in_sight(
-    viewer: Any, qtbot: Any, sample: Path
+def test_a_table_dropped_with_a_map_stays_in_sight(
+    viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", 60.0)
     viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     for name in ("truth.mrc", "particles.star"):
         viewer.open(sample / name, plugin="napari-cryosphere")

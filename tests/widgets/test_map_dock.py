@@ -61,7 +61,7 @@ def test_reconstruct_compare_and_look_with_clicks(
     assert controller.session is not None
     assert not panel.reconstruct.isEnabled()
     assert "Predict poses first" in panel.reconstruct.toolTip()
-    qtbot.keyClick(panel.poses, Qt.Key.Key_Down)
+    qtbot.keyClick(panel.poses, Qt.Key.Key_End)
     assert panel.poses.currentText() == "input poses"
     assert panel.subset.itemText(0) == "all particles (80)"
     controller.session.choices.flag([1, 2, 3], Flag.REJECT)
@@ -119,7 +119,7 @@ def test_layers_viewer_and_dock_may_go_meanwhile(
 ) -> None:
     monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    dock.reconstruction.poses.setCurrentIndex(1)
+    dock.reconstruction.poses.setCurrentText("input poses")
     qtbot.mouseClick(dock.reconstruction.reconstruct, LEFT)
     qtbot.waitUntil(lambda: bool(dock.controller.map_layers), timeout=60_000)
     viewer.layers.remove(dock.controller.map_layers[0])
@@ -141,7 +141,7 @@ def test_closing_the_viewer_ends_the_work(
     dock: MapDock, viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    dock.reconstruction.poses.setCurrentIndex(1)
+    dock.reconstruction.poses.setCurrentText("input poses")
     runner = dock.controller.runner
     qtbot.mouseClick(dock.reconstruction.reconstruct, LEFT)
     viewer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path
         try:
             for count in range(100_000):
                 did.append("step")
+                time.sleep(0.15)  # as a job reports: now and then
                 loss = {"loss": -count / 10, "images_per_second": 250.0}
                 if count % 2:
                     loss["validation_median_degrees"] = 50.0 - count
@@ -134,9 +136,9 @@ def test_train_pause_and_stop(dock: TrainingDock, scripted: list[str], qtbot: An
     assert "90 s left" in panel.text.text() or "2 min left" in panel.text.text()
     qtbot.mouseClick(panel.pause, Qt.MouseButton.LeftButton)
     assert panel.pause.text() == "Go on"
-    qtbot.wait(300)
+    qtbot.wait(500)
     held = len(scripted)
-    qtbot.wait(300)
+    qtbot.wait(500)
     assert len(scripted) == held
     assert "paused" in panel.text.text()
     qtbot.mouseClick(panel.pause, Qt.MouseButton.LeftButton)

@@ -22,7 +22,7 @@ for an equivariant network and 1 for one whose answers do not follow the volume 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -106,8 +106,8 @@ def volume_errors(
     poses: Array,
     turns: Array,
     order: int = 2,
-) -> Iterator[VolumeErrors]:
-    """Yield the errors of turning the volume, for each frame that the model's symmetry allows.
+) -> tuple[VolumeErrors, ...]:
+    """Return the errors of turning the volume, for each frame that the model's symmetry allows.
 
     Parameters
     ----------
@@ -130,30 +130,25 @@ def volume_errors(
     if len(poses) < 2:
         raise ValueError(f"at least two pairs of images are needed, not {len(poses)}")
     turned = poses @ turns.transpose(0, 2, 1)
-    before, after = (_predicted(model, images_of(where)) for where in (poses, turned))
-    grid = SO3Grid(order).rotations()
-    yield _volume_errors("camera", before, after, turns, grid)
+    before, after = (model.predict(images_of(where)).cpu() for where in (poses, turned))
+    carriers: dict[Frame, Array] = {"camera": turns}
     if before.symmetry == "C1":
-        yield _volume_errors("map", before, after, poses @ turned.transpose(0, 2, 1), grid)
-
-
-def _predicted(model: Predictor, images: Tensor) -> PoseDistribution:
-    return model.predict(images).cpu()
-
-
-def _volume_errors(
-    frame: Frame, before: PoseDistribution, after: PoseDistribution, turns: Array, grid: Array
-) -> VolumeErrors:
-    matched, shuffled = np.empty(len(before)), np.empty(len(before))
-    others = np.roll(turns, 1, axis=0)
-    for start in range(0, len(before), _CHUNK):
+        carriers["map"] = poses @ turned.transpose(0, 2, 1)
+    matched, shuffled = ({frame: np.empty(len(poses)) for frame in carriers} for _ in range(2))
+    grid = SO3Grid(order).rotations()
+    for start in range(0, len(poses), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        seen = np.exp(after[rows].log_prob(grid[None]))
-        for errors, chosen in ((matched, turns[rows]), (shuffled, others[rows])):
-            carried = grid @ chosen[:, None] if frame == "camera" else chosen[:, None] @ grid
-            expected = np.exp(before[rows].log_prob(carried))
-            errors[rows] = np.square(seen - expected).mean(axis=1)
-    return VolumeErrors(frame, matched, shuffled)
+        seen, first = np.exp(after[rows].log_prob(grid[None])), before[rows]
+        for frame, rotations in carriers.items():
+            for errors, chosen in ((matched, rotations), (shuffled, np.roll(rotations, 1, axis=0))):
+                expected = np.exp(first.log_prob(_carried(grid, chosen[rows], frame)))
+                errors[frame][rows] = np.square(seen - expected).mean(axis=1)
+    return tuple(VolumeErrors(frame, matched[frame], shuffled[frame]) for frame in carriers)
+
+
+def _carried(grid: Array, rotations: Array, frame: Frame) -> Array:
+    """Return where on the first density each pose of the grid comes from, ``(n, cells, 3, 3)``."""
+    return grid @ rotations[:, None] if frame == "camera" else rotations[:, None] @ grid
 
 
 def in_plane_errors(model: Predictor, images: Tensor, angles_degrees: Array) -> InPlaneErrors:

@@ -104,7 +104,7 @@ def equivariance_report(
 def _turn_the_volume(model: Predictor, views: MapViews, test: EquivarianceTest) -> tuple[VolumeErrors, ...]:
     rng = np.random.default_rng(test.seed)
     poses, turns = random_rotations(test.pairs, rng), random_rotations(test.pairs, rng)
-    return tuple(volume_errors(model, lambda where: views.images(where, rng), poses, turns, test.order))
+    return volume_errors(model, lambda where: views.images(where, rng), poses, turns, test.order)
 
 
 def _turn_the_image(model: Predictor, views: MapViews, test: EquivarianceTest) -> InPlaneErrors:

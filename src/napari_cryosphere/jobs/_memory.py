@@ -5,16 +5,31 @@ from __future__ import annotations
 import sys
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.configs import PredictingConfig
 from napari_cryosphere.reconstruction import BackProjector, ExactSums
 
-__all__ = ["NETWORK_BYTES", "MemoryLimit", "peak_gigabytes", "reconstruction_bytes", "watch_bytes"]
+__all__ = [
+    "GALLERY_BYTES",
+    "NETWORK_BYTES",
+    "SEARCH_BYTES",
+    "MemoryLimit",
+    "peak_gigabytes",
+    "predicting_batch",
+    "reconstruction_bytes",
+    "watch_bytes",
+]
 
-_GIGABYTE = 1e9
-_BASE = 0.7e9  # Python, torch and a network; measured (docs/scaling.md)
-_COPIES = 12  # of a batch's images, at most, between the file and the network; measured (docs/scaling.md)
+# Allowances, generous ones: what a library takes at its peak is not known beforehand.
 NETWORK_BYTES = 4e6
-"""What a network takes for one image, at most."""
+"""What a network takes for one image."""
+SEARCH_BYTES = 4e6
+"""What a search against a map takes for one image."""
+GALLERY_BYTES = 0.7e9
+"""What the slices of a map take that images are compared with (docs/measurements.md)."""
+_BASE = 0.7e9  # Python, torch and a network
+_COPIES = 12  # of an image, between the file and the network
 _AWAIT = 3  # batches in memory: one in use and two read ahead
+_GIGABYTE = 1e9
 
 
 class MemoryLimit:
@@ -39,13 +54,15 @@ class MemoryLimit:
                 f"{remedy}"
             )
 
-    def batch_size(self, wanted: int, box: int, network_bytes: float = 0.0) -> int:
+    def batch_size(self, wanted: int, box: int, each_bytes: float = 0.0, once_bytes: float = 0.0) -> int:
         """Return how many images of ``box`` pixels may be worked on at once, at most ``wanted``.
 
         Parameters
         ----------
-        network_bytes
-            What a network takes for an image beside it.
+        each_bytes
+            What is computed from an image takes, beside the images themselves.
+        once_bytes
+            What is held whatever the number of images.
 
         Raises
         ------
@@ -54,9 +71,19 @@ class MemoryLimit:
         """
         if self.gigabytes is None:
             return wanted
-        each = 4.0 * box**2 * (_COPIES + _AWAIT) + network_bytes
-        self.refuse_beyond(each, f"one image of {box} px and what is computed from it", "allow more")
-        return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE) / each)))
+        each = 4.0 * box**2 * (_COPIES + _AWAIT) + each_bytes
+        self.refuse_beyond(
+            each + once_bytes, f"one image of {box} px and what is computed from it", "allow more"
+        )
+        return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE - once_bytes) / each)))
+
+
+def predicting_batch(config: PredictingConfig, box: int) -> int:
+    """Return how many images of ``box`` pixels are predicted, and refined where there is a map, at once."""
+    refining = config.map is not None
+    each = NETWORK_BYTES + (SEARCH_BYTES if refining else 0.0)
+    limit = MemoryLimit(config.max_memory_gb)
+    return limit.batch_size(config.batch_size, box, each, GALLERY_BYTES if refining else 0.0)
 
 
 def reconstruction_bytes(box: int, padding: int) -> float:

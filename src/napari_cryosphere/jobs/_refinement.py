@@ -103,13 +103,15 @@ class _Refinement:
             yield Progress(half / len(HALVES), f"relion_refine, half {half}")
             grid = ParticleStack.read(star).grid
             sigma = self.config.local_degrees / _RELION_SIGMAS
-            options = f"""--i {star.name} --o relion_{half} --ref {reference.name} --firstiter_cc --iter 1
+            folder = self.folder / f"relion_{half}"
+            folder.mkdir(exist_ok=True)
+            options = f"""--i {star.name} --o {folder.name}/run --ref {reference.name} --firstiter_cc --iter 1
                 --ini_high {resolution:.2f} --sym {self.entry.symmetry} --ctf --healpix_order 4
                 --sigma_ang {sigma:g} --oversampling 1 --offset_range 3 --offset_step 1
                 --particle_diameter {0.9 * grid.field_angstrom:.0f} --norm --scale --zero_mask
-                --random_seed 1 --dont_combine_weights_via_disc"""
+                --random_seed 1"""
             run_relion("relion_refine", options.split(), self.folder)
-            files.append(self.folder / f"relion_{half}_it001_data.star")
+            files.append(folder / "run_it001_data.star")
         return files
 
     def evaluated(

@@ -11,7 +11,7 @@ from typing import Any
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._batches import Batches, joined
 from napari_cryosphere.jobs._identity import digest_of_file
-from napari_cryosphere.jobs._memory import NETWORK_BYTES, MemoryLimit
+from napari_cryosphere.jobs._memory import predicting_batch
 from napari_cryosphere.jobs._predictor import Predictor
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import Ranks
@@ -102,8 +102,7 @@ class Worker:
                 self._device,
             )
         predictor = Predictor(self._model, stack, aligner, config.modes)
-        size = MemoryLimit(config.max_memory_gb).batch_size(config.batch_size, stack.box, NETWORK_BYTES)
-        rows = Batches(len(stack), size).blocks()
+        rows = Batches(len(stack), predicting_batch(config, stack.box)).blocks()
         results = joined(predictor.work(batch, read) for batch, read in prefetched(predictor.read, rows))
         return predictor.posed(results)[0]
 

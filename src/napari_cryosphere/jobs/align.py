@@ -20,7 +20,7 @@ from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._memory import MemoryLimit
+from napari_cryosphere.jobs._memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
@@ -130,7 +130,8 @@ def align(config: AlignConfig) -> Events:
         )
     ranks = current_ranks()
     # cells come in lists of different lengths: a batch is kept as it is
-    size = MemoryLimit(config.max_memory_gb).batch_size(config.batch_size, stack.box)
+    limit = MemoryLimit(config.max_memory_gb)
+    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, GALLERY_BYTES)
     batches = Batches(len(stack), size)
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")

@@ -112,6 +112,8 @@ class _Run:
                 "overwrite": True,
             } | self.config.train
             settings = TrainConfig.model_validate({k: v for k, v in given.items() if v is not None})
+            if self.config.resume and settings.checkpoint.is_file():
+                settings = settings.model_copy(update={"resume": True})
             work = result_of(train(settings), f"training on half {half}", ONE_HALF)
             yield from self.stages.once(f"train_{half}", work, 0.4 * half, 0.4)
 

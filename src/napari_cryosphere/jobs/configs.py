@@ -26,6 +26,7 @@ __all__ = [
     "JobConfig",
     "ModelConfig",
     "PostprocessConfig",
+    "PredictingConfig",
     "PresetName",
     "ReconstructConfig",
     "SharpeningConfig",
@@ -239,7 +240,9 @@ class _Resumable(_WithMemory):
         return f"finished batches are kept in {self.journal}: the same command with --resume goes on"
 
 
-class _Predicting(_WithMemory):
+class PredictingConfig(_WithMemory):
+    """What prediction needs, of a file or of a folder that is followed."""
+
     model: Path
     """Model file, or the run folder that holds it."""
     data_dir: Path | None = None
@@ -255,7 +258,7 @@ class _Predicting(_WithMemory):
     """Largest change of the shift when refining."""
 
 
-class InferConfig(_Predicting, _Resumable):
+class InferConfig(PredictingConfig, _Resumable):
     """Poses predicted by a model."""
 
     particles: Path
@@ -271,7 +274,7 @@ class InferConfig(_Predicting, _Resumable):
         return self
 
 
-class WatchConfig(_Predicting):
+class WatchConfig(PredictingConfig):
     """A folder followed while particles arrive in it: poses, half-maps and their FSC grow with them."""
 
     folder: Path

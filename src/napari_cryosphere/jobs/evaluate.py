@@ -104,14 +104,34 @@ def evaluate(config: EvaluateConfig) -> Events:
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
-    truth = [ParticleStack.read(path, config.data_dir, require_images=False) for path in config.truth]
+    truth, lacking = _read_truth(config)
     predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
     halves = matched_halves(truth, predicted)
+    if lacking is not None:
+        yield Note(f"maps are not compared: {lacking}", warning=True)
+        config = config.model_copy(update={"maps": False})
     mask = None if config.mask is None else DensityMap.read(config.mask)
     found = yield from evaluate_halves(halves, config, mask)
     outputs = write_evaluation(found, config, config.output)
     metrics_shown = {name: value for name, value in found.figures().items() if value is not None}
     yield Result(outputs, metrics_shown)
+
+
+def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingImagesError | None]:
+    """Read the true poses, with their images if maps are wanted; returns also which images are not there."""
+    lacking = None
+    stacks = []
+    for path in config.truth:
+        if config.maps is not False and lacking is None:
+            try:
+                stacks.append(ParticleStack.read(path, config.data_dir))
+                continue
+            except MissingImagesError as error:
+                if config.maps:
+                    raise
+                lacking = error
+        stacks.append(ParticleStack.read(path, config.data_dir, require_images=False))
+    return stacks, lacking
 
 
 def evaluate_halves(
@@ -191,14 +211,6 @@ def _said_of(
 def _maps_wanted(halves: Sequence[MatchedHalf], config: EvaluateConfig) -> Generator[Event, None, bool]:
     """Return whether maps are to be compared, and say why not if that was not asked for."""
     if config.maps is False:
-        return False
-    try:
-        for half in halves:
-            half.truth.images(slice(0, 1))
-    except MissingImagesError as error:
-        if config.maps:
-            raise
-        yield Note(f"maps are not compared: {error}", warning=True)
         return False
     if len(halves) < 2:
         text = f"all particles of {halves[0].truth.source} are in one half: there are no half-maps to compare"

@@ -13,7 +13,7 @@ from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs._batches import Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._memory import NETWORK_BYTES, MemoryLimit
+from napari_cryosphere.jobs._memory import predicting_batch
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._predictor import Predictor, images_for, with_predictions
 from napari_cryosphere.jobs._prefetch import prefetched
@@ -68,7 +68,7 @@ def infer(config: InferConfig) -> Events:
             choose_device(config.device),
         )
     predictor = Predictor(model, stack, aligner, config.modes, config.distributions is not None)
-    size = MemoryLimit(config.max_memory_gb).batch_size(config.batch_size, stack.box, NETWORK_BYTES)
+    size = predicting_batch(config, stack.box)
     batches = Batches.in_blocks(len(stack), size)
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield from work_through(batches, ranks, journal, predictor.read, predictor.work, "predicted")

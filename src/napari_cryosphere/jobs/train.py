@@ -19,13 +19,14 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
-from napari_cryosphere.model.card import ModelCard
+from napari_cryosphere.model.card import Calibration, ModelCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, train_network
+from napari_cryosphere.training.loop import LoopSettings, predict_coefficients, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
@@ -140,6 +141,7 @@ def _follow(
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
     log = _Log(log_path, config.resume)
+    calibration = Calibration()
     try:
         for report in reports:
             last = report
@@ -147,12 +149,16 @@ def _follow(
             yield _progress(report)
             if report.preview is not None:
                 yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
+        if last is not None:
+            yield Progress(1.0, "calibrating on held-out particles")
+            held_out = predict_coefficients(trainer.averaged(), data.validation.images)
+            calibration = calibrate(held_out, data.validation.rotations, config.symmetry)
     finally:
         reports.close()
         if last is not None:
             summary = _summary(last, config, data, start)
-            trained = PoseModel(trainer.averaged(), card.model_copy(update={"training": summary}))
-            trained.save(config.output / MODEL_FILE, overwrite=True)
+            done = card.model_copy(update={"training": summary, "calibration": calibration})
+            PoseModel(trainer.averaged(), done).save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"
@@ -162,6 +168,7 @@ def _follow(
         "images": last.images,
         "loss": last.loss,
         "seconds": time.monotonic() - start,
+        "temperature": calibration.temperature,
     }
     if last.validation_median_degrees is not None:
         metrics["validation_median_degrees"] = last.validation_median_degrees

@@ -16,7 +16,7 @@ from pydantic import (
 
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig", "ResNetConfig"]
+__all__ = ["Calibration", "Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig", "ResNetConfig"]
 
 
 class PolarConfig(BaseModel):
@@ -27,7 +27,7 @@ class PolarConfig(BaseModel):
     kind: Literal["polar"] = "polar"
     box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
-    l_max: Annotated[int, Field(ge=1, le=16)] = 8
+    l_max: Annotated[int, Field(ge=1, le=16)] = 10
     """Largest degree of the log-density."""
     ring_channels: Annotated[int, Field(ge=2, le=2048, multiple_of=2)] = 128
     """Signals on the circle that all radii are merged into, at twice as many angles as the box."""
@@ -98,6 +98,19 @@ NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(dis
 """The shape of any network; ``kind`` tells which."""
 
 
+class Calibration(BaseModel):
+    """How probabilities compare with frequencies, see `napari_cryosphere.training.calibration`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """What predicted log-densities are divided by."""
+    particles: Annotated[int, Field(ge=0)] = 0
+    """Number of held-out particles that it was fitted to."""
+    coverage: dict[str, float] = Field(default_factory=dict)
+    """Of credible sets, by their level: the share of these particles whose pose was inside."""
+
+
 class ModelCard(BaseModel):
     """The JSON that travels in a model file."""
 
@@ -108,6 +121,7 @@ class ModelCard(BaseModel):
     pixel_size_angstrom: Annotated[float, Field(gt=0)]
     """Pixel size of the images that the network sees (not of the particles it was trained on)."""
     symmetry: str = "C1"
+    calibration: Calibration = Calibration()
     training: dict[str, Any] = Field(default_factory=dict)
     """How the model came to be: data, seconds, validation error. For people; nothing reads it back."""
 

@@ -76,7 +76,7 @@ class PoseModel:
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            coefficients = self.network(images.to(device))
+            coefficients = self.network(images.to(device)) / self.card.calibration.temperature
         return PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
 
     def to(self, device: torch.device) -> PoseModel:

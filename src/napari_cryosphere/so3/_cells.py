@@ -15,7 +15,7 @@ from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
-__all__ = ["CellDistribution", "CredibleSet", "from_log_values", "join_cells", "whole_unit"]
+__all__ = ["CellDistribution", "CredibleSet", "from_log_values", "join_cells", "unit_rotations", "whole_unit"]
 
 # A cell's key: its index, counted through all orders from 0 on; then one such range a particle.
 _FIRST_KEY = np.concatenate([[0], np.cumsum([SO3Grid(order).size for order in range(MAX_ORDER + 1)])])
@@ -139,7 +139,7 @@ class CellDistribution(PoseDistribution):
     def centres(self) -> Array:
         """The cells' centres, ``(n, k, 3, 3)``, or ``(1, k, 3, 3)`` if all are the same."""
         order = self.whole_order
-        return cell_centres(*self._cells) if order is None else _unit_rotations(order, self.symmetry)[None]
+        return cell_centres(*self._cells) if order is None else unit_rotations(order, self.symmetry)[None]
 
     @cached_property
     def whole_order(self) -> int | None:
@@ -345,7 +345,8 @@ def whole_unit(order: int, symmetry: str) -> Indices:
 
 
 @lru_cache(maxsize=4)
-def _unit_rotations(order: int, symmetry: str) -> Array:
+def unit_rotations(order: int, symmetry: str) -> Array:
+    """Return the centres of the cells of the asymmetric unit, ``(k, 3, 3)``."""
     return SO3Grid(order).rotations(whole_unit(order, symmetry))
 
 
@@ -385,7 +386,7 @@ def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribu
         grid = SO3Grid(order)
         gathered = np.full((len(flat), len(unit)), -np.inf)
         for operator in point_group(name):
-            mates = grid.cell_of(operator @ _unit_rotations(order, name))
+            mates = grid.cell_of(operator @ unit_rotations(order, name))
             gathered = np.logaddexp(gathered, flat[:, mates])
         flat = gathered
     return CellDistribution(order, unit, flat, name, check=False)

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from napari_cryosphere.so3.asymmetric_unit import reduce
+from napari_cryosphere.so3.asymmetric_unit import expand, reduce
 from napari_cryosphere.so3.distribution import Array, Modes, PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import rotation_from_vector
-from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 if TYPE_CHECKING:
     from napari_cryosphere.so3._cells import CellDistribution
 
-__all__ = ["find_modes", "newton"]
+__all__ = [
+    "Derivatives",
+    "by_differences",
+    "cell_maxima",
+    "find_modes",
+    "grid_maxima",
+    "newton",
+    "pick",
+    "uphill",
+]
 
-_STEPS = 4
+Derivatives: TypeAlias = tuple[Array, Array, Array]
+"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in radians."""
 
 # Central differences: the centre, +-e_i (gradient, diagonal), then (+,+) and (-,-) of each pair (mixed).
 _PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -30,48 +41,86 @@ _STENCIL = np.concatenate(
 )
 
 
-def newton(score: Callable[[Array], Array], start: Array, spacing_degrees: float) -> Array:
-    """Move poses to the maxima of a log-density beside them.
+def newton(
+    derive: Callable[[Array, int], Derivatives],
+    start: Array,
+    reach_degrees: float,
+    steps: int,
+    rounding: float = 0.0,
+    first: Derivatives | None = None,
+) -> tuple[Array, Array, Array]:
+    """Move poses to the maxima of a log-density beside them, by Newton's method in the tangent space.
 
-    Newton's method in the tangent space, with derivatives by central differences. A step is at most half of
-    the spacing and is kept only if it leads uphill; where it does not, the next is shorter.
+    A step is kept only if it leads uphill; where it does not, the next is shorter.
 
     Parameters
     ----------
-    score
-        Takes ``(n, q, 3, 3)`` rotations to ``(n, q)`` log-densities.
+    derive
+        Takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the log-density's derivatives.
     start
         ``(n, k, 3, 3)``.
-    spacing_degrees
-        Spacing of the grid that the poses come from.
+    reach_degrees
+        Longest step.
+    steps
+        Number of steps; ``derive`` is called once more.
+    rounding
+        Relative error of the values: a step may seem to lead downhill by this much.
+    first
+        The derivatives at the start, if they are known already.
 
     Returns
     -------
-    ``(n, k, 3, 3)``.
+    Poses ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that would follow
+    ``(n, k)`` in radians: large where no maximum was found.
     """
-    poses = start.copy()
-    number, k = poses.shape[:2]
-    width = np.radians(spacing_degrees) / 16
-    reach = np.full((number, k, 1), np.radians(spacing_degrees) / 2)
-    for _ in range(_STEPS):
-        stencil = rotation_from_vector(_STENCIL * width)
-        values = score((poses[:, :, None] @ stencil).reshape(number, -1, 3, 3)).reshape(number, k, -1)
-        centre, gradient, hessian = _derivatives(values, width)
-        # bend every direction downwards, so that the step leads uphill; flat functions stay where they are
-        steepest = np.linalg.eigvalsh(hessian)[..., -1]
-        bend = (steepest + 1e-3 * np.abs(hessian).max((-1, -2))).clip(min=0) + 1e-9
-        move = -np.linalg.solve(hessian - bend[..., None, None] * np.eye(3), gradient[..., None])[..., 0]
-        length = np.linalg.norm(move, axis=-1, keepdims=True)
-        move = move * np.minimum(1, reach / np.maximum(length, 1e-12))
+    poses = start
+    value, gradient, hessian = derive(poses, 0) if first is None else first
+    reach = np.full(value.shape, np.radians(reach_degrees))
+    for step in range(steps):
+        move = uphill(gradient, hessian, reach)
         moved = poses @ rotation_from_vector(move)
-        better = score(moved) > centre
-        poses = np.where(better[..., None, None], moved, poses)
-        reach = np.where(better[..., None], reach, np.minimum(reach, length) / 4)
-        width /= 2
-    return poses
+        there = derive(moved, step + 1)
+        better = there[0] > value - rounding * np.abs(value)
+        wide = better[..., None]
+        reach = np.where(better, reach, np.minimum(reach, np.linalg.norm(move, axis=-1)) / 4)
+        poses = np.where(wide[..., None], moved, poses)
+        value = np.where(better, there[0], value)
+        gradient = np.where(wide, there[1], gradient)
+        hessian = np.where(wide[..., None], there[2], hessian)
+    rest = np.linalg.norm(uphill(gradient, hessian, np.full(value.shape, np.pi)), axis=-1)
+    return poses, value, rest
 
 
-def _derivatives(values: Array, step: float) -> tuple[Array, Array, Array]:
+def uphill(gradient: Array, hessian: Array, reach: Array) -> Array:
+    """Return Newton's steps, ``(..., 3)`` radians, no longer than ``reach``, ``(...)``.
+
+    Every direction is bent downwards first, so that the step leads uphill; flat functions stay as they are.
+    """
+    steepest = np.linalg.eigvalsh(hessian)[..., -1]
+    bend = (steepest + 1e-3 * np.abs(hessian).max((-1, -2))).clip(min=0) + 1e-9
+    move = -np.linalg.solve(hessian - bend[..., None, None] * np.eye(3), gradient[..., None])[..., 0]
+    length = np.linalg.norm(move, axis=-1)
+    return np.asarray(move * np.minimum(1, reach / np.maximum(length, 1e-12))[..., None])
+
+
+def by_differences(
+    score: Callable[[Array], Array], width_degrees: float
+) -> Callable[[Array, int], Derivatives]:
+    """Return derivatives by central differences, for `newton`; their width halves with every step.
+
+    ``score`` takes ``(n, q, 3, 3)`` rotations to ``(n, q)`` log-densities.
+    """
+
+    def derive(poses: Array, step: int) -> Derivatives:
+        width = np.radians(width_degrees) / 2**step
+        stencil = poses[:, :, None] @ rotation_from_vector(_STENCIL * width)
+        values = score(stencil.reshape(len(poses), -1, 3, 3)).reshape(*poses.shape[:2], -1)
+        return _derivatives(values, width)
+
+    return derive
+
+
+def _derivatives(values: Array, step: float) -> Derivatives:
     """Turn ``(..., 13)`` values on the stencil into value ``(...)``, gradient and Hessian."""
     centre, plus, minus = values[..., 0], values[..., 1:4], values[..., 4:7]
     gradient = (plus - minus) / (2 * step)
@@ -84,27 +133,61 @@ def _derivatives(values: Array, step: float) -> tuple[Array, Array, Array]:
     return centre, gradient, hessian
 
 
-def find_modes(distribution: PoseDistribution, k: int) -> Modes:
+def find_modes(distribution: PoseDistribution, k: int, apart_degrees: float | None) -> Modes:
     """See `PoseDistribution.mode`."""
     if k < 1:
         raise ValueError(f"ask for at least one mode, not {k}")
-    rotations = np.full((len(distribution), k, 3, 3), np.nan)
-    log_prob = np.full((len(distribution), k), -np.inf)
-    for rows, part in distribution.parts():
-        for place, row in enumerate(rows):
-            tops = _local_maxima(part[place], 4 * k)
-            climbed = distribution[int(row)].climb(tops[None])[0]
-            logs = distribution[int(row)].log_prob(climbed[None])[0] if len(climbed) else np.zeros(0)
-            spacing = _spacing(part, place)
-            found: list[Array] = []
-            for index in np.argsort(-logs, kind="stable"):
-                pose = climbed[index]
-                if all(_apart(pose, other, part.symmetry) > spacing for other in found):
-                    rotations[row, len(found)], log_prob[row, len(found)] = pose, logs[index]
-                    found.append(pose)
-                if len(found) == k:
-                    break
-    return Modes(_reduced(rotations, distribution.symmetry), log_prob)
+    if apart_degrees is not None and not 0 <= apart_degrees <= 180:
+        raise ValueError(f"modes can be 0 to 180 degrees apart, not {apart_degrees}")
+    modes = Modes(np.full((len(distribution), k, 3, 3), np.nan), np.full((len(distribution), k), -np.inf))
+    _look_for(distribution, np.arange(len(distribution)), modes, apart_degrees, 2 * k)
+    return modes
+
+
+def _look_for(
+    distribution: PoseDistribution,
+    rows: NDArray[np.int64],
+    modes: Modes,
+    apart_degrees: float | None,
+    most: int,
+) -> None:
+    """Fill in the modes of some particles from the ``most`` highest maxima, or more if those do not do."""
+    k, wanting = modes.log_prob.shape[1], []
+    for some, poses, logs, spacing in distribution.maxima(rows, most):
+        apart = spacing if apart_degrees is None else np.full(len(some), apart_degrees)
+        _, picked, found = pick(poses, logs, apart, k, distribution.symmetry)
+        modes.rotations[some] = _reduced(picked, distribution.symmetry)
+        modes.log_prob[some] = found
+        if logs.shape[1] >= most:  # there may be more
+            wanting.append(some[~np.isfinite(found[:, -1])])
+    again = np.concatenate([rows[:0], *wanting])
+    if len(again) and most <= 8 * k:
+        _look_for(distribution, again, modes, apart_degrees, 4 * most)
+
+
+def pick(
+    poses: Array, logs: Array, apart_degrees: Array, k: int, symmetry: str
+) -> tuple[NDArray[np.int64], Array, Array]:
+    """Return the k highest of ``(n, c)`` poses that are farther than some angle from all higher ones.
+
+    Their places ``(n, k)``, the poses, NaN where there are fewer, and their log-densities, minus infinity
+    there.
+    """
+    number = np.arange(len(poses))
+    places = np.zeros((len(poses), k), dtype=np.int64)
+    rotations = np.full((len(poses), k, 3, 3), np.nan)
+    found = np.full((len(poses), k), -np.inf)
+    left, flat = logs.copy(), poses.reshape(*logs.shape, 9)
+    limit = 1 + 2 * np.cos(np.radians(apart_degrees))[:, None]
+    for place in range(k if logs.shape[1] else 0):
+        best = places[:, place] = left.argmax(1)
+        there = np.isfinite(left[number, best])
+        rotations[there, place] = poses[number, best][there]
+        found[:, place] = left[number, best]
+        images = expand(poses[number, best], symmetry).reshape(len(poses), -1, 9)
+        left[(flat @ images.swapaxes(1, 2)).max(2) >= limit] = -np.inf
+        left[number, best] = -np.inf
+    return places, rotations, found
 
 
 def _reduced(rotations: Array, symmetry: str) -> Array:
@@ -115,23 +198,70 @@ def _reduced(rotations: Array, symmetry: str) -> Array:
     return answer
 
 
-def _apart(first: Array, second: Array, symmetry: str) -> float:
-    return float(angular_error_degrees(first[None], second[None], symmetry)[0])
+def cell_maxima(
+    distribution: PoseDistribution, part: CellDistribution, most: int
+) -> tuple[Array, Array, Array]:
+    """Return the maxima of one particle for `PoseDistribution.maxima`, by way of its cells."""
+    climbed = distribution.climb(_local_maxima(part, 2 * most)[None])
+    spacing = SO3Grid(int(part.orders[0, part.log_density[0].argmax()])).spacing_degrees
+    return climbed, distribution.log_prob(climbed), np.array([spacing])
 
 
-def _spacing(part: CellDistribution, row: int) -> float:
-    """Return the spacing of the grid at a row's best cell, in degrees."""
-    return SO3Grid(int(part.orders[row, part.log_density[row].argmax()])).spacing_degrees
+def grid_maxima(values: Tensor, order: int, symmetry: str, most: int) -> NDArray[np.int64]:
+    """Return the highest cells that none of the six that share a face with them exceeds.
+
+    A maximum on a slanting ridge may have a higher cell across an edge or a corner.
+
+    Parameters
+    ----------
+    values
+        ``(n, k)``: a function in all cells of the asymmetric unit.
+    order, symmetry
+        Of the cells.
+    most
+        How many to return.
+
+    Returns
+    -------
+    ``(n, up to most)`` places in the unit's list, best first; -1 pads rows that have fewer.
+    """
+    size = values.shape[1]
+    around = _unit_neighbours(order, symmetry).to(values.device)
+    rings = values.view(len(values), -1, SO3Grid(order).n_psi)
+    height = values.flatten()
+    along = torch.maximum(torch.maximum(rings, rings.roll(1, 2)), rings.roll(-1, 2))
+    flat = _where(height == along.flatten())
+    cell = flat % size
+    top = height.index_select(0, flat)
+    for steps in around:  # most candidates fall at the first neighbours
+        stay = _where(top >= height.index_select(0, flat + steps.index_select(0, cell)))
+        flat, cell, top = (part.index_select(0, stay) for part in (flat, cell, top))
+    rows, cells, heights = (part.cpu().numpy() for part in (flat // size, cell, top))
+    ranked = np.lexsort((-heights, rows))
+    ranked = ranked[np.isfinite(heights[ranked])]
+    rows, cells = rows[ranked], cells[ranked]
+    count = np.bincount(rows, minlength=len(values))
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    found = np.full((len(values), min(most, count.max())), -1)
+    found[rows[place < most], place[place < most]] = cells[place < most]
+    return found
+
+
+def _where(mask: Tensor) -> Tensor:
+    """Return the places of a flat mask; numpy finds them several times faster than torch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
 
 
 def _local_maxima(part: CellDistribution, most: int) -> Array:
     """Return the centres of up to ``most`` cells that no neighbour exceeds, best first, ``(m, 3, 3)``."""
+    if part.whole_order is not None:
+        tops = grid_maxima(torch.from_numpy(part.log_density), part.whole_order, part.symmetry, most)[0]
+        return part.centres[0][tops]
     density = part.log_density[0]
     ranked = np.argsort(-density, kind="stable")
     ranked = ranked[np.isfinite(density[ranked])]
-    if part.whole_order is not None:
-        highest = density[_unit_neighbours(part.whole_order, part.symmetry)].max(1)
-        return part.centres[0][ranked[density[ranked] >= highest[ranked] - 1e-12][:most]]
     found: list[Array] = []
     for start in range(0, len(ranked), 256):
         columns = ranked[start : start + 256]
@@ -156,20 +286,20 @@ def _around(part: CellDistribution, columns: NDArray[np.int64]) -> Array:
 
 
 @lru_cache(maxsize=4)
-def _unit_neighbours(order: int, symmetry: str) -> NDArray[np.int32]:
-    """Return for each cell of the asymmetric unit where the 26 around it stand in the unit's list.
+@torch.inference_mode(False)
+def _unit_neighbours(order: int, symmetry: str) -> Tensor:
+    """Return how far on in the unit's list each cell has its neighbours in other views, ``(8, k)``.
 
-    A neighbour outside the unit stands where its equivalent does. 8 MB for C1 at order 3.
+    Of the three cells there that touch it, the middle one. A neighbour outside the unit stands where its
+    equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at order 3.
     """
     from napari_cryosphere.so3._cells import whole_unit
 
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)
-    beside = grid.neighbours(unit)
-    beside = np.where(beside < 0, unit[:, None], beside)
+    beside = grid.neighbours(unit)[:, 10:18:2].T  # after 2 along psi, 8 views at three angles, corners second
+    beside = np.where(beside < 0, unit, beside)
     if symmetry != "C1":
         beside = grid.reduced(symmetry).cell_of(grid.rotations(beside))
-    columns = np.searchsorted(unit, beside)
-    columns = np.minimum(columns, len(unit) - 1)
-    own = np.arange(len(unit))[:, None]
-    places: NDArray[np.int32] = np.where(unit[columns] == beside, columns, own).astype(np.int32)
-    return places
+    columns = np.minimum(np.searchsorted(unit, beside), len(unit) - 1)
+    places = np.where(unit[columns] == beside, columns, np.arange(len(unit)))
+    return torch.from_numpy(places - np.arange(len(unit)))

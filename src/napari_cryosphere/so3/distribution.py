@@ -239,15 +239,40 @@ class PoseDistribution(ABC):
             answers[rows] = answer
         return answers
 
-    def mode(self, k: int = 1) -> Modes:
+    def mode(self, k: int = 1, apart_degrees: float | None = None) -> Modes:
         """Return the k highest local maxima modulo symmetry.
 
         Candidates are cells whose density no neighbouring cell exceeds; each is then followed uphill below
         the grid's spacing, and candidates that meet are one.
+
+        Parameters
+        ----------
+        k
+            How many.
+        apart_degrees
+            Leave out a maximum that is not farther than this from a higher one. Without it, that is the
+            spacing of the grid that the candidates come from.
         """
         from napari_cryosphere.so3._modes import find_modes
 
-        return find_modes(self, k)
+        return find_modes(self, k, apart_degrees)
+
+    def maxima(
+        self, rows: NDArray[np.int64], most: int
+    ) -> Iterator[tuple[NDArray[np.int64], Array, Array, Array]]:
+        """Yield local maxima of some particles, batch by batch: what `mode` picks from.
+
+        Yields
+        ------
+        Particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their log-densities
+        ``(b, c)``, minus infinity in padding; and the spacing of the grid that they come from in degrees,
+        ``(b,)``.
+        """
+        from napari_cryosphere.so3._modes import cell_maxima
+
+        for places, part in self[rows].parts():
+            for place, row in enumerate(rows[places]):
+                yield rows[places][[place]], *cell_maxima(self[int(row)], part[place], most)
 
     def mean(self) -> Array:
         """Return the Bayes rotation under squared chordal error modulo symmetry, ``(n, 3, 3)``.

@@ -132,6 +132,10 @@ class SO3Grid:
         cosine, sine = np.cos(psi)[..., None], np.sin(psi)[..., None]
         return np.stack([cosine * x + sine * y, cosine * y - sine * x, directions], axis=-1)
 
+    def frames(self, views: Indices) -> NDArray[np.float64]:
+        """Return the frames F_v of view pixels, ``(...)`` to ``(..., 3, 3)``: their poses at psi 0."""
+        return np.stack(self._frames(views), axis=-1)
+
     def _frames(self, views: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the axes of the frames at pixel centres, each ``(..., 3)``."""
         z = pix2vec(self.n_side, views)

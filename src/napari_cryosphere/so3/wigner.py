@@ -25,7 +25,15 @@ from torch import Tensor
 
 from napari_cryosphere.so3.rotations import zyz_angles
 
-__all__ = ["band_mask", "degree_of", "evaluate_at", "rotate_coefficients", "small_d", "wigner_matrices"]
+__all__ = [
+    "band_mask",
+    "degree_of",
+    "evaluate_at",
+    "rotate_coefficients",
+    "small_d",
+    "weighted_harmonics",
+    "wigner_matrices",
+]
 
 
 def band_mask(l_max: int) -> Tensor:
@@ -84,7 +92,7 @@ def small_d(tilt: Tensor, l_max: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return `_tilt_harmonics` times w_n: 1 for n = 0, 2 for the n > 0 that stand for -n too."""
     weights = np.where(np.arange(l_max + 1) == 0, 1.0, 2.0)[:, None]
     return torch.from_numpy(_tilt_harmonics(l_max) * weights).to(device, dtype)
@@ -132,7 +140,7 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     batch, number = rotations.shape[:2]
     rot, tilt, psi = zyz_angles(rotations.to(coefficients.real.dtype))
     k = torch.arange(-l_max, l_max + 1, device=rot.device, dtype=rot.dtype)
-    table = _weighted_harmonics(l_max, coefficients.dtype, coefficients.device)
+    table = weighted_harmonics(l_max, coefficients.dtype, coefficients.device)
     waves = torch.einsum("lmnk,blmn->bmkn", table, coefficients).flatten(1, 2)
     by_psi = torch.polar(torch.ones_like(psi)[:, None], -k[l_max:, None] * psi[:, None])
     on_psi = torch.bmm(waves, by_psi).view(batch, 2 * l_max + 1, 2 * l_max + 1, number)  # b, m, k, point

@@ -67,6 +67,7 @@ class Controller:
         self.image_folder = image_folder(viewer)
         self.maps = MapController(viewer, runner)
         self.training = TrainingRun(runner)
+        self.training.finished.connect(self.choose_model)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
         self.inspector = Inspector(self, self.background)

@@ -129,6 +129,7 @@ class InspectorPanel(Panel):
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
         self.resolution.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.resolution.setStyleSheet("padding: 1px 4px; min-width: 0px;")  # napari leaves room for buttons
         self.resolution.setFixedWidth(62)
         row = QHBoxLayout()
         for box in (self.normalise, self.flip, self.low_pass):

@@ -286,7 +286,7 @@ class MapController:
 def _note_how_shown(layer: Image, made: map_steps.MadeMap) -> None:
     """Note with a map's layer what `ShownMap` looks for there."""
     noted = {RESOLUTION: made.resolution_angstrom, LOW_PASSED: made.low_passed, UNIT: made.unit}
-    layer.metadata |= {key: value for key, value in noted.items() if value is not None}
+    layer.metadata.update({key: value for key, value in noted.items() if value is not None})
 
 
 def _resolution_of(layer: Layer | None) -> float | None:

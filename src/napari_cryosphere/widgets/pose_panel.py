@@ -58,8 +58,8 @@ class PosePanel(Panel):
         controller.predictions_changed.connect(self._update)
         controller.session_changed.connect(self._update)
         controller.runner.busy_changed.connect(self._update)
-        controller.training.finished.connect(controller.choose_model)
         controller.model_changed.connect(self._on_model_changed)
+        self._on_model_changed(controller.model_path)
         self._update()
 
     def add_model(self, path: Path) -> None:
