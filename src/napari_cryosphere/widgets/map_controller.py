@@ -89,7 +89,7 @@ class MapController:
         self._differences = {
             difference: pair
             for difference, pair in self._differences.items()
-            if layer is not difference and layer not in pair
+            if layer not in (difference, *pair)
         }
         gone = [label for label, owners in self.owners.items() if layer in owners]
         for label in gone:
@@ -233,7 +233,7 @@ class MapController:
         one, other = map_of(first), map_of(second)
         if first is None or second is None or one is None or other is None:
             raise CryosphereError("two maps are needed; reconstruct one or open an MRC file")
-        if first is second:
+        if first == second:
             raise CryosphereError("choose two different maps to compare")
         if self.runner.busy:
             return

@@ -76,7 +76,7 @@ class MapView:
             self._state = ViewerState.of(self._viewer)
         self.contours.unlink()
         if slices != self.sliced or len(layers) != len(self._layers):
-            # laid out once, at the end: napari's grid keeps cells of layers that go while it is shown
+            # laid out once, when all layers are there, and not anew for each that comes or goes
             self._viewer.canvas.grid.enabled = False
         if not slices:
             self.slices.remove()
