@@ -113,6 +113,7 @@ def gallery(stack: ParticleStack, rounds: int) -> list[dict[str, Any]]:
     pictures: Any = dock._pictures
     while pictures.get(0) is None:
         QApplication.processEvents()
+        time.sleep(0.001)
     dock.view.viewport().repaint()
     label = f"{len(stack):,} particles"
     rows = [
