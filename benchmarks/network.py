@@ -129,7 +129,6 @@ def refined(sample: Sample, arguments: argparse.Namespace, folder: Path) -> dict
         model=folder,
         output=folder / "refined.star",
         refine=True,
-        map=folder / "map.mrc",
         modes=arguments.modes,
         overwrite=True,
     )

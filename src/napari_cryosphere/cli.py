@@ -265,9 +265,11 @@ def infer(
         Path | None, typer.Option(help="Also write every particle's distribution (zarr).")
     ] = None,
     refine: Annotated[
-        bool | None, typer.Option("--refine", help="Refine the best modes against --map; finds shifts.")
+        bool | None, typer.Option("--refine", help="Refine the best modes against a map; finds shifts.")
     ] = None,
-    map_: Annotated[Path | None, typer.Option("--map", help="Map to refine against.")] = None,
+    map_: Annotated[
+        Path | None, typer.Option("--map", help="Map to refine against (that of the run).")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     resume: Resume = None,
@@ -305,7 +307,14 @@ def align(
         bool, typer.Option("--global", help="Search all orientations (the default).")
     ] = False,
     local: Annotated[
-        float | None, typer.Option(metavar="DEGREES", help="Search within this angle of the given poses.")
+        float | None,
+        # torchrun takes --local for the beginning of an option of its own
+        typer.Option(
+            "--local",
+            "--local-degrees",
+            metavar="DEGREES",
+            help="Search within this angle of the given poses.",
+        ),
     ] = None,
     resolution: Annotated[float | None, typer.Option(help="Finest detail compared, A.")] = None,
     shift_range: Annotated[float | None, typer.Option(help="Largest shift searched, pixels.")] = None,

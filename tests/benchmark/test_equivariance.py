@@ -17,7 +17,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.particles import ImageGrid
 from napari_cryosphere.so3.distribution import PoseDistribution
-from napari_cryosphere.so3.rotations import random_rotations, rotation_from_vector
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations, rotation_from_vector
 
 BOX = 16
 GRID = ImageGrid(BOX, 192 / BOX)
@@ -108,6 +108,7 @@ def test_in_plane_angle_has_the_sign_of_a_reprojection() -> None:
     right = in_plane_errors(Matcher(view), images, angles)
     assert right.degrees.shape == (1, 5)
     assert right.degrees.max() < 3
+    assert geodesic_distance_degrees(right.poses, view).max() < 3
     wrong = in_plane_errors(Matcher(view, sign=-1), images, angles)
     assert wrong.degrees[0, 0] < 3
     assert wrong.degrees[0, 1] == pytest.approx(90, abs=6)  # twice the angle

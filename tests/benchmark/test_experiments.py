@@ -12,11 +12,12 @@ import torch
 from typer.testing import CliRunner
 
 from napari_cryosphere.benchmark import report as report_module
-from napari_cryosphere.benchmark.experiments import _rises, label_information
+from napari_cryosphere.benchmark.experiments import _rises, label_information, label_mass_near_truth
 from napari_cryosphere.benchmark.report import Panel, Report, Series, Table
 from napari_cryosphere.cli import app
 from napari_cryosphere.jobs.configs import ExperimentConfig
-from napari_cryosphere.training.masks import mask_targets, raw_targets
+from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.training.masks import mask_targets, one_hot_targets, raw_targets
 from napari_cryosphere.training.presets import CRYOSPHERE
 
 TINY = [
@@ -98,6 +99,14 @@ def test_label_information_is_the_least_loss() -> None:
     uniform_loss = -(raw * np.log(1 / 576)).sum(1)
     best_loss = -(raw * raw.log()).sum(1)
     assert label_information(raw) == pytest.approx(float((uniform_loss - best_loss).mean()), abs=1e-5)
+
+
+def test_label_mass_near_truth_of_one_cell_and_of_all() -> None:
+    rotations = random_rotations(3, np.random.default_rng(0))
+    assert label_mass_near_truth(one_hot_targets(rotations, 2), rotations, 2) == 1
+    everywhere = torch.full((3, 4608), 1 / 4608)
+    cap = (np.radians(30) - np.sin(np.radians(30))) / np.pi  # Haar measure of the ball
+    assert label_mass_near_truth(everywhere, rotations, 2) == pytest.approx(cap, rel=0.2)
 
 
 def test_rises_of_a_loss() -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_cryosphere.cli import app
-from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.align import align
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig, TrainConfig
@@ -19,7 +19,8 @@ from napari_cryosphere.jobs.events import Events, Result, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
+from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
 from napari_cryosphere.so3.distribution_store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
@@ -195,8 +196,21 @@ def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
 
 
 def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="refine needs a map"):
-        InferConfig(particles=sample / "blank.star", model=tmp_path, output=tmp_path / "o.star", refine=True)
+    """A given one, or the one in the run folder; and a map is for refinement alone."""
+    shape = Image2SphereConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
+    model = PoseModel.create(ModelCard(network=shape, pixel_size_angstrom=8.0, map_resolution_angstrom=30.0))
+    model.save(tmp_path / MODEL_FILE)
+    options = {"particles": sample / "blank.star", "model": tmp_path, "modes": 1, "device": "cpu"}
+    with pytest.raises(ValueError, match="ask for refine"):
+        InferConfig(output=tmp_path / "a.star", map=sample / "map.mrc", **options)
+    with pytest.raises(ModelError, match="give --map"):
+        run(infer(InferConfig(output=tmp_path / "b.star", refine=True, **options)))
+    DensityMap.read(sample / "map.mrc").save(tmp_path / "map.mrc")
+    run(infer(InferConfig(output=tmp_path / "own.star", refine=True, **options)))
+    given = {"map": sample / "map.mrc", "resolution_angstrom": 30.0}
+    run(infer(InferConfig(output=tmp_path / "given.star", refine=True, **given, **options)))
+    own, same = (ParticleStack.read(tmp_path / f"{name}.star").particles for name in ("own", "given"))
+    assert own.equals(same)
 
 
 def test_journal_description_is_plain_json(sample: Path, tmp_path: Path) -> None:

@@ -64,10 +64,14 @@ def test_every_contribution_has_its_command(manifest: npe2.PluginManifest) -> No
     contributed = {contribution.command for part in parts for contribution in part or []}
     assert contributed <= known
     only_in_the_palette = {
+        "keep_selected",
         "next_uncertain",
         "predict_poses",
         "previous_uncertain",
         "reconstruct",
+        "reject_selected",
+        "select_shown",
+        "undo_choice",
         "subtract_maps",
     }
     assert known - contributed == {f"{DISTRIBUTION}.{name}" for name in only_in_the_palette}

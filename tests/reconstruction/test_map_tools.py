@@ -65,7 +65,14 @@ def test_a_difference_knows_neither_scale_nor_sharpening(density: DensityMap) ->
 def test_a_resampled_map_is_that_of_cut_or_padded_transforms(
     density: DensityMap, box: int, pixel_size: float
 ) -> None:
-    """Against the Fourier rescaling by torch, on grids that it can reach exactly."""
+    """Against the Fourier rescaling by torch, on grids that it can reach exactly.
+
+    Without what stands at the Nyquist frequency, which has no sign there: the two share it out differently.
+    """
+    transform = np.fft.fftn(density.voxels)
+    for axis in range(3):
+        np.moveaxis(transform, axis, 0)[density.box // 2] = 0
+    density = DensityMap(np.fft.ifftn(transform).real.astype(np.float32), density.pixel_size_angstrom)
     made = resampled_map(density, box, pixel_size)
     expected = map_on_grid(density, box, pixel_size).numpy()
     assert (made.box, made.pixel_size_angstrom) == (box, pixel_size)

@@ -205,7 +205,7 @@ def test_plateau_halves_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: 
         return step(self, batch, rate)
 
     monkeypatch.setattr(Trainer, "step", spied)
-    settings = LoopSettings(24, total_images=24 * 60, report_seconds=1e9, validations=30, schedule="plateau")
+    settings = LoopSettings(24, total_images=24 * 60, report_seconds=1e9, validations=30, halve_after=24 * 8)
     list(train_network(trainer_of(3, 1e-12), source, validation, "C1", settings))
     assert max(rates) == 1
     assert rates[-1] <= 0.25

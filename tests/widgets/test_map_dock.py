@@ -77,7 +77,7 @@ def test_reconstruct_compare_and_look_with_clicks(
     assert [layer.name for layer in viewer.layers if layer.visible] == ["truth", name]
     assert dock.surfaces_button.isChecked()
     assert dock.maps.map.currentText() == name
-    assert dock.maps.reference.layer() is truth_layer
+    assert dock.maps.reference.layer() == truth_layer
     assert "FSC 0.143 at" in dock.maps.result.text()
     assert dock.fsc is not None
     assert len(dock.fsc.shown_curves) == 3
@@ -97,6 +97,9 @@ def test_reconstruct_compare_and_look_with_clicks(
         assert words in dock.maps.result.text()
     assert len([layer for layer in viewer.layers if layer.visible]) == 9  # with the difference
     assert dock.slices_button.isChecked()
+    viewer.layers.remove(viewer.layers[f"difference, {name} − truth"])
+    qtbot.mouseClick(dock.slices_button, LEFT)
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 3)
     qtbot.mouseClick(dock.particles_button, LEFT)
     assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
     assert dock.particles_button.isChecked()
@@ -110,7 +113,7 @@ def _relay(signal: Any) -> Any:
         sent = Signal(object)
 
     relay = Relay(QApplication.instance())
-    signal.connect(lambda value: relay.sent.emit(value), weak=False)
+    signal.connect(lambda value: relay.sent.emit(value))
     return relay.sent
 
 

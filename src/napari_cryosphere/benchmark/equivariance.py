@@ -94,10 +94,13 @@ class InPlaneErrors:
         ``(m,)``.
     degrees
         ``(n, m)``: how far each predicted pose is from where it should have moved, modulo symmetry.
+    poses
+        ``(n, 3, 3)``: the poses predicted for the images as they were.
     """
 
     angles_degrees: Array
     degrees: Array
+    poses: Array
 
 
 def volume_errors(
@@ -165,12 +168,12 @@ def in_plane_errors(model: Predictor, images: Tensor, angles_degrees: Array) -> 
     """
     mask = soft_circle(images.shape[-1])
     first = model.predict(images * mask)
-    poses = torch.from_numpy(first.summary().rotations)
+    poses = first.summary().rotations
     errors = np.empty((len(images), len(angles_degrees)))
     for column, angle in enumerate(np.radians(angles_degrees)):
         angles = torch.full((len(images),), float(angle))
         turned = turn_and_shift(images, angles, torch.zeros(len(images), 2)) * mask
-        expected = turned_rotations(poses, angles.double()).numpy()
+        expected = turned_rotations(torch.from_numpy(poses), angles.double()).numpy()
         found = model.predict(turned).summary().rotations
         errors[:, column] = angular_error_degrees(expected, found, first.symmetry)
-    return InPlaneErrors(np.asarray(angles_degrees, dtype=np.float64), errors)
+    return InPlaneErrors(np.asarray(angles_degrees, dtype=np.float64), errors, poses)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cryosphere.benchmark.equivariance import (
     InPlaneErrors,
@@ -17,7 +18,7 @@ from napari_cryosphere.benchmark.equivariance import (
 )
 from napari_cryosphere.benchmark.report import Panel, Report, Series, Table
 from napari_cryosphere.benchmark.views import MapViews
-from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
 
 __all__ = ["EquivarianceTest", "equivariance_report"]
 
@@ -33,7 +34,9 @@ _TEXT = (
     "optical axis; `map` as p(R X), the volume turning in its own axes. In the shuffled control every "
     "pair is given the next pair's rotation. The error grows with the sharpness of the predictions and is "
     "nearly 0 for a network that knows nothing; *ratio*, the mean error over that of the same network's "
-    "shuffled control, does not: 0 is equivariant, 1 not at all."
+    "shuffled control, does not: 0 is equivariant, 1 not at all.\n\n"
+    "*Unturned pose error*: how far from the truth, in the median, the poses are to begin with. Where that "
+    "is large, the volume or the noise is not what the model was trained on, and the rest says little."
 )
 
 
@@ -83,7 +86,7 @@ def equivariance_report(
     The report: volume errors, in-plane errors, and a plot of both.
     """
     turning: dict[str, tuple[VolumeErrors, ...]] = {}
-    in_plane: dict[str, InPlaneErrors] = {}
+    in_plane: dict[str, _Turned] = {}
     for index, (name, model) in enumerate(models.items()):
         yield index / len(models)
         turning[name] = _turn_the_volume(model, views, test)
@@ -107,10 +110,19 @@ def _turn_the_volume(model: Predictor, views: MapViews, test: EquivarianceTest) 
     return volume_errors(model, lambda where: views.images(where, rng), poses, turns, test.order)
 
 
-def _turn_the_image(model: Predictor, views: MapViews, test: EquivarianceTest) -> InPlaneErrors:
+@dataclass(frozen=True)
+class _Turned:
+    """In-plane errors, and how far from the truth the model was before images were turned."""
+
+    errors: InPlaneErrors
+    pose_errors: NDArray[np.float64]
+
+
+def _turn_the_image(model: Predictor, views: MapViews, test: EquivarianceTest) -> _Turned:
     rng = np.random.default_rng([test.seed, 1])
-    shown = views.unmasked(random_rotations(test.images, rng), rng)
-    return in_plane_errors(model, shown, np.sort(rng.uniform(0, 360, test.angles)))
+    truth = random_rotations(test.images, rng)
+    errors = in_plane_errors(model, views.unmasked(truth, rng), np.sort(rng.uniform(0, 360, test.angles)))
+    return _Turned(errors, geodesic_distance_degrees(truth, errors.poses))
 
 
 def _volume_table(turning: Mapping[str, tuple[VolumeErrors, ...]]) -> Table:
@@ -123,26 +135,28 @@ def _volume_table(turning: Mapping[str, tuple[VolumeErrors, ...]]) -> Table:
     return Table(("network", "frame", "rotations", "mean_mse", "min_mse", "max_mse", "ratio"), rows)
 
 
-def _in_plane_table(in_plane: Mapping[str, InPlaneErrors]) -> Table:
+def _in_plane_table(in_plane: Mapping[str, _Turned]) -> Table:
     rows = tuple(
         (
             name,
-            float(np.median(errors.degrees)),
-            float(np.percentile(errors.degrees, 95)),
-            float(errors.degrees.max()),
+            float(np.median(turned.errors.degrees)),
+            float(np.percentile(turned.errors.degrees, 95)),
+            float(turned.errors.degrees.max()),
+            float(np.median(turned.pose_errors)),
         )
-        for name, errors in in_plane.items()
+        for name, turned in in_plane.items()
     )
-    return Table(("network", "median_degrees", "percentile_95_degrees", "max_degrees"), rows)
+    columns = ("median_degrees", "percentile_95_degrees", "max_degrees", "unturned_pose_error_degrees")
+    return Table(("network", *columns), rows)
 
 
 def _figures(
-    turning: Mapping[str, tuple[VolumeErrors, ...]], in_plane: Mapping[str, InPlaneErrors]
+    turning: Mapping[str, tuple[VolumeErrors, ...]], in_plane: Mapping[str, _Turned]
 ) -> dict[str, float]:
     name, frames = next(iter(turning.items()))
     figures = {f"{errors.frame}_mean_mse": float(errors.matched.mean()) for errors in frames}
     figures |= {f"{errors.frame}_ratio_to_shuffled": errors.ratio for errors in frames}
-    degrees = in_plane[name].degrees
+    degrees = in_plane[name].errors.degrees
     return figures | {
         "in_plane_median_degrees": float(np.median(degrees)),
         "in_plane_max_degrees": float(degrees.max()),
@@ -170,14 +184,14 @@ def _volume_panel(turning: Mapping[str, tuple[VolumeErrors, ...]]) -> Panel:
     return Panel("", "MSE of the density (mean, min, max)", tuple(series), tuple(turning), log_y=True)
 
 
-def _in_plane_panel(in_plane: Mapping[str, InPlaneErrors]) -> Panel:
+def _in_plane_panel(in_plane: Mapping[str, _Turned]) -> Panel:
     series = tuple(
         Series(
             name,
-            tuple(float(angle) for angle in errors.angles_degrees),
-            tuple(max(float(value), _LEAST_DEGREES) for value in np.median(errors.degrees, axis=0)),
+            tuple(float(angle) for angle in turned.errors.angles_degrees),
+            tuple(max(float(value), _LEAST_DEGREES) for value in np.median(turned.errors.degrees, axis=0)),
             marked=True,
         )
-        for name, errors in in_plane.items()
+        for name, turned in in_plane.items()
     )
     return Panel("image turned by (degrees)", "pose off by (degrees, median)", series, log_y=True)

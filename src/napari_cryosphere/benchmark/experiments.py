@@ -9,15 +9,25 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_cryosphere.benchmark.learning import LabelledViews, Learnt, Measured, learn, measure, untrained
 from napari_cryosphere.benchmark.report import Panel, Report, Series, Table
 from napari_cryosphere.benchmark.views import MapViews
 from napari_cryosphere.model.card import ModelCard
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 from napari_cryosphere.training.masks import LabelKind
 from napari_cryosphere.training.presets import TrainingPreset
 
-__all__ = ["Setting", "label_information", "labels_experiment", "projections_experiment", "train_one"]
+__all__ = [
+    "Setting",
+    "label_information",
+    "label_mass_near_truth",
+    "labels_experiment",
+    "projections_experiment",
+    "train_one",
+]
 
 Steps: TypeAlias = Generator[float, None, Report]
 
@@ -94,6 +104,13 @@ def label_information(targets: torch.Tensor) -> float:
     return math.log(targets.shape[1]) - float(entropy)
 
 
+def label_mass_near_truth(targets: torch.Tensor, rotations: NDArray[np.float64], order: int) -> float:
+    """Return the probability that labels put within 30 degrees of the true poses, their mean (C1)."""
+    grid = SO3Grid(order).rotations()
+    near = [geodesic_distance_degrees(grid, rotation) < 30 for rotation in rotations]
+    return float(targets[torch.from_numpy(np.stack(near))].sum()) / len(targets)
+
+
 def projections_experiment(setting: Setting, numbers: Sequence[int]) -> Steps:
     """Train on ever more projections and measure what is known of views seen and not seen.
 
@@ -150,11 +167,13 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         on_unseen = measure(learnt.model, held_out, held_out.targets(kind, setting.preset, setting.symmetry))
         found[kind] = on_unseen
         rises, largest = _rises(learnt.losses)
-        rows.append((kind, information, rises, largest, *_columns(on_seen), *_columns(on_unseen)))
+        near = label_mass_near_truth(targets, data.rotations, setting.preset.label_order)
+        rows.append((kind, information, near, rises, largest, *_columns(on_seen), *_columns(on_unseen)))
         curves.append(_loss_curve(kind, learnt, scale=information))
     columns = (
         "labels",
         "label_information_nats",
+        "label_within_30",
         "epochs_with_a_rise",
         "largest_rise",
         *_names("train"),
@@ -165,8 +184,9 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         f"Training on {number} projections with labels of three kinds: `mask`, the best-matching "
         f"{100 * setting.preset.label_fraction:g} % of 1/MSE; `raw`, 1/MSE itself, scaled to probabilities; "
         "`one-hot`, the nearest cell. *Label information*: what the labels say of a pose; the least loss is "
-        "minus it. *Epochs with a rise*: the share of epochs whose mean loss exceeded the one before; "
-        f"*largest rise*: the largest of these, as a share of the whole fall. {setting.describe()}"
+        "minus it. *Label within 30*: the share of their probability within 30 degrees of the truth. *Epochs "
+        "with a rise*: the share of epochs whose mean loss exceeded the one before; *largest rise*: the "
+        f"largest of these, as a share of the whole fall. {setting.describe()}"
     )
     figures = {f"test_median_degrees_{kind}": measured.median_degrees for kind, measured in found.items()}
     table = {"What is known of the views trained on and of others": Table(columns, tuple(rows))}

@@ -26,11 +26,15 @@ Predicts: TypeAlias = Literal["S2", "SO3", "SO3xR2"]
 """What a model predicts: view directions, rotations, or rotations and shifts. The rest is the truth's."""
 
 _PADDING = 2
+_DECIMALS = 6
 _CHUNK = 128
 
 
 def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> ParticleStack:
     """Return the truth's particles at their predicted poses; what is not predicted stays the truth's.
+
+    Numbers have six decimals, as in the tables that CESPED's package gives relion_reconstruct: where hardly
+    any slice comes near a voxel, its map changes with the digits after these.
 
     Parameters
     ----------
@@ -51,7 +55,9 @@ def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> Pa
     if weighted:
         merit = predicted.particles.get(FIGURE_OF_MERIT, np.ones(len(predicted)))
         taken[FIGURE_OF_MERIT] = np.asarray(merit, dtype=np.float64)
-    return truth.with_columns(taken)
+    posed = truth.with_columns(taken)
+    numbers = posed.particles.select_dtypes("float").round(_DECIMALS)
+    return posed.with_columns({name: numbers[name].to_numpy() for name in numbers})
 
 
 def reconstructed(stack: ParticleStack, symmetry: str, weighted: bool) -> Generator[int, None, DensityMap]:

@@ -22,7 +22,6 @@ __all__ = ["Predictor", "images_for", "with_predictions"]
 
 _REFINED_WITHIN_DEGREES = 10.0
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_REFINED = {name: f"refined_{name}" for name in _SUMMARY}
 
 Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
 
@@ -79,7 +78,7 @@ class Predictor:
         """Names of the arrays that `posed` takes."""
         if self._aligner is None:
             return _SUMMARY
-        return (*_SUMMARY, *_REFINED.values(), "shifts_px", "log_likelihood")
+        return (*_SUMMARY, "shifts_px", "log_likelihood", "predicted")
 
     @property
     def warnings(self) -> list[str]:
@@ -97,17 +96,18 @@ class Predictor:
         """Return what is found for some particles, one entry each."""
         images, unmasked = inputs
         distribution = self._model.predict(images)
-        summary = distribution.summary()
-        arrays = {name: getattr(summary, name) for name in _SUMMARY}
+        if self._aligner is None or unmasked is None:
+            arrays = _arrays(distribution.summary())
+        else:
+            starts = distribution.mode(self._modes, apart_degrees=_REFINED_WITHIN_DEGREES).rotations
+            origins = self._origins_px[rows]
+            found = self._aligner.refine(*unmasked, starts, origins, _REFINED_WITHIN_DEGREES)
+            arrays = _arrays(found.summary)
+            arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+            arrays["predicted"] = starts[:, 0]
         if self._keep_coefficients:
             assert isinstance(distribution, HarmonicDistribution)
             arrays["coefficients"] = distribution.coefficients.cpu().numpy()
-        if self._aligner is not None and unmasked is not None:
-            starts = distribution.mode(self._modes).rotations
-            origins = self._origins_px[rows]
-            found = self._aligner.refine(*unmasked, starts, origins, _REFINED_WITHIN_DEGREES)
-            arrays |= {key: getattr(found.summary, name) for name, key in _REFINED.items()}
-            arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
         return arrays
 
     def posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
@@ -116,17 +116,20 @@ class Predictor:
         Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``...
         """
         symmetry = self._model.card.symmetry
-        network = PoseSummary(*(results[name] for name in _SUMMARY))
-        predicted = with_predictions(self._stack, network, symmetry)
+        summary = PoseSummary(*(results[name] for name in _SUMMARY))
         if self._aligner is None:
-            return predicted, network
+            return with_predictions(self._stack, summary, symmetry), summary
+        predicted = self._stack.with_poses(results["predicted"], symmetry=symmetry)
         kept = {
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
         }
-        refined = PoseSummary(*(results[key] for key in _REFINED.values()))
         shifts_px, log_likelihood = results["shifts_px"], results["log_likelihood"]
         posed = with_alignment(
-            predicted.with_columns(kept), shifts_px, log_likelihood, refined, self._aligner.symmetry
+            predicted.with_columns(kept), shifts_px, log_likelihood, summary, self._aligner.symmetry
         )
-        return posed, refined
+        return posed, summary
+
+
+def _arrays(summary: PoseSummary) -> Arrays:
+    return {name: getattr(summary, name) for name in _SUMMARY}

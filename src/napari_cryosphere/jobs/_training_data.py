@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs._halves import Reconstruction
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import reconstruct_stack
+from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.training.augmentation import Augmented
 from napari_cryosphere.training.loop import ValidationSet
@@ -26,10 +28,7 @@ from napari_cryosphere.training.sources import (
     TrainingSource,
 )
 
-__all__ = ["REFERENCE_MAP", "TrainingData", "training_data"]
-
-REFERENCE_MAP = "map.mrc"
-"""Name of the map in a run folder that projections were made of."""
+__all__ = ["TrainingData", "training_data"]
 
 _FEWEST = 4
 _MOST_VALIDATION = 500
@@ -50,6 +49,8 @@ class TrainingData:
         ``(v,)``: rows of the given stack that are held out.
     training
         Number of particles that are not.
+    map_resolution_angstrom
+        Of the map that these gave; None if there is none.
     """
 
     grid: ImageGrid
@@ -57,6 +58,7 @@ class TrainingData:
     validation: ValidationSet
     held_out: NDArray[np.int64]
     training: int
+    map_resolution_angstrom: float | None
 
 
 def training_data(stack: ParticleStack, config: TrainConfig) -> Generator[Event, None, TrainingData]:
@@ -77,15 +79,16 @@ def training_data(stack: ParticleStack, config: TrainConfig) -> Generator[Event,
         yield Note(warning, warning=True)
     shown, held_out = _split(chosen, config)
     training, images = chosen[shown], prepared[torch.from_numpy(shown)]
-    density = None
+    reference = None
     if config.source != "particles":
-        density = yield from _reference_map(training, config)
+        reference = yield from _reference_map(training, config)
     return TrainingData(
         grid,
-        _source(training, images, grid, density, config),
+        _source(training, images, grid, None if reference is None else reference.density, config),
         ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out]),
         rows[held_out],
         len(training),
+        None if reference is None else reference.resolution_angstrom,
     )
 
 
@@ -120,31 +123,40 @@ def _split(stack: ParticleStack, config: TrainConfig) -> tuple[NDArray[np.int64]
     return np.sort(order[wanted:]), np.sort(order[:wanted])
 
 
-def _reference_map(training: ParticleStack, config: TrainConfig) -> Generator[Event, None, DensityMap]:
-    """Return the map to make projections of, and keep it in the run folder.
+@dataclass(frozen=True)
+class _Reference:
+    """The map to make projections of, and its resolution if it comes from the particles."""
 
-    It is read back from there, so that a run that is taken up again sees the same map to the last bit.
-    """
-    kept = config.output / REFERENCE_MAP
-    if not (config.resume and kept.is_file()):
-        if config.map is not None:
-            density = DensityMap.read(config.map)
-        else:
-            yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
-            density = yield from _reconstructed(training, config.symmetry)
-        density.save(kept, overwrite=True)
-    return DensityMap.read(kept)
+    density: DensityMap
+    resolution_angstrom: float | None
 
 
-def _reconstructed(stack: ParticleStack, symmetry: str) -> Generator[Event, None, DensityMap]:
-    """Return the map of particles; what its job says is said here, its progress is not this run's."""
-    steps = reconstruct_stack(stack, symmetry)
+def _reference_map(training: ParticleStack, config: TrainConfig) -> Generator[Event, None, _Reference]:
+    """Return the map to make projections of, and keep it in the run folder."""
+    if config.map is not None:
+        density, resolution = DensityMap.read(config.map), None
+    else:
+        yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
+        density, resolution = yield from _reconstructed(training, config.symmetry)
+    density.save(config.output / REFERENCE_MAP, overwrite=True)
+    return _Reference(density, resolution)
+
+
+def _reconstructed(
+    stack: ParticleStack, symmetry: str
+) -> Generator[Event, None, tuple[DensityMap, float | None]]:
+    """Return the map of particles and its resolution; the progress of its job is not this run's."""
+    if len(np.unique(stack.half_sets())) < 2:
+        stack = stack.with_columns({"rlnRandomSubset": 1 + np.arange(len(stack)) % 2})
+    steps = reconstruct_stack(stack, symmetry, half_maps=True)
     while True:
         try:
             event = next(steps)
         except StopIteration as end:
-            found: DensityMap = end.value.density
-            return found
+            found: Reconstruction = end.value
+            assert found.curve is not None
+            resolution = found.curve.resolution_angstrom(0.143)
+            return found.density, resolution if np.isfinite(resolution) else None
         yield Progress(0.0, event.message) if isinstance(event, Progress) else event
 
 

@@ -265,12 +265,13 @@ class InferConfig(PredictingConfig, _Resumable):
     distributions: Path | None = None
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
-    """Refine the network's best modes against `map`, which also finds shifts."""
+    """Refine the network's best modes against `map`, which also finds shifts. Without one: against the map in
+    the model's run folder, up to the resolution of that."""
 
     @model_validator(mode="after")
     def _refined_against_a_map(self) -> InferConfig:
-        if self.refine != (self.map is not None):
-            raise ValueError("refine needs a map to refine against, and a map is used for nothing else")
+        if self.map is not None and not self.refine:
+            raise ValueError("a map is used to refine against and for nothing else; ask for refine too")
         return self
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs._batches import Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
@@ -22,7 +24,7 @@ from napari_cryosphere.jobs._uncertainty import summary_metrics
 from napari_cryosphere.jobs.align import prepare_aligner
 from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.model.pose_model import PoseModel, choose_device, model_file
+from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, choose_device, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
@@ -57,13 +59,13 @@ def infer(config: InferConfig) -> Events:
     stack = ParticleStack.read(config.particles, config.data_dir)
     yield from warnings_of(stack, "phases are not flipped")
     symmetry, aligner = model.card.symmetry, None
-    if config.refine and config.map is not None:
+    if config.refine:
         yield Progress(0.0, "measuring noise and contrast")
         aligner = prepare_aligner(
             stack,
-            DensityMap.read(config.map),
+            DensityMap.read(_reference(config)),
             symmetry,
-            config.resolution_angstrom,
+            config.resolution_angstrom or _resolution_of_reference(config, model),
             config.shift_range_px,
             choose_device(config.device),
         )
@@ -90,12 +92,35 @@ def infer(config: InferConfig) -> Events:
     yield Result(files, summary_metrics(stack, summary, symmetry))
 
 
+def _reference(config: InferConfig) -> Path:
+    """Return the map to refine against: the one given, or that of the model's run.
+
+    Raises
+    ------
+    ModelError
+        If there is neither.
+    """
+    if config.map is not None:
+        return config.map
+    own = model_file(config.model).with_name(REFERENCE_MAP)
+    if not own.is_file():
+        raise ModelError(f"there is no {REFERENCE_MAP} beside the model {config.model}; give --map to refine")
+    return own
+
+
+def _resolution_of_reference(config: InferConfig, model: PoseModel) -> float | None:
+    """Return how far the run's own map can be trusted; None for any other map."""
+    own = model_file(config.model).with_name(REFERENCE_MAP)
+    same = own.is_file() and _reference(config).resolve() == own.resolve()
+    return model.card.map_resolution_angstrom if same else None
+
+
 def _identity(config: InferConfig, stack: ParticleStack, batch_size: int) -> dict[str, Any]:
     """Return all that the results depend on."""
     return described(config) | {
         "number": len(stack),
         "batch_size": batch_size,
         "model": digest_of_file(model_file(config.model)),
-        "map": None if config.map is None else digest_of_file(config.map),
+        "map": digest_of_file(_reference(config)) if config.refine else None,
         "table": digest_of_table(stack),
     }

@@ -66,7 +66,10 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     data = yield from training_data(stack, config)
     torch.manual_seed(config.seed)
     card = ModelCard(
-        network=config.network, pixel_size_angstrom=data.grid.pixel_size_angstrom, symmetry=config.symmetry
+        network=config.network,
+        pixel_size_angstrom=data.grid.pixel_size_angstrom,
+        symmetry=config.symmetry,
+        map_resolution_angstrom=data.map_resolution_angstrom,
     )
     model = PoseModel.create(card).to(choose_device(config.device))
     if config.encoder_weights is not None:

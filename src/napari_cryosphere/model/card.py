@@ -122,6 +122,8 @@ class ModelCard(BaseModel):
     """Pixel size of the images that the network sees (not of the particles it was trained on)."""
     symmetry: str = "C1"
     calibration: Calibration = Calibration()
+    map_resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Where the half-maps of the run's map end (FSC 0.143); None for a map from elsewhere."""
     training: dict[str, Any] = Field(default_factory=dict)
     """How the model came to be: data, seconds, validation error. For people; nothing reads it back."""
 

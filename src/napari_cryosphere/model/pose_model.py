@@ -19,10 +19,13 @@ from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
-__all__ = ["MODEL_FILE", "PoseModel", "choose_device", "model_file"]
+__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "choose_device", "model_file"]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
+
+REFERENCE_MAP = "map.mrc"
+"""Name of the map in a run folder that training images were projections of."""
 
 _CARD_KEY = "napari_cryosphere"
 

@@ -30,7 +30,7 @@ _STEPS_OF_MODES = 3
 _REACH = 30.0  # degrees; divided by the degree: longest step towards a mode, a twelfth of the shortest wave
 _SETTLED_DEGREES = 1.0  # what would still move farther is on its way to a maximum that others reached
 _ROUNDING = 1e-5  # of values in single precision
-_CHUNK = 16
+_CHUNK = 16  # particles at once: what lies between the steps stays in the processor's cache
 
 
 def order_for_degree(l_max: int) -> int:
@@ -136,20 +136,19 @@ class HarmonicDistribution(SmoothDistribution):
         spacing = SO3Grid(self.coarse_order).spacing_degrees
         return newton(self._derive(), rotations, spacing / 2, _STEPS, _ROUNDING)[:2]
 
-    def _sums(self) -> Iterator[tuple[NDArray[np.int64], HarmonicSums]]:
-        for rows in np.array_split(np.arange(len(self)), -(-len(self) // _CHUNK)):
-            if len(rows):
-                yield rows, HarmonicSums(self[rows])
+    def _sums(self) -> Iterator[HarmonicSums]:
+        for rows in self._chunks():
+            yield HarmonicSums(self[rows])
 
     @cached_property
     def log_normaliser(self) -> Array:
         """What `score` exceeds the normalised log-density by, ``(n,)``."""
-        return np.concatenate([np.zeros(0), *(sums.log_total for _, sums in self._sums())])
+        return np.concatenate([np.zeros(0), *(sums.log_total for sums in self._sums())])
 
     def summary(self) -> PoseSummary:
         """Return best pose, entropy, spread and confidence of every particle, in bounded memory."""
         summaries, totals = [], [np.zeros(0)]
-        for _, sums in self._sums():
+        for sums in self._sums():
             summaries.append(sums.summary())
             totals.append(sums.log_total)
         self.log_normaliser = np.concatenate(totals)  # which modes and densities need too
@@ -184,7 +183,8 @@ class HarmonicDistribution(SmoothDistribution):
         """
         grid = SO3Grid(self.coarse_order)
         spacing, reach = grid.spacing_degrees, _REACH / max(self.l_max, 1)
-        for some in np.array_split(rows, -(-len(rows) // _CHUNK)):
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK]
             chunk = self[some]
             cells = grid_maxima(chunk.values_in_unit(grid.order), grid.order, self.symmetry, 4 * most)
             poses, derive = unit_rotations(grid.order, self.symmetry)[cells], chunk._derive()

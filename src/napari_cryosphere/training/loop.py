@@ -108,7 +108,7 @@ def train_network(
                 found = _validate(trainer, validation, symmetry) if clock.validation_due() else None
                 with clock.held():
                     yield clock.report(found)
-    except GeneratorExit:
+    except (GeneratorExit, KeyboardInterrupt):
         keeper.keep()
         raise
     yield clock.report(_validate(trainer, validation, symmetry))
@@ -267,6 +267,6 @@ class _Keeper:
             self.keep()
 
     def keep(self) -> None:
-        if self._settings.checkpoint is not None and self._trainer.steps:
+        if self._settings.checkpoint is not None and self._trainer.steps and self._trainer.whole:
             self._trainer.save(self._settings.checkpoint, self._clock.progress())
         self._kept = time.monotonic()

@@ -67,11 +67,18 @@ class Trainer:
         Trained in place.
     symmetry
         Point group that the labels are expanded over.
+
+    Attributes
+    ----------
+    steps
+        Steps made so far.
+    whole
+        Whether the last step came to its end: False where Ctrl-C has caught it half way.
     """
 
     def __init__(self, network: PoseNetwork, symmetry: str, settings: Optimisation) -> None:
         self.network = network
-        self.steps = 0
+        self.steps, self.whole = 0, True
         self._symmetry, self._settings = symmetry, settings
         self._parameters = list(network.parameters())
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.RAdam
@@ -100,11 +107,13 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
+        self.whole = False
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * rate
         self._optimizer.step()
         self.steps += 1
         self._follow()
+        self.whole = True
         return value
 
     @torch.no_grad()

@@ -72,7 +72,7 @@ class LinkedContours:
             for other in self._layers:
                 if is_difference(other):
                     other.iso_threshold = _DIFFERENCE * source.iso_threshold
-                elif other is not source:
+                elif other != source:
                     values = self._values(other)
                     place = round((1 - fraction) * len(values))
                     other.iso_threshold = float(values[min(max(place, 0), len(values) - 1)])

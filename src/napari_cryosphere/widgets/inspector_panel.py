@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from qtpy.QtCore import QTimer
@@ -84,7 +85,7 @@ class InspectorPanel(Panel):
             seat.connect(signal, callback)
         self._mouse: SphereMouse | None = SphereMouse(controller.viewer, self._inspector)
         for key, by in _KEYS.items():
-            controller.viewer.bind_key(key, partial(_walk, self._inspector, by), overwrite=True)
+            controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         self._on_layers()
         self._on_particle()
 
@@ -228,6 +229,10 @@ class InspectorPanel(Panel):
         self.match.setVisible(drawn)
 
 
-def _walk(inspector: Inspector, by: int, viewer: object) -> None:
-    """Answer a key of the viewer."""
-    inspector.step_uncertain(by)
+def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
+    """Return what answers a key of the viewer: a function, since napari asks for its name."""
+
+    def walk(viewer: object) -> None:
+        inspector.step_uncertain(by)
+
+    return walk

@@ -15,7 +15,11 @@ __all__ = ["LayerCombo"]
 
 
 class LayerCombo(QComboBox):
-    """Names of layers; the chosen one stays chosen while others come and go."""
+    """Names of layers; the chosen one stays chosen while others come and go.
+
+    Layers are compared with ``==`` here and elsewhere: what napari gives to a plugin's dock are proxies,
+    new ones each time, and ``is`` takes them for different layers.
+    """
 
     layer_chosen = Signal(object)
     """Sent when the user, or a change of the layers, chooses another layer."""
@@ -42,7 +46,7 @@ class LayerCombo(QComboBox):
         self.addItems([layer.name for layer in layers])
         self.blockSignals(False)
         self.choose(chosen if chosen in self._layers else next(iter(self._layers), None))
-        if self.layer() is not chosen:
+        if self.layer() != chosen:
             self.layer_chosen.emit(self.layer())
 
     def choose(self, layer: Layer | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ class MapController:
         self._differences = {
             difference: pair
             for difference, pair in self._differences.items()
-            if layer is not difference and layer not in pair
+            if layer not in (difference, *pair)
         }
         gone = [label for label, owners in self.owners.items() if layer in owners]
         for label in gone:
@@ -112,9 +112,12 @@ class MapController:
             self.owners[curve.label] = owners
         self.curves_changed.emit()
 
-    def add_map(self, density: DensityMap, name: str, visible: bool = False) -> Image:
-        """Add a map as a layer."""
+    def add_map(
+        self, density: DensityMap, name: str, visible: bool = False, noted: Mapping[str, Any] | None = None
+    ) -> Image:
+        """Add a map as a layer, with more to note in its metadata."""
         data, options, _ = map_layer(density, name, visible)
+        options["metadata"] |= noted or {}
         active = self.viewer.layers.selection.active
         layer: Image = self.viewer.add_image(data, **options)
         if active is not None:
@@ -122,9 +125,7 @@ class MapController:
         return layer
 
     def _add_made(self, made: map_steps.MadeMap, name: str) -> Image:
-        layer = self.add_map(made.density, name)
-        _note_how_shown(layer, made)
-        return layer
+        return self.add_map(made.density, name, noted=_how_shown(made))
 
     def reconstruct(self, recipe: map_steps.Recipe) -> None:
         """Reconstruct; the map shows from the start and sharpens, half-maps are hidden.
@@ -172,7 +173,7 @@ class MapController:
         band = None if made.cones is None else (made.cones.lowest, made.cones.highest)
         curves = curves_by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
         self.add_curves(curves, (layer,))
-        _note_how_shown(layer, made.made)
+        layer.metadata.update(_how_shown(made.made))
         self.view.replace(layer, made.made.density)
         cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
         self.told.emit(f"{layer.name}: FSC 0.143 at {made.made.resolution_angstrom:.1f} Å{cones}")
@@ -232,7 +233,7 @@ class MapController:
         one, other = map_of(first), map_of(second)
         if first is None or second is None or one is None or other is None:
             raise CryosphereError("two maps are needed; reconstruct one or open an MRC file")
-        if first is second:
+        if first == second:
             raise CryosphereError("choose two different maps to compare")
         if self.runner.busy:
             return
@@ -283,10 +284,10 @@ class MapController:
         )
 
 
-def _note_how_shown(layer: Image, made: map_steps.MadeMap) -> None:
-    """Note with a map's layer what `ShownMap` looks for there."""
+def _how_shown(made: map_steps.MadeMap) -> dict[str, Any]:
+    """Return what `ShownMap` looks for in the metadata of a map's layer."""
     noted = {RESOLUTION: made.resolution_angstrom, LOW_PASSED: made.low_passed, UNIT: made.unit}
-    layer.metadata.update({key: value for key, value in noted.items() if value is not None})
+    return {key: value for key, value in noted.items() if value is not None}
 
 
 def _resolution_of(layer: Layer | None) -> float | None:

@@ -148,13 +148,13 @@ class MapPanel(Panel):
         self._known = list(layers)
         self.map.set_layers(layers)
         self.reference.set_layers(layers)
-        if len(layers) > 1 and self.map.layer() is self.reference.layer():
+        if len(layers) > 1 and self.map.layer() == self.reference.layer():
             self._choose_reference()
         self._update()
 
     def _choose_reference(self) -> None:
         """Choose another map than the first: the oldest, and no half-map where there is a choice."""
-        others = [layer for layer in self._known if layer is not self.map.layer()]
+        others = [layer for layer in self._known if layer != self.map.layer()]
         whole = [layer for layer in others if not is_half(layer)]
         self.reference.choose(next(reversed(whole or others), None))
 
@@ -207,7 +207,7 @@ class MapPanel(Panel):
 
     def _update(self) -> None:
         busy, first, second = self._controller.runner.busy, self.map.layer(), self.reference.layer()
-        pair = None not in (first, second) and first is not second and not busy
+        pair = None not in (first, second) and first != second and not busy
         for button in (self.compare, self.subtract, self.align):
             button.setEnabled(pair)
         for widget in (self.sharpen, self.b_factor):

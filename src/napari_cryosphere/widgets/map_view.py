@@ -75,6 +75,9 @@ class MapView:
         if self._state is None:
             self._state = ViewerState.of(self._viewer)
         self.contours.unlink()
+        if slices != self.sliced or len(layers) != len(self._layers):
+            # laid out once, when all layers are there, and not anew for each that comes or goes
+            self._viewer.canvas.grid.enabled = False
         if not slices:
             self.slices.remove()
         self._layers = list(layers)
@@ -98,9 +101,9 @@ class MapView:
             layer.visible = layer in self._layers
             if layer in self._layers:
                 layer.name_overlay.visible = True
+        viewer.dims.ndisplay = 3
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
-        viewer.dims.ndisplay = 3
         # whose contour the layer controls then offer
         viewer.layers.selection.active = [layer for layer in self._layers if not is_difference(layer)][-1]
 

@@ -63,7 +63,7 @@ def restore_particles(controller: Controller, layer: Layer, saved: SavedParticle
     from napari_cryosphere.errors import CryosphereError
     from napari_cryosphere.so3.distribution_store import DistributionStore
 
-    session = next(one for one in controller.sessions if one.layer is layer)
+    session = next(one for one in controller.sessions if one.layer == layer)
     number, lost = len(session.stack), []
     if number == saved.number:
         selected = np.zeros(number, dtype=bool)

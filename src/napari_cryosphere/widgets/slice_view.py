@@ -81,7 +81,7 @@ class SliceView:
     def _number_kept(self, maps: Sequence[Image]) -> int:
         """Return how many of the first rows are those of these maps, none of their layers deleted by hand."""
         for number, (shown, wanted, row) in enumerate(zip(self._maps, maps, self._layers, strict=False)):
-            if shown is not wanted or any(layer not in self._viewer.layers for layer in row):
+            if shown != wanted or any(layer not in self._viewer.layers for layer in row):
                 return number
         return min(len(self._maps), len(maps))
 
