@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GalleryDock"]
 
-_BITE = 8  # tiles made in one go: a wheel's turn need not wait for more
+_BITE = 4  # tiles made in one go
+_PAUSE_MS = 60  # without scrolling, before tiles are made
 _LATER_MS = 300  # predictions come faster than a gallery need be sorted
 _EMPTY = "No particles are loaded. Drop a STAR or .cs file into the viewer."
 
@@ -64,6 +65,10 @@ class GalleryDock(DockContent):
         self._later.setSingleShot(True)
         self._later.setInterval(_LATER_MS)
         self._later.timeout.connect(self._update_rows)
+        self._pause = QTimer(self)
+        self._pause.setSingleShot(True)
+        self._pause.setInterval(_PAUSE_MS)
+        self._pause.timeout.connect(self._make_pictures)
         self._lay_out()
         self._connect()
         self._on_theme()
@@ -94,7 +99,7 @@ class GalleryDock(DockContent):
             self._seat.connect(signal, callback)
         self.view.row_chosen.connect(controller.show_particle)
         self.view.row_opened.connect(controller.open_particle)
-        self.view.sight_changed.connect(self._make_pictures)
+        self.view.sight_changed.connect(self._pause.start)
         bar.save_asked.connect(self._ask_save)
         bar.low_pass_changed.connect(self._on_low_pass)
         bar.edge_changed.connect(self._on_edge)
@@ -161,6 +166,7 @@ class GalleryDock(DockContent):
             self.painter.spheres = spheres
         rows = np.empty(0, dtype=np.int64) if session is None else session.filter.rows
         self.view.set_rows(rows, from_top)
+        self._make_pictures()
         self.filters.update_quantities()
         self._update_status()
 
@@ -196,11 +202,17 @@ class GalleryDock(DockContent):
     # ------------------------------------------------------------------ pictures
 
     def _make_pictures(self) -> None:
-        """Make the pictures in sight that are missing, a few at a time, the uppermost first."""
+        """Make the pictures in sight that are missing, a few at a time, then those a page above and below.
+
+        None are begun while tiles are scrolled: two threads of Python wait for each other at every call of
+        Qt's, so that painting would take several times as long.
+        """
         pictures = self._pictures
         if pictures is None or self._making:
             return
         rows = pictures.missing(self.view.rows_in_sight())[:_BITE]
+        if not len(rows):
+            rows = pictures.missing(self.view.rows_in_sight(pages=1))[:_BITE]
         if not len(rows):
             return
         self._making = True
@@ -210,7 +222,8 @@ class GalleryDock(DockContent):
             self._making = False
             pictures.keep(made, version)
             self.view.viewport().update()
-            self._make_pictures()
+            if not self._pause.isActive():
+                self._make_pictures()
 
         self._background.run("tiles", lambda: pictures.make(rows), take)
 
@@ -219,6 +232,7 @@ class GalleryDock(DockContent):
             self._pictures.low_pass = on
             self._pictures.forget()
             self.view.refresh()
+            self._make_pictures()
 
     def _on_edge(self, edge: int) -> None:
         self.painter.edge = edge

@@ -84,6 +84,8 @@ class Intake:
 
     def _pair(self) -> None:
         """Give distributions to the data set with as many particles; others wait for it."""
+        if not self._waiting:
+            return  # before the import, which brings torch
         from napari_cryosphere.so3.distribution_store import DistributionStore
 
         for path in list(self._waiting):

@@ -110,22 +110,23 @@ class TilePictures:
             return TilePicture(None, None, str(error))
 
     def _images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        from napari_cryosphere.imaging.prepared import PreparedImages
-        from napari_cryosphere.imaging.preprocess import Preprocessing
+        """Read images as a tile shows them; without torch, which loads slowly."""
         from napari_cryosphere.particles import ImageGrid
+        from napari_cryosphere.particles.image_grid import resample
 
         grid = self._stack.grid
         box = min(grid.box, TILE)
         small = ImageGrid(box, grid.pixel_size_angstrom * grid.box / box)
-        finest = 2 * small.pixel_size_angstrom
-        low_pass = _LOW_PASS_ANGSTROM if self.low_pass and finest < _LOW_PASS_ANGSTROM else None
-        steps = Preprocessing(ctf=None, grid=small, low_pass_angstrom=low_pass, mask=False)
-        images = PreparedImages(self._stack, steps)[rows].numpy()
+        images = resample(self._stack.images(rows), grid, small)
+        if self.low_pass:
+            images = _low_passed(images, small.pixel_size_angstrom)
         low, high = np.percentile(images, _LIMITS, axis=(1, 2), keepdims=True)
         return ((images - low) / np.maximum(high - low, 1e-6) * 255).clip(0, 255).astype(np.uint8)
 
     def _sphere(self, row: int) -> NDArray[np.uint8] | None:
         """Draw the distribution, or a ring where only the pose is predicted."""
+        if not self._store.predicted[row]:
+            return None  # before the imports, which take a second
         from napari_cryosphere.so3.mollweide import draw_ring, rasterise
 
         try:
@@ -135,8 +136,16 @@ class TilePictures:
         if distribution is not None:
             return rasterise(distribution.probability_grid(_SPHERE_ORDER)[0], TILE // 2, TILE)
         rotation = self._store.rotation(row)
-        if rotation is None:
+        if rotation is None:  # forgotten meanwhile
             return None
         picture = rasterise(np.zeros((12, 6)), TILE // 2, TILE)
         draw_ring(picture, rotation[:, 2], radius=3)
         return picture
+
+
+def _low_passed(images: NDArray[np.float32], pixel_size_angstrom: float) -> NDArray[np.float32]:
+    """Filter ``(n, k, k)`` images with a Gaussian that has fallen to a half at 20 A."""
+    box = images.shape[-1]
+    y, x = np.fft.fftfreq(box, pixel_size_angstrom)[:, None], np.fft.rfftfreq(box, pixel_size_angstrom)
+    keep = np.exp(-np.log(2) * (x**2 + y**2) * _LOW_PASS_ANGSTROM**2).astype(np.float32)
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(images) * keep, s=(box, box)), dtype=np.float32)

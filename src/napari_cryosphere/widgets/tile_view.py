@@ -102,10 +102,10 @@ class TileView(QAbstractScrollArea):
         self.viewport().update()
         self.sight_changed.emit()
 
-    def rows_in_sight(self) -> NDArray[np.int64]:
-        """Return the particles whose tiles are in sight."""
-        top = self.verticalScrollBar().value()
-        return self.rows[self._layout.places_between(top, top + self.viewport().height())]
+    def rows_in_sight(self, pages: int = 0) -> NDArray[np.int64]:
+        """Return the particles whose tiles are in sight, or some pages above or below what is in sight."""
+        top, page = self.verticalScrollBar().value(), self.viewport().height()
+        return self.rows[self._layout.places_between(top - pages * page, top + (1 + pages) * page)]
 
     def rect_of(self, row: int) -> QRect | None:
         """Return where a particle's tile is in the viewport; None if it is not among those shown."""
