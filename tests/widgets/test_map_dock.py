@@ -152,8 +152,15 @@ def test_closing_the_viewer_ends_the_work(
 
 
 def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
-    dock: MapDock, viewer: Any, qtbot: Any, sample: Path, small: DensityMap, tmp_path: Path
+    dock: MapDock,
+    viewer: Any,
+    qtbot: Any,
+    sample: Path,
+    small: DensityMap,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", -1.0)  # each by itself
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     small.save(tmp_path / "small.mrc")
     viewer.open(tmp_path / "small.mrc", plugin="napari-cryosphere")

@@ -69,7 +69,9 @@ def test_what_is_not_ours_is_left_to_others(sample: Path, tmp_path: Path) -> Non
     folder = tmp_path / "odd.star"
     folder.mkdir()
     assert get_reader(str(folder)) is None
-    assert get_reader(str(sample)) is None
+    (folder / "notes.txt").write_text("nothing of ours")
+    assert get_reader(str(folder)) is None
+    assert get_reader(str(sample)) is not None  # a table of particles is in it
     assert get_reader(str(sample / "picture.tif")) is None
     assert get_reader([str(sample / "particles.star"), "picture.tif"]) is None
     assert get_reader([]) is None

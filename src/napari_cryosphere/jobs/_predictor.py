@@ -21,6 +21,7 @@ from napari_cryosphere.so3.distribution import PoseSummary
 __all__ = ["Predictor", "images_for", "with_predictions"]
 
 _REFINED_WITHIN_DEGREES = 10.0
+_MODES_APART_DEGREES = 20.0
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 
 Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
@@ -99,7 +100,7 @@ class Predictor:
         if self._aligner is None or unmasked is None:
             arrays = _arrays(distribution.summary())
         else:
-            starts = distribution.mode(self._modes, apart_degrees=_REFINED_WITHIN_DEGREES).rotations
+            starts = distribution.mode(self._modes, apart_degrees=_MODES_APART_DEGREES).rotations
             origins = self._origins_px[rows]
             found = self._aligner.refine(*unmasked, starts, origins, _REFINED_WITHIN_DEGREES)
             arrays = _arrays(found.summary)
