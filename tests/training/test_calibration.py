@@ -8,8 +8,8 @@ import torch
 
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.so3.wigner import band_mask
-from napari_cryosphere.training.calibration import calibrate, credible_levels, mean_negative_log_density
+from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
+from napari_cryosphere.training.calibration import calibrate, credible_levels
 
 
 def distributions(number: int, spread: float) -> torch.Tensor:
@@ -25,15 +25,15 @@ def draws(coefficients: torch.Tensor, symmetry: str) -> np.ndarray:
     return drawn[:, 0]
 
 
-@pytest.mark.parametrize(("temperature", "symmetry"), [(0.6, "C1"), (1.7, "C1"), (1.4, "D2")])
+@pytest.mark.parametrize(("temperature", "symmetry"), [(0.6, "C1"), (1.7, "C1"), (1.4, "C2")])
 def test_temperature_is_found_again(temperature: float, symmetry: str) -> None:
     """Poses drawn from p, and p^temperature given as the prediction: it is divided out."""
-    honest = distributions(300, 0.5)
+    honest = distributions(150, 0.5)
     found = calibrate(honest * temperature, draws(honest, symmetry), symmetry)
-    assert found.temperature == pytest.approx(temperature, rel=0.12)
-    assert found.particles == 300
-    assert found.coverage["0.5"] == pytest.approx(0.5, abs=0.08)
-    assert found.coverage["0.9"] == pytest.approx(0.9, abs=0.05)
+    assert found.temperature == pytest.approx(temperature, rel=0.15)
+    assert found.particles == 150
+    assert found.coverage["0.5"] == pytest.approx(0.5, abs=0.12)
+    assert found.coverage["0.9"] == pytest.approx(0.9, abs=0.08)
 
 
 @pytest.mark.parametrize("symmetry", ["C1", "C2"])
@@ -44,8 +44,18 @@ def test_levels_are_those_of_the_distribution(symmetry: str) -> None:
     np.testing.assert_allclose(credible_levels(coefficients, poses, symmetry), exact, atol=0.01)
 
 
-def test_loss_is_the_distributions_own() -> None:
-    coefficients = distributions(20, 0.5)
-    poses = random_rotations(20, np.random.default_rng(4))
-    exact = PoseDistribution.from_coefficients(coefficients, "C2").log_prob(poses[:, None])
-    assert mean_negative_log_density(coefficients, poses, "C2") == pytest.approx(-exact.mean(), abs=2e-3)
+def test_narrow_peaks_are_not_sharpened() -> None:
+    """Peaks a third of a cell of the loss's grid wide, known poses drawn from them: nothing to mend."""
+    peaks = random_rotations(24, np.random.default_rng(5))
+    coefficients = peaked(torch.from_numpy(peaks), degree=8, height=34.0)
+    found = calibrate(coefficients, draws(coefficients, "C1"), "C1")
+    assert found.temperature == pytest.approx(1, abs=0.3)
+
+
+def peaked(poses: torch.Tensor, degree: int, height: float) -> torch.Tensor:
+    """Return log-densities with one peak, at each pose: ``sum_l (2 l + 1) D^l(R^T X)``, scaled."""
+    conjugates = torch.stack([wigner_matrices(pose, degree) for pose in poses.numpy()])
+    weights = 2 * torch.arange(degree + 1) + 1.0
+    kernel = conjugates.conj()[..., degree:] * weights[:, None, None]
+    top = evaluate_at(kernel, poses[:, None])
+    return kernel * (height / top)[..., None, None]

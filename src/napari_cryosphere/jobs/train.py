@@ -17,6 +17,7 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._writing import write_json
+from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
 from napari_cryosphere.model.card import Calibration, ModelCard
@@ -32,6 +33,7 @@ from napari_cryosphere.training.trainer import Optimisation, Trainer
 __all__ = ["train", "train_on_stack"]
 
 _VALIDATIONS = 10
+_CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -86,6 +88,14 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     settings = _loop_settings(config, data.training, report_seconds)
     reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
     yield from _follow(reports, trainer, card, config, data)
+
+
+def _calibrated(trainer: Trainer, data: TrainingData, symmetry: str) -> Calibration:
+    """Return the calibration of the averaged network on held-out particles spread over the set."""
+    rows = spread_rows(len(data.validation.images), _CALIBRATED)
+    images = data.validation.images[torch.from_numpy(rows)]
+    coefficients = predict_coefficients(trainer.averaged(), images)
+    return calibrate(coefficients, data.validation.rotations[rows], symmetry)
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:
@@ -154,8 +164,7 @@ def _follow(
                 yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
         if last is not None:
             yield Progress(1.0, "calibrating on held-out particles")
-            held_out = predict_coefficients(trainer.averaged(), data.validation.images)
-            calibration = calibrate(held_out, data.validation.rotations, config.symmetry)
+            calibration = _calibrated(trainer, data, config.symmetry)
     finally:
         reports.close()
         if last is not None:
