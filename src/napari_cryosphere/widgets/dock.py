@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QFrame,
     QHBoxLayout,
     QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_cryosphere.widgets.data_panel import DataPanel
@@ -24,8 +19,8 @@ from napari_cryosphere.widgets.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.layer_data import map_of
 from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.pose_panel import PosePanel
-from napari_cryosphere.widgets.style import DockContent, dock_style
-from napari_cryosphere.widgets.workbench import take_seat
+from napari_cryosphere.widgets.seated_dock import SeatedDock, scrolled
+from napari_cryosphere.widgets.style import dock_style
 from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
@@ -34,26 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["CryosphereDock"]
 
-_WIDTH = 340
 
-
-class CryosphereDock(DockContent):
+class CryosphereDock(SeatedDock):
     """Predict and inspect; works on whatever is loaded, and on nothing.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, given by napari.
-    runner
-        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    Parameters are those of `SeatedDock`.
     """
 
+    high = 640
+
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
-        super().__init__()
-        self._viewer = viewer
+        super().__init__(viewer, runner)
         self.setAcceptDrops(True)
-        self._seat = take_seat(viewer, runner)
-        self.controller = self._seat.controller
         self.data = DataPanel(self.controller)
         self.poses = PosePanel(self.controller)
         self.inspector = InspectorPanel(self._seat)
@@ -68,9 +55,6 @@ class CryosphereDock(DockContent):
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
-        self.taken_out.connect(self.inspector.leave)
-        self.taken_out.connect(self._seat.leave)
-        self.destroyed.connect(partial(self._seat.leave, False))
         self._on_theme()
         self._update()
 
@@ -87,9 +71,9 @@ class CryosphereDock(DockContent):
             except ValueError:  # of napari: no reader takes it
                 tell_error(f"{url.fileName()} is nothing that CryoSphere opens")
 
-    def sizeHint(self) -> QSize:
-        """Return a width that leaves the canvas room on a small screen."""
-        return QSize(_WIDTH, 640)
+    def _leave(self) -> None:
+        self.inspector.leave()
+        super()._leave()
 
     def _make_mode_buttons(self) -> None:
         self.particles_button, self.maps_button = QPushButton("Particles"), QPushButton("Maps")
@@ -103,28 +87,14 @@ class CryosphereDock(DockContent):
         self.maps_button.clicked.connect(self._on_maps)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(0, 0, 6, 0)
-        column.setSpacing(10)
-        for panel in (self.data, self.poses, self.inspector):
-            column.addWidget(panel)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
         modes = QHBoxLayout()
         modes.setSpacing(4)
         modes.addWidget(self.particles_button, 1)
         modes.addWidget(self.maps_button, 1)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(8, 8, 4, 8)
+        outer = self._column()
         outer.addLayout(modes)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolled(self.data, self.poses, self.inspector), 1)
         outer.addWidget(self.footer)
-        self.setMinimumWidth(300)
 
     def _update(self) -> None:
         has_maps = bool(self.controller.map_layers)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QSize, QTimer
-from qtpy.QtWidgets import QFileDialog, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog
 
 from napari_cryosphere.widgets.background import ThreadBackground
 from napari_cryosphere.widgets.export import Which, export_steps, rows_to_export
@@ -16,11 +14,11 @@ from napari_cryosphere.widgets.gallery_actions import GalleryActions
 from napari_cryosphere.widgets.gallery_filters import GalleryFilters
 from napari_cryosphere.widgets.notices import cause_first
 from napari_cryosphere.widgets.particle_choices import Flag
-from napari_cryosphere.widgets.style import DockContent, caption, dock_style, wrapped
+from napari_cryosphere.widgets.seated_dock import SeatedDock, single_shot
+from napari_cryosphere.widgets.style import caption, dock_style, wrapped
 from napari_cryosphere.widgets.tile_painter import TilePainter
 from napari_cryosphere.widgets.tile_pictures import TilePictures
 from napari_cryosphere.widgets.tile_view import TileView
-from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
@@ -36,22 +34,16 @@ _LATER_MS = 300  # predictions come faster than a gallery need be sorted
 _EMPTY = "No particles are loaded. Drop a STAR or .cs file into the viewer."
 
 
-class GalleryDock(DockContent):
+class GalleryDock(SeatedDock):
     """Tiles of the chosen data set's particles; works on whatever is loaded, and on nothing.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, given by napari.
-    runner
-        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    Parameters are those of `SeatedDock`.
     """
 
+    wide, high = 360, 640
+
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._seat = take_seat(viewer, runner)
-        self.controller = self._seat.controller
+        super().__init__(viewer, runner)
         self._background = ThreadBackground()
         self._session: Session | None = None
         self._pictures: TilePictures | None = None
@@ -61,32 +53,20 @@ class GalleryDock(DockContent):
         self.filters = GalleryFilters(viewer.theme)
         self.actions_bar = GalleryActions(self.view)
         self.status = wrapped(caption())
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_LATER_MS)
-        self._later.timeout.connect(self._update_rows)
-        self._pause = QTimer(self)
-        self._pause.setSingleShot(True)
-        self._pause.setInterval(_PAUSE_MS)
-        self._pause.timeout.connect(self._make_pictures)
+        self._later = single_shot(self, _LATER_MS, self._update_rows)
+        self._pause = single_shot(self, _PAUSE_MS, self._make_pictures)
         self._lay_out()
         self._connect()
         self._on_theme()
         self._on_session()
 
     def _lay_out(self) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(8, 8, 4, 8)
+        column = self._column()
         column.setSpacing(6)
         column.addWidget(self.filters)
         column.addWidget(self.status)
         column.addWidget(self.view, 1)
         column.addWidget(self.actions_bar)
-        self.setMinimumWidth(300)
-
-    def sizeHint(self) -> QSize:
-        """Return a width that leaves the canvas room on a small screen."""
-        return QSize(360, 640)
 
     def _connect(self) -> None:
         controller, bar = self.controller, self.actions_bar
@@ -103,14 +83,12 @@ class GalleryDock(DockContent):
         bar.save_asked.connect(self._ask_save)
         bar.low_pass_changed.connect(self._on_low_pass)
         bar.edge_changed.connect(self._on_edge)
-        self.taken_out.connect(self._leave)
-        self.destroyed.connect(partial(self._seat.leave, False))
         self.destroyed.connect(self._background.close)
 
     def _leave(self) -> None:
         self._listen(None)
         self._background.close()
-        self._seat.leave()
+        super()._leave()
 
     # ------------------------------------------------------------------ the session
 

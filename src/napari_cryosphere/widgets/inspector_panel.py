@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
@@ -21,6 +20,7 @@ from napari_cryosphere.widgets.inspector import Inspector
 from napari_cryosphere.widgets.layer_combo import LayerCombo
 from napari_cryosphere.widgets.layer_data import map_of
 from napari_cryosphere.widgets.reading_text import match_line, second_line, tile_texts
+from napari_cryosphere.widgets.seated_dock import single_shot
 from napari_cryosphere.widgets.sphere_layer import Source
 from napari_cryosphere.widgets.sphere_mouse import SphereMouse
 from napari_cryosphere.widgets.style import Panel, Tiles, caption, wrapped
@@ -71,10 +71,7 @@ class InspectorPanel(Panel):
         self.second, self.match = wrapped(caption()), wrapped(caption())
         for widget in (self.tiles, self.second, self.match, HueKey()):
             self.body.addWidget(widget)
-        self._settled = QTimer(self)
-        self._settled.setSingleShot(True)
-        self._settled.setInterval(_SETTLED_MS)
-        self._settled.timeout.connect(self._inspector.settle)
+        self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
             (controller.particle_changed, self._on_particle),
             (controller.predictions_changed, self._on_particle),

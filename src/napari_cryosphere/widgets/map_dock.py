@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton
 
 from napari_cryosphere.widgets.footer import Footer
 from napari_cryosphere.widgets.fsc_dock import open_fsc_plot
@@ -14,8 +13,8 @@ from napari_cryosphere.widgets.fsc_plot import FscPlot
 from napari_cryosphere.widgets.layer_data import map_of
 from napari_cryosphere.widgets.map_panel import MapPanel
 from napari_cryosphere.widgets.reconstruct_panel import ReconstructPanel
-from napari_cryosphere.widgets.style import DockContent, dock_style
-from napari_cryosphere.widgets.workbench import take_seat
+from napari_cryosphere.widgets.seated_dock import SeatedDock, scrolled
+from napari_cryosphere.widgets.style import dock_style
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MapDock"]
 
-_WIDTH = 340
 _TIPS = {
     "Particles": "Back to the particles, the viewer as it was",
     "Surfaces": "Both maps in 3D, turning together",
@@ -33,22 +31,15 @@ _TIPS = {
 }
 
 
-class MapDock(DockContent):
+class MapDock(SeatedDock):
     """Reconstruct, look, compare; works on whatever is loaded, and on nothing.
 
-    Parameters
-    ----------
-    viewer
-        The viewer, given by napari.
-    runner
-        Runs long work; None for threads. The viewer's first dock's counts.
+    Parameters are those of `SeatedDock`.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._seat = seat = take_seat(viewer, runner)
-        self.controller = seat.controller
+        super().__init__(viewer, runner)
+        seat = self._seat
         self.reconstruction, self.maps = ReconstructPanel(seat), MapPanel(seat)
         self.footer = Footer(seat)
         self.fsc: FscPlot | None = None
@@ -62,8 +53,6 @@ class MapDock(DockContent):
             (viewer.events.theme, self._on_theme),
         ):
             seat.connect(signal, callback)
-        self.taken_out.connect(seat.leave)
-        self.destroyed.connect(partial(seat.leave, False))
         self._on_theme()
         self._on_layers()
         self._on_mode(maps.view.active)
@@ -73,10 +62,6 @@ class MapDock(DockContent):
         """Show the chosen maps in 3D, or as slices; nothing without a map."""
         if self.maps.map.layer() is not None:
             self.maps.show_maps(slices)
-
-    def sizeHint(self) -> QSize:
-        """Return a width that leaves the canvas room on a small screen."""
-        return QSize(_WIDTH, 560)
 
     def _mode_buttons(self) -> QHBoxLayout:
         row, self._modes = QHBoxLayout(), QButtonGroup(self)
@@ -94,24 +79,10 @@ class MapDock(DockContent):
         return row
 
     def _lay_out(self, modes: QHBoxLayout) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(0, 0, 6, 0)
-        column.setSpacing(10)
-        column.addWidget(self.reconstruction)
-        column.addWidget(self.maps)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(8, 8, 4, 8)
+        outer = self._column()
         outer.addLayout(modes)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolled(self.reconstruction, self.maps), 1)
         outer.addWidget(self.footer)
-        self.setMinimumWidth(300)
 
     def _on_layers(self) -> None:
         for button in (self.surfaces_button, self.slices_button):

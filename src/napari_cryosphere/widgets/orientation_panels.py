@@ -166,10 +166,6 @@ class BrushPanel(Panel):
         """Least probability in the region, in (0, 1]."""
         return self._share.value() / 100
 
-    def set_share(self, percent: int) -> None:
-        """Set the least probability in the region."""
-        self._share.setValue(percent)
-
     def say(self, found: int | None, area: float = 0.0) -> None:
         """Say how many particles a region has, and how much of the sphere it is."""
         if found is None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.background import ThreadBackground
 from napari_cryosphere.widgets.export import Which, rows_to_export
 from napari_cryosphere.widgets.orientation_panels import BrushPanel, EvennessPanel, SpikesPanel
-from napari_cryosphere.widgets.style import DockContent, dock_style
+from napari_cryosphere.widgets.seated_dock import SeatedDock, scrolled, single_shot
+from napari_cryosphere.widgets.style import dock_style
 from napari_cryosphere.widgets.view_spikes import ViewSpikes
 from napari_cryosphere.widgets.view_statistics import ViewMap, ViewStatistics
-from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
@@ -33,22 +31,16 @@ _SLICE_SECONDS = 0.4  # of work between two pictures
 _LATER_MS = 200
 
 
-class OrientationsDock(DockContent):
+class OrientationsDock(SeatedDock):
     """The views of all, the shown or the selected particles; works on whatever is loaded, and on nothing.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, given by napari.
-    runner
-        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    Parameters are those of `SeatedDock`.
     """
 
+    wide = 360
+
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._seat = take_seat(viewer, runner)
-        self.controller = self._seat.controller
+        super().__init__(viewer, runner)
         self._background = ThreadBackground()
         self._session: Session | None = None
         self._statistics: ViewStatistics | None = None
@@ -58,10 +50,7 @@ class OrientationsDock(DockContent):
         self.brush = BrushPanel()
         self.spikes_panel = SpikesPanel()
         self.spikes = ViewSpikes(viewer)
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_LATER_MS)
-        self._later.timeout.connect(self.update_views)
+        self._later = single_shot(self, _LATER_MS, self.update_views)
         self._lay_out()
         self._connect()
         self._on_theme()
@@ -69,25 +58,9 @@ class OrientationsDock(DockContent):
         self._on_session()
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(0, 0, 6, 0)
-        column.setSpacing(10)
-        for panel in (self.evenness, self.brush, self.spikes_panel):
-            column.addWidget(panel)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setWidget(content)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(8, 8, 4, 8)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(300)
-
-    def sizeHint(self) -> QSize:
-        """Return a width that leaves the canvas room on a small screen."""
-        return QSize(360, 560)
+        panels = scrolled(self.evenness, self.brush, self.spikes_panel)
+        panels.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self._column().addWidget(panels)
 
     def _connect(self) -> None:
         controller = self.controller
@@ -104,8 +77,6 @@ class OrientationsDock(DockContent):
         self.brush.lasso_changed.connect(lambda on: setattr(self.evenness.map, "lasso", on))
         self.brush.share_changed.connect(lambda: self._on_region(self.evenness.map.region))
         self.spikes_panel.wanted_changed.connect(self._on_spikes)
-        self.taken_out.connect(self._leave)
-        self.destroyed.connect(partial(self._seat.leave, False))
         self.destroyed.connect(self._background.close)
 
     def _leave(self) -> None:
@@ -113,7 +84,7 @@ class OrientationsDock(DockContent):
         self._listen(None)
         self._background.close()
         self.spikes.hide()
-        self._seat.leave()
+        super()._leave()
 
     # ------------------------------------------------------------------ the session
 

@@ -1,0 +1,86 @@
+"""What the plugin's docks have in common: a seat at the viewer's controller, and panels that scroll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, QSize, Qt, QTimer
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_cryosphere.widgets.style import DockContent
+from napari_cryosphere.widgets.workbench import take_seat
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_cryosphere.widgets.workers import Runner
+
+__all__ = ["SeatedDock", "scrolled", "single_shot"]
+
+_LEAST_WIDTH = 300
+
+
+class SeatedDock(DockContent):
+    """A dock that shares the viewer's controller; closed, it lets go of it.
+
+    Parameters
+    ----------
+    viewer
+        napari's viewer, given by napari.
+    runner
+        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    """
+
+    wide, high = 340, 560
+    """Size that the dock asks for, in pixels: it leaves the canvas room on a small screen."""
+
+    def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._seat = take_seat(viewer, runner)
+        self.controller = self._seat.controller
+        self.setMinimumWidth(_LEAST_WIDTH)
+        self.taken_out.connect(self._leave)
+        self.destroyed.connect(partial(self._seat.leave, False))
+
+    def sizeHint(self) -> QSize:
+        """Return the size that the dock asks for."""
+        return QSize(self.wide, self.high)
+
+    def _leave(self) -> None:
+        """Let go of what outlives the dock; it has been taken out of the window."""
+        self._seat.leave()
+
+    def _column(self) -> QVBoxLayout:
+        """Return the dock's own layout, with its margins."""
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 8, 4, 8)
+        return column
+
+
+def scrolled(*panels: QWidget) -> QScrollArea:
+    """Return panels one below the other that scroll where they are higher than the dock."""
+    content = QWidget()
+    column = QVBoxLayout(content)
+    column.setContentsMargins(0, 0, 6, 0)
+    column.setSpacing(10)
+    for panel in panels:
+        column.addWidget(panel)
+    column.addStretch(1)
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+    return area
+
+
+def single_shot(parent: QObject, milliseconds: int, callback: Callable[[], object]) -> QTimer:
+    """Return a timer that calls back once, so long after it was last started."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(callback)
+    return timer
