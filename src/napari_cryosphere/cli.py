@@ -1,6 +1,6 @@
 """The command line: parse, run a job, show its events.
 
-Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, healpy, napari) are
+Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, napari) are
 imported only by the command that needs them, so that ``--help`` answers at once.
 """
 

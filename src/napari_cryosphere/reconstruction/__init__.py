@@ -1,7 +1,7 @@
 """From particles and poses to maps, and how good a map is.
 
 Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, and views counted by
-`napari_cryosphere.reconstruction.fourier_sampling`; both load healpy and are not imported here.
+`napari_cryosphere.reconstruction.fourier_sampling`; few need them, and they are not imported here.
 """
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
