@@ -10,7 +10,7 @@ Costs are CPU seconds. Images are noise: no step's cost depends on what is in th
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import subprocess
 import sys
@@ -23,8 +23,8 @@ import mrcfile
 import numpy as np
 import pandas as pd
 from _common import child_cpu_seconds, cpu_seconds, report, write_figures
+from _long_run import long_run
 
-from napari_cryosphere.jobs._memory import peak_gigabytes
 from napari_cryosphere.particles import write_star
 
 PIXEL = 3.0
@@ -180,53 +180,6 @@ def ranks(folder: Path, number: int, counts: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def run_one(job: str, folder: Path) -> None:
-    """Run a job in this process and print its throughput by the thousand and its peak memory, as JSON."""
-    from napari_cryosphere.jobs.configs import InferConfig, ReconstructConfig
-    from napari_cryosphere.jobs.events import Progress
-    from napari_cryosphere.jobs.infer import infer
-    from napari_cryosphere.jobs.reconstruct import reconstruct
-
-    star = folder / "p.star"
-    if job == "infer":
-        predicting = {"model": folder / "model.safetensors", "output": folder / "i.star", "device": "cpu"}
-        events = infer(InferConfig(particles=star, **predicting, overwrite=True, resume=True))
-    else:
-        output = folder / "m.mrc"
-        events = reconstruct(ReconstructConfig(particles=star, output=output, half_maps=True, overwrite=True))
-    marks: list[tuple[int, float]] = []
-    for event in events:
-        if isinstance(event, Progress) and event.message.startswith(("predicted", "inserted")):
-            marks.append((int(event.message.split()[1]), time.process_time()))
-    print(json.dumps({"marks": marks[:: max(1, len(marks) // 400)], "peak_gb": peak_gigabytes()}))
-
-
-def bounded(folder: Path, number: int) -> list[dict[str, Any]]:
-    """Return peak memory, and milliseconds a particle in the first and the last twentieth."""
-    write_particles(folder, number, 64)
-    write_model(folder, 64)
-    rows = []
-    for job in ("infer", "reconstruct"):
-        command = [sys.executable, __file__, "--one", job, "--folder", str(folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        told = json.loads(done.stdout.splitlines()[-1])
-        marks = np.array(told["marks"])
-        rate = np.diff(marks[:, 1]) / np.diff(marks[:, 0]) * 1e3
-        part = max(1, len(rate) // 20)
-        rows.append(
-            {
-                "job": job,
-                "particles": number,
-                "peak GB": told["peak_gb"],
-                "first, ms": float(np.median(rate[:part])),
-                "last, ms": float(np.median(rate[-part:])),
-                "all, ms": float((marks[-1, 1] - marks[0, 1]) / (marks[-1, 0] - marks[0, 0]) * 1e3),
-            }
-        )
-    return rows
-
-
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -234,15 +187,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--stack", type=int, help="particles for the run in bounded memory")
     parser.add_argument("--folder", type=Path, help="where that run's files go")
-    parser.add_argument("--one", choices=("infer", "reconstruct"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        run_one(arguments.one, arguments.folder)
-        return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as temporary:
+        folder = arguments.folder or Path(temporary.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         if arguments.stack:
-            report("scaling: bounded memory", bounded(folder, arguments.stack), arguments, ["torch", "numpy"])
+            rows = long_run(folder, arguments.stack)
+            report("scaling: long run", rows, arguments, ["torch", "numpy"])
             return
         boxes, number = ([64, 128], 64) if arguments.quick else ([64, 96, 128, 192, 256], 256)
         tables = {
