@@ -20,9 +20,10 @@ from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.training.augmentation import CESPED_AUGMENTATION, Augmented
+from napari_cryosphere.training.augmentation import Augmented
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.masks import LabelledImages
+from napari_cryosphere.training.presets import CESPED_AUGMENTATION
 from napari_cryosphere.training.replicas import Replicas
 from napari_cryosphere.training.shared_norm import SharedBatchNorm, share_statistics
 from napari_cryosphere.training.sources import Batch, LoadedParticles, Succession, TrainingSource
