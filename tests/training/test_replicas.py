@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -137,14 +138,14 @@ def test_normalisation_is_that_of_the_whole_batch(dtype: torch.dtype, tolerance:
         torch.testing.assert_close(norm.eval()(given), whole.eval()(given), **close)
 
 
-def trainer_of(replicas: Replicas, dtype: torch.dtype) -> Trainer:
-    return Trainer(network_of(dtype), "C1", Optimisation(5e-3, 1e-4, seed=3), replicas)
+def trainer_of(network: PoseNetwork, replicas: Replicas | None = None) -> Trainer:
+    return Trainer(copy.deepcopy(network), "C1", Optimisation(5e-3, 1e-4, seed=3), replicas)
 
 
-def network_of(dtype: torch.dtype) -> PoseNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        return build_network(SMALL).to(dtype)
+def new_network(dtype: torch.dtype = torch.float32) -> PoseNetwork:
+    """Return a network; not to be called in a thread, since they have one random generator together."""
+    torch.manual_seed(3)
+    return build_network(SMALL).to(dtype)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 2e-3)])
@@ -152,10 +153,10 @@ def network_of(dtype: torch.dtype) -> PoseNetwork:
 def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolerance: float) -> None:
     """Weighted labels, uneven shares: means of the shares' means, or their own statistics, would differ."""
     images, rotations, weights = views()
-    source = LoadedParticles(images.to(dtype), rotations, weights, 3)
+    source, network = LoadedParticles(images.to(dtype), rotations, weights, 3), new_network(dtype)
 
     def trained(replicas: Replicas) -> tuple[Trainer, list[float]]:
-        trainer, losses = trainer_of(replicas, dtype), []
+        trainer, losses = trainer_of(network, replicas), []
         for step in range(6):
             batch = source.batch(step, 11, 0.5, replicas.share(11))
             losses.append(trainer.step(replace(batch, rotations=batch.rotations.to(dtype)), 1.0))
@@ -175,9 +176,10 @@ def test_all_end_at_the_same_step_and_validate_the_same() -> None:
     images, rotations, weights = views()
     source, validation = LoadedParticles(images, rotations, weights), ValidationSet(images, rotations)
     settings = LoopSettings(8, minutes=0.01, report_seconds=0.05, halve_after=16, validations=5)
+    network = new_network()
 
     def trained(replicas: Replicas) -> tuple[int, list[tuple[int, float | None]], list[bool]]:
-        trainer = trainer_of(replicas, torch.float32)
+        trainer = trainer_of(network, replicas)
         reports = list(train_network(trainer, source, validation, "C1", settings))
         seen = [(each.images, each.validation_loss) for each in reports]
         return trainer.steps, seen, [each.preview is not None for each in reports]
@@ -192,7 +194,7 @@ def test_all_end_at_the_same_step_and_validate_the_same() -> None:
 def test_a_step_that_is_stopped_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """The forward pass moves running statistics; a run that is taken up would move them twice."""
     images, rotations, weights = views(8)
-    trainer = trainer_of(Replicas(), torch.float32)
+    trainer = trainer_of(new_network())
     batch = Batch(images, torch.from_numpy(rotations).float(), torch.from_numpy(weights).float())
     trainer.step(batch, 1.0)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
@@ -212,13 +214,13 @@ def test_a_step_that_is_stopped_leaves_the_network_as_it_was(monkeypatch: pytest
 def test_fewer_images_than_processes_are_refused() -> None:
     images, rotations, weights = views(8)
     source, validation = LoadedParticles(images, rotations, weights), ValidationSet(images, rotations)
-    trainer = trainer_of(Replicas(2, 3), torch.float32)
+    trainer = trainer_of(new_network(), Replicas(2, 3))
     with pytest.raises(CryosphereError, match="batch of 2 images cannot be shared by 3"):
         next(train_network(trainer, source, validation, "C1", LoopSettings(2, total_images=10)))
 
 
 def test_names_of_weights_stay() -> None:
-    network = network_of(torch.float32)
+    network = new_network()
     names = list(network.state_dict())
     share_statistics(network, Replicas(0, 2))
     assert list(network.state_dict()) == names
