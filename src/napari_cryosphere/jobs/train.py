@@ -20,20 +20,24 @@ from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
-from napari_cryosphere.model.card import Calibration, ModelCard
+from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
+from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, predict_coefficients, train_network
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, predict_features, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
 
 _VALIDATIONS = 10
+_PREVIEWED = 8
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
+_DESCRIBED = 2000  # training particles at most: whose features are what a network knows
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -85,17 +89,22 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     )
     trainer = Trainer(model.network, config.symmetry, optimisation)
     write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
-    settings = _loop_settings(config, data.training, report_seconds)
+    settings = _loop_settings(config, len(data.images), report_seconds)
     reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
     yield from _follow(reports, trainer, card, config, data)
 
 
-def _calibrated(trainer: Trainer, data: TrainingData, symmetry: str) -> Calibration:
-    """Return the calibration of the averaged network on held-out particles spread over the set."""
-    rows = spread_rows(len(data.validation.images), _CALIBRATED)
-    images = data.validation.images[torch.from_numpy(rows)]
-    coefficients = predict_coefficients(trainer.averaged(), images)
-    return calibrate(coefficients, data.validation.rotations[rows], symmetry)
+def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
+    """Return the calibration of what a network says of held-out particles spread over the set."""
+    rows = spread_rows(len(predicted), _CALIBRATED)
+    return calibrate(predicted[rows], validation.rotations[rows])
+
+
+def _novelty(network: PoseNetwork, data: TrainingData) -> Novelty | None:
+    """Return what tells particles unlike those that were trained on."""
+    rows = spread_rows(len(data.images), _DESCRIBED)
+    shown = data.images[torch.from_numpy(rows)]
+    return Novelty.fit(*(predict_features(network, images) for images in (shown, data.validation.images)))
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:
@@ -154,23 +163,29 @@ def _follow(
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
     log = _Log(log_path, config.resume)
-    calibration = Calibration()
+    calibration, novelty, network = Calibration(), None, None
     try:
         for report in reports:
             last = report
             log.add(report)
             yield _progress(report)
-            if report.preview is not None:
-                yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
-        if last is not None:
+            if report.predicted is not None:
+                few = report.predicted[:_PREVIEWED]
+                yield Preview(report.fraction, data.held_out[: len(few)], few)
+        if last is not None and last.predicted is not None:
             yield Progress(1.0, "calibrating on held-out particles")
-            calibration = _calibrated(trainer, data, config.symmetry)
+            calibration = _calibrated(last.predicted, data.validation)
+            network = trainer.averaged()
+            novelty = _novelty(network, data)
     finally:
         reports.close()
         if last is not None:
-            summary = _summary(last, config, data, start)
-            done = card.model_copy(update={"training": summary, "calibration": calibration})
-            PoseModel(trainer.averaged(), done).save(config.output / MODEL_FILE, overwrite=True)
+            update = {"training": _summary(last, config, data, start), "calibration": calibration}
+            if novelty is not None:
+                held_out = len(data.validation.images)
+                update["novelty"] = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=held_out)
+            model = PoseModel(network or trainer.averaged(), card.model_copy(update=update), novelty)
+            model.save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"
@@ -199,7 +214,7 @@ class _Log:
         line = {
             field.name: getattr(report, field.name)
             for field in dataclasses.fields(report)
-            if field.name != "preview"
+            if field.name != "predicted"
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
@@ -223,7 +238,7 @@ def _summary(last: TrainingProgress, config: TrainConfig, data: TrainingData, st
     """Return what the card says of how a model came to be."""
     return {
         "particles": str(config.particles.name),
-        "number": data.training,
+        "number": len(data.images),
         "source": config.source,
         "map": None if config.map is None else config.map.name,
         "preset": config.preset,

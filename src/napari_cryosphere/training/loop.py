@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.events import TrainingProgress
@@ -23,11 +24,10 @@ from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.sources import Batch, TrainingSource
 from napari_cryosphere.training.trainer import Trainer
 
-__all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "train_network"]
+__all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "predict_features", "train_network"]
 
 _WARM_UP = 0.03
 _PREDICT_BATCH = 128
-_PREVIEWED = 8
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,19 @@ class ValidationSet:
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
     """Return a network's coefficients for any number of images, in the computer's own memory."""
+    return _asked(network, network, images)
+
+
+def predict_features(network: PoseNetwork, images: Tensor) -> Tensor:
+    """Return a network's features of any number of images, in the computer's own memory."""
+    return _asked(network, network.features, images)
+
+
+def _asked(network: PoseNetwork, question: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
+        return torch.cat([question(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
 
 
 def train_network(
@@ -116,12 +125,12 @@ def train_network(
 
 @dataclass(frozen=True)
 class _Validated:
-    """What held-out particles say: mean loss, median and mean error in degrees, a few distributions."""
+    """What held-out particles say: mean loss, median and mean error in degrees, their distributions."""
 
     loss: float
     median_degrees: float
     mean_degrees: float
-    preview: PoseDistribution
+    predicted: HarmonicDistribution
 
 
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> _Validated:
@@ -137,7 +146,7 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> _Va
         sum(losses) / len(labels),
         float(np.median(errors)),
         float(np.mean(errors)),
-        PoseDistribution.from_coefficients(coefficients[:_PREVIEWED], symmetry),
+        predicted,
     )
 
 
@@ -239,7 +248,7 @@ class _Clock:
             validation_loss=None if found is None else found.loss,
             validation_median_degrees=None if found is None else found.median_degrees,
             validation_mean_degrees=None if found is None else found.mean_degrees,
-            preview=None if found is None else found.preview,
+            predicted=None if found is None else found.predicted,
         )
         self._last_report, self._reported_images, self._losses = time.monotonic(), self._images, []
         return report
