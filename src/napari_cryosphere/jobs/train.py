@@ -29,7 +29,7 @@ from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, ValidationSet, predict_features, train_network
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
@@ -37,7 +37,6 @@ __all__ = ["train", "train_on_stack"]
 _VALIDATIONS = 10
 _PREVIEWED = 8
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
-_DESCRIBED = 2000  # training particles at most: whose features are what a network knows
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -100,11 +99,13 @@ def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> C
     return calibrate(predicted[rows], validation.rotations[rows])
 
 
-def _novelty(network: PoseNetwork, data: TrainingData) -> Novelty | None:
-    """Return what tells particles unlike those that were trained on."""
-    rows = spread_rows(len(data.images), _DESCRIBED)
-    shown = data.images[torch.from_numpy(rows)]
-    return Novelty.fit(*(predict_features(network, images) for images in (shown, data.validation.images)))
+def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:
+    """Return a model that tells particles unlike those that were trained on, if they are enough to do so."""
+    novelty = Novelty.fit(data.images, data.validation.images)
+    if novelty is None:
+        return model
+    told = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=len(data.validation.images))
+    return PoseModel(model.network, model.card.model_copy(update={"novelty": told}), novelty)
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:
@@ -163,7 +164,7 @@ def _follow(
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
     log = _Log(log_path, config.resume)
-    calibration, novelty, network = Calibration(), None, None
+    calibration = Calibration()
     try:
         for report in reports:
             last = report
@@ -175,17 +176,12 @@ def _follow(
         if last is not None and last.predicted is not None:
             yield Progress(1.0, "calibrating on held-out particles")
             calibration = _calibrated(last.predicted, data.validation)
-            network = trainer.averaged()
-            novelty = _novelty(network, data)
     finally:
         reports.close()
         if last is not None:
             update = {"training": _summary(last, config, data, start), "calibration": calibration}
-            if novelty is not None:
-                held_out = len(data.validation.images)
-                update["novelty"] = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=held_out)
-            model = PoseModel(network or trainer.averaged(), card.model_copy(update=update), novelty)
-            model.save(config.output / MODEL_FILE, overwrite=True)
+            done = PoseModel(trainer.averaged(), card.model_copy(update=update))
+            _with_novelty(done, data).save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"

@@ -135,16 +135,16 @@ class Image2Sphere(PoseNetwork):
             raise ModelError(f"{path}: this network's encoder is no ResNet; only preset cesped takes weights")
         load_resnet_weights(resnet, path)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`: harmonics on the half-sphere."""
+    def forward(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`."""
+        sphere = self._on_sphere(images)
+        lifted = self.activation(self.lift(sphere))
+        return (self.refine(lifted) + self.linear(sphere))[:, 0]
+
+    def features(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`: mean power on the half-sphere, channel by channel."""
+        return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
+
+    def _on_sphere(self, images: Tensor) -> Tensor:
         features = self.encoder(self.channels(images).contiguous(memory_format=torch.channels_last))
         return self.half_sphere(features)
-
-    def log_density(self, encoded: Tensor) -> Tensor:
-        """See `PoseNetwork`."""
-        lifted = self.activation(self.lift(encoded))
-        return (self.refine(lifted) + self.linear(encoded))[:, 0]
-
-    def features_of(self, encoded: Tensor) -> Tensor:
-        """See `PoseNetwork`: mean power on the half-sphere, channel by channel."""
-        return encoded.abs().square().sum(-1).mean(-1).flatten(1)

@@ -1,9 +1,10 @@
-"""Particles unlike those a network was trained on: noise, ice, another molecule.
+"""Particles unlike those that a network was trained on: ice, carbon, gradients, noise, another molecule.
 
-The features of the training particles (`PoseNetwork.features`) are described by a normal distribution: its
-leading principal directions with their own variances, and one variance for all that lies beside them
-(probabilistic principal components, Tipping & Bishop 1999). A particle's novelty is its Mahalanobis distance,
-divided by the distance that a stated share of held-out particles exceeds: above 1 it is suspect.
+A particle is described by the power of its prepared image in bands of spatial frequency, the cube root of
+each: that of a mean of squares is nearly normal (Wilson & Hilferty 1931). Its novelty is the Mahalanobis
+distance to the training particles, divided by the distance that a stated share of held-out particles exceeds:
+above 1 it is suspect. It does not change when the image is turned, and asks nothing of the network, whose own
+doubt is in its distribution's entropy.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ __all__ = ["FALSE_ALARM_RATE", "Novelty"]
 FALSE_ALARM_RATE = 0.02
 """Share of particles like those of the training whose novelty is above 1."""
 
-_DIRECTIONS = 64
-_FEWEST_A_DIRECTION = 8  # particles that a variance is estimated from
-_FEWEST_HELD_OUT = 50  # or one particle would be more than the share of false alarms
-_SMALLEST = 1e-6  # of a feature's spread: less is rounding
+_BANDS = 16
+_FEWEST_A_BAND = 8  # particles that a covariance is estimated from
+_SMALLEST = 1e-6  # of the largest variance: less is rounding
 
 
 class Novelty(nn.Module):
@@ -27,65 +27,71 @@ class Novelty(nn.Module):
 
     Parameters
     ----------
-    features, directions
-        How many there are.
+    box
+        Of the prepared images.
     """
 
     mean: Tensor
-    scale: Tensor
-    directions: Tensor
-    variances: Tensor
-    rest: Tensor
+    whitening: Tensor
     limit: Tensor
+    bands: Tensor
 
-    def __init__(self, features: int, directions: int) -> None:
+    def __init__(self, box: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("directions", torch.zeros(features, directions))
-        self.register_buffer("variances", torch.ones(directions))
-        self.register_buffer("rest", torch.ones(()))
+        bands = _bands(box)
+        number = bands.shape[1]
+        self.register_buffer("mean", torch.zeros(number))
+        self.register_buffer("whitening", torch.eye(number))
         self.register_buffer("limit", torch.ones(()))
+        self.register_buffer("bands", bands, persistent=False)
 
     @classmethod
     def fit(
-        cls, features: Tensor, held_out: Tensor, false_alarm_rate: float = FALSE_ALARM_RATE
+        cls, images: Tensor, held_out: Tensor, false_alarm_rate: float = FALSE_ALARM_RATE
     ) -> Novelty | None:
-        """Describe the features of training particles, and set the limit by held-out ones.
+        """Describe training particles, and set the limit by held-out ones.
 
         Parameters
         ----------
-        features, held_out
-            ``(n, f)`` and ``(m, f)``.
+        images, held_out
+            ``(n, box, box)`` and ``(m, box, box)`` prepared.
         false_alarm_rate
             Share of the held-out particles whose novelty is above 1.
 
         Returns
         -------
-        None if there are too few particles of either kind.
+        None if there are too few particles of either kind to tell.
         """
-        number, size = features.shape
-        directions = min(_DIRECTIONS, number // _FEWEST_A_DIRECTION, size - 1)
-        if directions < 1 or len(held_out) < _FEWEST_HELD_OUT:
+        made = cls(images.shape[-1])
+        if len(images) < _FEWEST_A_BAND * len(made.mean) or len(held_out) < 1 / false_alarm_rate:
             return None
-        made = cls(size, directions)
-        given = features.double()
-        spread = given.std(0)
-        made.mean.copy_(given.mean(0))
-        made.scale.copy_(spread.clamp(min=_SMALLEST * float(spread.max()) + 1e-30))
-        values, vectors = torch.linalg.eigh(torch.cov(made._scaled(features).double().T))
-        made.directions.copy_(vectors[:, -directions:])
-        made.variances.copy_(values[-directions:].clamp(min=_SMALLEST))
-        made.rest.copy_(values[:-directions].mean().clamp(min=_SMALLEST))
+        known = made.described(images).double()
+        variances, directions = torch.linalg.eigh(torch.cov(known.T))
+        made.mean.copy_(known.mean(0))
+        made.whitening.copy_(directions / variances.clamp(min=_SMALLEST * float(variances[-1])).sqrt())
         made.limit.copy_(torch.quantile(made(held_out), 1 - false_alarm_rate))
         return made
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the novelty of features ``(n, f)``, ``(n,)``: 0 is the middle, above 1 is suspect."""
-        scaled = self._scaled(features.to(self.mean))
-        along = (scaled @ self.directions).square()
-        beside = (scaled.square().sum(1) - along.sum(1)).clamp(min=0)
-        return ((along / self.variances).sum(1) + beside / self.rest).sqrt() / self.limit
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the novelty of prepared images, ``(n,)``: 0 is the middle, above 1 is suspect."""
+        return (
+            torch.linalg.vector_norm((self.described(images) - self.mean) @ self.whitening, dim=1)
+            / self.limit
+        )
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.scale
+    def described(self, images: Tensor) -> Tensor:
+        """Return the cube root of the mean power in every band, ``(n, k)``."""
+        power = torch.fft.rfft2(images.to(self.mean)).abs().square()
+        return (power.flatten(1) @ self.bands) ** (1 / 3)
+
+
+def _bands(box: int) -> Tensor:
+    """Return what averages the half-transform of an image over bands, ``(box * (box // 2 + 1), k)``.
+
+    Bands are equally wide up to the Nyquist frequency; the last one holds the corners too.
+    """
+    number = min(_BANDS, box // 2)
+    frequency = torch.hypot(torch.fft.fftfreq(box)[:, None], torch.fft.rfftfreq(box))
+    band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
+    members = torch.nn.functional.one_hot(band, number + 1).float()
+    return members / members.sum(0)

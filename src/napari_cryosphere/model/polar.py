@@ -142,17 +142,17 @@ class PolarNetwork(PoseNetwork):
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`: ``(b, channels, box)``, what is known of the image at every angle."""
+    def forward(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`."""
+        return self.head(torch.relu(self.last_norm(self.last(self._signals(images)))))
+
+    def features(self, images: Tensor) -> Tensor:
+        """See `PoseNetwork`: means over the angle, of every mirror pair the mean and the difference."""
+        first, second = self._signals(images).mean(dim=2).chunk(2, dim=1)
+        return torch.cat([(first + second) / 2, (first - second).abs()], dim=1)
+
+    def _signals(self, images: Tensor) -> Tensor:
+        """Return ``(b, channels, box)``: what is known of the image at every angle."""
         ring = self.ring(torch.relu(self.stem_norm(self.stem(self.polar(images)))))
         ring = fewer_angles(ring, self.config.box)
         return self.body(torch.relu(self.widen_norm(self.widen(ring))))
-
-    def log_density(self, encoded: Tensor) -> Tensor:
-        """See `PoseNetwork`."""
-        return self.head(torch.relu(self.last_norm(self.last(encoded))))
-
-    def features_of(self, encoded: Tensor) -> Tensor:
-        """See `PoseNetwork`: means over the angle, of every mirror pair the mean and the difference."""
-        first, second = encoded.mean(dim=2).chunk(2, dim=1)
-        return torch.cat([(first + second) / 2, (first - second).abs()], dim=1)

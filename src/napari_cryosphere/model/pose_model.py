@@ -92,11 +92,10 @@ class PoseModel:
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            encoded = self.network.encode(images.to(device))
-            coefficients = self.network.log_density(encoded) / self.card.calibration.temperature
-            distance = None if self.novelty is None else self.novelty(self.network.features_of(encoded))
-        distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
-        return distribution, None if distance is None else distance.double().cpu().numpy()
+            moved = images.to(device)
+            coefficients = self.network(moved) / self.card.calibration.temperature
+            distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
+        return PoseDistribution.from_coefficients(coefficients, self.card.symmetry), distance
 
     def to(self, device: torch.device) -> PoseModel:
         """Move the network to a device, in place; returns self."""
@@ -143,10 +142,10 @@ class PoseModel:
         try:
             model.network.load_state_dict(weights)
             if card.novelty is not None:
-                novelty = Novelty(*told[f"{_NOVELTY}directions"].shape)
+                novelty = Novelty(card.network.box)
                 novelty.load_state_dict({name.removeprefix(_NOVELTY): value for name, value in told.items()})
                 model = replace(model, novelty=novelty)
-        except (RuntimeError, KeyError) as error:
+        except RuntimeError as error:
             raise ModelError(f"{file}: its weights do not fit its own card; the file is damaged") from error
         model.network.eval()
         return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.sources import Batch, TrainingSource
 from napari_cryosphere.training.trainer import Trainer
 
-__all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "predict_features", "train_network"]
+__all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "train_network"]
 
 _WARM_UP = 0.03
 _PREDICT_BATCH = 128
@@ -70,19 +70,10 @@ class ValidationSet:
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
     """Return a network's coefficients for any number of images, in the computer's own memory."""
-    return _asked(network, network, images)
-
-
-def predict_features(network: PoseNetwork, images: Tensor) -> Tensor:
-    """Return a network's features of any number of images, in the computer's own memory."""
-    return _asked(network, network.features, images)
-
-
-def _asked(network: PoseNetwork, question: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
-        return torch.cat([question(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
+        return torch.cat([network(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
 
 
 def train_network(
