@@ -193,15 +193,9 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
         if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
             return values
         preset = PRESETS[values.get("preset", "default")].model_dump()
-        network = values.get("network")
-        if (
-            isinstance(network, dict)
-            and network.get("kind", preset["network"]["kind"]) == preset["network"]["kind"]
-        ):
-            values = values | {"network": preset["network"] | network}
-        if values.get("map") is not None and "source" not in values:
+        if values.get("map") is not None:
             preset["source"] = "map"
-        return preset | values
+        return _updated(preset, values)
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:
@@ -251,10 +245,13 @@ class PredictingConfig(_WithMemory):
     device: Device = "auto"
     map: Path | None = None
     """Map to refine against."""
-    modes: Annotated[int, Field(ge=1, le=50)] = 5
-    """How many modes of each distribution are refined."""
+    modes: Annotated[int, Field(ge=1, le=50)] = 14
+    """How many modes of each distribution are compared with the map, on a coarse lattice about each."""
+    climbed: Annotated[int, Field(ge=1, le=50)] = 4
+    """How many of the best places found so are refined to the end."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
+    """Finest detail compared when refining. Without it: as far as the map can be trusted, by the FSC beside
+    it or its own noise, and no farther than the particles tell of poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest change of the shift when refining."""
 
@@ -312,7 +309,9 @@ class AlignConfig(_WithSymmetry, _Resumable):
     local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the particles say anything about poses."""
+    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
+    (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the particles tell of
+    poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest shift searched along x and along y, from the particles' origins if the search is local."""
     distributions: Path | None = None
@@ -478,7 +477,9 @@ class ExperimentConfig(_WithSymmetry):
 
 
 def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return nested values with those in ``changes`` in their place."""
+    """Return values with changes at any depth; what changes its kind keeps nothing of the other kind."""
+    if changes.get("kind", values.get("kind")) != values.get("kind"):
+        return changes
     merged = values | changes
     for key, change in changes.items():
         if isinstance(change, dict) and isinstance(values.get(key), dict):
