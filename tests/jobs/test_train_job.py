@@ -189,13 +189,14 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
         device="cpu",
     )
     again = config.model_copy(update={"resume": True})
-    with pytest.raises(CryosphereError, match="no state to go on from"):
-        run(train(again))
-    events = train_on_stack(ParticleStack.read(config.particles), config, report_seconds=0.0)
+    events = train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)  # begins
     next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
     events.close()
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
+    config.checkpoint.unlink()
+    with pytest.raises(CryosphereError, match="has ended"):
+        run(train(again))
 
 
 def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
