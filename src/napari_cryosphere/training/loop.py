@@ -24,7 +24,6 @@ from napari_cryosphere.training.trainer import Trainer
 __all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "train_network"]
 
 _PREDICT_BATCH = 128
-_PREVIEWED = 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def train_network(
     stopped and taken up ends with the same weights as one that was not.
 
     Where several processes train together, each makes its share of the batches; the first validates, keeps
-    the state and tells the time, and all yield the same reports, the first with a preview.
+    the state and tells the time, and all yield the same reports, the first with what the network predicts.
 
     Raises
     ------
@@ -107,7 +106,7 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
     if not trainer.replicas.first:
-        return Validated(*trainer.replicas.of_first([math.nan] * 3), preview=None)
+        return Validated(*trainer.replicas.of_first([math.nan] * 3), predicted=None)
     coefficients = predict_coefficients(trainer.averaged(), validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
@@ -117,5 +116,4 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     predicted = PoseDistribution.from_coefficients(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
     figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    preview = PoseDistribution.from_coefficients(coefficients[:_PREVIEWED], symmetry)
-    return Validated(*trainer.replicas.of_first(figures), preview=preview)
+    return Validated(*trainer.replicas.of_first(figures), predicted=predicted)
