@@ -52,7 +52,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", metavar="GB", help="Most memory that a process may take, GB.")
 ]
-Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")]
+Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
 class State:

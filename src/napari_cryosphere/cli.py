@@ -228,9 +228,7 @@ def train(
     ] = None,
     device: Device = None,
     half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
-    resume: Annotated[
-        bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
-    ] = None,
+    resume: Resume = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     settings: Settings = None,

@@ -17,8 +17,7 @@ from napari_cryosphere.benchmark.views import MapViews
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
-from napari_cryosphere.training.masks import LabelKind
-from napari_cryosphere.training.presets import TrainingPreset
+from napari_cryosphere.training.presets import LabelKind, TrainingPreset
 
 __all__ = [
     "Setting",

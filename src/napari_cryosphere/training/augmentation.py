@@ -12,85 +12,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import soft_circle
+from napari_cryosphere.training.presets import Augmentation
 from napari_cryosphere.training.sources import Batch, TrainingSource, turn_and_shift, turned_rotations
 
-__all__ = ["CESPED_AUGMENTATION", "TURN_AND_SHIFT", "Augment", "Augmentation", "Augmented", "erase", "zoom"]
-
-Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+__all__ = ["Augment", "Augmented", "erase", "zoom"]
 
 _FLATTEST = 0.3
 """Height over width of an erased patch is at least this and at most its inverse (Zhong et al. 2020)."""
-
-
-class Augmentation(BaseModel):
-    """How often each change is made to an image, and how far it goes at most; the default changes nothing.
-
-    How far it goes is drawn evenly from its range for each image.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shift_probability: Probability = 0.0
-    shift_fraction: Annotated[float, Field(ge=0, le=0.25)] = 0.0
-    """Largest shift along x and along y, either way, as a share of the box."""
-    turn_probability: Probability = 0.0
-    turn_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest turn about the image's centre, either way."""
-    quarter_turn_probability: Probability = 0.0
-    """Of a turn by 0, 90, 180 or 270 degrees, all four as likely."""
-    zoom_probability: Probability = 0.0
-    zoom_in: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """The particle becomes larger by at most this share."""
-    zoom_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """The particle becomes smaller by at most this share."""
-    uniform_noise_probability: Probability = 0.0
-    uniform_noise_width: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Largest width of the interval about 0 that noise is drawn from, in sd of the background."""
-    gaussian_noise_probability: Probability = 0.0
-    gaussian_noise_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Largest standard deviation of noise, in sd of the background."""
-    erasing_probability: Probability = 0.0
-    erasing_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Largest area of the patch that is set to 0, as a share of the image's."""
-
-    @property
-    def turns(self) -> bool:
-        """Whether images are turned, so that their poses change."""
-        return self.turn_probability * self.turn_degrees > 0 or self.quarter_turn_probability > 0
-
-
-CESPED_AUGMENTATION = Augmentation(
-    shift_probability=0.5,
-    shift_fraction=0.05,
-    turn_probability=0.5,
-    turn_degrees=20,
-    quarter_turn_probability=1,
-    zoom_probability=0.2,
-    zoom_in=0.05,
-    uniform_noise_probability=0.2,
-    uniform_noise_width=2,
-    gaussian_noise_probability=0.2,
-    gaussian_noise_sd=0.5,
-    erasing_probability=0.1,
-    erasing_fraction=0.02,
-)
-"""CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of a patch is
-meant, follows its program."""
-
-TURN_AND_SHIFT = Augmentation(
-    shift_probability=1, shift_fraction=1 / 64, turn_probability=1, turn_degrees=180
-)
-"""Any turn about the centre, and a shift by up to half a pixel of a box of 32."""
 
 
 def zoom(images: Tensor, factors: Tensor) -> Tensor:

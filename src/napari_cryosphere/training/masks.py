@@ -13,8 +13,6 @@ sum to 1.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -32,10 +30,10 @@ from napari_cryosphere.particles import DensityMap, ImageGrid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
+from napari_cryosphere.training.presets import LabelKind
 from napari_cryosphere.training.sources import Batch, shuffled_rows
 
 __all__ = [
-    "LabelKind",
     "LabelledImages",
     "inverse_mse_on_grid",
     "label_targets",
@@ -43,8 +41,6 @@ __all__ = [
     "one_hot_targets",
     "raw_targets",
 ]
-
-LabelKind: TypeAlias = Literal["mask", "raw", "one-hot"]
 
 _CHUNK = 64
 
