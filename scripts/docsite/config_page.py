@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -38,9 +39,9 @@ CONFIG_OF = {
 
 INTRODUCTION = """# Configs
 
-This page is made from the code. Every command that does a job fills one frozen config, which the run stores beside
-its outputs; the docks of napari fill the same ones. A key that does not exist or a value that is not legal ends the
-command before it begins. Settings inside a setting are reached with a dot: `--set network.l_max=8`.
+This page is made from the code. Every command that does a job fills one frozen config, which the run stores
+beside its outputs; the docks of napari fill the same ones. A key that does not exist or a value that is not legal
+ends the command before it begins. Settings inside a setting are reached with a dot: `--set network.l_max=8`.
 """
 
 
@@ -59,7 +60,9 @@ def job_configs() -> dict[str, type[BaseModel]]:
     """Return the configs that commands fill, by name."""
     from napari_cryosphere.jobs import benchmark_configs, configs
 
-    found = {name: getattr(configs, name, None) or getattr(benchmark_configs, name) for name in CONFIG_OF.values()}
+    found = {
+        name: getattr(configs, name, None) or getattr(benchmark_configs, name) for name in CONFIG_OF.values()
+    }
     return dict(sorted(found.items()))
 
 
@@ -96,7 +99,9 @@ def config_page() -> str:
     """Return the page as Markdown."""
     parts = [INTRODUCTION]
     for name, model in job_configs().items():
-        users = ", ".join(f"[`{command}`](commands.md#{command.replace(' ', '-')})" for command in _users(name))
+        users = ", ".join(
+            f"[`{command}`](commands.md#{command.replace(' ', '-')})" for command in _users(name)
+        )
         parts += [_heading(name), f"{_text(model)}\n\nCommand: {users}.\n", _table(model)]
     parts.append("# Settings inside configs { #settings }\n")
     for name, model in settings().items():
@@ -138,7 +143,7 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
             continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for statement, following in zip(body, body[1:], strict=False):
+        for statement, following in pairwise(body):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 text = _string(following)
                 if text:

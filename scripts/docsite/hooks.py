@@ -27,7 +27,8 @@ INTO_DOCS = re.compile(r"\]\(docs/")
 OF_REPOSITORY = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)]*\.(?:toml|py|yml|yaml|cff)|LICENSE)\)")
 
 FORMULA = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>', re.DOTALL
+    r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>',
+    re.DOTALL,
 )
 
 

@@ -1,4 +1,4 @@
-"""The page with the licences of everything that an installation brings, from the installed packages' metadata."""
+"""The page with the licences of everything that an installation brings, from the packages' metadata."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ napari-cryosphere is under the BSD 3-clause licence:
 {licence}
 ```
 
-What `pip install "napari-cryosphere[all]"` brings, and what each package says of its own licence. This table is made
-from the metadata of the packages installed where these pages were built; versions and, on other systems, a few
-packages differ.
+What `pip install "napari-cryosphere[all]"` brings, and what each package says of its own licence. This table is
+made from the metadata of the packages installed where these pages were built; versions and, on other systems, a
+few packages differ.
 
 | package | version | licence | comes with |
 |---|---|---|---|
@@ -53,7 +53,7 @@ def dependencies(package: str, extras: tuple[str, ...]) -> dict[str, str]:
 
 
 def licence_of(found: Distribution) -> str:
-    """Return what a package says of its licence: its expression, else its classifiers, else its short text."""
+    """Return what a package says of its licence: an expression, else classifiers, else its short text."""
     expression = found.metadata.get("License-Expression")
     if expression:
         return expression

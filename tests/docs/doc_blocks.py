@@ -89,7 +89,7 @@ def execute(block: Block, folder: Path, names: dict[str, Any]) -> None:
     """
     with contextlib.chdir(folder):
         if block.language == "python":
-            exec(compile(block.code, str(block), "exec"), names)  # noqa: S102
+            exec(compile(block.code, str(block), "exec"), names)
             return
         for line in command_lines(block.code):
             if shlex.split(line, comments=True)[0] == _PROGRAM:
@@ -97,7 +97,11 @@ def execute(block: Block, folder: Path, names: dict[str, Any]) -> None:
             else:
                 path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
                 done = subprocess.run(
-                    ["bash", "-c", line], capture_output=True, text=True, check=False, env=os.environ | {"PATH": path}
+                    ["bash", "-c", line],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env=os.environ | {"PATH": path},
                 )
                 status, text = done.returncode, done.stdout + done.stderr
             assert status == 0, f"{block}: {line}\n{text}"
@@ -114,12 +118,16 @@ def run_here(arguments: list[str]) -> tuple[int, str]:
     from napari_cryosphere.cli import main
 
     printed = io.StringIO()
-    with patch.object(sys, "argv", [_PROGRAM, *arguments]), patch("signal.signal"):
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            try:
-                main()
-            except SystemExit as end:
-                return int(end.code or 0), printed.getvalue()
+    with (
+        patch.object(sys, "argv", [_PROGRAM, *arguments]),
+        patch("signal.signal"),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), printed.getvalue()
     return 0, printed.getvalue()
 
 

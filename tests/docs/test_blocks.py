@@ -23,8 +23,8 @@ def _here(line: str) -> None:
 def inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages take for granted, all small.
 
-    ``map.mrc`` (also as reference.mrc and truth.mrc), ``particles.star`` and ``other.star`` of it, and ``run``,
-    the run folder of a model that was hardly trained.
+    map.mrc (also as reference.mrc), particles.star and other.star of it, and run, the folder of a model that
+    was hardly trained.
     """
     from napari_cryosphere.imaging.phantom import protein_phantom
 
@@ -61,7 +61,9 @@ def test_blocks_parse(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     check(block)
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if inline_commands(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if inline_commands(page)], ids=lambda page: page.name
+)
 def test_commands_in_the_text_exist(page: Path) -> None:
     for text in inline_commands(page):
         check_inline(text)
@@ -75,7 +77,7 @@ def test_a_wrong_block_is_found() -> None:
         "napari-cryosphere infer a.star --model m --output b.star --refin",
         "napari-cryosphere infer a.star --model m --output b.star --set mode=3",
         "napari-cryosphere reconstruct a.star --output b.mrc --symmetry Q7",
-        "torchrun --nproc-per-node 2 -m napari_cryosphere align a.star --local 10 --map b.mrc --output c.star",
+        "torchrun -m napari_cryosphere align a.star --local 10 --map b.mrc --output c.star",
         "make nothing-like-this",
         "python benchmarks/nothing.py --quick",
         "if true; then",

@@ -43,7 +43,10 @@ def local_maxima(rotations: Tensor, scores: Tensor, most: int, apart_degrees: fl
 
 
 def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:
-    """Return the indices of poses that differ modulo symmetry, best first; of equal ones the best stays."""
+    """Return which poses differ modulo symmetry, best first; of those that do not the best stays.
+
+    ``rotations`` is ``(k, 3, 3)``, ``scores`` ``(k,)``; the answer is ``(j,)`` int64 indices, j <= k.
+    """
     group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
     near = 1 + 2 * math.cos(math.radians(apart_degrees))
     kept: list[int] = []

@@ -62,7 +62,7 @@ class PreparedImages:
         return prepared
 
     def load(self) -> Tensor:
-        """Return all images, read in chunks."""
+        """Return all images, read in chunks: ``(n, box, box)`` float32."""
         return torch.cat([self[start : start + _CHUNK] for start in range(0, len(self), _CHUNK)])
 
     @property

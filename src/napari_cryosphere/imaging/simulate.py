@@ -179,7 +179,7 @@ def draw_parameters(
     with_ctf
         Whether the images have a CTF.
     preference, preferred_axis
-        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`.
+        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
     optics
         The optics groups, numbered from 1 in this order.
     """

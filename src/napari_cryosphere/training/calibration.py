@@ -59,7 +59,7 @@ def calibrate(coefficients: Tensor, rotations: NDArray[np.float64], symmetry: st
 def mean_negative_log_density(
     coefficients: Tensor, rotations: NDArray[np.float64], symmetry: str = "C1"
 ) -> float:
-    """Return how unlikely known poses are, in nats relative to uniform.
+    """Return how unlikely known poses ``(n, 3, 3)`` are, in nats relative to uniform.
 
     Normalised as exactly as the distribution can: on the training loss's grid a peak that is narrower than a
     cell seems to cost less than it does, and the fit would sharpen it further.
