@@ -40,8 +40,9 @@ CONFIG_OF = {
 INTRODUCTION = """# Configs
 
 This page is made from the code. Every command that does a job fills one frozen config, which the run stores
-beside its outputs; the docks of napari fill the same ones. A key that does not exist or a value that is not legal
-ends the command before it begins. Settings inside a setting are reached with a dot: `--set network.l_max=8`.
+beside its outputs; the docks of napari fill the same ones. A key that does not exist or a value that is not
+legal ends the command before it begins. Settings inside a setting are reached with a dot:
+`--set network.l_max=8`.
 """
 
 

@@ -16,9 +16,8 @@ napari-cryosphere is under the BSD 3-clause licence:
 {licence}
 ```
 
-What `pip install "napari-cryosphere[all]"` brings, and what each package says of its own licence. This table is
-made from the metadata of the packages installed where these pages were built; versions and, on other systems, a
-few packages differ.
+What `pip install "napari-cryosphere[all]"` brings, and what each package says of its own licence. This table
+is X
 
 | package | version | licence | comes with |
 |---|---|---|---|
