@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs._training_data import training_data
-from napari_cryosphere.jobs.configs import PresetName, TrainConfig
+from napari_cryosphere.jobs.configs import ExperimentConfig, PresetName, TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.train import train, train_on_stack
@@ -23,7 +23,7 @@ from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation
-from napari_cryosphere.training.presets import CRYOSPHERE
+from napari_cryosphere.training.presets import CESPED_AUGMENTATION, CRYOSPHERE
 
 POLAR = PolarConfig(box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12)
 
@@ -100,8 +100,20 @@ def test_what_is_not_given_is_the_presets() -> None:
     assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)
     assert poster.network == CRYOSPHERE.network.model_copy(update={"so3_channels": 4})
     assert TrainConfig(**paths, map="m.mrc").source == "map"
+    cesped = TrainConfig(**paths, preset="cesped", augmentation={"zoom_in": 0.1}).augmentation
+    assert cesped == CESPED_AUGMENTATION.model_copy(update={"zoom_in": 0.1})
     with pytest.raises(ValidationError, match="no projections"):
         TrainConfig(**paths, map="m.mrc", source="particles")
+
+
+def test_a_network_of_another_kind_keeps_nothing_of_the_presets() -> None:
+    """Degree 4 of Image2Sphere says nothing of a polar network."""
+    polar = {"kind": "polar", "channels": 32}
+    config = TrainConfig(particles="p.star", output="run", preset="cryosphere", network=polar)
+    assert config.network == PolarConfig(channels=32)
+    experiment = ExperimentConfig(name="equivariance", output="run", preset={"network": polar})
+    assert experiment.preset.network == PolarConfig(channels=32)
+    assert experiment.preset.epochs == CRYOSPHERE.epochs
 
 
 def test_half_sets_and_whole_micrographs_are_held_out(

@@ -207,15 +207,9 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
         if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
             return values
         preset = PRESETS[values.get("preset", "default")].model_dump()
-        network = values.get("network")
-        if (
-            isinstance(network, dict)
-            and network.get("kind", preset["network"]["kind"]) == preset["network"]["kind"]
-        ):
-            values = values | {"network": preset["network"] | network}
-        if values.get("map") is not None and "source" not in values:
+        if values.get("map") is not None:
             preset["source"] = "map"
-        return preset | values
+        return _updated(preset, values)
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:
@@ -519,7 +513,9 @@ class ExperimentConfig(_WithSymmetry):
 
 
 def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return nested values with those in ``changes`` in their place."""
+    """Return values with changes at any depth; what changes its kind keeps nothing of the other kind."""
+    if changes.get("kind", values.get("kind")) != values.get("kind"):
+        return changes
     merged = values | changes
     for key, change in changes.items():
         if isinstance(change, dict) and isinstance(values.get(key), dict):
