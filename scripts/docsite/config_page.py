@@ -8,7 +8,8 @@ import re
 import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -166,25 +167,27 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _type_name(annotation: Any) -> str:
-    models = _models(annotation)
-    if isinstance(annotation, type) and models:
+    """Return a type in words; that it may be left out is told by the default."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_type_name(part) for part in parts if part is not NoneType)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in parts)
+    if origin is tuple and parts[-1] is Ellipsis:
+        return f"any number of {_type_name(parts[0])}"
+    if origin is tuple:
+        return f"{len(parts)} {_type_name(parts[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{anchor(annotation.__name__)})"
-    if models:
-        return " or ".join(_type_name(model) for model in models)
-    origin = getattr(annotation, "__origin__", None)
-    if getattr(origin, "__name__", "") == "Literal" or str(annotation).startswith("typing.Literal"):
-        return " or ".join(f"`{value}`" for value in get_args(annotation))
-    text = str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
-    text = re.sub(r"typing\.Annotated\[([\w.]+), [^\]]*\]", r"\1", text)
-    text = re.sub(r"typing\.Literal\[([^\]]*)\]", lambda match: match[1].replace(", ", " or "), text)
-    text = re.sub(r"(?:pathlib|typing)\.(?:_local\.)?", "", text)
-    return "`" + text.replace(" | None", "").replace("'", "") + "`"
+    return f"`{getattr(annotation, '__name__', annotation)}`"
 
 
 def _limits(field: FieldInfo) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
     found = [f"{signs[name]} {value:g}" for item in _metadata(field) for name, value in _bounds(item, signs)]
-    return ", ".join(found)
+    return ", ".join(dict.fromkeys(found))  # the bounds of several numbers are those of each
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
