@@ -12,5 +12,5 @@ python3 -m venv "$work/env"
 "$work/env/bin/python" -m build --outdir "$out" .
 "$work/env/bin/twine" check --strict "$out"/*
 "$work/env/bin/check-wheel-contents" "$out"/*.whl
-tar --list --file "$out"/*.tar.gz | grep -q /CITATION.cff
+tar --list --file "$out"/*.tar.gz | grep /CITATION.cff >/dev/null
 echo "$out: $(ls "$out")"

@@ -19,21 +19,30 @@ napari-cryosphere is under the BSD 3-clause licence:
 What `pip install "napari-cryosphere[all]"` brings, and what each package says of its own licence. This table
 is X
 
+{copyleft}
+
 | package | version | licence | comes with |
 |---|---|---|---|
 """
+
+COPYLEFT = """Under copyleft licences are: {names}. They are installed beside this package, not copied into it;
+who redistributes them together has to keep to their terms."""
 
 CLASSIFIER = "License :: "
 
 
 def licence_page(root: Path) -> str:
     """Return the page as Markdown; ``root`` is the folder of LICENSE."""
-    rows = []
+    rows, copyleft = [], []
     for name, extra in sorted(dependencies("napari-cryosphere", ("gui", "plots")).items()):
         found = distribution(name)
-        rows.append(f"| {found.metadata['Name']} | {found.version} | {licence_of(found)} | {extra} |")
+        terms = licence_of(found)
+        rows.append(f"| {found.metadata['Name']} | {found.version} | {terms} | {extra} |")
+        if "GPL" in terms or "MPL" in terms:
+            copyleft.append(f"{found.metadata['Name']} ({terms})")
     licence = (root / "LICENSE").read_text(encoding="utf-8").strip()
-    return INTRODUCTION.format(licence=licence) + "\n".join(rows) + "\n"
+    said = COPYLEFT.format(names=", ".join(copyleft))
+    return INTRODUCTION.format(licence=licence, copyleft=said) + "\n".join(rows) + "\n"
 
 
 def dependencies(package: str, extras: tuple[str, ...]) -> dict[str, str]:
