@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.alignment.aligner import Aligner
+from napari_cryosphere.alignment.aligner import Aligner, Alignment
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs._batches import Arrays
 from napari_cryosphere.jobs._uncertainty import uncertainty_columns
-from napari_cryosphere.jobs.align import AlignerInput, with_alignment
+from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 
-__all__ = ["Predictor", "images_for", "with_predictions"]
+__all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
 
 _REFINED_WITHIN_DEGREES = 10.0
 _MODES_APART_DEGREES = 20.0
@@ -31,6 +33,26 @@ def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
     """Return a stack's images as a model takes them."""
     grid = ImageGrid(model.card.network.box, model.card.pixel_size_angstrom)
     return PreparedImages(stack, Preprocessing(grid=grid))
+
+
+def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
+    """Return the pilot that searches around a model's modes, see `prepare_aligner`."""
+    images, origins_px = images_for(model, stack), _origins_px(stack)
+
+    def pilot(aligner: Aligner, rows: NDArray[np.int64], unmasked: Tensor, ctf: Tensor | None) -> Alignment:
+        starts = _starts(model.predict(images[rows]), modes)
+        return aligner.refine(unmasked, ctf, starts, origins_px[rows], _REFINED_WITHIN_DEGREES)
+
+    return pilot
+
+
+def _starts(distribution: PoseDistribution, modes: int) -> NDArray[np.float64]:
+    """Return the poses to refine, ``(n, modes, 3, 3)``, NaN where there are fewer."""
+    return distribution.mode(modes, apart_degrees=_MODES_APART_DEGREES).rotations
+
+
+def _origins_px(stack: ParticleStack) -> NDArray[np.float64]:
+    return -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
 
 
 def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> ParticleStack:
@@ -55,7 +77,9 @@ class Predictor:
     aligner
         Compares them with a map; None leaves the network's poses.
     modes
-        How many modes of each distribution are refined, within the width of a network's peak.
+        How many modes of each distribution are tried, within the width of a network's peak.
+    climbed
+        How many places near them, the best on a coarse lattice, are refined.
     keep_coefficients
         Whether `work` returns the distributions too, as ``coefficients``.
     """
@@ -65,13 +89,15 @@ class Predictor:
         model: PoseModel,
         stack: ParticleStack,
         aligner: Aligner | None = None,
-        modes: int = 5,
+        modes: int = 14,
+        climbed: int = 4,
         keep_coefficients: bool = False,
     ) -> None:
-        self._model, self._stack, self._aligner, self._modes = model, stack, aligner, modes
+        self._model, self._stack, self._aligner = model, stack, aligner
+        self._modes, self._climbed = modes, climbed
         self._keep_coefficients = keep_coefficients
         self._images, self._unmasked = images_for(model, stack), AlignerInput(stack)
-        self._origins_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+        self._origins_px = _origins_px(stack)
         self._on_gpu = next(model.network.parameters()).device.type == "cuda"
 
     @property
@@ -100,9 +126,11 @@ class Predictor:
         if self._aligner is None or unmasked is None:
             arrays = _arrays(distribution.summary())
         else:
-            starts = distribution.mode(self._modes, apart_degrees=_MODES_APART_DEGREES).rotations
+            starts = _starts(distribution, self._modes)
             origins = self._origins_px[rows]
-            found = self._aligner.refine(*unmasked, starts, origins, _REFINED_WITHIN_DEGREES)
+            found = self._aligner.refine(
+                *unmasked, starts, origins, _REFINED_WITHIN_DEGREES, climbed=self._climbed
+            )
             arrays = _arrays(found.summary)
             arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
             arrays["predicted"] = starts[:, 0]

@@ -263,10 +263,13 @@ class PredictingConfig(_WithMemory):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
     map: Path | None = None
     """Map to refine against."""
-    modes: Annotated[int, Field(ge=1, le=50)] = 5
-    """How many modes of each distribution are refined."""
+    modes: Annotated[int, Field(ge=1, le=50)] = 14
+    """How many modes of each distribution are compared with the map, on a coarse lattice about each."""
+    climbed: Annotated[int, Field(ge=1, le=50)] = 4
+    """How many of the best places found so are refined to the end."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
+    """Finest detail compared when refining. Without it: as far as the map can be trusted, by the FSC beside
+    it or its own noise, and no farther than the particles tell of poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest change of the shift when refining."""
 
@@ -329,7 +332,9 @@ class AlignConfig(_WithSymmetry, _Resumable):
     local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the particles say anything about poses."""
+    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
+    (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the particles tell of
+    poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest shift searched along x and along y, from the particles' origins if the search is local."""
     distributions: Path | None = None
