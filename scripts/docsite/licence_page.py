@@ -25,8 +25,8 @@ is X
 |---|---|---|---|
 """
 
-COPYLEFT = """Under copyleft licences are: {names}. They are installed beside this package, not copied into it;
-who redistributes them together has to keep to their terms."""
+COPYLEFT = """Under copyleft licences are: {names}. They are installed beside this package, not copied into
+it; who redistributes them together has to keep to their terms."""
 
 CLASSIFIER = "License :: "
 

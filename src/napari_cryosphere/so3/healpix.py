@@ -55,7 +55,7 @@ def pix2vec(n_side: int, pixels: ArrayLike, nest: bool = False) -> Real:
 
 
 def ang2pix(n_side: int, tilt: ArrayLike, rot: ArrayLike, nest: bool = False) -> Whole:
-    """Return the pixels that hold directions of given tilt and rot in radians."""
+    """Return the pixels that hold directions of given tilt and rot in radians; ``(...)`` to ``(...)``."""
     half = np.asarray(tilt, dtype=np.float64) / 2
     cap = 2 * np.minimum(np.sin(half) ** 2, np.cos(half) ** 2)
     quarters = np.asarray(rot, dtype=np.float64) % (2 * np.pi) * (2 / np.pi)
@@ -63,7 +63,7 @@ def ang2pix(n_side: int, tilt: ArrayLike, rot: ArrayLike, nest: bool = False) ->
 
 
 def vec2pix(n_side: int, x: ArrayLike, y: ArrayLike, z: ArrayLike, nest: bool = False) -> Whole:
-    """Return the pixels that hold the directions of vectors of any length but 0."""
+    """Return the pixels that hold the directions of vectors of any length but 0; ``(...)`` to ``(...)``."""
     vx, vy, vz = (np.asarray(part, dtype=np.float64) for part in (x, y, z))
     across = vx * vx + vy * vy
     squared = across + vz * vz
@@ -74,13 +74,13 @@ def vec2pix(n_side: int, x: ArrayLike, y: ArrayLike, z: ArrayLike, nest: bool = 
 
 
 def ring2nest(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the NESTED numbers of RING pixels."""
+    """Return the NESTED numbers of RING pixels; ``(...)`` to ``(...)``."""
     ring, step = _ring_of(n_side, np.asarray(pixels, dtype=np.int64))
     return _nest_of_face(n_side, *_face_of_ring(n_side, ring, step))
 
 
 def nest2ring(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the RING numbers of NESTED pixels."""
+    """Return the RING numbers of NESTED pixels; ``(...)`` to ``(...)``."""
     face = _face_of_nest(n_side, np.asarray(pixels, dtype=np.int64))
     return _pixel_of_ring(n_side, *_ring_of_face(n_side, *face))
 
