@@ -35,7 +35,10 @@ class ValidationSet:
 
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
-    """Return a network's coefficients for any number of images, in the computer's own memory."""
+    """Return a network's coefficients for any number of images, in the computer's own memory.
+
+    ``(n, box, box)`` to ``(n, L + 1, 2 L + 1, L + 1)`` complex.
+    """
     device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
