@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
-from napari_cryosphere.jobs._batches import Batches, finished, joined, work_through
+from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
 from napari_cryosphere.jobs._memory import predicting_batch
@@ -22,7 +22,7 @@ from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics
 from napari_cryosphere.jobs.align import prepare_aligner
-from napari_cryosphere.jobs.configs import InferConfig
+from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, choose_device, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -30,7 +30,9 @@ from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["images_for", "infer", "pose_errors", "predict", "with_predictions"]
+__all__ = ["images_for", "infer", "pose_errors", "predict", "reference_of", "refine", "with_predictions"]
+
+_REFINED_AT_ONCE = 64
 
 
 def predict(
@@ -39,6 +41,38 @@ def predict(
     """Yield the pose distributions of consecutive particles, batch by batch, in constant memory."""
     for rows, prepared in prefetched(images.__getitem__, Batches(len(images), batch_size).blocks()):
         yield rows, model.predict(prepared)
+
+
+def refine(
+    stack: ParticleStack, model: PoseModel, reference: DensityMap, resolution_angstrom: float | None = None
+) -> Generator[slice, None, ParticleStack]:
+    """Predict and refine the poses of particles in memory, as the job does by default.
+
+    Parameters
+    ----------
+    stack, model
+        The particles, and the network whose modes are refined.
+    reference, resolution_angstrom
+        The map to refine against, and the finest detail compared; None for what the particles tell.
+
+    Yields
+    ------
+    The rows that are done. The particles are returned with refined poses and shifts, and the network's.
+    """
+    settings = PredictingConfig(model=Path())
+    aligner = prepare_aligner(
+        stack,
+        reference,
+        model.card.symmetry,
+        resolution_angstrom,
+        settings.shift_range_px,
+        next(model.network.parameters()).device,
+    )
+    predictor, parts = Predictor(model, stack, aligner, settings.modes), list[Arrays]()
+    for rows, inputs in prefetched(predictor.read, Batches(len(stack), _REFINED_AT_ONCE).blocks()):
+        parts.append(predictor.work(rows, inputs))
+        yield rows
+    return predictor.posed(joined(parts))[0]
 
 
 def pose_errors(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> np.ndarray:
@@ -92,6 +126,12 @@ def infer(config: InferConfig) -> Events:
     yield Result(files, summary_metrics(stack, summary, symmetry))
 
 
+def reference_of(model: Path) -> Path | None:
+    """Return the map that a model's run left beside it; None if there is none."""
+    own = model_file(model).with_name(REFERENCE_MAP)
+    return own if own.is_file() else None
+
+
 def _reference(config: InferConfig) -> Path:
     """Return the map to refine against: the one given, or that of the model's run.
 
@@ -100,18 +140,16 @@ def _reference(config: InferConfig) -> Path:
     ModelError
         If there is neither.
     """
-    if config.map is not None:
-        return config.map
-    own = model_file(config.model).with_name(REFERENCE_MAP)
-    if not own.is_file():
+    found = config.map or reference_of(config.model)
+    if found is None:
         raise ModelError(f"there is no {REFERENCE_MAP} beside the model {config.model}; give --map to refine")
-    return own
+    return found
 
 
 def _resolution_of_reference(config: InferConfig, model: PoseModel) -> float | None:
     """Return how far the run's own map can be trusted; None for any other map."""
-    own = model_file(config.model).with_name(REFERENCE_MAP)
-    same = own.is_file() and _reference(config).resolve() == own.resolve()
+    own = reference_of(config.model)
+    same = own is not None and _reference(config).resolve() == own.resolve()
     return model.card.map_resolution_angstrom if same else None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import napari.viewer
+    from qtpy.QtWidgets import QWidget
 
 __all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "TRAINING", "open_dock"]
 
@@ -14,6 +15,8 @@ MAPS = "CryoSphere maps"
 TRAINING = "CryoSphere training"
 GALLERY = "CryoSphere gallery"
 ORIENTATIONS = "CryoSphere orientations"
+
+_PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
 
 
 def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:
@@ -26,7 +29,27 @@ def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:
     name
         As in the Plugins menu.
     """
-    container, content = viewer.window.add_plugin_dock_widget("napari-cryosphere", name, tabify=True)
+    docks = viewer.window.dock_widgets
+    known = next((docks[title] for title in _titles(name) if title in docks), None)
+    content: Any = known
+    if content is None:
+        content = _class_of(name)(viewer)
+        viewer.window.add_dock_widget(content, name=_titles(name)[0], tabify=True)
+    container = content.parent()
     container.show()
     container.raise_()
     return content
+
+
+def _titles(name: str) -> tuple[str, str]:
+    """Return how napari calls a dock: opened from its menu, which shows and hides it, and from a script."""
+    return f"{name} ({_DISPLAY_NAME})", f"{name} ({_PLUGIN})"
+
+
+def _class_of(name: str) -> type[QWidget]:
+    """Return the class that the manifest names for a dock."""
+    from npe2 import PluginManager
+
+    widgets = PluginManager.instance().iter_widgets()
+    found = next(one for one in widgets if one.plugin_name == _PLUGIN and one.display_name == name)
+    return cast("type[QWidget]", found.get_callable())

@@ -122,13 +122,11 @@ class InspectorPanel(Panel):
         self.flip.setToolTip("Undo the CTF's sign (phase flip)")
         self.low_pass.setToolTip("Remove what is finer than this resolution")
         self.resolution.setRange(1, 200)
-        self.resolution.setDecimals(1)
+        self.resolution.setDecimals(0)
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
-        self.resolution.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-        self.resolution.setStyleSheet("padding: 1px 4px; min-width: 0px;")  # napari leaves room for buttons
-        self.resolution.setFixedWidth(62)
+        self.resolution.setFixedWidth(100)
         row = QHBoxLayout()
         for box in (self.normalise, self.flip, self.low_pass):
             box.toggled.connect(self._on_steps)
