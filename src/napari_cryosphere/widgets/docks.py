@@ -8,18 +8,19 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "TRAINING", "open_dock"]
+__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "SPHERE", "TRAINING", "open_dock"]
 
 MAIN = "CryoSphere"
 MAPS = "CryoSphere maps"
 TRAINING = "CryoSphere training"
 GALLERY = "CryoSphere gallery"
 ORIENTATIONS = "CryoSphere orientations"
+SPHERE = "CryoSphere sphere"
 
 _PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
 
 
-def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:
+def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -> Any:
     """Open one of the plugin's docks, or bring it to the front, and return what it holds.
 
     Parameters
@@ -28,6 +29,8 @@ def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:
         The viewer.
     name
         As in the Plugins menu.
+    floating
+        Whether a dock that is not there yet becomes a window of its own, over the canvas's upper right.
     """
     docks = viewer.window.dock_widgets
     known = next((docks[title] for title in _titles(name) if title in docks), None)
@@ -36,6 +39,11 @@ def open_dock(viewer: napari.viewer.Viewer, name: str) -> Any:
         content = _class_of(name)(viewer)
         viewer.window.add_dock_widget(content, name=_titles(name)[0], tabify=True)
     container = content.parent()
+    if floating and known is None:
+        container.setFloating(True)
+        container.resize(content.sizeHint())
+        canvas = container.parent().centralWidget()
+        container.move(canvas.mapToGlobal(canvas.rect().topRight() - container.rect().topRight()))
     container.show()
     container.raise_()
     return content
