@@ -275,6 +275,27 @@ def sample_story(walk: Walk, _: argparse.Namespace) -> None:
     walk.picture("tutorial_exported")
 
 
+def docks_story(walk: Walk, arguments: argparse.Namespace) -> None:
+    """Every dock with something in it, in one theme and size of window."""
+    walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein")
+    dock = open_dock(walk, "CryoSphere")
+    walk.step("predict", lambda: walk.click(dock.poses.predict), idle(dock))
+    walk.click(dock.inspector.next)
+    walk.click(dock.inspector.turn)
+    walk.rest(1.5)
+    walk.picture(f"dock_sphere_{arguments.theme}")
+    sphere = walk.viewer.window.dock_widgets["CryoSphere sphere (CryoSphere)"]
+    walk.viewer.window.remove_dock_widget(sphere.parent())
+    for name in ("gallery", "orientations", "training"):
+        open_dock(walk, f"CryoSphere {name}")
+        walk.rest(2.5)
+        walk.picture(f"dock_{name}_{arguments.theme}")
+    maps = open_dock(walk, "CryoSphere maps")
+    reconstruct(walk, maps, "all particles")
+    walk.step("FSC", lambda: compare(walk, maps), idle(maps))
+    walk.picture(f"dock_maps_{arguments.theme}")
+
+
 def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     """Train on one set, predict and refine another, reconstruct, compare."""
     from napari_cryosphere.particles import DensityMap
@@ -307,7 +328,10 @@ def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     walk.note("all particles", dock.poses.overall.text())
     walk.picture("tutorial_refined")
     gallery = open_dock(walk, "CryoSphere gallery")
-    walk.step("reject those of a spread above 15 degrees", lambda: reject(walk, gallery, 15.0))
+    spreads = gallery._session.store.summary().spread_degrees
+    least = float(np.quantile(spreads, 0.8))
+    walk.note("the widest fifth begins at a spread of, degrees", round(least, 1))
+    walk.step("reject the widest fifth", lambda: reject(walk, gallery, least))
     walk.note("gallery", gallery.status.text())
     walk.picture("tutorial_ribosome_gallery")
     walk.step("drop the true map", lambda: walk.drop(data / "ribo70S_truth.mrc"))
@@ -387,7 +411,7 @@ def resolutions(maps: Any) -> dict[str, str]:
     return {label: resolution_of(curve) for label, curve in maps.controller.maps.curves.items()}
 
 
-_STORIES = {"sample": sample_story, "train": training_story}
+_STORIES = {"sample": sample_story, "train": training_story, "docks": docks_story}
 
 
 def main() -> None:

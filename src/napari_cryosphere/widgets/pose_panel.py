@@ -28,7 +28,7 @@ _REFINE_TIP = (
     "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
     "shifts too, about 25 ms a particle"
 )
-_OWN_MAP = "the map of the model's run"
+_OWN_MAP = "the model's own map"
 
 
 class PosePanel(Panel):
