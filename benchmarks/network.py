@@ -105,8 +105,7 @@ def predicted(sample: Sample, arguments: argparse.Namespace, folder: Path) -> di
     spent = time.process_time() - start
     found = ParticleStack.read(config.output)
     errors = angular_error_degrees(stack.rotations(), found.rotations(), sample.symmetry)
-    with DistributionStore(folder / "d.zarr") as stored:
-        levels = stored[:].credible_level(stack.rotations())
+    levels = DistributionStore(folder / "d.zarr")[:].credible_level(stack.rotations())
     large = errors > LARGE_DEGREES
     return {
         "median_deg": float(np.median(errors)),
