@@ -56,13 +56,15 @@ class PreparedImages:
         for mine, images, grid in self.stack.images_by_grid(rows):
             chosen = rows[mine]
             part, raw = self.stack[chosen], torch.from_numpy(images)
-            ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if part.has_ctf else None
+            ctf = None
+            if part.has_ctf and self.steps.ctf is not None:
+                ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom)
             self._note_flat(raw, chosen)
             prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
         return prepared
 
     def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
-        """Return all images or those of some rows, ``(k, box, box)``, read in chunks.
+        """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.
 
         Parameters
         ----------

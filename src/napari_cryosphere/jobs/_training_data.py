@@ -38,8 +38,9 @@ from napari_cryosphere.training.sources import (
 __all__ = ["TrainingData", "training_data"]
 
 _FEWEST = 4
-_MOST_VALIDATION = 500
-_ENOUGH_MICROGRAPHS = 5
+_MOST_HELD_OUT = 500
+_ENOUGH_HELD_OUT = 250  # to fit a temperature to 5 per cent
+_ENOUGH_MICROGRAPHS = 4  # to stand for all others in defocus and ice
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class TrainingData:
         What the network sees images on.
     source, validation
         Batches to learn from, and held-out particles.
+    images
+        ``(t, box, box)``: the particles that are not held out, prepared.
     held_out
         ``(v,)``: rows of the given stack that are held out.
-    training
-        Number of particles that are not.
     map_resolution_angstrom
         Of the map that these gave; None if there is none.
     """
@@ -63,8 +64,8 @@ class TrainingData:
     grid: ImageGrid
     source: TrainingSource
     validation: ValidationSet
+    images: torch.Tensor
     held_out: NDArray[np.int64]
-    training: int
     map_resolution_angstrom: float | None
 
 
@@ -93,8 +94,8 @@ def training_data(
         grid,
         _source(training, images, grid, None if reference is None else reference.density, config),
         ValidationSet(validation, chosen.rotations()[held_out]),
+        images,
         rows[held_out],
-        len(training),
         None if reference is None else reference.resolution_angstrom,
     )
 
@@ -115,19 +116,29 @@ def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]
 
 
 def _split(stack: ParticleStack, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and the rows held out: whole micrographs where they are known."""
+    """Return the rows to train on and the rows held out: whole micrographs where these are enough of them.
+
+    Particles of one or two micrographs would say how sure the network may be at their defocus alone.
+    """
     rng = np.random.default_rng(config.seed)
-    wanted = int(
-        np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2))
-    )
+    wanted = _number_held_out(len(stack), config.validation_fraction)
     order = rng.permutation(len(stack))
     if "rlnMicrographName" in stack.particles:
         names, of = np.unique(stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True)
-        if len(names) >= _ENOUGH_MICROGRAPHS and 2 * len(stack) / len(names) < len(stack) - wanted:
+        if wanted * len(names) >= _ENOUGH_MICROGRAPHS * len(stack):
             order = np.argsort(rng.permutation(len(names))[of], kind="stable")
             sizes = np.cumsum(np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]])
             wanted = int(sizes[np.searchsorted(sizes, wanted)])
     return np.sort(order[wanted:]), np.sort(order[:wanted])
+
+
+def _number_held_out(number: int, fraction: float | None) -> int:
+    """Return how many particles of a number are held out; see `TrainConfig.validation_fraction`."""
+    if fraction is None:
+        wanted = max(round(0.05 * number), min(_ENOUGH_HELD_OUT, round(0.1 * number)))
+    else:
+        wanted = round(fraction * number)
+    return int(np.clip(wanted, 2, min(_MOST_HELD_OUT, number - 2)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._batches import Pace
+from napari_cryosphere.jobs._half_map_files import half_map_outputs
 from napari_cryosphere.jobs._halves import CHUNK, Halves, Reconstruction, chunks
 from napari_cryosphere.jobs._memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs._notes import warnings_of
@@ -21,24 +22,7 @@ from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapsh
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
 
-__all__ = [
-    "Reconstruction",
-    "fill",
-    "gather",
-    "half_map_outputs",
-    "partial_output",
-    "reconstruct",
-    "reconstruct_stack",
-]
-
-
-def half_map_outputs(output: Path) -> dict[str, Path]:
-    """Return where half-maps and their FSC go, beside the map."""
-    return {
-        "half1": output.with_name(f"{output.stem}_half1.mrc"),
-        "half2": output.with_name(f"{output.stem}_half2.mrc"),
-        "fsc": output.with_name(f"{output.stem}_fsc.csv"),
-    }
+__all__ = ["Reconstruction", "fill", "gather", "partial_output", "reconstruct", "reconstruct_stack"]
 
 
 def partial_output(output: Path) -> Path:

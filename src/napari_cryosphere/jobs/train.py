@@ -21,20 +21,24 @@ from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
-from napari_cryosphere.model.card import Calibration, ModelCard
+from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
+from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, predict_coefficients, train_network
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
 
 _VALIDATIONS = 10
+_PREVIEWED = 8
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
+_DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -85,7 +89,7 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
         seed=config.seed,
     )
     trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas())
-    settings = _loop_settings(config, data.training, report_seconds)
+    settings = _loop_settings(config, len(data.images), report_seconds)
     reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, resumed)
     if not ranks.first:
         for report in reports:
@@ -96,12 +100,20 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     yield from _follow(reports, trainer, card, config, data, resumed)
 
 
-def _calibrated(trainer: Trainer, data: TrainingData, symmetry: str) -> Calibration:
-    """Return the calibration of the averaged network on held-out particles spread over the set."""
-    rows = spread_rows(len(data.validation.images), _CALIBRATED)
-    images = data.validation.images[torch.from_numpy(rows)]
-    coefficients = predict_coefficients(trainer.averaged(), images)
-    return calibrate(coefficients, data.validation.rotations[rows], symmetry)
+def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
+    """Return the calibration of what a network says of held-out particles spread over the set."""
+    rows = spread_rows(len(predicted), _CALIBRATED)
+    return calibrate(predicted[rows], validation.rotations[rows])
+
+
+def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:
+    """Return a model that tells particles unlike those that were trained on, if they are enough to do so."""
+    rows = torch.from_numpy(spread_rows(len(data.images), _DESCRIBED))
+    novelty = Novelty.fit(data.images[rows], data.validation.images)
+    if novelty is None:
+        return model
+    told = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=len(data.validation.images))
+    return PoseModel(model.network, model.card.model_copy(update={"novelty": told}), novelty)
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:
@@ -176,17 +188,18 @@ def _follow(
             last = report
             log.add(report)
             yield _progress(report)
-            if report.preview is not None:
-                yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
-        if last is not None:
+            if report.predicted is not None:
+                few = report.predicted[:_PREVIEWED]
+                yield Preview(report.fraction, data.held_out[: len(few)], few)
+        if last is not None and last.predicted is not None:
             yield Progress(1.0, "calibrating on held-out particles")
-            calibration = _calibrated(trainer, data, config.symmetry)
+            calibration = _calibrated(last.predicted, data.validation)
     finally:
         reports.close()
         if last is not None:
-            summary = _summary(last, config, data, start)
-            done = card.model_copy(update={"training": summary, "calibration": calibration})
-            PoseModel(trainer.averaged(), done).save(config.output / MODEL_FILE, overwrite=True)
+            update = {"training": _summary(last, config, data, start), "calibration": calibration}
+            done = PoseModel(trainer.averaged(), card.model_copy(update=update))
+            _with_novelty(done, data).save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"
@@ -215,7 +228,7 @@ class _Log:
         line = {
             field.name: getattr(report, field.name)
             for field in dataclasses.fields(report)
-            if field.name != "preview"
+            if field.name != "predicted"
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
@@ -239,7 +252,7 @@ def _summary(last: TrainingProgress, config: TrainConfig, data: TrainingData, st
     """Return what the card says of how a model came to be."""
     return {
         "particles": str(config.particles.name),
-        "number": data.training,
+        "number": len(data.images),
         "source": config.source,
         "map": None if config.map is None else config.map.name,
         "preset": config.preset,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.replicas import Replicas
 
@@ -52,7 +52,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class Validated:
-    """What held-out particles say: mean loss, median and mean error in degrees, a few distributions.
+    """What held-out particles say: mean loss, median and mean error in degrees, their distributions.
 
     Distributions are in the process that validates alone.
     """
@@ -60,7 +60,7 @@ class Validated:
     loss: float
     median_degrees: float
     mean_degrees: float
-    preview: PoseDistribution | None
+    predicted: HarmonicDistribution | None
 
 
 class Clock:
@@ -187,7 +187,7 @@ class Clock:
             validation_loss=None if found is None else found.loss,
             validation_median_degrees=None if found is None else found.median_degrees,
             validation_mean_degrees=None if found is None else found.mean_degrees,
-            preview=None if found is None else found.preview,
+            predicted=None if found is None else found.predicted,
         )
         self._last_report, self._reported_images, self._losses = self._now, self._images, []
         return report
