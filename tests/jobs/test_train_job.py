@@ -116,11 +116,13 @@ def test_a_network_of_another_kind_keeps_nothing_of_the_presets() -> None:
     assert experiment.preset.epochs == CRYOSPHERE.epochs
 
 
+@pytest.mark.parametrize("micrographs", [12, 120])
 def test_half_sets_and_whole_micrographs_are_held_out(
-    small: NetworkConfig, sample: Path, tmp_path: Path
+    small: NetworkConfig, sample: Path, tmp_path: Path, micrographs: int
 ) -> None:
+    """Six micrographs of two particles are held out whole; of micrographs of twenty, particles of all are."""
     stack = ParticleStack.read(sample / "particles.star")
-    names = np.array([f"m{row % 12}.mrc" for row in range(len(stack))])
+    names = np.array([f"m{row % micrographs}.mrc" for row in range(len(stack))])
     stack = stack.with_columns({"rlnMicrographName": names, "rlnRandomSubset": 1 + np.arange(240) % 2})
     config = TrainConfig(
         particles=stack.source, output=tmp_path, preset="image2sphere", network=small, half_set=2
@@ -131,10 +133,14 @@ def test_half_sets_and_whole_micrographs_are_held_out(
             next(steps)
         except StopIteration as end:
             data = end.value
-    assert data.training + len(data.held_out) == 120
-    held = set(names[data.held_out])
-    assert len(data.held_out) == 20 * len(held)
+    assert len(data.images) + len(data.held_out) == 120
+    assert len(data.held_out) == len(data.validation.images) == 12
     assert (stack.half_sets()[data.held_out] == 2).all()
+    held = set(names[data.held_out])
+    if micrographs == 120:
+        assert len(held) == 6
+    else:
+        assert len(held) > 3
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
@@ -183,13 +189,14 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
         device="cpu",
     )
     again = config.model_copy(update={"resume": True})
-    with pytest.raises(CryosphereError, match="no state to go on from"):
-        run(train(again))
-    events = train_on_stack(ParticleStack.read(config.particles), config, report_seconds=0.0)
+    events = train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)  # begins
     next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
     events.close()
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
+    config.checkpoint.unlink()
+    with pytest.raises(CryosphereError, match="has ended"):
+        run(train(again))
 
 
 def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:

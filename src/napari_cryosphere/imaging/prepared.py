@@ -63,9 +63,21 @@ class PreparedImages:
             prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
         return prepared
 
-    def load(self) -> Tensor:
-        """Return all images, read in chunks: ``(n, box, box)`` float32."""
-        return torch.cat([self[start : start + _CHUNK] for start in range(0, len(self), _CHUNK)])
+    def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
+        """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.
+
+        Parameters
+        ----------
+        rows
+            Which, counted from 0.
+        out
+            Where they go; a new tensor by default.
+        """
+        wanted = np.arange(len(self)) if rows is None else rows
+        images = torch.empty(len(wanted), self.grid.box, self.grid.box) if out is None else out
+        for start in range(0, len(wanted), _CHUNK):
+            images[start : start + _CHUNK] = self[wanted[start : start + _CHUNK]]
+        return images
 
     @property
     def warnings(self) -> list[str]:

@@ -25,6 +25,7 @@ __all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
 _REFINED_WITHIN_DEGREES = 10.0
 _MODES_APART_DEGREES = 20.0
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_NOVELTY_COLUMN = "cryosphereNovelty"
 
 Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
 
@@ -103,9 +104,9 @@ class Predictor:
     @property
     def results(self) -> tuple[str, ...]:
         """Names of the arrays that `posed` takes."""
-        if self._aligner is None:
-            return _SUMMARY
-        return (*_SUMMARY, "shifts_px", "log_likelihood", "predicted")
+        novelty = () if self._model.novelty is None else ("novelty",)
+        refined = () if self._aligner is None else ("shifts_px", "log_likelihood", "predicted")
+        return (*_SUMMARY, *novelty, *refined)
 
     @property
     def warnings(self) -> list[str]:
@@ -122,7 +123,7 @@ class Predictor:
     def work(self, rows: slice, inputs: Inputs) -> Arrays:
         """Return what is found for some particles, one entry each."""
         images, unmasked = inputs
-        distribution = self._model.predict(images)
+        distribution, novelty = self._model.predict_with_novelty(images)
         if self._aligner is None or unmasked is None:
             arrays = _arrays(distribution.summary())
         else:
@@ -134,6 +135,8 @@ class Predictor:
             arrays = _arrays(found.summary)
             arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
             arrays["predicted"] = starts[:, 0]
+        if novelty is not None:
+            arrays["novelty"] = novelty
         if self._keep_coefficients:
             assert isinstance(distribution, HarmonicDistribution)
             arrays["coefficients"] = distribution.coefficients.cpu().numpy()
@@ -142,13 +145,16 @@ class Predictor:
     def posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
         """Return all particles with their poses, and how sure these are.
 
-        Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``...
+        Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``... A model that
+        knows its training's particles gives ``cryosphereNovelty`` too.
         """
-        symmetry = self._model.card.symmetry
+        symmetry, stack = self._model.card.symmetry, self._stack
         summary = PoseSummary(*(results[name] for name in _SUMMARY))
+        if "novelty" in results:
+            stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
         if self._aligner is None:
-            return with_predictions(self._stack, summary, symmetry), summary
-        predicted = self._stack.with_poses(results["predicted"], symmetry=symmetry)
+            return with_predictions(stack, summary, symmetry), summary
+        predicted = stack.with_poses(results["predicted"], symmetry=symmetry)
         kept = {
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")

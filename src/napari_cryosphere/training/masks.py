@@ -31,7 +31,7 @@ from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.training.presets import LabelKind
-from napari_cryosphere.training.sources import Batch, shuffled_rows
+from napari_cryosphere.training.sources import WHOLE, Batch, shuffled_rows
 
 __all__ = [
     "LabelledImages",
@@ -189,7 +189,7 @@ class LabelledImages:
         targets = label_targets(kind, errors, rotations, order, fraction=fraction, symmetry=symmetry)
         return cls(clean / scale * soft_circle(grid.box), rotations, targets, seed)
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
-        """Return the next ``size`` images of a shuffled pass."""
-        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
-        return Batch(self._images[rows], self._rotations[rows], torch.ones(size), self._targets[rows])
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
+        """Return the next ``size`` images of a shuffled pass, or a share of them."""
+        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed)[share])
+        return Batch(self._images[rows], self._rotations[rows], torch.ones(len(rows)), self._targets[rows])
