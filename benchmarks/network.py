@@ -202,7 +202,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--minutes", type=float, default=20.0, help="time of a training")
-    parser.add_argument("--modes", type=int, default=10, help="modes that are refined")
+    modes = InferConfig.model_fields["modes"].default
+    parser.add_argument("--modes", type=int, default=modes, help="modes that are compared with the map")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", default=[sample.name for sample in SAMPLES])
     parser.add_argument("--presets", nargs="+", default=["default", "image2sphere"])
