@@ -1,8 +1,8 @@
 """How the inspector feels: a step of the slider with the sphere, the window while a network learns, opening.
 
 Needs a display; without one: ``xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python
-benchmarks/inspector.py``. Rounds of the event loop and their times are those of `workbench`; here every step
-also paints the canvas.
+benchmarks/inspector.py``. What rounds and lateness are, `_gui` says; every step of the slider also paints the
+canvas.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import workbench
 from _common import options, report
+from _gui import lateness, open_viewer, particles, predict, rounds, row
 
 from napari_cryosphere.particles import ParticleStack, write_stack, write_star
 
@@ -32,31 +32,19 @@ def main() -> None:
         folder = Path(name)
         os.environ["XDG_STATE_HOME"] = name
         for box in (64, 128):
-            workbench.BOX = box
             (folder / str(box)).mkdir()
-            rows += slider(workbench.particles(folder / str(box), NUMBER), box, steps)
+            rows += slider(particles(folder / str(box), NUMBER, box), box, steps)
         rows += training(ParticleStack.read(folder / "64" / "particles.star"), folder / "run", steps)
         rows += opening(folder, 500 if arguments.quick else 4_000)
     report("inspector", rows, arguments, ["napari", "PySide6_Essentials", "numpy", "torch"])
 
 
-def row(name: str, wall: list[float], cpu: list[float]) -> dict[str, Any]:
-    """Return a line of the table, in milliseconds."""
-    line: dict[str, Any] = {"what": name, "times": len(wall)}
-    for label, part in (("median", 50), ("p95", 95), ("p99", 99)):
-        line[f"{label} ms"] = float(np.percentile(wall, part)) * 1000
-    return line | {"CPU p95 ms": float(np.percentile(cpu, 95)) * 1000}
-
-
 def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
     """Move the slider, without and with the sphere."""
-    import napari
-
     from napari_cryosphere.widgets.dock import CryosphereDock
     from napari_cryosphere.widgets.layer_data import particle_layer
 
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1280, 800)
+    viewer = open_viewer(1280, 800)
     dock = CryosphereDock(viewer)
     viewer.window.add_dock_widget(dock, name="CryoSphere", area="right")
     data, settings, _ = particle_layer(stack)
@@ -68,47 +56,44 @@ def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
     def step() -> None:
         dock.controller.show_particle(int(next(places)))
 
-    workbench._rounds(lambda: None, 30)
-    rows = [row(f"a step of the slider, {box} px, particle alone", *workbench._rounds(step, steps))]
-    workbench.predict(session.store)
+    rounds(lambda: None, 30)
+    rows = [row(f"a step of the slider, {box} px, particle alone", *rounds(step, steps))]
+    predict(session.store)
     dock.controller.show_sphere(session)
-    workbench._rounds(step, 10)
-    rows.append(row(f"a step of the slider, {box} px, with sphere", *workbench._rounds(step, steps)))
+    rounds(step, 10)
+    rows.append(row(f"a step of the slider, {box} px, with sphere", *rounds(step, steps)))
     viewer.close()
     return rows
 
 
 def training(stack: ParticleStack, run: Path, steps: int) -> list[dict[str, Any]]:
-    """Let the window rest, then train in it."""
-    import napari
-
+    """Let the window rest, then train in it; lateness is that of a 10 ms timer."""
     from napari_cryosphere.widgets.layer_data import particle_layer
     from napari_cryosphere.widgets.training_choices import LOADED, TrainingChoices
     from napari_cryosphere.widgets.training_dock import TrainingDock
 
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1280, 800)
+    viewer = open_viewer(1280, 800)
     dock = TrainingDock(viewer)
     viewer.window.add_dock_widget(dock, name="CryoSphere training", area="right")
     data, settings, _ = particle_layer(stack)
     viewer.add_image(data, **settings)
-    rows = [row("a round at rest", *workbench._rounds(lambda: None, steps))]
-    dock.controller.train(TrainingChoices(run, minutes=1.0, source=LOADED, device="cpu"))
+    seconds = 0.02 * steps
+    rows = [row("lateness at rest", lateness(lambda past: past > seconds)[0])]
+    dock.controller.train(TrainingChoices(run, minutes=2.0, source=LOADED, device="cpu"))
     deadline = time.monotonic() + 240
     while not dock.controller.training.losses and time.monotonic() < deadline:
-        workbench._rounds(lambda: None, 5)
-    rows.append(row("a round while a network learns", *workbench._rounds(lambda: None, 2 * steps)))
+        rounds(lambda: None, 5)
+    late, wall, cpu = lateness(lambda past: past > 4 * seconds)
+    rows.append(row(f"lateness while a network learns ({cpu / wall:.0%} of a core)", late))
     dock.controller.runner.stop()
     while dock.controller.runner.busy:
-        workbench._rounds(lambda: None, 5)
+        rounds(lambda: None, 5)
     viewer.close()
     return rows
 
 
 def opening(folder: Path, stacks: int) -> list[dict[str, Any]]:
     """Open a table whose images are in thousands of stacks, into a window with the dock."""
-    import napari
-
     from napari_cryosphere.widgets.dock import CryosphereDock
 
     images = np.random.default_rng(0).normal(size=(4, 32, 32)).astype(np.float32)
@@ -129,12 +114,12 @@ def opening(folder: Path, stacks: int) -> list[dict[str, Any]]:
         }
     )
     write_star({"optics": optics, "particles": table}, many / "particles.star")
-    viewer = napari.Viewer(show=True)
+    viewer = open_viewer(1280, 800)
     viewer.window.add_dock_widget(CryosphereDock(viewer), name="CryoSphere", area="right")
-    workbench._rounds(lambda: None, 20)
+    rounds(lambda: None, 20)
     start, cpu = time.perf_counter(), time.process_time()
     viewer.open(many / "particles.star", plugin="napari-cryosphere")
-    workbench._rounds(lambda: None, 1)
+    rounds(lambda: None, 1)
     taken = [time.perf_counter() - start], [time.process_time() - cpu]
     viewer.close()
     return [row(f"open {4 * stacks:,} particles in {stacks:,} stacks", *taken)]

@@ -8,16 +8,16 @@ compare with.
 from __future__ import annotations
 
 import argparse
-import gc
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import options, report
+from _gui import lateness, open_viewer, resident_mib, settle
 
 _REPEATS = 3
 _IDLE_SECONDS = 5.0
@@ -55,21 +55,19 @@ def _row(what: str, unit: str, value: float, detail: str = "") -> dict[str, Any]
 
 def _window(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows that need a window."""
-    import napari
-
     from napari_cryosphere.jobs.sample import make_sample
 
     number = 400 if arguments.quick else 2000
     with tempfile.TemporaryDirectory() as folder:
         for _ in make_sample(Path(folder), number):
             pass
-        _session(napari.Viewer(show=True), Path(folder), [])  # what loads once and stays
-        _settle()
-        before = _resident_mib()
+        _session(open_viewer(), Path(folder), [])  # what loads once and stays
+        settle()
+        before = resident_mib()
         rows: list[dict[str, Any]] = []
-        _session(napari.Viewer(show=True), Path(folder), rows)
-        _settle()
-        after = _resident_mib()
+        _session(open_viewer(), Path(folder), rows)
+        settle()
+        after = resident_mib()
     return [
         *rows,
         _row("memory after closing everything", "MiB more", after - before, f"{before:.0f} before"),
@@ -87,61 +85,18 @@ def _session(viewer: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
     controller = dock.controller
     controller.maps.add_map(DensityMap.read(folder / "truth.mrc"), "true map")
     dock.show_maps(slices=True)  # software draws surfaces in a second a frame, whatever the plugin does
-    ticks = _Ticks()
-    rows.append(ticks.row("lateness, idle", lambda: ticks.seconds > _IDLE_SECONDS))
+    rows.append(_lateness("lateness, idle", lambda seconds: seconds > _IDLE_SECONDS))
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
-    rows.append(ticks.row("lateness, reconstructing", lambda: not controller.runner.busy))
+    rows.append(_lateness("lateness, reconstructing", lambda seconds: not controller.runner.busy))
     viewer.close()
 
 
-class _Ticks:
-    """A 10 ms timer and how late it is."""
-
-    _INTERVAL = 0.01
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def row(self, what: str, done: Any) -> dict[str, Any]:
-        """Watch the window until something is done."""
-        from qtpy.QtCore import QEventLoop, Qt, QTimer
-
-        times: list[float] = []
-        loop, timer, start = QEventLoop(), QTimer(), time.perf_counter()
-
-        def tick() -> None:
-            times.append(time.perf_counter())
-            self.seconds = times[-1] - start
-            if done():
-                loop.quit()
-
-        timer.setTimerType(Qt.TimerType.PreciseTimer)
-        timer.timeout.connect(tick)
-        timer.start(round(1e3 * self._INTERVAL))
-        cpu = time.process_time()
-        loop.exec()
-        timer.stop()
-        late = 1e3 * np.clip(np.diff(times) - self._INTERVAL, 0, None)
-        half, most, worst = np.percentile(late, [50, 95, 99])
-        detail = f"p50 {half:.1f}, p95 {most:.1f}, max {late.max():.0f}; {self.seconds:.1f} s"
-        return _row(what, "ms p99", worst, f"{detail}, {time.process_time() - cpu:.1f} CPU s")
-
-
-def _resident_mib() -> float:
-    """Return the process's resident memory."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
-
-
-def _settle() -> None:
-    """Let closed windows be deleted."""
-    from qtpy.QtCore import QCoreApplication, QEvent
-
-    for _ in range(10):
-        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-        QCoreApplication.processEvents()
-        gc.collect()
+def _lateness(what: str, done: Callable[[float], bool]) -> dict[str, Any]:
+    """Watch the window until something is done."""
+    late, wall, cpu = lateness(done)
+    half, most, worst = 1e3 * np.percentile(late, [50, 95, 99])
+    detail = f"p50 {half:.1f}, p95 {most:.1f}, max {1e3 * max(late):.0f}; {wall:.1f} s, {cpu:.1f} CPU s"
+    return _row(what, "ms p99", worst, detail)
 
 
 if __name__ == "__main__":

@@ -73,16 +73,25 @@ def test_two_processes_give_what_one_gives(made: Path) -> None:
     for name in ("map.mrc", "map_half1.mrc", "map_half2.mrc"):
         first, second = (DensityMap.read(folder / name).voxels for folder in (one, two))
         assert np.abs(first - second).max() < 1e-4 * first.std(), name
-    files = [sorted(str(path.relative_to(each)) for path in each.rglob("*.*")) for each in (one, two)]
-    assert files[0] == files[1]
+    for folder in (Path(), Path("polar"), Path("sphere")):
+        names = [sorted(path.name for path in (each / folder).iterdir()) for each in (one, two)]
+        assert names[0] == names[1]
     for name in ("polar", "sphere"):
         assert_same_model(made, one / name, two / name)
+
+
+BLIND = ("head.weight", "linear.weight", "refine.weight")
+"""Their first entries make the mean of the log-density, which changes nothing: rounding alone moves them."""
 
 
 def assert_same_model(made: Path, first: Path, second: Path) -> None:
     """Compare two runs' weights to rounding, and the poses that they predict."""
     one, two = PoseModel.load(first), PoseModel.load(second)
-    torch.testing.assert_close(one.network.state_dict(), two.network.state_dict(), rtol=1e-3, atol=1e-4)
+    for (name, value), other in zip(
+        one.network.state_dict().items(), two.network.state_dict().values(), strict=True
+    ):
+        seen = slice(1, None) if name in BLIND else ...
+        torch.testing.assert_close(value[seen], other[seen], rtol=1e-3, atol=1e-4, msg=name)
     poses = [predicted(made, model) for model in (one, two)]
     assert angular_error_degrees(*poses).max() < 0.05
 
@@ -94,8 +103,8 @@ def predicted(made: Path, model: PoseModel) -> np.ndarray:
 
 
 def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(made: Path, tmp_path: Path) -> None:
-    options = {"particles": made / "particles.star", "preset": "image2sphere", "network": POLAR, "epochs": 18}
-    options |= {"batch_size": 16, "checkpoint_seconds": 0, "device": "cpu"}
+    options = {"particles": made / "particles.star", "preset": "image2sphere", "network": POLAR, "epochs": 30}
+    options |= {"batch_size": 64, "checkpoint_seconds": 0, "device": "cpu"}
     config = TrainConfig(output=tmp_path / "killed", **options)
     (tmp_path / "config.json").write_text(config.model_dump_json(exclude={"particles", "output"}))
     command = ["-m", "napari_cryosphere", "train", config.particles, "--output", config.output]

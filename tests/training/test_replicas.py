@@ -159,7 +159,8 @@ def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolera
         trainer, losses = trainer_of(network, replicas), []
         for step in range(6):
             batch = source.batch(step, 11, 0.5, replicas.share(11))
-            losses.append(trainer.step(replace(batch, rotations=batch.rotations.to(dtype)), 1.0))
+            labels = {"rotations": batch.rotations.to(dtype), "weights": batch.weights.to(dtype)}
+            losses.append(trainer.step(replace(batch, **labels), 1.0))
         return trainer, losses
 
     alone, losses = trained(Replicas())
@@ -167,8 +168,16 @@ def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolera
         assert told == pytest.approx(losses, rel=tolerance)
         for expected, found in ((alone.network, trainer.network), (alone.averaged(), trainer.averaged())):
             torch.testing.assert_close(
-                found.state_dict(), expected.state_dict(), rtol=tolerance, atol=tolerance / 10
+                seen(found.state_dict()), seen(expected.state_dict()), rtol=tolerance, atol=tolerance / 10
             )
+
+
+def seen(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what makes the mean of a log-density: nothing depends on it, and rounding alone moves it."""
+    return {
+        name: value[1:] if name in ("linear.weight", "refine.weight") else value
+        for name, value in weights.items()
+    }
 
 
 def test_all_end_at_the_same_step_and_validate_the_same() -> None:

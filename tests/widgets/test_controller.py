@@ -24,9 +24,9 @@ def controller(viewer_model: ViewerModel) -> Controller:
 def test_nothing_loaded(controller: Controller) -> None:
     assert controller.session is None
     assert controller.index is None
-    controller.predict()
+    controller.poses.predict()
     with pytest.raises(CryosphereError):
-        controller.predicted_stack()
+        controller.poses.stack()
 
 
 def test_the_newest_particles_are_chosen(
@@ -60,14 +60,14 @@ def test_prediction_fills_the_store_and_adds_a_sphere(
     controller: Controller, stack: ParticleStack, add_particles: Any
 ) -> None:
     layer = add_particles(controller.viewer, stack)
-    controller.predict()
+    controller.poses.predict()
     session = controller.session
     assert session is not None
     assert session.store.predicted.all()
     assert [layer.name for layer in controller.viewer.layers] == ["particles", "particles poses"]
-    controller.predict()
+    controller.poses.predict()
     assert len(controller.viewer.layers) == 2
-    predicted = controller.predicted_stack()
+    predicted = controller.poses.stack()
     assert len(predicted) == len(stack)
     assert "cryosphereSpread" in predicted.particles
     controller.viewer.layers.remove(layer)
@@ -79,7 +79,7 @@ def test_results_stay_with_their_layer(
 ) -> None:
     controller = Controller(viewer_model, held_runner)
     first = add_particles(viewer_model, stack, "first")
-    controller.predict()
+    controller.poses.predict()
     session = controller.session
     assert session is not None
     held_runner.advance()
@@ -98,7 +98,7 @@ def test_work_on_a_removed_layer_is_stopped(
 ) -> None:
     controller = Controller(viewer_model, held_runner)
     layer = add_particles(viewer_model, stack)
-    controller.predict()
+    controller.poses.predict()
     held_runner.advance()
     viewer_model.layers.remove(layer)
     held_runner.advance()

@@ -34,7 +34,7 @@ def outputs(sample: Path, truth: DensityMap, tmp_path: Path) -> dict[str, Path]:
 
 def test_everything_is_there(viewer: Any, outputs: dict[str, Path]) -> None:
     dock = demo.open_demo(viewer, outputs, SynchronousRunner())
-    dock.controller.predict()
+    dock.controller.poses.predict()
     assert [layer.name for layer in viewer.layers if layer.visible] == [
         "simulated particles",
         "simulated particles poses",

@@ -46,7 +46,10 @@ def local_maxima(rotations: Tensor, scores: Tensor, most: int, apart_degrees: fl
 
 
 def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:
-    """Return the indices of poses that differ modulo symmetry, best first; of equal ones the best stays."""
+    """Return which poses differ modulo symmetry, best first; of those that do not the best stays.
+
+    ``rotations`` is ``(k, 3, 3)``, ``scores`` ``(k,)``; the answer is ``(j,)`` int64 indices, j <= k.
+    """
     if len(rotations) == 1:
         return torch.zeros(1, dtype=torch.int64, device=scores.device)
     group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)

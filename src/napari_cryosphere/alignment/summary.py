@@ -45,8 +45,8 @@ def summarise_modes(images: list[tuple[RefinedPoses, Candidates | None]], symmet
     numbers = (every.rotations.double(), every.log_evidence.double(), every.rotation_covariance())
     poses, masses, covariances = (np.split(part.cpu().numpy(), ends) for part in numbers)
     rows = [
-        _summarise(*modes, candidates, group)
-        for *modes, (_, candidates) in zip(poses, masses, covariances, images, strict=True)
+        _summarise(pose, mass, covariance, candidates, group)
+        for pose, mass, covariance, (_, candidates) in zip(poses, masses, covariances, images, strict=True)
     ]
     columns = np.array([row[1:] for row in rows]).T
     return PoseSummary(np.stack([row[0] for row in rows]), *columns)

@@ -64,7 +64,7 @@ class PreparedImages:
         return prepared
 
     def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
-        """Return all images or those of some rows, ``(k, box, box)``, read in chunks.
+        """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.
 
         Parameters
         ----------

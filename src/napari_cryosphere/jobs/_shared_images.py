@@ -22,7 +22,7 @@ def load_together(images: PreparedImages, rows: NDArray[np.int64], ranks: Ranks)
     """Return the prepared images of some rows, ``(k, box, box)``; each rank of a computer makes a share.
 
     They lie in a file in the computer's folder for temporary files. It loses its name as soon as all have
-    mapped it, so that nothing is left behind, however a rank ends.
+    mapped it, so that a rank that is killed leaves nothing behind.
 
     Raises
     ------
@@ -34,10 +34,12 @@ def load_together(images: PreparedImages, rows: NDArray[np.int64], ranks: Ranks)
     size = 4 * len(rows) * images.grid.box**2
     path = Path(ranks.of_first(lambda: _new_file(size), here=True))
     shape = (len(rows), images.grid.box, images.grid.box)
-    mapped = torch.from_file(str(path), shared=True, size=int(np.prod(shape))).view(shape)
-    ranks.wait()
-    if ranks.first_here:
-        path.unlink()
+    try:
+        mapped = torch.from_file(str(path), shared=True, size=int(np.prod(shape))).view(shape)
+        ranks.wait()
+    finally:
+        if ranks.first_here:
+            path.unlink(missing_ok=True)
     mine = ranks.share_here(len(rows))
     images.load(rows[mine], mapped[mine])
     ranks.wait()

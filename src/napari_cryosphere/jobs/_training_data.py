@@ -170,7 +170,8 @@ def _reconstructed(
         stack = stack.with_columns({"rlnRandomSubset": 1 + np.arange(len(stack)) % 2})
     halves, poses = Halves(stack.grid, config.symmetry, padding=2), WeightedPoses.best(stack.rotations())
     for event in fill(halves, stack, poses, ranks.share(chunks(len(stack)))):
-        yield Progress(0.0, event.message)
+        if isinstance(event, Progress):
+            yield Progress(0.0, event.message)
     path = config.output / REFERENCE_MAP
     gather(halves, ranks, path)
     if not ranks.first:

@@ -165,7 +165,13 @@ def with_alignment(
 
 
 def align(config: AlignConfig) -> Events:
-    """Align particles to a map and write their poses."""
+    """Align particles to a map and write their poses.
+
+    Raises
+    ------
+    MetadataError
+        If a local search has no poses to begin with.
+    """
     refuse_overwrite(config.output, config.overwrite)
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)

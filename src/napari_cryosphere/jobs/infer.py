@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
-from napari_cryosphere.jobs._batches import Batches, finished, joined, work_through
+from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
 from napari_cryosphere.jobs._map_detail import MapDetail, map_detail
@@ -23,7 +23,7 @@ from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics
 from napari_cryosphere.jobs.align import band_note, prepare_aligner
-from napari_cryosphere.jobs.configs import InferConfig
+from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, choose_device, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -31,7 +31,9 @@ from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["images_for", "infer", "pose_errors", "predict", "with_predictions"]
+__all__ = ["images_for", "infer", "pose_errors", "predict", "reference_of", "refine", "with_predictions"]
+
+_REFINED_AT_ONCE = 64
 
 
 def predict(
@@ -40,6 +42,40 @@ def predict(
     """Yield the pose distributions of consecutive particles, batch by batch, in constant memory."""
     for rows, prepared in prefetched(images.__getitem__, Batches(len(images), batch_size).blocks()):
         yield rows, model.predict(prepared)
+
+
+def refine(
+    stack: ParticleStack, model: PoseModel, reference: DensityMap, resolution_angstrom: float | None = None
+) -> Generator[slice, None, ParticleStack]:
+    """Predict and refine the poses of particles in memory, as the job does by default.
+
+    Parameters
+    ----------
+    stack, model
+        The particles, and the network whose modes are refined.
+    reference, resolution_angstrom
+        The map to refine against, and the finest detail compared; None for what the particles tell.
+
+    Yields
+    ------
+    The rows that are done. The particles are returned with refined poses and shifts, and the network's.
+    """
+    settings = PredictingConfig(model=Path())
+    aligner = prepare_aligner(
+        stack,
+        reference,
+        model.card.symmetry,
+        resolution_angstrom,
+        settings.shift_range_px,
+        next(model.network.parameters()).device,
+        pilot_of(model, stack, settings.modes),
+    )
+    predictor = Predictor(model, stack, aligner, settings.modes, settings.climbed)
+    parts = list[Arrays]()
+    for rows, inputs in prefetched(predictor.read, Batches(len(stack), _REFINED_AT_ONCE).blocks()):
+        parts.append(predictor.work(rows, inputs))
+        yield rows
+    return predictor.posed(joined(parts))[0]
 
 
 def pose_errors(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> np.ndarray:
@@ -98,6 +134,12 @@ def infer(config: InferConfig) -> Events:
     yield Result(files, summary_metrics(stack, summary, symmetry))
 
 
+def reference_of(model: Path) -> Path | None:
+    """Return the map that a model's run left beside it; None if there is none."""
+    own = model_file(model).with_name(REFERENCE_MAP)
+    return own if own.is_file() else None
+
+
 def _reference(config: InferConfig) -> Path:
     """Return the map to refine against: the one given, or that of the model's run.
 
@@ -106,19 +148,17 @@ def _reference(config: InferConfig) -> Path:
     ModelError
         If there is neither.
     """
-    if config.map is not None:
-        return config.map
-    own = model_file(config.model).with_name(REFERENCE_MAP)
-    if not own.is_file():
+    found = config.map or reference_of(config.model)
+    if found is None:
         raise ModelError(f"there is no {REFERENCE_MAP} beside the model {config.model}; give --map to refine")
-    return own
+    return found
 
 
 def _detail_of_reference(config: InferConfig, model: PoseModel, density: DensityMap) -> MapDetail:
     """Return how far the map can be trusted; of its own map a run remembers it."""
-    reference, own = _reference(config), model_file(config.model).with_name(REFERENCE_MAP)
+    reference, own = _reference(config), reference_of(config.model)
     known = model.card.map_resolution_angstrom
-    if known and not config.resolution_angstrom and own.is_file() and own.resolve() == reference.resolve():
+    if known and not config.resolution_angstrom and own is not None and own.resolve() == reference.resolve():
         return MapDetail(known, "where the half-maps of the run's map differ")
     return map_detail(reference, density, config.resolution_angstrom)
 

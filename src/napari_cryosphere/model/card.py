@@ -33,6 +33,7 @@ class PolarConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["polar"] = "polar"
+    """Which network this is."""
     box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     l_max: Annotated[int, Field(ge=1, le=16)] = 10
@@ -72,6 +73,7 @@ class Image2SphereConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image2sphere"] = "image2sphere"
+    """Which network this is."""
     box: Annotated[int, Field(ge=16, le=256, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     encoder_channels: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)

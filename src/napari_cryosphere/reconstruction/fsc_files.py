@@ -25,7 +25,12 @@ def write_fsc_csv(
 ) -> None:
     """Write curves as CSV: shell, resolution_angstrom (inf at shell 0), then a column for each.
 
-    The first must be a `FourierShellCorrelation`; the others may be values by shell.
+    The first must be a `FourierShellCorrelation`; the others may be values by shell, ``(box // 2 + 1,)``.
+
+    Raises
+    ------
+    TypeError
+        If the first is not.
     """
     axis = next(iter(curves.values()))
     if not isinstance(axis, FourierShellCorrelation):

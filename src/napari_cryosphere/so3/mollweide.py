@@ -26,6 +26,7 @@ __all__ = [
     "mollweide_position",
     "rasterise",
     "rasterise_views",
+    "view_colours",
 ]
 
 HEIGHT, WIDTH = 128, 256
@@ -166,6 +167,35 @@ def in_plane_colours(number: int) -> NDArray[np.float64]:
     return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
+def _weights_and_hues(probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return views' lightness ``(n_views, 1)``, 0-1, and colour ``(n_views, 3)`` by their angle, 0-255."""
+    cells = np.asarray(probability)
+    grid = SO3Grid((cells.shape[1] // 6).bit_length() - 1)
+    if cells.shape != (grid.n_views, grid.n_psi):
+        raise ValueError(f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}")
+    marginal = cells.sum(1)
+    weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
+    steps = np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / grid.n_psi)).astype(np.int64) % _HUES
+    return weight, in_plane_colours(_HUES)[steps] * 255
+
+
+def view_colours(probability: ArrayLike) -> NDArray[np.float64]:
+    """Return the colours that `rasterise` gives to the views, ``(n_views, 3)`` sRGB, 0-255.
+
+    Parameters
+    ----------
+    probability
+        As of `rasterise`.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not that of a grid.
+    """
+    weight, hues = _weights_and_hues(probability)
+    return np.asarray(weight * hues + (1 - weight) * _INTERIOR)
+
+
 def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
     """Draw one distribution.
 
@@ -186,21 +216,14 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     ValueError
         If the shape is not that of a grid.
     """
-    cells = np.asarray(probability)
-    n_views, n_psi = cells.shape
-    grid = SO3Grid((n_psi // 6).bit_length() - 1)
-    if cells.shape != (grid.n_views, grid.n_psi):
-        raise ValueError(f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}")
-    marginal = cells.sum(1)
-    weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
-    steps = np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / n_psi)).astype(np.int64) % _HUES
-    colours = weight * (in_plane_colours(_HUES)[steps] * 255)
+    weight, hues = _weights_and_hues(probability)
+    n_views, colours = len(weight), weight * hues
     palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
     palette[:-1, 3] = 255
     palette[:n_views, :3] = colours + (1 - weight) * _INTERIOR
     palette[n_views:-2, :3] = colours + (1 - weight) * _GRATICULE
     palette[-2, :3] = _RIM
-    entries = _lookup(grid.n_side, height, width)
+    entries = _lookup(round((n_views / 12) ** 0.5), height, width)
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
@@ -257,7 +280,10 @@ def draw_cross(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 4.0,
 ) -> None:
-    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels."""
+    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 2, int(radius) + 3)
     reach, thin = np.abs(axis) <= radius, np.abs(axis) <= radius / 8
     stencil = (thin[:, None] & reach[None]) | (thin[None] & reach[:, None])
@@ -271,7 +297,10 @@ def draw_diamond(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 5.0,
 ) -> None:
-    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels."""
+    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(1.0, 0.16 * radius)
     stencil = np.abs(np.abs(axis[:, None]) + np.abs(axis[None]) - radius) < half_width
@@ -318,7 +347,10 @@ def draw_ring(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 6.0,
 ) -> None:
-    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels."""
+    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(0.8, 0.13 * radius)
     stencil = np.abs(np.hypot(axis[:, None], axis[None]) - radius) < half_width

@@ -152,7 +152,7 @@ def to_e3nn_frame(rotations: ArrayLike) -> Array:
 
 
 def from_e3nn_frame(rotations: ArrayLike) -> Array:
-    """Undo `to_e3nn_frame`."""
+    """Undo `to_e3nn_frame`: ``(..., 3, 3)`` to ``(..., 3, 3)``."""
     return _TO_E3NN.T @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN
 
 

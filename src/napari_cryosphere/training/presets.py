@@ -42,25 +42,31 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shift_probability: Probability = 0.0
+    """Of a shift."""
     shift_fraction: Annotated[float, Field(ge=0, le=0.25)] = 0.0
     """Largest shift along x and along y, either way, as a share of the box."""
     turn_probability: Probability = 0.0
+    """Of a turn by any angle."""
     turn_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest turn about the image's centre, either way."""
     quarter_turn_probability: Probability = 0.0
     """Of a turn by 0, 90, 180 or 270 degrees, all four as likely."""
     zoom_probability: Probability = 0.0
+    """Of a change of size."""
     zoom_in: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """The particle becomes larger by at most this share."""
     zoom_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """The particle becomes smaller by at most this share."""
     uniform_noise_probability: Probability = 0.0
+    """Of added noise that is drawn evenly from an interval."""
     uniform_noise_width: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Largest width of the interval about 0 that noise is drawn from, in sd of the background."""
     gaussian_noise_probability: Probability = 0.0
+    """Of added Gaussian noise."""
     gaussian_noise_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Largest standard deviation of noise, in sd of the background."""
     erasing_probability: Probability = 0.0
+    """Of a patch that is erased."""
     erasing_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Largest area of the patch that is set to 0, as a share of the image's."""
 
@@ -104,6 +110,7 @@ class TrainingPreset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkConfig = PolarConfig()
+    """Shape of the network."""
     source: SourceKind = "both"
     """What is shown."""
     fine_tuning: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -121,10 +128,15 @@ class TrainingPreset(BaseModel):
     augmentation: Augmentation = TURN_AND_SHIFT
     """How the particles themselves are changed every time they are shown."""
     optimizer: Literal["adamw", "radam"] = "adamw"
+    """How weights follow from gradients: AdamW, or RAdam."""
     epochs: Annotated[float, Field(gt=0)] = 75
+    """Passes over the particles, or as many simulated images."""
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
+    """Images of a step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    """Largest step, after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """How fast weights shrink, relative to the learning rate."""
     halve_after_epochs: Annotated[int, Field(ge=1)] | None = None
     """The learning rate is halved when the validation loss has not fallen for so long; None lets it fall
     along a cosine."""

@@ -98,7 +98,7 @@ class Succession:
 
 
 def shuffled_rows(number: int, step: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Return the rows of a step: ``number`` rows pass by again and again, every time in another order."""
+    """Return the rows of a step, ``(size,)``: all pass by again and again, each time in another order."""
     first, last = step * size // number, (step * size + size - 1) // number
     passes = [_order(number, seed, each) for each in range(first, last + 1)]
     start = step * size - first * number

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets import steps
 from napari_cryosphere.widgets.background import Background, SynchronousBackground
 from napari_cryosphere.widgets.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.image_folder import image_folder
@@ -17,6 +15,7 @@ from napari_cryosphere.widgets.inspector import Inspector
 from napari_cryosphere.widgets.intake import Intake
 from napari_cryosphere.widgets.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.map_controller import MapController
+from napari_cryosphere.widgets.pose_controller import PoseController
 from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.sphere_layer import SphereFrames, add_sphere_layer
 from napari_cryosphere.widgets.training_run import TrainingRun
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
-    from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.widgets.training_choices import TrainingChoices
 
 __all__ = ["Controller", "Session"]
@@ -66,6 +64,7 @@ class Controller:
         self.session: Session | None = None
         self.image_folder = image_folder(viewer)
         self.maps = MapController(viewer, runner)
+        self.poses = PoseController(self)
         self.training = TrainingRun(runner)
         self.training.finished.connect(self.choose_model)
         self._sessions: dict[Layer, Session] = {}
@@ -175,60 +174,11 @@ class Controller:
             self.session.layer.visible = True
         self.show_particle(index)
 
-    def predict(self) -> None:
-        """Predict the poses of the chosen particles and show their spheres as they come."""
-        session = self.session
-        if session is None or self.runner.busy:
-            return
-        self.maps.view.leave()
-        session.store.clear()
-        self.show_sphere(session)
-        self.predictions_changed.emit()
-        path, stack = self.model_path, session.stack
-        title = f"Predicting {session.layer.name}"
-        self.run_predictions(session, title, lambda: steps.prediction_steps(stack, path))
-
-    def run_predictions(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
-        """Run steps that predict, and show the spheres of a data set as they come."""
-        self.runner.start(
-            title, work, lambda step: self._take_predictions(session, step), self.predictions_changed.emit
-        )
-
     def show_sphere(self, session: Session) -> None:
         """Show the spheres beside the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
             session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
-
-    def _take_predictions(self, session: Session, step: steps.Step) -> None:
-        """Keep a batch with the layer it came from; stop if that layer is gone."""
-        if session.layer not in self.viewer.layers:
-            self.runner.stop()
-            return
-        if step.payload is None:
-            return
-        rows, distribution, summary = step.payload
-        session.store.add(rows, distribution, summary)
-        session.refresh_sphere(self.viewer)
-        if session is self.session:
-            self.predictions_changed.emit()
-            self.particle_changed.emit()
-
-    def predicted_stack(self) -> ParticleStack:
-        """Return the chosen particles that have been predicted, with their predictions as columns.
-
-        Raises
-        ------
-        CryosphereError
-            If nothing has been predicted.
-        """
-        summary = None if self.session is None else self.session.store.summary()
-        if self.session is None or summary is None:
-            raise CryosphereError("nothing is predicted yet; press Predict poses first")
-        from napari_cryosphere.jobs.infer import with_predictions
-
-        store = self.session.store
-        return with_predictions(self.session.stack[store.predicted], summary, store.symmetry)
 
     def _point_group(self) -> str:
         from napari_cryosphere.so3.symmetry import normalise_group_name

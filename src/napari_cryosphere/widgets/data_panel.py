@@ -16,11 +16,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.layer_combo import LayerCombo
 from napari_cryosphere.widgets.notices import cause_first
 from napari_cryosphere.widgets.session import Session
 from napari_cryosphere.widgets.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.workbench import Seat
 
 __all__ = ["DataPanel", "described", "halves_described"]
 
@@ -38,17 +38,22 @@ _GROUP_COLUMNS = {
 
 
 class DataPanel(Panel):
-    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings."""
+    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings.
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particles", parent)
-        self._controller = controller
+        self._controller = controller = seat.controller
         self.layers = LayerCombo("no particles loaded")
         self.symmetry = QLineEdit(controller.symmetry)
         self.symmetry.setFixedWidth(44)
         self.symmetry.setToolTip("Point group of the molecule, for training and maps: C1, C4, D7, O, I")
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
-        controller.symmetry_changed.connect(self._on_symmetry)
         row = QHBoxLayout()
         row.addWidget(self.layers, 1)
         row.addWidget(caption("symmetry"))
@@ -62,9 +67,13 @@ class DataPanel(Panel):
             self.body.addWidget(widget)
         self._make_folder_row()
         self.layers.layer_chosen.connect(controller.choose)
-        controller.layers_changed.connect(self._on_layers)
-        controller.session_changed.connect(self._on_session)
-        controller.image_folder.changed.connect(self._on_folder)
+        for signal, callback in (
+            (controller.symmetry_changed, self._on_symmetry),
+            (controller.layers_changed, self._on_layers),
+            (controller.session_changed, self._on_session),
+            (controller.image_folder.changed, self._on_folder),
+        ):
+            seat.connect(signal, callback)
         self._on_layers()
         self._on_session()
 

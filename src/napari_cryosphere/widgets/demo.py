@@ -57,7 +57,7 @@ def show_demo(outputs: dict[str, Path]) -> list[str]:
     viewer = napari.Viewer(title="CryoSphere", show=True)
     dock = open_demo(viewer, outputs)
     viewer.window.resize(*_WINDOW)
-    dock.controller.predict()
+    dock.controller.poses.predict()
     napari.run()
     return []
 
@@ -142,7 +142,7 @@ def save_screenshots(folder: Path) -> list[Path]:
         outputs = {role: folder / name for role, name in _FILES.items()}
         dock = open_demo(viewer, outputs, SynchronousRunner())
         viewer.window.resize(*_WINDOW)
-        dock.controller.predict()
+        dock.controller.poses.predict()
         *particles, maps = (folder / name for name in _SCREENSHOTS)
         for quantile, path in zip((0.5, 0.97), particles, strict=True):
             viewer.dims.set_point(0, _particle_of_spread(dock, quantile))

@@ -41,8 +41,8 @@ class CryosphereDock(SeatedDock):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
         self.setAcceptDrops(True)
-        self.data = DataPanel(self.controller)
-        self.poses = PosePanel(self.controller)
+        self.data = DataPanel(self._seat)
+        self.poses = PosePanel(self._seat)
         self.inspector = InspectorPanel(self._seat)
         self.footer = Footer(self._seat)
         self._make_mode_buttons()

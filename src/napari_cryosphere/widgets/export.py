@@ -16,7 +16,7 @@ from napari_cryosphere.widgets.steps import Step, Steps
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.widgets.controller import Session
+    from napari_cryosphere.widgets.session import Session
 
 __all__ = ["Which", "chosen_stack", "export_steps", "rows_to_export"]
 
@@ -45,6 +45,7 @@ def rows_to_export(session: Session, which: Which) -> NDArray[np.int64]:
 def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     """Return some particles with all that their file says of them, and their predictions if all have one.
 
+    Where they were refined here, their poses and shifts are the refined ones, the network's beside them.
     Predicted and given poses are never mixed in a file: it would not say which is which.
 
     Raises
@@ -54,6 +55,8 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     """
     if not len(rows):
         raise CryosphereError("no particles to save; select or flag some first")
+    if session.refined is not None and session.refined is not session.stack:
+        return session.refined[rows]
     stack, store = session.stack[rows], session.store
     summary = store.summary()
     if summary is None or not store.predicted[rows].all():

@@ -17,6 +17,8 @@ from napari_cryosphere.widgets.style import theme_colours
 __all__ = ["Histogram"]
 
 _BINS = 60
+_TIP = """Drag to choose a range; double-click to take it away.
+Heights are logarithmic: single particles can be seen."""
 _HEIGHT = 84
 
 
@@ -50,7 +52,7 @@ class Histogram(ThemedPlot):
         super().__init__(None, parent, pg.PlotWidget(viewBox=_BrushBox(self._on_brush)))
         self.setFixedHeight(_HEIGHT)
         self.plot.hideAxis("left")
-        self.plot.setToolTip("Drag to choose a range; double-click to take it away")
+        self.plot.setToolTip(_TIP)
         none = pg.mkPen(None)
         self._all = self.plot.plot(stepMode="center", fillLevel=0, pen=none)
         self._selected = self.plot.plot(stepMode="center", fillLevel=0, pen=none)
@@ -93,10 +95,10 @@ class Histogram(ThemedPlot):
             low, high = low - 0.5, high + 0.5
         counts, edges = np.histogram(finite, bins=_BINS, range=(low, high))
         chosen = np.histogram(selected[np.isfinite(selected)], bins=edges)[0]
-        self._all.setData(edges, counts)
-        self._selected.setData(edges, chosen)
+        self._all.setData(edges, np.log1p(counts))
+        self._selected.setData(edges, np.log1p(chosen))
         self.plot.setXRange(low, high, padding=0.02)
-        self.plot.setYRange(0, max(1, counts.max()), padding=0.04)
+        self.plot.setYRange(0, float(np.log1p(max(1, counts.max()))), padding=0.04)
         self._show_limits(limits)
 
     def _show_limits(self, limits: tuple[float, float] | None) -> None:

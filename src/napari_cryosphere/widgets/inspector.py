@@ -61,6 +61,7 @@ class Inspector:
         self.projection = ProjectionView(controller, self, background)
         self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
         self._probe: SphereProbe | None = None
+        self._walked: tuple[Session, int] | None = None
         controller.particle_changed.connect(self._on_particle)
         controller.session_changed.connect(self._on_session)
 
@@ -215,12 +216,17 @@ class Inspector:
     # ------------------------------------------------------------------ the most uncertain
 
     def step_uncertain(self, by: int) -> None:
-        """Go to the next particle (1) in order of falling spread, or back (-1); around at the ends."""
+        """Go to the next particle (1) in order of falling spread, or back (-1); around at the ends.
+
+        The first step, and the first after another particle was looked at, goes to the most uncertain one.
+        """
         shown = self.shown
         session = self._controller.session
         order = np.empty(0, dtype=np.int64) if session is None else session.store.uncertain_order()
         if not order.size:
             return
         at = np.flatnonzero(order == (-1 if shown is None else shown[1]))
-        place = (int(at[0]) + by) % len(order) if at.size else 0
+        walking = at.size and (at[0] == 0 or shown == self._walked)
+        place = (int(at[0]) + by) % len(order) if walking else 0
         self._controller.open_particle(int(order[place]))
+        self._walked = self.shown

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cryosphere.widgets.docks import SPHERE, open_dock
 from napari_cryosphere.widgets.hue_key import HueKey
 from napari_cryosphere.widgets.inspector import Inspector
 from napari_cryosphere.widgets.layer_combo import LayerCombo
@@ -122,13 +123,11 @@ class InspectorPanel(Panel):
         self.flip.setToolTip("Undo the CTF's sign (phase flip)")
         self.low_pass.setToolTip("Remove what is finer than this resolution")
         self.resolution.setRange(1, 200)
-        self.resolution.setDecimals(1)
+        self.resolution.setDecimals(0)
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
-        self.resolution.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-        self.resolution.setStyleSheet("padding: 1px 4px; min-width: 0px;")  # napari leaves room for buttons
-        self.resolution.setFixedWidth(62)
+        self.resolution.setFixedWidth(100)
         row = QHBoxLayout()
         for box in (self.normalise, self.flip, self.low_pass):
             box.toggled.connect(self._on_steps)
@@ -152,6 +151,11 @@ class InspectorPanel(Panel):
             button.clicked.connect(partial(self._on_source, source))
             self._source_group.addButton(button)
             row.addWidget(button, 1)
+        self.turn = QPushButton("3D")
+        self.turn.setToolTip("The distribution on a sphere, in its own window: turn it with the mouse")
+        self.turn.setMinimumWidth(32)
+        self.turn.clicked.connect(self._on_turn)
+        row.addWidget(self.turn)
         self.sources["network"].setChecked(True)
         self.map = LayerCombo("no map loaded")
         self.map.setToolTip("The map that particles are compared with")
@@ -182,6 +186,9 @@ class InspectorPanel(Panel):
 
     def _on_walk(self, by: int, checked: bool = False) -> None:
         self._inspector.step_uncertain(by)
+
+    def _on_turn(self) -> None:
+        open_dock(self._viewer, SPHERE, floating=True)
 
     def _on_source(self, source: Source, checked: bool = False) -> None:
         self._inspector.show_source(source)

@@ -145,4 +145,4 @@ class Intake:
 
         session.store.clear()
         self._controller.show_sphere(session)
-        self._controller.run_predictions(session, f"Reading {session.layer.name}", steps)
+        self._controller.poses.run(session, f"Reading {session.layer.name}", steps)

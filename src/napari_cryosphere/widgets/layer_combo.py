@@ -26,7 +26,7 @@ class LayerCombo(QComboBox):
 
     def __init__(self, placeholder: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._layers: list[Layer] = []
+        self._layers: list[Layer | None] = []
         self.setPlaceholderText(placeholder)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -37,13 +37,21 @@ class LayerCombo(QComboBox):
         index = self.currentIndex()
         return self._layers[index] if 0 <= index < len(self._layers) else None
 
-    def set_layers(self, layers: Sequence[Layer]) -> None:
-        """Offer these layers; without a chosen one the first is chosen."""
+    @property
+    def chosen(self) -> bool:
+        """Whether anything is chosen."""
+        return bool(self.currentIndex() >= 0)
+
+    def set_layers(self, layers: Sequence[Layer], other: str = "") -> None:
+        """Offer these layers, after an entry that is no layer if ``other`` names one.
+
+        Without a chosen one the first is chosen.
+        """
         chosen = self.layer()
         self.blockSignals(True)
         self.clear()
-        self._layers = list(layers)
-        self.addItems([layer.name for layer in layers])
+        self._layers = [*([None] if other else []), *layers]
+        self.addItems([*([other] if other else []), *(layer.name for layer in layers)])
         self.blockSignals(False)
         self.choose(chosen if chosen in self._layers else next(iter(self._layers), None))
         if self.layer() != chosen:

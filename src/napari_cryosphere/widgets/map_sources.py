@@ -40,7 +40,7 @@ class Subset(Enum):
 
 _MISSING = {
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
-    Poses.REFINED: "the file holds no refined poses; open one that infer --refine or align wrote",
+    Poses.REFINED: "nothing is refined yet; press Refine, or open a file that infer --refine or align wrote",
     Poses.INPUT: "the file came without poses; predict them first",
 }
 
@@ -61,8 +61,8 @@ def posed_rows(session: Session, poses: Poses) -> NDArray[np.bool_]:
     """Return whether each particle of a session has such a pose, ``(n,)``."""
     if poses is Poses.PREDICTED:
         return session.store.predicted.copy()
-    known = session.frames.refined if poses is Poses.REFINED else session.store.known
-    return np.full(len(session.stack), known is not None)
+    known = session.refined is not None if poses is Poses.REFINED else session.store.known is not None
+    return np.full(len(session.stack), known)
 
 
 def _rotations(session: Session, poses: Poses, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -121,12 +121,14 @@ def recipe(
     if not rows.any():
         raise CryosphereError(f"no particle is left among {subset.value}; choose others")
     weighed = weigh and poses is Poses.PREDICTED
+    # refined poses come with the shifts that were refined with them
+    refined = session.refined if poses is Poses.REFINED else None
     where = "predicted distributions" if weighed else poses.value
     which = "" if subset is Subset.ALL else f", {subset.value}"
     whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
         name=f"map at {where}{which}{whose}",
-        stack=session.stack[rows],
+        stack=(session.stack if refined is None else refined)[rows],
         rotations=_rotations(session, poses, rows),
         symmetry=normalise_group_name(symmetry),
         half_maps=half_maps,

@@ -71,7 +71,7 @@ class MapView:
         """
         if not 1 <= len(layers) <= MOST_MAPS:
             raise ValueError(f"one to three maps can be shown, not {len(layers)}")
-        new_view = self._state is None or self.sliced
+        new_view = self._state is None or self.sliced or len(layers) != len(self._layers)
         if self._state is None:
             self._state = ViewerState.of(self._viewer)
         self.contours.unlink()

@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QSize, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.style import DockContent
 from napari_cryosphere.widgets.workbench import take_seat
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SeatedDock", "scrolled", "single_shot"]
 
 _LEAST_WIDTH = 300
+_SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
 
 
 class SeatedDock(DockContent):
@@ -39,6 +41,7 @@ class SeatedDock(DockContent):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__()
         self._viewer = viewer
+        self._placed = False
         self._seat = take_seat(viewer, runner)
         self.controller = self._seat.controller
         self.setMinimumWidth(_LEAST_WIDTH)
@@ -48,6 +51,36 @@ class SeatedDock(DockContent):
     def sizeHint(self) -> QSize:
         """Return the size that the dock asks for."""
         return QSize(self.wide, self.high)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """When first shown, share the place of a dock that leaves no room for both, as one of its tabs."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, self, self._make_tab)
+
+    def _make_tab(self) -> None:
+        container = self.parent()
+        if not isinstance(container, QDockWidget) or container.isFloating():
+            return
+        window = container.parent()
+        if not isinstance(window, QMainWindow):
+            return
+        area, beside = window.dockWidgetArea(container), window.tabifiedDockWidgets(container)
+        others = [
+            dock
+            for dock in window.findChildren(QDockWidget)
+            if dock is not container
+            and dock not in beside
+            and isinstance(dock.widget(), SeatedDock)
+            and dock.isVisible()
+            and not dock.isFloating()
+            and window.dockWidgetArea(dock) == area
+        ]
+        wanted = sum(dock.widget().sizeHint().height() for dock in others) + self.sizeHint().height()
+        if others and area in _SIDES and wanted > window.height():
+            window.tabifyDockWidget(others[-1], container)
+            container.raise_()
 
     def _leave(self) -> None:
         """Let go of what outlives the dock; it has been taken out of the window."""

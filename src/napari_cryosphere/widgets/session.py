@@ -17,8 +17,10 @@ from napari_cryosphere.widgets.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.stored_poses import StoredPoses
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Image
+    from numpy.typing import NDArray
 
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import ParticleStack
@@ -52,6 +54,8 @@ class Session:
         Where the images were looked for, besides beside their file.
     steps_shown
         Preprocessing after which the images are shown; None as they are stored.
+    refined
+        The particles with poses and shifts refined against a map: their file's, or those made here.
     """
 
     layer: Image
@@ -68,7 +72,9 @@ class Session:
         self.filter = ParticleFilter(self.stack, self.store, self.choices)
         self.store.changed.connect(self.filter.refresh)
         self.posteriors = Posteriors()
-        self.frames = SphereFrames(self.store, self.posteriors, StoredPoses.of(self.stack).refined)
+        refined = StoredPoses.of(self.stack).refined
+        self.refined: ParticleStack | None = None if refined is None else self.stack
+        self.frames = SphereFrames(self.store, self.posteriors, refined)
         self.distribution_files: dict[str, Path] = {}
         self.data_dir: Path | None = None
         self.steps_shown: Preprocessing | None = None
@@ -89,3 +95,18 @@ class Session:
         """Draw the sphere anew, if it is shown."""
         if self.sphere is not None and self.sphere in viewer.layers:
             self.sphere.refresh()
+
+    def take_refined(self, stack: ParticleStack | None) -> None:
+        """Take the particles with refined poses; None forgets those that were made here."""
+        own = StoredPoses.of(self.stack).refined
+        self.refined = stack if stack is not None or own is None else self.stack
+        self.frames.refined = own if stack is None else stack.rotations()
+        self.frames.forget()
+
+    def refined_errors_degrees(self) -> NDArray[np.float64] | None:
+        """Return the angles between known and refined poses, ``(n,)``; None if either is not known."""
+        if self.frames.refined is None or self.store.known is None:
+            return None
+        from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+        return angular_error_degrees(self.store.known, self.frames.refined, self.store.symmetry)

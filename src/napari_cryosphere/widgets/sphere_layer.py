@@ -22,6 +22,7 @@ __all__ = [
     "CROSS_COLOUR",
     "DIAMOND_COLOUR",
     "HEIGHT",
+    "ORDER",
     "OUTLINE_COLOUR",
     "POINT_COLOUR",
     "RING_COLOUR",
@@ -35,7 +36,7 @@ __all__ = [
 HEIGHT, WIDTH = 256, 512
 """Size of a picture; about as large as a window of 1400 pixels shows it."""
 
-_ORDER = 4
+ORDER = 4
 """HEALPix order of the drawing: cells of 3.7 degrees, finer than what degree-6 harmonics can tell apart."""
 
 RING_COLOUR = (255, 255, 255)
@@ -124,10 +125,10 @@ class SphereFrames(LazyFrames):
         )
 
         coloured, outlined = self.distributions(index)
-        cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(_ORDER)[0]
+        cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(ORDER)[0]
         picture = rasterise(cells, HEIGHT, WIDTH)
         if outlined is not None:
-            draw_outline(picture, outlined.view_marginal(_ORDER)[0], colour=OUTLINE_COLOUR)
+            draw_outline(picture, outlined.view_marginal(ORDER)[0], colour=OUTLINE_COLOUR)
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
         if predicted is not None:

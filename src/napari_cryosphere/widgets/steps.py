@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from napari_cryosphere.errors import CryosphereError
+
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import TrainConfig
     from napari_cryosphere.model.pose_model import PoseModel
-    from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = [
     "Step",
     "Steps",
     "load_model",
     "prediction_steps",
+    "refinement_steps",
     "training_steps",
 ]
 
@@ -64,6 +67,38 @@ def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
         distribution = on_device.cpu()
         message = f"predicted {rows.stop} of {len(stack)} poses"
         yield Step(rows.stop / len(stack), message, (rows, distribution, distribution.summary()))
+
+
+def refinement_steps(stack: ParticleStack, model_path: Path | None, reference: DensityMap | None) -> Steps:
+    """Predict and refine batch by batch; the last payload is the stack with refined poses.
+
+    Parameters
+    ----------
+    stack, model_path
+        The particles and the model.
+    reference
+        The map to refine against; None for that of the model's run, as far as it can be trusted.
+    """
+    yield Step(0.0, "loading the model")
+    from napari_cryosphere.jobs.infer import reference_of, refine
+    from napari_cryosphere.particles import DensityMap
+
+    _spare_a_core()
+    model, resolution = load_model(model_path), None
+    if reference is None:
+        own = None if model_path is None else reference_of(model_path)
+        if own is None:
+            raise CryosphereError("no map to refine against; open one, or a model with its run's map")
+        reference, resolution = DensityMap.read(own), model.card.map_resolution_angstrom
+    yield Step(0.0, "measuring noise and contrast")
+    work = refine(stack, model, reference, resolution)
+    while True:
+        try:
+            rows = next(work)
+        except StopIteration as done:
+            yield Step(1.0, f"refined {len(stack)} poses", done.value)
+            return
+        yield Step(rows.stop / len(stack), f"refined {rows.stop} of {len(stack)} poses")
 
 
 def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:

@@ -54,14 +54,15 @@ class TrainingForm(QWidget):
         self.preset.addItems(legal("preset"))
         self.device.addItems(legal("device"))
         self.map = LayerCombo("the particles' own")
-        self.own_map = QCheckBox("map of the particles at their poses")
+        self.own_map = QCheckBox("map from the particles' poses")
         self.own_map.setChecked(True)
         self.own_map.setToolTip(
             "Project the map that the training particles give: no other data are looked at"
         )
         self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.05, 24 * 60)
-        self.minutes.setDecimals(2)
+        self.minutes.setRange(0.1, 24 * 60)
+        self.minutes.setDecimals(1)
+        self.minutes.setMinimumWidth(112)
         self.minutes.setValue(10)
         self.minutes.setSuffix(" min")
         self.symmetry = QLineEdit(controller.symmetry)

@@ -92,7 +92,7 @@ class TrainingPanel(Panel):
         folder = self._controller.training.folder
         if folder is not None:
             self._controller.choose_model(folder)
-            self._controller.predict()
+            self._controller.poses.predict()
 
     def _ask_run(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Run folder", self.form.folder.text())

@@ -1,4 +1,4 @@
-"""Running steps: in a thread with napari's progress bar, or at once."""
+"""Running steps: in a thread, or at once."""
 
 from __future__ import annotations
 
@@ -72,14 +72,17 @@ class SynchronousRunner:
 
 
 class ThreadRunner:
-    """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first."""
+    """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first.
+
+    The docks' feet show how far the work is. napari's own progress bar comes with a picture that moves in the
+    status bar: eight times a second the whole window would be composed anew, see docs/measurements.md.
+    """
 
     busy_changed = Signal(bool)
     progressed = Signal(float, str)
 
     def __init__(self) -> None:
         self._stop, self._going = threading.Event(), threading.Event()
-        self._bar: Any = None
         self._worker: Any = None
 
     @property
@@ -92,12 +95,10 @@ class ThreadRunner:
         if self.busy:
             return
         from napari.qt.threading import create_worker
-        from napari.utils import progress
 
         stop = self._stop = threading.Event()
         going = self._going = threading.Event()
         going.set()
-        self._bar = progress(total=100, desc=title)
 
         def hear(step: Step | Exception) -> None:
             if isinstance(step, (CryosphereError, OSError)):
@@ -105,16 +106,11 @@ class ThreadRunner:
                 return
             if isinstance(step, Exception):
                 raise step  # a bug: napari shows it with its traceback
-            if self._bar is not None:
-                self._bar.update(max(0, round(100 * step.fraction) - self._bar.n))
             self.progressed.emit(step.fraction, step.message)
             on_step(step)
 
         def end() -> None:
             self._worker = None
-            if self._bar is not None:
-                self._bar.close()
-                self._bar = None
             on_end()
             self.busy_changed.emit(False)
 
@@ -122,6 +118,7 @@ class ThreadRunner:
         self._worker.yielded.connect(hear)
         self._worker.finished.connect(end)
         self.busy_changed.emit(True)
+        self.progressed.emit(0.0, title)
         self._worker.start()
 
     def stop(self) -> None:

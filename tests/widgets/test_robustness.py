@@ -1,0 +1,223 @@
+"""What may happen while work goes on: layers, docks and viewers close, other particles come, napari quits."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.widgets import map_steps, steps
+from napari_cryosphere.widgets.docks import MAIN, MAPS, TRAINING, open_dock
+from napari_cryosphere.widgets.map_sources import Poses, recipe
+from napari_cryosphere.widgets.training_choices import TrainingChoices
+
+JOBS = ("predict", "refine", "train", "reconstruct")
+
+
+class Slow:
+    """Steps that go on until they are stopped."""
+
+    def __init__(self) -> None:
+        self.begun, self.closed = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: object) -> Iterator[steps.Step]:
+        try:
+            for count in range(2000):
+                yield steps.Step(count / 2000, f"step {count}")
+                self.begun.set()
+                time.sleep(0.005)
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    work = Slow()
+    for name in ("prediction_steps", "refinement_steps", "training_steps"):
+        monkeypatch.setattr(steps, name, work)
+    monkeypatch.setattr(map_steps, "reconstruction_steps", work)
+    return work
+
+
+@pytest.fixture
+def start(
+    viewer: Any, sample: Path, slow: Slow, truth: DensityMap, tmp_path: Path, qtbot: Any
+) -> Callable[[str], Any]:
+    """Return a function that starts a job on the sample and returns the dock that it belongs to."""
+
+    def begin(job: str) -> Any:
+        viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+        dock = open_dock(viewer, {"train": TRAINING, "reconstruct": MAPS}.get(job, MAIN))
+        controller = dock.controller
+        if job == "predict":
+            controller.poses.predict()
+        elif job == "refine":
+            controller.poses.refine(truth)
+        elif job == "train":
+            controller.train(TrainingChoices(tmp_path / "run"))
+        else:
+            controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
+        qtbot.waitUntil(slow.begun.is_set, timeout=20_000)
+        assert controller.runner.busy
+        return dock
+
+    return begin
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_closing_the_dock_stops_any_job(viewer: Any, start: Any, slow: Slow, job: str, qtbot: Any) -> None:
+    dock = start(job)
+    viewer.window.remove_dock_widget(dock.parent())
+    qtbot.waitUntil(slow.closed.is_set, timeout=10_000)
+
+
+@pytest.mark.parametrize("job", ["predict", "refine"])
+def test_closing_the_layer_stops_what_is_done_to_it(
+    viewer: Any, start: Any, slow: Slow, job: str, qtbot: Any
+) -> None:
+    dock = start(job)
+    viewer.layers.clear()
+    qtbot.waitUntil(slow.closed.is_set, timeout=10_000)
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=10_000)
+    assert dock.controller.session is None
+
+
+def test_particles_that_come_meanwhile_get_no_results_of_others(
+    viewer: Any, sample: Path, qtbot: Any, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.star"
+    ParticleStack.read(sample / "particles.star")[:10].save(few)
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    first = dock.controller.session
+    dock.poses.predict.click()
+    viewer.open(few, plugin="napari-cryosphere")
+    second = dock.controller.session
+    assert second is not first
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    assert first.store.predicted.all()
+    assert not second.store.predicted.any()
+    assert second.sphere is None
+
+
+def test_poses_are_refined_in_the_window(viewer: Any, sample: Path, truth: DensityMap, qtbot: Any) -> None:
+    viewer.open([sample / "particles.star", sample / "truth.mrc"], plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    session = dock.controller.session
+    assert not dock.poses.refine.isEnabled()
+    dock.controller.poses.predict()
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    assert dock.poses.reference.currentText() == "truth"
+    dock.poses.refine.click()
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=120_000)
+    refined = session.refined
+    assert "refined" in dock.poses.overall.text()
+    assert "cryosphereNetworkAngleRot" in refined.particles
+    chosen = recipe(session, Poses.REFINED)
+    np.testing.assert_allclose(chosen.stack.shifts_angstrom(), refined.shifts_angstrom())
+    saved = dock.controller.poses.stack()
+    np.testing.assert_allclose(saved.rotations(), refined.rotations(), atol=1e-6)
+    dock.controller.poses.predict()  # what was refined from other predictions does not stay
+    assert session.refined is None
+
+
+def test_without_a_map_of_the_run_refining_says_what_to_do(
+    viewer: Any, sample: Path, qtbot: Any, model_file: Path
+) -> None:
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    dock.controller.poses.refine(None)
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    assert "no map to refine against" in notification_manager.records[-1].message
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_poses_are_not_saved_where_one_may_not_write(
+    viewer: Any, sample: Path, tmp_path: Path, predictions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert _told_of(viewer, sample, tmp_path / "predicted.star", predictions, monkeypatch)
+
+
+def test_poses_are_not_saved_where_there_is_no_folder(
+    viewer: Any, sample: Path, tmp_path: Path, predictions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert _told_of(viewer, sample, tmp_path / "file" / "predicted.star", predictions, monkeypatch)
+
+
+def _told_of(viewer: Any, sample: Path, path: Path, predictions: Any, monkeypatch: Any) -> bool:
+    """Save predicted poses with the button; returns whether an error was shown and nothing written."""
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    dock.controller.session.store.add(*predictions)
+    dock.controller.predictions_changed.emit()
+    before = len(notification_manager.records)
+    monkeypatch.setattr(
+        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+    )
+    dock.poses.save.click()
+    told = notification_manager.records[before:]
+    return len(told) == 1 and told[0].severity.value == "error" and not path.exists()
+
+
+_QUIT = """
+import sys, time, napari
+from pathlib import Path
+from qtpy.QtCore import QTimer
+from napari_cryosphere.widgets import map_steps, steps
+from napari_cryosphere.widgets.docks import MAIN, open_dock
+from napari_cryosphere.widgets.map_sources import Poses, recipe
+from napari_cryosphere.widgets.training_choices import TrainingChoices
+
+def slow(*arguments):
+    try:
+        for count in range(100_000):
+            time.sleep(0.005)
+            yield steps.Step(0.5, "on and on")
+    finally:
+        print("ended in order", flush=True)
+
+steps.prediction_steps = steps.refinement_steps = steps.training_steps = slow
+map_steps.reconstruction_steps = slow
+for job in ("predict", "refine", "train", "reconstruct"):
+    viewer = napari.Viewer(show=True)
+    viewer.open(sys.argv[1], plugin="napari-cryosphere")
+    controller = open_dock(viewer, MAIN).controller
+    if job == "predict":
+        controller.poses.predict()
+    elif job == "refine":
+        controller.poses.refine(None)
+    elif job == "train":
+        controller.train(TrainingChoices(Path(sys.argv[2])))
+    else:
+        controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
+    assert controller.runner.busy, job
+    QTimer.singleShot(500, viewer.close)
+    napari.run()
+"""
+
+
+def test_napari_closes_while_any_job_goes_on(viewer: Any, sample: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _QUIT, str(sample / "particles.star"), str(tmp_path / "run")],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("ended in order") == 4

@@ -1,0 +1,119 @@
+"""A particle's distribution on a sphere that is turned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.docks import MAIN, SPHERE, open_dock
+from napari_cryosphere.widgets.sphere_dock import SphereDock
+from napari_cryosphere.widgets.sphere_view import SphereView, sphere_picture
+from napari_cryosphere.widgets.view_statistics import directions as cell_directions
+
+
+@pytest.fixture
+def dock(viewer: Any, stack: ParticleStack, add_particles: Any, predictions: Any) -> SphereDock:
+    add_particles(viewer, stack)
+    main = open_dock(viewer, MAIN)
+    viewer.show()
+    session = main.controller.session
+    session.store.add(*predictions)
+    main.controller.show_sphere(session)
+    main.inspector.turn.click()
+    made: SphereDock = viewer.window.dock_widgets[f"{SPHERE} (CryoSphere)"]
+    main.controller.show_particle(7)
+    made._draw()
+    return made
+
+
+def picture(dock: SphereDock) -> NDArray[np.float64]:
+    camera = dock.sphere.camera()
+    return sphere_picture(dock.sphere._colours, camera, 200, 90.0)[..., :3].astype(float)
+
+
+def test_the_prediction_is_in_front_and_turns_away(dock: SphereDock) -> None:
+    assert dock.parent().isFloating()
+    front = picture(dock)[98:103, 98:103].max()
+    dock.sphere.turn_to(dock.sphere.azimuth + 180, -dock.sphere.elevation)
+    assert picture(dock)[98:103, 98:103].max() < 0.5 * front
+
+
+def test_places_and_colours_are_those_of_the_directions(qapp: Any) -> None:
+    colours = 80 + 80 * cell_directions()  # red, green and blue tell x, y and z
+    sphere = SphereView("dark")
+    camera = sphere.camera()
+    drawn = sphere_picture(colours, camera, 101, 50.0)[45, 60, :3]  # x to the user, y right, z up
+    np.testing.assert_allclose(drawn, [156, 96, 88], atol=9)
+    assert np.linalg.det(camera) == pytest.approx(1)
+
+
+def test_a_mark_stands_where_its_direction_is(dock: SphereDock) -> None:
+    session = dock.controller.session
+    assert session is not None
+    rotation = session.store.rotation(7)
+    assert rotation is not None
+    place, seen = dock.sphere.place_of(rotation[:, 2])
+    assert seen
+    assert (place.x(), place.y()) == pytest.approx((dock.sphere.width() / 2, dock.sphere.height() / 2))
+    assert not dock.sphere.place_of(-rotation[:, 2])[1]
+
+
+def test_the_mouse_turns_and_the_wheel_brings_nearer(dock: SphereDock, qtbot: Any) -> None:
+    sphere, before = dock.sphere, dock.sphere.azimuth
+    start, end = QPoint(120, 150), QPoint(180, 150)
+    qtbot.mousePress(sphere, Qt.MouseButton.LeftButton, pos=start)
+    qtbot.mouseMove(sphere, end)
+    qtbot.mouseRelease(sphere, Qt.MouseButton.LeftButton, pos=end)
+    assert sphere.azimuth == pytest.approx((before - 30 + 180) % 360 - 180)
+    qtbot.mouseMove(sphere, start)  # let go of
+    assert sphere.azimuth == pytest.approx((before - 30 + 180) % 360 - 180)
+    wheel(sphere, 240)
+    assert sphere.zoom == pytest.approx(1.44)
+
+
+def wheel(sphere: SphereView, angle: int) -> None:
+    at = QPointF(sphere.rect().center())
+    buttons, phase = Qt.MouseButton.NoButton, Qt.ScrollPhase.NoScrollPhase
+    event = QWheelEvent(
+        at, at, QPoint(), QPoint(0, angle), buttons, Qt.KeyboardModifier.NoModifier, phase, False
+    )
+    QApplication.sendEvent(sphere, event)
+
+
+def test_it_follows_the_slider_unless_told_not_to(dock: SphereDock) -> None:
+    before = dock.sphere.azimuth, dock.sphere.elevation
+    dock.follow.setChecked(False)
+    dock.controller.show_particle(8)
+    dock._draw()
+    assert (dock.sphere.azimuth, dock.sphere.elevation) == before
+    assert dock.text.text().startswith("particle 9")
+    dock.follow.setChecked(True)
+    dock._draw()
+    assert (dock.sphere.azimuth, dock.sphere.elevation) != before
+    dock.controller.show_particle(70)  # of which nothing is predicted
+    dock._draw()
+    assert "nothing is predicted" in dock.text.text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_themes(dock: SphereDock, viewer: Any, theme: str) -> None:
+    viewer.theme = theme
+    assert (dock.sphere._text.lightness() < 128) is (theme == "light")
+    assert not dock.sphere.grab().isNull()
+
+
+def test_it_opens_with_nothing_loaded_and_closes(viewer: Any, qtbot: Any) -> None:
+    dock = open_dock(viewer, SPHERE)
+    assert "No particle" in dock.text.text()
+    assert open_dock(viewer, SPHERE) is dock
+    container = dock.parent()
+    viewer.window.remove_dock_widget(container)
+    viewer.theme = "light"
+    assert f"{SPHERE} (CryoSphere)" not in viewer.window.dock_widgets
