@@ -30,7 +30,7 @@ def pix2vec(n_side: int, pixels: ArrayLike, nest: bool = False) -> Real:
 
 
 def ang2pix(n_side: int, tilt: ArrayLike, rot: ArrayLike, nest: bool = False) -> Whole:
-    """Return the pixels that hold directions of given tilt and rot in radians, ``(...)``; rot may be any angle."""
+    """Return the pixels that hold directions of given tilt and rot, ``(...)`` radians; any rot will do."""
     around = np.asarray(rot, dtype=np.float64) % (2 * np.pi)
     return np.asarray(hpgeom.angle_to_pixel(n_side, tilt, around, nest=nest, lonlat=False))
 
