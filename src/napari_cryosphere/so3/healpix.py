@@ -30,23 +30,23 @@ def pix2vec(n_side: int, pixels: ArrayLike, nest: bool = False) -> Real:
 
 
 def ang2pix(n_side: int, tilt: ArrayLike, rot: ArrayLike, nest: bool = False) -> Whole:
-    """Return the pixels that hold directions of given tilt and rot in radians; rot may be any angle."""
+    """Return the pixels that hold directions of given tilt and rot, ``(...)`` radians; any rot will do."""
     around = np.asarray(rot, dtype=np.float64) % (2 * np.pi)
     return np.asarray(hpgeom.angle_to_pixel(n_side, tilt, around, nest=nest, lonlat=False))
 
 
 def vec2pix(n_side: int, x: ArrayLike, y: ArrayLike, z: ArrayLike, nest: bool = False) -> Whole:
-    """Return the pixels that hold directions; vectors of any length."""
+    """Return the pixels that hold directions, ``(...)``; vectors of any length."""
     return np.asarray(hpgeom.vector_to_pixel(n_side, x, y, z, nest=nest))
 
 
 def ring2nest(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the NESTED numbers of RING pixels."""
+    """Return the NESTED numbers of RING pixels; ``(...)`` to ``(...)``."""
     return np.asarray(hpgeom.ring_to_nest(n_side, pixels))
 
 
 def nest2ring(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the RING numbers of NESTED pixels."""
+    """Return the RING numbers of NESTED pixels; ``(...)`` to ``(...)``."""
     return np.asarray(hpgeom.nest_to_ring(n_side, pixels))
 
 

@@ -71,7 +71,7 @@ class Replicas:
         return [float(value) for value in told]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of all processes' tensors, in all."""
+        """Return the sum of all processes' tensors, of the same shape, in all of them."""
         if not self.several:
             return values
         total = values.detach().clone()
