@@ -1,6 +1,6 @@
 # make venv sets up .venv; every other target does so first where it is needed.
 .DEFAULT_GOAL := help
-.PHONY: help venv system-libraries demo test lint benchmark docs clean
+.PHONY: help venv system-libraries demo test lint benchmark benchmark-quick docs clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -13,14 +13,14 @@ ON_DISPLAY := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen
 endif
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.stamp: pyproject.toml constraints.txt scripts/setup_venv.sh
 	scripts/setup_venv.sh
 
 venv: .venv/.stamp ## Make .venv with everything installed (PYTHON=python3.12 chooses the interpreter)
 
-system-libraries:
+system-libraries: ## Install or name the system libraries that windows need (Linux)
 	@scripts/system_libraries.sh
 
 demo: venv system-libraries ## Simulated particles, from training to a map, in napari; writes demo-output
@@ -35,12 +35,15 @@ lint: venv ## Check style, types and the borders between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-benchmark: venv system-libraries ## Run the short benchmarks
-	@set -e; for script in $$(find benchmarks -maxdepth 1 -name '[!_]*.py' 2>/dev/null | sort); do \
-	  echo "== $$script"; $(ON_DISPLAY) $(BIN)/python "$$script" --quick $(ARGS); done
+benchmark: venv system-libraries ## Run every side-by-side comparison (hours) and write docs/benchmarks.md (ARGS=--quick: less)
+	$(ON_DISPLAY) $(BIN)/python benchmarks/run_all.py $(ARGS)
 
-docs: venv ## Check the documentation's links and pictures
+benchmark-quick: venv ## Run the shortest of them, to see that they work; writes build/benchmarks.md
+	$(BIN)/python benchmarks/run_all.py --short --output build/benchmarks.md
+
+docs: venv ## Build the documentation into build/site (a warning is an error) and check the top level's links
 	$(BIN)/python scripts/check_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove .venv, caches and built files (demo-output and runs stay)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

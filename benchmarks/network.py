@@ -34,7 +34,6 @@ from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.distribution_store import DistributionStore
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 from napari_cryosphere.so3.symmetry import angular_error_degrees
-from napari_cryosphere.training.calibration import credible_levels
 from napari_cryosphere.training.sources import turn_and_shift, turned_rotations
 
 DATA = Path(
@@ -107,7 +106,7 @@ def predicted(sample: Sample, arguments: argparse.Namespace, folder: Path) -> di
     found = ParticleStack.read(config.output)
     errors = angular_error_degrees(stack.rotations(), found.rotations(), sample.symmetry)
     with DistributionStore(folder / "d.zarr") as stored:
-        levels = credible_levels(stored[:].coefficients, stack.rotations(), sample.symmetry)
+        levels = stored[:].credible_level(stack.rotations())
     large = errors > LARGE_DEGREES
     return {
         "median_deg": float(np.median(errors)),

@@ -1,69 +1,52 @@
-"""What a run costs over box, particles, degree of the network and ranks; and whether memory stays bounded.
+"""What a run costs over box, degree of the network and ranks; and whether memory stays bounded.
 
-``--stack N`` instead writes N noise particles of 64 px (int16) to ``--folder``, takes them through infer and
-reconstruct, each in a process of its own, and reports peak memory and the throughput of every thousand. For
-200,000 that is 1.6 GB on disk and, on one core, more than an hour.
+``--stack N`` instead simulates N particles of 64 px in ``--folder``, takes them through infer and
+reconstruct, each in a process of its own, and reports peak memory and speed over every thousand. For 200,000
+that is 3.3 GB on disk and some 35 minutes of one core. Files stay in a folder that is given; started again
+there, it goes on with the job that was stopped.
 
-Costs are CPU seconds. Images are noise: no step's cost depends on what is in them but that of refinement.
+Costs are CPU seconds. The particles are those of the package's phantom, signal-to-noise ratio 0.3.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mrcfile
 import numpy as np
-import pandas as pd
 from _common import child_cpu_seconds, cpu_seconds, report, write_figures
+from _long_run import long_run
 
-from napari_cryosphere.jobs._memory import peak_gigabytes
-from napari_cryosphere.particles import write_star
+from napari_cryosphere.errors import CryosphereError
 
-PIXEL = 3.0
+if TYPE_CHECKING:
+    from napari_cryosphere.particles import ParticleStack
+
+FIELD = 192.0  # angstrom, of every image
+ALIGNED_ANGSTROM = 12.0
 
 
-def write_particles(folder: Path, number: int, box: int, name: str = "p") -> Path:
-    """Write noise particles with poses and CTFs as int16, in chunks; returns the STAR file."""
-    rng = np.random.default_rng(0)
-    with mrcfile.new_mmap(folder / f"{name}.mrcs", (number, box, box), mrc_mode=1, overwrite=True) as stack:
-        stack.voxel_size = PIXEL
-        noise = (1000 * rng.standard_normal((4096, box, box), dtype=np.float32)).astype(np.int16)
-        for start in range(0, number, 4096):
-            stop = min(start + 4096, number)
-            stack.data[start:stop] = np.roll(noise[: stop - start], start // 4096, axis=2)
-    poses = {
-        "rlnAngleRot": rng.uniform(-180, 180, number),
-        "rlnAngleTilt": np.degrees(np.arccos(rng.uniform(-1, 1, number))),
-        "rlnAnglePsi": rng.uniform(-180, 180, number),
-        "rlnOriginXAngst": np.zeros(number),
-        "rlnOriginYAngst": np.zeros(number),
-        "rlnDefocusU": rng.uniform(8e3, 25e3, number),
-        "rlnDefocusV": rng.uniform(8e3, 25e3, number),
-        "rlnDefocusAngle": np.zeros(number),
-        "rlnImageName": [f"{row:06d}@{name}.mrcs" for row in range(1, number + 1)],
-        "rlnOpticsGroup": np.ones(number, dtype=np.int64),
-    }
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["opticsGroup1"],
-        "rlnVoltage": [300.0],
-        "rlnSphericalAberration": [2.7],
-        "rlnAmplitudeContrast": [0.1],
-        "rlnImagePixelSize": [PIXEL],
-        "rlnImageSize": [box],
-    }
-    write_star(
-        {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(poses)}, folder / f"{name}.star", True
+def write_particles(folder: Path, number: int, box: int) -> Path:
+    """Simulate particles of the package's phantom, 192 A wide at any box; returns the STAR file."""
+    from napari_cryosphere.imaging.phantom import protein_phantom
+    from napari_cryosphere.jobs.configs import SimulateConfig
+    from napari_cryosphere.jobs.events import follow
+    from napari_cryosphere.jobs.simulate import simulate_density
+
+    density = protein_phantom(box, FIELD / box)
+    density.save(folder / "map.mrc", overwrite=True)
+    config = SimulateConfig(
+        map=folder / "map.mrc", output=folder / "p.star", number=number, snr=0.3, overwrite=True
     )
-    return folder / f"{name}.star"
+    follow(simulate_density(density, config), lambda event: None)
+    return folder / "p.star"
 
 
 def write_model(folder: Path, box: int, l_max: int | None = None) -> Path:
@@ -78,67 +61,87 @@ def write_model(folder: Path, box: int, l_max: int | None = None) -> Path:
     if l_max is not None:
         network = network.model_copy(update={"l_max": l_max})
     torch.manual_seed(0)
-    card = ModelCard(network=network, pixel_size_angstrom=PIXEL * box / network.box)
+    card = ModelCard(network=network, pixel_size_angstrom=FIELD / network.box)
     PoseModel.create(card).save(folder / "model.safetensors", overwrite=True)
     return folder / "model.safetensors"
 
 
 def steps_by_box(folder: Path, boxes: list[int], number: int) -> list[dict[str, Any]]:
-    """Return CPU milliseconds a particle of every step, over the box."""
-    import torch
+    """Return CPU milliseconds a particle of every step over the box, and what it costs once, in seconds."""
+    from napari_cryosphere.particles import ParticleStack
 
-    from napari_cryosphere.imaging.phantom import protein_phantom
-    from napari_cryosphere.jobs._halves import Halves, chunks
-    from napari_cryosphere.jobs._predictor import Predictor
-    from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner
-    from napari_cryosphere.model.pose_model import PoseModel
-    from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.reconstruction import ExactSums, WeightedPoses
-
-    rows, every = [], slice(0, number)
+    rows = []
     for box in boxes:
         stack = ParticleStack.read(write_particles(folder, number, box))
-        predictor = Predictor(PoseModel.load(write_model(folder, box)), stack)
-        images = predictor.read(every)
-        halves = Halves(stack.grid, "C1", 2)
-        poses = WeightedPoses.best(stack.rotations())
+        costs = _predicting(folder, stack) | _reconstructing(stack) | _aligning(folder, stack)
+        rows.append({"box": box, **costs})
+    return rows
 
-        def fill(halves: Halves = halves, stack: ParticleStack = stack, poses: WeightedPoses = poses) -> None:
-            for _ in halves.fill(stack, poses, chunks(number), ahead=0):
-                pass
 
-        row: dict[str, Any] = {
-            "box": box,
-            "read and prepare": cpu_seconds(lambda p=predictor: p.read(every), 2),
-            "predict": cpu_seconds(lambda p=predictor, i=images: p.work(every, i), 2),
-            "insert": cpu_seconds(fill, 2),
-        }
-        row = {key: value / number * 1e3 if key != "box" else value for key, value in row.items()}
-        sums = ExactSums(box)
-        row["add a file's sums, s"] = (
-            cpu_seconds(lambda s=sums, h=halves: s.add(s.fitting(h.pair[0]), 1), 1) * 2
-        )
-        row["solve, s"] = cpu_seconds(lambda h=halves: h.snapshot(), 1)
-        density = DensityMap(protein_phantom(box, PIXEL * 64 / box).voxels, PIXEL)
-        start = time.process_time()
-        try:
-            aligner = prepare_aligner(stack, density, "C1", resolution_angstrom=12.0)
-        except Exception as error:  # noise: its contrast may come out as nothing
-            row["align --local"] = str(error)[:20]
-        else:
-            row["prepare align, s"] = time.process_time() - start
-            few = slice(0, min(16, number))
-            given, ctf = AlignerInput(stack)(few)
-            shifts = np.zeros((few.stop, 2))
-            seconds = cpu_seconds(
-                lambda a=aligner, s=stack, g=given, c=ctf, z=shifts: a.refine(
-                    g, c, s.rotations()[: len(g)], z, 5.0
-                ),
-                1,
-            )
-            row["align --local"] = seconds / few.stop * 1e3
-        torch.manual_seed(0)
-        rows.append(row)
+def _predicting(folder: Path, stack: ParticleStack) -> dict[str, Any]:
+    from napari_cryosphere.jobs._predictor import Predictor
+    from napari_cryosphere.model.pose_model import PoseModel
+
+    predictor, every = Predictor(PoseModel.load(write_model(folder, stack.box)), stack), slice(0, len(stack))
+    images = predictor.read(every)
+    return {
+        "read and prepare": cpu_seconds(lambda: predictor.read(every), 2) / len(stack) * 1e3,
+        "predict": cpu_seconds(lambda: predictor.work(every, images), 2) / len(stack) * 1e3,
+    }
+
+
+def _reconstructing(stack: ParticleStack) -> dict[str, Any]:
+    from napari_cryosphere.jobs._halves import Halves, chunks
+    from napari_cryosphere.reconstruction import ExactSums, WeightedPoses
+
+    halves, poses = Halves(stack.grid, "C1", 2), WeightedPoses.best(stack.rotations())
+    sums = ExactSums(stack.box)
+
+    def insert() -> None:
+        for _ in halves.fill(stack, poses, chunks(len(stack)), ahead=0):
+            pass
+
+    return {
+        "insert": cpu_seconds(insert, 2) / len(stack) * 1e3,
+        "solve, s": cpu_seconds(halves.snapshot, 1),
+        "add a watched file, s": 2 * cpu_seconds(lambda: sums.add(sums.fitting(halves.pair[0]), 1), 1),
+    }
+
+
+def _aligning(folder: Path, stack: ParticleStack) -> dict[str, Any]:
+    from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner
+    from napari_cryosphere.particles import DensityMap
+
+    names = ("prepare align, s", "align", "align --local 5")
+    start = time.process_time()
+    try:
+        aligner = prepare_aligner(stack, DensityMap.read(folder / "map.mrc"), "C1", ALIGNED_ANGSTROM)
+    except CryosphereError as error:
+        return dict.fromkeys(names, str(error)[:30])
+    prepared = time.process_time() - start
+    images, ctf = AlignerInput(stack)(slice(0, 32))
+    around, shifts = stack.rotations()[: len(images)], np.zeros((len(images), 2))
+    globally = cpu_seconds(lambda: aligner.search(images, ctf), 1)
+    locally = cpu_seconds(lambda: aligner.refine(images, ctf, around, shifts, 5.0), 1)
+    costs = (prepared, globally / len(images) * 1e3, locally / len(images) * 1e3)
+    return dict(zip(names, costs, strict=True))
+
+
+def evaluate_by_order(orders: list[int], number: int) -> list[dict[str, Any]]:
+    """Return CPU milliseconds a particle of a density of degree 6 on all poses of a grid, over its order."""
+    import torch
+
+    from napari_cryosphere.so3.grid import SO3Grid
+    from napari_cryosphere.so3.grid_transform import evaluate_on_grid
+
+    coefficients = torch.view_as_complex(
+        torch.randn(number, 7, 13, 7, 2, generator=torch.Generator().manual_seed(0))
+    )
+    rows = []
+    for order in orders:
+        seconds = cpu_seconds(lambda o=order: evaluate_on_grid(coefficients, o), 2)
+        cells = SO3Grid(order).size
+        rows.append({"order": order, "cells": cells, "evaluate, ms": seconds / number * 1e3})
     return rows
 
 
@@ -159,13 +162,14 @@ def predict_by_degree(folder: Path, degrees: list[int], number: int) -> list[dic
 
 
 def ranks(folder: Path, number: int, counts: list[int]) -> list[dict[str, Any]]:
-    """Return wall and CPU seconds of infer and reconstruct with some ranks; starting them is counted."""
+    """Return wall and CPU seconds of jobs with some ranks; starting them is counted."""
     star, model = write_particles(folder, number, 64), write_model(folder, 64)
     rows = []
     for count in counts:
         for name, arguments in {
             "infer": ["--model", model, "--output", folder / "i.star", "--device", "cpu"],
             "reconstruct": ["--output", folder / "m.mrc", "--half-maps"],
+            "train": ["--output", folder / f"run{count}", "--epochs", "0.25", "--device", "cpu"],
         }.items():
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
             module = ["-m", "napari_cryosphere", name, str(star), *map(str, arguments), "--overwrite"]
@@ -180,74 +184,26 @@ def ranks(folder: Path, number: int, counts: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def run_one(job: str, folder: Path) -> None:
-    """Run a job in this process and print its throughput by the thousand and its peak memory, as JSON."""
-    from napari_cryosphere.jobs.configs import InferConfig, ReconstructConfig
-    from napari_cryosphere.jobs.events import Progress
-    from napari_cryosphere.jobs.infer import infer
-    from napari_cryosphere.jobs.reconstruct import reconstruct
-
-    star = folder / "p.star"
-    if job == "infer":
-        predicting = {"model": folder / "model.safetensors", "output": folder / "i.star", "device": "cpu"}
-        events = infer(InferConfig(particles=star, **predicting, overwrite=True, resume=True))
-    else:
-        output = folder / "m.mrc"
-        events = reconstruct(ReconstructConfig(particles=star, output=output, half_maps=True, overwrite=True))
-    marks: list[tuple[int, float]] = []
-    for event in events:
-        if isinstance(event, Progress) and event.message.startswith(("predicted", "inserted")):
-            marks.append((int(event.message.split()[1]), time.process_time()))
-    print(json.dumps({"marks": marks[:: max(1, len(marks) // 400)], "peak_gb": peak_gigabytes()}))
-
-
-def bounded(folder: Path, number: int) -> list[dict[str, Any]]:
-    """Return peak memory, and milliseconds a particle in the first and the last twentieth."""
-    write_particles(folder, number, 64)
-    write_model(folder, 64)
-    rows = []
-    for job in ("infer", "reconstruct"):
-        command = [sys.executable, __file__, "--one", job, "--folder", str(folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        told = json.loads(done.stdout.splitlines()[-1])
-        marks = np.array(told["marks"])
-        rate = np.diff(marks[:, 1]) / np.diff(marks[:, 0]) * 1e3
-        part = max(1, len(rate) // 20)
-        rows.append(
-            {
-                "job": job,
-                "particles": number,
-                "peak GB": told["peak_gb"],
-                "first, ms": float(np.median(rate[:part])),
-                "last, ms": float(np.median(rate[-part:])),
-                "all, ms": float((marks[-1, 1] - marks[0, 1]) / (marks[-1, 0] - marks[0, 0]) * 1e3),
-            }
-        )
-    return rows
-
-
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--stack", type=int, help="particles for the run in bounded memory")
-    parser.add_argument("--folder", type=Path, help="where that run's files go")
-    parser.add_argument("--one", choices=("infer", "reconstruct"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where files go and stay")
     arguments = parser.parse_args()
-    if arguments.one:
-        run_one(arguments.one, arguments.folder)
-        return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as temporary:
+        folder = arguments.folder or Path(temporary.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         if arguments.stack:
-            report("scaling: bounded memory", bounded(folder, arguments.stack), arguments, ["torch", "numpy"])
+            rows = long_run(folder, arguments.stack)
+            report("scaling: long run", rows, arguments, ["torch", "numpy"])
             return
         boxes, number = ([64, 128], 64) if arguments.quick else ([64, 96, 128, 192, 256], 256)
         tables = {
             "by box, CPU ms a particle": steps_by_box(folder, boxes, number),
             "by degree": predict_by_degree(folder, [4, 6] if arguments.quick else [4, 6, 8, 10], number),
+            "by order": evaluate_by_order([2, 3] if arguments.quick else [2, 3, 4, 5], 8),
             "by ranks": ranks(folder, 256 if arguments.quick else 4096, [1, 2]),
         }
         for title, rows in tables.items():

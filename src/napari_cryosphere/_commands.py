@@ -52,7 +52,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", metavar="GB", help="Most memory that a process may take, GB.")
 ]
-Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a stopped run.")]
+Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
 class State:
@@ -100,7 +100,7 @@ def config_of(
         legal = ", ".join(kind.model_fields)
         hint = f", not {first['input']!r}" if first["loc"] else ""  # a rule between keys says it all itself
         if first["type"] == "extra_forbidden":
-            hint = f"; the keys are {legal}"
+            hint = f"; the keys are {legal}" if len(first["loc"]) == 1 else ""
         raise typer.BadParameter(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
 
 

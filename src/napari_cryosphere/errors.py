@@ -11,6 +11,7 @@ __all__ = [
     "MissingImagesError",
     "ModelError",
     "OutputExistsError",
+    "RankLostError",
     "SymmetryError",
 ]
 
@@ -41,3 +42,7 @@ class ModelError(CryosphereError):
 
 class OutputExistsError(CryosphereError):
     """An output is already there and overwriting was not asked for."""
+
+
+class RankLostError(CryosphereError):
+    """Another process of the same run is gone, so that this one cannot go on."""

@@ -133,6 +133,44 @@ def test_local_refinement_chooses_among_several_modes(particles):
     assert np.mean(errors < 15) > 0.9
 
 
+def test_climbing_from_fewer_places_never_beats_the_best_of_all(particles):
+    rng = np.random.default_rng(9)
+    starts = random_rotations(6 * NUMBER, rng).reshape(NUMBER, 6, 3, 3)
+    one, all_six = (
+        particles.aligner().refine(particles.images, None, starts, particles.shifts_px, 8.0, climbed=climbed)
+        for climbed in (1, 6)
+    )
+    assert (all_six.log_likelihood >= one.log_likelihood - 3).all()  # evidence chooses, not likelihood
+    assert np.mean(all_six.log_likelihood > one.log_likelihood + 0.1) > 0.1
+    assert np.mean(np.isclose(all_six.log_likelihood, one.log_likelihood, atol=0.1)) > 0.3
+
+
+def test_refinement_is_never_worse_than_any_start_by_its_score(particles):
+    rng = np.random.default_rng(11)
+    starts = random_rotations(5 * NUMBER, rng).reshape(NUMBER, 5, 3, 3)
+    starts[:, 3] = particles.rotations
+    aligner = particles.aligner()
+    found = aligner.refine(particles.images, None, starts, particles.shifts_px, 8.0)
+    observation = aligner.observe(particles.images, None)
+    sampler = SliceSampler(particles.voxels, 13, moments=True)
+    shifts = torch.from_numpy(particles.shifts_px).float()
+    for mode in range(5):
+        poses = torch.from_numpy(starts[:, mode]).float()
+        there = refine_poses(sampler, observation, poses, shifts, iterations=0)
+        assert (found.log_likelihood >= there.log_likelihood.numpy() - 0.05).all()
+
+
+def test_poses_that_have_arrived_stay(particles):
+    aligner = particles.aligner()
+    observation = aligner.observe(particles.images, None)
+    sampler = SliceSampler(particles.voxels, 13, moments=True)
+    poses = torch.from_numpy(particles.rotations).float()
+    shifts = torch.from_numpy(particles.shifts_px).float()
+    few, many = (refine_poses(sampler, observation, poses, shifts, number) for number in (8, 30))
+    assert geodesic_distance_degrees(few.rotations, many.rotations).max() < 0.2
+    assert torch.allclose(few.log_likelihood, many.log_likelihood, atol=0.05)
+
+
 def test_images_may_have_fewer_modes_than_others(particles):
     starts = np.full((4, 3, 3, 3), np.nan)
     starts[:, 0] = particles.rotations[:4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.align import align
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig, TrainConfig
-from napari_cryosphere.jobs.events import Events, Result, follow
+from napari_cryosphere.jobs.events import Events, Note, Result, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
+from napari_cryosphere.reconstruction import FourierShellCorrelation, write_fsc_csv
 from napari_cryosphere.so3.distribution_store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
@@ -89,6 +91,30 @@ def test_poses_and_shifts_are_found_and_other_columns_kept(sample: Path, aligned
     for name in ("rlnMaxValueProbDistribution", "cryosphereConfidence"):
         assert found.particles[name].between(0, 1).all()
     assert not (sample / "aligned.star.unfinished").exists()
+
+
+def notes_of(job: Events) -> list[str]:
+    return [event.text for event in job if isinstance(event, Note)]
+
+
+def test_half_maps_say_how_far_a_map_is_compared(sample: Path, tmp_path: Path) -> None:
+    """The FSC beside a map is used and named; one of another grid, or no table, is not; a wish goes first."""
+    given = {"particles": sample / "particles.star", "map": tmp_path / "map.mrc", "local_degrees": 5.0}
+    shutil.copy(sample / "map.mrc", given["map"])
+    curve = tmp_path / "map_fsc.csv"
+    values = np.where(np.arange(17) < 8, 1.0, 0.0)  # 0.143 at shell 7.857
+    write_fsc_csv({"fsc": FourierShellCorrelation(values, 32, 6.0)}, curve, overwrite=False)
+    options = given | {"overwrite": True}
+    (note,) = notes_of(align(config(sample, tmp_path / "o.star", **options)))
+    assert "compared to 27.4 A (where the FSC in map_fsc.csv falls below 0.143)" in note
+    (note,) = notes_of(align(config(sample, tmp_path / "o.star", resolution_angstrom=38.4, **options)))
+    assert "compared to 38.4 A (as asked for)" in note
+    write_fsc_csv({"fsc": FourierShellCorrelation(values, 32, 7.0)}, curve, overwrite=True)
+    (other,) = notes_of(align(config(sample, tmp_path / "o.star", **options)))
+    curve.write_text("no table\n")
+    (broken,) = notes_of(align(config(sample, tmp_path / "o.star", **options)))
+    assert other == broken
+    assert "map_fsc.csv" not in other
 
 
 def test_posteriors_are_written_and_read_back_by_row(sample: Path, tmp_path: Path) -> None:

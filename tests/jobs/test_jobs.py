@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import starfile
+import torch
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
@@ -21,10 +22,12 @@ from napari_cryosphere.jobs.configs import (
 )
 from napari_cryosphere.jobs.events import Events, Progress, Result, Snapshot, follow
 from napari_cryosphere.jobs.fsc import fsc
-from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.infer import images_for, infer
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
-from napari_cryosphere.model.card import Image2SphereConfig
+from napari_cryosphere.model.card import Image2SphereConfig, NoveltyCard
+from napari_cryosphere.model.novelty import Novelty
+from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, masked_correlation
 from napari_cryosphere.so3.rotations import random_rotations
@@ -104,6 +107,24 @@ def test_predictions_keep_every_column_and_add_the_uncertainty(
     assert (after["cryosphereEntropy"] <= 1e-3).all()
     assert after["rlnMaxValueProbDistribution"].between(0, 1).all()
     assert result.metrics["particles"] == 240
+
+
+def test_junk_is_novel(trained: Path, sample: Path, tmp_path: Path) -> None:
+    """The column comes from the model alone, whole files or parts of them, and tells noise from particles."""
+    plain, stack = PoseModel.load(trained), ParticleStack.read(sample / "particles.star")
+    images = images_for(plain, stack).load()
+    told = plain.card.model_copy(update={"novelty": NoveltyCard(false_alarm_rate=0.1, particles=80)})
+    model = PoseModel(plain.network, told, Novelty.fit(images[::3], images[1::3], 0.1))
+    model.save(tmp_path / "model.safetensors")
+    output = tmp_path / "predicted.star"
+    run(infer(InferConfig(particles=sample / "particles.star", model=tmp_path, output=output, device="cpu")))
+    found = ParticleStack.read(output)
+    novelty = found.particles["cryosphereNovelty"].to_numpy(float)
+    assert (novelty[2::3] > 1).mean() < 0.3
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((40, 16, 16), dtype=np.float32))
+    distance = model.predict_with_novelty(noise)[1]
+    assert distance is not None
+    assert (distance > 1).mean() > 0.9
 
 
 def test_inference_twice_is_identical(trained: Path, sample: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs._training_data import training_data
-from napari_cryosphere.jobs.configs import PresetName, TrainConfig
+from napari_cryosphere.jobs.configs import ExperimentConfig, PresetName, TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.train import train, train_on_stack
@@ -23,7 +23,7 @@ from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation
-from napari_cryosphere.training.presets import CRYOSPHERE
+from napari_cryosphere.training.presets import CESPED_AUGMENTATION, CRYOSPHERE
 
 POLAR = PolarConfig(box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12)
 
@@ -100,15 +100,29 @@ def test_what_is_not_given_is_the_presets() -> None:
     assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)
     assert poster.network == CRYOSPHERE.network.model_copy(update={"so3_channels": 4})
     assert TrainConfig(**paths, map="m.mrc").source == "map"
+    cesped = TrainConfig(**paths, preset="cesped", augmentation={"zoom_in": 0.1}).augmentation
+    assert cesped == CESPED_AUGMENTATION.model_copy(update={"zoom_in": 0.1})
     with pytest.raises(ValidationError, match="no projections"):
         TrainConfig(**paths, map="m.mrc", source="particles")
 
 
+def test_a_network_of_another_kind_keeps_nothing_of_the_presets() -> None:
+    """Degree 4 of Image2Sphere says nothing of a polar network."""
+    polar = {"kind": "polar", "channels": 32}
+    config = TrainConfig(particles="p.star", output="run", preset="cryosphere", network=polar)
+    assert config.network == PolarConfig(channels=32)
+    experiment = ExperimentConfig(name="equivariance", output="run", preset={"network": polar})
+    assert experiment.preset.network == PolarConfig(channels=32)
+    assert experiment.preset.epochs == CRYOSPHERE.epochs
+
+
+@pytest.mark.parametrize("micrographs", [12, 120])
 def test_half_sets_and_whole_micrographs_are_held_out(
-    small: NetworkConfig, sample: Path, tmp_path: Path
+    small: NetworkConfig, sample: Path, tmp_path: Path, micrographs: int
 ) -> None:
+    """Six micrographs of two particles are held out whole; of micrographs of twenty, particles of all are."""
     stack = ParticleStack.read(sample / "particles.star")
-    names = np.array([f"m{row % 12}.mrc" for row in range(len(stack))])
+    names = np.array([f"m{row % micrographs}.mrc" for row in range(len(stack))])
     stack = stack.with_columns({"rlnMicrographName": names, "rlnRandomSubset": 1 + np.arange(240) % 2})
     config = TrainConfig(
         particles=stack.source, output=tmp_path, preset="image2sphere", network=small, half_set=2
@@ -119,10 +133,14 @@ def test_half_sets_and_whole_micrographs_are_held_out(
             next(steps)
         except StopIteration as end:
             data = end.value
-    assert data.training + len(data.held_out) == 120
-    held = set(names[data.held_out])
-    assert len(data.held_out) == 20 * len(held)
+    assert len(data.images) + len(data.held_out) == 120
+    assert len(data.held_out) == len(data.validation.images) == 12
     assert (stack.half_sets()[data.held_out] == 2).all()
+    held = set(names[data.held_out])
+    if micrographs == 120:
+        assert len(held) == 6
+    else:
+        assert len(held) > 3
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
@@ -171,13 +189,14 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
         device="cpu",
     )
     again = config.model_copy(update={"resume": True})
-    with pytest.raises(CryosphereError, match="no state to go on from"):
-        run(train(again))
-    events = train_on_stack(ParticleStack.read(config.particles), config, report_seconds=0.0)
+    events = train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)  # begins
     next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
     events.close()
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
+    config.checkpoint.unlink()
+    with pytest.raises(CryosphereError, match="has ended"):
+        run(train(again))
 
 
 def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:

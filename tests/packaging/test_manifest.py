@@ -94,6 +94,15 @@ def test_import_stays_light(module: str) -> None:
     assert HEAVY.isdisjoint(done.stdout.split())
 
 
+@pytest.mark.parametrize("job", ["configs", "fsc", "reconstruct", "postprocess", "info"])
+def test_jobs_import_what_they_need(job: str) -> None:
+    """A command that neither trains nor predicts does not wait seconds for what those need."""
+    code = f"import sys, napari_cryosphere.jobs.{job}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"torch", "healpy", "matplotlib"}.isdisjoint(done.stdout.split())
+
+
 def test_console_script_is_the_command_line() -> None:
     (script,) = entry_points(group="console_scripts", name=DISTRIBUTION)
     assert script.value == "napari_cryosphere.cli:main"

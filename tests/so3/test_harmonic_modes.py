@@ -20,7 +20,7 @@ from napari_cryosphere.so3.rotations import (
     rotation_from_vector,
 )
 from napari_cryosphere.so3.symmetry import angular_error_degrees
-from napari_cryosphere.so3.wigner import band_mask, evaluate_at
+from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
 
 
 def coefficients(number: int, l_max: int, scale: float, seed: int = 0) -> torch.Tensor:
@@ -142,3 +142,27 @@ def test_summary_agrees_with_cells(symmetry: str) -> None:
     np.testing.assert_allclose(summary.entropy, cells.entropy(), atol=0.05)
     masses = np.concatenate([cells[row].unit_masses(3).max(1) for row in range(3)])
     np.testing.assert_allclose(summary.max_probability, masses, rtol=0.1)
+
+
+@pytest.mark.parametrize(("symmetry", "scale"), [("C1", 3.0), ("D2", 9.0), ("C3", 6.0), ("C1", 0)])
+def test_levels_are_those_of_cells(symmetry: str, scale: float) -> None:
+    """The same rules as for cells of mixed orders, in arrays; level densities included."""
+    distribution = harmonic(4, 8, scale, symmetry)
+    poses = np.concatenate(
+        [distribution.sample(2, np.random.default_rng(1)), np.tile(np.eye(3), (4, 1, 1, 1))], 1
+    )
+    expected = SmoothDistribution.credible_level(distribution, poses)
+    np.testing.assert_allclose(distribution.credible_level(poses), expected, atol=0.02)
+    assert distribution.credible_level(poses[:, 0]).shape == (4,)
+
+
+def test_levels_of_a_sharp_peak_are_uniform() -> None:
+    """Poses drawn from an IGSO(3)-like peak far narrower than the grid, ranked by their known distance."""
+    centre = random_rotations(1, np.random.default_rng(3))
+    waves = torch.stack([wigner_matrices(pose, 10) for pose in centre]).conj()[..., 10:]
+    kernel = waves * (2 * torch.arange(11) + 1.0)[:, None, None]
+    top = evaluate_at(kernel, torch.from_numpy(centre[:, None]))
+    sharp = PoseDistribution.from_coefficients((kernel * (60 / top)[..., None, None]).to(torch.complex64))
+    drawn = sharp.sample(4000, np.random.default_rng(4))
+    levels = np.sort(sharp.credible_level(drawn)[0])
+    assert np.abs(levels - (np.arange(4000) + 0.5) / 4000).max() < 0.03

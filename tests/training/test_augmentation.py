@@ -16,14 +16,8 @@ from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.particles.image_grid import resampling_matrix
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.training.augmentation import (
-    CESPED_AUGMENTATION,
-    TURN_AND_SHIFT,
-    Augment,
-    Augmentation,
-    erase,
-    zoom,
-)
+from napari_cryosphere.training.augmentation import Augment, erase, zoom
+from napari_cryosphere.training.presets import CESPED_AUGMENTATION, TURN_AND_SHIFT, Augmentation
 from napari_cryosphere.training.sources import Batch
 
 BOX, PIXEL, NUMBER = 48, 5.0, 24

@@ -1,4 +1,4 @@
-"""Temperatures are found again; fast levels are those of the distributions themselves."""
+"""Temperatures are found again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
-from napari_cryosphere.training.calibration import calibrate, credible_levels
+from napari_cryosphere.training.calibration import calibrate
 
 
 def distributions(number: int, spread: float) -> torch.Tensor:
@@ -29,26 +29,20 @@ def draws(coefficients: torch.Tensor, symmetry: str) -> np.ndarray:
 def test_temperature_is_found_again(temperature: float, symmetry: str) -> None:
     """Poses drawn from p, and p^temperature given as the prediction: it is divided out."""
     honest = distributions(150, 0.5)
-    found = calibrate(honest * temperature, draws(honest, symmetry), symmetry)
+    found = calibrate(
+        PoseDistribution.from_coefficients(honest * temperature, symmetry), draws(honest, symmetry)
+    )
     assert found.temperature == pytest.approx(temperature, rel=0.15)
     assert found.particles == 150
     assert found.coverage["0.5"] == pytest.approx(0.5, abs=0.12)
     assert found.coverage["0.9"] == pytest.approx(0.9, abs=0.08)
 
 
-@pytest.mark.parametrize("symmetry", ["C1", "C2"])
-def test_levels_are_those_of_the_distribution(symmetry: str) -> None:
-    coefficients = distributions(12, 0.7)
-    poses = random_rotations(12, np.random.default_rng(3))
-    exact = PoseDistribution.from_coefficients(coefficients, symmetry).credible_level(poses[:, None])[:, 0]
-    np.testing.assert_allclose(credible_levels(coefficients, poses, symmetry), exact, atol=0.01)
-
-
 def test_narrow_peaks_are_not_sharpened() -> None:
     """Peaks a third of a cell of the loss's grid wide, known poses drawn from them: nothing to mend."""
     peaks = random_rotations(24, np.random.default_rng(5))
     coefficients = peaked(torch.from_numpy(peaks), degree=8, height=34.0)
-    found = calibrate(coefficients, draws(coefficients, "C1"), "C1")
+    found = calibrate(PoseDistribution.from_coefficients(coefficients), draws(coefficients, "C1"))
     assert found.temperature == pytest.approx(1, abs=0.3)
 
 

@@ -133,8 +133,8 @@ def test_it_learns_a_toy_set() -> None:
     assert last.validation_median_degrees < 30
     assert last.validation_loss is not None
     assert last.validation_loss < -3
-    assert last.preview is not None
-    assert len(last.preview) == 8
+    assert last.predicted is not None
+    assert len(last.predicted) == len(validation.images)
 
 
 def test_same_seed_same_weights() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ from napari_cryosphere.alignment.noise import (
 )
 from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
 from napari_cryosphere.alignment.posterior import CellDensities, posterior_cells
-from napari_cryosphere.alignment.refine import refine_poses
+from napari_cryosphere.alignment.refine import RefinedPoses, refine_poses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -32,10 +32,12 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = ["Aligner", "Alignment"]
 
-_MODES = 4
+_CLIMBED = 4
 _APART_DEGREES = 15.0
 _SPAN = 12.0
 _SAME_DEGREES = 2.0
+_FIRST_STEPS, _LAST_STEPS = 2, 3
+_HOPELESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,13 @@ class _Starts:
         cls,
         scored: Iterable[tuple[Tensor, Tensor, Tensor]],
         apart_degrees: float,
+        most: int = _CLIMBED,
         candidates: list[Candidates] | None = None,
     ) -> _Starts:
         """Choose each image's best poses that stand apart, from its (rotations, scores, shifts)."""
         image, rotations, shifts = [], [], []
         for index, (poses, scores, shifts_px) in enumerate(scored):
-            best = local_maxima(poses, scores, _MODES, apart_degrees, _SPAN)
+            best = local_maxima(poses, scores, most, apart_degrees, _SPAN)
             image.append(torch.full((len(best),), index))
             rotations.append(poses[best])
             shifts.append(shifts_px[best])
@@ -165,7 +168,7 @@ class Aligner:
         search, observation = self._global, self.observe(images, ctf)
         candidates = search.search(observation)
         scored = ((found.rotations, found.log_density, found.shifts_px) for found in candidates)
-        starts = _Starts.best_of(scored, _APART_DEGREES, candidates)
+        starts = _Starts.best_of(scored, _APART_DEGREES, candidates=candidates)
         return self._finish(observation, starts, with_distribution)
 
     def refine(
@@ -176,8 +179,12 @@ class Aligner:
         shifts_px: NDArray[np.float64],
         reach_degrees: float,
         with_distribution: bool = False,
+        climbed: int = _CLIMBED,
     ) -> Alignment:
         """Align images within ``reach_degrees`` of given poses, several an image if need be.
+
+        All are scored on a coarse lattice within reach; from the best few that stand apart the likelihood is
+        climbed, two steps from each, and on from those that can still win.
 
         Parameters
         ----------
@@ -190,16 +197,17 @@ class Aligner:
             ``(n, 2)``: shared by an image's poses.
         reach_degrees
             Radius of the ball searched; 0 climbs from the poses alone.
+        climbed
+            From how many places an image's likelihood is climbed at most.
         """
         observation = self.observe(images, ctf)
         given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(self._sampler.device)
         there = given.isfinite().all(-1).all(-1)
-        owner = torch.nonzero(there)[:, 0]
-        centre = torch.from_numpy(shifts_px).float().to(self._sampler.device)[owner]
+        centres = torch.from_numpy(shifts_px).float().to(self._sampler.device)
         local = LocalSearch(
             self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self.shift_reach_px
         )
-        tried, scores, shifts = local.search(observation[owner], given[there], centre)
+        tried, scores, shifts = local.search(observation, torch.nonzero(there)[:, 0], given[there], centres)
         each = there.sum(1).tolist()
         scored = (
             (poses.flatten(0, 1), score.flatten(), moved.flatten(0, 1))
@@ -207,7 +215,7 @@ class Aligner:
                 tried.split(each), scores.split(each), shifts.split(each), strict=True
             )
         )
-        starts = _Starts.best_of(scored, _APART_DEGREES / 2)
+        starts = _Starts.best_of(scored, _APART_DEGREES / 2, climbed)
         return self._finish(observation, starts, with_distribution)
 
     def contrast_factor(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> float:
@@ -230,16 +238,16 @@ class Aligner:
 
     def _finish(self, observation: Observation, starts: _Starts, with_distribution: bool) -> Alignment:
         """Refine the starts, choose each image's best mode, and say how sure it is."""
-        refined = refine_poses(self._sampler, observation[starts.image], starts.rotations, starts.shifts_px)
+        image, refined = self._climb(observation, starts)
         evidence = refined.log_evidence.cpu()
         modes = []
-        for index in range(len(observation)):
-            mine = torch.nonzero(starts.image == index)[:, 0]
+        for mine in torch.arange(len(image)).split(
+            torch.bincount(image, minlength=len(observation)).tolist()
+        ):
             kept = distinct_poses(refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry)
             modes.append(refined[mine[kept]])
-        candidates: list[Candidates | None] = [None] * len(modes)
-        if starts.candidates is not None:
-            candidates = list(starts.candidates)
+        best = RefinedPoses.join([mode[:1] for mode in modes])
+        candidates: Sequence[Candidates | None] = starts.candidates or [None] * len(modes)
         pairs = list(zip(modes, candidates, strict=True))
         distribution = None
         if with_distribution:
@@ -249,12 +257,32 @@ class Aligner:
             ]
             distribution = _joined(cells, self.symmetry)
         return Alignment(
-            np.stack([mode.rotations[0].double().cpu().numpy() for mode in modes]),
-            np.stack([mode.shifts_px[0].double().cpu().numpy() for mode in modes]),
-            np.array([float(mode.log_likelihood[0]) for mode in modes]),
+            best.rotations.double().cpu().numpy(),
+            best.shifts_px.double().cpu().numpy(),
+            best.log_likelihood.double().cpu().numpy(),
             summarise_modes(pairs, self.symmetry),
             distribution,
         )
+
+    def _climb(self, observation: Observation, starts: _Starts) -> tuple[Tensor, RefinedPoses]:
+        """Refine the starts, and return which image each result belongs to.
+
+        After two steps those are left whose evidence is within 10 nats of their image's best: a climb that is
+        farther behind does not catch up.
+        """
+        image = starts.image.to(self._sampler.device)
+        begun = refine_poses(
+            self._sampler, observation[image], starts.rotations, starts.shifts_px, _FIRST_STEPS
+        )
+        evidence = begun.log_evidence
+        best = evidence.new_full((len(observation),), -torch.inf)
+        best = best.scatter_reduce(0, image, evidence, "amax")
+        hopeful = evidence > best[image] - _HOPELESS
+        image, begun = image[hopeful], begun[hopeful]
+        refined = refine_poses(
+            self._sampler, observation[image], begun.rotations, begun.shifts_px, _LAST_STEPS
+        )
+        return image.cpu(), refined
 
 
 def _joined(parts: list[CellDensities], symmetry: str) -> PoseDistribution:

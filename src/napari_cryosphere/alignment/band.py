@@ -54,6 +54,19 @@ class FourierBand:
         """Select the band: ``(..., box, box // 2 + 1)`` from `to_fourier` to ``(..., k)``."""
         return transforms[..., self._selection.to(transforms.device)]
 
+    def after_quarter_turn(self) -> tuple[Tensor, Tensor]:
+        """Return where an image turned by 90 degrees has its coefficients: ``(k,)`` places and signs.
+
+        The turned pose's coefficient at frequency ``(x, y)`` is the first pose's at ``(-y, x)``: that at the
+        place, conjugated where the sign is -1.
+        """
+        x, y = self.frequencies.long().unbind(-1)
+        index = torch.full((self.box, self.box), -1)
+        index[y, x] = torch.arange(len(x))  # negative frequencies count from the end
+        straight = index[x, -y]
+        signs = torch.where(straight >= 0, 1.0, -1.0)
+        return torch.where(straight >= 0, straight, index[-x, y]), signs
+
     def phases(self, shifts_px: Tensor) -> Tensor:
         """Return the factors that move an image's content by ``(..., 2)`` pixels, ``(..., k)`` complex64."""
         angle = shifts_px @ self.frequencies.to(shifts_px).T * (-2 * math.pi / self.box)

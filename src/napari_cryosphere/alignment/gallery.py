@@ -53,17 +53,27 @@ class Gallery:
     def of_grid(cls, sampler: SliceSampler, grid: ReducedGrid, band: FourierBand) -> Gallery:
         """Sample the slices at a grid's cells, in the order of its `indices`.
 
-        Half a turn in the plane conjugates a slice: only half of the in-plane angles are sampled.
+        A quarter of a turn in the plane takes the band's frequencies to each other, and half of one
+        conjugates a slice: only a quarter of the in-plane angles are sampled.
         """
-        n_psi, count = grid.grid.n_psi, len(band.frequencies)
-        rotations = grid.rotations().reshape(-1, n_psi, 3, 3)[:, : n_psi // 2]
-        half = cls.of(sampler, rotations.reshape(-1, 3, 3), band)
-        first = half.slices.unflatten(0, (-1, n_psi // 2))
-        second = first.clone()
-        second[..., count:] *= -1
-        power = half.power.unflatten(0, (-1, n_psi // 2))
-        slices, powers = torch.cat([first, second], dim=1), torch.cat([power, power], dim=1)
-        return cls(band, slices.flatten(0, 1), powers.flatten(0, 1))
+        n_psi = grid.grid.n_psi
+        parts = 4 if n_psi % 4 == 0 else 2
+        rotations = grid.rotations().reshape(-1, n_psi, 3, 3)[:, : n_psi // parts]
+        sampled = cls.of(sampler, rotations.reshape(-1, 3, 3), band)
+        slices = [sampled.slices.reshape(len(rotations), n_psi // parts, 2, -1)]
+        power = [sampled.power.reshape(len(rotations), n_psi // parts, -1)]
+        if parts == 4:
+            places, signs = band.after_quarter_turn()
+            turned = slices[0][..., places.to(sampler.device)]
+            turned[:, :, 1] *= signs.to(sampler.device)
+            slices.append(turned)
+            power.append(power[0][..., places.to(sampler.device)])
+        conjugate = slices[0].new_tensor([1.0, -1.0])[:, None]
+        half = torch.cat(slices, dim=1)
+        whole = torch.cat([half, half * conjugate], dim=1)
+        return cls(
+            band, whole.reshape(-1, 2 * len(band.frequencies)), torch.cat(power * 2, dim=1).flatten(0, 1)
+        )
 
     def log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
         """Score every pose and shift for every image.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from napari_cryosphere.alignment.gallery import real_row, shift_grid
+from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.gallery import Gallery, shift_grid
 from napari_cryosphere.alignment.observation import Observation
 from napari_cryosphere.alignment.search import shells_for_spacing, step_for_shell
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -20,7 +22,7 @@ _SAMPLES_AT_ONCE = 1 << 18
 
 
 class LocalSearch:
-    """Compares each image with projections in a ball about its own pose.
+    """Compares each image with projections in balls about poses of its own.
 
     Parameters
     ----------
@@ -45,45 +47,68 @@ class LocalSearch:
         shift_reach_px: float,
     ) -> None:
         self._sampler = sampler
-        self._shell = min(max_shell, shells_for_spacing(_SPACING_DEGREES, radius_px, sampler.box))
+        shell = min(max_shell, shells_for_spacing(_SPACING_DEGREES, radius_px, sampler.box))
+        self._band = FourierBand(sampler.box, shell)
         self._turns = _ball(reach_degrees, _SPACING_DEGREES).to(sampler.device)
-        step = step_for_shell(self._shell, sampler.box)
-        self._shifts = shift_grid(shift_reach_px, step, sampler.device)
+        self._shifts = shift_grid(shift_reach_px, step_for_shell(shell, sampler.box), sampler.device)
+        self._phases = self._band.phases(self._shifts)
 
     def search(
-        self, observation: Observation, rotations: Tensor, shifts_px: Tensor
+        self, observation: Observation, owners: Tensor, rotations: Tensor, centres_px: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score the ball about each image's pose.
+        """Score the ball about each pose, and the shifts about its image's own.
 
         Parameters
         ----------
         observation
             ``n`` images.
-        rotations, shifts_px
-            ``(n, 3, 3)`` and ``(n, 2)``: where to start; the start itself is one of the poses tried.
+        owners
+            ``(p,)`` int64, ascending: the image that each pose belongs to.
+        rotations
+            ``(p, 3, 3)``: where to start; the start itself is one of the poses tried.
+        centres_px
+            ``(n, 2)``: each image's shift to start from.
 
         Returns
         -------
-        Rotations ``(n, r, 3, 3)``, the best log-likelihood of each over shifts ``(n, r)``, and that shift
-        ``(n, r, 2)``.
+        Rotations ``(p, r, 3, 3)``, the best log-likelihood of each over shifts ``(p, r)``, and that shift
+        ``(p, r, 2)``.
         """
-        narrow = observation.narrowed(self._shell)
-        frequencies = narrow.band.frequencies.to(self._sampler.device)
+        centred = _centred(observation.narrowed(self._band.max_shell), centres_px)
         poses = rotations.float()[:, None] @ self._turns
-        at_once = max(1, _SAMPLES_AT_ONCE // (len(self._turns) * len(frequencies)))
-        scores, found = [], []
-        for start in range(0, len(poses), at_once):
-            rows = slice(start, start + at_once)
-            part, tried = narrow[rows], shifts_px[rows, None] + self._shifts
-            slices = self._sampler.values(poses[rows].flatten(0, 1), frequencies)
-            slices = slices.reshape(len(part), len(self._turns), -1)
-            matched = (part.data * part.filters)[:, None, :] * narrow.band.phases(tried).conj()
-            cross = real_row(slices) @ real_row(matched).transpose(1, 2)
-            norm = slices.abs().square() @ (0.5 * part.filters.square())[..., None]
-            best = (cross - norm).max(dim=-1)
-            scores.append(best.values)
-            found.append(torch.take_along_dim(tried, best.indices[..., None], dim=1))
-        return poses, torch.cat(scores), torch.cat(found)
+        counts = torch.bincount(owners, minlength=len(centred)).tolist()
+        scores, best = [], []
+        at_once = max(1, _SAMPLES_AT_ONCE // (len(self._turns) * len(self._band.frequencies)))
+        for images, places in _runs(counts, at_once):
+            gallery = Gallery.of(self._sampler, poses[places].flatten(0, 1), self._band)
+            each = [len(self._turns) * count for count in counts[images]]
+            pairs = zip(gallery.slices.split(each), gallery.power.split(each), strict=True)
+            for image, (slices, power) in zip(range(images.start, images.stop), pairs, strict=True):
+                part = Gallery(self._band, slices, power)
+                found = part.log_likelihoods(centred[image : image + 1], self._phases)[:, 0].max(dim=-1)
+                scores.append(found.values)
+                best.append(found.indices)
+        shape = poses.shape[:2]
+        shifts = self._shifts[torch.cat(best).reshape(shape)] + centres_px[owners, None]
+        return poses, torch.cat(scores).reshape(shape), shifts
+
+
+def _centred(observation: Observation, centres_px: Tensor) -> Observation:
+    """Move each image's content back by its shift, so that all have one grid of shifts."""
+    data = observation.data * observation.band.phases(centres_px).conj()
+    return Observation(observation.band, data, observation.filters)
+
+
+def _runs(counts: list[int], at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Yield runs of images, and of their poses: up to ``at_once`` poses, or one image's."""
+    image = place = 0
+    while image < len(counts):
+        end, stop = image + 1, place + counts[image]
+        while end < len(counts) and stop + counts[end] - place <= at_once:
+            stop += counts[end]
+            end += 1
+        yield slice(image, end), slice(place, stop)
+        image, place = end, stop
 
 
 def _ball(reach_degrees: float, spacing_degrees: float) -> Tensor:

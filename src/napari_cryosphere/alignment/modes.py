@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,18 +33,25 @@ def local_maxima(rotations: Tensor, scores: Tensor, most: int, apart_degrees: fl
     """
     top = scores.topk(min(_CONSIDERED, len(scores)))
     near = 1 + 2 * math.cos(math.radians(apart_degrees))
-    candidates = rotations[top.indices].reshape(-1, 9)
-    free = top.values > top.values[0] - span
+    values = top.values.cpu().numpy()
+    hopeful = int((values > values[0] - span).sum())
+    candidates = rotations[top.indices[:hopeful]].reshape(-1, 9).cpu().numpy()
+    free = np.ones(hopeful, dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < most and bool(free.any()):
-        pick = int(free.int().argmax())
+    while len(chosen) < most and free.any():
+        pick = int(free.argmax())
         chosen.append(pick)
-        free = free & (candidates @ candidates[pick] < near)
+        free &= candidates @ candidates[pick] < near
     return top.indices[torch.tensor(chosen, device=scores.device)]
 
 
 def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:
-    """Return the indices of poses that differ modulo symmetry, best first; of equal ones the best stays."""
+    """Return which poses differ modulo symmetry, best first; of those that do not the best stays.
+
+    ``rotations`` is ``(k, 3, 3)``, ``scores`` ``(k,)``; the answer is ``(j,)`` int64 indices, j <= k.
+    """
+    if len(rotations) == 1:
+        return torch.zeros(1, dtype=torch.int64, device=scores.device)
     group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
     near = 1 + 2 * math.cos(math.radians(apart_degrees))
     kept: list[int] = []

@@ -71,7 +71,7 @@ def contrast_factor(observation: Observation, model: Tensor) -> float:
 def informative_shell(noise: NoiseModel, signal: Tensor, share: float = 0.998) -> int:
     """Return the shell up to which images hold ``share`` of all that they say about poses.
 
-    ``signal`` is `mean_signal_power` of the map behind their CTFs.
+    ``signal`` is `mean_signal_power` of the map behind their CTFs, ``(box // 2 + 1,)``.
 
     A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the square of
     its radius, since a rotation moves points in proportion to it.

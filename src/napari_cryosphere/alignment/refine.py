@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ __all__ = ["RefinedPoses", "refine_poses"]
 
 _ENTRIES_AT_ONCE = 1 << 16
 """Samples (poses times frequencies) held at once: what fits a core's cache beats larger batches."""
+_ARRIVED = 0.01
+"""A step that changes the log-likelihood by less than this many nats is the last."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,15 @@ class RefinedPoses:
     def __len__(self) -> int:
         return len(self.rotations)
 
-    def __getitem__(self, rows: Tensor) -> RefinedPoses:
+    def __getitem__(self, rows: Tensor | slice) -> RefinedPoses:
         return RefinedPoses(
             self.rotations[rows], self.shifts_px[rows], self.log_likelihood[rows], self.information[rows]
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[RefinedPoses]) -> RefinedPoses:
+        """Put the poses of several together."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @property
     def log_evidence(self) -> Tensor:
@@ -60,21 +68,23 @@ class RefinedPoses:
         return torch.linalg.inv(self.information.double())[:, :3, :3]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _State:
-    """Poses with the model's images there and what their change needs."""
+    """Poses, how well their images fit, and the normal equations of the next step."""
 
     rotations: Tensor
     shifts: Tensor
     score: Tensor
-    residual: Tensor
-    jacobian: Tensor
+    normal: Tensor
+    gradient: Tensor
 
-    def take(self, better: Tensor, other: _State) -> None:
-        """Replace the rows that got better."""
-        for name in ("rotations", "shifts", "score", "residual", "jacobian"):
-            old, new = getattr(self, name), getattr(other, name)
-            setattr(self, name, torch.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old))
+    def __getitem__(self, rows: Tensor) -> _State:
+        return _State(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def put(self, rows: Tensor, other: _State) -> None:
+        """Replace some rows."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
 
 
 def refine_poses(
@@ -100,7 +110,7 @@ def refine_poses(
     shifts_px
         ``(n, 2)``.
     iterations
-        Steps tried.
+        Steps tried at most; a pose that has arrived takes no more.
     """
     at_once = max(8, _ENTRIES_AT_ONCE // observation.data.shape[1])
     parts = [
@@ -115,33 +125,38 @@ def refine_poses(
     ]
     if not parts:
         return RefinedPoses(rotations, shifts_px, shifts_px.new_empty(0), shifts_px.new_empty(0, 5, 5))
-    fields = zip(*((p.rotations, p.shifts_px, p.log_likelihood, p.information) for p in parts), strict=True)
-    return RefinedPoses(*(torch.cat(field) for field in fields))
+    return RefinedPoses.join(parts)
 
 
 def _refine_chunk(
     sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor, iterations: int
 ) -> RefinedPoses:
-    state = _evaluate(sampler, observation, rotations.float(), shifts.float())
+    state = _evaluate(sampler, observation, rotations.float().clone(), shifts.float().clone())
     damping = torch.full_like(state.score, 1e-3)
+    climbing = torch.arange(len(rotations), device=state.score.device)
     for _ in range(iterations):
-        normal, gradient = _normal_equations(state)
-        scale = torch.diagonal(normal, dim1=1, dim2=2)
-        ridge = damping[:, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
-        step = torch.linalg.solve(normal + torch.diag_embed(ridge), gradient)
+        now = state[climbing]
+        scale = torch.diagonal(now.normal, dim1=1, dim2=2)
+        ridge = damping[climbing, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
+        step = torch.linalg.solve(now.normal + torch.diag_embed(ridge), now.gradient)
         moved = _evaluate(
-            sampler, observation, state.rotations @ _rodrigues(step[:, :3]), state.shifts + step[:, 3:]
+            sampler, observation[climbing], now.rotations @ _rodrigues(step[:, :3]), now.shifts + step[:, 3:]
         )
-        better = moved.score > state.score
-        state.take(better, moved)
-        damping = torch.where(better, damping * 0.2, (damping * 10).clamp(min=0.1))
+        gain = moved.score - now.score
+        better = gain > 0
+        state.put(climbing[better], moved[better])
+        damping[climbing] = torch.where(
+            better, damping[climbing] * 0.2, (damping[climbing] * 10).clamp(min=0.1)
+        )
+        climbing = climbing[gain.abs() > _ARRIVED]
+        if len(climbing) == 0:
+            break
     baseline = -0.5 * torch.view_as_real(observation.data).square().sum((1, 2))
-    information = _normal_equations(state)[0]
-    return RefinedPoses(state.rotations, state.shifts, state.score - baseline, information)
+    return RefinedPoses(state.rotations, state.shifts, state.score - baseline, state.normal)
 
 
 def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor) -> _State:
-    """Return score, residual ``(n, 2 k)`` and Jacobian ``(n, 5, 2 k)`` of the model's images.
+    """Return how well the model's images fit, with ``J J^T`` and ``J residual`` of their Jacobian.
 
     With frequency ``p = R (x, y, 0)`` and ``R exp([w])``: turning about the image's x axis moves a point
     along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the plane.
@@ -157,16 +172,12 @@ def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor
     turn_x, turn_y = along[:, 2] * y, along[:, 2] * -x
     turn_z = along[:, 1] * x - along[:, 0] * y
     step = model * (-2j * math.pi / observation.band.box)
-    jacobian = torch.stack([turn_x * factor, turn_y * factor, turn_z * factor, step * x, step * y], dim=1)
+    parts = [turn_x * factor, turn_y * factor, turn_z * factor, step * x, step * y]
+    jacobian = torch.view_as_real(torch.stack(parts, dim=1)).flatten(2)
     residual = torch.view_as_real(observation.data - model).flatten(1)
     score = -0.5 * residual.square().sum(1)
-    return _State(rotations, shifts, score, residual, torch.view_as_real(jacobian).flatten(2))
-
-
-def _normal_equations(state: _State) -> tuple[Tensor, Tensor]:
-    """Return ``J J^T`` ``(n, 5, 5)`` and ``J residual`` ``(n, 5)``."""
-    jacobian = state.jacobian
-    return jacobian @ jacobian.transpose(1, 2), (jacobian @ state.residual[..., None])[..., 0]
+    gradient = (jacobian @ residual[..., None])[..., 0]
+    return _State(rotations, shifts, score, jacobian @ jacobian.transpose(1, 2), gradient)
 
 
 def _rodrigues(vectors: Tensor) -> Tensor:

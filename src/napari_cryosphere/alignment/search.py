@@ -70,14 +70,16 @@ class GlobalSearch:
     Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
     over-confident: the truth's cell can score far below the best one, and the more so the stronger the
     signal. So an image keeps every cell in the upper 60 % of its range of scores (from best down to
-    median), at least 16 and at most 256, and is compared with their children at full band.
+    median), at least 16 and at most 256, and is compared with their children, in as many shells as their
+    spacing supports. Of the band's other shells a cell knows only what a wrong pose loses there on average:
+    half of the model's power.
 
     Parameters
     ----------
     sampler
         The map's slices.
     band
-        Band of the fine grid.
+        Band of the images.
     radius_px
         Radius of the particle.
     shift_reach_px
@@ -105,28 +107,33 @@ class GlobalSearch:
         self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
         kept = fine_reduced.indices()
         self._fine_cells = torch.from_numpy(kept).to(device)
-        self._fine = Gallery.of_grid(sampler, fine_reduced, band)
+        fine_shell = min(band.max_shell, shells_for_spacing(fine.spacing_degrees, radius_px, band.box))
+        fine_band = FourierBand(band.box, fine_shell)
+        self._fine = Gallery.of_grid(sampler, fine_reduced, fine_band)
+        self._unseen = _power_beyond(sampler, band, fine_shell)
         rows = np.full(fine.size, -1, dtype=np.int64)
         rows[kept] = np.arange(len(kept))
         self._children = torch.from_numpy(rows[coarse.children(reduced.indices())]).to(device)
-        self.shifts_px = shift_grid(shift_reach_px, step_for_shell(band.max_shell, band.box), device)
-        self._log_shift_area = 2 * math.log(step_for_shell(band.max_shell, band.box))
+        self.shifts_px = shift_grid(shift_reach_px, step_for_shell(fine_shell, band.box), device)
+        self._log_shift_area = 2 * math.log(step_for_shell(fine_shell, band.box))
         self._centres = torch.from_numpy(fine.rotations(kept)).float().to(device)
-        self._fine_phases = band.phases(self.shifts_px)
+        self._fine_phases = fine_band.phases(self.shifts_px)
         self._coarse_phases = self._coarse.band.phases(
             shift_grid(shift_reach_px, step_for_shell(shell, band.box), device)
         )
 
     def search(self, observation: Observation) -> list[Candidates]:
         """Return the compared cells of every image."""
-        coarse = observation.narrowed(self._coarse.band.max_shell)
+        coarse, fine = (observation.narrowed(g.band.max_shell) for g in (self._coarse, self._fine))
+        unseen = 0.5 * observation.filters.square() @ self._unseen
         at_once = max(1, _SCORES_AT_ONCE // (len(self._coarse.slices) * len(self._coarse_phases)))
         found = []
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
             best = self._coarse.log_likelihoods(coarse[rows], self._coarse_phases).amax(-1).T.contiguous()
             for offset, chosen in enumerate(self._chosen(best)):
-                found.append(self._compare(observation[start + offset : start + offset + 1], chosen))
+                row = start + offset
+                found.append(self._compare(fine[row : row + 1], chosen, unseen[row]))
         return found
 
     def _chosen(self, scores: Tensor) -> list[Tensor]:
@@ -138,11 +145,22 @@ class GlobalSearch:
         counts = (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
         return [cells[:count] for cells, count in zip(best.indices, counts.tolist(), strict=True)]
 
-    def _compare(self, image: Observation, coarse_cells: Tensor) -> Candidates:
+    def _compare(self, image: Observation, coarse_cells: Tensor, unseen: Tensor) -> Candidates:
         """Score one image against the children of the chosen cells."""
         rows = self._children[coarse_cells].flatten()
         rows = rows[rows >= 0]
         scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
-        marginal = scores.logsumexp(-1) + self._log_shift_area
+        marginal = scores.logsumexp(-1) + (self._log_shift_area - unseen)
         best = self.shifts_px[scores.argmax(-1)]
         return Candidates(self.grid, self._fine_cells[rows], self._centres[rows], marginal, best)
+
+
+def _power_beyond(sampler: SliceSampler, band: FourierBand, shell: int) -> Tensor:
+    """Return the mean power of slices at the band's frequencies beyond a shell, 0 below; ``(k,)``."""
+    power = torch.zeros(len(band.frequencies), device=sampler.device)
+    beyond = band.frequencies.norm(dim=-1) > shell
+    if bool(beyond.any()):
+        poses = torch.from_numpy(SO3Grid(0).rotations()).float().to(sampler.device)
+        values = sampler.values(poses, band.frequencies[beyond].to(sampler.device))
+        power[beyond.to(sampler.device)] = values.abs().square().mean(0)
+    return power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["summarise_modes"]
+
+Values: TypeAlias = NDArray[np.float64]
 
 _NEGLIGIBLE = 15.0
 _VOLUME = 8 * math.pi**2
@@ -37,17 +40,22 @@ def summarise_modes(images: list[tuple[RefinedPoses, Candidates | None]], symmet
     by the mode's mass and by what the Gaussian's peak puts into one cell.
     """
     group = point_group(symmetry)
-    rows = [_summarise(modes, candidates, group) for modes, candidates in images]
+    every = RefinedPoses.join([modes for modes, _ in images])
+    ends = np.cumsum([len(modes) for modes, _ in images])[:-1]
+    numbers = (every.rotations.double(), every.log_evidence.double(), every.rotation_covariance())
+    poses, masses, covariances = (np.split(part.cpu().numpy(), ends) for part in numbers)
+    rows = [
+        _summarise(pose, mass, covariance, candidates, group)
+        for pose, mass, covariance, (_, candidates) in zip(poses, masses, covariances, images, strict=True)
+    ]
     columns = np.array([row[1:] for row in rows]).T
     return PoseSummary(np.stack([row[0] for row in rows]), *columns)
 
 
 def _summarise(
-    modes: RefinedPoses, candidates: Candidates | None, group: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float, float, float, float]:
-    poses = modes.rotations.double().cpu().numpy()
-    masses = modes.log_evidence.double().cpu().numpy()
-    covariance = modes.rotation_covariance().cpu().numpy()
+    poses: Values, masses: Values, covariance: Values, candidates: Candidates | None, group: Values
+) -> tuple[Values, float, float, float, float]:
+    """Return the best pose and what a summary says of it, from the modes of one image."""
     _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariance)
     # entropy of each part relative to uniform: the logarithm of its share of the distinct poses
     sizes = np.minimum(0.5 * volumes - math.log(_VOLUME / len(group)), 0.0)
@@ -55,10 +63,9 @@ def _summarise(
     angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
     if candidates is not None:
         grid, cell = candidates.grid, 1 / candidates.grid.size
-        centres = candidates.rotations.cpu().numpy()
-        density = candidates.log_density.double().cpu().numpy()
-        counts = density > masses.max() - math.log(_VOLUME * cell) - _NEGLIGIBLE
-        centres, density = centres[counts], density[counts]
+        counts = candidates.log_density > masses.max() - math.log(_VOLUME * cell) - _NEGLIGIBLE
+        centres = candidates.rotations[counts].cpu().numpy()
+        density = candidates.log_density[counts].double().cpu().numpy()
         away = np.min([_angles(centres, pose, group) for pose in poses], axis=0)
         apart = away > 1.5 * grid.spacing_degrees
         density = density[apart]
@@ -79,10 +86,8 @@ def _summarise(
     )
 
 
-def _angles(
-    rotations: NDArray[np.float64], pose: NDArray[np.float64], group: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _angles(rotations: Values, pose: Values, group: Values) -> Values:
     """Return the angle from each of ``(c, 3, 3)`` to a pose, modulo symmetry, in degrees."""
     traces = rotations.reshape(-1, 9) @ (group @ pose).reshape(len(group), 9).T
-    angles: NDArray[np.float64] = np.degrees(np.arccos(np.clip((traces.max(1) - 1) / 2, -1, 1)))
+    angles: Values = np.degrees(np.arccos(np.clip((traces.max(1) - 1) / 2, -1, 1)))
     return angles

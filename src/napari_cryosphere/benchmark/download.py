@@ -153,7 +153,13 @@ def _grouped(files: list[RecordFile], record: str, half: int) -> dict[str, list[
 def download_mask(
     entry: CespedEntry, folder: Path, server: str = ZENODO, *, overwrite: bool = False
 ) -> Generator[tuple[int, int], None, Path]:
-    """Fetch an entry's mask as ``mask.mrc``; yields bytes there and bytes in all."""
+    """Fetch an entry's mask as ``mask.mrc``; yields bytes there and bytes in all.
+
+    Raises
+    ------
+    DownloadError
+        If Zenodo has no such mask, or cannot be reached.
+    """
     path = folder / "mask.mrc"
     parts = [file for file in record_files(MASK_RECORD, server) if file.name == entry.mask]
     if not parts:

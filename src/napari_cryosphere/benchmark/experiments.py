@@ -17,8 +17,7 @@ from napari_cryosphere.benchmark.views import MapViews
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
-from napari_cryosphere.training.masks import LabelKind
-from napari_cryosphere.training.presets import TrainingPreset
+from napari_cryosphere.training.presets import LabelKind, TrainingPreset
 
 __all__ = [
     "Setting",
@@ -136,8 +135,8 @@ def projections_experiment(setting: Setting, numbers: Sequence[int]) -> Steps:
         Panel("epoch", "training loss (nats)", tuple(curves)),
         Panel(
             "projections",
-            "median pose error (degrees)",
-            (_error_curve("trained on", numbers, seen), _error_curve("held out", numbers, unseen)),
+            "log-density at the true pose (nats)",  # a mask has no best pose, so errors of one say little
+            (_truth_curve("trained on", numbers, seen), _truth_curve("held out", numbers, unseen)),
             log_x=True,
         ),
     )
@@ -218,9 +217,9 @@ def _loss_curve(label: str, learnt: Learnt, scale: float = 1.0) -> Series:
     return Series(label, epochs, tuple(float(loss) / scale for loss in learnt.losses))
 
 
-def _error_curve(label: str, numbers: Sequence[int], found: Sequence[Measured]) -> Series:
-    errors = tuple(measured.median_degrees for measured in found)
-    return Series(label, tuple(map(float, numbers)), errors, marked=True)
+def _truth_curve(label: str, numbers: Sequence[int], found: Sequence[Measured]) -> Series:
+    densities = tuple(measured.truth_nats for measured in found)
+    return Series(label, tuple(map(float, numbers)), densities, marked=True)
 
 
 def _rises(losses: np.ndarray) -> tuple[float, float]:

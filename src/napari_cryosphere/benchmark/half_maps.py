@@ -44,6 +44,11 @@ def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> Pa
         What is taken from the predictions.
     weighted
         Whether the predictions' figures of merit replace the truth's; 1 where they have none.
+
+    Raises
+    ------
+    MetadataError
+        If the predictions lack a column that is taken from them.
     """
     truth, predicted = half.truth, half.predicted
     names = {"S2": 2, "SO3": 3, "SO3xR2": 5}[predicts]

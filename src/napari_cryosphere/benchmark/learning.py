@@ -26,8 +26,8 @@ from napari_cryosphere.training.loop import (
     train_network,
 )
 from napari_cryosphere.training.loss import pose_loss
-from napari_cryosphere.training.masks import LabelKind, LabelledImages, inverse_mse_on_grid, label_targets
-from napari_cryosphere.training.presets import TrainingPreset
+from napari_cryosphere.training.masks import LabelledImages, inverse_mse_on_grid, label_targets
+from napari_cryosphere.training.presets import LabelKind, TrainingPreset
 from napari_cryosphere.training.sources import Batch
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 

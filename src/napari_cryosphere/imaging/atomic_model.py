@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import constants, fft
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.particles import DensityMap
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VOLTS_A2", "AtomicModel", "is_atomic_model"]
 
-VOLTS_A2 = 1e20 * constants.h**2 / (2 * np.pi * constants.m_e * constants.e)
+# Planck's constant, the electron's mass and charge in SI units (CODATA 2022)
+_PLANCK, _MASS, _CHARGE = 6.62607015e-34, 9.1093837139e-31, 1.602176634e-19
+VOLTS_A2 = 1e20 * _PLANCK**2 / (2 * np.pi * _MASS * _CHARGE)
 _SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 _FINER = 2  # the grid on which atoms are added up, voxels a voxel of the map
 _ALIASING = 1e-4
@@ -115,9 +116,11 @@ class AtomicModel:
 
     def default_box(self, pixel_size_angstrom: float) -> int:
         """Return an even box, fast to transform, of at least 1.25 times the model's diameter."""
+        from scipy.fft import next_fast_len
+
         least = max(self.smallest_box(pixel_size_angstrom), 16)
         least = max(least, int(np.ceil(2 * _ROOM * self.radius_angstrom / pixel_size_angstrom)))
-        return 2 * int(fft.next_fast_len((least + 1) // 2))
+        return 2 * int(next_fast_len((least + 1) // 2))
 
     def density(
         self,
@@ -240,6 +243,8 @@ def _band_limited(
     fine: NDArray[np.float32], box: int, pixel_size_angstrom: float, highest: float, blur: float
 ) -> NDArray[np.float32]:
     """Cut the fine grid's (x, y, z) transform to the box, undo the blur, and return voxels (z, y, x)."""
+    from scipy import fft  # late: whoever only asks whether a file is a model does without
+
     transform = fft.rfftn(np.ascontiguousarray(fine.transpose(2, 1, 0)))
     kept = np.arange(-(box // 2), box // 2)
     transform = transform[np.ix_(kept, kept, np.arange(box // 2 + 1))]

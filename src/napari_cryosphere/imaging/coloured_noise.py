@@ -91,6 +91,11 @@ class NoiseSpectrum:
         """Return the filter that gives white noise of variance 1 this spectrum and variance 1.
 
         ``(box, box // 2 + 1)`` float32 on the grid of a real-input FFT.
+
+        Raises
+        ------
+        ValueError
+            If the spectrum has no power where the images have frequencies.
         """
         radius = (frequency_grid(box).norm(dim=-1) / (box * pixel_size_angstrom)).double().numpy()
         power = np.interp(radius, self.frequencies, self.power)

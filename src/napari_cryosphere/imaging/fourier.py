@@ -64,7 +64,10 @@ def even_box(length: float) -> int:
 
 
 def crop_or_pad(images: Tensor, box: int, dims: int = 2) -> Tensor:
-    """Cut or zero-pad the last ``dims`` axes, all of length n, about index n // 2 to length ``box``."""
+    """Cut or zero-pad the last ``dims`` axes, all of length n, about index n // 2 to length ``box``.
+
+    ``(..., n, n)`` becomes ``(..., box, box)``, with ``dims=3`` likewise; the result may share memory.
+    """
     size = images.shape[-1]
     if box < size:
         start = size // 2 - box // 2

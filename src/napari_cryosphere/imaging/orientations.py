@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.so3.rotations import random_rotations, rotation_from_relion_angles
 
@@ -69,5 +68,4 @@ def _turn_z_to(axis: ArrayLike) -> NDArray[np.float64]:
     length = float(np.sqrt(x * x + y * y + z * z))
     if not (np.isfinite(length) and length > 0):
         raise ValueError(f"the axis must be three finite numbers that are not all 0, not {(x, y, z)}")
-    angles = [np.arctan2(y, x), np.arccos(z / length)]
-    return np.asarray(Rotation.from_euler("ZY", angles).as_matrix())
+    return rotation_from_relion_angles(np.degrees([np.arctan2(y, x), np.arccos(z / length), 0.0]))

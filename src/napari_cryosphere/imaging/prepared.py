@@ -56,14 +56,28 @@ class PreparedImages:
         for mine, images, grid in self.stack.images_by_grid(rows):
             chosen = rows[mine]
             part, raw = self.stack[chosen], torch.from_numpy(images)
-            ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom) if part.has_ctf else None
+            ctf = None
+            if part.has_ctf and self.steps.ctf is not None:
+                ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom)
             self._note_flat(raw, chosen)
             prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
         return prepared
 
-    def load(self) -> Tensor:
-        """Return all images, read in chunks."""
-        return torch.cat([self[start : start + _CHUNK] for start in range(0, len(self), _CHUNK)])
+    def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
+        """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.
+
+        Parameters
+        ----------
+        rows
+            Which, counted from 0.
+        out
+            Where they go; a new tensor by default.
+        """
+        wanted = np.arange(len(self)) if rows is None else rows
+        images = torch.empty(len(wanted), self.grid.box, self.grid.box) if out is None else out
+        for start in range(0, len(wanted), _CHUNK):
+            images[start : start + _CHUNK] = self[wanted[start : start + _CHUNK]]
+        return images
 
     @property
     def warnings(self) -> list[str]:

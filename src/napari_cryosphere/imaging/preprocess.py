@@ -202,7 +202,10 @@ def rescale_to_grid(images: Tensor, old: ImageGrid, new: ImageGrid, keep_noise: 
 
 
 def low_pass(images: Tensor, cutoff_px: float) -> Tensor:
-    """Remove what is finer than ``cutoff_px`` pixels; the raised-cosine edge is at one half there."""
+    """Remove what is finer than ``cutoff_px`` pixels; the raised-cosine edge is at one half there.
+
+    ``(..., box, box)`` to the same shape.
+    """
     box = images.shape[-1]
     frequencies = frequency_grid(box, images.device).norm(dim=-1)
     ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE + 0.5).clamp(0, 1)

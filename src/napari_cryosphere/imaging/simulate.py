@@ -25,9 +25,13 @@ class OpticsGroup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     voltage_kv: Annotated[float, Field(gt=0)] = 300.0
+    """Accelerating voltage."""
     spherical_aberration_mm: Annotated[float, Field(ge=0)] = 2.7
+    """Spherical aberration of the objective lens."""
     amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of amplitude contrast in the CTF."""
     phase_shift_degrees: float = 0.0
+    """Phase plate's shift (rlnPhaseShift)."""
     b_factor_angstrom2: float = 0.0
     """Envelope ``exp(-B s^2 / 4)`` of the CTF (rlnCtfBfactor)."""
     defocus_angstrom: tuple[float, float] = (8000.0, 25000.0)
@@ -37,6 +41,7 @@ class OpticsGroup(BaseModel):
     astigmatism_angstrom: Annotated[float, Field(ge=0)] = 300.0
     """Largest difference of defocus U and V of a micrograph."""
     micrographs: Annotated[int, Field(ge=1)] = 20
+    """Number of micrographs that the group's particles are spread over."""
 
     @model_validator(mode="after")
     def _ordered(self) -> OpticsGroup:
@@ -174,7 +179,7 @@ def draw_parameters(
     with_ctf
         Whether the images have a CTF.
     preference, preferred_axis
-        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`.
+        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
     optics
         The optics groups, numbered from 1 in this order.
     """

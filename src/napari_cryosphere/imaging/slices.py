@@ -21,8 +21,8 @@ class SliceSampler:
     a table with one row a lattice point, so that a sample is a weighted sum of eight rows: PyTorch's
     ``embedding_bag``, which works from cache lines where ``grid_sample`` jumps between channels.
 
-    With ``moments``, a row also holds the transforms of x V, y V and z V. Multiplied by ``-2 pi i / box``
-    they are the exact derivatives of V's transform along x, y and z.
+    With ``moments``, a second table's rows also hold the transforms of x V, y V and z V. Multiplied by
+    ``-2 pi i / box`` they are the exact derivatives of V's transform along x, y and z.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class SliceSampler:
     padding
         Factor by which the map is padded before its transform.
     moments
-        Also prepare derivatives (four times the memory).
+        Also prepare derivatives (five times the memory).
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class SliceSampler:
         columns = [self._lattice(volume)] + [self._lattice(volume * weight) for weight in weights]
         row, plane = self._reach + 1, (2 * self._reach + 1) * (self._reach + 1)
         table = torch.stack(columns, dim=-2).flatten(0, 2).flatten(1)
-        self._table = pad(table, (0, 0, 0, plane + row + 1))  # corners of weight 0 may lie beyond the end
+        # corners of weight 0 may lie beyond the end
+        self._with_moments = pad(table, (0, 0, 0, plane + row + 1))
+        self._table = self._with_moments[:, :2].contiguous() if moments else self._with_moments
         corners = [z * plane + y * row + x for z in (0, 1) for y in (0, 1) for x in (0, 1)]
         self._corners = torch.tensor(corners, dtype=torch.int32, device=volume.device)
 
@@ -74,18 +76,18 @@ class SliceSampler:
 
         Frequencies are (x, y) in cycles a box, of `max_shell` at most; poses take image to map coordinates.
         """
-        return self._sample(rotations, frequencies)[..., 0]
+        return self._sample(self._table, rotations, frequencies)[..., 0]
 
     def values_and_gradients(self, rotations: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
         """Return slices ``(n, k)`` and their derivatives along the map's x, y, z, ``(n, k, 3)`` complex64.
 
         Derivatives are with respect to the frequency in cycles a box.
         """
-        sampled = self._sample(rotations, frequencies)
+        sampled = self._sample(self._with_moments, rotations, frequencies)
         return sampled[..., 0], sampled[..., 1:] * (-2j * math.pi / self.box)
 
-    def _sample(self, rotations: Tensor, frequencies: Tensor) -> Tensor:
-        """Interpolate the table, ``(n, k, columns)`` complex64."""
+    def _sample(self, table: Tensor, rotations: Tensor, frequencies: Tensor) -> Tensor:
+        """Interpolate a table, ``(n, k, columns)`` complex64."""
         points = torch.einsum("nij,kj->ink", rotations[:, :, :2], frequencies * self.padding)
         sign = torch.where(points[0] < 0, -1.0, 1.0)  # only the half with x >= 0 is stored
         x, y, z = (points * sign).flatten(1)
@@ -97,6 +99,6 @@ class SliceSampler:
         gx, gy, gz = 1 - fx, 1 - fy, 1 - fz
         edges = (gz * gy, gz * fy, fz * gy, fz * fy)
         weights = torch.stack([edge * side for edge in edges for side in (gx, fx)], dim=1)
-        sums = embedding_bag(rows, self._table, per_sample_weights=weights, mode="sum")
+        sums = embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
         parts = sums.reshape(*points.shape[1:], -1, 2)
         return torch.complex(parts[..., 0], parts[..., 1] * sign[..., None])

@@ -6,7 +6,6 @@ import sys
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs import PredictingConfig
-from napari_cryosphere.reconstruction import BackProjector, ExactSums
 
 __all__ = [
     "GALLERY_BYTES",
@@ -88,12 +87,16 @@ def predicting_batch(config: PredictingConfig, box: int) -> int:
 
 def reconstruction_bytes(box: int, padding: int) -> float:
     """Return what two half-maps' sums take while they are filled and solved."""
+    from napari_cryosphere.reconstruction import BackProjector  # scipy, which aligning does without
+
     filled, solving = BackProjector.memory_bytes(box, padding)
     return 2.0 * filled + solving
 
 
 def watch_bytes(box: int, padding: int) -> float:
     """Return what two half-maps' running sums take, with one file's sums or the maps made of them."""
+    from napari_cryosphere.reconstruction import ExactSums
+
     return 2.0 * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
 
 

@@ -2,8 +2,8 @@
 
 Each rank works on its share and writes files that all can see; rank 0 puts them together. What goes between
 ranks is small and goes through the store that torchrun keeps: who has arrived, and why one failed. So a rank
-that waits can be told, and can be stopped, at any time. Training alone needs more: `process_group` gives it
-(gloo on CPU, nccl on GPU).
+that waits can be told, and can be stopped, at any time. Training alone needs more: `Ranks.replicas` starts
+torch.distributed for it (gloo for what is in memory, nccl for what is on GPUs).
 
 torchrun ends all ranks when one is gone. Its messages say which; ours say why.
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
+
+    from napari_cryosphere.training.replicas import Replicas
 
 __all__ = ["Ranks", "current_ranks", "report_failure", "this_rank", "under_torchrun", "who"]
 
@@ -58,7 +60,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, count: int = 1, store: Store | None = None) -> None:
         self.rank, self.count, self._store = rank, count, store
-        self._waits = 0
+        self._waits = self._sayings = 0
         self._told: dict[str, str] = {}
 
     @property
@@ -69,6 +71,18 @@ class Ranks:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Return this rank's items: consecutive ones, as many as the others' within one."""
         return items[len(items) * self.rank // self.count : len(items) * (self.rank + 1) // self.count]
+
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first of the ranks on its computer."""
+        return self.count == 1 or int(os.environ["LOCAL_RANK"]) == 0
+
+    def share_here(self, number: int) -> slice:
+        """Return this rank's part of so many items that the ranks on its computer share."""
+        if self.count == 1:
+            return slice(0, number)
+        rank, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        return slice(number * rank // count, number * (rank + 1) // count)
 
     def wait(self) -> None:
         """Return when all ranks have called this.
@@ -112,24 +126,43 @@ class Ranks:
             self._pause(self._store)
         return self._store.get(key).decode()
 
+    def of_first(self, say: Callable[[], str], here: bool = False) -> str:
+        """Return, in all ranks, what ``say`` returns in the first; with ``here``, in the first of a computer.
+
+        Raises as `wait`.
+        """
+        self._sayings += 1
+        name = f"first/{self._sayings}/{os.environ.get('GROUP_RANK', '0') if here else 'all'}"
+        if self.first_here if here else self.first:
+            self.tell(name, say())
+        return self.told(name)
+
     def fail(self, reason: str) -> None:
         """Tell the other ranks why this one fails; the first to fail is heard."""
         if self._store is None or self._store.check([key := self._key("failed", "")]):
             return
         self._store.set(key, f"rank {self.rank} failed: {reason}")
 
-    def process_group(self) -> Any:
-        """Start torch.distributed for collective work and return the module; for training.
-
-        gloo carries tensors in memory, nccl those on GPUs where there are any.
-        """
+    def replicas(self) -> Replicas:
+        """Return what trains one network in all ranks; starts torch.distributed. Raises as `wait`."""
         import torch
         import torch.distributed as dist
 
+        from napari_cryosphere.training.replicas import Replicas
+
+        if self._store is None:
+            return Replicas()
+        self.wait()  # starting cannot be stopped: begin when all are there
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.count)
-        return dist
+        return Replicas(self.rank, self.count, self._why_lost)
+
+    def _why_lost(self) -> str:
+        """Return why another rank does not answer: what it said before it ended, if it could."""
+        if self._store is not None and self._store.check([key := self._key("failed", "")]):
+            return self._store.get(key).decode()
+        return "another rank is gone, and this one cannot go on alone; the same command with --resume goes on"
 
 
 @cache

@@ -1,9 +1,13 @@
-"""What a training run is shown: particles split in two, and where its batches come from."""
+"""What a training run is shown: particles split in two, and where its batches come from.
+
+Several ranks prepare and insert a share of the particles each. Prepared images are held once a computer, in a
+file that its ranks map.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,12 +16,15 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.jobs._halves import Reconstruction
+from napari_cryosphere.jobs._halves import Halves, chunks
+from napari_cryosphere.jobs._ranks import Ranks
+from napari_cryosphere.jobs._shared_images import load_together
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
-from napari_cryosphere.jobs.reconstruct import reconstruct_stack
+from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.reconstruction import WeightedPoses
 from napari_cryosphere.training.augmentation import Augmented
 from napari_cryosphere.training.loop import ValidationSet
 from napari_cryosphere.training.masks import LabelledImages
@@ -31,8 +38,9 @@ from napari_cryosphere.training.sources import (
 __all__ = ["TrainingData", "training_data"]
 
 _FEWEST = 4
-_MOST_VALIDATION = 500
-_ENOUGH_MICROGRAPHS = 5
+_MOST_HELD_OUT = 500
+_ENOUGH_HELD_OUT = 250  # to fit a temperature to 5 per cent
+_ENOUGH_MICROGRAPHS = 4  # to stand for all others in defocus and ice
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,10 @@ class TrainingData:
         What the network sees images on.
     source, validation
         Batches to learn from, and held-out particles.
+    images
+        ``(t, box, box)``: the particles that are not held out, prepared.
     held_out
         ``(v,)``: rows of the given stack that are held out.
-    training
-        Number of particles that are not.
     map_resolution_angstrom
         Of the map that these gave; None if there is none.
     """
@@ -56,38 +64,38 @@ class TrainingData:
     grid: ImageGrid
     source: TrainingSource
     validation: ValidationSet
+    images: torch.Tensor
     held_out: NDArray[np.int64]
-    training: int
     map_resolution_angstrom: float | None
 
 
-def training_data(stack: ParticleStack, config: TrainConfig) -> Generator[Event, None, TrainingData]:
-    """Prepare particles for training; yields what a job yields.
+def training_data(
+    stack: ParticleStack, config: TrainConfig, ranks: Ranks | None = None
+) -> Generator[Event, None, TrainingData]:
+    """Prepare particles for training, together with other ranks if there are; yields what a job yields.
 
     Raises
     ------
     MetadataError
         If the particles have no poses or are too few.
     """
-    rows = _rows_to_use(stack, config)
+    together, rows = ranks or Ranks(), _rows_to_use(stack, config)
     chosen = stack[rows]
     grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
     yield Progress(0.0, f"preparing {len(chosen)} particles")
-    particles = PreparedImages(chosen, Preprocessing(grid=grid))
-    prepared = particles.load()
+    particles, (shown, held_out) = PreparedImages(chosen, Preprocessing(grid=grid)), _split(chosen, config)
+    images, validation = load_together(particles, shown, together), particles.load(held_out)
     for warning in particles.warnings:
         yield Note(warning, warning=True)
-    shown, held_out = _split(chosen, config)
-    training, images = chosen[shown], prepared[torch.from_numpy(shown)]
-    reference = None
+    training, reference = chosen[shown], None
     if config.source != "particles":
-        reference = yield from _reference_map(training, config)
+        reference = yield from _reference_map(training, config, together)
     return TrainingData(
         grid,
         _source(training, images, grid, None if reference is None else reference.density, config),
-        ValidationSet(prepared[torch.from_numpy(held_out)], chosen.rotations()[held_out]),
+        ValidationSet(validation, chosen.rotations()[held_out]),
+        images,
         rows[held_out],
-        len(training),
         None if reference is None else reference.resolution_angstrom,
     )
 
@@ -108,19 +116,29 @@ def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]
 
 
 def _split(stack: ParticleStack, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and the rows held out: whole micrographs where they are known."""
+    """Return the rows to train on and the rows held out: whole micrographs where these are enough of them.
+
+    Particles of one or two micrographs would say how sure the network may be at their defocus alone.
+    """
     rng = np.random.default_rng(config.seed)
-    wanted = int(
-        np.clip(round(config.validation_fraction * len(stack)), 2, min(_MOST_VALIDATION, len(stack) - 2))
-    )
+    wanted = _number_held_out(len(stack), config.validation_fraction)
     order = rng.permutation(len(stack))
     if "rlnMicrographName" in stack.particles:
         names, of = np.unique(stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True)
-        if len(names) >= _ENOUGH_MICROGRAPHS and 2 * len(stack) / len(names) < len(stack) - wanted:
+        if wanted * len(names) >= _ENOUGH_MICROGRAPHS * len(stack):
             order = np.argsort(rng.permutation(len(names))[of], kind="stable")
             sizes = np.cumsum(np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]])
             wanted = int(sizes[np.searchsorted(sizes, wanted)])
     return np.sort(order[wanted:]), np.sort(order[:wanted])
+
+
+def _number_held_out(number: int, fraction: float | None) -> int:
+    """Return how many particles of a number are held out; see `TrainConfig.validation_fraction`."""
+    if fraction is None:
+        wanted = max(round(0.05 * number), min(_ENOUGH_HELD_OUT, round(0.1 * number)))
+    else:
+        wanted = round(fraction * number)
+    return int(np.clip(wanted, 2, min(_MOST_HELD_OUT, number - 2)))
 
 
 @dataclass(frozen=True)
@@ -131,33 +149,41 @@ class _Reference:
     resolution_angstrom: float | None
 
 
-def _reference_map(training: ParticleStack, config: TrainConfig) -> Generator[Event, None, _Reference]:
-    """Return the map to make projections of, and keep it in the run folder."""
+def _reference_map(
+    training: ParticleStack, config: TrainConfig, ranks: Ranks
+) -> Generator[Event, None, _Reference]:
+    """Return the map to make projections of; the first rank keeps it in the run folder."""
     if config.map is not None:
-        density, resolution = DensityMap.read(config.map), None
-    else:
-        yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
-        density, resolution = yield from _reconstructed(training, config.symmetry)
-    density.save(config.output / REFERENCE_MAP, overwrite=True)
-    return _Reference(density, resolution)
+        reference = _Reference(DensityMap.read(config.map), None)
+        if ranks.first:
+            reference.density.save(config.output / REFERENCE_MAP, overwrite=True)
+        return reference
+    yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
+    return (yield from _reconstructed(training, config, ranks))
 
 
 def _reconstructed(
-    stack: ParticleStack, symmetry: str
-) -> Generator[Event, None, tuple[DensityMap, float | None]]:
-    """Return the map of particles and its resolution; the progress of its job is not this run's."""
+    stack: ParticleStack, config: TrainConfig, ranks: Ranks
+) -> Generator[Event, None, _Reference]:
+    """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
         stack = stack.with_columns({"rlnRandomSubset": 1 + np.arange(len(stack)) % 2})
-    steps = reconstruct_stack(stack, symmetry, half_maps=True)
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            found: Reconstruction = end.value
-            assert found.curve is not None
-            resolution = found.curve.resolution_angstrom(0.143)
-            return found.density, resolution if np.isfinite(resolution) else None
-        yield Progress(0.0, event.message) if isinstance(event, Progress) else event
+    halves, poses = Halves(stack.grid, config.symmetry, padding=2), WeightedPoses.best(stack.rotations())
+    for event in fill(halves, stack, poses, ranks.share(chunks(len(stack)))):
+        if isinstance(event, Progress):
+            yield Progress(0.0, event.message)
+    path = config.output / REFERENCE_MAP
+    gather(halves, ranks, path)
+    if not ranks.first:
+        ranks.wait()
+        stored = DensityMap.read(path, config.symmetry)
+        return _Reference(replace(stored, pixel_size_angstrom=stack.grid.pixel_size_angstrom), None)
+    found = halves.solve(half_maps=True)
+    found.density.save(path, overwrite=True)
+    ranks.wait()
+    assert found.curve is not None
+    resolution = found.curve.resolution_angstrom(0.143)
+    return _Reference(found.density, resolution if np.isfinite(resolution) else None)
 
 
 def _source(

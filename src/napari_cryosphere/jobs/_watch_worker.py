@@ -11,8 +11,9 @@ from typing import Any
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._batches import Batches, joined
 from napari_cryosphere.jobs._identity import digest_of_file
+from napari_cryosphere.jobs._map_detail import map_detail
 from napari_cryosphere.jobs._memory import predicting_batch
-from napari_cryosphere.jobs._predictor import Predictor
+from napari_cryosphere.jobs._predictor import Predictor, pilot_of
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import Ranks
 from napari_cryosphere.jobs._watch_run import WatchRun
@@ -46,14 +47,27 @@ class Worker:
         self._config = config
         self._device = choose_device(config.device)
         self._model = PoseModel.load(config.model).to(self._device)
-        self._map = None if config.map is None else DensityMap.read(config.map)
+        self._map: DensityMap | None = None
+        self._resolution_angstrom: float | None = None
+        if config.map is not None:
+            self._map = DensityMap.read(config.map)
+            detail = map_detail(config.map, self._map, config.resolution_angstrom)
+            self._resolution_angstrom = detail.resolution_angstrom
         self.run = WatchRun(
             config.output, self._description(), config.model_dump(mode="json"), overwrite=overwrite
         )
 
     def _description(self) -> dict[str, Any]:
         """Return all that results depend on, but the particles."""
-        kept = ("modes", "resolution_angstrom", "shift_range_px", "batch_size", "padding", "max_memory_gb")
+        kept = (
+            "modes",
+            "climbed",
+            "resolution_angstrom",
+            "shift_range_px",
+            "batch_size",
+            "padding",
+            "max_memory_gb",
+        )
         return {
             "folder": self._config.folder.resolve(),
             "model": digest_of_file(model_file(self._config.model)),
@@ -97,11 +111,12 @@ class Worker:
                 stack,
                 self._map,
                 self._model.card.symmetry,
-                config.resolution_angstrom,
+                self._resolution_angstrom,
                 config.shift_range_px,
                 self._device,
+                pilot_of(self._model, stack, config.modes),
             )
-        predictor = Predictor(self._model, stack, aligner, config.modes)
+        predictor = Predictor(self._model, stack, aligner, config.modes, config.climbed)
         rows = Batches(len(stack), predicting_batch(config, stack.box)).blocks()
         results = joined(predictor.work(batch, read) for batch, read in prefetched(predictor.read, rows))
         return predictor.posed(results)[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.alignment.aligner import Aligner
+from napari_cryosphere.alignment.aligner import Aligner, Alignment
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
@@ -20,6 +21,7 @@ from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
+from napari_cryosphere.jobs._map_detail import MapDetail, map_detail
 from napari_cryosphere.jobs._memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._ranks import current_ranks
@@ -31,12 +33,25 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
 
-__all__ = ["AlignerInput", "align", "prepare_aligner", "spread_rows", "with_alignment"]
+__all__ = [
+    "AlignerInput",
+    "Pilot",
+    "align",
+    "band_note",
+    "pilot_around",
+    "prepare_aligner",
+    "spread_rows",
+    "with_alignment",
+]
+
+Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
+"""From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
 _PILOT = 384
 _PILOT_ALIGNED = 48
 _LEAST_CHANGE = 0.03
 _CLEARLY_NATS = 3.0
+_DOUBTFUL = 0.6
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _EACH = ("shifts_px", "log_likelihood", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
@@ -60,6 +75,20 @@ class AlignerInput:
         return self._images[rows], transfer_functions(self.stack[rows])
 
 
+def pilot_around(stack: ParticleStack, reach_degrees: float) -> Pilot:
+    """Return the pilot that searches around a stack's own poses."""
+    rotations, shifts_px = stack.rotations(), -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+
+    def pilot(aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None) -> Alignment:
+        return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees)
+
+    return pilot
+
+
+def _search(aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None) -> Alignment:
+    return aligner.search(images, ctf)
+
+
 def prepare_aligner(
     stack: ParticleStack,
     density: DensityMap,
@@ -67,11 +96,26 @@ def prepare_aligner(
     resolution_angstrom: float | None = None,
     shift_range_px: float = 4.0,
     device: torch.device | None = None,
+    pilot: Pilot = _search,
 ) -> Aligner:
     """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
 
     The contrast is then fitted again at the poses found for some fifty of them, since the power alone is
     deceived where the map lacks what the particles have.
+
+    Parameters
+    ----------
+    stack, density, symmetry
+        Particles, and the map to compare them with.
+    resolution_angstrom
+        Finest detail compared; no more than what the particles tell of poses.
+    shift_range_px
+        Largest shift searched.
+    device
+        Where to compute.
+    pilot
+        How the some fifty are aligned. Where poses near the right ones are known, searching around these
+        spares a search of all. If the map is hardly seen there, all poses are searched after all.
 
     Raises
     ------
@@ -91,15 +135,19 @@ def prepare_aligner(
             f"{stack.source}: the particles hold no more power than their background; "
             f"nothing of the map is seen in them"
         )
-    images, ctf = read(spread_rows(len(stack), _PILOT_ALIGNED))
-    found = aligner.search(images, ctf)
+    rows = spread_rows(len(stack), _PILOT_ALIGNED)
+    images, ctf = read(rows)
+    found = pilot(aligner, rows, images, ctf)
+    factor = aligner.contrast_factor(images, ctf, found)
+    if pilot is not _search and factor < _DOUBTFUL:
+        pilot, found = _search, aligner.search(images, ctf)
+        factor = aligner.contrast_factor(images, ctf, found)
     few = slice(None, None, 3)
-    dark = aligner.search(-images[few], None if ctf is None else ctf[few])
+    dark = pilot(aligner, rows[few], -images[few], None if ctf is None else ctf[few])
     if dark.log_likelihood.mean() > found.log_likelihood[few].mean() + _CLEARLY_NATS:
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    factor = aligner.contrast_factor(images, ctf, found)
     return aligner if abs(factor - 1) < _LEAST_CHANGE else aligner.with_contrast(max(factor, _LEAST_CHANGE))
 
 
@@ -117,7 +165,13 @@ def with_alignment(
 
 
 def align(config: AlignConfig) -> Events:
-    """Align particles to a map and write their poses."""
+    """Align particles to a map and write their poses.
+
+    Raises
+    ------
+    MetadataError
+        If a local search has no poses to begin with.
+    """
     refuse_overwrite(config.output, config.overwrite)
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
@@ -135,15 +189,18 @@ def align(config: AlignConfig) -> Events:
     batches = Batches(len(stack), size)
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
+    detail = map_detail(config.map, density, config.resolution_angstrom)
+    local = config.local_degrees
     aligner = prepare_aligner(
         stack,
         density,
         config.symmetry,
-        config.resolution_angstrom,
+        detail.resolution_angstrom,
         config.shift_range_px,
         choose_device(config.device),
+        _search if local is None else pilot_around(stack, local),
     )
-    yield Note(_said(aligner, stack))
+    yield Note(band_note(aligner, stack, detail))
     yield from work_through(
         batches,
         ranks,
@@ -205,9 +262,13 @@ def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dic
     }
 
 
-def _said(aligner: Aligner, stack: ParticleStack) -> str:
-    resolution = stack.grid.field_angstrom / aligner.band.max_shell
+def band_note(aligner: Aligner, stack: ParticleStack, detail: MapDetail) -> str:
+    """Say which detail is compared and why, and what was measured."""
+    shell, limit = aligner.band.max_shell, detail.resolution_angstrom
+    reached = limit is not None and shell >= int(stack.grid.field_angstrom / limit + 1e-6)
+    why = detail.why if reached else "finer detail tells nothing of these particles' poses"
     return (
-        f"compared to {resolution:.1f} A; contrast {aligner.noise.contrast:.3g}; "
+        f"compared to {stack.grid.field_angstrom / shell:.1f} A ({why}); "
+        f"contrast {aligner.noise.contrast:.3g}; "
         f"particle radius {aligner.radius_px * stack.grid.pixel_size_angstrom:.0f} A"
     )

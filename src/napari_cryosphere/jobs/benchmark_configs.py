@@ -35,10 +35,13 @@ class EvaluateConfig(JobConfig):
     """Predicted poses against true ones, and the maps of both."""
 
     truth: Tables
+    """STAR files with the true poses: one, or one a half."""
     predicted: Tables
+    """STAR files with the predicted poses: one, or one a half."""
     output: Path
     """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
     symmetry: PointGroup = "C1"
+    """Point group of the map, in RELION's names."""
     mask: Path | None = None
     """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
     data_dir: Path | None = None
@@ -57,12 +60,15 @@ class DownloadEntryConfig(JobConfig):
     """An entry, or one half of it, from Zenodo."""
 
     entry: str
+    """Its name, such as TEST or 10280."""
     half: Literal[0, 1] | None = None
     """One half only; None for both."""
     benchmark_dir: Path = DEFAULT_FOLDER
+    """Folder of the entries."""
     mask: bool = True
     """Also fetch the entry's mask."""
     server: str = ZENODO
+    """Where the records are."""
 
     @property
     def kept_when_stopped(self) -> str:
@@ -78,8 +84,11 @@ class AddEntryConfig(JobConfig):
     particles: Tables
     """One file for each half, or one that rlnRandomSubset splits."""
     symmetry: PointGroup = "C1"
+    """Point group of the map, in RELION's names."""
     benchmark_dir: Path = DEFAULT_FOLDER
+    """Folder of the entries."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
     mask: Path | None = None
     """Mask to evaluate with; copied into the entry."""
     simulated: bool = False
@@ -90,13 +99,17 @@ class CespedConfig(JobConfig):
     """The gold-standard protocol: each half's poses predicted by a model that saw the other half only."""
 
     entry: str
+    """Name of an entry in the folder."""
     output: Path
     """Folder for models, predictions, maps and the report."""
     benchmark_dir: Path = DEFAULT_FOLDER
+    """Folder of the entries."""
     minutes: Annotated[float, Field(gt=0)] = 15
     """Time for training each of the two models."""
     preset: str | None = None
+    """Named settings of network and training, as of ``train``; None for its default."""
     device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Further settings of the command ``train``, by its keys."""
     trained_on: str | None = None
@@ -106,6 +119,7 @@ class CespedConfig(JobConfig):
     mask: Path | None = None
     """Mask to evaluate with; without it the entry's, if it has one."""
     predicts: Predicts = "SO3"
+    """What the maps take from the predictions; the rest of a pose is the truth's."""
     confidence: Confidence = "cryosphereConfidence"
     """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in a map."""
     relion: bool = False
@@ -138,4 +152,6 @@ class MergeReportsConfig(JobConfig):
     """The reports of several runs as one."""
 
     runs: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Outputs of ``cesped run``."""
     output: Path
+    """Folder for the report."""

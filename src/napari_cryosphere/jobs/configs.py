@@ -68,9 +68,11 @@ class ConvertConfig(JobConfig):
     """Particles from one format to another."""
 
     particles: Path
+    """Particles, .star or .cs."""
     output: Path
     """.star for RELION, .cs for cryoSPARC."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
 
     @field_validator("output")
     @classmethod
@@ -92,7 +94,9 @@ class ModelConfig(_WithSymmetry):
     model_b_factor_angstrom2: Annotated[float, Field(ge=0)] | None = None
     """One B-factor for all atoms; without it those of the file."""
     waters: bool = False
+    """Keep waters."""
     hydrogens: bool = False
+    """Keep hydrogens."""
 
 
 class DensityConfig(ModelConfig):
@@ -101,7 +105,9 @@ class DensityConfig(ModelConfig):
     model: Path
     """PDB or mmCIF file."""
     output: Path
+    """MRC file to write."""
     pixel_size_angstrom: Annotated[float, Field(gt=0)]
+    """Edge of a voxel."""
 
 
 class SimulateConfig(ModelConfig):
@@ -126,14 +132,17 @@ class SimulateConfig(ModelConfig):
     noise_spectrum: Path | None = None
     """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same particles."""
     shift_px: Annotated[float, Field(ge=0)] = 3.0
     """Largest shift along x and along y, in pixels."""
     ctf: bool = True
+    """Whether images have a CTF."""
     optics: Annotated[tuple[OpticsGroup, ...], Field(min_length=1)] = (OpticsGroup(),)
     """The optics groups; particles are spread over their micrographs."""
     preference: Annotated[float, Field(ge=-STRONGEST_PREFERENCE, le=STRONGEST_PREFERENCE)] = 0.0
     """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across it."""
     preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    """Axis of the preferred views, x y z in the map's frame; of any length."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SimulateConfig:
@@ -165,22 +174,29 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
     """
 
     particles: Path
+    """Particles with poses, .star or .cs."""
     output: Path
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
     preset: PresetName = "default"
+    """Named settings of network and training; what is given beside it wins."""
     map: Path | None = None
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles. Without it the
     map that the training particles give at their own poses."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the particles held out, whole micrographs where they are known, 500 particles at most. Without it
+    5 %, or up to 10 % to have 250."""
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
     encoder_weights: Path | None = None
     """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same run, where its length is counted in images."""
     device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     """How often the state is kept that a run can go on from."""
     resume: bool = False
@@ -192,15 +208,9 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
         if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
             return values
         preset = PRESETS[values.get("preset", "default")].model_dump()
-        network = values.get("network")
-        if (
-            isinstance(network, dict)
-            and network.get("kind", preset["network"]["kind"]) == preset["network"]["kind"]
-        ):
-            values = values | {"network": preset["network"] | network}
-        if values.get("map") is not None and "source" not in values:
+        if values.get("map") is not None:
             preset["source"] = "map"
-        return preset | values
+        return _updated(preset, values)
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:
@@ -226,6 +236,7 @@ class _WithMemory(JobConfig):
 
 class _Resumable(_WithMemory):
     output: Path
+    """STAR file to write."""
     resume: bool = False
     """Go on with a run that was stopped."""
 
@@ -246,14 +257,20 @@ class PredictingConfig(_WithMemory):
     model: Path
     """Model file, or the run folder that holds it."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Images that are worked on at once."""
     device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
     map: Path | None = None
     """Map to refine against."""
-    modes: Annotated[int, Field(ge=1, le=50)] = 5
-    """How many modes of each distribution are refined."""
+    modes: Annotated[int, Field(ge=1, le=50)] = 14
+    """How many modes of each distribution are compared with the map, on a coarse lattice about each."""
+    climbed: Annotated[int, Field(ge=1, le=50)] = 4
+    """How many of the best places found so are refined to the end."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared when refining. Without it: as far as the particles tell of poses."""
+    """Finest detail compared when refining. Without it: as far as the map can be trusted, by the FSC beside
+    it or its own noise, and no farther than the particles tell of poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest change of the shift when refining."""
 
@@ -262,6 +279,7 @@ class InferConfig(PredictingConfig, _Resumable):
     """Poses predicted by a model."""
 
     particles: Path
+    """Particles, .star or .cs."""
     distributions: Path | None = None
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
@@ -285,6 +303,7 @@ class WatchConfig(PredictingConfig):
     pattern: str = "*.star"
     """Which files are taken, relative to the folder; ``**/*.star`` for those in all its folders."""
     padding: Literal[1, 2, 3] = 2
+    """How many times its box a map is padded to before its transform is used."""
     settle_seconds: Annotated[float, Field(ge=0)] = 5.0
     """How long a file and its images must have been left alone before they are taken."""
     patience_seconds: Annotated[float, Field(ge=0)] = 120.0
@@ -306,31 +325,42 @@ class AlignConfig(_WithSymmetry, _Resumable):
     """Poses and shifts found by comparing particles with a map."""
 
     particles: Path
+    """Particles, .star or .cs."""
     map: Path
+    """MRC file to compare with."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
     local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the particles say anything about poses."""
+    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
+    (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the particles tell of
+    poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest shift searched along x and along y, from the particles' origins if the search is local."""
     distributions: Path | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Images that are worked on at once."""
     device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
 class ReconstructConfig(_WithSymmetry, _WithMemory):
     """A map from particles and their poses."""
 
     particles: Path
+    """Particles with poses, .star or .cs."""
     output: Path
+    """MRC file to write."""
     data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
     half_maps: bool = False
     """Also write OUTPUT_half1.mrc, OUTPUT_half2.mrc and their FSC, OUTPUT_fsc.csv."""
     mask: Path | None = None
     """Mask for the half-maps' FSC."""
     padding: Literal[1, 2, 3] = 2
+    """How many times its box a map is padded to before its transform is used."""
     regularise: bool = True
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
     weights: Literal["poses", "distributions"] = "poses"
@@ -368,10 +398,13 @@ class FscConfig(JobConfig):
     """The Fourier shell correlation of two maps."""
 
     first: Path
+    """MRC file."""
     second: Path
+    """MRC file, on the same grid."""
     output: Path
     """CSV file to write."""
     mask: Path | None = None
+    """MRC file that both maps are multiplied with."""
     cones: bool = False
     """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and cone_max."""
 
@@ -395,7 +428,9 @@ class PostprocessConfig(SharpeningConfig):
     """Half-maps to a sharpened map and their FSC."""
 
     half1: Path
+    """Unfiltered half-map, MRC file."""
     half2: Path
+    """The other half-map."""
     output: Path
     """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go beside it."""
     mask: Path | None = None
@@ -406,8 +441,11 @@ class DemoConfig(JobConfig):
     """The demonstration on simulated particles."""
 
     output: Path = Path("demo-output")
+    """Folder for what the demo makes; an earlier demo there is replaced."""
     number: Annotated[int, Field(ge=16, le=100_000)] = 1000
+    """Number of particles, even."""
     snr: Annotated[float, Field(gt=0)] = 0.3
+    """Signal-to-noise ratio of the particles."""
 
     @model_validator(mode="after")
     def _even(self) -> DemoConfig:
@@ -436,13 +474,16 @@ class EquivarianceConfig(JobConfig):
     order: Annotated[int, Field(ge=0, le=4)] = 2
     """Order of the grid of poses that squared errors are averaged over."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same figures."""
     device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
 class ExperimentConfig(_WithSymmetry):
     """One of CryoSphere's experiments."""
 
     name: Literal["equivariance", "projections", "labels"]
+    """Which one."""
     output: Path
     """Folder for the report; the equivariance experiment also leaves its model there."""
     quick: bool = False
@@ -460,6 +501,7 @@ class ExperimentConfig(_WithSymmetry):
     test_views: Annotated[int, Field(ge=2)] = 500
     """Views held out."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same figures."""
 
     @model_validator(mode="before")
     @classmethod
@@ -477,7 +519,9 @@ class ExperimentConfig(_WithSymmetry):
 
 
 def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return nested values with those in ``changes`` in their place."""
+    """Return values with changes at any depth; what changes its kind keeps nothing of the other kind."""
+    if changes.get("kind", values.get("kind")) != values.get("kind"):
+        return changes
     merged = values | changes
     for key, change in changes.items():
         if isinstance(change, dict) and isinstance(values.get(key), dict):

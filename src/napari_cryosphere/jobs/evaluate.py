@@ -152,6 +152,11 @@ def evaluate_halves(
         On the images' grid.
     truth_maps
         The half-maps from true poses, where they have been reconstructed before.
+
+    Raises
+    ------
+    MetadataError
+        If the mask is not on the images' grid, or maps are wanted and a column lacks.
     """
     errors = [_errors_of(half, config.symmetry) for half in halves]
     yield from _said_of(halves, errors)

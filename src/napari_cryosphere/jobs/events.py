@@ -77,7 +77,13 @@ Events: TypeAlias = Generator[Event, None, None]
 
 
 def follow(events: Events, show: Callable[[Event], None]) -> Result:
-    """Run a job to its end, passing each event on, and return its result; on an error the job is closed."""
+    """Run a job to its end, passing each event on, and return its result; on an error the job is closed.
+
+    Raises
+    ------
+    RuntimeError
+        If the job ends without a result.
+    """
     result: Result | None = None
     with closing(events):
         for event in events:

@@ -20,7 +20,13 @@ __all__ = ["fsc"]
 
 
 def fsc(config: FscConfig) -> Events:
-    """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143."""
+    """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143.
+
+    Raises
+    ------
+    MetadataError
+        If a map is zero everywhere, or maps and mask are not on one grid.
+    """
     refuse_overwrite(config.output, config.overwrite)
     first, second = DensityMap.read(config.first), DensityMap.read(config.second)
     mask = None if config.mask is None else DensityMap.read(config.mask)

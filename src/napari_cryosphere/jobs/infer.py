@@ -15,13 +15,14 @@ from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
+from napari_cryosphere.jobs._map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs._memory import predicting_batch
 from napari_cryosphere.jobs._notes import warnings_of
-from napari_cryosphere.jobs._predictor import Predictor, images_for, with_predictions
+from napari_cryosphere.jobs._predictor import Predictor, images_for, pilot_of, with_predictions
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics
-from napari_cryosphere.jobs.align import prepare_aligner
+from napari_cryosphere.jobs.align import band_note, prepare_aligner
 from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, choose_device, model_file
@@ -53,7 +54,7 @@ def refine(
     stack, model
         The particles, and the network whose modes are refined.
     reference, resolution_angstrom
-        The map to refine against, and the finest detail compared; None for what the particles tell.
+        The map to refine against, and the finest detail compared; None for what stands out of its noise.
 
     Yields
     ------
@@ -64,11 +65,13 @@ def refine(
         stack,
         reference,
         model.card.symmetry,
-        resolution_angstrom,
+        resolution_angstrom or detail_of_map(reference).resolution_angstrom,
         settings.shift_range_px,
         next(model.network.parameters()).device,
+        pilot_of(model, stack, settings.modes),
     )
-    predictor, parts = Predictor(model, stack, aligner, settings.modes), list[Arrays]()
+    predictor = Predictor(model, stack, aligner, settings.modes, settings.climbed)
+    parts = list[Arrays]()
     for rows, inputs in prefetched(predictor.read, Batches(len(stack), _REFINED_AT_ONCE).blocks()):
         parts.append(predictor.work(rows, inputs))
         yield rows
@@ -95,15 +98,20 @@ def infer(config: InferConfig) -> Events:
     symmetry, aligner = model.card.symmetry, None
     if config.refine:
         yield Progress(0.0, "measuring noise and contrast")
+        density = DensityMap.read(_reference(config))
+        detail = _detail_of_reference(config, model, density)
         aligner = prepare_aligner(
             stack,
-            DensityMap.read(_reference(config)),
+            density,
             symmetry,
-            config.resolution_angstrom or _resolution_of_reference(config, model),
+            detail.resolution_angstrom,
             config.shift_range_px,
             choose_device(config.device),
+            pilot_of(model, stack, config.modes),
         )
-    predictor = Predictor(model, stack, aligner, config.modes, config.distributions is not None)
+        yield Note(band_note(aligner, stack, detail))
+    keep = config.distributions is not None
+    predictor = Predictor(model, stack, aligner, config.modes, config.climbed, keep)
     size = predicting_batch(config, stack.box)
     batches = Batches.in_blocks(len(stack), size)
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
@@ -146,11 +154,14 @@ def _reference(config: InferConfig) -> Path:
     return found
 
 
-def _resolution_of_reference(config: InferConfig, model: PoseModel) -> float | None:
-    """Return how far the run's own map can be trusted; None for any other map."""
-    own = reference_of(config.model)
-    same = own is not None and _reference(config).resolve() == own.resolve()
-    return model.card.map_resolution_angstrom if same else None
+def _detail_of_reference(config: InferConfig, model: PoseModel, density: DensityMap) -> MapDetail:
+    """Return how far the map can be trusted; of its own map a run remembers it."""
+    reference, own = _reference(config), reference_of(config.model)
+    known = model.card.map_resolution_angstrom
+    same = own is not None and own.resolve() == reference.resolve()
+    if known and not config.resolution_angstrom and same:
+        return MapDetail(known, "where the half-maps of the run's map differ")
+    return map_detail(reference, density, config.resolution_angstrom)
 
 
 def _identity(config: InferConfig, stack: ParticleStack, batch_size: int) -> dict[str, Any]:

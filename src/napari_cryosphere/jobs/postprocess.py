@@ -37,7 +37,13 @@ def postprocess_outputs(config: PostprocessConfig) -> dict[str, Path]:
 
 
 def postprocess(config: PostprocessConfig) -> Events:
-    """Sharpen the mean of two half-maps and measure their FSC."""
+    """Sharpen the mean of two half-maps and measure their FSC.
+
+    Raises
+    ------
+    MetadataError
+        If both halves are one file, or the maps do not fit each other.
+    """
     outputs = postprocess_outputs(config)
     for path in outputs.values():
         refuse_overwrite(path, config.overwrite)

@@ -12,6 +12,7 @@ import numpy as np
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._batches import Pace
+from napari_cryosphere.jobs._half_map_files import half_map_outputs
 from napari_cryosphere.jobs._halves import CHUNK, Halves, Reconstruction, chunks
 from napari_cryosphere.jobs._memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs._notes import warnings_of
@@ -21,16 +22,7 @@ from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapsh
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
 
-__all__ = ["Reconstruction", "half_map_outputs", "partial_output", "reconstruct", "reconstruct_stack"]
-
-
-def half_map_outputs(output: Path) -> dict[str, Path]:
-    """Return where half-maps and their FSC go, beside the map."""
-    return {
-        "half1": output.with_name(f"{output.stem}_half1.mrc"),
-        "half2": output.with_name(f"{output.stem}_half2.mrc"),
-        "fsc": output.with_name(f"{output.stem}_fsc.csv"),
-    }
+__all__ = ["Reconstruction", "fill", "gather", "partial_output", "reconstruct", "reconstruct_stack"]
 
 
 def partial_output(output: Path) -> Path:
@@ -76,7 +68,7 @@ def reconstruct_stack(
     _check_halves(stack, half_maps, mask)
     yield from warnings_of(stack, "they are used as they are")
     halves = Halves(stack.grid, symmetry, padding)
-    yield from _fill(halves, stack, chosen, chunks(len(stack)), snapshot_seconds)
+    yield from fill(halves, stack, chosen, chunks(len(stack)), snapshot_seconds)
     result = halves.solve(half_maps, mask, regularise)
     yield Progress(1.0, f"reconstructed from {len(stack)} particles")
     return result
@@ -93,7 +85,7 @@ def _check_halves(stack: ParticleStack, half_maps: bool, mask: DensityMap | None
         raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")
 
 
-def _fill(
+def fill(
     halves: Halves,
     stack: ParticleStack,
     poses: WeightedPoses,
@@ -114,7 +106,7 @@ def _fill(
             shown, worked = time.monotonic(), time.monotonic() - start
 
 
-def _gather(halves: Halves, ranks: Ranks, output: Path) -> None:
+def gather(halves: Halves, ranks: Ranks, output: Path) -> None:
     """Add up the sums of all ranks in rank 0, in their order, through a folder beside the output."""
     if ranks.count == 1:
         return
@@ -186,12 +178,12 @@ def reconstruct(config: ReconstructConfig) -> Events:
     yield from warnings_of(stack, "they are used as they are")
     halves = Halves(stack.grid, config.symmetry, config.padding)
     try:
-        yield from _fill(halves, stack, poses, ranks.share(chunks(len(stack))))
+        yield from fill(halves, stack, poses, ranks.share(chunks(len(stack))))
     except (GeneratorExit, KeyboardInterrupt):
         if halves.inserted and ranks.count == 1:
             halves.snapshot().save(partial_output(config.output), overwrite=True)
         raise
-    _gather(halves, ranks, config.output)
+    gather(halves, ranks, config.output)
     if not ranks.first:
         yield Result({}, {})
         return

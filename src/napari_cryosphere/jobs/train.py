@@ -1,4 +1,4 @@
-"""The job ``train``: a run folder with a model in it."""
+"""The job ``train``: a run folder with a model in it. Under torchrun all ranks train one network."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ from pydantic import ValidationError
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._notes import warnings_of
+from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
-from napari_cryosphere.model.card import Calibration, ModelCard
+from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
+from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
-from napari_cryosphere.training.loop import LoopSettings, predict_coefficients, train_network
+from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack"]
 
 _VALIDATIONS = 10
+_PREVIEWED = 8
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
+_DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
 """What a run may be taken up with another value of."""
@@ -52,20 +57,20 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     replaced only then. Stopped early, the model learnt so far is written, and the state stays; it can be
     stopped at a report, of which there is one every ``report_seconds``.
 
+    Under torchrun the ranks share every batch, and the first one writes. The model is that of one process to
+    rounding.
+
     Raises
     ------
     MetadataError
         If the particles have no poses or are too few.
     CryosphereError
-        If a run is to be taken up that is not there or was another.
+        If a run is to be taken up that has ended or was another. One that is not there is begun.
     """
-    if config.resume:
-        _check_same_run(config)
-    else:
-        refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
-        refuse_overwrite(config.checkpoint, config.overwrite)
+    ranks = current_ranks()
+    resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     yield from warnings_of(stack)
-    data = yield from training_data(stack, config)
+    data = yield from training_data(stack, config, ranks)
     torch.manual_seed(config.seed)
     card = ModelCard(
         network=config.network,
@@ -83,19 +88,32 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
         loss_order=config.loss_order,
         seed=config.seed,
     )
-    trainer = Trainer(model.network, config.symmetry, optimisation)
+    trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas())
+    settings = _loop_settings(config, len(data.images), report_seconds)
+    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, resumed)
+    if not ranks.first:
+        for report in reports:
+            yield _progress(report)
+        yield Result({}, {})
+        return
     write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
-    settings = _loop_settings(config, data.training, report_seconds)
-    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, config.resume)
-    yield from _follow(reports, trainer, card, config, data)
+    yield from _follow(reports, trainer, card, config, data, resumed)
 
 
-def _calibrated(trainer: Trainer, data: TrainingData, symmetry: str) -> Calibration:
-    """Return the calibration of the averaged network on held-out particles spread over the set."""
-    rows = spread_rows(len(data.validation.images), _CALIBRATED)
-    images = data.validation.images[torch.from_numpy(rows)]
-    coefficients = predict_coefficients(trainer.averaged(), images)
-    return calibrate(coefficients, data.validation.rotations[rows], symmetry)
+def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
+    """Return the calibration of what a network says of held-out particles spread over the set."""
+    rows = spread_rows(len(predicted), _CALIBRATED)
+    return calibrate(predicted[rows], validation.rotations[rows])
+
+
+def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:
+    """Return a model that tells particles unlike those that were trained on, if they are enough to do so."""
+    rows = torch.from_numpy(spread_rows(len(data.images), _DESCRIBED))
+    novelty = Novelty.fit(data.images[rows], data.validation.images)
+    if novelty is None:
+        return model
+    told = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=len(data.validation.images))
+    return PoseModel(model.network, model.card.model_copy(update={"novelty": told}), novelty)
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:
@@ -123,11 +141,20 @@ def _loop_settings(config: TrainConfig, particles: int, report_seconds: float) -
     )
 
 
+def _goes_on(config: TrainConfig) -> bool:
+    """Return whether there is a run to go on with; refuse one that cannot be begun or taken up."""
+    if config.resume and config.checkpoint.is_file():
+        _check_same_run(config)
+        return True
+    if config.resume and (config.output / MODEL_FILE).is_file():
+        raise CryosphereError(f"the run in {config.output} has ended; start it without --resume")
+    refuse_overwrite(config.output / MODEL_FILE, config.overwrite)
+    refuse_overwrite(config.checkpoint, config.overwrite)
+    return False
+
+
 def _check_same_run(config: TrainConfig) -> None:
-    """Refuse to take up a run that has ended, or that had another config."""
-    if not config.checkpoint.is_file():
-        why = "has ended" if (config.output / MODEL_FILE).is_file() else "has no state to go on from"
-        raise CryosphereError(f"the run in {config.output} {why}; start it without --resume")
+    """Refuse to take up a run that had another config."""
     path = config.output / "config.json"
     try:
         earlier = TrainConfig.model_validate_json(path.read_text()).model_dump(mode="json")
@@ -148,29 +175,31 @@ def _follow(
     card: ModelCard,
     config: TrainConfig,
     data: TrainingData,
+    resumed: bool,
 ) -> Events:
     """Turn reports into events and log lines; write the model at the end, or when nobody listens any more."""
     start = time.monotonic()
     last: TrainingProgress | None = None
     log_path = config.output / "log.jsonl"
-    log = _Log(log_path, config.resume)
+    log = _Log(log_path, resumed)
     calibration = Calibration()
     try:
         for report in reports:
             last = report
             log.add(report)
             yield _progress(report)
-            if report.preview is not None:
-                yield Preview(report.fraction, data.held_out[: len(report.preview)], report.preview)
-        if last is not None:
+            if report.predicted is not None:
+                few = report.predicted[:_PREVIEWED]
+                yield Preview(report.fraction, data.held_out[: len(few)], few)
+        if last is not None and last.predicted is not None:
             yield Progress(1.0, "calibrating on held-out particles")
-            calibration = _calibrated(trainer, data, config.symmetry)
+            calibration = _calibrated(last.predicted, data.validation)
     finally:
         reports.close()
         if last is not None:
-            summary = _summary(last, config, data, start)
-            done = card.model_copy(update={"training": summary, "calibration": calibration})
-            PoseModel(trainer.averaged(), done).save(config.output / MODEL_FILE, overwrite=True)
+            update = {"training": _summary(last, config, data, start), "calibration": calibration}
+            done = PoseModel(trainer.averaged(), card.model_copy(update=update))
+            _with_novelty(done, data).save(config.output / MODEL_FILE, overwrite=True)
     if last is None:
         raise CryosphereError(
             "the training run ended before its first report; give it more time or particles"
@@ -199,7 +228,7 @@ class _Log:
         line = {
             field.name: getattr(report, field.name)
             for field in dataclasses.fields(report)
-            if field.name != "preview"
+            if field.name != "predicted"
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
@@ -223,7 +252,7 @@ def _summary(last: TrainingProgress, config: TrainConfig, data: TrainingData, st
     """Return what the card says of how a model came to be."""
     return {
         "particles": str(config.particles.name),
-        "number": data.training,
+        "number": len(data.images),
         "source": config.source,
         "map": None if config.map is None else config.map.name,
         "preset": config.preset,

@@ -16,7 +16,15 @@ from pydantic import (
 
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["Calibration", "Image2SphereConfig", "ModelCard", "NetworkConfig", "PolarConfig", "ResNetConfig"]
+__all__ = [
+    "Calibration",
+    "Image2SphereConfig",
+    "ModelCard",
+    "NetworkConfig",
+    "NoveltyCard",
+    "PolarConfig",
+    "ResNetConfig",
+]
 
 
 class PolarConfig(BaseModel):
@@ -25,6 +33,7 @@ class PolarConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["polar"] = "polar"
+    """Which network this is."""
     box: Annotated[int, Field(ge=16, le=64, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     l_max: Annotated[int, Field(ge=1, le=16)] = 10
@@ -64,6 +73,7 @@ class Image2SphereConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image2sphere"] = "image2sphere"
+    """Which network this is."""
     box: Annotated[int, Field(ge=16, le=256, multiple_of=2)] = 32
     """Box of the images that the network sees, in pixels; particles are resampled to it."""
     encoder_channels: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)
@@ -111,6 +121,17 @@ class Calibration(BaseModel):
     """Of credible sets, by their level: the share of these particles whose pose was inside."""
 
 
+class NoveltyCard(BaseModel):
+    """From what novelty on particles are suspect, see `napari_cryosphere.model.novelty`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Share of particles like those of the training whose novelty is above 1."""
+    particles: Annotated[int, Field(ge=1)]
+    """Number of held-out particles that this limit comes from."""
+
+
 class ModelCard(BaseModel):
     """The JSON that travels in a model file."""
 
@@ -122,6 +143,8 @@ class ModelCard(BaseModel):
     """Pixel size of the images that the network sees (not of the particles it was trained on)."""
     symmetry: str = "C1"
     calibration: Calibration = Calibration()
+    novelty: NoveltyCard | None = None
+    """None for a model that cannot tell: it was trained on too few particles."""
     map_resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Where the half-maps of the run's map end (FSC 0.143); None for a map from elsewhere."""
     training: dict[str, Any] = Field(default_factory=dict)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,6 +18,7 @@ from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
@@ -28,6 +31,7 @@ REFERENCE_MAP = "map.mrc"
 """Name of the map in a run folder that training images were projections of."""
 
 _CARD_KEY = "napari_cryosphere"
+_NOVELTY = "novelty."  # what the names of its tensors begin with
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,10 +58,11 @@ def model_file(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class PoseModel:
-    """A network and its card."""
+    """A network, its card, and what tells particles unlike those of its training (None: nothing does)."""
 
     network: PoseNetwork
     card: ModelCard
+    novelty: Novelty | None = None
 
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
@@ -76,22 +81,35 @@ class PoseModel:
         -----
         Deterministic: the same images give the same distributions, in any batch.
         """
+        return self.predict_with_novelty(images)[0]
+
+    def predict_with_novelty(self, images: Tensor) -> tuple[PoseDistribution, NDArray[np.float64] | None]:
+        """Return what `predict` does, and how unlike the training's particles they are.
+
+        The novelty, ``(n,)``, is above 1 where a particle is suspect, see `napari_cryosphere.model.novelty`;
+        None if the model cannot tell.
+        """
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            coefficients = self.network(images.to(device)) / self.card.calibration.temperature
-        return PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
+            moved = images.to(device)
+            coefficients = self.network(moved) / self.card.calibration.temperature
+            distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
+        return PoseDistribution.from_coefficients(coefficients, self.card.symmetry), distance
 
     def to(self, device: torch.device) -> PoseModel:
         """Move the network to a device, in place; returns self."""
         self.network.to(device)
+        if self.novelty is not None:
+            self.novelty.to(device)
         return self
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write weights and card to one safetensors file; what can be rebuilt is not stored."""
-        weights = {
-            name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()
-        }
+        tensors = self.network.state_dict()
+        if self.novelty is not None:
+            tensors |= {_NOVELTY + name: value for name, value in self.novelty.state_dict().items()}
+        weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with atomic_path(path, overwrite=overwrite) as temporary:
             save_file(weights, temporary, metadata={_CARD_KEY: self.card.model_dump_json()})
 
@@ -120,8 +138,13 @@ class PoseModel:
                 f"{file} is not a napari-cryosphere model: {reason}; train one or give another"
             ) from error
         model = cls.create(card)
+        told = {name: weights.pop(name) for name in list(weights) if name.startswith(_NOVELTY)}
         try:
             model.network.load_state_dict(weights)
+            if card.novelty is not None:
+                novelty = Novelty(card.network.box)
+                novelty.load_state_dict({name.removeprefix(_NOVELTY): value for name, value in told.items()})
+                model = replace(model, novelty=novelty)
         except RuntimeError as error:
             raise ModelError(f"{file}: its weights do not fit its own card; the file is damaged") from error
         model.network.eval()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import healpy
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
+from napari_cryosphere.so3.healpix import pix2vec
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 from napari_cryosphere.so3.wigner import band_mask, small_d, wigner_matrices
 
@@ -47,7 +47,7 @@ class _Points(NamedTuple):
     def make(cls, size: int, l_max: int, order: int) -> _Points:
         """Return all points of a HEALPix order, float64."""
         n_side = 2**order
-        points = np.stack(healpy.pix2vec(n_side, np.arange(12 * n_side**2)), axis=1)
+        points = pix2vec(n_side, np.arange(12 * n_side**2))
         points = points[points[:, 2] > 1e-6]
         tilt = torch.from_numpy(np.arccos(points[:, 2]))
         degree = torch.arange(l_max + 1)

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
 __all__ = ["ANGLES", "ORIGINS", "pose_columns"]
@@ -56,8 +57,6 @@ def _in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArra
     """Return the equivalents of poses that lie in RELION's asymmetric unit."""
     if symmetry == "C1":
         return rotations
-    from napari_cryosphere.so3.asymmetric_unit import reduce  # loads healpy
-
     return reduce(rotations, symmetry)
 
 

@@ -25,7 +25,7 @@ _WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def read_text(path: Path) -> tuple[bytes, tuple[str, ...]]:
-    """Read a text file, plain or compressed with gzip or bzip2, in UTF-8, UTF-16 or else Latin-1.
+    r"""Read a text file, plain or compressed with gzip or bzip2, in UTF-8, UTF-16 or else Latin-1.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """From particles and poses to maps, and how good a map is.
 
 Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, and views counted by
-`napari_cryosphere.reconstruction.fourier_sampling`; both load healpy and are not imported here.
+`napari_cryosphere.reconstruction.fourier_sampling`; few need them, and they are not imported here.
 """
 
 from napari_cryosphere.reconstruction.backprojection import BackProjector
@@ -16,7 +16,12 @@ from napari_cryosphere.reconstruction.comparison import (
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.exact_sums import ExactSums
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation, fourier_shell_correlation
-from napari_cryosphere.reconstruction.fsc_files import write_fsc_csv, write_fsc_star, write_fsc_xml
+from napari_cryosphere.reconstruction.fsc_files import (
+    read_fsc_csv,
+    write_fsc_csv,
+    write_fsc_star,
+    write_fsc_xml,
+)
 from napari_cryosphere.reconstruction.mask import masked_correlation, soft_mask
 from napari_cryosphere.reconstruction.postprocessing import (
     HalfMapFsc,
@@ -45,6 +50,7 @@ __all__ = [
     "masked_correlation",
     "normalise_map",
     "postprocess_maps",
+    "read_fsc_csv",
     "resampled_map",
     "soft_mask",
     "ssnr_of_full_map",

@@ -207,7 +207,7 @@ class BackProjector:
     def from_sums(
         cls, box: int, padding: int, symmetry: str, sums: NDArray[np.float32], inserted: int
     ) -> BackProjector:
-        """Return a back-projector that goes on from what `sums` returned."""
+        """Return a back-projector that goes on from the ``(m, m, m // 2 + 1, 3)`` that `sums` returned."""
         made = cls(box, padding, symmetry)
         made._volume.restore(sums)
         made.inserted = inserted

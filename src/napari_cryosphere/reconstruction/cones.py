@@ -1,4 +1,4 @@
-"""FSC by direction: is a map as good along every axis, or do views of some directions lack?"""
+"""FSC by direction: tells whether a map is as good along every axis, or views of some directions lack."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ExactSums:
 
     @staticmethod
     def fitting(projector: BackProjector) -> NDArray[np.float32]:
-        """Return what a back-projector holds, for `add`.
+        """Return what a back-projector holds, for `add`: ``(m, m, m // 2 + 1, 3)`` float32.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class ExactSums:
         return sums
 
     def add(self, sums: NDArray[np.float32], inserted: int) -> None:
-        """Add the sums of so many particles, as `fitting` returns them."""
+        """Add the sums of so many particles, ``(m, m, m // 2 + 1, 3)``, as `fitting` returns them."""
         for row in range(len(sums)):  # a slab at a time: temporaries are in double precision
             values = sums[row].astype(np.float64)
             high = np.rint(values / _HIGH)
@@ -107,7 +107,10 @@ class ExactSums:
         return BackProjector.from_sums(self.box, self.padding, self.symmetry, sums, self.inserted)
 
     def arrays(self) -> dict[str, NDArray[np.int32] | NDArray[np.int64]]:
-        """Return the numbers as they are kept, for writing; `from_arrays` takes them."""
+        """Return the numbers as they are kept, for writing; `from_arrays` takes them.
+
+        ``high`` and ``low``, each ``(m, m, m // 2 + 1, 3)``; m is box times padding.
+        """
         return {"high": self._high, "low": self._low}
 
     @classmethod
@@ -118,7 +121,13 @@ class ExactSums:
         symmetry: str,
         inserted: int,
     ) -> ExactSums:
-        """Return sums from arrays that `arrays` gave. Raises ValueError if they do not fit each other."""
+        """Return sums from arrays that `arrays` gave.
+
+        Raises
+        ------
+        ValueError
+            If their shapes are not ``(m, m, m // 2 + 1, 3)`` or do not fit each other.
+        """
         high, low = arrays["high"], arrays["low"]
         size = len(high)
         if high.shape != (size, size, size // 2 + 1, 3) or low.shape != high.shape or size % padding:

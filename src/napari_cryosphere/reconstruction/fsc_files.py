@@ -12,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path
+from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation
 from napari_cryosphere.reconstruction.postprocessing import Postprocessed
 
-__all__ = ["write_fsc_csv", "write_fsc_star", "write_fsc_xml"]
+__all__ = ["read_fsc_csv", "write_fsc_csv", "write_fsc_star", "write_fsc_xml"]
 
 
 def write_fsc_csv(
@@ -24,7 +25,12 @@ def write_fsc_csv(
 ) -> None:
     """Write curves as CSV: shell, resolution_angstrom (inf at shell 0), then a column for each.
 
-    The first must be a `FourierShellCorrelation`; the others may be values by shell.
+    The first must be a `FourierShellCorrelation`; the others may be values by shell, ``(box // 2 + 1,)``.
+
+    Raises
+    ------
+    TypeError
+        If the first is not.
     """
     axis = next(iter(curves.values()))
     if not isinstance(axis, FourierShellCorrelation):
@@ -38,6 +44,27 @@ def write_fsc_csv(
         for shell, (frequency, *values) in enumerate(zip(axis.frequencies, *columns, strict=True)):
             resolution = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
             writer.writerow([shell, resolution, *(f"{value:.6f}" for value in values)])
+
+
+def read_fsc_csv(path: Path) -> dict[str, FourierShellCorrelation]:
+    """Read what `write_fsc_csv` wrote: the curves by their names.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not such a file.
+    """
+    try:
+        table = pd.read_csv(path)
+        box = 2 * (len(table) - 1)
+        pixel_size_angstrom = float(table["resolution_angstrom"][1]) / box
+        names = list(table.columns[2:])
+        return {
+            name: FourierShellCorrelation(table[name].to_numpy(float), box, pixel_size_angstrom)
+            for name in names
+        }
+    except (ValueError, KeyError, ZeroDivisionError) as error:
+        raise FileFormatError(f"{path} is no table of FSC curves: {error}") from error
 
 
 def write_fsc_star(made: Postprocessed, mask_name: str, path: Path, *, overwrite: bool) -> None:

@@ -48,7 +48,7 @@ def masked_correlation(
 ) -> float:
     """Return Pearson's correlation of two maps, each voxel weighted by the mask (None: all the same).
 
-    Summed in float64, one section at a time, so that large maps need no copies.
+    All are ``(box, box, box)``. Summed in float64, one section at a time, so that large maps need no copies.
     """
     means = np.zeros(3)  # of the weight, and of each map times the weight
     moments = np.zeros(3)

@@ -142,8 +142,8 @@ def guinier_plot(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return squared spatial frequency (1/A^2) and the log of the mean amplitude, shell by shell.
 
-    Amplitudes are those of a transform divided by its number of voxels, RELION's; a shell without any gets
-    nan.
+    ``transform`` is ``(box, box, box // 2 + 1)``, each answer ``(box // 2 + 1,)``. Amplitudes are those of a
+    transform divided by its number of voxels, RELION's; a shell without any gets nan.
     """
     box = len(transform)
     amplitude = np.abs(transform) / box**3
@@ -162,7 +162,7 @@ def guinier_fit(
     Parameters
     ----------
     squared, logarithm
-        As `guinier_plot` returns them.
+        ``(box // 2 + 1,)`` each, as `guinier_plot` returns them.
     lowest, highest
         Resolutions in A between which shells count.
 

@@ -7,16 +7,24 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from napari_cryosphere.so3._cells import CellDistribution, unit_rotations, whole_unit
 from napari_cryosphere.so3._harmonic_sums import HarmonicSums
 from napari_cryosphere.so3._modes import Derivatives, grid_maxima, newton, pick, uphill
 from napari_cryosphere.so3._plane_waves import PlaneWaves
-from napari_cryosphere.so3._smooth import SmoothDistribution
+from napari_cryosphere.so3._smooth import LEVEL_NATS, SmoothDistribution
 from napari_cryosphere.so3.asymmetric_unit import expand, reduce
-from napari_cryosphere.so3.distribution import EVALUATION_ORDER, Array, Index, PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distribution import (
+    EVALUATION_ORDER,
+    Array,
+    Index,
+    PoseDistribution,
+    PoseSummary,
+    like_given,
+    per_particle,
+)
 from napari_cryosphere.so3.grid import MAX_ORDER, SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.rotations import rotation_from_vector
@@ -30,6 +38,7 @@ _STEPS_OF_MODES = 3
 _REACH = 30.0  # degrees; divided by the degree: longest step towards a mode, a twelfth of the shortest wave
 _SETTLED_DEGREES = 1.0  # what would still move farther is on its way to a maximum that others reached
 _ROUNDING = 1e-5  # of values in single precision
+_STEEP = 1e-3  # of probability: more than this between equal log-densities, and the density is level there
 _CHUNK = 16  # particles at once: what lies between the steps stays in the processor's cache
 
 
@@ -153,6 +162,19 @@ class HarmonicDistribution(SmoothDistribution):
             totals.append(sums.log_total)
         self.log_normaliser = np.concatenate(totals)  # which modes and densities need too
         return PoseSummary.concatenate(summaries)
+
+    def credible_level(self, rotations: ArrayLike) -> Array:
+        """See `PoseDistribution.credible_level`; all particles of a batch at once."""
+        given = per_particle(rotations, len(self))
+        answers = np.empty(given.shape[:2])
+        for rows in self._chunks():
+            sums, logs = HarmonicSums(self[rows], ranked=True), self[rows].score(given[rows])
+            lowest, highest = (sums.probability_above(logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS))
+            answers[rows] = (lowest + highest) / 2
+            level = rows[(highest - lowest > _STEEP).any(1)]
+            if len(level):  # the cells' own order decides
+                answers[level] = super(HarmonicDistribution, self[level]).credible_level(given[level])
+        return like_given(answers, rotations)
 
     def _derive(self) -> Callable[[Array, int], Derivatives]:
         """Return the derivatives of the unnormalised log-density, for `newton`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_cryosphere.so3._cells import unit_rotations
 from napari_cryosphere.so3._plane_waves import PlaneWaves
+from napari_cryosphere.so3._smooth import probability_above
 from napari_cryosphere.so3.asymmetric_unit import border_depth, expand
 from napari_cryosphere.so3.distribution import (
     CONFIDENCE_RADIUS_DEGREES,
@@ -37,6 +38,8 @@ __all__ = ["HarmonicSums"]
 _SHARPEST = 0.0635  # see `_smooth`, of which these are the rules
 _SPLIT_FROM = 1e-4
 _AROUND = 2.2
+_RANKED_FROM = 1e-10
+"""Cells of less probability are left out where poses are ranked by density."""
 _ON_GRID = ("C1", "C2", "C4", "D1", "D2", "D4")
 """Groups that take the grid's cells to cells: those that the unit's border cuts complete each other."""
 
@@ -106,14 +109,19 @@ class _Finer:
 class HarmonicSums:
     """The sums of a small batch of distributions.
 
+    Parameters
+    ----------
+    ranked
+        Whether to sum over cells half as wide, fine enough to rank poses by density (`probability_above`).
+
     Attributes
     ----------
     log_total
         ``(n,)``: logarithm of the mean of the exponentials of the unnormalised log-density.
     """
 
-    def __init__(self, distribution: HarmonicDistribution) -> None:
-        self._distribution = distribution
+    def __init__(self, distribution: HarmonicDistribution, *, ranked: bool = False) -> None:
+        self._distribution, self._ranked = distribution, ranked
         self._symmetry = distribution.symmetry
         self._order = distribution.coarse_order
         self._waves = PlaneWaves(distribution.coefficients.detach())
@@ -142,7 +150,9 @@ class HarmonicSums:
         if self._symmetry not in _ON_GRID:
             width = np.radians(grid.spacing_degrees) * np.cbrt(_SHARPEST / held)
             near = border_depth(self._seeds[:, 0, :, 2], self._symmetry) < 3 * width
-            held = np.where(near, 8 * held, held)
+            held = np.where(near | self._ranked, 8 * held, held)
+        elif self._ranked:
+            held = 8 * held
         return np.asarray(held > _SHARPEST)
 
     def _refine(self) -> None:
@@ -222,6 +232,24 @@ class HarmonicSums:
         return (values.logsumexp(1) - float(np.log(values.shape[1]))).cpu().numpy()
 
     # ------------------------------------------------------------------ answers
+
+    def probability_above(self, logs: Array) -> Array:
+        """Return the probability of all poses denser than each unnormalised log-density, ``(n, q)``."""
+        total = torch.from_numpy(self.log_total).to(self._values)[:, None]
+        masses = (self._values - total + self._log_volumes).exp_()
+        above = np.empty_like(logs)
+        for row, wanted in enumerate(logs):
+            kept = masses[row] > _RANKED_FROM
+            values = [self._values[row][kept].double().cpu().numpy()]
+            volumes = [masses[row][kept].double().cpu().numpy()]
+            for level in self._finer:
+                its = level.only(level.rows == row)
+                values.append(its.value)
+                volumes.append(self._masses(its))
+            above[row] = probability_above(
+                np.concatenate(values), np.concatenate(volumes), self._peak[row, 0], wanted
+            )
+        return above
 
     def _coarse_cosines(self, poses: Array) -> Tensor:
         """Return the cosine of the angle from poses ``(n, 3, 3)`` to the coarse cells modulo symmetry."""

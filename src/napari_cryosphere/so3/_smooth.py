@@ -16,7 +16,10 @@ from napari_cryosphere.so3.distribution import Array, PoseDistribution, like_giv
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.symmetry import point_group
 
-__all__ = ["SmoothDistribution"]
+__all__ = ["LEVEL_NATS", "SmoothDistribution", "probability_above"]
+
+LEVEL_NATS = 1e-6
+"""Log-densities that differ by less are equal."""
 
 _SHARPEST = 0.0635
 """A cell that would hold more than this, at the peak's density, is split: a normal peak whose standard
@@ -25,7 +28,6 @@ deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cen
 _STEPS = 4
 _SPLIT_FROM = 1e-4  # cells of less probability are left whole
 _AROUND = 2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
-_LEVEL = 1e-6  # nats: log-densities that differ by less are equal
 _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each particle
 
 
@@ -77,7 +79,7 @@ class SmoothDistribution(PoseDistribution):
         answers = np.empty(given.shape[:2])
         for rows, part, peak in self._parts_with_peaks(ranked=True):
             logs = self[rows].score(given[rows]) - part.log_total[:, None]
-            lowest, highest = (_mass_above(part, peak, logs + shift) for shift in (_LEVEL, -_LEVEL))
+            lowest, highest = (_mass_above(part, peak, logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS))
             answers[rows] = part.levels(given[rows]).clip(lowest, highest)
         return like_given(answers, rotations)
 
@@ -171,19 +173,29 @@ class SmoothDistribution(PoseDistribution):
         )
 
 
-def _mass_above(part: CellDistribution, peak: Array, logs: Array) -> Array:
-    """Return the probability of all poses whose log-density exceeds each of ``(n, q)``, by interpolation.
+def probability_above(values: Array, masses: Array, peak: float, logs: Array) -> Array:
+    """Return the probability of all poses whose log-density exceeds each of ``(q,)``, by interpolation.
 
     Half of a cell's own mass counts as above its centre's density; nothing is above the peak.
+
+    Parameters
+    ----------
+    values, masses
+        ``(k,)`` log-density at the centres of cells, and their probability.
+    peak
+        Log-density at the highest maximum.
     """
-    masses = np.empty_like(logs)
-    for row, values in enumerate(part.log_density):
-        rank = np.argsort(values)
-        mass = part.probability[row][rank]
-        above = np.append(1 - np.cumsum(mass) + mass / 2, 0.0)
-        top = max(peak[row], values[rank[-1]])
-        masses[row] = np.interp(logs[row], np.append(values[rank], top), above, left=1.0, right=0.0)
-    return masses
+    rank = np.argsort(values)
+    mass = masses[rank]
+    above = np.append(1 - np.cumsum(mass) + mass / 2, 0.0)
+    top = max(peak, values[rank[-1]])
+    return np.interp(logs, np.append(values[rank], top), above, left=1.0, right=0.0)
+
+
+def _mass_above(part: CellDistribution, peak: Array, logs: Array) -> Array:
+    """Return `probability_above` of ``(n, q)`` log-densities."""
+    rows = zip(part.log_density, part.probability, peak, logs, strict=True)
+    return np.stack([probability_above(*row) for row in rows])
 
 
 def _pad(lists: list[Indices], order: int) -> tuple[NDArray[np.int8], Indices]:

@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.so3.healpix import pix2vec, ring2nest
+from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
 __all__ = [
@@ -67,7 +67,7 @@ def _from_i2(name: str) -> NDArray[np.float64]:
         "I3": (0.0, _GOLDEN_DEGREES - 90, 0.0),
         "I4": (180.0, _GOLDEN_DEGREES, -90.0),
     }[name]
-    return np.asarray(Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix())
+    return rotation_from_relion_angles(angles)
 
 
 def border_depth(directions: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:

@@ -182,7 +182,7 @@ class PoseDistribution(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of particles."""
+        """Return the number of particles."""
 
     @abstractmethod
     def __getitem__(self: Self, index: Index) -> Self:

@@ -159,7 +159,10 @@ class SO3Grid:
         return self.locate(rotations)[0]
 
     def locate(self, rotations: ArrayLike) -> tuple[Indices, NDArray[np.float64]]:
-        """Return the cell that holds each rotation, and the place of psi in its bin, in [0, 1)."""
+        """Return the cell that holds each rotation, and the place of psi in its bin, in [0, 1).
+
+        ``(..., 3, 3)`` to two of shape ``(...)``.
+        """
         matrices = np.asarray(rotations, dtype=np.float64)
         first, view = matrices[..., 0], matrices[..., 2]
         pixels = np.asarray(vec2pix(self.n_side, *np.moveaxis(view, -1, 0)), dtype=np.int64)
@@ -239,7 +242,13 @@ class SO3Grid:
         return cells.reshape(*view.shape, 8)
 
     def ancestors(self, indices: ArrayLike, order: int) -> Indices:
-        """Return the cells of a coarser ``order`` that hold each cell: ``(...)`` to ``(...)``."""
+        """Return the cells of a coarser ``order`` that hold each cell: ``(...)`` to ``(...)``.
+
+        Raises
+        ------
+        ValueError
+            If the order is finer than the grid's own.
+        """
         steps = self.order - SO3Grid(order).order
         if steps < 0:
             raise ValueError(f"an ancestor's order is at most {self.order}, not {order}")
@@ -277,7 +286,7 @@ class ReducedGrid:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """The share of each of `views` that lies inside the unit, in (0, 1]."""
+        """The share of each of `views` that lies inside the unit, in (0, 1]; of the same shape."""
         return _unit_views(self.grid.order, self.symmetry)[1]
 
     @property
@@ -295,7 +304,10 @@ class ReducedGrid:
         return self.grid.rotations(self.indices())
 
     def cell_of(self, rotations: ArrayLike) -> Indices:
-        """Return the flat index in the grid of the cell that holds each rotation's equivalent in the unit."""
+        """Return the flat index in the grid of the cell that holds each rotation's equivalent in the unit.
+
+        ``(..., 3, 3)`` to ``(...)``.
+        """
         return self.grid.cell_of(reduce(rotations, self.symmetry))
 
 

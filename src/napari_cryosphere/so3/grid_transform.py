@@ -234,6 +234,11 @@ def adjoint_on_grid(values: Tensor, l_max: int) -> Tensor:
     -------
     ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable. The inner product is the plain sum over stored
     coefficients, of which those at n > 0 stand for two.
+
+    Raises
+    ------
+    ValueError
+        If the values are not on such a grid.
     """
     order = int(np.log2(values.shape[1] // 12)) // 2
     if values.ndim != 3 or values.shape[1:] != (SO3Grid(order).n_views, SO3Grid(order).n_psi):

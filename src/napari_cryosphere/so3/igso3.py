@@ -35,6 +35,11 @@ def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
     -------
     ``(...)`` float64 nats.
 
+    Raises
+    ------
+    ValueError
+        If the width is not positive.
+
     Notes
     -----
     The series is summed as it stands for a wide density. For a narrow one, whose series needs many terms

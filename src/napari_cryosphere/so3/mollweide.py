@@ -280,7 +280,10 @@ def draw_cross(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 4.0,
 ) -> None:
-    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels."""
+    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 2, int(radius) + 3)
     reach, thin = np.abs(axis) <= radius, np.abs(axis) <= radius / 8
     stencil = (thin[:, None] & reach[None]) | (thin[None] & reach[:, None])
@@ -294,7 +297,10 @@ def draw_diamond(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 5.0,
 ) -> None:
-    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels."""
+    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(1.0, 0.16 * radius)
     stencil = np.abs(np.abs(axis[:, None]) + np.abs(axis[None]) - radius) < half_width
@@ -341,7 +347,10 @@ def draw_ring(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 6.0,
 ) -> None:
-    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels."""
+    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels.
+
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(0.8, 0.13 * radius)
     stencil = np.abs(np.hypot(axis[:, None], axis[None]) - radius) < half_width

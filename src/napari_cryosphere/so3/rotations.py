@@ -16,11 +16,13 @@ e3nn's polar axis is y, ours the optical axis z: its matrices live in a frame wh
 from __future__ import annotations
 
 import sys
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 
 __all__ = [
     "from_e3nn_frame",
@@ -55,9 +57,14 @@ def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
     -------
     ``(..., 3, 3)`` float64; each matrix takes image coordinates (x, y, z) to map coordinates.
     """
-    angles = np.asarray(angles_degrees, dtype=np.float64)
-    matrices = Rotation.from_euler("ZYZ", angles.reshape(-1, 3), degrees=True).as_matrix()
-    return matrices.reshape(*angles.shape[:-1], 3, 3)
+    angles = np.radians(np.asarray(angles_degrees, dtype=np.float64))
+    (cr, ct, cp), (sr, st, sp) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
+    rows = [
+        [cr * ct * cp - sr * sp, -cr * ct * sp - sr * cp, cr * st],
+        [sr * ct * cp + cr * sp, -sr * ct * sp + cr * cp, sr * st],
+        [-st * cp, st * sp, ct],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def relion_angles_from_rotation(rotations: ArrayLike) -> Array:
@@ -110,28 +117,32 @@ def zyz_angles(rotations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
 def rotation_from_quaternion(quaternions: ArrayLike) -> Array:
     """Turn quaternions ``(..., 4)`` in the order (w, x, y, z), of any length but 0, into matrices."""
     given = np.asarray(quaternions, dtype=np.float64)
-    matrices = Rotation.from_quat(given.reshape(-1, 4)[:, [1, 2, 3, 0]]).as_matrix()
+    matrices = _scipy().from_quat(given.reshape(-1, 4)[:, [1, 2, 3, 0]]).as_matrix()
     return np.asarray(matrices).reshape(*given.shape[:-1], 3, 3)
 
 
 def quaternion_from_rotation(rotations: ArrayLike) -> Array:
     """Turn matrices ``(..., 3, 3)`` into unit quaternions ``(..., 4)``: (w, x, y, z) with w >= 0."""
     matrices = np.asarray(rotations, dtype=np.float64)
-    found = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_quat(canonical=True)
+    found = _scipy().from_matrix(matrices.reshape(-1, 3, 3)).as_quat(canonical=True)
     return np.asarray(found[:, [3, 0, 1, 2]]).reshape(*matrices.shape[:-2], 4)
 
 
 def rotation_from_vector(vectors: ArrayLike) -> Array:
-    """Turn rotation vectors ``(..., 3)`` (axis times angle in radians) into matrices."""
+    """Turn rotation vectors ``(..., 3)`` (axis times angle in radians) into matrices (Rodrigues' formula)."""
     given = np.asarray(vectors, dtype=np.float64)
-    matrices = Rotation.from_rotvec(given.reshape(-1, 3)).as_matrix()
-    return np.asarray(matrices).reshape(*given.shape[:-1], 3, 3)
+    angles = np.linalg.norm(given, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(given, -1, 0)
+    zero = np.zeros_like(x)
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*given.shape[:-1], 3, 3)
+    half = np.sinc(angles / (2 * np.pi))
+    return np.eye(3) + np.sinc(angles / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
 
 
 def vector_from_rotation(rotations: ArrayLike) -> Array:
     """Turn matrices ``(..., 3, 3)`` into rotation vectors ``(..., 3)``, of at most pi radians."""
     matrices = np.asarray(rotations, dtype=np.float64)
-    found = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
+    found = _scipy().from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
     return np.asarray(found).reshape(*matrices.shape[:-2], 3)
 
 
@@ -141,7 +152,7 @@ def to_e3nn_frame(rotations: ArrayLike) -> Array:
 
 
 def from_e3nn_frame(rotations: ArrayLike) -> Array:
-    """Undo `to_e3nn_frame`."""
+    """Undo `to_e3nn_frame`: ``(..., 3, 3)`` to ``(..., 3, 3)``."""
     return _TO_E3NN.T @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN
 
 
@@ -179,4 +190,11 @@ def geodesic_distance_degrees(first: ArrayLike, second: ArrayLike) -> Any:
 
 def random_rotations(number: int, rng: np.random.Generator) -> Array:
     """Draw rotations uniformly (Haar measure). Returns ``(number, 3, 3)`` float64."""
-    return np.asarray(Rotation.random(number, random_state=rng).as_matrix(), dtype=np.float64)
+    return np.asarray(_scipy().random(number, random_state=rng).as_matrix(), dtype=np.float64)
+
+
+def _scipy() -> type[Rotation]:
+    """Return scipy's rotations, whose import costs half a second that many a command need not spend."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation

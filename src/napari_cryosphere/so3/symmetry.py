@@ -7,23 +7,22 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import SymmetryError
-from napari_cryosphere.so3.rotations import geodesic_distance_degrees
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 
 __all__ = ["VALID_GROUPS", "angular_error_degrees", "normalise_group_name", "point_group"]
 
 VALID_GROUPS = "C1, C2, ... C99, D1, ... D99, T, O, I, I1, I2, I3, I4"
 _NAME = re.compile(r"(?:([CD])([1-9][0-9]?)|(T|O|I[1-4]?))", flags=re.ASCII)
 
-# scipy's C, D, O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions.
-_GOLDEN = np.arctan((1 + np.sqrt(5)) / 2)  # 58.28 degrees
+# scipy's O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions, by ZYZ angles
+_GOLDEN_DEGREES = np.degrees(np.arctan((1 + np.sqrt(5)) / 2))  # 58.28
 _CONJUGATIONS = {
-    "T": Rotation.from_euler("ZYZ", [np.pi / 2, np.arctan(np.sqrt(2)), 3 * np.pi / 4]),
-    "I2": Rotation.from_euler("Z", np.pi / 2),
-    "I3": Rotation.from_euler("Y", _GOLDEN),
-    "I4": Rotation.from_euler("Y", -_GOLDEN),
+    "T": (90.0, np.degrees(np.arctan(np.sqrt(2))), 135.0),
+    "I2": (90.0, 0.0, 0.0),
+    "I3": (0.0, _GOLDEN_DEGREES, 0.0),
+    "I4": (0.0, -_GOLDEN_DEGREES, 0.0),
 }
 
 
@@ -56,15 +55,34 @@ def point_group(name: str) -> NDArray[np.float64]:
     ``g R`` and ``R`` are the same view.
     """
     canonical = normalise_group_name(name)
-    base = "I" if canonical.startswith("I") else canonical
-    group = Rotation.create_group(base)
-    if canonical in _CONJUGATIONS:
-        turn = _CONJUGATIONS[canonical]
-        group = turn * group * turn.inv()
-    order = np.argsort(np.round(group.magnitude(), 9), kind="stable")
-    matrices = group[order].as_matrix()
+    if canonical[0] in "CD":
+        group = _about_z(int(canonical[1:]))
+        if canonical[0] == "D":
+            group = np.concatenate([group, group * (1.0, -1.0, -1.0)])  # after half a turn about x
+    else:
+        group = _polyhedral(canonical)
+    traces = np.round(group.trace(axis1=1, axis2=2), 9)
+    matrices: NDArray[np.float64] = group[np.argsort(-traces, kind="stable")]
     matrices.setflags(write=False)
-    return np.asarray(matrices, dtype=np.float64)
+    return matrices
+
+
+def _about_z(n: int) -> NDArray[np.float64]:
+    """Return the n rotations of C_n."""
+    angles = np.zeros((n, 3))
+    angles[:, 0] = np.arange(n) * (360 / n)
+    return rotation_from_relion_angles(angles)
+
+
+def _polyhedral(name: str) -> NDArray[np.float64]:
+    """Return the rotations of T, O or I1 to I4."""
+    from scipy.spatial.transform import Rotation
+
+    group = np.asarray(Rotation.create_group(name[0]).as_matrix(), dtype=np.float64)
+    if name not in _CONJUGATIONS:
+        return group
+    turn = rotation_from_relion_angles(_CONJUGATIONS[name])
+    return turn @ group @ turn.T
 
 
 def angular_error_degrees(

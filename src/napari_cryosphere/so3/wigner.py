@@ -93,7 +93,7 @@ def small_d(tilt: Tensor, l_max: int) -> Tensor:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return `_tilt_harmonics` times w_n: 1 for n = 0, 2 for the n > 0 that stand for -n too."""
+    """Return `_tilt_harmonics`, of the same shape, times w_n: 2 for n > 0, which stand for -n too, else 1."""
     weights = np.where(np.arange(l_max + 1) == 0, 1.0, 2.0)[:, None]
     return torch.from_numpy(_tilt_harmonics(l_max) * weights).to(device, dtype)
 

@@ -5,92 +5,35 @@ pose: the batch holds no shifts, and a magnified image shows the particle from w
 
 Nothing is remembered from one call to the next: what happens follows from the generator alone, which is to be
 made from the seed and the number of the step. Each kind of change draws from a stream of its own, so that
-switching one off leaves the others as they were.
+switching one off leaves the others as they were. All draws are made for the whole batch, so that a share of
+it changes as it would in the whole.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import soft_circle
-from napari_cryosphere.training.sources import Batch, TrainingSource, turn_and_shift, turned_rotations
+from napari_cryosphere.training.presets import Augmentation
+from napari_cryosphere.training.sources import (
+    WHOLE,
+    Batch,
+    TrainingSource,
+    turn_and_shift,
+    turned_rotations,
+)
 
-__all__ = ["CESPED_AUGMENTATION", "TURN_AND_SHIFT", "Augment", "Augmentation", "Augmented", "erase", "zoom"]
-
-Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+__all__ = ["Augment", "Augmented", "erase", "zoom"]
 
 _FLATTEST = 0.3
 """Height over width of an erased patch is at least this and at most its inverse (Zhong et al. 2020)."""
-
-
-class Augmentation(BaseModel):
-    """How often each change is made to an image, and how far it goes at most; the default changes nothing.
-
-    How far it goes is drawn evenly from its range for each image.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shift_probability: Probability = 0.0
-    shift_fraction: Annotated[float, Field(ge=0, le=0.25)] = 0.0
-    """Largest shift along x and along y, either way, as a share of the box."""
-    turn_probability: Probability = 0.0
-    turn_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest turn about the image's centre, either way."""
-    quarter_turn_probability: Probability = 0.0
-    """Of a turn by 0, 90, 180 or 270 degrees, all four as likely."""
-    zoom_probability: Probability = 0.0
-    zoom_in: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """The particle becomes larger by at most this share."""
-    zoom_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """The particle becomes smaller by at most this share."""
-    uniform_noise_probability: Probability = 0.0
-    uniform_noise_width: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Largest width of the interval about 0 that noise is drawn from, in sd of the background."""
-    gaussian_noise_probability: Probability = 0.0
-    gaussian_noise_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Largest standard deviation of noise, in sd of the background."""
-    erasing_probability: Probability = 0.0
-    erasing_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Largest area of the patch that is set to 0, as a share of the image's."""
-
-    @property
-    def turns(self) -> bool:
-        """Whether images are turned, so that their poses change."""
-        return self.turn_probability * self.turn_degrees > 0 or self.quarter_turn_probability > 0
-
-
-CESPED_AUGMENTATION = Augmentation(
-    shift_probability=0.5,
-    shift_fraction=0.05,
-    turn_probability=0.5,
-    turn_degrees=20,
-    quarter_turn_probability=1,
-    zoom_probability=0.2,
-    zoom_in=0.05,
-    uniform_noise_probability=0.2,
-    uniform_noise_width=2,
-    gaussian_noise_probability=0.2,
-    gaussian_noise_sd=0.5,
-    erasing_probability=0.1,
-    erasing_fraction=0.02,
-)
-"""CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of a patch is
-meant, follows its program."""
-
-TURN_AND_SHIFT = Augmentation(
-    shift_probability=1, shift_fraction=1 / 64, turn_probability=1, turn_degrees=180
-)
-"""Any turn about the centre, and a shift by up to half a pixel of a box of 32."""
 
 
 def zoom(images: Tensor, factors: Tensor) -> Tensor:
@@ -150,7 +93,9 @@ class Augment:
     def __init__(self, settings: Augmentation) -> None:
         self.settings = settings
 
-    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+    def __call__(
+        self, batch: Batch, rng: np.random.Generator, size: int | None = None, share: slice = WHOLE
+    ) -> Batch:
         """Return the batch with other images and their poses; the given one stays as it is.
 
         Parameters
@@ -159,6 +104,8 @@ class Augment:
             Prepared images.
         rng
             Made anew for every step, from the seed and the step: ``default_rng([seed, step])``.
+        size, share
+            ``batch`` is this share of a batch of so many images; by default it is all of it.
 
         Raises
         ------
@@ -170,66 +117,100 @@ class Augment:
                 "targets on a grid of poses cannot follow an image that is turned; set turn_probability and "
                 "quarter_turn_probability of the augmentation to 0, or train on the poses themselves"
             )
-        moving, zooming, uniform, gaussian, erasing = rng.spawn(5)
-        images, rotations = self._moved(batch, moving)
-        images = self._zoomed(images, zooming)
-        images = self._with_uniform_noise(images, uniform)
-        images = self._with_gaussian_noise(images, gaussian)
-        images = self._erased(images, erasing)
+        drawn = _Draws(self.settings, size or len(batch.images), batch.images.shape[-1], share, rng)
+        images, rotations = drawn.moved(batch)
+        images = drawn.zoomed(images)
+        images = drawn.with_uniform_noise(images)
+        images = drawn.with_gaussian_noise(images)
+        images = drawn.erased(images)
         circle = soft_circle(images.shape[-1]).to(images)
         return replace(batch, images=images * circle, rotations=rotations)
 
-    def _moved(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+
+class _Draws:
+    """What is drawn for the ``size`` images of a batch, made of a ``share`` of them."""
+
+    def __init__(
+        self, settings: Augmentation, size: int, box: int, share: slice, rng: np.random.Generator
+    ) -> None:
+        self._settings, self._size, self._box, self._share = settings, size, box, share
+        self._moving, self._zooming, self._uniform, self._gaussian, self._erasing = rng.spawn(5)
+
+    def _chosen(self, probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Return which images of the batch a change is made to."""
+        return rng.random(self._size) < probability
+
+    def moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return shifted and turned images and their poses."""
-        size, settings = len(batch.images), self.settings
-        reach = settings.shift_fraction * batch.images.shape[-1]
+        size, settings, rng = self._size, self._settings, self._moving
+        reach = settings.shift_fraction * self._box
         shifts = (
-            rng.uniform(-reach, reach, (size, 2)) * _chosen(size, settings.shift_probability, rng)[:, None]
+            rng.uniform(-reach, reach, (size, 2)) * self._chosen(settings.shift_probability, rng)[:, None]
         )
         reach = math.radians(settings.turn_degrees)
-        angles = rng.uniform(-reach, reach, size) * _chosen(size, settings.turn_probability, rng)
-        quarters = rng.integers(4, size=size) * _chosen(size, settings.quarter_turn_probability, rng)
+        angles = rng.uniform(-reach, reach, size) * self._chosen(settings.turn_probability, rng)
+        quarters = rng.integers(4, size=size) * self._chosen(settings.quarter_turn_probability, rng)
         angles = angles + quarters * (math.pi / 2)
         if not shifts.any() and not angles.any():
             return batch.images, batch.rotations
-        turns = torch.from_numpy(angles).to(batch.rotations)
-        images = turn_and_shift(
-            batch.images, turns.to(batch.images), torch.from_numpy(shifts).to(batch.images)
-        )
+        turns = torch.from_numpy(angles[self._share]).to(batch.rotations)
+        moves = torch.from_numpy(shifts[self._share]).to(batch.images)
+        images = turn_and_shift(batch.images, turns.to(batch.images), moves)
         return images, turned_rotations(batch.rotations, turns)
 
-    def _zoomed(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        settings = self.settings
-        factors = 1 + rng.uniform(-settings.zoom_out, settings.zoom_in, len(images))
-        rows = _rows(len(images), settings.zoom_probability, rng, images.device)
+    def zoomed(self, images: Tensor) -> Tensor:
+        """Return images some of which are magnified."""
+        settings, rng = self._settings, self._zooming
+        factors = (1 + rng.uniform(-settings.zoom_out, settings.zoom_in, self._size))[self._share]
+        rows = _rows(self._chosen(settings.zoom_probability, rng)[self._share], images.device)
         if settings.zoom_in == settings.zoom_out == 0 or not len(rows):
             return images
         changed = zoom(images[rows], torch.from_numpy(factors).to(images)[rows])
         return images.index_copy(0, rows, changed)
 
-    def _with_uniform_noise(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        widths = rng.uniform(0, self.settings.uniform_noise_width, len(images))
-        rows = _rows(len(images), self.settings.uniform_noise_probability, rng, images.device)
-        noise = rng.random((len(rows), *images.shape[1:]), dtype=np.float32) - np.float32(0.5)
-        return _with_noise(images, rows, noise, widths)
+    def with_uniform_noise(self, images: Tensor) -> Tensor:
+        """Return images some of which have noise of a uniform distribution added."""
+        settings, rng = self._settings, self._uniform
+        widths = rng.uniform(0, settings.uniform_noise_width, self._size)
+        chosen = self._chosen(settings.uniform_noise_probability, rng)
+        noise = rng.random((int(chosen.sum()), *images.shape[1:]), dtype=np.float32) - np.float32(0.5)
+        return self._with_noise(images, chosen, noise, widths)
 
-    def _with_gaussian_noise(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        deviations = rng.uniform(0, self.settings.gaussian_noise_sd, len(images))
-        rows = _rows(len(images), self.settings.gaussian_noise_probability, rng, images.device)
-        noise = rng.standard_normal((len(rows), *images.shape[1:]), dtype=np.float32)
-        return _with_noise(images, rows, noise, deviations)
+    def with_gaussian_noise(self, images: Tensor) -> Tensor:
+        """Return images some of which have Gaussian noise added."""
+        settings, rng = self._settings, self._gaussian
+        deviations = rng.uniform(0, settings.gaussian_noise_sd, self._size)
+        chosen = self._chosen(settings.gaussian_noise_probability, rng)
+        noise = rng.standard_normal((int(chosen.sum()), *images.shape[1:]), dtype=np.float32)
+        return self._with_noise(images, chosen, noise, deviations)
 
-    def _erased(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        size, box = len(images), images.shape[-1]
-        areas = rng.uniform(0, self.settings.erasing_fraction, size)
-        areas = areas * _chosen(size, self.settings.erasing_probability, rng)
+    def _with_noise(
+        self,
+        images: Tensor,
+        chosen: NDArray[np.bool_],
+        noise: NDArray[np.float32],
+        scales: NDArray[np.float64],
+    ) -> Tensor:
+        """Add ``(k, n, n)`` noise of the chosen images, scaled as ``(size,)`` says, to the share's."""
+        place = np.arange(self._size)[self._share]
+        mine = noise[np.isin(np.flatnonzero(chosen), place)]
+        rows = _rows(chosen[self._share], images.device)
+        factors = torch.from_numpy(scales[self._share]).to(images)[rows, None, None]
+        return images.index_add(0, rows, torch.from_numpy(mine).to(images) * factors)
+
+    def erased(self, images: Tensor) -> Tensor:
+        """Return images some of which have a patch of 0."""
+        size, box, settings, rng = self._size, self._box, self._settings, self._erasing
+        areas = rng.uniform(0, settings.erasing_fraction, size)
+        areas = areas * self._chosen(settings.erasing_probability, rng)
         stretch = np.sqrt(np.exp(rng.uniform(math.log(_FLATTEST), -math.log(_FLATTEST), size)))
         edges = np.rint(np.sqrt(areas)[:, None] * np.stack([1 / stretch, stretch], axis=1) * box)
         edges = edges.clip(0, box).astype(np.int64)
         corners = rng.integers(0, box - edges, endpoint=True)
         if not edges.any():
             return images
-        return erase(images, *(torch.from_numpy(values).to(images.device) for values in (corners, edges)))
+        mine = (torch.from_numpy(values[self._share]).to(images.device) for values in (corners, edges))
+        return erase(images, *mine)
 
 
 class Augmented:
@@ -238,24 +219,11 @@ class Augmented:
     def __init__(self, source: TrainingSource, settings: Augmentation, seed: int = 0) -> None:
         self._source, self._augment, self._seed = source, Augment(settings), seed
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
         """See `TrainingSource`."""
         rng = np.random.default_rng([self._seed, step])
-        return self._augment(self._source.batch(step, size, progress), rng)
+        return self._augment(self._source.batch(step, size, progress, share), rng, size, share)
 
 
-def _chosen(size: int, probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which of ``size`` images a change is made to."""
-    return rng.random(size) < probability
-
-
-def _rows(size: int, probability: float, rng: np.random.Generator, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(_chosen(size, probability, rng))).to(device)
-
-
-def _with_noise(
-    images: Tensor, rows: Tensor, noise: NDArray[np.float32], scales: NDArray[np.float64]
-) -> Tensor:
-    """Add ``(k, n, n)`` noise, scaled as ``(b,)`` says, to the images of ``(k,)`` rows."""
-    scaled = torch.from_numpy(noise).to(images) * torch.from_numpy(scales).to(images)[rows, None, None]
-    return images.index_add(0, rows, scaled)
+def _rows(chosen: NDArray[np.bool_], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(chosen)).to(device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3._harmonic import HarmonicDistribution
 
 __all__ = ["TrainingProgress"]
 
@@ -30,8 +30,8 @@ class TrainingProgress:
         Estimated time to the end.
     validation_loss, validation_median_degrees, validation_mean_degrees
         The loss and the pose error on held-out particles, where this report has them.
-    preview
-        What the network says of the first few held-out particles, where this report has it.
+    predicted
+        What the averaged network says of the held-out particles, where this report has it.
     """
 
     fraction: float
@@ -42,4 +42,4 @@ class TrainingProgress:
     validation_loss: float | None = None
     validation_median_degrees: float | None = None
     validation_mean_degrees: float | None = None
-    preview: PoseDistribution | None = None
+    predicted: HarmonicDistribution | None = None

@@ -13,8 +13,6 @@ sum to 1.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -32,10 +30,10 @@ from napari_cryosphere.particles import DensityMap, ImageGrid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
-from napari_cryosphere.training.sources import Batch, shuffled_rows
+from napari_cryosphere.training.presets import LabelKind
+from napari_cryosphere.training.sources import WHOLE, Batch, shuffled_rows
 
 __all__ = [
-    "LabelKind",
     "LabelledImages",
     "inverse_mse_on_grid",
     "label_targets",
@@ -43,8 +41,6 @@ __all__ = [
     "one_hot_targets",
     "raw_targets",
 ]
-
-LabelKind: TypeAlias = Literal["mask", "raw", "one-hot"]
 
 _CHUNK = 64
 
@@ -193,7 +189,7 @@ class LabelledImages:
         targets = label_targets(kind, errors, rotations, order, fraction=fraction, symmetry=symmetry)
         return cls(clean / scale * soft_circle(grid.box), rotations, targets, seed)
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
-        """Return the next ``size`` images of a shuffled pass."""
-        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
-        return Batch(self._images[rows], self._rotations[rows], torch.ones(size), self._targets[rows])
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
+        """Return the next ``size`` images of a shuffled pass, or a share of them."""
+        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed)[share])
+        return Batch(self._images[rows], self._rotations[rows], torch.ones(len(rows)), self._targets[rows])

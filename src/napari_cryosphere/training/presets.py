@@ -9,13 +9,95 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, PolarConfig, ResNetConfig
-from napari_cryosphere.training.augmentation import CESPED_AUGMENTATION, TURN_AND_SHIFT, Augmentation
-from napari_cryosphere.training.masks import LabelKind
 
-__all__ = ["CESPED", "CRYOSPHERE", "DEFAULT", "IMAGE2SPHERE", "PRESETS", "SourceKind", "TrainingPreset"]
+__all__ = [
+    "CESPED",
+    "CESPED_AUGMENTATION",
+    "CRYOSPHERE",
+    "DEFAULT",
+    "IMAGE2SPHERE",
+    "PRESETS",
+    "TURN_AND_SHIFT",
+    "Augmentation",
+    "LabelKind",
+    "SourceKind",
+    "TrainingPreset",
+]
 
 SourceKind: TypeAlias = Literal["both", "map", "particles"]
 """Projections of a map, then the particles themselves; or only one of these."""
+
+LabelKind: TypeAlias = Literal["mask", "raw", "one-hot"]
+"""Targets that are probabilities on a grid of poses, see `napari_cryosphere.training.masks`."""
+
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augmentation(BaseModel):
+    """How often each change is made to an image, and how far it goes at most; the default changes nothing.
+
+    How far it goes is drawn evenly from its range for each image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shift_probability: Probability = 0.0
+    """Of a shift."""
+    shift_fraction: Annotated[float, Field(ge=0, le=0.25)] = 0.0
+    """Largest shift along x and along y, either way, as a share of the box."""
+    turn_probability: Probability = 0.0
+    """Of a turn by any angle."""
+    turn_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest turn about the image's centre, either way."""
+    quarter_turn_probability: Probability = 0.0
+    """Of a turn by 0, 90, 180 or 270 degrees, all four as likely."""
+    zoom_probability: Probability = 0.0
+    """Of a change of size."""
+    zoom_in: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The particle becomes larger by at most this share."""
+    zoom_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The particle becomes smaller by at most this share."""
+    uniform_noise_probability: Probability = 0.0
+    """Of added noise that is drawn evenly from an interval."""
+    uniform_noise_width: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Largest width of the interval about 0 that noise is drawn from, in sd of the background."""
+    gaussian_noise_probability: Probability = 0.0
+    """Of added Gaussian noise."""
+    gaussian_noise_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Largest standard deviation of noise, in sd of the background."""
+    erasing_probability: Probability = 0.0
+    """Of a patch that is erased."""
+    erasing_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest area of the patch that is set to 0, as a share of the image's."""
+
+    @property
+    def turns(self) -> bool:
+        """Whether images are turned, so that their poses change."""
+        return self.turn_probability * self.turn_degrees > 0 or self.quarter_turn_probability > 0
+
+
+CESPED_AUGMENTATION = Augmentation(
+    shift_probability=0.5,
+    shift_fraction=0.05,
+    turn_probability=0.5,
+    turn_degrees=20,
+    quarter_turn_probability=1,
+    zoom_probability=0.2,
+    zoom_in=0.05,
+    uniform_noise_probability=0.2,
+    uniform_noise_width=2,
+    gaussian_noise_probability=0.2,
+    gaussian_noise_sd=0.5,
+    erasing_probability=0.1,
+    erasing_fraction=0.02,
+)
+"""CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of a patch is
+meant, follows its program."""
+
+TURN_AND_SHIFT = Augmentation(
+    shift_probability=1, shift_fraction=1 / 64, turn_probability=1, turn_degrees=180
+)
+"""Any turn about the centre, and a shift by up to half a pixel of a box of 32."""
 
 
 class TrainingPreset(BaseModel):
@@ -28,6 +110,7 @@ class TrainingPreset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkConfig = PolarConfig()
+    """Shape of the network."""
     source: SourceKind = "both"
     """What is shown."""
     fine_tuning: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -45,10 +128,15 @@ class TrainingPreset(BaseModel):
     augmentation: Augmentation = TURN_AND_SHIFT
     """How the particles themselves are changed every time they are shown."""
     optimizer: Literal["adamw", "radam"] = "adamw"
+    """How weights follow from gradients: AdamW, or RAdam."""
     epochs: Annotated[float, Field(gt=0)] = 75
+    """Passes over the particles, or as many simulated images."""
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
+    """Images of a step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    """Largest step, after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """How fast weights shrink, relative to the learning rate."""
     halve_after_epochs: Annotated[int, Field(ge=1)] | None = None
     """The learning rate is halved when the validation loss has not fallen for so long; None lets it fall
     along a cosine."""

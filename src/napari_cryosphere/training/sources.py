@@ -2,7 +2,8 @@
 
 Every source gives batches of images as the network takes them, with the rotation of each. A batch follows
 from the seed and the number of its step alone, so that a run that is taken up again sees what it would have
-seen.
+seen. Of a batch that several processes learn from, each makes its share: what is random is drawn for the
+whole batch, which is cheap, and images are made for the share.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = [
+    "WHOLE",
     "Batch",
     "LoadedParticles",
     "SimulatedProjections",
@@ -34,6 +36,9 @@ __all__ = [
     "turn_and_shift",
     "turned_rotations",
 ]
+
+WHOLE = slice(None)
+"""The share of a batch that is all of it."""
 
 _MEASURED = 512
 
@@ -71,8 +76,8 @@ class Batch:
 class TrainingSource(Protocol):
     """Anything that gives training batches."""
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
-        """Return ``size`` images, the same for the same step.
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
+        """Return ``share`` of a step's ``size`` images, the same for the same step.
 
         ``progress`` (0 to 1) lets a source make them harder as training goes.
         """
@@ -80,20 +85,20 @@ class TrainingSource(Protocol):
 
 
 class Succession:
-    """One source after another: the second from a share of the run on."""
+    """One source after another; ``until`` is the part of the run, 0 to 1, that the first has."""
 
-    def __init__(self, first: TrainingSource, second: TrainingSource, share: float) -> None:
-        self._first, self._second, self._share = first, second, share
+    def __init__(self, first: TrainingSource, second: TrainingSource, until: float) -> None:
+        self._first, self._second, self._until = first, second, until
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
         """See `TrainingSource`; the first source's progress reaches 1 where the second takes over."""
-        if progress < self._share:
-            return self._first.batch(step, size, progress / self._share)
-        return self._second.batch(step, size, (progress - self._share) / (1 - self._share))
+        if progress < self._until:
+            return self._first.batch(step, size, progress / self._until, share)
+        return self._second.batch(step, size, (progress - self._until) / (1 - self._until), share)
 
 
 def shuffled_rows(number: int, step: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Return the rows of a step: ``number`` rows pass by again and again, every time in another order."""
+    """Return the rows of a step, ``(size,)``: all pass by again and again, each time in another order."""
     first, last = step * size // number, (step * size + size - 1) // number
     passes = [_order(number, seed, each) for each in range(first, last + 1)]
     start = step * size - first * number
@@ -178,9 +183,9 @@ class LoadedParticles:
         self._weights = torch.from_numpy(weights).float()
         self._seed = seed
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
-        """Return the next ``size`` particles of a shuffled pass."""
-        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed))
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
+        """Return the next ``size`` particles of a shuffled pass, or a share of them."""
+        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed)[share])
         return Batch(self._images[rows], self._rotations[rows], self._weights[rows])
 
 
@@ -220,15 +225,15 @@ class SimulatedProjections:
         self.contrast = float((projections * particles).sum() / (projections**2).sum())
         self.noise_amplitude = _noise_amplitude(particles - self.contrast * projections, self._mask)
 
-    def batch(self, step: int, size: int, progress: float) -> Batch:
+    def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
         """Return projections from uniform directions; the noise grows with progress to its full level."""
         rng = np.random.default_rng([self._seed, step])
-        rotations = random_rotations(size, rng)
-        images = self._projections(rotations, rng.integers(self._number, size=size)) * self.contrast
-        white = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
-        noise = from_fourier(to_fourier(white) * self.noise_amplitude)
+        rotations = random_rotations(size, rng)[share]
+        images = self._projections(rotations, rng.integers(self._number, size=size)[share]) * self.contrast
+        white = rng.standard_normal((size, *images.shape[1:]), dtype=np.float32)[share]
+        noise = from_fourier(to_fourier(torch.from_numpy(white)) * self.noise_amplitude)
         images = (images + noise * _noise_level(progress)) * self._mask
-        return Batch(images, torch.from_numpy(rotations).float(), torch.ones(size))
+        return Batch(images, torch.from_numpy(rotations).float(), torch.ones(len(images)))
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
         """Return projections with the shift and the CTF (phases flipped) of the given particles."""

@@ -1,4 +1,4 @@
-"""A network in training: one step after another, kept on disk, taken up again."""
+"""A network in training: one step after another, in one process or several, kept on disk, taken up again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import EVALUATION_ORDER
 from napari_cryosphere.training.loss import pose_loss
+from napari_cryosphere.training.replicas import Replicas
+from napari_cryosphere.training.shared_norm import share_statistics
 from napari_cryosphere.training.sources import Batch
 
 __all__ = ["Optimisation", "Trainer"]
@@ -67,6 +69,8 @@ class Trainer:
         Trained in place.
     symmetry
         Point group that the labels are expanded over.
+    replicas
+        The processes that train this network, each with the same weights; one alone by default.
 
     Attributes
     ----------
@@ -76,9 +80,17 @@ class Trainer:
         Whether the last step came to its end: False where Ctrl-C has caught it half way.
     """
 
-    def __init__(self, network: PoseNetwork, symmetry: str, settings: Optimisation) -> None:
-        self.network = network
+    def __init__(
+        self,
+        network: PoseNetwork,
+        symmetry: str,
+        settings: Optimisation,
+        replicas: Replicas | None = None,
+    ) -> None:
+        self.network, self.replicas = network, replicas or Replicas()
         self.steps, self.whole = 0, True
+        if self.replicas.several:
+            share_statistics(network, self.replicas)
         self._symmetry, self._settings = symmetry, settings
         self._parameters = list(network.parameters())
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.RAdam
@@ -86,27 +98,27 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self._average = {name: value.clone() for name, value in network.state_dict().items()}
+        learnt = {name for name, _ in network.named_parameters()}
+        self._statistics = [value for name, value in network.state_dict().items() if name not in learnt]
 
     def step(self, batch: Batch, rate: float) -> float:
-        """Learn from a batch at a share of the learning rate; return its loss.
+        """Learn from a batch, or this process's share of it, at a share of the learning rate.
+
+        Returns the loss of the batch, which is the same in all processes.
 
         Raises
         ------
         CryosphereError
-            If the loss is no longer a number; the weights are then those of the step before.
+            If the loss is no longer a number, or another process is gone; the weights are then those of the
+            step before.
         """
-        device = self._parameters[0].device
-        torch.manual_seed(self._settings.seed * 1_000_003 + self.steps)
-        self.network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            coefficients = self.network(batch.images.to(device, non_blocking=True))
-        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
+        before = [value.clone() for value in self._statistics]  # the forward pass moves them
+        try:
+            value = self._find_gradients(batch)
+        except BaseException:
+            for statistic, earlier in zip(self._statistics, before, strict=True):
+                statistic.copy_(earlier)
+            raise
         self.whole = False
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * rate
@@ -114,6 +126,26 @@ class Trainer:
         self.steps += 1
         self._follow()
         self.whole = True
+        return value
+
+    def _find_gradients(self, batch: Batch) -> float:
+        """Leave the gradients of the whole batch's loss in the parameters, clipped; return the loss."""
+        device = self._parameters[0].device
+        torch.manual_seed(self._settings.seed * 1_000_003 + self.steps)
+        self.network.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            coefficients = self.network(batch.images.to(device, non_blocking=True))
+        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order)
+        # the mean over the batch is that of the shares' means, each as heavy as its labels
+        weight = batch.weights.sum().to(loss.detach())
+        part = weight / self.replicas.sum(weight)
+        value = float(self.replicas.sum(loss.detach() * part))
+        if not math.isfinite(value):
+            raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
+        self._optimizer.zero_grad(set_to_none=True)
+        (loss * part).backward()  # type: ignore[no-untyped-call]
+        self.replicas.sum_gradients(self._parameters)
+        torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         return value
 
     @torch.no_grad()

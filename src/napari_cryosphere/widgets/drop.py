@@ -48,7 +48,7 @@ class Drop:
                 layer.visible = False
 
     def note_map(self) -> None:
-        """A map came."""
+        """Take a map that came."""
         self._last = time.monotonic()
 
 

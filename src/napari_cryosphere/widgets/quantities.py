@@ -46,6 +46,7 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
 }
 _COLUMNS = {  # name: unit, column, tool tip
     "log-likelihood": ("nats", "rlnLogLikeliContribution", "Log-likelihood of the image given the map"),
+    "novelty": ("", "cryosphereNovelty", "How unlike the particles of the training; above 1 is suspect"),
     "correlation": ("", "cryosphereCorrelation", "Correlation of the image with the map's projection"),
 }
 

@@ -22,7 +22,7 @@ def load_sample() -> list[tuple[Any, dict[str, Any], str]]:
 
 
 def load_preferred_views() -> list[tuple[Any, dict[str, Any], str]]:
-    """The same with most views near the z axis, as of particles that lie on the ice's surface."""
+    """Do the same with most views near the z axis, as of particles that lie on the ice's surface."""
     return _load("particles with preferred views", preference=_PREFERENCE)
 
 

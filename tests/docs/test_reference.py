@@ -1,0 +1,72 @@
+"""What the reference pages are made of has descriptions, and is whole."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from napari_cryosphere.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "docsite"))
+
+from api_pages import PACKAGE, ROOMS, api_pages  # noqa: E402
+from command_page import command_page, commands  # noqa: E402
+from config_page import CONFIG_OF, config_page, fields, job_configs, settings  # noqa: E402
+
+COMMANDS = commands()
+MODELS = job_configs() | settings()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_described(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    undescribed = [parameter.name for parameter in command.params if not (parameter.help or "").strip()]
+    assert not undescribed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_field_is_described(name: str) -> None:
+    model = MODELS[name]
+    assert model.__doc__
+    undescribed = [field.name for field in fields(model) if not field.description]
+    assert not undescribed
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name in CONFIG_OF])
+def test_a_command_fills_the_config_that_its_page_names(name: str) -> None:
+    """The error of a wrong key lists the keys of the config that the command really fills."""
+    command = COMMANDS[name]
+    arguments: list[str] = []
+    for parameter in command.params:
+        if parameter.required:
+            flag = [parameter.opts[0]] if parameter.param_type_name == "option" else []
+            arguments += [*flag, "nothing.star"]
+    result = CliRunner().invoke(app, [*name.split(), *arguments, "--set", "no_such_key=1"])
+    assert result.exit_code == 2
+    words = set(re.findall(r"\w+", result.output))
+    assert set(MODELS[CONFIG_OF[name]].model_fields) <= words, result.output
+
+
+def test_every_command_with_settings_has_its_config() -> None:
+    with_settings = {
+        name for name, command in COMMANDS.items() if any(p.opts == ["--set"] for p in command.params)
+    }
+    assert with_settings == set(CONFIG_OF)
+
+
+def test_pages_have_every_command_field_and_room() -> None:
+    page = command_page()
+    assert all(f"## `{name}`" in page for name in COMMANDS)
+    configs = config_page()
+    for name, model in MODELS.items():
+        section = configs.split(f"## {name} ")[1].split("\n## ")[0]
+        assert all(f"| `{field}` |" in section for field in model.model_fields)
+    rooms = {path.parent.name for path in (ROOT / "src" / PACKAGE).glob("*/__init__.py")}
+    assert rooms == set(ROOMS)
+    assert len(api_pages()) == len(ROOMS) + 1
