@@ -105,8 +105,7 @@ def predicted(sample: Sample, arguments: argparse.Namespace, folder: Path) -> di
     spent = time.process_time() - start
     found = ParticleStack.read(config.output)
     errors = angular_error_degrees(stack.rotations(), found.rotations(), sample.symmetry)
-    with DistributionStore(folder / "d.zarr") as stored:
-        levels = stored[:].credible_level(stack.rotations())
+    levels = DistributionStore(folder / "d.zarr")[:].credible_level(stack.rotations())
     large = errors > LARGE_DEGREES
     return {
         "median_deg": float(np.median(errors)),
@@ -203,7 +202,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--minutes", type=float, default=20.0, help="time of a training")
-    parser.add_argument("--modes", type=int, default=10, help="modes that are refined")
+    modes = InferConfig.model_fields["modes"].default
+    parser.add_argument("--modes", type=int, default=modes, help="modes that are compared with the map")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", default=[sample.name for sample in SAMPLES])
     parser.add_argument("--presets", nargs="+", default=["default", "image2sphere"])

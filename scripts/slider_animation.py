@@ -16,21 +16,32 @@ from pathlib import Path
 import napari
 import numpy as np
 from PIL import Image
+from qtpy.QtWidgets import QApplication, QDockWidget
 
-from napari_cryosphere.widgets.demo import _FILES, _settle, open_demo
+from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.docks import MAIN, open_dock
+from napari_cryosphere.widgets.layer_data import particle_layer
+from napari_cryosphere.widgets.workbench import take_seat
 from napari_cryosphere.widgets.workers import SynchronousRunner
 
-SIZE = (1240, 760)
-WIDTH = 840
-FRAMES = 12
+SIZE = (1150, 660)
+WIDTH = 860
+SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.985, 0.993, 0.996, 0.998, 1.0)
+"""Which particles, in the order of their spread: from the surest to the least sure."""
 COLOURS = 96
-MILLISECONDS = 700
+MILLISECONDS = 800
 
 
 def main(folder: Path, output: Path) -> None:
-    """Open the demo's window, step through particles from sure to unsure, and write the pictures as a GIF."""
+    """Open the demo's particles, step from sure to unsure ones, and write the pictures as a GIF."""
     viewer = napari.Viewer(title="CryoSphere", show=True)
-    dock = open_demo(viewer, {role: folder / name for role, name in _FILES.items()}, SynchronousRunner())
+    seat = take_seat(viewer, SynchronousRunner())  # the first one's runner counts
+    dock = open_dock(viewer, MAIN)
+    seat.leave()
+    data, options, _ = particle_layer(ParticleStack.read(folder / "particles.star"), "simulated particles")
+    viewer.add_image(data, **options)
+    for name in ("layer controls", "layer list"):
+        hide(viewer, name)
     viewer.window.resize(*SIZE)
     dock.controller.predict()
     session = dock.controller.session
@@ -39,11 +50,11 @@ def main(folder: Path, output: Path) -> None:
         sys.exit("nothing was predicted")
     by_spread = np.argsort(summary.spread_degrees)
     pictures = []
-    for share in np.linspace(0.03, 0.99, FRAMES) ** 0.5:
+    for share in SHARES:
         viewer.dims.set_point(0, int(by_spread[int(share * (len(by_spread) - 1))]))
-        _settle()
+        settle()
         viewer.reset_view()
-        _settle(30)
+        settle(30)
         pixels = viewer.screenshot(canvas_only=False, flash=False)
         picture = Image.fromarray(pixels[..., :3])
         pictures.append(picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.LANCZOS))
@@ -54,7 +65,20 @@ def main(folder: Path, output: Path) -> None:
         stored, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, optimize=True
     )
     output.write_bytes(stored.getvalue())
-    print(f"{output}: {len(stored.getvalue()) / 1e6:.2f} MB, {FRAMES} pictures of {first.size}")
+    print(f"{output}: {len(stored.getvalue()) / 1e6:.2f} MB, {len(pictures)} pictures of {first.size}")
+
+
+def hide(viewer: napari.Viewer, name: str) -> None:
+    """Hide one of napari's own docks."""
+    for dock in viewer.window._qt_window.findChildren(QDockWidget):
+        if dock.windowTitle() == name or dock.objectName() == name:
+            dock.hide()
+
+
+def settle(rounds: int = 12) -> None:
+    """Let Qt lay out and paint."""
+    for _ in range(rounds):
+        QApplication.processEvents()
 
 
 if __name__ == "__main__":

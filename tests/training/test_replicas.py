@@ -159,7 +159,8 @@ def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolera
         trainer, losses = trainer_of(network, replicas), []
         for step in range(6):
             batch = source.batch(step, 11, 0.5, replicas.share(11))
-            losses.append(trainer.step(replace(batch, rotations=batch.rotations.to(dtype)), 1.0))
+            labels = {"rotations": batch.rotations.to(dtype), "weights": batch.weights.to(dtype)}
+            losses.append(trainer.step(replace(batch, **labels), 1.0))
         return trainer, losses
 
     alone, losses = trained(Replicas())

@@ -89,14 +89,17 @@ class Gallery:
         -------
         ``(r, n, t)`` float32 nats: the log-likelihood over that of an image without a particle.
         """
-        matched = real_row(observation.matched(phases))
-        cross = self.slices @ matched.flatten(0, 1).T
-        norm = self.power @ (0.5 * observation.filters.square()).T
-        return cross.reshape(len(self.slices), *matched.shape[:2]).sub_(norm[..., None])
+        return self.products(observation, phases).sub_(self.norms(observation)[..., None])
 
-    def at(self, rows: Tensor) -> Gallery:
-        """Select poses."""
-        return Gallery(self.band, self.slices[rows], self.power[rows])
+    def products(self, observation: Observation, phases: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return what `log_likelihoods` consists of beside `norms`, of all poses or of some rows."""
+        matched = real_row(observation.matched(phases))
+        slices = self.slices if rows is None else self.slices[rows]
+        return (slices @ matched.flatten(0, 1).T).reshape(len(slices), *matched.shape[:2])
+
+    def norms(self, observation: Observation) -> Tensor:
+        """Return half of every pose's power behind every image's filters, ``(r, n)``."""
+        return self.power @ (0.5 * observation.filters.square()).T
 
 
 def real_row(values: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ __all__ = ["Candidates", "GlobalSearch", "shells_for_spacing", "step_for_shell"]
 
 _MAX_PHASE = 3.3
 _SHIFT_STEP = 0.24
-_FEWEST, _MOST = 16, 256
-_SPAN = 0.6
+_FEWEST, _MOST = 16, 128
+_SPAN = 0.5
 _SCORES_AT_ONCE = 1 << 23
 
 
@@ -69,8 +69,8 @@ class GlobalSearch:
 
     Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
     over-confident: the truth's cell can score far below the best one, and the more so the stronger the
-    signal. So an image keeps every cell in the upper 60 % of its range of scores (from best down to
-    median), at least 16 and at most 256, and is compared with their children, in as many shells as their
+    signal. So an image keeps every cell in the upper half of its range of scores (from best down to
+    median), at least 16 and at most 128, and is compared with their children, in as many shells as their
     spacing supports. Of the band's other shells a cell knows only what a wrong pose loses there on average:
     half of the model's power.
 
@@ -131,9 +131,10 @@ class GlobalSearch:
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
             best = self._coarse.log_likelihoods(coarse[rows], self._coarse_phases).amax(-1).T.contiguous()
+            lost = self._fine.norms(fine[rows]) + unseen[rows]
             for offset, chosen in enumerate(self._chosen(best)):
                 row = start + offset
-                found.append(self._compare(fine[row : row + 1], chosen, unseen[row]))
+                found.append(self._compare(fine[row : row + 1], chosen, lost[:, offset]))
         return found
 
     def _chosen(self, scores: Tensor) -> list[Tensor]:
@@ -145,12 +146,12 @@ class GlobalSearch:
         counts = (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
         return [cells[:count] for cells, count in zip(best.indices, counts.tolist(), strict=True)]
 
-    def _compare(self, image: Observation, coarse_cells: Tensor, unseen: Tensor) -> Candidates:
-        """Score one image against the children of the chosen cells."""
+    def _compare(self, image: Observation, coarse_cells: Tensor, lost: Tensor) -> Candidates:
+        """Score one image against the children of the chosen cells; ``lost`` is half of the model's power."""
         rows = self._children[coarse_cells].flatten()
         rows = rows[rows >= 0]
-        scores = self._fine.at(rows).log_likelihoods(image, self._fine_phases)[:, 0]
-        marginal = scores.logsumexp(-1) + (self._log_shift_area - unseen)
+        scores = self._fine.products(image, self._fine_phases, rows)[:, 0]
+        marginal = scores.logsumexp(-1) + self._log_shift_area - lost[rows]
         best = self.shifts_px[scores.argmax(-1)]
         return Candidates(self.grid, self._fine_cells[rows], self._centres[rows], marginal, best)
 

@@ -187,8 +187,8 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the particles held out, whole micrographs where they are known, 500 particles at most. Without it
-    5 %, or up to 10 % to have 250."""
+    """Share of the particles held out, whole micrographs where they are known, 500 particles at most. Without
+    it 5 %, or up to 10 % to have 250."""
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
     encoder_weights: Path | None = None

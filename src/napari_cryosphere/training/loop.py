@@ -99,9 +99,7 @@ def train_network(
 
 def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
     """Write the state, in the first process."""
-    wanted = settings.checkpoint is not None and trainer.replicas.first
-    if wanted and trainer.steps and trainer.whole:
-        assert settings.checkpoint is not None
+    if settings.checkpoint is not None and trainer.replicas.first and trainer.steps and trainer.whole:
         trainer.save(settings.checkpoint, clock.progress())
     clock.kept()
 
@@ -109,7 +107,8 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
     if not trainer.replicas.first:
-        return Validated(*trainer.replicas.of_first([math.nan] * 3), predicted=None)
+        loss, median, mean = trainer.replicas.of_first([math.nan] * 3)
+        return Validated(loss, median, mean, predicted=None)
     coefficients = predict_coefficients(trainer.averaged(), validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
@@ -119,4 +118,5 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     predicted = PoseDistribution.from_coefficients(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
     figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    return Validated(*trainer.replicas.of_first(figures), predicted=predicted)
+    loss, median, mean = trainer.replicas.of_first(figures)
+    return Validated(loss, median, mean, predicted)

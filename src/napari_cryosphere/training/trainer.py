@@ -143,7 +143,7 @@ class Trainer:
         if not math.isfinite(value):
             raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
         self._optimizer.zero_grad(set_to_none=True)
-        (loss * part).backward()  # type: ignore[no-untyped-call]
+        (loss * part).backward()
         self.replicas.sum_gradients(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         return value
