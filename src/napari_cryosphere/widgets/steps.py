@@ -78,6 +78,11 @@ def refinement_steps(stack: ParticleStack, model_path: Path | None, reference: D
         The particles and the model.
     reference
         The map to refine against; None for that of the model's run, as far as it can be trusted.
+
+    Raises
+    ------
+    CryosphereError
+        If there is no map.
     """
     yield Step(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import reference_of, refine
