@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.particles.mrc import write_stack
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 DATA = Path(
@@ -64,6 +65,14 @@ class Cost:
 
     cpu_s: float
     peak_mb: float
+
+
+def as_floats(given: Path, folder: Path, part: str) -> Path:
+    """Write particles as 32-bit floats, the only ones that cryoPARES reads, and return their STAR file."""
+    stack, star = ParticleStack.read(given), folder / f"{part}.star"
+    write_stack(stack.images(), star.with_suffix(".mrcs"), stack.pixel_size_angstrom, overwrite=True)
+    star.write_text(given.read_text().replace(f"@{given.stem}.mrcs", f"@{part}.mrcs"))
+    return star
 
 
 class Running:
@@ -236,14 +245,9 @@ def judged(
 
 def errors_degrees(truth: ParticleStack, found: ParticleStack) -> NDArray[np.float64]:
     """Return the pose errors; rows are matched by image, since their order may differ."""
-    place = {name: row for row, name in enumerate(found.particles["rlnImageName"].map(_image))}
-    rows = np.array([place[_image(name)] for name in truth.particles["rlnImageName"]])
+    place = {int(name.split("@")[0]): row for row, name in enumerate(found.particles["rlnImageName"])}
+    rows = np.array([place[number] for number in range(1, len(truth) + 1)])
     return angular_error_degrees(truth.rotations(), found.rotations()[rows], "C1")
-
-
-def _image(name: str) -> tuple[int, str]:
-    number, file = name.split("@")
-    return int(number), Path(file).name
 
 
 def main() -> None:
@@ -258,25 +262,27 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    particles = DATA / "particles" / f"{arguments.set}_train.star"
-    test = DATA / "particles" / f"{arguments.set}_test.star"
-    truth, shown = ParticleStack.read(test), ParticleStack.read(particles)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.keep or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         theirs = Theirs(arguments.cryopares, folder / "theirs", arguments.their_epochs)
         ours = Ours(folder / "ours", arguments.our_epochs)
-        fifth = folder / "fifth.star"
-        truth[::5].save(fifth, overwrite=True)
-        running = theirs.train(particles, 32, shown.grid.field_angstrom / 32), ours.train(particles)
+        given = (DATA / "particles" / f"{arguments.set}_{part}.star" for part in ("train", "test"))
+        particles, test = (as_floats(path, folder, path.stem.split("_")[-1]) for path in given)
+        truth, blind, fifth = ParticleStack.read(test), folder / "blind.star", folder / "fifth.star"
+        hidden = truth.with_poses(truth.rotations(), np.zeros((len(truth), 2)))  # nothing knows the shifts
+        hidden.save(blind, overwrite=True)
+        hidden[::5].save(fifth, overwrite=True)
+        running = theirs.train(particles, 32, truth.grid.field_angstrom / 32), ours.train(particles)
         costs = [each.cost() for each in running]
         rows = [
-            judged(program, cost, truth, test, fifth)
+            judged(program, cost, truth, blind, fifth)
             for program, cost in zip((theirs, ours), costs, strict=True)
         ]
         wanted, spent = rows[0]["validation_median_deg"], rows[1]["train_cpu_s"]
         reached = [share * spent for share, error in ours.validation() if error <= wanted]
         rows[0] |= {"network_ms": None, "to_their_error_cpu_s": rows[0]["train_cpu_s"]}
-        rows[1] |= {"network_ms": ours.network_ms(test), "to_their_error_cpu_s": min(reached, default=None)}
+        rows[1] |= {"network_ms": ours.network_ms(blind), "to_their_error_cpu_s": min(reached, default=None)}
         report("cryopares", rows, arguments, ["torch", "numpy"])
 
 

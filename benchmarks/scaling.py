@@ -49,8 +49,8 @@ def write_particles(folder: Path, number: int, box: int) -> Path:
     return folder / "p.star"
 
 
-def write_model(folder: Path, box: int, l_max: int | None = None) -> Path:
-    """Write an untrained model of the default network for images of a box, or of another degree."""
+def write_model(folder: Path, l_max: int | None = None) -> Path:
+    """Write an untrained model of the default network, or of one of another degree."""
     import torch
 
     from napari_cryosphere.jobs.configs import TrainConfig
@@ -82,7 +82,7 @@ def _predicting(folder: Path, stack: ParticleStack) -> dict[str, Any]:
     from napari_cryosphere.jobs._predictor import Predictor
     from napari_cryosphere.model.pose_model import PoseModel
 
-    predictor, every = Predictor(PoseModel.load(write_model(folder, stack.box)), stack), slice(0, len(stack))
+    predictor, every = Predictor(PoseModel.load(write_model(folder)), stack), slice(0, len(stack))
     images = predictor.read(every)
     return {
         "read and prepare": cpu_seconds(lambda: predictor.read(every), 2) / len(stack) * 1e3,
@@ -154,7 +154,7 @@ def predict_by_degree(folder: Path, degrees: list[int], number: int) -> list[dic
     stack = ParticleStack.read(write_particles(folder, number, 64))
     rows = []
     for degree in degrees:
-        predictor = Predictor(PoseModel.load(write_model(folder, 64, degree)), stack)
+        predictor = Predictor(PoseModel.load(write_model(folder, degree)), stack)
         images = predictor.read(slice(0, number))
         seconds = cpu_seconds(lambda p=predictor, i=images: p.work(slice(0, number), i), 2)
         rows.append({"degree": degree, "predict, ms": seconds / number * 1e3})
@@ -163,7 +163,7 @@ def predict_by_degree(folder: Path, degrees: list[int], number: int) -> list[dic
 
 def ranks(folder: Path, number: int, counts: list[int]) -> list[dict[str, Any]]:
     """Return wall and CPU seconds of jobs with some ranks; starting them is counted."""
-    star, model = write_particles(folder, number, 64), write_model(folder, 64)
+    star, model = write_particles(folder, number, 64), write_model(folder)
     rows = []
     for count in counts:
         for name, arguments in {

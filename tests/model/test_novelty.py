@@ -36,7 +36,7 @@ def test_false_alarms_are_as_stated_and_junk_is_told() -> None:
         torch.randn(300, BOX, BOX, generator=torch.Generator().manual_seed(4)),
         particles(300, 5, width=1.5),
         particles(300, 6) + ramp,
-        particles(300, 7, noise=1.2),
+        particles(300, 7, noise=1.4),
     ):
         assert (novelty(junk) > 1).float().mean() > 0.9
 

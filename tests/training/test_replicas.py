@@ -191,7 +191,7 @@ def test_all_end_at_the_same_step_and_validate_the_same() -> None:
         trainer = trainer_of(network, replicas)
         reports = list(train_network(trainer, source, validation, "C1", settings))
         seen = [(each.images, each.validation_loss) for each in reports]
-        return trainer.steps, seen, [each.preview is not None for each in reports]
+        return trainer.steps, seen, [each.predicted is not None for each in reports]
 
     first, second = in_threads(2, trained)
     assert first[:2] == second[:2]

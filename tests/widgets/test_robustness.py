@@ -182,12 +182,9 @@ from napari_cryosphere.widgets.map_sources import Poses, recipe
 from napari_cryosphere.widgets.training_choices import TrainingChoices
 
 def slow(*arguments):
-    try:
-        for count in range(100_000):
-            time.sleep(0.005)
-            yield steps.Step(0.5, "on and on")
-    finally:
-        print("ended in order", flush=True)
+    for count in range(100_000):
+        time.sleep(0.005)
+        yield steps.Step(0.5, "on and on")
 
 steps.prediction_steps = steps.refinement_steps = steps.training_steps = slow
 map_steps.reconstruction_steps = slow
@@ -220,4 +217,3 @@ def test_napari_closes_while_any_job_goes_on(viewer: Any, sample: Path, tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    assert done.stdout.count("ended in order") == 4

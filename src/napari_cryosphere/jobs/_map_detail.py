@@ -12,7 +12,7 @@ from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.jobs._half_map_files import half_map_outputs
 from napari_cryosphere.particles import DensityMap
 
-__all__ = ["MapDetail", "map_detail"]
+__all__ = ["MapDetail", "detail_of_map", "map_detail"]
 
 _THRESHOLD = 0.143
 _SAME = 1e-3
@@ -37,6 +37,11 @@ def map_detail(path: Path, density: DensityMap, asked_angstrom: float | None = N
     written = _where_halves_differ(curve, density) if curve.is_file() else None
     if written is not None:
         return MapDetail(written, f"where the FSC in {curve.name} falls below {_THRESHOLD}")
+    return detail_of_map(density)
+
+
+def detail_of_map(density: DensityMap) -> MapDetail:
+    """Return how far a map is compared by the noise that it holds around its particle."""
     shell = signal_shell(torch.from_numpy(density.voxels.copy()))
     if shell is None:
         return MapDetail(None, "all of the map's detail")

@@ -15,7 +15,7 @@ from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._map_detail import MapDetail, map_detail
+from napari_cryosphere.jobs._map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs._memory import predicting_batch
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._predictor import Predictor, images_for, pilot_of, with_predictions
@@ -54,7 +54,7 @@ def refine(
     stack, model
         The particles, and the network whose modes are refined.
     reference, resolution_angstrom
-        The map to refine against, and the finest detail compared; None for what the particles tell.
+        The map to refine against, and the finest detail compared; None for what stands out of its noise.
 
     Yields
     ------
@@ -65,7 +65,7 @@ def refine(
         stack,
         reference,
         model.card.symmetry,
-        resolution_angstrom,
+        resolution_angstrom or detail_of_map(reference).resolution_angstrom,
         settings.shift_range_px,
         next(model.network.parameters()).device,
         pilot_of(model, stack, settings.modes),
@@ -158,7 +158,8 @@ def _detail_of_reference(config: InferConfig, model: PoseModel, density: Density
     """Return how far the map can be trusted; of its own map a run remembers it."""
     reference, own = _reference(config), reference_of(config.model)
     known = model.card.map_resolution_angstrom
-    if known and not config.resolution_angstrom and own is not None and own.resolve() == reference.resolve():
+    same = own is not None and own.resolve() == reference.resolve()
+    if known and not config.resolution_angstrom and same:
         return MapDetail(known, "where the half-maps of the run's map differ")
     return map_detail(reference, density, config.resolution_angstrom)
 

@@ -93,5 +93,6 @@ def _bands(box: int) -> Tensor:
     number = min(_BANDS, box // 2)
     frequency = torch.hypot(torch.fft.fftfreq(box)[:, None], torch.fft.rfftfreq(box))
     band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
-    members = torch.nn.functional.one_hot(band, number + 1).float()
-    return members / members.sum(0)
+    members = torch.nn.functional.one_hot(band, number + 1).float().view(box, box // 2 + 1, -1)
+    members[:, 1 : box // 2] *= 2  # these stand for their conjugates, which a half-transform leaves out
+    return (members / members.sum((0, 1))).flatten(0, 1)

@@ -136,7 +136,8 @@ def rotation_from_vector(vectors: ArrayLike) -> Array:
     zero = np.zeros_like(x)
     skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*given.shape[:-1], 3, 3)
     half = np.sinc(angles / (2 * np.pi))
-    return np.eye(3) + np.sinc(angles / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
+    matrices: Array = np.eye(3) + np.sinc(angles / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
+    return matrices
 
 
 def vector_from_rotation(rotations: ArrayLike) -> Array:

@@ -12,7 +12,7 @@ from napari_cryosphere.widgets.background import ThreadBackground
 from napari_cryosphere.widgets.export import Which, export_steps, rows_to_export
 from napari_cryosphere.widgets.gallery_actions import GalleryActions
 from napari_cryosphere.widgets.gallery_filters import GalleryFilters
-from napari_cryosphere.widgets.notices import cause_first
+from napari_cryosphere.widgets.notices import cause_first, tell_note
 from napari_cryosphere.widgets.particle_choices import Flag
 from napari_cryosphere.widgets.seated_dock import SeatedDock, single_shot
 from napari_cryosphere.widgets.style import caption, dock_style, wrapped
@@ -247,6 +247,6 @@ class GalleryDock(SeatedDock):
         self.controller.runner.start(
             f"Saving {path.name}",
             lambda: export_steps(session, rows, path),
-            lambda step: self.status.setText(step.payload or step.message),
+            lambda step: tell_note(step.payload) if step.payload else None,
             lambda: None,
         )

@@ -60,8 +60,13 @@ class SeatedDock(DockContent):
             QTimer.singleShot(0, self, self._make_tab)
 
     def _make_tab(self) -> None:
+        """Take a short title, which a tab has room for, and become a tab where there is no room."""
         container = self.parent()
-        if not isinstance(container, QDockWidget) or container.isFloating():
+        if not isinstance(container, QDockWidget):
+            return
+        title = container.windowTitle().partition(" (")[0]
+        container.setWindowTitle(title.removeprefix("CryoSphere ").capitalize() if " " in title else title)
+        if container.isFloating():
             return
         window = container.parent()
         if not isinstance(window, QMainWindow):

@@ -188,6 +188,8 @@ class SphereView(QWidget):
         painter = QPainter(self)
         painter.drawImage(QPointF((self.width() - side) / 2, (self.height() - side) / 2), self._image)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(QColor(120, 124, 134), 1.5))
+        painter.drawEllipse(QPointF(self.width() / 2, self.height() / 2), self._radius(), self._radius())
         painter.setPen(self._text)
         for name, pole in (("+z", 1.0), ("−z", -1.0)):
             place, seen = self.place_of(np.array([0.0, 0.0, 1.09 * pole]))
