@@ -71,9 +71,8 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 
 def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "```python\nx = 1\n```\n\n1. first\n\n    <!-- checked, not run: slow -->\n    ```bash\n    sleep 9\n    ```\n"
-    )
+    in_a_list = "1. first\n\n    <!-- checked, not run: slow -->\n    ```bash\n    sleep 9\n    ```\n"
+    page.write_text(f"```python\nx = 1\n```\n\n{in_a_list}")
     monkeypatch.setattr("doc_blocks.ROOT", tmp_path)
     assert [(block.line, block.code, block.reason) for block in blocks(page)] == [
         (2, "x = 1\n", None),
