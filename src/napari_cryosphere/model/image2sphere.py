@@ -120,7 +120,7 @@ class Image2Sphere(PoseNetwork):
         convolution = SO3Convolution if config.so3_filter == "global" else LocalSO3Convolution
         self.refine = convolution(config.l_max, config.so3_channels, 1, gain=0.2)
         self.linear = S2Convolution(config.l_max, config.sphere_channels, 1, gain=0.2)
-        # Channels last is the faster layout, but torch 2.13's CPU convolutions (oneDNN) write beyond their memory
+        # Channels last is the faster layout, but torch 2.13 (oneDNN, on a CPU) writes beyond its memory
         # there, going backward with several threads, where channels do not come in sixteens.
         widths = config.encoder_channels if config.resnet is None else (config.resnet.width,)
         wide = all(width % 16 == 0 for width in widths)
