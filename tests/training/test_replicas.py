@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.rotations import random_rotations
+from napari_cryosphere.training import replicas as replicas_module
 from napari_cryosphere.training.augmentation import Augmented
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.masks import LabelledImages
@@ -180,11 +183,17 @@ def seen(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def test_all_end_at_the_same_step_and_validate_the_same() -> None:
-    """With a time budget, and a rate that follows the validation: what the first sees decides."""
+def test_all_end_at_the_same_step_and_validate_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a time budget, and a rate that follows the validation: what the first sees decides.
+
+    Every reading of the clock is 0.05 s after the one before, whoever reads, so that no two agree.
+    """
+    readings = itertools.count()
+    told = SimpleNamespace(monotonic=lambda: 0.05 * next(readings))
+    monkeypatch.setattr(replicas_module, "time", told)
     images, rotations, weights = views()
     source, validation = LoadedParticles(images, rotations, weights), ValidationSet(images, rotations)
-    settings = LoopSettings(8, minutes=0.01, report_seconds=0.05, halve_after=16, validations=5)
+    settings = LoopSettings(8, minutes=0.02, report_seconds=0.2, halve_after=16, validations=5)
     network = new_network()
 
     def trained(replicas: Replicas) -> tuple[int, list[tuple[int, float | None]], list[bool]]:
