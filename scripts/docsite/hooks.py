@@ -47,13 +47,6 @@ def generated_pages() -> dict[str, str]:
     return pages
 
 
-def on_config(config: MkDocsConfig) -> None:
-    """Give the long tutorial its place after the tour, where the checkout has it."""
-    start = next(part["Start"] for part in config.nav or [] if "Start" in part)
-    if (Path(config.docs_dir) / "tutorial.md").is_file() and "tutorial.md" not in start:
-        start.append("tutorial.md")
-
-
 def on_page_content(html: str, **_: object) -> str:
     """Turn formulas into MathML, which browsers show by themselves: no script, nothing fetched."""
     from latex2mathml.converter import convert

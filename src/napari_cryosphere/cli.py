@@ -58,18 +58,24 @@ app.add_typer(experiments, name="experiment")
 app.command()(watch)
 
 
-@app.callback()
-def _options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    State.quiet, State.debug = quiet, debug
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from napari_cryosphere import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    State.quiet, State.debug = quiet, debug
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 

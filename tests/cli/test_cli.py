@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ def test_help_names_the_commands() -> None:
     assert result.returncode == 0
     for command in ("demo", "info", "simulate", "density", "train", "infer", "reconstruct", "watch", "fsc"):
         assert command in result.stdout
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output.strip()) == (0, version("napari-cryosphere"))
 
 
 def test_info_as_json(folder: Path) -> None:

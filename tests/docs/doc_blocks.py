@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ NOT_RUN = {
 """Pages of which no block is run."""
 
 _FENCE = re.compile(
-    r"^(?:<!-- checked, not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
+    r"^(?: *<!-- checked, not run: (?P<reason>[^\n]+) -->\n)?"
+    r" *```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 _PROGRAM = "napari-cryosphere"
@@ -66,7 +68,7 @@ def blocks(path: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("code")) + 1
         reason = match["reason"] or NOT_RUN.get(page)
         if match["language"] in LANGUAGES:
-            found.append(Block(page, line, match["language"], match["code"], reason))
+            found.append(Block(page, line, match["language"], textwrap.dedent(match["code"]), reason))
     return found
 
 

@@ -69,6 +69,17 @@ def test_commands_in_the_text_exist(page: Path) -> None:
         check_inline(text)
 
 
+def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    in_a_list = "1. first\n\n    <!-- checked, not run: slow -->\n    ```bash\n    sleep 9\n    ```\n"
+    page.write_text(f"```python\nx = 1\n```\n\n{in_a_list}")
+    monkeypatch.setattr("doc_blocks.ROOT", tmp_path)
+    assert [(block.line, block.code, block.reason) for block in blocks(page)] == [
+        (2, "x = 1\n", None),
+        (9, "sleep 9\n", "slow"),
+    ]
+
+
 def test_a_wrong_block_is_found() -> None:
     def block(code: str, language: str = "bash") -> Block:
         return Block("page.md", 1, language, code, "")

@@ -20,6 +20,8 @@ from config_page import CONFIG_OF, config_page, fields, job_configs, settings  #
 
 COMMANDS = commands()
 MODELS = job_configs() | settings()
+ALSO = {"density": ["--pixel-size", "2"]}
+"""Options that a config asks for and the parser does not."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -42,7 +44,7 @@ def test_every_field_is_described(name: str) -> None:
 def test_a_command_fills_the_config_that_its_page_names(name: str) -> None:
     """The error of a wrong key lists the keys of the config that the command really fills."""
     command = COMMANDS[name]
-    arguments: list[str] = []
+    arguments = list(ALSO.get(name, []))
     for parameter in command.params:
         if parameter.required:
             flag = [parameter.opts[0]] if parameter.param_type_name == "option" else []

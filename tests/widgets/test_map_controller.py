@@ -102,7 +102,7 @@ def test_a_recipe_wants_particles_poses_and_a_point_group(
         recipe(controller.session)
     with pytest.raises(CryosphereError, match="Q3"):
         recipe(controller.session, Poses.INPUT, symmetry="Q3")
-    with pytest.raises(CryosphereError, match="no refined poses"):
+    with pytest.raises(CryosphereError, match="nothing is refined yet"):
         recipe(controller.session, Poses.REFINED)
 
 

@@ -120,7 +120,12 @@ class Image2Sphere(PoseNetwork):
         convolution = SO3Convolution if config.so3_filter == "global" else LocalSO3Convolution
         self.refine = convolution(config.l_max, config.so3_channels, 1, gain=0.2)
         self.linear = S2Convolution(config.l_max, config.sphere_channels, 1, gain=0.2)
-        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Channels last is the faster layout, but torch 2.13 (oneDNN, on a CPU) writes beyond its memory
+        # there, going backward with several threads, where channels do not come in sixteens.
+        widths = config.encoder_channels if config.resnet is None else (config.resnet.width,)
+        wide = all(width % 16 == 0 for width in widths)
+        self._layout = torch.channels_last if wide else torch.contiguous_format
+        self.encoder.to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def load_encoder_weights(self, path: Path) -> None:
         """Read the weights of the ResNet, see `napari_cryosphere.model.resnet.load_resnet_weights`.
@@ -146,5 +151,5 @@ class Image2Sphere(PoseNetwork):
         return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
 
     def _on_sphere(self, images: Tensor) -> Tensor:
-        features = self.encoder(self.channels(images).contiguous(memory_format=torch.channels_last))
+        features = self.encoder(self.channels(images).contiguous(memory_format=self._layout))
         return self.half_sphere(features)
