@@ -175,7 +175,9 @@ def _check_command(words: list[str], where: str) -> None:
     if name == _PROGRAM:
         check_arguments(words[1:], where)
     elif modules:
-        check_arguments(words[modules[0] + 2 :], where)
+        given = words[modules[0] + 2 :]
+        if given != ["$@"]:  # what a script was given is checked where the script is called
+            check_arguments(given, where)
         if "torchrun" in words:
             _check_torchrun(words[words.index("torchrun") + 1 :], where)
     elif name == "make":

@@ -168,7 +168,7 @@ def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolera
 
     alone, losses = trained(Replicas())
     for trainer, told in in_threads(count, trained):
-        assert told == pytest.approx(losses, rel=tolerance)
+        assert told == pytest.approx(losses, rel=tolerance, abs=1e-6)
         for expected, found in ((alone.network, trainer.network), (alone.averaged(), trainer.averaged())):
             torch.testing.assert_close(
                 seen(found.state_dict()), seen(expected.state_dict()), rtol=tolerance, atol=tolerance / 10

@@ -230,7 +230,7 @@ def test_one_source_after_another() -> None:
         def __init__(self, name: float) -> None:
             self.name = name
 
-        def batch(self, step: int, size: int, progress: float) -> Batch:
+        def batch(self, step: int, size: int, progress: float, rows: slice | None = None) -> Batch:
             return Batch(torch.tensor([self.name, progress]), torch.empty(0), torch.empty(0))
 
     both = Succession(Told(1), Told(2), 0.8)
