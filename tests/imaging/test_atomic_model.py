@@ -185,7 +185,7 @@ def test_an_assembly_of_chains_that_are_not_there_is_refused(atoms: list[Atom], 
     assembly.generators.append(generator)
     structure.assemblies.append(assembly)
     file = write(structure, tmp_path / "model.pdb")
-    with pytest.raises(FileFormatError, match="assembly '1' cannot be built: .*Z"):
+    with pytest.raises(FileFormatError, match=r"assembly '1' cannot be built: .*Z"):
         AtomicModel.read(file, assembly="1")
 
 

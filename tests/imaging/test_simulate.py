@@ -84,6 +84,24 @@ def test_without_noise_and_ctf_it_is_the_projection(density: DensityMap) -> None
     np.testing.assert_allclose(images, projector.project(parameters.rotations).numpy(), atol=1e-4)
 
 
+def test_the_microscope_by_default() -> None:
+    """300 kV, 2.7 mm, 10 % amplitude contrast, 0.8 to 2.5 um of defocus: what the reference page promises."""
+    drawn = draw_parameters(4000, seed=5)
+    optics = drawn.tables("x.mrcs", 32, PIXEL_SIZE)["optics"].iloc[0]
+    values = optics[["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]]
+    np.testing.assert_allclose(values.astype(float), [300, 2.7, 0.1])
+    assert drawn.ctf is not None
+    assert set(drawn.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]).isdisjoint(
+        {"rlnPhaseShift", "rlnCtfBfactor"}
+    )
+    middle = (drawn.ctf.defocus_u_angstrom + drawn.ctf.defocus_v_angstrom) / 2
+    assert 7500 < middle.min() < 9000
+    assert 24000 < middle.max() < 25500
+    names = drawn.micrographs
+    assert names is not None
+    assert len(set(names)) == 20
+
+
 def test_optics_groups_have_their_own_microscope_and_micrographs() -> None:
     groups = (
         OpticsGroup(voltage_kv=200, defocus_angstrom=(5000, 6000), astigmatism_angstrom=0, micrographs=3),

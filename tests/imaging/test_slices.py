@@ -48,7 +48,7 @@ def test_slices_and_derivatives_of_gaussians(volume: np.ndarray, padding: int, e
 
 @pytest.mark.parametrize("padding", [1, 2, 3])
 def test_a_point_is_a_plane_wave_up_to_nyquist(padding: int) -> None:
-    """At the lattice's own frequencies nothing is interpolated; what undoes the interpolation's fall-off stays."""
+    """At the lattice's own frequencies nothing is interpolated; only what undoes the fall-off stays."""
     place = np.array([3, -2, 5])  # x, y, z
     volume = np.zeros(3 * (BOX,))
     volume[tuple(place[::-1] + BOX // 2)] = 1
