@@ -248,3 +248,9 @@ def test_elements_without_a_scattering_factor_are_refused(tmp_path: Path, elemen
     wrong: list[Any] = [("C", (0.0, 0.0, 0.0), 20.0, 1.0), (element, (3.0, 0.0, 0.0), 20.0, 1.0)]
     with pytest.raises(FileFormatError, match="scattering factor"):
         AtomicModel.read(write(structure_of(wrong), tmp_path / "model.cif"))
+
+
+def test_coordinates_that_are_no_numbers_are_refused(atoms: list[Atom], tmp_path: Path) -> None:
+    file = write(structure_of([("C", (1.0, np.nan, 2.0), 20.0, 1.0), *atoms]), tmp_path / "model.cif")
+    with pytest.raises(FileFormatError, match="coordinates that are not finite"):
+        AtomicModel.read(file)

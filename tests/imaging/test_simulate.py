@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,24 @@ def test_defocus_varies_from_particle_to_particle() -> None:
     assert drawn.ctf is not None
     assert drawn.ctf.defocus_u_angstrom.std() == pytest.approx(250, rel=0.1)
     assert np.ptp(drawn.ctf.defocus_u_angstrom - drawn.ctf.defocus_v_angstrom) < 1e-6  # one astigmatism
+
+
+def test_clean_images_come_in_chunks_too(density: DensityMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "_CHUNK_PIXELS", 2 * density.box**2)
+    parameters = draw_parameters(5, seed=6, shift_px=0.0, with_ctf=False)
+    projector = projector_of(density)
+    chunks = list(noisy_images(projector, parameters, PIXEL_SIZE, None, seed=0))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    whole = projector.project(parameters.rotations).numpy()
+    np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-4)
+
+
+def test_a_table_says_what_is_known() -> None:
+    """Micrographs that are not known have no column; a scale that is not 1 has one."""
+    drawn = draw_parameters(4, seed=6)
+    assert drawn.ctf is not None
+    scaled = replace(drawn, micrographs=None, ctf=replace(drawn.ctf, scale_factor=np.array([1, 1, 0.5, 1.0])))
+    table = scaled.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]
+    assert "rlnMicrographName" not in table
+    assert list(table["rlnCtfScalefactor"]) == [1, 1, 0.5, 1]
+    assert "rlnCtfScalefactor" not in drawn.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]

@@ -39,6 +39,21 @@ def test_a_turned_and_shifted_map_comes_back(density: DensityMap, other_hand: bo
     assert np.degrees(error) < 1.0
 
 
+def test_a_large_map_is_aligned_to_a_fraction_of_its_own_voxels() -> None:
+    """The search works on 32 voxels and the last step on 48; what comes back is in the map's own 64."""
+    density = protein_phantom(64, 3.0)
+    turn = Rotation.from_rotvec([-0.4, 0.9, 0.3]).as_matrix()  # in z, y, x
+    offset = np.array([33.0, 30.5, 34.0]) - turn @ np.full(3, 32.0)
+    moved = DensityMap(affine_transform(density.voxels, turn, offset, order=3).astype(np.float32), 3.0)
+    found = align_maps(density, moved, check_hand=False)
+    assert not found.mirrored
+    assert np.isnan(found.correlation_other_hand)
+    assert np.degrees(Rotation.from_matrix(found.rotation @ turn[::-1, ::-1]).magnitude()) < 0.5
+    # affine_transform reads the map at turn (r - c) + c + (1, -1.5, 2), z first: the way back is its inverse
+    back = -turn.T @ np.array([1.0, -1.5, 2.0]) * 3.0
+    np.testing.assert_allclose(found.shift_angstrom, back[::-1], atol=0.6)
+
+
 def test_normalised_inside_a_mask(density: DensityMap) -> None:
     mask = (density.voxels > 0.1).astype(np.float32)
     inside = normalise_map(density, mask).voxels[mask == 1]
