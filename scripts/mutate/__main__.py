@@ -39,21 +39,21 @@ def drawn(
     return [(line[0], rng.choice(by_line[line])) for line in lines], trees, sum(map(len, by_line.values()))
 
 
-def try_room(room: str, number: int, seed: int, only: set[int]) -> Counter[str]:
+def try_room(room: str, options: argparse.Namespace) -> Counter[str]:
     """Try faults of one room, print how each ended, and return how many ended how."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="mutate-") as scratch:
         trials = Trials(ROOT, room, Path(scratch))
-        chosen, trees, possible = drawn(trials.folder, number, seed)
+        chosen, trees, possible = drawn(trials.folder, options.number, options.seed)
         started = time.monotonic()
-        trials.measure()
+        trials.measure(options.tests)
         print(
             f"{room}: {len(chosen)} of {possible} faults, {len(trials.lines)} tests "
             f"({time.monotonic() - started:.0f} s)",
             flush=True,
         )
         for place, (file, mutation) in enumerate(chosen):
-            if only and place not in only:
+            if options.only and place not in options.only:
                 continue
             tests = trials.tests_of(file, mutation.first, mutation.last)
             verdict = trials.trial(file, mutation.source(trees[file]), tests)
@@ -76,8 +76,11 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=80, help="faults a room")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of the faults to try again")
+    parser.add_argument(
+        "--tests", default="", help="tests to run, as for pytest -k: leave out what takes long"
+    )
     options = parser.parse_args()
-    table = {room: try_room(room, options.number, options.seed, set(options.only)) for room in options.rooms}
+    table = {room: try_room(room, options) for room in options.rooms}
     print("\n| room | faults | noticed | of these by time | unnoticed | in lines no test reaches |")
     print("|---|---|---|---|---|---|")
     for room, counts in table.items():

@@ -71,15 +71,20 @@ class Trials:
         self.lines: dict[str, set[tuple[str, int]]] = {}
         self.seconds: dict[str, float] = {}
 
-    def measure(self) -> None:
+    def measure(self, expression: str = "") -> None:
         """Run the unchanged tests once, find what each reaches, and import what they import.
+
+        Parameters
+        ----------
+        expression
+            Which tests, as for pytest's ``-k``; all without it.
 
         Raises
         ------
         RuntimeError
             If a test fails, at first or when run again in the way of a trial.
         """
-        code = self._forked(self._measured, None)
+        code = self._forked(lambda: self._measured(expression), None)
         if code != 0:
             raise RuntimeError(f"the tests fail without any change:\n{self._log.read_text()[-4000:]}")
         found = json.loads(self._map.read_text())
@@ -140,9 +145,9 @@ class Trials:
         told = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
         return (told or lines[-1:] or ["no word"])[0]
 
-    def _measured(self) -> int:
+    def _measured(self, expression: str) -> int:
         reach = Reach(str(self.folder))
-        code = self._pytest([f"tests/{self.room}"], reach)
+        code = self._pytest([f"tests/{self.room}", "-k", expression], reach)
         ours = ("napari_cryosphere", "test_", "conftest", "__main__")
         found = {
             "seconds": reach.seconds,
