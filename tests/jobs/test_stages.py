@@ -66,13 +66,13 @@ def test_the_result_of_a_job_is_returned_and_its_words_passed_on() -> None:
         result = yield from result_of(job(ends), "predict", expected="not flipped")
         return result
 
-    shown, steps = [], collected(True)
-    while True:
-        try:
-            shown.append(next(steps))
-        except StopIteration as end:
-            assert end.value.metrics == {"number": 3}
-            break
+    results: list[Result] = []
+
+    def kept() -> Generator[Event, None, None]:
+        results.append((yield from collected(True)))
+
+    shown = list(kept())
+    assert results[0].metrics == {"number": 3}
     assert shown == [Note("box is odd", warning=True), Progress(0.5, "predict: half way")]
     with pytest.raises(RuntimeError, match="predict ended without a result"):
         list(collected(False))
