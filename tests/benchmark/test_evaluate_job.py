@@ -295,17 +295,17 @@ def test_programs_that_are_not_there_or_fail(tmp_path: Path) -> None:
 @relion
 @pytest.mark.slow
 def test_relion_refines_poses_that_are_off(simulated: Path, tmp_path: Path) -> None:
-    """One iteration of relion_refine around poses that are 4 degrees off brings them nearer to the truth."""
+    """One iteration of relion_refine around poses that are 10 degrees off brings them nearer."""
     entry = local_entry(simulated, "plain")
     config = CespedConfig(
-        entry="plain", output=tmp_path, benchmark_dir=simulated, local_degrees=10, relion=True
+        entry="plain", output=tmp_path, benchmark_dir=simulated, local_degrees=20, relion=True
     )
     both = (entry.star(0), entry.star(1))
     settings = EvaluateConfig(truth=both, predicted=both, output=tmp_path)
     work = _refinement._Refinement(config, entry, None, settings)
     work.folder.mkdir()
     stars, maps = [], []
-    turn = rotation_from_vector([0.0, np.radians(4), 0.0])
+    turn = rotation_from_vector([0.0, np.radians(10), 0.0])
     for half in (0, 1):
         truth = entry.read(half)
         truth.with_poses(truth.rotations() @ turn, truth.shifts_angstrom()).save(
@@ -326,7 +326,7 @@ def test_relion_refines_poses_that_are_off(simulated: Path, tmp_path: Path) -> N
         errors = angular_error_degrees(
             truth.rotations()[np.argsort(truth.image_names())], found.rotations()[order]
         )
-        assert np.median(errors) < 4
+        assert np.median(errors) < 7
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
