@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox, QLineEdit, QScrollArea, QWidget
@@ -60,15 +60,20 @@ class Walk:
         """Let the window work."""
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self._turn()
+
+    @staticmethod
+    def _turn() -> None:
+        """Let the window work once, and delete what an event loop would delete: napari's progress bars."""
+        QApplication.processEvents()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        time.sleep(0.005)
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
         """Wait until something is so, the window working."""
         until = time.perf_counter() + _PATIENCE
         while not done():
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self._turn()
             if time.perf_counter() > until:
                 raise TimeoutError(what)
 

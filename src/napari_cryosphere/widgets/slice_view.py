@@ -72,7 +72,8 @@ class SliceView:
             self._maps.append(layer)
             self._layers.append([self._add(layer, axis) for axis in range(3)])
         for layer in self.layers:
-            layer.visible = True
+            if not layer.visible:
+                layer.visible = True
         self._set_contrast()
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (len(maps), 3), 1, True
