@@ -131,9 +131,9 @@ class Comparison:
 def reconstruction_steps(recipe: Recipe) -> Steps:
     """Reconstruct in memory.
 
-    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the `Reconstruction`, and
-    the halves' `HalfMapCurves` inside a soft mask around the map. Each makes one layer: adding one takes
-    napari a third of a second, for which the window waits, and between two steps it answers.
+    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the `Reconstruction`,
+    and the halves' `HalfMapCurves` inside a soft mask around the map. Each makes one layer at most: napari
+    takes a third of a second to add one, for which the window waits, and between two steps it answers.
     """
     from napari_cryosphere.jobs.events import Progress, Snapshot
     from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
