@@ -14,7 +14,7 @@ from napari_cryosphere.widgets.style import caption
 
 __all__ = ["FscLegend"]
 
-_WIDTH = 214
+_WIDTH = 224
 _FONT_PIXELS = 11  # of a "cell", see `dock_style`
 _STROKES = {"masked": "╌╌", "unmasked": "┈┈"}
 
