@@ -160,7 +160,7 @@ def _worker(
     """
     from napari.qt.threading import GeneratorWorker, create_worker
 
-    class Worker(GeneratorWorker):
+    class Worker(GeneratorWorker):  # type: ignore[misc]  # napari is not typed
         def quit(self) -> None:
             stop.set()
 
