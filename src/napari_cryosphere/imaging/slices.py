@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
