@@ -23,7 +23,7 @@ from napari_cryosphere.alignment.noise import (
 )
 from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
 from napari_cryosphere.alignment.posterior import CellDensities, posterior_cells
-from napari_cryosphere.alignment.refine import RefinedPoses, refine_poses
+from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -271,18 +271,14 @@ class Aligner:
         farther behind does not catch up.
         """
         image = starts.image.to(self._sampler.device)
-        begun = refine_poses(
-            self._sampler, observation[image], starts.rotations, starts.shifts_px, _FIRST_STEPS
-        )
-        evidence = begun.log_evidence
+        climb = Climb(self._sampler, observation, image, starts.rotations, starts.shifts_px)
+        climb.step(_FIRST_STEPS)
+        evidence = climb.poses().log_evidence
         best = evidence.new_full((len(observation),), -torch.inf)
         best = best.scatter_reduce(0, image, evidence, "amax")
-        hopeful = evidence > best[image] - _HOPELESS
-        image, begun = image[hopeful], begun[hopeful]
-        refined = refine_poses(
-            self._sampler, observation[image], begun.rotations, begun.shifts_px, _LAST_STEPS
-        )
-        return image.cpu(), refined
+        climb.keep(evidence > best[image] - _HOPELESS)
+        climb.step(_LAST_STEPS)
+        return climb.image.cpu(), climb.poses()
 
 
 def _joined(parts: list[CellDensities], symmetry: str) -> PoseDistribution:

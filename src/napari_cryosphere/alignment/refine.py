@@ -12,7 +12,7 @@ from torch import Tensor
 from napari_cryosphere.alignment.observation import Observation
 from napari_cryosphere.imaging.slices import SliceSampler
 
-__all__ = ["RefinedPoses", "refine_poses"]
+__all__ = ["Climb", "RefinedPoses", "refine_poses"]
 
 _ENTRIES_AT_ONCE = 1 << 16
 """Samples (poses times frequencies) held at once: what fits a core's cache beats larger batches."""
@@ -81,20 +81,19 @@ class _State:
     def __getitem__(self, rows: Tensor) -> _State:
         return _State(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    @classmethod
+    def join(cls, parts: Sequence[_State]) -> _State:
+        """Put the states of several together."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     def put(self, rows: Tensor, other: _State) -> None:
         """Replace some rows."""
         for field in fields(self):
             getattr(self, field.name)[rows] = getattr(other, field.name)
 
 
-def refine_poses(
-    sampler: SliceSampler,
-    observation: Observation,
-    rotations: Tensor,
-    shifts_px: Tensor,
-    iterations: int = 5,
-) -> RefinedPoses:
-    """Climb from each pose to the maximum of the likelihood beside it.
+class Climb:
+    """Poses on their way to the maximum of the likelihood beside each.
 
     Levenberg and Marquardt's damped Gauss-Newton steps on ``R exp([w]) , t + dt``; a step is kept only if
     the likelihood grows, so that the result is never worse than the start.
@@ -104,80 +103,116 @@ def refine_poses(
     sampler
         The map's slices, with derivatives (``moments=True``).
     observation
-        One image for each pose.
+        The images.
+    image
+        ``(n,)`` int64: which image each pose belongs to.
     rotations
         ``(n, 3, 3)``.
     shifts_px
         ``(n, 2)``.
-    iterations
-        Steps tried at most; a pose that has arrived takes no more.
     """
-    at_once = max(8, _ENTRIES_AT_ONCE // observation.data.shape[1])
-    parts = [
-        _refine_chunk(
-            sampler,
-            observation[start : start + at_once],
-            rotations[start : start + at_once],
-            shifts_px[start : start + at_once],
-            iterations,
-        )
-        for start in range(0, len(rotations), at_once)
-    ]
-    if not parts:
-        return RefinedPoses(rotations, shifts_px, shifts_px.new_empty(0), shifts_px.new_empty(0, 5, 5))
-    return RefinedPoses.join(parts)
+
+    def __init__(
+        self,
+        sampler: SliceSampler,
+        observation: Observation,
+        image: Tensor,
+        rotations: Tensor,
+        shifts_px: Tensor,
+    ) -> None:
+        self.image = image
+        self._sampler = sampler
+        self._observation = observation
+        self._baseline = -0.5 * torch.view_as_real(observation.data).square().sum((1, 2))
+        self._state = self._evaluate(image, rotations.float().clone(), shifts_px.float().clone())
+        self._damping = torch.full_like(self._state.score, 1e-3)
+        self._on_the_way = torch.ones_like(self._damping, dtype=torch.bool)
+
+    def step(self, times: int) -> None:
+        """Try up to so many steps from every pose that has not arrived."""
+        for _ in range(times):
+            climbing = torch.nonzero(self._on_the_way)[:, 0]
+            if len(climbing) == 0:
+                return
+            now, damping = self._state[climbing], self._damping[climbing]
+            scale = torch.diagonal(now.normal, dim1=1, dim2=2)
+            ridge = damping[:, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
+            step = torch.linalg.solve(now.normal + torch.diag_embed(ridge), now.gradient)
+            moved = self._evaluate(
+                self.image[climbing], now.rotations @ _rodrigues(step[:, :3]), now.shifts + step[:, 3:]
+            )
+            gain = moved.score - now.score
+            better = gain > 0
+            self._state.put(climbing[better], moved[better])
+            self._damping[climbing] = torch.where(better, damping * 0.2, (damping * 10).clamp(min=0.1))
+            self._on_the_way[climbing] = gain.abs() > _ARRIVED
+
+    def keep(self, rows: Tensor) -> None:
+        """Give up all poses but some."""
+        self.image, self._state = self.image[rows], self._state[rows]
+        self._damping, self._on_the_way = self._damping[rows], self._on_the_way[rows]
+
+    def poses(self) -> RefinedPoses:
+        """Return where the poses are now."""
+        state = self._state
+        over = state.score - self._baseline[self.image]
+        return RefinedPoses(state.rotations, state.shifts, over, state.normal)
+
+    def _evaluate(self, image: Tensor, rotations: Tensor, shifts: Tensor) -> _State:
+        at_once = max(8, _ENTRIES_AT_ONCE // self._observation.data.shape[1])
+        parts = [
+            _evaluate(self._sampler, self._observation[image[rows]], rotations[rows], shifts[rows])
+            for rows in (slice(start, start + at_once) for start in range(0, len(image), at_once))
+        ]
+        if not parts:
+            count = shifts.new_empty(0)
+            return _State(rotations, shifts, count, count.new_empty(0, 5, 5), count.new_empty(0, 5))
+        return _State.join(parts)
 
 
-def _refine_chunk(
-    sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor, iterations: int
+def refine_poses(
+    sampler: SliceSampler,
+    observation: Observation,
+    rotations: Tensor,
+    shifts_px: Tensor,
+    iterations: int = 5,
 ) -> RefinedPoses:
-    state = _evaluate(sampler, observation, rotations.float().clone(), shifts.float().clone())
-    damping = torch.full_like(state.score, 1e-3)
-    climbing = torch.arange(len(rotations), device=state.score.device)
-    for _ in range(iterations):
-        now = state[climbing]
-        scale = torch.diagonal(now.normal, dim1=1, dim2=2)
-        ridge = damping[climbing, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
-        step = torch.linalg.solve(now.normal + torch.diag_embed(ridge), now.gradient)
-        moved = _evaluate(
-            sampler, observation[climbing], now.rotations @ _rodrigues(step[:, :3]), now.shifts + step[:, 3:]
-        )
-        gain = moved.score - now.score
-        better = gain > 0
-        state.put(climbing[better], moved[better])
-        damping[climbing] = torch.where(
-            better, damping[climbing] * 0.2, (damping[climbing] * 10).clamp(min=0.1)
-        )
-        climbing = climbing[gain.abs() > _ARRIVED]
-        if len(climbing) == 0:
-            break
-    baseline = -0.5 * torch.view_as_real(observation.data).square().sum((1, 2))
-    return RefinedPoses(state.rotations, state.shifts, state.score - baseline, state.normal)
+    """Climb from one pose an image, ``(n, 3, 3)`` and ``(n, 2)``, in so many steps at most; see `Climb`."""
+    image = torch.arange(len(rotations), device=sampler.device)
+    climb = Climb(sampler, observation, image, rotations, shifts_px)
+    climb.step(iterations)
+    return climb.poses()
 
 
 def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor) -> _State:
-    """Return how well the model's images fit, with ``J J^T`` and ``J residual`` of their Jacobian.
+    """Return how well the model's images fit, with ``J^T J`` and ``J^T residual`` of their Jacobian J.
 
     With frequency ``p = R (x, y, 0)`` and ``R exp([w])``: turning about the image's x axis moves a point
-    along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the plane.
+    along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the plane. The model's
+    derivatives are ``-2 pi i / box * phases * K`` with K from the map's moments alone; the residual is turned
+    back by the phases instead of K by them, and all is reckoned in real numbers, real parts before imaginary
+    ones.
     """
     frequencies = observation.band.frequencies.to(sampler.device)
-    slices, gradients = sampler.values_and_gradients(rotations, frequencies)
-    along = torch.view_as_complex(
-        torch.einsum("nkip,nij->njkp", torch.view_as_real(gradients), rotations).contiguous()
-    )
-    factor = observation.band.phases(shifts) * observation.filters
-    model = slices * factor
+    unit = 2 * math.pi / observation.band.box
+    moments = sampler.values_and_moments(rotations, frequencies) * observation.filters[:, None, None]
+    model = moments[:, 0]
+    turned_back = observation.data * observation.band.phases(-shifts)
+    residual = torch.stack([turned_back.real, turned_back.imag], dim=1) - model
+    along = (rotations.transpose(1, 2) @ moments[:, 1:].flatten(2)).unflatten(2, (2, -1))
     x, y = frequencies.unbind(-1)
-    turn_x, turn_y = along[:, 2] * y, along[:, 2] * -x
-    turn_z = along[:, 1] * x - along[:, 0] * y
-    step = model * (-2j * math.pi / observation.band.box)
-    parts = [turn_x * factor, turn_y * factor, turn_z * factor, step * x, step * y]
-    jacobian = torch.view_as_real(torch.stack(parts, dim=1)).flatten(2)
-    residual = torch.view_as_real(observation.data - model).flatten(1)
-    score = -0.5 * residual.square().sum(1)
-    gradient = (jacobian @ residual[..., None])[..., 0]
-    return _State(rotations, shifts, score, jacobian @ jacobian.transpose(1, 2), gradient)
+    kernel = torch.empty(len(rotations), 5, *model.shape[1:], device=sampler.device)
+    torch.mul(along[:, 2], y, out=kernel[:, 0])
+    torch.mul(along[:, 2], -x, out=kernel[:, 1])
+    torch.mul(along[:, 1], x, out=kernel[:, 2]).addcmul_(along[:, 0], y, value=-1)
+    torch.mul(model, x, out=kernel[:, 3])
+    torch.mul(model, y, out=kernel[:, 4])
+    rows = kernel.flatten(2)
+    # Re conj(-i K) residual: the real part of K meets -1 times the imaginary part of the residual
+    quarter_turned = torch.stack([-residual[:, 1], residual[:, 0]], dim=1).flatten(1)
+    score = -0.5 * residual.square().sum((1, 2))
+    gradient = unit * (rows @ quarter_turned[..., None])[..., 0]
+    return _State(rotations, shifts, score, unit**2 * (rows @ rows.transpose(1, 2)), gradient)
 
 
 def _rodrigues(vectors: Tensor) -> Tensor:

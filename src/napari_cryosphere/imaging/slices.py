@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -76,18 +74,22 @@ class SliceSampler:
 
         Frequencies are (x, y) in cycles a box, of `max_shell` at most; poses take image to map coordinates.
         """
-        return self._sample(self._table, rotations, frequencies)[..., 0]
+        parts, sign = self._sample(self._table, rotations, frequencies)
+        return torch.complex(parts[..., 0, 0], parts[..., 0, 1] * sign)
 
-    def values_and_gradients(self, rotations: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-        """Return slices ``(n, k)`` and their derivatives along the map's x, y, z, ``(n, k, 3)`` complex64.
+    def values_and_moments(self, rotations: Tensor, frequencies: Tensor) -> Tensor:
+        """Return slices of V, x V, y V and z V, ``(n, 4, 2, k)`` float32: real parts, then imaginary parts.
 
-        Derivatives are with respect to the frequency in cycles a box.
+        The last three times ``-2 pi i / box`` are the first's derivatives with respect to the frequency
+        along the map's x, y and z, in cycles a box.
         """
-        sampled = self._sample(self._with_moments, rotations, frequencies)
-        return sampled[..., 0], sampled[..., 1:] * (-2j * math.pi / self.box)
+        parts, sign = self._sample(self._with_moments, rotations, frequencies)
+        planes = parts.flatten(2).transpose(1, 2).contiguous().unflatten(1, (-1, 2))
+        planes[:, :, 1] *= sign[:, None]
+        return planes
 
-    def _sample(self, table: Tensor, rotations: Tensor, frequencies: Tensor) -> Tensor:
-        """Interpolate a table, ``(n, k, columns)`` complex64."""
+    def _sample(self, table: Tensor, rotations: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolate a table, ``(n, k, columns, 2)``; what has sign -1 in ``(n, k)`` is to be conjugated."""
         points = torch.einsum("nij,kj->ink", rotations[:, :, :2], frequencies * self.padding)
         sign = torch.where(points[0] < 0, -1.0, 1.0)  # only the half with x >= 0 is stored
         x, y, z = (points * sign).flatten(1)
@@ -100,5 +102,4 @@ class SliceSampler:
         edges = (gz * gy, gz * fy, fz * gy, fz * fy)
         weights = torch.stack([edge * side for edge in edges for side in (gx, fx)], dim=1)
         sums = embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-        parts = sums.reshape(*points.shape[1:], -1, 2)
-        return torch.complex(parts[..., 0], parts[..., 1] * sign[..., None])
+        return sums.reshape(*points.shape[1:], -1, 2), sign
