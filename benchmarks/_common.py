@@ -13,7 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["child_cpu_seconds", "cpu_seconds", "options", "report", "write_figures"]
+__all__ = ["DATA", "child_cpu_seconds", "cpu_seconds", "has_data", "options", "report", "write_figures"]
+
+DATA = Path(
+    os.environ.get("CRYOSPHERE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
+"""Reference data: particles of known poses made by RELION, their maps, and what RELION makes of them."""
+
+
+def has_data() -> bool:
+    """Whether the reference data are there; says what to do if not."""
+    if not DATA.is_dir():
+        print(f"not run: no reference data at {DATA} (CRYOSPHERE_SHARED_DATA names another folder)")
+    return DATA.is_dir()
 
 
 def options(description: str) -> argparse.Namespace:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import starfile
 import torch
-from _common import cpu_seconds, options, report
+from _common import DATA, cpu_seconds, options, report
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -49,9 +49,6 @@ from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.simulate import simulate_density
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
-DATA = Path(
-    os.environ.get("CRYOSPHERE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-)
 POSES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
 LOW_PASS_ANGSTROM = 20.0

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from _common import report
+from _common import DATA, has_data, report
 
 from napari_cryosphere.benchmark.published import COLUMNS
 from napari_cryosphere.jobs.benchmark_configs import (
@@ -37,11 +36,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SYMMETRIES = {"ribo70S": "C1", "betagalD2": "D2"}
 
 
-def shared_data() -> Path:
-    """Return the folder of reference data."""
-    return Path(os.environ.get("CRYOSPHERE_SHARED_DATA") or ROOT.parent / "shared" / "data")
-
-
 def finished(job: Events) -> Result:
     """Run a job, saying now and then where it is."""
     shown = [0.0]
@@ -54,9 +48,9 @@ def finished(job: Events) -> Result:
     return follow(job, show)
 
 
-def make_entry(shared: Path, folder: Path, name: str, most: int | None) -> None:
+def make_entry(folder: Path, name: str, most: int | None) -> None:
     """Make a local entry of the reference particles, or of some of them, spread over the file."""
-    star = shared / "particles" / f"{name}_train.star"
+    star = DATA / "particles" / f"{name}_train.star"
     if most is not None:
         stack = ParticleStack.read(star)
         star = folder / f"{name}.star"
@@ -66,7 +60,7 @@ def make_entry(shared: Path, folder: Path, name: str, most: int | None) -> None:
         particles=(star,),
         symmetry=SYMMETRIES[name],
         benchmark_dir=folder,
-        mask=shared / "relion_reference" / "reconstruct" / f"{name}_train_mask.mrc",
+        mask=DATA / "relion_reference" / "reconstruct" / f"{name}_train_mask.mrc",
         simulated=True,
     )
     finished(add_entry(added))
@@ -137,9 +131,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.minutes = min(arguments.minutes, 0.1)
-    shared = shared_data()
-    if not shared.is_dir():
-        print(f"no reference data at {shared}: nothing to run (CRYOSPHERE_SHARED_DATA names another folder)")
+    if not has_data():
         return
     with tempfile.TemporaryDirectory() as temporary:
         output = arguments.output or Path(temporary) / "output"
@@ -147,7 +139,7 @@ def main() -> None:
         for name in SYMMETRIES:
             folder = Path(temporary) / "entries"
             folder.mkdir(exist_ok=True)
-            make_entry(shared, folder, name, 120 if arguments.quick else None)
+            make_entry(folder, name, 120 if arguments.quick else None)
             rows += run(folder, name, output, arguments)
         runs = tuple(output / name for name in SYMMETRIES)
         finished(merge_reports(MergeReportsConfig(runs=runs, output=output, overwrite=True)))

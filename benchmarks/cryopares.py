@@ -1,10 +1,11 @@
 """Side by side with cryoPARES: the same particles, at the same time, one thread each, CPU seconds measured.
 
-cryoPARES (PyPI, GPL-3) lives in an environment of its own, whose Python ``--cryopares`` names; it is run by
-its own commands and nothing of it is imported here. Both train on the reference data's training particles and
-their poses (CRYOSPHERE_SHARED_DATA names the folder) and are judged on its test particles, by this package's
-angles between known and predicted poses. cryoPARES's default network has 123 million parameters and takes
-15 GB; `THEIRS` makes it small enough for a CPU, for images of the size that ours sees.
+cryoPARES (PyPI, GPL-3) lives in an environment of its own, whose Python ``--cryopares`` names, or the
+variable CRYOPARES_PYTHON; without either nothing is measured. It is run by its own commands and nothing of
+it is imported here. Both train on the reference data's training particles and their poses
+(CRYOSPHERE_SHARED_DATA names the folder) and are judged on its test particles, by this package's angles
+between known and predicted poses. cryoPARES's default network has 123 million parameters and takes 15 GB;
+`THEIRS` makes it small enough for a CPU, for images of the size that ours sees.
 
 Costs are CPU seconds of whole processes, children included, and the peak of resident memory of the largest of
 them. The cost of a particle is the difference between predicting all and a fifth of the test set, so that
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import report
+from _common import DATA, has_data, report
 from numpy.typing import NDArray
 
 from napari_cryosphere.model.pose_model import MODEL_FILE
@@ -34,9 +35,6 @@ from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.particles.mrc import write_stack
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-DATA = Path(
-    os.environ.get("CRYOSPHERE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-)
 LARGE_DEGREES = 30
 THEIRS = [
     "models.image2sphere.lmax=6",
@@ -253,15 +251,24 @@ def errors_degrees(truth: ParticleStack, found: ParticleStack) -> NDArray[np.flo
 def main() -> None:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cryopares", type=Path, required=True, help="Python of its environment")
+    given = os.environ.get("CRYOPARES_PYTHON")
+    parser.add_argument("--cryopares", type=Path, default=given, help="Python of its environment")
     parser.add_argument("--their-epochs", type=int, default=8, help="of cryoPARES's training")
     parser.add_argument(
         "--our-epochs", default=12.0, type=float, help="of ours; choose the one by the other's cost"
     )
+    parser.add_argument("--quick", action="store_true", help="one epoch of each: to see that it works")
     parser.add_argument("--set", default="ribo70S")
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
+    if arguments.cryopares is None:
+        print("not run: name the Python of an environment with cryoPARES (--cryopares or CRYOPARES_PYTHON)")
+        return
+    if not has_data():
+        return
+    if arguments.quick:
+        arguments.their_epochs, arguments.our_epochs = 1, 1.0
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)

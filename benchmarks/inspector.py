@@ -2,7 +2,7 @@
 
 Needs a display; without one: ``xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python
 benchmarks/inspector.py``. What rounds and lateness are, `_gui` says; every step of the slider also paints the
-canvas.
+canvas. "napari alone" is the same step with neither this plugin nor its layers.
 """
 
 from __future__ import annotations
@@ -33,10 +33,24 @@ def main() -> None:
         os.environ["XDG_STATE_HOME"] = name
         for box in (64, 128):
             (folder / str(box)).mkdir()
-            rows += slider(particles(folder / str(box), NUMBER, box), box, steps)
+            rows += [bare(box, steps), *slider(particles(folder / str(box), NUMBER, box), box, steps)]
         rows += training(ParticleStack.read(folder / "64" / "particles.star"), folder / "run", steps)
         rows += opening(folder, 500 if arguments.quick else 4_000)
     report("inspector", rows, arguments, ["napari", "PySide6_Essentials", "numpy", "torch"])
+
+
+def bare(box: int, steps: int) -> dict[str, Any]:
+    """Move the slider of napari alone, an array in memory: what is napari's part of a step."""
+    viewer = open_viewer(1280, 800)
+    rng = np.random.default_rng(3)
+    viewer.add_image(rng.normal(size=(NUMBER, box, box)).astype(np.float32))
+    rounds(lambda: None, 30)
+    line = row(
+        f"a step of the slider, {box} px, napari alone",
+        *rounds(lambda: viewer.dims.set_point(0, int(rng.integers(NUMBER))), steps),
+    )
+    viewer.close()
+    return line
 
 
 def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import report
+from _common import DATA, has_data, report
 from numpy.typing import NDArray
 
 from napari_cryosphere.jobs.configs import InferConfig, TrainConfig
@@ -36,9 +36,6 @@ from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.sources import turn_and_shift, turned_rotations
 
-DATA = Path(
-    os.environ.get("CRYOSPHERE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-)
 PACKAGES = ["torch", "numpy", "scipy"]
 LARGE_DEGREES = 30
 TURNS = np.radians([7.3, 45.0, 91.0, 133.7, 201.2, 300.4])
@@ -211,6 +208,8 @@ def main() -> None:
         "--keep", type=Path, help="folder for the runs; one that is there is not trained again"
     )
     arguments = parser.parse_args()
+    if not has_data():
+        return
     if arguments.quick:
         arguments.minutes = 0.1
     torch.set_num_threads(min(2, os.cpu_count() or 1))

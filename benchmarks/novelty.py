@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import cpu_seconds, options, report
+from _common import cpu_seconds, has_data, options, report
 from network import SAMPLES, Sample, roc_area
 from torch import Tensor
 
@@ -90,6 +90,8 @@ def told(sample: Sample, other: Sample, most: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Judge both sets."""
     arguments = options(__doc__.splitlines()[0])
+    if not has_data():
+        return
     torch.set_num_threads(1)
     most = 250 if arguments.quick else 1000
     report(

@@ -88,6 +88,8 @@ def page(outcomes: list[Outcome], arguments: argparse.Namespace) -> str:
         lines.append(f"`python benchmarks/{outcome.name}.py`: {outcome.seconds:.0f} s of CPU time.")
         if outcome.error:
             lines += ["", f"**It failed:** `{outcome.error}`"]
+        elif not outcome.tables:
+            lines += ["", "Not run: what it compares with, or the data that it needs, is not here."]
         for content in outcome.tables:
             if len(outcome.tables) > 1:
                 lines += ["", f"### {content['benchmark']}"]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox, QLineEdit, QScrollArea, QWidget
@@ -60,15 +60,20 @@ class Walk:
         """Let the window work."""
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self._turn()
+
+    @staticmethod
+    def _turn() -> None:
+        """Let the window work once, and delete what an event loop would delete: napari's progress bars."""
+        QApplication.processEvents()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        time.sleep(0.005)
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
         """Wait until something is so, the window working."""
         until = time.perf_counter() + _PATIENCE
         while not done():
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self._turn()
             if time.perf_counter() > until:
                 raise TimeoutError(what)
 
@@ -92,6 +97,12 @@ class Walk:
         """Take a picture of the screen."""
         self.rest(0.6)
         QApplication.primaryScreen().grabWindow(0).save(str(self.output / f"{name}.png"))
+
+    def both_themes(self, name: str) -> None:
+        """Take a picture in napari's dark and in its light theme."""
+        for theme in ("light", "dark"):
+            self.viewer.theme = theme
+            self.picture(f"{name}_{theme}")
 
     def lateness(self) -> Callable[[], dict[str, float]]:
         """Watch how late a timer of 10 ms is from now on; what is returned ends that and tells."""
@@ -275,25 +286,54 @@ def sample_story(walk: Walk, _: argparse.Namespace) -> None:
     walk.picture("tutorial_exported")
 
 
-def docks_story(walk: Walk, arguments: argparse.Namespace) -> None:
-    """Every dock with something in it, in one theme and size of window."""
+def docks_story(walk: Walk, _: argparse.Namespace) -> None:
+    """Every dock with something in it, in both themes."""
     walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein")
     dock = open_dock(walk, "CryoSphere")
     walk.step("predict", lambda: walk.click(dock.poses.predict), idle(dock))
     walk.click(dock.inspector.next)
     walk.click(dock.inspector.turn)
     walk.rest(1.5)
-    walk.picture(f"dock_sphere_{arguments.theme}")
+    walk.both_themes("dock_sphere")
     sphere = walk.viewer.window.dock_widgets["CryoSphere sphere (CryoSphere)"]
     walk.viewer.window.remove_dock_widget(sphere.parent())
-    for name in ("gallery", "orientations", "training"):
+    compare_particle(walk, dock)
+    walk.both_themes("inspector")
+    views = open_dock(walk, "CryoSphere orientations")
+    walk.rest(1.0)
+    walk.wait(lambda: " of " not in views.evenness.number.text(), "the views of all particles")
+    for name in ("orientations", "gallery", "training"):
         open_dock(walk, f"CryoSphere {name}")
         walk.rest(2.5)
-        walk.picture(f"dock_{name}_{arguments.theme}")
+        walk.both_themes(f"dock_{name}")
     maps = open_dock(walk, "CryoSphere maps")
     reconstruct(walk, maps, "all particles")
     walk.step("FSC", lambda: compare(walk, maps), idle(maps))
-    walk.picture(f"dock_maps_{arguments.theme}")
+    walk.both_themes("dock_maps")
+
+
+def maps_story(walk: Walk, _: argparse.Namespace) -> None:
+    """A map at the input poses, its reference and their difference, as surfaces and as slices."""
+    walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein")
+    maps = open_dock(walk, "CryoSphere maps")
+    reconstruct(walk, maps, "all particles", "input")
+    walk.step("FSC", lambda: compare(walk, maps), idle(maps))
+    walk.picture("maps_surfaces")
+    walk.step("difference", lambda: walk.click(maps.maps.subtract), idle(maps))
+    walk.step("slices", lambda: walk.click(maps.slices_button))
+    walk.picture("maps_slices")
+
+
+def compare_particle(walk: Walk, dock: Any) -> None:
+    """Show what map and network say of a particle, and the map's projection from the known view."""
+    inspector, controller = dock.inspector, dock.controller
+    walk.click(inspector.low_pass)
+    walk.step("posterior", lambda: walk.click(inspector.sources["both"]))
+    walk.rest(2.0)
+    walk.wait(lambda: not controller.inspector.waiting, "the posterior")
+    controller.inspector.projection.show(controller.session.store.known[controller.index][:, 2])
+    walk.wait(lambda: controller.inspector.projection.match is not None, "the projection")
+    walk.rest(1.0)
 
 
 def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
@@ -411,7 +451,7 @@ def resolutions(maps: Any) -> dict[str, str]:
     return {label: resolution_of(curve) for label, curve in maps.controller.maps.curves.items()}
 
 
-_STORIES = {"sample": sample_story, "train": training_story, "docks": docks_story}
+_STORIES = {"sample": sample_story, "train": training_story, "docks": docks_story, "maps": maps_story}
 
 
 def main() -> None:

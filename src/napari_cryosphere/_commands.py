@@ -133,10 +133,18 @@ def run_job(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
             raise typer.Exit(130) from error
     for key, value in result.metrics.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' ')}: {shown}")
+        typer.echo(f"{_in_words(key)}: {shown}")
     for role, path in result.outputs.items():
         typer.echo(f"{role.replace('_', ' ')}: {path}")
     return result
+
+
+def _in_words(metric: str) -> str:
+    """Return a metric's name as it is printed: ``resolution_0143_angstrom`` tells its threshold and unit."""
+    for end, unit in (("_angstrom", " (A)"), ("_degrees", " (degrees)")):
+        if metric.endswith(end):
+            metric = metric.removesuffix(end) + unit
+    return metric.replace("_0143", " at FSC 0.143").replace("_05", " at FSC 0.5").replace("_", " ")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -107,7 +107,7 @@ def test_config_file_and_set(folder: Path, tmp_path: Path) -> None:
     result = cryosphere(*arguments, "--set", "padding=2")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "m_half1.mrc").is_file()
-    assert "half map resolution" in result.stdout
+    assert "half map resolution at FSC 0.143 (A): " in result.stdout
 
 
 def test_quiet_prints_only_results(folder: Path, tmp_path: Path) -> None:

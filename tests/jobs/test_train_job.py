@@ -179,6 +179,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert [line["images"] for line in lines] == sorted({line["images"] for line in lines})
 
 
+def learn_a_little(events: Events) -> None:
+    """Stop a run after its first report."""
+    next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
+    events.close()
+
+
 def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         particles=sample / "particles.star",
@@ -189,14 +195,34 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
         device="cpu",
     )
     again = config.model_copy(update={"resume": True})
-    events = train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)  # begins
-    next(event for event in events if isinstance(event, Progress) and "loss" in event.metrics)
-    events.close()
+    learn_a_little(train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0))  # begins
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
     config.checkpoint.unlink()
     with pytest.raises(CryosphereError, match="has ended"):
         run(train(again))
+
+
+def test_a_run_is_taken_up_by_another_name(
+    small: NetworkConfig, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path / "run", network=small, epochs=1000, device="cpu"
+    )
+    stack = ParticleStack.read(config.particles)
+    learn_a_little(train_on_stack(stack, config, report_seconds=0.0))
+    moved = config.output.rename(tmp_path / "moved")
+    monkeypatch.chdir(sample)
+    again = {"particles": Path("particles.star"), "output": moved, "resume": True}
+    learn_a_little(
+        train_on_stack(stack, TrainConfig.of_run(moved).model_copy(update=again), report_seconds=0.0)
+    )
+    images = [json.loads(line)["images"] for line in (moved / "log.jsonl").read_text().splitlines()]
+    assert images == sorted(set(images))
+    assert len(images) >= 2
+    (moved / "config.json").write_text("{}")
+    with pytest.raises(CryosphereError, match=r"config\.json cannot be read"):
+        TrainConfig.of_run(moved)
 
 
 def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:

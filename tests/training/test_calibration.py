@@ -28,12 +28,12 @@ def draws(coefficients: torch.Tensor, symmetry: str) -> np.ndarray:
 @pytest.mark.parametrize(("temperature", "symmetry"), [(0.6, "C1"), (1.7, "C1"), (1.4, "C2")])
 def test_temperature_is_found_again(temperature: float, symmetry: str) -> None:
     """Poses drawn from p, and p^temperature given as the prediction: it is divided out."""
-    honest = distributions(150, 0.5)
+    honest = distributions(60, 0.5)
     found = calibrate(
         PoseDistribution.from_coefficients(honest * temperature, symmetry), draws(honest, symmetry)
     )
     assert found.temperature == pytest.approx(temperature, rel=0.3)
-    assert found.particles == 150
+    assert found.particles == 60
     assert found.coverage["0.5"] == pytest.approx(0.5, abs=0.12)
     assert found.coverage["0.9"] == pytest.approx(0.9, abs=0.08)
 

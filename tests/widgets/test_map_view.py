@@ -34,7 +34,8 @@ def snapshot(viewer: ViewerModel) -> dict[str, Any]:
         "camera": (tuple(camera.center), camera.zoom, tuple(camera.angles)),
         "grid": (grid.enabled, grid.shape, grid.stride, grid.spacing),
         "scale_bar": viewer.canvas.overlays.scale_bar.visible,
-        "layers": [(layer.name, layer.visible, layer.name_overlay.visible) for layer in viewer.layers],
+        "layers": [(layer.name, layer.visible) for layer in viewer.layers],
+        "names": [(layer.name_overlay.visible, layer.name_overlay.font_size) for layer in viewer.layers],
         "active": viewer.layers.selection.active,
         "limits": [tuple(layer.contrast_limits) for layer in viewer.layers],
         "data": [id(layer.data) for layer in viewer.layers],
@@ -53,8 +54,27 @@ def test_maps_are_shown_alone_in_a_grid(viewer_model: ViewerModel, maps: Any) ->
     assert all(layer.name_overlay.visible for layer in maps)
 
 
+@pytest.mark.parametrize(
+    ("slices", "name"),
+    [(False, "map at predicted poses, all but rejected"), (True, "map at predicted poses")],
+)
+def test_names_fit_their_part_of_the_canvas(
+    viewer_model: ViewerModel, maps: Any, slices: bool, name: str
+) -> None:
+    maps[1].name = name
+    view = MapView(viewer_model)
+    view.show(maps, slices)
+    shown = view.slices.layers if slices else maps
+    cell = viewer_model.canvas.viewbox_size(viewer_model.layers)[1]
+    for layer in shown:
+        assert layer.name_overlay.visible
+        assert len(layer.name) * layer.name_overlay.font_size < 1.1 * cell
+    assert shown[0].name_overlay.font_size > shown[-1].name_overlay.font_size
+
+
 def test_leaving_restores_everything(viewer_model: ViewerModel, maps: Any) -> None:
     viewer_model.dims.set_point(0, 17)
+    maps[1].name = "map at predicted poses, all but rejected of other particles"
     viewer_model.scene.camera.zoom = 1.7
     viewer_model.layers.selection.active = viewer_model.layers[0]
     before = snapshot(viewer_model)

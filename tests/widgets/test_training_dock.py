@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari._qt.qthreading import wait_for_workers_to_quit
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -157,18 +158,35 @@ def test_train_pause_and_stop(dock: TrainingDock, scripted: list[str], qtbot: An
     assert dock.controller.session.store.predicted.all()
 
 
-def test_a_stopped_run_offers_to_be_resumed(dock: TrainingDock, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_a_stopped_run_is_resumed_as_it_was_begun(
+    dock: TrainingDock, stack: ParticleStack, tmp_path: Path
+) -> None:
+    run, form = tmp_path / "run", dock.panel.form
     run.mkdir()
-    dock.panel.form.folder.setText(str(run))
-    assert not dock.panel.form.resume.isVisibleTo(dock.panel.form)
-    for name in ("config.json", "checkpoint.safetensors"):
-        (run / name).write_text("{}")
+    form.folder.setText(str(run))
+    assert not form.resume.isVisibleTo(form)
+    begun = TrainingChoices(run, minutes=3, source=LOADED, preset="image2sphere").config(stack, "D2")
+    (run / "config.json").write_text(begun.model_dump_json())
+    (run / "checkpoint.safetensors").write_bytes(b"")
     assert can_resume(run)
-    dock.panel.form.folder.setText(str(run) + " ")
-    assert dock.panel.form.resume.isVisibleTo(dock.panel.form)
+    form.folder.setText(str(run) + " ")
+    assert form.resume.isVisibleTo(form)
+    form.resume.setChecked(True)
+    shown = (form.source.currentText(), form.preset.currentText(), form.minutes.value(), form.symmetry.text())
+    assert shown == (LOADED, "image2sphere", 3, "D2")
+    assert not form.minutes.isEnabled()
+    assert form.value().config(stack, "C1") == begun.model_copy(update={"resume": True, "device": "auto"})
+    form.resume.setChecked(False)
+    assert form.minutes.isEnabled()
+
+
+def test_a_run_that_cannot_be_read_is_not_resumed(dock: TrainingDock, tmp_path: Path) -> None:
+    for name in ("config.json", "checkpoint.safetensors"):
+        (tmp_path / name).write_text("{}")
+    dock.panel.form.folder.setText(str(tmp_path))
     dock.panel.form.resume.setChecked(True)
-    assert dock.panel.form.value().resume
+    assert not dock.panel.form.resume.isChecked()
+    assert "config.json cannot be read" in notification_manager.records[-1].message
 
 
 def test_closing_the_layer_stops_nothing_but_what_is_shown(
@@ -197,6 +215,25 @@ def test_closing_the_dock_while_training_keeps_the_model(
     qtbot.waitUntil(lambda: "saved" in scripted, timeout=20_000)
     assert (tmp_path / "run" / MODEL_FILE).is_file()
     qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=10_000)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_closing_the_window_while_training_keeps_the_model(
+    viewer: Any, scripted: list[str], qtbot: Any, sample: Path, tmp_path: Path, paused: bool
+) -> None:
+    _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere training")
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock.panel.form.folder.setText(str(tmp_path / "run"))
+    dock.panel.button.click()
+    qtbot.waitUntil(lambda: "step" in scripted, timeout=20_000)
+    (asked,) = viewer.window._task_status_manager.get_status()  # what napari says when it asks
+    assert "Training on particles.star" in asked
+    if paused:
+        dock.panel.pause.click()
+    viewer.close()
+    wait_for_workers_to_quit(20_000)  # as napari does when its last window is closed
+    assert scripted[-1] == "saved"
+    assert (tmp_path / "run" / MODEL_FILE).is_file()
 
 
 # ---------------------------------------------------------------------- runs elsewhere

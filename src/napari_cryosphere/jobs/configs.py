@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
@@ -217,6 +218,21 @@ class TrainConfig(_WithSymmetry, TrainingPreset):
         if self.map is not None and self.source == "particles":
             raise ValueError("source 'particles' makes no projections; leave the map away, or ask for 'both'")
         return self
+
+    @classmethod
+    def of_run(cls, folder: Path) -> TrainConfig:
+        """Return the config that the run in a folder was begun with.
+
+        Raises
+        ------
+        CryosphereError
+            If it cannot be read.
+        """
+        path = folder / "config.json"
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise CryosphereError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
     @property
     def checkpoint(self) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError
@@ -40,8 +39,8 @@ _PREVIEWED = 8
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
-_MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds")
-"""What a run may be taken up with another value of."""
+_MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds", "output")
+"""What a run may be taken up with another value of; its folder may be named otherwise, or have moved."""
 
 
 def train(config: TrainConfig) -> Events:
@@ -155,18 +154,18 @@ def _goes_on(config: TrainConfig) -> bool:
 
 def _check_same_run(config: TrainConfig) -> None:
     """Refuse to take up a run that had another config."""
-    path = config.output / "config.json"
-    try:
-        earlier = TrainConfig.model_validate_json(path.read_text()).model_dump(mode="json")
-    except (OSError, ValidationError) as error:
-        raise CryosphereError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    now = config.model_dump(mode="json")
+    earlier, now = _as_compared(TrainConfig.of_run(config.output)), _as_compared(config)
     for name in now.keys() - set(_MAY_CHANGE):
         if now[name] != earlier[name]:
             raise CryosphereError(
                 f"the run in {config.output} has {name} {earlier[name]}, not {now[name]}; "
                 "give the same to go on with it, or another --output"
             )
+
+
+def _as_compared(config: TrainConfig) -> dict[str, Any]:
+    """Return a config's values, files by their whole path: the dock names them so, a shell rarely does."""
+    return {name: value.absolute() if isinstance(value, Path) else value for name, value in config}
 
 
 def _follow(

@@ -131,7 +131,7 @@ def read_fsc(path: Path, pixel_size_angstrom: float) -> FourierShellCorrelation:
 
 
 def save_screenshots(folder: Path) -> list[Path]:
-    """Draw the demo's window without an event loop: a typical particle, an uncertain one, the maps."""
+    """Draw the demo's window without an event loop: a typical particle, the most uncertain one, the maps."""
     import napari
 
     from napari_cryosphere.widgets.docks import MAPS, open_dock
@@ -144,7 +144,7 @@ def save_screenshots(folder: Path) -> list[Path]:
         viewer.window.resize(*_WINDOW)
         dock.controller.poses.predict()
         *particles, maps = (folder / name for name in _SCREENSHOTS)
-        for quantile, path in zip((0.5, 0.97), particles, strict=True):
+        for quantile, path in zip((0.5, 1.0), particles, strict=True):
             viewer.dims.set_point(0, _particle_of_spread(dock, quantile))
             _settle()
             viewer.reset_view()

@@ -14,7 +14,7 @@ from napari_cryosphere.widgets.style import caption
 
 __all__ = ["FscLegend"]
 
-_WIDTH = 214
+_WIDTH = 224
 _FONT_PIXELS = 11  # of a "cell", see `dock_style`
 _STROKES = {"masked": "╌╌", "unmasked": "┈┈"}
 
@@ -104,7 +104,7 @@ class FscLegend(QScrollArea):
     def read_out(self, resolution_angstrom: float | None, values: Mapping[str, float | None]) -> None:
         """Show the curves' values at a resolution; None for no cross-hair."""
         away = resolution_angstrom is None
-        self.where.setText("point at the curves to read them" if away else f"at {resolution_angstrom:.2f} Å")
+        self.where.setText("point at a curve to read it" if away else f"at {resolution_angstrom:.2f} Å")
         for label, shown in self.values.items():
             value = values.get(label)
             shown.setText("" if value is None else f"{value:.2f}")

@@ -15,6 +15,7 @@ from napari_cryosphere.widgets.gallery_filters import GalleryFilters
 from napari_cryosphere.widgets.notices import cause_first, tell_note
 from napari_cryosphere.widgets.particle_choices import Flag
 from napari_cryosphere.widgets.seated_dock import SeatedDock, single_shot
+from napari_cryosphere.widgets.session import Session, listen_to
 from napari_cryosphere.widgets.style import caption, dock_style, wrapped
 from napari_cryosphere.widgets.tile_painter import TilePainter
 from napari_cryosphere.widgets.tile_pictures import TilePictures
@@ -23,8 +24,6 @@ from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
     import napari.viewer
-
-    from napari_cryosphere.widgets.controller import Session
 
 __all__ = ["GalleryDock"]
 
@@ -108,16 +107,7 @@ class GalleryDock(SeatedDock):
     def _listen(self, session: Session | None) -> None:
         """Listen to a session, and no longer to the former one."""
         former, self._session = self._session, session
-        for one, connect in ((former, False), (session, True)):
-            if one is None:
-                continue
-            for signal, callback in (
-                (one.choices.flags_changed, self._on_choices),
-                (one.choices.selection_changed, self._on_choices),
-                (one.filter.changed, self._on_filter),
-                (one.store.changed, self._on_predictions),
-            ):
-                (signal.connect if connect else signal.disconnect)(callback)
+        listen_to(session, former, self._on_choices, self._on_filter, self._on_predictions)
 
     def _text(self, row: int) -> str:
         if self._session is None:

@@ -64,6 +64,7 @@ class MapController:
         self.curves: dict[str, Curve] = {}
         self.owners: dict[str, tuple[Layer, ...]] = {}
         self._growing: Image | None = None
+        self._halves = 0  # of the map that is being made, so far
         self._differences: dict[Image, tuple[Image, Image]] = {}
 
     @property
@@ -134,7 +135,7 @@ class MapController:
         """
         if self.runner.busy:
             return
-        self._growing = None
+        self._growing, self._halves = None, 0
         self.runner.start(
             f"Reconstructing {recipe.name}",
             lambda: map_steps.reconstruction_steps(recipe),
@@ -155,9 +156,10 @@ class MapController:
         if isinstance(made, map_steps.HalfMapCurves):
             self._take_half_map_curves(layer, made)
             return
-        if isinstance(made, Reconstruction):
-            for number, half in enumerate(made.halves, start=1):
-                self.add_map(half, f"{name}, half {number}")
+        if isinstance(made, map_steps.HalfMap):
+            self._halves += 1
+            self.add_map(made.density, f"{name}, half {self._halves}")
+            return
         self._growing = grown = self.add_map(made.density, name) if layer is None else layer
         if isinstance(made, Reconstruction):
             remember_halves(grown, made.halves)

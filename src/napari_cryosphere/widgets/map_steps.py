@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "HalfMap",
     "HalfMapCurves",
     "MadeMap",
     "Recipe",
@@ -87,6 +88,13 @@ class MadeMap:
 
 
 @dataclass(frozen=True)
+class HalfMap:
+    """One of the two half-maps, the first one first."""
+
+    density: DensityMap
+
+
+@dataclass(frozen=True)
 class HalfMapCurves:
     """What two half-maps say of each other inside a mask, and by direction if that was asked for.
 
@@ -123,8 +131,9 @@ class Comparison:
 def reconstruction_steps(recipe: Recipe) -> Steps:
     """Reconstruct in memory.
 
-    Payloads are `Snapshot`s of the growing map, then the `Reconstruction`, then, with half-maps, their
-    `HalfMapCurves` inside a soft mask around the map.
+    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the `Reconstruction`,
+    and the halves' `HalfMapCurves` inside a soft mask around the map. Each makes one layer at most: napari
+    takes a third of a second to add one, for which the window waits, and between two steps it answers.
     """
     from napari_cryosphere.jobs.events import Progress, Snapshot
     from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
@@ -145,6 +154,8 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
             yield Step(event.fraction, event.message)
         elif isinstance(event, Snapshot):
             yield Step(event.fraction, f"map of {event.particles} of {number} particles", event)
+    for half in () if made is None else made.halves:
+        yield Step(0.96, f"half-maps of {number} particles", HalfMap(half))
     yield Step(0.97, f"reconstructed from {number} particles", made)
     if made is not None and made.halves:
         curves = _half_map_curves(made.density, made.halves, recipe.cones)

@@ -10,7 +10,7 @@ import numpy as np
 from napari_cryosphere.widgets.contours import LinkedContours
 from napari_cryosphere.widgets.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.layer_data import KEY, contour_levels
-from napari_cryosphere.widgets.slice_view import SliceView
+from napari_cryosphere.widgets.slice_view import SliceView, fit_name
 from napari_cryosphere.widgets.viewer_state import ViewerState
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ class MapView:
         viewer, number = self._viewer, len(self._layers)
         for layer in viewer.layers:
             layer.visible = layer in self._layers
-            if layer in self._layers:
-                layer.name_overlay.visible = True
         viewer.dims.ndisplay = 3
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
+        for layer in self._layers:
+            fit_name(layer, viewer)
         # whose contour the layer controls then offer
         viewer.layers.selection.active = [layer for layer in self._layers if not is_difference(layer)][-1]
 

@@ -14,6 +14,7 @@ from napari_cryosphere.widgets.background import ThreadBackground
 from napari_cryosphere.widgets.export import Which, rows_to_export
 from napari_cryosphere.widgets.orientation_panels import BrushPanel, EvennessPanel, SpikesPanel
 from napari_cryosphere.widgets.seated_dock import SeatedDock, scrolled, single_shot
+from napari_cryosphere.widgets.session import Session, listen_to
 from napari_cryosphere.widgets.style import dock_style
 from napari_cryosphere.widgets.view_spikes import ViewSpikes
 from napari_cryosphere.widgets.view_statistics import ViewMap, ViewStatistics
@@ -21,8 +22,6 @@ from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
     import napari.viewer
-
-    from napari_cryosphere.widgets.controller import Session
 
 __all__ = ["OrientationsDock"]
 
@@ -100,16 +99,7 @@ class OrientationsDock(SeatedDock):
 
     def _listen(self, session: Session | None) -> None:
         former, self._session = self._session, session
-        for one, connect in ((former, False), (session, True)):
-            if one is None:
-                continue
-            for signal, callback in (
-                (one.choices.flags_changed, self._on_chosen),
-                (one.choices.selection_changed, self._on_chosen),
-                (one.filter.changed, self._on_chosen),
-                (one.store.changed, self._on_predictions),
-            ):
-                (signal.connect if connect else signal.disconnect)(callback)
+        listen_to(session, former, self._on_chosen, self._on_chosen, self._on_predictions)
 
     def _on_chosen(self) -> None:
         if self.evenness.which is not None:

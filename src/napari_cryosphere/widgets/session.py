@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.choices_file import ChoicesFile
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import ParticleStack
 
-__all__ = ["Session"]
+__all__ = ["Session", "listen_to"]
 
 
 @dataclass(eq=False)
@@ -110,3 +111,23 @@ class Session:
         from napari_cryosphere.so3.symmetry import angular_error_degrees
 
         return angular_error_degrees(self.store.known, self.frames.refined, self.store.symmetry)
+
+
+def listen_to(
+    session: Session | None,
+    former: Session | None,
+    chosen: Callable[[], Any],
+    filtered: Callable[[], Any],
+    predicted: Callable[[slice], Any],
+) -> None:
+    """Listen to a session's flags, selection, filter and predictions, and no longer to the former one's."""
+    for one, connect in ((former, False), (session, True)):
+        if one is None:
+            continue
+        for signal, callback in (
+            (one.choices.flags_changed, chosen),
+            (one.choices.selection_changed, chosen),
+            (one.filter.changed, filtered),
+            (one.store.changed, predicted),
+        ):
+            (signal.connect if connect else signal.disconnect)(callback)

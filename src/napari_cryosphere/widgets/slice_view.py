@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from napari.utils.colormaps import Colormap
 
-__all__ = ["PLANES", "SliceView"]
+__all__ = ["PLANES", "SliceView", "fit_name"]
 
 PLANES = ("xy", "xz", "yz")
 """Planes by the array axis that stands on them: z, y, x."""
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
-_FONT_SIZE = 9
+_FONT_SIZES = (6.0, 10.0)  # least and most, in points
+_CHARACTER = 0.95  # pixels wide, by points of the font
 _MARGIN = 1.3  # around the density
 
 
@@ -30,6 +31,14 @@ def difference_colormap() -> Colormap:
     from napari.utils.colormaps import Colormap
 
     return Colormap([[0.35, 0.65, 1, 1], [0, 0, 0, 1], [1, 0.6, 0.2, 1]], name="blue-black-orange")
+
+
+def fit_name(layer: Image, viewer: ViewerModel) -> None:
+    """Show a layer's name, as large as its part of the canvas is wide."""
+    width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
+    size = 0.95 * width / (_CHARACTER * max(1, len(layer.name)))
+    layer.name_overlay.font_size = min(max(size, _FONT_SIZES[0]), _FONT_SIZES[1])
+    layer.name_overlay.visible = True
 
 
 class SliceView:
@@ -72,10 +81,13 @@ class SliceView:
             self._maps.append(layer)
             self._layers.append([self._add(layer, axis) for axis in range(3)])
         for layer in self.layers:
-            layer.visible = True
+            if not layer.visible:
+                layer.visible = True
         self._set_contrast()
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (len(maps), 3), 1, True
+        for layer in self.layers:
+            fit_name(layer, viewer)
         self._frame()
 
     def _number_kept(self, maps: Sequence[Image]) -> int:
@@ -97,8 +109,6 @@ class SliceView:
             colormap=difference_colormap() if is_difference(source) else "gray",
             interpolation2d="linear",
         )
-        layer.name_overlay.font_size = _FONT_SIZE
-        layer.name_overlay.visible = True
         return layer
 
     def _slice(self, source: Image, axis: int) -> NDArray[np.float32]:

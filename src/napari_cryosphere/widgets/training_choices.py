@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = ["BOTH", "LOADED", "PROJECTIONS", "TrainingChoices", "can_resume", "legal", "sources"]
+__all__ = [
+    "BOTH",
+    "LOADED",
+    "PROJECTIONS",
+    "TrainingChoices",
+    "can_resume",
+    "legal",
+    "source_of",
+    "sources",
+]
 
 BOTH, LOADED, PROJECTIONS = "projections, then the particles", "the particles at their poses", "projections"
 _NAMES = {BOTH: "both", LOADED: "particles", PROJECTIONS: "map"}
@@ -27,6 +36,11 @@ def legal(field: str) -> tuple[str, ...]:
 def sources() -> tuple[str, ...]:
     """Return what a network can be trained on, in words."""
     return tuple(_NAMES)
+
+
+def source_of(config: TrainConfig) -> str:
+    """Return what a run learns from, in words."""
+    return next(words for words, name in _NAMES.items() if name == config.source)
 
 
 def can_resume(folder: Path) -> bool:
@@ -51,7 +65,7 @@ class TrainingChoices:
     preset, device
         Names of the config; None for its own default.
     resume
-        Go on with the run in the folder.
+        Go on with the run in the folder, as it was begun: of the other choices, only the device counts.
     """
 
     folder: Path
@@ -68,25 +82,29 @@ class TrainingChoices:
         Raises
         ------
         CryosphereError
-            If the folder cannot be written.
+            If the folder cannot be written, or the run in it cannot be read.
         """
         from napari_cryosphere.jobs.configs import TrainConfig
 
+        if self.resume:
+            here = {"particles": stack.source, "output": self.folder, "resume": True}
+            return TrainConfig.of_run(self.folder).model_copy(update=here | self._named("device"))
         values: dict[str, Any] = {
             "particles": stack.source,
             "output": self.folder,
             "minutes": self.minutes,
             "symmetry": symmetry,
             "source": _NAMES[self.source],
-            "resume": self.resume,
         }
-        values |= {name: value for name, value in self._named().items() if value is not None}
+        values |= self._named("preset") | self._named("device")
         if self.source != LOADED and self.density is not None:
             values["map"] = self._map_file(self.density)
         return TrainConfig(**values)
 
-    def _named(self) -> dict[str, str | None]:
-        return {"preset": self.preset, "device": self.device}
+    def _named(self, field: str) -> dict[str, str]:
+        """Return a choice that may be left to the config, if it is made."""
+        name = getattr(self, field)
+        return {} if name is None else {field: name}
 
     def _map_file(self, density: DensityMap) -> Path:
         path = self.folder / "reference.mrc"

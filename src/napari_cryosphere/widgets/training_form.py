@@ -19,8 +19,16 @@ from qtpy.QtWidgets import (
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.layer_combo import LayerCombo
 from napari_cryosphere.widgets.layer_data import map_of
+from napari_cryosphere.widgets.notices import tell_error
 from napari_cryosphere.widgets.style import caption
-from napari_cryosphere.widgets.training_choices import LOADED, TrainingChoices, can_resume, legal, sources
+from napari_cryosphere.widgets.training_choices import (
+    LOADED,
+    TrainingChoices,
+    can_resume,
+    legal,
+    source_of,
+    sources,
+)
 from napari_cryosphere.widgets.training_run import new_run_folder
 from napari_cryosphere.widgets.workbench import Seat
 
@@ -67,10 +75,12 @@ class TrainingForm(QWidget):
         self.symmetry = QLineEdit(controller.symmetry)
         self.folder = QLineEdit()
         self.resume = QCheckBox("resume the run in this folder")
+        self.resume.setToolTip("Go on with it where it was stopped, with the choices that it was begun with")
         self._lay_out()
         self.source.currentIndexChanged.connect(self._update)
         self.folder.textChanged.connect(self._update)
         self.own_map.toggled.connect(self._update)
+        self.resume.toggled.connect(self._on_resume)
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
         seat.connect(controller.symmetry_changed, self._on_symmetry)
         seat.connect(controller.layers_changed, self._on_layers)
@@ -96,8 +106,13 @@ class TrainingForm(QWidget):
             density=None if self.own_map.isChecked() else map_of(self.map.layer()),
             preset=self.preset.currentText() or None,
             device=self.device.currentText() or None,
-            resume=self.resume.isVisibleTo(self) and self.resume.isChecked(),
+            resume=self._resuming,
         )
+
+    @property
+    def _resuming(self) -> bool:
+        """Whether the run in the folder is to go on: it then keeps its choices."""
+        return self.resume.isVisibleTo(self) and self.resume.isChecked()
 
     def take_next_folder(self) -> None:
         """Propose a run folder that does not exist yet."""
@@ -143,16 +158,39 @@ class TrainingForm(QWidget):
         if self.symmetry.text().strip() != name:
             self.symmetry.setText(name)
 
+    def _on_resume(self) -> None:
+        """Show the choices of the run that is to go on."""
+        if self._resuming:
+            try:
+                self._show_run(Path(self.folder.text().strip()).expanduser())
+            except CryosphereError as error:
+                self.resume.setChecked(False)
+                tell_error(error)
+        self._update()
+
+    def _show_run(self, folder: Path) -> None:
+        from napari_cryosphere.jobs.configs import TrainConfig
+
+        config = TrainConfig.of_run(folder)
+        self.source.setCurrentText(source_of(config))
+        self.preset.setCurrentText(config.preset)
+        if config.minutes is not None:
+            self.minutes.setValue(config.minutes)
+        self._controller.choose_symmetry(config.symmetry)
+
     def _on_layers(self) -> None:
         self.map.set_layers(self._controller.map_layers)
         self._update()
 
     def _update(self, *_: object) -> None:
-        projected, loaded = self.source.currentText() != LOADED, self.map.layer() is not None
-        self.own_map.setVisible(projected)
-        self.own_map.setEnabled(loaded)
-        if not loaded:
-            self.own_map.setChecked(True)
-        self.map.setEnabled(projected and loaded and not self.own_map.isChecked())
         text = self.folder.text().strip()
         self.resume.setVisible(bool(text) and can_resume(Path(text).expanduser()))
+        free = not self._resuming
+        for widget in (self.source, self.preset, self.minutes, self.symmetry):
+            widget.setEnabled(free)
+        projected, loaded = self.source.currentText() != LOADED, self.map.layer() is not None
+        self.own_map.setVisible(projected)
+        self.own_map.setEnabled(loaded and free)
+        if not loaded:
+            self.own_map.setChecked(True)
+        self.map.setEnabled(projected and loaded and free and not self.own_map.isChecked())

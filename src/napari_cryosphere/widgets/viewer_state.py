@@ -18,7 +18,7 @@ __all__ = ["ViewerState"]
 
 @dataclass
 class ViewerState:
-    """Dimensions, camera, grid, overlays and the layers' visibility."""
+    """Dimensions, camera, grid, overlays, the layers' visibility and their names' on the canvas."""
 
     ndisplay: int
     order: tuple[int, ...]
@@ -27,7 +27,7 @@ class ViewerState:
     grid: tuple[bool, tuple[int, int], int, float]
     scale_bar: bool
     visible: dict[Layer, bool]
-    names: dict[Layer, bool]
+    names: dict[Layer, tuple[bool, float]]
     active: Layer | None
 
     @classmethod
@@ -42,7 +42,7 @@ class ViewerState:
             (grid.enabled, grid.shape, grid.stride, grid.spacing),
             viewer.canvas.overlays.scale_bar.visible,
             {layer: layer.visible for layer in viewer.layers},
-            {layer: layer.name_overlay.visible for layer in viewer.layers},
+            {layer: (layer.name_overlay.visible, layer.name_overlay.font_size) for layer in viewer.layers},
             viewer.layers.selection.active,
         )
 
@@ -60,7 +60,8 @@ class ViewerState:
             if layer in self.visible:
                 with contextlib.suppress(CryosphereError):  # a viewer that is being closed stays in 3D
                     layer.visible = self.visible[layer]
-            layer.name_overlay.visible = self.names.get(layer, False)
+            name = layer.name_overlay
+            name.visible, name.font_size = self.names.get(layer, (False, name.font_size))
         viewer.canvas.overlays.scale_bar.visible = self.scale_bar
         camera = viewer.scene.camera
         camera.center, camera.zoom, camera.angles = self.camera

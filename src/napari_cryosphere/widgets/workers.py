@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from psygnal import Signal
@@ -94,8 +95,6 @@ class ThreadRunner:
         """Start work; does nothing while other work is going on (the dock's buttons are grey then)."""
         if self.busy:
             return
-        from napari.qt.threading import create_worker
-
         stop = self._stop = threading.Event()
         going = self._going = threading.Event()
         going.set()
@@ -114,7 +113,7 @@ class ThreadRunner:
             on_end()
             self.busy_changed.emit(False)
 
-        self._worker = create_worker(_stoppable, steps, stop, going)
+        self._worker = _worker(title, _stoppable, steps, stop, going)
         self._worker.yielded.connect(hear)
         self._worker.finished.connect(end)
         self.busy_changed.emit(True)
@@ -136,6 +135,38 @@ class ThreadRunner:
             self._going.clear()
         else:
             self._going.set()
+
+
+class _Titled(partial[Iterator[Any]]):
+    """A function that is called by a title: napari names it when it asks whether to close a busy window."""
+
+    title = ""
+
+    def __repr__(self) -> str:
+        return self.title
+
+
+def _worker(
+    title: str,
+    work: Callable[..., Iterator[Step | Exception]],
+    steps: Callable[[], Steps],
+    stop: threading.Event,
+    going: threading.Event,
+) -> Any:
+    """Return napari's worker on ``work(steps, stop, going)``, which ends cleanly when the window is closed.
+
+    napari then calls the worker's ``quit`` and waits for its thread. As napari has it, that drops the work
+    where it stands: a network that is being trained would be lost.
+    """
+    from napari.qt.threading import GeneratorWorker, create_worker
+
+    class Worker(GeneratorWorker):  # type: ignore[misc]  # napari is not typed
+        def quit(self) -> None:
+            stop.set()
+
+    titled = _Titled(work, steps, stop, going)
+    titled.title = title
+    return create_worker(titled, _worker_class=Worker)
 
 
 def _stoppable(
