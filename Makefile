@@ -1,6 +1,6 @@
 # make venv sets up .venv; every other target does so first where it is needed.
 .DEFAULT_GOAL := help
-.PHONY: help venv system-libraries demo test lint benchmark benchmark-quick docs clean
+.PHONY: help venv system-libraries demo test lint benchmark benchmark-quick mutate docs clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -40,6 +40,9 @@ benchmark: venv system-libraries ## Run every side-by-side comparison (hours) an
 
 benchmark-quick: venv ## Run the shortest of them, to see that they work; writes build/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py --short --output build/benchmarks.md
+
+mutate: venv ## Put small faults into rooms and see whether their tests notice (ARGS="so3 imaging --seed 1")
+	$(BIN)/python scripts/mutate $(ARGS)
 
 docs: venv ## Build the documentation into build/site (a warning is an error) and check the top level's links
 	$(BIN)/python scripts/check_docs.py

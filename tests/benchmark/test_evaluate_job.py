@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,18 @@ import pytest
 from cesped_test_entries import SYMMETRIES, make_entries
 
 from napari_cryosphere.benchmark.entries import local_entry
+from napari_cryosphere.benchmark.half_maps import posed_particles, run_relion
+from napari_cryosphere.benchmark.matching import MatchedHalf
 from napari_cryosphere.benchmark.published import COLUMNS
-from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs import _refinement
 from napari_cryosphere.jobs import cesped as protocol
+from napari_cryosphere.jobs import entries as entry_jobs
 from napari_cryosphere.jobs.benchmark_configs import (
     AddEntryConfig,
     CespedConfig,
+    DownloadEntryConfig,
     EvaluateConfig,
     MergeReportsConfig,
 )
@@ -25,10 +31,11 @@ from napari_cryosphere.jobs.cesped import run_entry
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.entries import add_entry, merge_reports
 from napari_cryosphere.jobs.evaluate import evaluate
-from napari_cryosphere.jobs.events import Event, Events, Note, Result, follow
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, follow
 from napari_cryosphere.jobs.simulate import simulate_density
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.rotations import rotation_from_vector
+from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 REFERENCE = Path(__file__).parents[1] / "data" / "cesped"
 relion = pytest.mark.skipif(shutil.which("relion_reconstruct") is None, reason="RELION is not installed")
@@ -247,3 +254,123 @@ def test_settings_of_the_protocol_cannot_be_set_twice() -> None:
         CespedConfig(entry="x", output=Path("y"), train={"minutes": 3})
     with pytest.raises(ValueError, match="compare_global goes with local_degrees"):
         CespedConfig(entry="x", output=Path("y"), compare_global=True)
+
+
+def test_maps_that_cannot_be_compared_are_said_to_be(entries: Path, tmp_path: Path) -> None:
+    whole = config_for(entries, "betagalD2", tmp_path / "o")
+    protein_phantom(16, 12.0).save(tmp_path / "mask.mrc")
+    with pytest.raises(MetadataError, match="the mask has a box of 16, the images one of"):
+        finished(evaluate(whole.model_copy(update={"mask": tmp_path / "mask.mrc", "maps": True})))
+    one = whole.model_copy(update={"truth": whole.truth[:1], "predicted": whole.predicted[:1], "mask": None})
+    truth = ParticleStack.read(whole.truth[0])
+    alone = truth[truth.half_sets() == truth.half_sets()[0]]
+    alone.with_columns({"rlnMaxValueProbDistribution": np.zeros(len(alone))}).save(tmp_path / "alone.star")
+    predicted = alone[:]
+    predicted.particles = alone.particles.drop(columns=["rlnOriginXAngst", "rlnOriginYAngst"])
+    predicted.save(tmp_path / "predicted.star")
+    given = {"truth": (tmp_path / "alone.star",), "predicted": (tmp_path / "predicted.star",)}
+    _, warnings = finished(evaluate(one.model_copy(update=given)))
+    assert any("are in one half: there are no half-maps to compare" in text for text in warnings)
+    assert any("is 0 throughout, so there is no wMAnE" in text for text in warnings)
+    assert any("predicted.star: no origins, so there is no error of shifts" in text for text in warnings)
+    with pytest.raises(MetadataError, match="are in one half"):
+        finished(evaluate(one.model_copy(update=given | {"maps": True, "output": tmp_path / "p"})))
+    lacking = MatchedHalf(alone, ParticleStack.read(tmp_path / "predicted.star"))
+    with pytest.raises(
+        MetadataError, match=r"no column rlnOriginXAngst, rlnOriginYAngst to reconstruct with"
+    ):
+        posed_particles(lacking, "SO3xR2", weighted=False)
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="POSIX programs are run")
+def test_programs_that_are_not_there_or_fail(tmp_path: Path) -> None:
+    with pytest.raises(CryosphereError, match="relion_of_old is not on the path; install RELION"):
+        run_relion("relion_of_old", [], tmp_path)
+    with pytest.raises(CryosphereError, match=r"false failed \(exit 1\): no message"):
+        run_relion("false", [], tmp_path)
+    with pytest.raises(CryosphereError, match=r"ls failed \(exit \d\): .*nowhere"):
+        run_relion("ls", ["nowhere"], tmp_path)
+
+
+@relion
+@pytest.mark.slow
+def test_relion_refines_poses_that_are_off(simulated: Path, tmp_path: Path) -> None:
+    """One iteration of relion_refine around poses that are 10 degrees off brings them nearer."""
+    entry = local_entry(simulated, "plain")
+    config = CespedConfig(
+        entry="plain", output=tmp_path, benchmark_dir=simulated, local_degrees=20, relion=True
+    )
+    both = (entry.star(0), entry.star(1))
+    settings = EvaluateConfig(truth=both, predicted=both, output=tmp_path)
+    work = _refinement._Refinement(config, entry, None, settings)
+    work.folder.mkdir()
+    stars, maps = [], []
+    turn = rotation_from_vector([0.0, np.radians(10), 0.0])
+    for half in (0, 1):
+        truth = entry.read(half)
+        truth.with_poses(truth.rotations() @ turn, truth.shifts_angstrom()).save(
+            work.folder / f"s{half}.star"
+        )
+        shutil.copy(simulated / "plain.mrc", work.folder / f"m{half}.mrc")
+        stars.append(work.folder / f"s{half}.star")
+        maps.append(work.folder / f"m{half}.mrc")
+    files: list[Path] = []
+
+    def kept() -> Iterator[Event]:
+        files.extend((yield from work.by_relion(stars, maps, 24.0)))
+
+    assert len(list(kept())) == 2
+    for half, file in enumerate(files):
+        truth, found = entry.read(half), ParticleStack.read(file, require_images=False)
+        order = np.argsort(found.image_names())
+        errors = angular_error_degrees(
+            truth.rotations()[np.argsort(truth.image_names())], found.rotations()[order]
+        )
+        assert np.median(errors) < 7
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_an_entry_is_fetched_with_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_mask: bool
+) -> None:
+    def half(
+        entry: object, number: int, folder: Path, *rest: object, **options: object
+    ) -> Iterator[tuple[int, int]]:
+        yield 500_000, 2_000_000
+        return [folder / f"particles_{number}.star"]
+
+    def mask(entry: object, folder: Path, *rest: object, **options: object) -> Iterator[tuple[int, int]]:
+        yield 1, 0  # a length that the server does not tell
+        return folder / "mask.mrc"
+
+    monkeypatch.setattr(entry_jobs, "download_half", half)
+    monkeypatch.setattr(entry_jobs, "download_mask", mask)
+    events = list(
+        entry_jobs.download_entry(
+            DownloadEntryConfig(entry="10280", benchmark_dir=tmp_path, mask=with_mask, half=None)
+        )
+    )
+    said = [event.message for event in events if isinstance(event, Progress)]
+    assert said[0].endswith("half 0: 0.5 of 2.0 MB")
+    assert any("mask" in text for text in said) == with_mask
+    assert set(events[-1].outputs) == {
+        "particles_0_star",
+        "particles_1_star",
+        *(["mask"] if with_mask else []),
+    }
+
+
+def test_an_entry_takes_its_mask_along(simulated: Path, tmp_path: Path) -> None:
+    given = {"name": "masked", "particles": (simulated / "plain.star",), "benchmark_dir": tmp_path}
+    with pytest.raises(MetadataError, match=r"turned.mrc does not have the images' box of 24"):
+        finished(add_entry(AddEntryConfig(mask=simulated / "turned.mrc", **given)))
+    assert not (tmp_path / "masked").exists()
+    finished(add_entry(AddEntryConfig(mask=simulated / "plain.mrc", **given)))
+    assert (tmp_path / "masked" / "mask.mrc").read_bytes() == (simulated / "plain.mrc").read_bytes()
+
+
+def test_reports_that_are_none_are_named(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"rows": [{"source": "measured here"}]}'):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(FileFormatError, match=r"report.json is no report of 'cesped run'"):
+            finished(merge_reports(MergeReportsConfig(runs=(tmp_path,), output=tmp_path / "o")))

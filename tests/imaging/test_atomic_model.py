@@ -177,6 +177,18 @@ def test_biological_assembly_is_built(tmp_path: Path, suffix: str) -> None:
         AtomicModel.read(file, assembly="2")
 
 
+def test_an_assembly_of_chains_that_are_not_there_is_refused(atoms: list[Atom], tmp_path: Path) -> None:
+    structure = structure_of(atoms)
+    assembly, generator, operator = gemmi.Assembly("1"), gemmi.Assembly.Gen(), gemmi.Assembly.Operator()
+    operator.name, generator.chains = "1", ["Z"]
+    generator.operators.append(operator)
+    assembly.generators.append(generator)
+    structure.assemblies.append(assembly)
+    file = write(structure, tmp_path / "model.pdb")
+    with pytest.raises(FileFormatError, match=r"assembly '1' cannot be built: .*Z"):
+        AtomicModel.read(file, assembly="1")
+
+
 def _two_fold(x: float, y: float) -> gemmi.Transform:
     turn = gemmi.Transform()
     turn.mat.fromlist([[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
@@ -236,3 +248,9 @@ def test_elements_without_a_scattering_factor_are_refused(tmp_path: Path, elemen
     wrong: list[Any] = [("C", (0.0, 0.0, 0.0), 20.0, 1.0), (element, (3.0, 0.0, 0.0), 20.0, 1.0)]
     with pytest.raises(FileFormatError, match="scattering factor"):
         AtomicModel.read(write(structure_of(wrong), tmp_path / "model.cif"))
+
+
+def test_coordinates_that_are_no_numbers_are_refused(atoms: list[Atom], tmp_path: Path) -> None:
+    file = write(structure_of([("C", (1.0, np.nan, 2.0), 20.0, 1.0), *atoms]), tmp_path / "model.cif")
+    with pytest.raises(FileFormatError, match="coordinates that are not finite"):
+        AtomicModel.read(file)

@@ -70,3 +70,10 @@ def test_broken_files_are_refused(tmp_path: Path, text: str, message: str) -> No
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"nothing\.csv"):
         NoiseSpectrum.read(tmp_path / "nothing.csv")
+
+
+def test_a_spectrum_without_power_where_the_images_are_is_refused() -> None:
+    beyond = NoiseSpectrum(np.array([0.4, 0.5]), np.array([0.0, 1.0]))
+    assert float(beyond.amplitudes(16, 1.0).max()) > 0
+    with pytest.raises(ValueError, match="no power at the frequencies of the images"):
+        beyond.amplitudes(16, 4.0)

@@ -12,7 +12,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.events import Result
 from napari_cryosphere.jobs.simulate import simulate
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
 
@@ -70,3 +70,15 @@ def test_an_empty_image_has_no_correlation(density: DensityMap, stack: ParticleS
     found = ProjectionMatcher(density, stack.grid).match(torch.zeros(48, 48), None, np.eye(3))
     assert found.correlation == 0
     assert np.isfinite(found.residual).all()
+
+
+def test_a_particle_at_the_border_is_found_there(density: DensityMap) -> None:
+    """The summit of the correlation has no neighbour beyond the last row: it is that row."""
+    from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
+    from napari_cryosphere.imaging.projection import Projector
+
+    clean = Projector(density.voxels, 3).slices(np.eye(3)[None])
+    image = from_fourier(clean * shift_phases(torch.tensor([[-24.0, 23.0]]), 48))[0]
+    grid = ImageGrid(48, density.pixel_size_angstrom)
+    found = ProjectionMatcher(density, grid).match(image, None, np.eye(3), (-22.0, 22.0))
+    np.testing.assert_array_equal(found.shift_px, (-24, 23))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cryosphere.imaging import phantom
 from napari_cryosphere.imaging.fourier import (
     crop_or_pad,
     even_box,
@@ -70,6 +71,22 @@ def test_rescale_keeps_place_and_values(box: int, dims: int) -> None:
         return out
 
     torch.testing.assert_close(rescale(blob(48), box, dims), blob(box), atol=5e-3, rtol=0)
+
+
+def test_rescale_takes_any_leading_axes() -> None:
+    images = torch.from_numpy(np.random.default_rng(17).normal(size=(2, 3, 24, 24)))
+    for box in (16, 32):
+        single = torch.stack([torch.stack([rescale(one, box) for one in row]) for row in images])
+        torch.testing.assert_close(rescale(images, box), single)
+
+
+def test_neighbouring_residues_are_as_far_apart_as_c_alphas() -> None:
+    """3.8 A along an alpha helix; a strand rises by 3.3 A and is pleated by 0.9 A to either side: 3.76 A."""
+    for residues in (phantom._helix(20), phantom._strand(20)):
+        np.testing.assert_allclose(np.linalg.norm(np.diff(residues, axis=0), axis=1), 3.8, atol=0.06)
+        np.testing.assert_allclose(residues.mean(axis=0)[2], 0, atol=1e-9)
+    np.testing.assert_allclose(np.ptp(phantom._helix(101)[:, 2]), 150)
+    np.testing.assert_allclose(np.ptp(phantom._strand(11)[:, 2]), 33)
 
 
 def test_crop_then_pad_keeps_the_centre() -> None:

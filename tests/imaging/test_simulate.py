@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,24 @@ def test_without_noise_and_ctf_it_is_the_projection(density: DensityMap) -> None
     np.testing.assert_allclose(images, projector.project(parameters.rotations).numpy(), atol=1e-4)
 
 
+def test_the_microscope_by_default() -> None:
+    """300 kV, 2.7 mm, 10 % amplitude contrast, 0.8 to 2.5 um of defocus: what the reference page promises."""
+    drawn = draw_parameters(4000, seed=5)
+    optics = drawn.tables("x.mrcs", 32, PIXEL_SIZE)["optics"].iloc[0]
+    values = optics[["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]]
+    np.testing.assert_allclose(values.astype(float), [300, 2.7, 0.1])
+    assert drawn.ctf is not None
+    assert set(drawn.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]).isdisjoint(
+        {"rlnPhaseShift", "rlnCtfBfactor"}
+    )
+    middle = (drawn.ctf.defocus_u_angstrom + drawn.ctf.defocus_v_angstrom) / 2
+    assert 7500 < middle.min() < 9000
+    assert 24000 < middle.max() < 25500
+    names = drawn.micrographs
+    assert names is not None
+    assert len(set(names)) == 20
+
+
 def test_optics_groups_have_their_own_microscope_and_micrographs() -> None:
     groups = (
         OpticsGroup(voltage_kv=200, defocus_angstrom=(5000, 6000), astigmatism_angstrom=0, micrographs=3),
@@ -111,3 +131,24 @@ def test_defocus_varies_from_particle_to_particle() -> None:
     assert drawn.ctf is not None
     assert drawn.ctf.defocus_u_angstrom.std() == pytest.approx(250, rel=0.1)
     assert np.ptp(drawn.ctf.defocus_u_angstrom - drawn.ctf.defocus_v_angstrom) < 1e-6  # one astigmatism
+
+
+def test_clean_images_come_in_chunks_too(density: DensityMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "_CHUNK_PIXELS", 2 * density.box**2)
+    parameters = draw_parameters(5, seed=6, shift_px=0.0, with_ctf=False)
+    projector = projector_of(density)
+    chunks = list(noisy_images(projector, parameters, PIXEL_SIZE, None, seed=0))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    whole = projector.project(parameters.rotations).numpy()
+    np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-4)
+
+
+def test_a_table_says_what_is_known() -> None:
+    """Micrographs that are not known have no column; a scale that is not 1 has one."""
+    drawn = draw_parameters(4, seed=6)
+    assert drawn.ctf is not None
+    scaled = replace(drawn, micrographs=None, ctf=replace(drawn.ctf, scale_factor=np.array([1, 1, 0.5, 1.0])))
+    table = scaled.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]
+    assert "rlnMicrographName" not in table
+    assert list(table["rlnCtfScalefactor"]) == [1, 1, 0.5, 1]
+    assert "rlnCtfScalefactor" not in drawn.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]

@@ -10,7 +10,7 @@ import pytest
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._batches import Batches, Pace
-from napari_cryosphere.jobs._memory import MemoryLimit, reconstruction_bytes
+from napari_cryosphere.jobs._memory import MemoryLimit, peak_gigabytes, reconstruction_bytes, watch_bytes
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import Ranks
 from napari_cryosphere.particles import MrcStack, write_stack
@@ -99,3 +99,8 @@ def test_pages_of_mapped_stacks_are_returned(tmp_path: Path, monkeypatch: pytest
         images = stack.read(slice(start, start + 4))
         assert images[:, 0, 0].tolist() == list(range(start, start + 4))
     assert 2 <= len(returned) <= 4
+
+
+def test_what_running_sums_and_this_process_take() -> None:
+    assert watch_bytes(64, 2) > reconstruction_bytes(64, 2) > 2 * 4 * 3 * 128**2 * 65
+    assert 0.02 < peak_gigabytes() < 100  # Python and numpy alone are that much

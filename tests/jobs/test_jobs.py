@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import starfile
 import torch
 
-from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import (
     FscConfig,
@@ -22,7 +23,7 @@ from napari_cryosphere.jobs.configs import (
 )
 from napari_cryosphere.jobs.events import Events, Progress, Result, Snapshot, follow
 from napari_cryosphere.jobs.fsc import fsc
-from napari_cryosphere.jobs.infer import images_for, infer
+from napari_cryosphere.jobs.infer import images_for, infer, refine
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
 from napari_cryosphere.model.card import Image2SphereConfig, NoveltyCard
@@ -269,3 +270,56 @@ def test_broken_particles_leave_no_output(shared_data: Path, tmp_path: Path, nam
         run(reconstruct(config))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_refining_in_memory_is_what_the_job_does(trained: Path, sample: Path, tmp_path: Path) -> None:
+    """The window refines particles that are in memory, the command writes a file: the same poses."""
+    stack = ParticleStack.read(sample / "particles.star")[:24]
+    stack.save(tmp_path / "few.star")
+    config = InferConfig(
+        particles=tmp_path / "few.star",
+        model=trained,
+        output=tmp_path / "refined.star",
+        refine=True,
+        map=sample / "map.mrc",
+        device="cpu",
+    )
+    run(infer(config))
+    written = ParticleStack.read(tmp_path / "refined.star")
+    work, rows = refine(stack, PoseModel.load(trained), DensityMap.read(sample / "map.mrc")), []
+    made: list[ParticleStack] = []
+
+    def kept() -> Iterator[slice]:
+        made.append((yield from work))
+
+    rows = list(kept())
+    assert rows[0].start == 0
+    assert rows[-1].stop == len(stack)
+    np.testing.assert_allclose(made[0].rotations(), written.rotations(), atol=1e-3)
+    np.testing.assert_allclose(made[0].shifts_angstrom(), written.shifts_angstrom(), atol=0.05)
+    assert "cryosphereNetworkAngleRot" in made[0].particles
+
+
+def test_what_reconstruct_needs_is_named(sample: Path, tmp_path: Path) -> None:
+    stack = ParticleStack.read(sample / "particles.star")[:8]
+    bare = stack[:]
+    bare.particles = stack.particles.drop(columns=["rlnAngleTilt"])
+    bare.save(tmp_path / "bare.star")
+    with pytest.raises(MetadataError, match=r"has no poses .* to reconstruct from; predict them first"):
+        run(reconstruct(ReconstructConfig(particles=tmp_path / "bare.star", output=tmp_path / "map.mrc")))
+    protein_phantom(16, 12.0).save(tmp_path / "mask.mrc")
+    config = ReconstructConfig(
+        particles=sample / "particles.star",
+        output=tmp_path / "map.mrc",
+        mask=tmp_path / "mask.mrc",
+        half_maps=True,
+    )
+    with pytest.raises(MetadataError, match="mask has a box of 16, the images one of 32"):
+        run(reconstruct(config))
+    assert not (tmp_path / "map.mrc").exists()
+
+
+def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"epochs": ')
+    with pytest.raises(FileFormatError, match=r"is not JSON \(line 1\); the run folder is damaged"):
+        describe(tmp_path)

@@ -256,3 +256,32 @@ def test_existing_model_is_not_clobbered(small: NetworkConfig, trained: Path, sa
     with pytest.raises(OutputExistsError):
         run(train(TrainConfig(particles=sample / "particles.star", output=trained, network=small)))
     assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_encoder_weights_are_for_a_resnet(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+    for network, says in ((POLAR, "this network does not have"), (small, "encoder is no ResNet")):
+        config = TrainConfig(
+            particles=sample / "particles.star",
+            output=tmp_path / "run",
+            network=network,
+            source="particles",
+            encoder_weights=tmp_path / "resnet.safetensors",
+            epochs=0.1,
+            device="cpu",
+        )
+        with pytest.raises(CryosphereError, match=rf"resnet.safetensors.* {says}.*preset cesped"):
+            run(train(config))
+
+
+def test_a_run_whose_config_is_lost_is_not_taken_up(
+    small: NetworkConfig, sample: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path, network=small, resume=True, device="cpu"
+    )
+    config.checkpoint.touch()
+    for text in (None, "{", '{"epochs": "many"}'):
+        if text is not None:
+            (tmp_path / "config.json").write_text(text)
+        with pytest.raises(CryosphereError, match=r"config.json cannot be read"):
+            run(train(config))

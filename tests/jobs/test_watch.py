@@ -8,14 +8,16 @@ import os
 import random
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs import watch as watch_job
 from napari_cryosphere.jobs._lock import folder_lock
 from napari_cryosphere.jobs.configs import ReconstructConfig, SimulateConfig, WatchConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, follow
@@ -293,3 +295,61 @@ def test_a_map_refines_and_finds_shifts(made: Path, tmp_path: Path) -> None:
     run(watch(config(made, tmp_path / "queue", tmp_path / "run", map=made / "map.mrc", modes=1)))
     table = ParticleStack.read(tmp_path / "run" / "particles.star").particles
     assert {"rlnOriginXAngst", "cryosphereNetworkAngleRot", "rlnLogLikeliContribution"} <= set(table)
+
+
+def test_folders_that_cannot_be_watched(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(CryosphereError, match="is no folder to watch"):
+        run(watch(config(made, tmp_path / "queue", tmp_path / "run")))
+    fill(tmp_path / "queue", made, [0])
+    with pytest.raises(CryosphereError, match="cannot be the watched one"):
+        run(watch(config(made, tmp_path / "queue", tmp_path / "queue")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queue"]
+
+
+def test_a_folder_that_cannot_be_locked_is_watched_with_a_warning(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_job, "folder_lock", lambda folder: nullcontext(folder == tmp_path / "run"))
+    fill(tmp_path / "queue", made, [0])
+    said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run")))
+    assert any("not be locked: let nobody else watch it" in text for text in said)
+    assert len(ParticleStack.read(tmp_path / "run" / "particles.star")) == EACH
+
+
+def test_what_is_still_waited_for_at_the_end_is_set_aside(made: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "queue", made, [0])
+    (tmp_path / "queue" / "cut.star").write_text(
+        "data_particles\n\nloop_\n_rlnImageName\n_rlnAngleRot\n1@a.mrcs\n"
+    )
+    said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run", patience_seconds=1000.0)))
+    assert [text for text in said if "cut.star" in text and text.startswith("set aside")]
+    assert list(json.loads((tmp_path / "run" / "state.json").read_text())["set_aside"]) == ["cut.star"]
+
+
+def test_images_that_went_bad_are_taken_again(made: Path, tmp_path: Path) -> None:
+    """The sums are lost, and a part's images no longer fit into them: it counts no more."""
+    fill(tmp_path / "queue", made, [0, 1])
+    settings = config(made, tmp_path / "queue", tmp_path / "run")
+    run(watch(settings))
+    (tmp_path / "run" / "sums.safetensors").unlink()
+    images = ParticleStack.read(tmp_path / "queue" / "mic01.star").images()
+    write_stack(images * 1e13, tmp_path / "queue" / "mic01.mrcs", 12.0, overwrite=True)
+    said = notes(watch(settings))
+    assert any(text.startswith("mic01.star is taken again") for text in said)
+    assert any("set aside" in text and "normalise the images" in text for text in said)
+    assert len(ParticleStack.read(tmp_path / "run" / "particles.star")) == EACH
+
+
+def test_leftovers_of_a_killed_run_go_and_foreign_parts_are_refused(made: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "queue", made, [0])
+    settings = config(made, tmp_path / "queue", tmp_path / "run")
+    run(watch(settings))
+    left = [tmp_path / "run" / ".map-x1y2.mrc", tmp_path / "run" / "parts" / ".mic00-x1y2.star"]
+    for path in left:
+        path.touch()
+    run(watch(settings))
+    assert not any(path.exists() for path in left)
+    foreign = tmp_path / "run" / "parts" / "mine.star"
+    foreign.write_bytes((tmp_path / "queue" / "mic00.star").read_bytes())
+    with pytest.raises(FileFormatError, match=r"mine.star was not written by a watch; remove it"):
+        run(watch(settings))

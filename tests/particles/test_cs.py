@@ -273,3 +273,73 @@ def test_other_files_are_refused(make: Make, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FileFormatError, match="does not exist"):
         read_cs(tmp_path / "none.cs")
+
+
+def test_one_half_for_all_is_no_split(make: Make) -> None:
+    stack = ParticleStack.read(make(alignments3D__split=np.zeros(N, dtype="<u4")))
+    assert "rlnRandomSubset" not in stack.particles
+    assert any("split is 0 for all particles: no half sets" in warning for warning in stack.warnings)
+
+
+def test_classes_without_likelihoods_give_no_poses(make: Make, fields: dict[str, NDArray[Any]]) -> None:
+    none = {name.replace("/", "__"): None for name in fields if name.startswith("alignments3D/")}
+    multi = {"alignments3D_multi__pose": np.zeros((N, 2, 3), dtype="<f4")}
+    assert not ParticleStack.read(make(**none, **multi)).has_poses
+
+
+def test_what_is_kept_but_not_applied(make: Make) -> None:
+    odd = {
+        "blob__sign": np.full(N, -1, dtype="<i4"),
+        "extra__times": np.zeros(N, dtype="<M8[s]"),
+        "extra__words": np.array([b"one", "zw\xf6lf".encode("latin-1")] * (N // 2)),
+    }
+    stack = ParticleStack.read(make(**odd))
+    warnings = "\n".join(stack.warnings)
+    assert "particles are dark on light" in warnings
+    assert "1 field left out: extra/times" in warnings
+    words = next(stack.particles[name] for name in stack.particles if name.endswith("extra/words"))
+    assert words.tolist()[:2] == ["one", "zw\xf6lf"]
+
+
+@pytest.mark.parametrize("kind", ["broken", "without uid", "uids twice", "other uids"])
+def test_passthrough_files_that_do_not_help(
+    kind: str, make: Make, fields: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    path = make(**{name.replace("/", "__"): None for name in fields if name.startswith("blob/")})
+    other = tmp_path / "J3" / "J3_passthrough_particles.cs"
+    changed = dict(fields)
+    if kind == "without uid":
+        del changed["uid"]
+    elif kind == "uids twice":
+        changed["uid"] = np.repeat(fields["uid"][: N // 2], 2)
+    elif kind == "other uids":
+        changed["uid"] = fields["uid"] - 1
+    write_cs(records(changed), other)
+    if kind == "broken":
+        other.write_bytes(other.read_bytes()[:100])
+    with pytest.raises(MetadataError, match="no images: no field blob/path"):
+        ParticleStack.read(path)
+
+
+def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        read_cs(tmp_path)
+    (tmp_path / "a.cs").write_bytes(b"\x93NUMPY\x04\x00" + b"0" * 100)
+    with pytest.raises(FileFormatError, match="version 4 of numpy's format; known are 1, 2 and 3"):
+        read_cs(tmp_path / "a.cs")
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
+    with pytest.raises(CryosphereError, match=r"cannot write .*b.cs: No space left"):
+        write_cs(np.zeros(1, dtype=[("uid", "<u8")]), tmp_path / "b.cs")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.cs"]
+
+
+def test_shifts_need_a_pixel_size_in_a_cs_file(make: Make, tmp_path: Path) -> None:
+    stack = ParticleStack.read(make())
+    stack.optics = stack.optics.drop(columns="rlnImagePixelSize")
+    with pytest.raises(MetadataError, match="shifts in pixels need the pixel size"):
+        stack.save(tmp_path / "out.cs")
+    assert not (tmp_path / "out.cs").exists()

@@ -154,3 +154,7 @@ def test_errors_name_the_row_of_the_file_they_come_from(make: Any, tmp_path: Pat
 def test_what_cannot_be_joined(make: Any) -> None:
     with pytest.raises(MetadataError, match="no stacks to join"):
         ParticleStack.join([])
+    with_size, without = make("a"), make("b")
+    without.optics = without.optics.drop(columns="rlnImagePixelSize")
+    with pytest.raises(MetadataError, match=r"b/in.star: no rlnImagePixelSize in data_optics"):
+        ParticleStack.join([with_size, without])

@@ -22,7 +22,7 @@ from napari_cryosphere.errors import (
     MetadataError,
     OutputExistsError,
 )
-from napari_cryosphere.particles import MrcStack, ParticleStack, write_stack
+from napari_cryosphere.particles import DensityMap, MrcStack, ParticleStack, write_stack, write_star
 
 NUMBER, BOX = 10, 8
 Make = Callable[..., Path]
@@ -432,3 +432,65 @@ def test_other_inputs(tmp_path: Path) -> None:
             ParticleStack.read(tmp_path / name)
     with pytest.raises(FileFormatError, match="is a folder"):
         ParticleStack.read(tmp_path)
+
+
+def test_one_image_that_cannot_be_read_names_its_row(make: Make, tmp_path: Path) -> None:
+    path = make()
+    moved = tmp_path / "elsewhere.mrcs"
+    (tmp_path / "sub" / "b.mrcs").rename(moved)
+    stack = ParticleStack.read(path, require_images=False)
+    assert stack.images(0).shape[-2:] == (BOX, BOX)
+    for rows in (1, [0, 1]):
+        with pytest.raises(MetadataError, match=r"particles row 2: the stack .*b.mrcs.* was not found"):
+            stack.images(rows)
+    moved.rename(tmp_path / "sub" / "b.mrcs")
+    whole = ParticleStack.read(path)
+    (tmp_path / "sub" / "b.mrcs").write_bytes((tmp_path / "sub" / "b.mrcs").read_bytes()[:1100])
+    with pytest.raises(FileFormatError, match=r"particles row 4: .*b\.mrcs"):
+        whole.images(3)
+
+
+def test_what_is_not_known_without_images_is_said(make: Make, tmp_path: Path) -> None:
+    path = make(drop=("rlnImageSize", "rlnImagePixelSize"))
+    for name in ("a.mrcs", "sub/b.mrcs"):
+        (tmp_path / name).unlink()
+    stack = ParticleStack.read(path, require_images=False)
+    with pytest.raises(MetadataError, match="the box is not known; add rlnImageSize"):
+        _ = stack.box
+    with pytest.raises(MetadataError, match="the pixel size is not known; add rlnImagePixelSize"):
+        _ = stack.pixel_size_angstrom
+    assert stack.micrographs() is not None
+    path = make(drop=("rlnMicrographName",), name="b.star")
+    assert ParticleStack.read(path, require_images=False).micrographs() is None
+
+
+def test_tables_that_leave_open_what_is_meant(tmp_path: Path) -> None:
+    write_stack(np.zeros((2, 4, 4)), tmp_path / "a.mrcs", 1.0)
+    rows = pd.DataFrame({"rlnImageName": ["1@a.mrcs", "2@a.mrcs"]})
+    groups = pd.DataFrame({"rlnOpticsGroup": [1, 2], "rlnImagePixelSize": [1.0, 1.0]})
+    for blocks, says in (
+        ({"one": rows, "two": rows}, "several blocks with rlnImageName (data_one, data_two)"),
+        (
+            {"optics": groups[["rlnImagePixelSize"]], "particles": rows},
+            "data_optics has 2 rows but no column",
+        ),
+        ({"optics": groups, "particles": rows}, "particles have no column rlnOpticsGroup, but there are 2"),
+    ):
+        write_star(blocks, tmp_path / "in.star", overwrite=True)
+        with pytest.raises(MetadataError) as caught:
+            ParticleStack.read(tmp_path / "in.star")
+        assert says in str(caught.value)
+    write_star({"optics": groups[["rlnImagePixelSize"]][:1], "particles": rows}, tmp_path / "in.star", True)
+    assert ParticleStack.read(tmp_path / "in.star").optics["rlnOpticsGroup"].tolist() == [1]
+
+
+def test_a_map_and_stacks_of_two_pixel_sizes_are_no_particles(tmp_path: Path) -> None:
+    DensityMap(np.zeros((8, 8, 8), dtype=np.float32), 2.0).save(tmp_path / "map.mrc")
+    with pytest.raises(FileFormatError, match="a 3D map of 8 voxels an edge, not a stack"):
+        ParticleStack.read(tmp_path / "map.mrc")
+    for name, size in (("a", 1.0), ("b", 2.0)):
+        write_stack(np.zeros((1, 4, 4)), tmp_path / f"{name}.mrcs", size)
+    rows = pd.DataFrame({"rlnImageName": ["1@a.mrcs", "1@b.mrcs"]})
+    write_star({"particles": rows}, tmp_path / "in.star")
+    with pytest.raises(MetadataError, match="stacks with different pixel sizes; add rlnImagePixelSize"):
+        ParticleStack.read(tmp_path / "in.star")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ import starfile
 from numpy.testing import assert_array_equal
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
-from napari_cryosphere.particles import read_star, write_star
+from napari_cryosphere.particles import _text_file, read_star, star, write_star
 
 PLAIN = "\ndata_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n_rlnClassNumber #3\n"
 
@@ -247,3 +250,65 @@ def test_very_wide_and_very_many_labels(tmp_path: Path) -> None:
     wide = pd.DataFrame({f"label{i}": [i, -i] for i in range(3000)})
     write_star({"wide": wide}, tmp_path / "a.star")
     assert read_star(tmp_path / "a.star")["wide"].equals(wide)
+
+
+def test_pairs_are_numbers_where_they_are_written_as_such(tmp_path: Path) -> None:
+    """As columns: what would be written otherwise than it stands, stays text."""
+    words = {
+        "a": "12",
+        "b": "1.5e3",
+        "c": "0012",
+        "d": "1_0",
+        "e": "x7",
+        "f": str(2**70),
+        "rlnImageName": "7",
+    }
+    lines = "".join(f"_{name} {word}\n" for name, word in words.items())
+    (tmp_path / "in.star").write_text("data_job\n\n" + lines)
+    row = read_star(tmp_path / "in.star")["job"].iloc[0]
+    assert row["a"] == 12
+    assert row["b"] == 1500
+    for name in ("c", "d", "e", "f", "rlnImageName"):
+        assert row[name] == words[name]
+    (tmp_path / "bad.star").write_bytes(b"data_job\n_a 1\x05\n")
+    with pytest.raises(FileFormatError, match="line 2: a control character"):
+        read_star(tmp_path / "bad.star")
+
+
+def test_values_of_any_kind_are_written(tmp_path: Path) -> None:
+    flags = pd.DataFrame({"a": [True, False], "b": pd.Series([1.5, "x y"], dtype=object)})
+    write_star({"one": flags, "none": pd.DataFrame()}, tmp_path / "out.star")
+    read = read_star(tmp_path / "out.star")
+    assert read["one"]["a"].tolist() == [1, 0]
+    assert read["one"]["b"].tolist() == ["1.5", "x y"]
+    assert read["none"].empty
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, table: pd.DataFrame) -> Iterator[str]:
+        yield "data_"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(star, "_block_lines", fail)
+    with pytest.raises(CryosphereError, match=r"cannot write .*out.star: No space left"):
+        write_star({"particles": pd.DataFrame({"a": [1]})}, tmp_path / "out.star")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_unfolds_without_end_or_cannot_be_unfolded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.star.gz").write_bytes(gzip.compress(b"x" * 5000))
+    monkeypatch.setattr(_text_file, "_MOST_BYTES", 4000)
+    with pytest.raises(FileFormatError, match="unfolds to more than"):
+        read_star(tmp_path / "a.star.gz")
+
+    def fail(path: Path) -> IO[bytes]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setitem(_text_file._OPENERS, b"\x1f\x8b", ("gzip", fail))
+    with pytest.raises(FileFormatError, match="cannot be read: Permission denied"):
+        read_star(tmp_path / "a.star.gz")
+    (tmp_path / "wide.star").write_bytes(b"\xff\xfed\x00a\x00\x00\xd8")
+    with pytest.raises(FileFormatError, match="damaged UTF-16"):
+        read_star(tmp_path / "wide.star")

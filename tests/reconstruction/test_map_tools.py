@@ -11,7 +11,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction import difference_map, normalise_map, resampled_map
+from napari_cryosphere.reconstruction import difference_map, map_alignment, normalise_map, resampled_map
 from napari_cryosphere.reconstruction.map_alignment import align_maps
 
 
@@ -39,6 +39,21 @@ def test_a_turned_and_shifted_map_comes_back(density: DensityMap, other_hand: bo
     assert np.degrees(error) < 1.0
 
 
+def test_a_large_map_is_aligned_to_a_fraction_of_its_own_voxels() -> None:
+    """The search works on 32 voxels and the last step on 48; what comes back is in the map's own 64."""
+    density = protein_phantom(64, 3.0)
+    turn = Rotation.from_rotvec([-0.4, 0.9, 0.3]).as_matrix()  # in z, y, x
+    offset = np.array([33.0, 30.5, 34.0]) - turn @ np.full(3, 32.0)
+    moved = DensityMap(affine_transform(density.voxels, turn, offset, order=3).astype(np.float32), 3.0)
+    found = align_maps(density, moved, check_hand=False)
+    assert not found.mirrored
+    assert np.isnan(found.correlation_other_hand)
+    assert np.degrees(Rotation.from_matrix(found.rotation @ turn[::-1, ::-1]).magnitude()) < 0.5
+    # affine_transform reads the map at turn (r - c) + c + (1, -1.5, 2), z first: the way back is its inverse
+    back = -turn.T @ np.array([1.0, -1.5, 2.0]) * 3.0
+    np.testing.assert_allclose(found.shift_angstrom, back[::-1], atol=0.6)
+
+
 def test_normalised_inside_a_mask(density: DensityMap) -> None:
     mask = (density.voxels > 0.1).astype(np.float32)
     inside = normalise_map(density, mask).voxels[mask == 1]
@@ -57,8 +72,9 @@ def test_a_difference_knows_neither_scale_nor_sharpening(density: DensityMap) ->
     first = DensityMap(density.voxels + blob, 6.0)
     left = difference_map(first, DensityMap((7 * blurred).astype(np.float32), 6.0)).voxels
     assert np.unravel_index(np.argmax(left), left.shape) == pytest.approx((21, 9, 9), abs=1)
-    same = difference_map(density, DensityMap((7 * blurred).astype(np.float32), 6.0)).voxels
-    assert np.abs(same).max() < 0.3 * left.max()
+    for scale in (7, 1e-4):  # shells of any power count
+        same = difference_map(density, DensityMap((scale * blurred).astype(np.float32), 6.0)).voxels
+        assert np.abs(same).max() < 0.3 * left.max()
 
 
 @pytest.mark.parametrize(("box", "pixel_size"), [(24, 8.0), (48, 4.0), (40, 6.0), (20, 6.0)])
@@ -96,3 +112,12 @@ def test_resampling_to_any_ratio_keeps_a_gaussian() -> None:
 
     made = resampled_map(DensityMap(gaussian(48, 2.5), 2.5), 44, 2.71828)
     np.testing.assert_allclose(made.voxels, gaussian(44, 2.71828), atol=1e-4)
+
+
+def test_the_centre_of_mass_is_that_of_what_stands_out() -> None:
+    """A Gaussian off the centre, on a level that must not pull it back."""
+    z, y, x = np.meshgrid(*3 * [np.arange(32) - 16], indexing="ij")
+    blob = np.exp(-((x - 5) ** 2 + (y + 3) ** 2 + (z - 2) ** 2) / 2 / 3**2)
+    for level in (0.0, 0.01, -0.2):
+        found = map_alignment._centre_of_mass((blob + level).astype(np.float32))
+        np.testing.assert_allclose(found, (5, -3, 2), atol=0.05)

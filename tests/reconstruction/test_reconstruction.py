@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.imaging.ctf import ctf_2d
 from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.phantom import protein_phantom
@@ -27,6 +27,7 @@ from napari_cryosphere.reconstruction import (
     soft_mask,
     ssnr_of_full_map,
 )
+from napari_cryosphere.reconstruction._solving import divide
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
 from napari_cryosphere.so3.symmetry import point_group
@@ -269,3 +270,62 @@ def finished(events: Generator[Any, None, Reconstruction]) -> Reconstruction:
             next(events)
         except StopIteration as stop:
             return stop.value
+
+
+@pytest.mark.parametrize("regularised", [False, True])
+def test_division_is_by_weight_and_noise_inside_nyquist_alone(regularised: bool) -> None:
+    """Voxel by voxel, every shell having its mean weight; beyond Nyquist nothing stays."""
+    size, padding, floor = 16, 2, 0.5
+    rng = np.random.default_rng(3)
+    sums = rng.normal(size=(size, size, size // 2 + 1, 3)).astype(np.float32)
+    sums[..., 2] = rng.uniform(0.01, 4.0, sums.shape[:3])
+    ssnr = rng.uniform(0.5, 4.0, size // padding // 2 + 1)
+    found = divide(sums, padding, ssnr if regularised else None, floor)
+    squared = np.fft.fftfreq(size, 1 / size) ** 2
+    radius = np.sqrt(squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2) / padding
+    shell = np.rint(radius).astype(int)
+    means = np.array([sums[..., 2][shell == k].mean() for k in range(shell.max() + 1)])
+    between = np.interp(radius, np.arange(len(means)), means)
+    divisor = np.maximum(sums[..., 2], floor * between)
+    if regularised:
+        divisor = divisor + np.interp(radius, np.arange(len(ssnr)), means[: len(ssnr)] / ssnr)
+    inside = radius <= size / padding / 2
+    expected = np.where(inside, (sums[..., 0] + 1j * sums[..., 1]) / divisor, 0)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7)
+    assert (found[~inside] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("poses", "weights", "says"),
+    [
+        (np.eye(3)[None], [[1.0]], r"must be \(n, k, 3, 3\) with weights \(n, k\), not \(1, 3, 3\)"),
+        (np.tile(np.eye(3), (2, 1, 1, 1)), [[1.0]], r"not \(2, 1, 3, 3\) and \(1, 1\)"),
+        (np.tile(np.eye(3), (2, 1, 1, 1)), [[1.0], [-0.1]], "particle 2 has a pose weight that is negative"),
+        (np.tile(np.eye(3), (2, 1, 1, 1)), [[np.nan], [1.0]], "particle 1 has a pose weight"),
+        (
+            np.stack([np.eye(3), -np.eye(3)])[:, None],
+            [[1.0], [1.0]],
+            "particle 2 has a pose that is no rotation",
+        ),
+        (np.stack([1.1 * np.eye(3), np.eye(3)])[:, None], [[1.0], [1.0]], "particle 1 has a pose that is no"),
+    ],
+)
+def test_weighted_poses_that_are_none_are_refused(poses: np.ndarray, weights: Any, says: str) -> None:
+    with pytest.raises(MetadataError, match=says):
+        WeightedPoses(poses, np.array(weights))
+
+
+def test_a_mask_keeps_the_largest_piece_and_falls_over_its_edge() -> None:
+    """A ball and, apart, a smaller one: 1 on the first, 0 on the second, a raised cosine around the first."""
+    axis = np.arange(64) - 32
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    radius = np.sqrt((x + 8) ** 2 + y**2 + z**2)
+    small = (x - 22) ** 2 + y**2 + z**2 <= 4**2
+    mask = soft_mask((radius <= 10) + 1.0 * small, 1.0, low_pass_angstrom=2.0, edge_px=3.0)
+    assert (mask[small] == 0).all()
+    assert (mask[radius <= 10] == 1).all()
+    along = mask[32, 32, 24:]  # from the centre of the large ball along x
+    assert (np.diff(along) <= 0).all()
+    first, last = int(np.argmax(along < 1)), int(np.argmax(along == 0))
+    assert 12 <= first <= 15  # three voxels further out than the ball
+    assert last - first == pytest.approx(3, abs=1)

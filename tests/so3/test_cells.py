@@ -134,6 +134,33 @@ def test_wrong_cells_are_refused() -> None:
         PoseDistribution.from_cells(1, [[3], [-1]], [[0.0], [0.0]])
     with pytest.raises(ValueError, match="numbers or minus infinity"):
         PoseDistribution.from_cells(1, [[3]], [[np.nan]])
+    with pytest.raises(ValueError, match="orders must be between 0 and"):
+        PoseDistribution.from_cells([[1, 99]], [[4, 5]], [[0.0, 0.0]])
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    cells = mixed(seed=6)
+    with pytest.raises(ValueError, match="weight must be between 0 and 1"):
+        cells.mixture(cells, [0.5, 1.5])
+    with pytest.raises(ValueError, match="temperature must be positive, not 0"):
+        cells.temperature(0)
+    with pytest.raises(ValueError, match=r"level must be between 0 and 1, not 1\.2"):
+        cells.credible_set(1.2)
+    with pytest.raises(ValueError, match="at least one mode, not 0"):
+        cells.mode(0)
+    with pytest.raises(ValueError, match="0 to 180 degrees apart, not 200"):
+        cells.mode(2, apart_degrees=200)
+    with pytest.raises(ValueError, match="of 2 and 1 particles"):
+        cells.product(cells[0])
+    with pytest.raises(ValueError, match="symmetries C1 and C2"):
+        cells.product(PoseDistribution.from_cells(1, [[3], [3]], [[0.0], [0.0]], "C2"))
+
+
+def test_symmetrising_by_the_own_group_changes_nothing() -> None:
+    cells = PoseDistribution.from_cells(1, [[3, 40]], [[0.0, 1.0]], "C2")
+    assert cells.symmetrise("c2") is cells
+    with pytest.raises(ValueError, match="C2"):
+        cells.symmetrise("D2")
 
 
 def test_product_mixture_and_temperature_of_cells() -> None:

@@ -277,3 +277,10 @@ def test_shapes_of_rotations_are_checked(centres: np.ndarray) -> None:
 def test_kernels_that_no_grid_resolves_are_refused() -> None:
     with pytest.raises(ValueError, match="at least"):
         PoseDistribution.from_poses(np.eye(3)[None, None], [[0.0]], 0.01)
+
+
+def test_poses_and_weights_of_a_kernel_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"\(n, k, 3, 3\) and log-weights \(n, k\), not .* \(1, 2\)"):
+        PoseDistribution.from_poses(np.eye(3)[None, None], [[0.0, 0.0]], 5.0)
+    with pytest.raises(ValueError, match="a pose of finite log-weight"):
+        PoseDistribution.from_poses(np.eye(3)[None, None], [[-np.inf]], 5.0)

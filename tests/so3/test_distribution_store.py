@@ -9,7 +9,7 @@ import pytest
 import torch
 import zarr
 
-from napari_cryosphere.errors import FileFormatError, OutputExistsError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, OutputExistsError
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.distribution_store import (
     DistributionStore,
@@ -109,6 +109,28 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "foreign.zarr", mode="w")
     with pytest.raises(FileFormatError, match="holds no pose distributions"):
         DistributionStore(tmp_path / "foreign.zarr")
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "d.zarr").mkdir()
+    (tmp_path / "d.zarr" / "thesis.tex").touch()
+    with pytest.raises(CryosphereError, match="not a zarr folder and is not replaced"):
+        save_distribution(cells(2), tmp_path / "d.zarr", overwrite=True)
+    assert (tmp_path / "d.zarr" / "thesis.tex").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(CryosphereError, match=r"cannot write to .*file"):
+        save_distribution(cells(2), tmp_path / "file" / "d.zarr")
+
+
+def test_rows_that_are_not_consecutive_are_refused(tmp_path: Path) -> None:
+    save_distribution(cells(4), tmp_path / "d.zarr")
+    store = DistributionStore(tmp_path / "d.zarr")
+    for rows in (slice(None, None, 2), slice(2, 2), slice(None, None, -1)):
+        with pytest.raises(IndexError, match="consecutive"):
+            store[rows]
+    with pytest.raises(IndexError):
+        store[4]
+    assert len(store[-1]) == 1
 
 
 def test_kinds_do_not_mix(tmp_path: Path) -> None:

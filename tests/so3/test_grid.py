@@ -131,3 +131,9 @@ def test_nearest_keeps_the_shape_of_what_it_is_asked() -> None:
     assert grid.nearest(rotations).shape == (2, 3)
     assert grid.cell_of(reduce(rotations, "O")).shape == (2, 3)
     assert grid.nearest(np.zeros((0, 3, 3))).shape == (0,)
+
+
+def test_ancestors_are_coarser() -> None:
+    np.testing.assert_array_equal(SO3Grid(2).ancestors(SO3Grid(1).children([7, 300]), 1)[:, 0], [7, 300])
+    with pytest.raises(ValueError, match="at most 2, not 3"):
+        SO3Grid(2).ancestors([5], 3)

@@ -251,3 +251,9 @@ def test_tables_made_in_inference_mode_serve_training() -> None:
     grid = gauss_legendre_grid(7)
     (evaluate_on_grid(coefficients, 1).sum() + grid.to_grid(coefficients).square().sum()).backward()
     assert coefficients.grad is not None
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 3, 5, 3), torch.zeros(2, 3, 4, 3, dtype=torch.complex64)])
+def test_what_are_no_coefficients_is_refused(wrong: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"\(..., L \+ 1, 2 L \+ 1, L \+ 1\) complex"):
+        evaluate_at(wrong, torch.eye(3).expand(2, 1, 3, 3))

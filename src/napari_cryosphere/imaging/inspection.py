@@ -96,7 +96,7 @@ def _sign(contrasts: NDArray[np.float64]) -> Literal["white", "black", "unclear"
     if len(contrasts) < 2:
         return "unclear"
     error = contrasts.std(ddof=1) / np.sqrt(len(contrasts))
-    if abs(contrasts.mean()) <= _CLEAR * error or contrasts.mean() == 0:
+    if abs(contrasts.mean()) <= _CLEAR * error:
         return "unclear"
     return "white" if contrasts.mean() > 0 else "black"
 

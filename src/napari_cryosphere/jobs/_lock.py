@@ -55,10 +55,13 @@ def _opened(path: Path) -> int:
         except FileNotFoundError:
             pass  # removed by the one who held it: it is no lock any more
         except BlockingIOError as error:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+            holder = b""
+            with suppress(OSError):  # Windows does not let others read what is locked
+                holder = os.read(handle, 200)
             os.close(handle)
+            who = holder.decode(errors="replace").strip() or "another process"
             raise CryosphereError(
-                f"{path.parent} is already in use by {holder}; one watcher a folder: stop that one first"
+                f"{path.parent} is already in use by {who}; one watcher a folder: stop that one first"
             ) from error
         os.close(handle)
 

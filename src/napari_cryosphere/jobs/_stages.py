@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -97,8 +97,8 @@ class Stages:
 
 
 def _cpu_seconds() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def _scaled(event: Event, start: float, share: float) -> Event:

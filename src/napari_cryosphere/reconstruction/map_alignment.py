@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, map_coordinates
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
+from napari_cryosphere.imaging.fourier import rescale
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction._shells import radius_grid
 from napari_cryosphere.reconstruction.comparison import check_one_grid
@@ -98,7 +99,7 @@ def _align(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return rotation, shift in voxels and correlation for one hand."""
     box = len(first)
-    coarse = [_reduced(voxels, min(_SEARCH_BOX, box)) for voxels in (first, second)]
+    coarse = [_reduced(voxels, _SEARCH_BOX) for voxels in (first, second)]
     centres = [_centre_of_mass(voxels) for voxels in coarse]
     rotations = _best_rotations(coarse[0], coarse[1], centres)
     scale = len(coarse[0]) / box
@@ -109,15 +110,9 @@ def _align(
 
 
 def _reduced(voxels: NDArray[np.floating], box: int) -> NDArray[np.float32]:
-    """Return a map with fewer voxels over the same field, its transform cut."""
-    size = len(voxels)
-    if box >= size:
-        return np.asarray(voxels, dtype=np.float32)
-    kept = np.r_[0 : box // 2, size - box // 2 : size]
-    transform = scipy.fft.rfftn(np.fft.ifftshift(voxels))[np.ix_(kept, kept, np.arange(box // 2 + 1))]
-    transform[box // 2], transform[:, box // 2], transform[:, :, box // 2] = 0, 0, 0
-    back = scipy.fft.irfftn(transform, (box,) * 3)
-    return np.asarray(np.fft.fftshift(back), dtype=np.float32)
+    """Return a map with no more voxels than a box has, over the same field, its transform cut."""
+    given = torch.from_numpy(np.array(voxels, dtype=np.float32))
+    return rescale(given, min(box, len(voxels)), dims=3).numpy()
 
 
 def _centre_of_mass(voxels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -171,7 +166,7 @@ def _refine(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Climb to the best correlation at a box's resolution; shifts in voxels of the given maps."""
     scale = min(box, len(first)) / len(first)
-    fixed, moving = (_reduced(voxels, min(box, len(first))) for voxels in (first, second))
+    fixed, moving = (_reduced(voxels, box) for voxels in (first, second))
     inside = radius_grid(len(fixed)) < len(fixed) / 2 - 1
     reference = fixed[inside] - fixed[inside].mean()
 

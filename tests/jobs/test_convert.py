@@ -1,0 +1,49 @@
+"""Particles from one program's table to another's: what is lost is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.jobs.configs import ConvertConfig
+from napari_cryosphere.jobs.convert import convert
+from napari_cryosphere.jobs.events import Events, Note, follow
+from napari_cryosphere.particles import ParticleStack, write_stack, write_star
+
+
+def warnings(events: Events) -> list[str]:
+    said: list[str] = []
+    follow(
+        events, lambda event: said.append(event.text) if isinstance(event, Note) and event.warning else None
+    )
+    return said
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    write_stack(np.zeros((2, 8, 8)), tmp_path / "a.mrc", 2.0)
+    rows = {"rlnImageName": ["1@a.mrc", "2@a.mrc"], "rlnAngleRot": [1.0, 2.0]}
+    rows |= {"rlnAngleTilt": [3.0, 4.0], "rlnAnglePsi": [5.0, 6.0]}
+    general = pd.DataFrame({"rlnFinalResolution": [3.4]})
+    write_star({"general": general, "particles": pd.DataFrame(rows)}, tmp_path / "in.star")
+    return tmp_path / "in.star"
+
+
+def test_what_a_cs_file_cannot_hold_is_named(table: Path) -> None:
+    output = table.with_name("out.cs")
+    said = warnings(convert(ConvertConfig(particles=table, output=output)))
+    assert any("a .cs file holds particles only; left out: data_general" in text for text in said)
+    back = ParticleStack.read(output)
+    np.testing.assert_allclose(back.rotations(), ParticleStack.read(table).rotations(), atol=1e-6)
+    with pytest.raises(OutputExistsError):
+        warnings(convert(ConvertConfig(particles=table, output=output)))
+
+
+def test_stacks_that_relion_would_not_read_are_named(table: Path) -> None:
+    said = warnings(convert(ConvertConfig(particles=table, output=table.with_name("out.star"))))
+    assert any("RELION reads stacks whose names end with .mrcs only" in text for text in said)
+    assert len(ParticleStack.read(table.with_name("out.star"))) == 2
