@@ -152,6 +152,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
         cells.mode(2, apart_degrees=200)
     with pytest.raises(ValueError, match="of 2 and 1 particles"):
         cells.product(cells[0])
+    with pytest.raises(ValueError, match="of 2 and 1 particles"):
+        cells.mixture(cells[0], 0.5)
     with pytest.raises(ValueError, match="symmetries C1 and C2"):
         cells.product(PoseDistribution.from_cells(1, [[3], [3]], [[0.0], [0.0]], "C2"))
 

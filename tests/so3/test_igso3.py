@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import maxwell
 
 from napari_cryosphere.so3.igso3 import igso3_angle_cdf, igso3_log_density, sample_igso3
 from napari_cryosphere.so3.rotations import vector_from_rotation
@@ -43,6 +44,14 @@ def test_samples_follow_the_density(sigma: float) -> None:
     drawn = np.linalg.norm(vector_from_rotation(sample_igso3(5000, sigma, np.random.default_rng(2))), axis=1)
     empirical = np.searchsorted(np.sort(drawn), angle) / 5000
     assert np.abs(empirical - cumulative).max() < 1.63 / np.sqrt(5000)  # Kolmogorov-Smirnov, 1 per cent
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.01])
+def test_angles_of_a_narrow_kernel_are_maxwells(sigma: float) -> None:
+    """Far below a radian it is a normal in three dimensions; the table does not reach far beyond it."""
+    angle, cumulative = igso3_angle_cdf(sigma)
+    np.testing.assert_allclose(cumulative, maxwell.cdf(angle / sigma), atol=2e-5)
+    assert np.count_nonzero(angle < 4 * sigma) > len(angle) / 3
 
 
 def test_width_must_be_positive() -> None:

@@ -125,3 +125,10 @@ def test_a_diamond_is_drawn_at_its_direction() -> None:
     centre = mollweide.mollweide_position([1.0, 0, 0], 64, 128).round()
     np.testing.assert_allclose([rows.mean(), columns.mean()], centre, atol=0.1)
     assert picture[int(centre[0]), int(centre[1]), 3] == 0
+    for radius in (5, 9):  # its corners are so many pixels from its direction; 5 unless said otherwise
+        picture[:] = 0
+        mollweide.draw_diamond(
+            picture, (1.0, 0.0, 0.0), (10, 200, 30), **({} if radius == 5 else {"radius": radius})
+        )
+        rows, columns = np.nonzero((picture[..., :3] == (10, 200, 30)).all(-1))
+        np.testing.assert_allclose([np.ptp(rows), np.ptp(columns)], 2 * radius, atol=2)
