@@ -28,7 +28,8 @@ SIZE = (1150, 660)
 WIDTH = 860
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.985, 0.993, 0.996, 0.998, 1.0)
 """Which particles, in the order of their spread: from the surest to the least sure."""
-COLOURS = 96
+COLOURS = 255
+COLOURFUL = 24  # from the least to the most of red, green and blue
 MILLISECONDS = 800
 
 
@@ -43,7 +44,7 @@ def main(folder: Path, output: Path) -> None:
     for name in ("layer controls", "layer list"):
         hide(viewer, name)
     viewer.window.resize(*SIZE)
-    dock.controller.predict()
+    dock.controller.poses.predict()
     session = dock.controller.session
     summary = None if session is None else session.store.summary()
     if summary is None:
@@ -59,13 +60,23 @@ def main(folder: Path, output: Path) -> None:
         picture = Image.fromarray(pixels[..., :3])
         pictures.append(picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.LANCZOS))
     viewer.close()
-    first, *others = (picture.quantize(COLOURS, dither=Image.Dither.NONE) for picture in pictures)
+    table = colour_table(pictures)
+    first, *others = (picture.quantize(palette=table, dither=Image.Dither.NONE) for picture in pictures)
     stored = io.BytesIO()
     first.save(
         stored, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, optimize=True
     )
     output.write_bytes(stored.getvalue())
     print(f"{output}: {len(stored.getvalue()) / 1e6:.2f} MB, {len(pictures)} pictures of {first.size}")
+
+
+def colour_table(pictures: list[Image.Image]) -> Image.Image:
+    """Return an image with the colours of all pictures; hues are rare, and count as much as what is grey."""
+    pixels = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures])
+    spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)
+    hues = pixels[spread > COLOURFUL]
+    both = np.concatenate([pixels, np.tile(hues, (max(1, len(pixels) // max(1, len(hues))), 1))])
+    return Image.fromarray(both[None]).quantize(COLOURS, dither=Image.Dither.NONE)
 
 
 def hide(viewer: napari.Viewer, name: str) -> None:
