@@ -213,3 +213,13 @@ def test_log_values_on_a_grid_with_symmetry() -> None:
     np.testing.assert_allclose(symmetric.probability_grid(2), 1 / 4608, rtol=1e-9)
     with pytest.raises(ValueError, match="on a HEALPix x S1 grid"):
         PoseDistribution.from_log_values(np.zeros((1, 192, 23)))
+
+
+def test_a_level_of_one_is_kept_for_what_is_impossible() -> None:
+    """A cell so improbable that all before it sum to 1 is still inside of some credible set."""
+    cells = PoseDistribution.from_cells(1, [[3, 300]], [[0.0, -60.0]])
+    asked = SO3Grid(1).rotations(np.array([3, 300, 100]))
+    likely, hardly, never = cells.credible_level(asked[None])[0]
+    assert 0 <= likely < 1
+    assert 0.999 < hardly < 1
+    assert never == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 from napari_cryosphere.so3.asymmetric_unit import expand
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
@@ -284,3 +284,10 @@ def test_poses_and_weights_of_a_kernel_must_fit() -> None:
         PoseDistribution.from_poses(np.eye(3)[None, None], [[0.0, 0.0]], 5.0)
     with pytest.raises(ValueError, match="a pose of finite log-weight"):
         PoseDistribution.from_poses(np.eye(3)[None, None], [[-np.inf]], 5.0)
+
+
+def test_levels_of_a_uniform_distribution_are_uniform() -> None:
+    """Where no pose is more probable than another, the cells' own order decides."""
+    level = PoseDistribution.from_coefficients(torch.zeros(1, 5, 9, 5, dtype=torch.complex64))
+    found = level.credible_level(random_rotations(2000, np.random.default_rng(3))[None])[0]
+    assert kstest(found, "uniform").pvalue > 0.01

@@ -89,6 +89,8 @@ def test_nothing_is_half_written(tmp_path: Path) -> None:
     save_distribution(cells(3), target)
     with pytest.raises(OutputExistsError):
         save_distribution(cells(4), target)
+    with pytest.raises(OutputExistsError), write_distributions(target) as writer:
+        writer.append(cells(4))
 
     def fail() -> None:
         with write_distributions(target, overwrite=True) as writer:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_cryosphere.so3.asymmetric_unit import inside_asymmetric_unit, reduce
-from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.grid import SO3Grid, cell_centres
 from napari_cryosphere.so3.rotations import (
     geodesic_distance_degrees,
     random_rotations,
@@ -137,3 +137,12 @@ def test_ancestors_are_coarser() -> None:
     np.testing.assert_array_equal(SO3Grid(2).ancestors(SO3Grid(1).children([7, 300]), 1)[:, 0], [7, 300])
     with pytest.raises(ValueError, match="at most 2, not 3"):
         SO3Grid(2).ancestors([5], 3)
+
+
+def test_centres_of_cells_of_mixed_orders() -> None:
+    orders, cells = np.array([[3, 1], [2, 0]]), np.array([[0, 5], [-1, 0]])
+    centres = cell_centres(orders, cells)
+    np.testing.assert_array_equal(centres[0, 0], SO3Grid(3).rotations(0))  # the only one of its order
+    np.testing.assert_array_equal(centres[0, 1], SO3Grid(1).rotations(5))
+    np.testing.assert_array_equal(centres[1, 0], np.eye(3))  # padding
+    np.testing.assert_array_equal(centres[1, 1], SO3Grid(0).rotations(0))

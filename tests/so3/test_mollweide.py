@@ -125,10 +125,21 @@ def test_a_diamond_is_drawn_at_its_direction() -> None:
     centre = mollweide.mollweide_position([1.0, 0, 0], 64, 128).round()
     np.testing.assert_allclose([rows.mean(), columns.mean()], centre, atol=0.1)
     assert picture[int(centre[0]), int(centre[1]), 3] == 0
-    for radius in (5, 9):  # its corners are so many pixels from its direction; 5 unless said otherwise
-        picture[:] = 0
-        mollweide.draw_diamond(
-            picture, (1.0, 0.0, 0.0), (10, 200, 30), **({} if radius == 5 else {"radius": radius})
-        )
-        rows, columns = np.nonzero((picture[..., :3] == (10, 200, 30)).all(-1))
+
+
+@pytest.mark.parametrize(("draw", "usual"), [("draw_cross", 4), ("draw_diamond", 5), ("draw_ring", 6)])
+def test_marks_are_as_large_as_asked_for(draw: str, usual: int) -> None:
+    """In their colour, about their direction, and outlined in black."""
+    direction = (1.0, 0.0, 0.0)
+    centre = mollweide.mollweide_position(direction, 64, 128).round()
+    for radius in (usual, 9):
+        picture = np.full((64, 128, 4), 77, dtype=np.uint8)
+        options = {} if radius == usual else {"radius": radius}
+        getattr(mollweide, draw)(picture, direction, (10, 200, 30), **options)
+        inside = (picture[..., :3] == (10, 200, 30)).all(-1)
+        rows, columns = np.nonzero(inside)
         np.testing.assert_allclose([np.ptp(rows), np.ptp(columns)], 2 * radius, atol=2)
+        np.testing.assert_allclose([rows.mean(), columns.mean()], centre, atol=0.1)
+        black = (picture[..., :3] == 0).all(-1)
+        assert (black | inside)[rows.min() - 1 : rows.max() + 2].any(axis=1).all()
+        assert black.sum() > 10

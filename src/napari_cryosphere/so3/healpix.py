@@ -51,5 +51,5 @@ def nest2ring(n_side: int, pixels: ArrayLike) -> Whole:
 
 
 def pixel_neighbours(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the eight neighbours of RING pixels, ``(8, ...)``; -1 where a pixel has but seven or six."""
-    return np.moveaxis(hpgeom.neighbors(n_side, pixels, nest=False), -1, 0)
+    """Return the eight neighbours of ``(k,)`` RING pixels, ``(8, k)``; -1 where there are but seven or six."""
+    return np.asarray(hpgeom.neighbors(n_side, pixels, nest=False)).T
