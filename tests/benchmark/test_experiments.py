@@ -72,7 +72,7 @@ def test_equivariance_experiment_leaves_a_model_that_the_command_takes(tmp_path:
     less = ["--pairs", "3", "--images", "2", "--angles", "2"]
     result = CliRunner().invoke(app, [*arguments, *less, "--snr", "2"])
     assert result.exit_code == 0, result.output
-    assert "in plane median degrees" in result.output
+    assert "in plane median (degrees)" in result.output
     again = json.loads((tmp_path / "again" / "equivariance.json").read_text())
     assert again["config"]["pairs"] == 3
     refused = CliRunner().invoke(app, [*arguments, *less])

@@ -52,7 +52,7 @@ def test_evaluate_prints_and_writes_the_metrics(tmp_path: Path) -> None:
     answers = json.loads((REFERENCE / "particles.json").read_text())
     mean = (answers["D2_0"]["mean"] + answers["D2_1"]["mean"]) / 2
     assert found["mane_degrees"] == pytest.approx(mean, abs=1e-4)
-    assert f"mane degrees: {mean:.4g}" in printed
+    assert f"mane (degrees): {mean:.4g}" in printed
     assert "pcc_gt_v" not in found  # there are no images
 
 
