@@ -1,4 +1,4 @@
-"""Walk through docs/tutorial.md with real clicks, in a window, and write its pictures and times.
+"""Walk through docs/tutorials/napari.md with real clicks, in a window, and write its pictures and times.
 
 Needs a display; without one, on a virtual one::
 
