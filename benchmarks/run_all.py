@@ -38,7 +38,7 @@ script. [Measurements](measurements.md) has the figures of longer runs, with wha
 |---|---|
 """
 _QUICK_NOTE = """!!! note "A quick run"
-    These are the scripts' short forms{which}: fewer particles and repeats. Figures scatter, and those of
+    These are the short forms of {which} scripts: fewer particles and repeats. Figures scatter, and those of
     training mean little.
 
 """
@@ -76,11 +76,13 @@ def page(outcomes: list[Outcome], arguments: argparse.Namespace) -> str:
     """Return the page as Markdown."""
     note = ""
     if arguments.quick or arguments.short:
-        which = " of some of the scripts" if len(outcomes) < len(scripts()) else ""
+        which = "some of the" if len(outcomes) < len(scripts()) else "all"
         note = _QUICK_NOTE.format(which=which)
     command = "make benchmark-quick" if arguments.short else "make benchmark"
-    if arguments.quick:
-        command += ' ARGS="--quick"'
+    given = ["--quick"] if arguments.quick else []
+    given += ["--only", *arguments.only] if arguments.only else []
+    if given:
+        command += f' ARGS="{" ".join(given)}"'
     lines = [_HEAD.format(command=command, note=note).rstrip("\n")]
     lines += [f"| {key} | {value} |" for key, value in _circumstances(outcomes)]
     for outcome in outcomes:

@@ -55,13 +55,14 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_script_without_figures_is_not_passed_over() -> None:
     outcome = run_all.Outcome("cryopares", "Ours beside theirs.", 0.1, [], None)
-    page = run_all.page([outcome], argparse.Namespace(quick=True, short=False))
+    page = run_all.page([outcome], argparse.Namespace(quick=True, short=False, only=["cryopares"]))
     assert "Not run: what it compares with" in page
+    assert 'made by `make benchmark ARGS="--quick --only cryopares"` in one go' in page
 
 
 def test_a_whole_run_says_so() -> None:
     figures = {"benchmark": "so3", "rows": [{"task": "a", "ms": 1.0}], "versions": {}}
     outcome = run_all.Outcome("so3", "Ours.", 3.0, [json.loads(json.dumps(figures))], None)
-    page = run_all.page([outcome], argparse.Namespace(quick=False, short=False))
+    page = run_all.page([outcome], argparse.Namespace(quick=False, short=False, only=None))
     assert "made by `make benchmark` in one go" in page.replace("\n", " ")
     assert "quick" not in page
