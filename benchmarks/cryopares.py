@@ -251,8 +251,8 @@ def errors_degrees(truth: ParticleStack, found: ParticleStack) -> NDArray[np.flo
 def main() -> None:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    given = os.environ.get("CRYOPARES_PYTHON")
-    parser.add_argument("--cryopares", type=Path, default=given, help="Python of its environment")
+    python = os.environ.get("CRYOPARES_PYTHON")
+    parser.add_argument("--cryopares", type=Path, default=python, help="Python of its environment")
     parser.add_argument("--their-epochs", type=int, default=8, help="of cryoPARES's training")
     parser.add_argument(
         "--our-epochs", default=12.0, type=float, help="of ours; choose the one by the other's cost"

@@ -11,8 +11,8 @@ import torch
 from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
 from napari_cryosphere.alignment.noise import particle_radius_px
-from napari_cryosphere.alignment.observation import NoiseModel
-from napari_cryosphere.alignment.refine import refine_poses
+from napari_cryosphere.alignment.observation import NoiseModel, Observation
+from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import shells_for_spacing
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
 from napari_cryosphere.imaging.phantom import protein_phantom
@@ -54,6 +54,19 @@ def _particles(symmetry: str, signal: float) -> Particles:
     contrast = signal / float(clean.std())
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
     return Particles(voxels, symmetry, rotations, shifts, clean * contrast + noise, contrast)
+
+
+def refine_poses(
+    sampler: SliceSampler,
+    observation: Observation,
+    rotations: torch.Tensor,
+    shifts: torch.Tensor,
+    iterations: int,
+) -> RefinedPoses:
+    """Climb from one pose an image, in so many steps at most."""
+    climb = Climb(sampler, observation, torch.arange(len(rotations)), rotations, shifts)
+    climb.step(iterations)
+    return climb.poses()
 
 
 @pytest.fixture(scope="module", params=["C1", "D2"])

@@ -203,14 +203,22 @@ def test_closing_the_layer_stops_nothing_but_what_is_shown(
     assert (tmp_path / "run" / MODEL_FILE).is_file()
 
 
-def test_closing_the_dock_while_training_keeps_the_model(
+def training_in_a_window(
     viewer: Any, scripted: list[str], qtbot: Any, sample: Path, tmp_path: Path
-) -> None:
+) -> tuple[Any, Any]:
+    """Return the dock's container and the dock once the training in it has taken a step."""
     container, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere training")
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     dock.panel.form.folder.setText(str(tmp_path / "run"))
     dock.panel.button.click()
     qtbot.waitUntil(lambda: "step" in scripted, timeout=20_000)
+    return container, dock
+
+
+def test_closing_the_dock_while_training_keeps_the_model(
+    viewer: Any, scripted: list[str], qtbot: Any, sample: Path, tmp_path: Path
+) -> None:
+    container, dock = training_in_a_window(viewer, scripted, qtbot, sample, tmp_path)
     viewer.window.remove_dock_widget(container)
     qtbot.waitUntil(lambda: "saved" in scripted, timeout=20_000)
     assert (tmp_path / "run" / MODEL_FILE).is_file()
@@ -221,11 +229,7 @@ def test_closing_the_dock_while_training_keeps_the_model(
 def test_closing_the_window_while_training_keeps_the_model(
     viewer: Any, scripted: list[str], qtbot: Any, sample: Path, tmp_path: Path, paused: bool
 ) -> None:
-    _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere training")
-    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    dock.panel.form.folder.setText(str(tmp_path / "run"))
-    dock.panel.button.click()
-    qtbot.waitUntil(lambda: "step" in scripted, timeout=20_000)
+    _, dock = training_in_a_window(viewer, scripted, qtbot, sample, tmp_path)
     (asked,) = viewer.window._task_status_manager.get_status()  # what napari says when it asks
     assert "Training on particles.star" in asked
     if paused:

@@ -91,6 +91,10 @@ class Gallery:
         """
         return self.products(observation, phases).sub_(self.norms(observation)[..., None])
 
+    def best_log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
+        """Return `log_likelihoods` at each pose's best shift, ``(r, n)``."""
+        return self.products(observation, phases).amax(-1).sub_(self.norms(observation))
+
     def products(self, observation: Observation, phases: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return what `log_likelihoods` consists of beside `norms`, of all poses or of some rows."""
         matched = real_row(observation.matched(phases))

@@ -31,7 +31,7 @@ def inverse_mse(gallery: Gallery, observation: Observation, phases: Tensor) -> T
     ``(n, r)`` float32.
     """
     power = torch.view_as_real(observation.data).square().sum((1, 2))
-    gain = gallery.log_likelihoods(observation, phases).amax(-1).T
+    gain = gallery.best_log_likelihoods(observation, phases).T
     squared = (power[:, None] - 2 * gain).clamp(min=1e-6)
     return 2 * observation.data.shape[1] / squared
 

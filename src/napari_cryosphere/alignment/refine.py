@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from napari_cryosphere.alignment.observation import Observation
 from napari_cryosphere.imaging.slices import SliceSampler
 
-__all__ = ["Climb", "RefinedPoses", "refine_poses"]
+__all__ = ["Climb", "RefinedPoses"]
 
 _ENTRIES_AT_ONCE = 1 << 16
 """Samples (poses times frequencies) held at once: what fits a core's cache beats larger batches."""
@@ -21,7 +22,20 @@ _ARRIVED = 0.01
 
 
 @dataclass(frozen=True)
-class RefinedPoses:
+class _Rows:
+    """Tensors with one row a pose."""
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put the poses of several together."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class RefinedPoses(_Rows):
     """Poses at a maximum of the likelihood.
 
     Attributes
@@ -45,16 +59,6 @@ class RefinedPoses:
     def __len__(self) -> int:
         return len(self.rotations)
 
-    def __getitem__(self, rows: Tensor | slice) -> RefinedPoses:
-        return RefinedPoses(
-            self.rotations[rows], self.shifts_px[rows], self.log_likelihood[rows], self.information[rows]
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[RefinedPoses]) -> RefinedPoses:
-        """Put the poses of several together."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
     @property
     def log_evidence(self) -> Tensor:
         """``(n,)``: the logarithm of the likelihood's integral over rotations (radians^3) and shifts (px^2).
@@ -69,7 +73,7 @@ class RefinedPoses:
 
 
 @dataclass(frozen=True)
-class _State:
+class _State(_Rows):
     """Poses, how well their images fit, and the normal equations of the next step."""
 
     rotations: Tensor
@@ -77,14 +81,6 @@ class _State:
     score: Tensor
     normal: Tensor
     gradient: Tensor
-
-    def __getitem__(self, rows: Tensor) -> _State:
-        return _State(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    @classmethod
-    def join(cls, parts: Sequence[_State]) -> _State:
-        """Put the states of several together."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def put(self, rows: Tensor, other: _State) -> None:
         """Replace some rows."""
@@ -124,7 +120,7 @@ class Climb:
         self._sampler = sampler
         self._observation = observation
         self._baseline = -0.5 * torch.view_as_real(observation.data).square().sum((1, 2))
-        self._state = self._evaluate(image, rotations.float().clone(), shifts_px.float().clone())
+        self._state = self._evaluate(image, rotations.float(), shifts_px.float())
         self._damping = torch.full_like(self._state.score, 1e-3)
         self._on_the_way = torch.ones_like(self._damping, dtype=torch.bool)
 
@@ -168,20 +164,6 @@ class Climb:
             count = shifts.new_empty(0)
             return _State(rotations, shifts, count, count.new_empty(0, 5, 5), count.new_empty(0, 5))
         return _State.join(parts)
-
-
-def refine_poses(
-    sampler: SliceSampler,
-    observation: Observation,
-    rotations: Tensor,
-    shifts_px: Tensor,
-    iterations: int = 5,
-) -> RefinedPoses:
-    """Climb from one pose an image, ``(n, 3, 3)`` and ``(n, 2)``, in so many steps at most; see `Climb`."""
-    image = torch.arange(len(rotations), device=sampler.device)
-    climb = Climb(sampler, observation, image, rotations, shifts_px)
-    climb.step(iterations)
-    return climb.poses()
 
 
 def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor) -> _State:

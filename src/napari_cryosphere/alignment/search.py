@@ -130,8 +130,7 @@ class GlobalSearch:
         found = []
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
-            best = self._coarse.products(coarse[rows], self._coarse_phases).amax(-1)
-            best = best.sub_(self._coarse.norms(coarse[rows])).T.contiguous()
+            best = self._coarse.best_log_likelihoods(coarse[rows], self._coarse_phases).T.contiguous()
             lost = self._fine.norms(fine[rows]) + unseen[rows]
             for offset, chosen in enumerate(self._chosen(best)):
                 row = start + offset

@@ -64,7 +64,6 @@ class MapController:
         self.curves: dict[str, Curve] = {}
         self.owners: dict[str, tuple[Layer, ...]] = {}
         self._growing: Image | None = None
-        self._halves = 0  # of the map that is being made, so far
         self._differences: dict[Image, tuple[Image, Image]] = {}
 
     @property
@@ -135,7 +134,7 @@ class MapController:
         """
         if self.runner.busy:
             return
-        self._growing, self._halves = None, 0
+        self._growing = None
         self.runner.start(
             f"Reconstructing {recipe.name}",
             lambda: map_steps.reconstruction_steps(recipe),
@@ -157,8 +156,7 @@ class MapController:
             self._take_half_map_curves(layer, made)
             return
         if isinstance(made, map_steps.HalfMap):
-            self._halves += 1
-            self.add_map(made.density, f"{name}, half {self._halves}")
+            self.add_map(made.density, f"{name}, half {made.number}")
             return
         self._growing = grown = self.add_map(made.density, name) if layer is None else layer
         if isinstance(made, Reconstruction):

@@ -89,9 +89,10 @@ class MadeMap:
 
 @dataclass(frozen=True)
 class HalfMap:
-    """One of the two half-maps, the first one first."""
+    """The first or the second half-map."""
 
     density: DensityMap
+    number: int
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
             yield Step(event.fraction, event.message)
         elif isinstance(event, Snapshot):
             yield Step(event.fraction, f"map of {event.particles} of {number} particles", event)
-    for half in () if made is None else made.halves:
-        yield Step(0.96, f"half-maps of {number} particles", HalfMap(half))
+    for place, half in enumerate(() if made is None else made.halves, start=1):
+        yield Step(0.96, f"half-maps of {number} particles", HalfMap(half, place))
     yield Step(0.97, f"reconstructed from {number} particles", made)
     if made is not None and made.halves:
         curves = _half_map_curves(made.density, made.halves, recipe.cones)
