@@ -62,3 +62,19 @@ def test_a_point_is_a_plane_wave_up_to_nyquist(padding: int) -> None:
     )
     exact = scale * np.exp(-2j * np.pi / BOX * (asked @ place[:2]))
     np.testing.assert_allclose(found[0].numpy(), exact, atol=1e-5)
+
+
+def test_a_lattice_of_more_points_than_float32_can_count() -> None:
+    """The last of 17 million rows: an index in float32 would be off by one."""
+    box, padding, last = 56, 6, 27
+    volume = np.zeros(3 * (box,), dtype=np.float32)
+    place = np.array([3, -2, 5])
+    volume[tuple(place[::-1] + box // 2)] = 1
+    sampler = SliceSampler(volume, last, padding)
+    assert len(sampler._table) > 1 << 24
+    up_the_z_axis = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]])
+    asked = torch.tensor([[last - k / padding, j / padding] for k in range(6) for j in range(6)])
+    points = torch.einsum("ij,kj->ki", up_the_z_axis[0, :, :2], asked).numpy()
+    scale = 1 / np.prod(np.sinc(place / (box * padding)) ** 2)
+    exact = scale * np.exp(-2j * np.pi / box * points @ place)
+    np.testing.assert_allclose(sampler.values(up_the_z_axis, asked)[0].numpy(), exact, atol=1e-4)
