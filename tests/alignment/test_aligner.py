@@ -260,8 +260,12 @@ def test_finer_grids_support_more_shells():
 def test_local_maxima_stand_apart_and_come_best_first():
     turns = rotation_from_vector(np.radians([[0, 0, 0], [5, 0, 0], [0, 40, 0], [0, 43, 0], [90, 0, 0]]))
     scores = torch.tensor([5.0, 6.0, 8.0, 7.0, -9.0])
-    chosen = local_maxima(torch.from_numpy(turns).float(), scores, 4, 15.0, 12.0)
-    assert chosen.tolist() == [2, 1]
+    poses, one = torch.from_numpy(turns).float(), torch.zeros(5, dtype=torch.int64)
+    assert local_maxima(one, poses, scores, 4, 15.0, 12.0).tolist() == [2, 1]
+    assert local_maxima(one, poses, scores, 1, 15.0, 12.0).tolist() == [2]
+    assert local_maxima(one, poses, scores, 4, 15.0, 20.0).tolist() == [2, 1, 4]
+    several = torch.tensor([1, 0, 1, 0, 0])
+    assert local_maxima(several, poses, scores, 4, 15.0, 12.0).tolist() == [3, 1, 2, 0]
 
 
 def test_distinct_poses_know_symmetry():

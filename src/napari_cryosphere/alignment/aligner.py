@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -36,7 +35,7 @@ _CLIMBED = 4
 _APART_DEGREES = 15.0
 _SPAN = 12.0
 _SAME_DEGREES = 2.0
-_FIRST_STEPS, _LAST_STEPS = 2, 3
+_FIRST_STEPS, _LAST_STEPS = 2, 2
 _HOPELESS = 10.0
 
 
@@ -67,29 +66,27 @@ class Alignment:
 
 @dataclass(frozen=True)
 class _Starts:
-    """Poses to refine: which image each belongs to, and the search's cells where there was one."""
+    """Poses to refine: which image each belongs to, the band they were found in, a search's cells if any."""
 
     image: Tensor
     rotations: Tensor
     shifts_px: Tensor
+    max_shell: int
     candidates: list[Candidates] | None
 
     @classmethod
     def best_of(
         cls,
-        scored: Iterable[tuple[Tensor, Tensor, Tensor]],
+        scored: tuple[Tensor, Tensor, Tensor, Tensor],
+        max_shell: int,
         apart_degrees: float,
         most: int = _CLIMBED,
         candidates: list[Candidates] | None = None,
     ) -> _Starts:
-        """Choose each image's best poses that stand apart, from its (rotations, scores, shifts)."""
-        image, rotations, shifts = [], [], []
-        for index, (poses, scores, shifts_px) in enumerate(scored):
-            best = local_maxima(poses, scores, most, apart_degrees, _SPAN)
-            image.append(torch.full((len(best),), index))
-            rotations.append(poses[best])
-            shifts.append(shifts_px[best])
-        return cls(torch.cat(image), torch.cat(rotations), torch.cat(shifts), candidates)
+        """Choose each image's best poses that stand apart; of every pose (image, rotation, score, shift)."""
+        image, rotations, scores, shifts_px = scored
+        best = local_maxima(image, rotations, scores, most, apart_degrees, _SPAN)
+        return cls(image[best], rotations[best], shifts_px[best], max_shell, candidates)
 
 
 class Aligner:
@@ -167,8 +164,14 @@ class Aligner:
             )
         search, observation = self._global, self.observe(images, ctf)
         candidates = search.search(observation)
-        scored = ((found.rotations, found.log_density, found.shifts_px) for found in candidates)
-        starts = _Starts.best_of(scored, _APART_DEGREES, candidates=candidates)
+        counts = torch.tensor([len(found.cells) for found in candidates])
+        scored = (
+            torch.arange(len(candidates)).repeat_interleave(counts).to(self._sampler.device),
+            torch.cat([found.rotations for found in candidates]),
+            torch.cat([found.log_density for found in candidates]),
+            torch.cat([found.shifts_px for found in candidates]),
+        )
+        starts = _Starts.best_of(scored, search.max_shell, _APART_DEGREES, candidates=candidates)
         return self._finish(observation, starts, with_distribution)
 
     def refine(
@@ -200,22 +203,18 @@ class Aligner:
         climbed
             From how many places an image's likelihood is climbed at most.
         """
-        observation = self.observe(images, ctf)
-        given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(self._sampler.device)
+        observation, device = self.observe(images, ctf), self._sampler.device
+        given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(device)
         there = given.isfinite().all(-1).all(-1)
-        centres = torch.from_numpy(shifts_px).float().to(self._sampler.device)
+        owners = torch.nonzero(there)[:, 0]
+        centres = torch.from_numpy(shifts_px).float().to(device)
         local = LocalSearch(
             self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self.shift_reach_px
         )
-        tried, scores, shifts = local.search(observation, torch.nonzero(there)[:, 0], given[there], centres)
-        each = there.sum(1).tolist()
-        scored = (
-            (poses.flatten(0, 1), score.flatten(), moved.flatten(0, 1))
-            for poses, score, moved in zip(
-                tried.split(each), scores.split(each), shifts.split(each), strict=True
-            )
-        )
-        starts = _Starts.best_of(scored, _APART_DEGREES / 2, climbed)
+        tried, scores, shifts = local.search(observation, owners, given[there], centres)
+        image = owners[:, None].expand_as(scores)
+        scored = (image.flatten(), tried.flatten(0, 1), scores.flatten(), shifts.flatten(0, 1))
+        starts = _Starts.best_of(scored, self.band.max_shell, _APART_DEGREES / 2, climbed)
         return self._finish(observation, starts, with_distribution)
 
     def contrast_factor(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> float:
@@ -238,45 +237,55 @@ class Aligner:
 
     def _finish(self, observation: Observation, starts: _Starts, with_distribution: bool) -> Alignment:
         """Refine the starts, choose each image's best mode, and say how sure it is."""
-        image, refined = self._climb(observation, starts)
-        evidence = refined.log_evidence.cpu()
-        modes = []
-        for mine in torch.arange(len(image)).split(
-            torch.bincount(image, minlength=len(observation)).tolist()
-        ):
-            kept = distinct_poses(refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry)
-            modes.append(refined[mine[kept]])
-        best = RefinedPoses.join([mode[:1] for mode in modes])
-        candidates: Sequence[Candidates | None] = starts.candidates or [None] * len(modes)
-        pairs = list(zip(modes, candidates, strict=True))
+        refined, counts = self._distinct(*self._climb(observation, starts), len(observation))
+        ends = np.cumsum(counts)
+        best = refined[torch.from_numpy(ends - counts).to(self._sampler.device)]
         distribution = None
         if with_distribution:
-            cells = [
-                posterior_cells(self._sampler, observation[row : row + 1], *pair, self.symmetry)
-                for row, pair in enumerate(pairs)
-            ]
+            cells = []
+            for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
+                modes = refined[slice(end - count, end)]
+                compared = starts.candidates[row] if starts.candidates else None
+                image = observation[row : row + 1]
+                cells.append(posterior_cells(self._sampler, image, modes, compared, self.symmetry))
             distribution = _joined(cells, self.symmetry)
         return Alignment(
             best.rotations.double().cpu().numpy(),
             best.shifts_px.double().cpu().numpy(),
             best.log_likelihood.double().cpu().numpy(),
-            summarise_modes(pairs, self.symmetry),
+            summarise_modes(refined, counts, starts.candidates, self.symmetry),
             distribution,
         )
+
+    def _distinct(
+        self, image: Tensor, refined: RefinedPoses, number: int
+    ) -> tuple[RefinedPoses, NDArray[np.int64]]:
+        """Leave the poses that differ, each image's best first, and count them."""
+        evidence = refined.log_evidence.cpu()
+        kept = []
+        for mine in torch.arange(len(image)).split(torch.bincount(image, minlength=number).tolist()):
+            distinct = distinct_poses(refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry)
+            kept.append(mine[distinct])
+        return refined[torch.cat(kept).to(self._sampler.device)], np.array([len(poses) for poses in kept])
 
     def _climb(self, observation: Observation, starts: _Starts) -> tuple[Tensor, RefinedPoses]:
         """Refine the starts, and return which image each result belongs to.
 
-        After two steps those are left whose evidence is within 10 nats of their image's best: a climb that is
-        farther behind does not catch up.
+        The first two steps are made in the band in which the starts were found: finer detail says nothing
+        so far away. Then those are left whose evidence is within 10 nats of their image's best: a climb that
+        is farther behind does not catch up.
         """
         image = starts.image.to(self._sampler.device)
-        climb = Climb(self._sampler, observation, image, starts.rotations, starts.shifts_px)
-        climb.step(_FIRST_STEPS)
+        near = observation.narrowed(starts.max_shell)
+        climb = Climb(self._sampler, near, image, starts.rotations, starts.shifts_px)
+        whole = near is observation
+        climb.step(_FIRST_STEPS if whole else _FIRST_STEPS - 1)
         evidence = climb.poses().log_evidence
         best = evidence.new_full((len(observation),), -torch.inf)
         best = best.scatter_reduce(0, image, evidence, "amax")
         climb.keep(evidence > best[image] - _HOPELESS)
+        if not whole:  # the second step is looked at in the whole band
+            climb = Climb(self._sampler, observation, climb.image, *climb.next_poses())
         climb.step(_LAST_STEPS)
         return climb.image.cpu(), climb.poses()
 

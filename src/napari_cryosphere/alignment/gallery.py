@@ -29,7 +29,7 @@ class Gallery:
     band
         The frequencies.
     slices
-        ``(r, 2 k)`` float32: real parts, then imaginary parts.
+        ``(r, 2 k)`` float32: each frequency's real and imaginary part.
     power
         ``(r, k)`` float32: squared magnitudes.
     """
@@ -47,7 +47,7 @@ class Gallery:
         for start in range(0, len(poses), _CHUNK):
             values = sampler.values(poses[start : start + _CHUNK], frequencies)
             slices[start : start + _CHUNK] = real_row(values)
-        return cls(band, slices, slices.unflatten(1, (2, -1)).square().sum(1))
+        return cls(band, slices, slices.unflatten(1, (-1, 2)).square().sum(2))
 
     @classmethod
     def of_grid(cls, sampler: SliceSampler, grid: ReducedGrid, band: FourierBand) -> Gallery:
@@ -58,22 +58,24 @@ class Gallery:
         """
         n_psi = grid.grid.n_psi
         parts = 4 if n_psi % 4 == 0 else 2
-        rotations = grid.rotations().reshape(-1, n_psi, 3, 3)[:, : n_psi // parts]
+        sampled_angles = n_psi // parts
+        rotations = grid.rotations().reshape(-1, n_psi, 3, 3)[:, :sampled_angles]
         sampled = cls.of(sampler, rotations.reshape(-1, 3, 3), band)
-        slices = [sampled.slices.reshape(len(rotations), n_psi // parts, 2, -1)]
-        power = [sampled.power.reshape(len(rotations), n_psi // parts, -1)]
+        shape = (len(rotations), parts, sampled_angles, len(band.frequencies))
+        slices = sampled.slices.new_empty(*shape, 2)
+        values = torch.view_as_complex(slices)
+        power = sampled.power.new_empty(shape)
+        values[:, 0] = torch.view_as_complex(sampled.slices.reshape(len(rotations), sampled_angles, -1, 2))
+        power[:, 0] = sampled.power.reshape(len(rotations), sampled_angles, -1)
         if parts == 4:
-            places, signs = band.after_quarter_turn()
-            turned = slices[0][..., places.to(sampler.device)]
-            turned[:, :, 1] *= signs.to(sampler.device)
-            slices.append(turned)
-            power.append(power[0][..., places.to(sampler.device)])
-        conjugate = slices[0].new_tensor([1.0, -1.0])[:, None]
-        half = torch.cat(slices, dim=1)
-        whole = torch.cat([half, half * conjugate], dim=1)
-        return cls(
-            band, whole.reshape(-1, 2 * len(band.frequencies)), torch.cat(power * 2, dim=1).flatten(0, 1)
-        )
+            places, signs = (of.to(sampler.device) for of in band.after_quarter_turn())
+            values[:, 1] = values[:, 0][..., places]
+            slices[:, 1, ..., 1] *= signs
+            power[:, 1] = power[:, 0][..., places]
+        half = parts // 2
+        values[:, half:] = values[:, :half].conj()
+        power[:, half:] = power[:, :half]
+        return cls(band, slices.flatten(0, 2).flatten(1), power.flatten(0, 2))
 
     def log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
         """Score every pose and shift for every image.
@@ -95,20 +97,29 @@ class Gallery:
         """Return `log_likelihoods` at each pose's best shift, ``(r, n)``."""
         return self.products(observation, phases).amax(-1).sub_(self.norms(observation))
 
-    def products(self, observation: Observation, phases: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return what `log_likelihoods` consists of beside `norms`, of all poses or of some rows."""
+    def products(self, observation: Observation, phases: Tensor) -> Tensor:
+        """Return what `log_likelihoods` consists of beside `norms`, ``(r, n, t)``."""
         matched = real_row(observation.matched(phases))
-        slices = self.slices if rows is None else self.slices[rows]
-        return (slices @ matched.flatten(0, 1).T).reshape(len(slices), *matched.shape[:2])
+        return (self.slices @ matched.flatten(0, 1).T).unflatten(1, matched.shape[:2])
 
     def norms(self, observation: Observation) -> Tensor:
         """Return half of every pose's power behind every image's filters, ``(r, n)``."""
         return self.power @ (0.5 * observation.filters.square()).T
 
+    def products_of_rows(self, observation: Observation, phases: Tensor, rows: Tensor) -> Tensor:
+        """Return `products` of each image with poses of its own, ``(n, w)`` rows to ``(n, w, t)``."""
+        slices = self.slices.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return slices @ real_row(observation.matched(phases)).transpose(1, 2)
+
+    def norms_of_rows(self, observation: Observation, rows: Tensor) -> Tensor:
+        """Return `norms` of each image with poses of its own, ``(n, w)`` rows to ``(n, w)``."""
+        power = self.power.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return ((0.5 * observation.filters.square())[:, None] @ power.transpose(1, 2))[:, 0]
+
 
 def real_row(values: Tensor) -> Tensor:
     """Return ``(..., k)`` complex as ``(..., 2 k)`` real, so that a dot product is ``Re sum conj(a) b``."""
-    return torch.cat([values.real, values.imag], dim=-1)
+    return torch.view_as_real(values).flatten(-2)
 
 
 def shift_grid(reach_px: float, step_px: float, device: torch.device | None = None) -> Tensor:

@@ -6,43 +6,53 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["distinct_poses", "local_maxima"]
 
-_CONSIDERED = 256
 
-
-def local_maxima(rotations: Tensor, scores: Tensor, most: int, apart_degrees: float, span: float) -> Tensor:
-    """Return the indices of the best-scored poses that stand apart from each other, best first.
+def local_maxima(
+    image: Tensor, rotations: Tensor, scores: Tensor, most: int, apart_degrees: float, span: float
+) -> Tensor:
+    """Return the indices of each image's best-scored poses that stand apart from each other.
 
     Parameters
     ----------
+    image
+        ``(c,)`` int64: which image each pose was scored for.
     rotations
         ``(c, 3, 3)``.
     scores
         ``(c,)`` nats.
     most
-        How many to return at most.
+        How many to return of an image at most.
     apart_degrees
         Least angle between two of them.
     span
-        Poses that score this much less than the best are not worth it.
+        Poses that score this much less than their image's best are not worth it.
+
+    Returns
+    -------
+    ``(k,)`` int64: image by image, best first.
     """
-    top = scores.topk(min(_CONSIDERED, len(scores)))
+    best = scores.new_full((int(image.max()) + 1,), -math.inf).scatter_reduce(0, image, scores, "amax")
+    hopeful = torch.nonzero(scores > (best - span)[image])[:, 0]
+    owner, values = image[hopeful].cpu().numpy(), scores[hopeful].cpu().numpy()
+    order = np.lexsort((-values, owner))
+    owner = owner[order]
+    poses = rotations[hopeful].reshape(-1, 9).cpu().numpy()[order]
     near = 1 + 2 * math.cos(math.radians(apart_degrees))
-    values = top.values.cpu().numpy()
-    hopeful = int((values > values[0] - span).sum())
-    candidates = rotations[top.indices[:hopeful]].reshape(-1, 9).cpu().numpy()
-    free = np.ones(hopeful, dtype=bool)
-    chosen: list[int] = []
-    while len(chosen) < most and free.any():
-        pick = int(free.argmax())
-        chosen.append(pick)
-        free &= candidates @ candidates[pick] < near
-    return top.indices[torch.tensor(chosen, device=scores.device)]
+    free, chosen = np.arange(len(owner)), list[NDArray[np.int64]]()
+    while len(chosen) < most and len(free):
+        _, first, of_image = np.unique(owner[free], return_index=True, return_inverse=True)
+        picks = free[first]
+        chosen.append(picks)
+        traces = np.einsum("ij,ij->i", poses[free], poses[picks[of_image]])
+        free = free[(traces < near) & (free != picks[of_image])]
+    return hopeful[torch.from_numpy(order[np.sort(np.concatenate(chosen))]).to(hopeful.device)]
 
 
 def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
 
 _FEWEST_BACKGROUND_PIXELS = 0.1
 _LEAST_SHARE = 0.5
+_SAMPLES_AT_ONCE = 1 << 16
 
 
 def particle_radius_px(voxels: Tensor) -> float:
@@ -96,7 +97,10 @@ def mean_signal_power(sampler: SliceSampler, ctf: Tensor | None) -> Tensor:
     band = FourierBand(box, box // 2 - 1)
     poses = torch.from_numpy(SO3Grid(0).rotations()).float().to(sampler.device)
     frequencies = band.frequencies.to(sampler.device)
-    power = torch.stack([sampler.values(pose[None], frequencies)[0].abs().square() for pose in poses]).mean(0)
+    power = torch.zeros(len(frequencies), device=sampler.device)
+    for some in poses.split(max(1, _SAMPLES_AT_ONCE // len(frequencies))):
+        power += sampler.values(some, frequencies).abs().square().sum(0)
+    power /= len(poses)
     if ctf is not None:
         power = power * band.of(ctf.square().mean(0)).to(power)
     shells = band.shells.to(power.device)

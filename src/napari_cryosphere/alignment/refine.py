@@ -131,17 +131,16 @@ class Climb:
             if len(climbing) == 0:
                 return
             now, damping = self._state[climbing], self._damping[climbing]
-            scale = torch.diagonal(now.normal, dim1=1, dim2=2)
-            ridge = damping[:, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
-            step = torch.linalg.solve(now.normal + torch.diag_embed(ridge), now.gradient)
-            moved = self._evaluate(
-                self.image[climbing], now.rotations @ _rodrigues(step[:, :3]), now.shifts + step[:, 3:]
-            )
+            moved = self._evaluate(self.image[climbing], *_stepped(now, damping))
             gain = moved.score - now.score
             better = gain > 0
             self._state.put(climbing[better], moved[better])
             self._damping[climbing] = torch.where(better, damping * 0.2, (damping * 10).clamp(min=0.1))
             self._on_the_way[climbing] = gain.abs() > _ARRIVED
+
+    def next_poses(self) -> tuple[Tensor, Tensor]:
+        """Return the rotations and shifts that the next step would try."""
+        return _stepped(self._state, self._damping)
 
     def keep(self, rows: Tensor) -> None:
         """Give up all poses but some."""
@@ -164,6 +163,14 @@ class Climb:
             count = shifts.new_empty(0)
             return _State(rotations, shifts, count, count.new_empty(0, 5, 5), count.new_empty(0, 5))
         return _State.join(parts)
+
+
+def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rotations and shifts after one damped step."""
+    scale = torch.diagonal(state.normal, dim1=1, dim2=2)
+    ridge = damping[:, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
+    step = torch.linalg.solve(state.normal + torch.diag_embed(ridge), state.gradient)
+    return state.rotations @ _rodrigues(step[:, :3]), state.shifts + step[:, 3:]
 
 
 def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor) -> _State:

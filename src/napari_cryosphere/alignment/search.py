@@ -22,6 +22,8 @@ _SHIFT_STEP = 0.24
 _FEWEST, _MOST = 16, 128
 _SPAN = 0.5
 _SCORES_AT_ONCE = 1 << 23
+_ENTRIES_AT_ONCE = 1 << 20
+_LEAST_LOG = -60.0
 
 
 def shells_for_spacing(spacing_degrees: float, radius_px: float, box: int) -> int:
@@ -122,6 +124,11 @@ class GlobalSearch:
             shift_grid(shift_reach_px, step_for_shell(shell, band.box), device)
         )
 
+    @property
+    def max_shell(self) -> int:
+        """The highest shell compared."""
+        return self._fine.band.max_shell
+
     def search(self, observation: Observation) -> list[Candidates]:
         """Return the compared cells of every image."""
         coarse, fine = (observation.narrowed(g.band.max_shell) for g in (self._coarse, self._fine))
@@ -131,29 +138,52 @@ class GlobalSearch:
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
             best = self._coarse.best_log_likelihoods(coarse[rows], self._coarse_phases).T.contiguous()
-            lost = self._fine.norms(fine[rows]) + unseen[rows]
-            for offset, chosen in enumerate(self._chosen(best)):
-                row = start + offset
-                found.append(self._compare(fine[row : row + 1], chosen, lost[:, offset]))
+            found += self._compare_all(fine[rows], *self._chosen(best), unseen[rows])
         return found
 
-    def _chosen(self, scores: Tensor) -> list[Tensor]:
-        """Return the coarse cells that each image keeps, from ``(n, coarse cells)`` scores."""
+    def _chosen(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each image's coarse cells, best first, and how many it keeps, from ``(n, cells)`` scores."""
         most = min(_MOST, scores.shape[1])
         best = scores.topk(most, dim=1)
         top = best.values[:, :1]
         floor = top - _SPAN * (top - scores.median(dim=1, keepdim=True).values)
-        counts = (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
-        return [cells[:count] for cells, count in zip(best.indices, counts.tolist(), strict=True)]
+        return best.indices, (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
 
-    def _compare(self, image: Observation, coarse_cells: Tensor, lost: Tensor) -> Candidates:
-        """Score one image against the children of the chosen cells; ``lost`` is half of the model's power."""
-        rows = self._children[coarse_cells].flatten()
-        rows = rows[rows >= 0]
-        scores = self._fine.products(image, self._fine_phases, rows)[:, 0]
-        marginal = scores.logsumexp(-1) + self._log_shift_area - lost[rows]
-        best = self.shifts_px[scores.argmax(-1)]
-        return Candidates(self.grid, self._fine_cells[rows], self._centres[rows], marginal, best)
+    def _compare_all(
+        self, images: Observation, coarse_cells: Tensor, kept: Tensor, unseen: Tensor
+    ) -> list[Candidates]:
+        """Score images against the children of their cells: at once those that keep like numbers of them."""
+        order = kept.argsort(descending=True)
+        counts, found = kept[order].tolist(), list[Candidates]()
+        while len(found) < len(images):
+            start, width = len(found), counts[len(found)]
+            entries = width * self._children.shape[1] * self._fine.slices.shape[1]
+            some = order[start : start + max(1, _ENTRIES_AT_ONCE // entries)]
+            found += self._compare(images[some], coarse_cells[some, :width], kept[some], unseen[some])
+        return [found[place] for place in order.argsort().tolist()]
+
+    def _compare(
+        self, images: Observation, coarse_cells: Tensor, kept: Tensor, unseen: Tensor
+    ) -> list[Candidates]:
+        """Score each image against its cells' children; ``unseen`` is what a pose loses besides."""
+        rows = self._children[coarse_cells]
+        own = torch.arange(coarse_cells.shape[1], device=kept.device) < kept[:, None]
+        there = ((rows >= 0) & own[..., None]).flatten(1)
+        rows = rows.clamp(min=0).flatten(1)
+        scores = self._fine.products_of_rows(images, self._fine_phases, rows)
+        best, places = scores.max(-1)
+        # exponentials that underflow are slow
+        shares = scores.sub_(best[..., None]).clamp_(min=_LEAST_LOG).exp_().sum(-1)
+        lost = self._fine.norms_of_rows(images, rows) + unseen[:, None]
+        marginal = best + shares.log_() + self._log_shift_area - lost
+        rows, each = rows[there], there.sum(1).tolist()
+        columns = (
+            self._fine_cells[rows],
+            self._centres[rows],
+            marginal[there],
+            self.shifts_px[places[there]],
+        )
+        return [Candidates(self.grid, *part) for part in zip(*(c.split(each) for c in columns), strict=True)]
 
 
 def _power_beyond(sampler: SliceSampler, band: FourierBand, shell: int) -> Tensor:

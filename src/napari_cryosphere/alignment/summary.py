@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_cryosphere.alignment.refine import RefinedPoses
@@ -19,17 +20,24 @@ __all__ = ["summarise_modes"]
 Values: TypeAlias = NDArray[np.float64]
 
 _NEGLIGIBLE = 15.0
+_APART = 1.5  # cells
 _VOLUME = 8 * math.pi**2
 _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers
 
 
-def summarise_modes(images: list[tuple[RefinedPoses, Candidates | None]], symmetry: str) -> PoseSummary:
+def summarise_modes(
+    modes: RefinedPoses, counts: NDArray[np.int64], candidates: list[Candidates] | None, symmetry: str
+) -> PoseSummary:
     """Summarise posteriors as mixtures: a Gaussian at each mode, and the search's cells away from them.
 
     Parameters
     ----------
-    images
-        For each image its modes, best first, and the cells of its search.
+    modes
+        All images' modes, image by image, best first.
+    counts
+        ``(n,)``: how many are each image's, one at least.
+    candidates
+        The cells of each image's search, if there was one.
     symmetry
         Point group of the map.
 
@@ -40,54 +48,88 @@ def summarise_modes(images: list[tuple[RefinedPoses, Candidates | None]], symmet
     by the mode's mass and by what the Gaussian's peak puts into one cell.
     """
     group = point_group(symmetry)
-    every = RefinedPoses.join([modes for modes, _ in images])
-    ends = np.cumsum([len(modes) for modes, _ in images])[:-1]
-    numbers = (every.rotations.double(), every.log_evidence.double(), every.rotation_covariance())
-    poses, masses, covariances = (np.split(part.cpu().numpy(), ends) for part in numbers)
-    rows = [
-        _summarise(pose, mass, covariance, candidates, group)
-        for pose, mass, covariance, (_, candidates) in zip(poses, masses, covariances, images, strict=True)
-    ]
-    columns = np.array([row[1:] for row in rows]).T
-    return PoseSummary(np.stack([row[0] for row in rows]), *columns)
-
-
-def _summarise(
-    poses: Values, masses: Values, covariance: Values, candidates: Candidates | None, group: Values
-) -> tuple[Values, float, float, float, float]:
-    """Return the best pose and what a summary says of it, from the modes of one image."""
-    _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariance)
-    # entropy of each part relative to uniform: the logarithm of its share of the distinct poses
-    sizes = np.minimum(0.5 * volumes - math.log(_VOLUME / len(group)), 0.0)
-    angles = _angles(poses, poses[0], group)
-    angles[0] = math.degrees(_MEAN_LENGTH * float(np.linalg.det(covariance[0])) ** (1 / 6))
+    first = np.cumsum(counts) - counts
+    numbers = (modes.rotations.double(), modes.log_evidence.double(), modes.rotation_covariance())
+    poses, masses, covariances = (part.cpu().numpy() for part in numbers)
+    parts = [_modes(poses, masses, covariances, np.repeat(np.arange(len(counts)), counts), first, group)]
     if candidates is not None:
-        grid, cell = candidates.grid, 1 / candidates.grid.size
-        counts = candidates.log_density > masses.max() - math.log(_VOLUME * cell) - _NEGLIGIBLE
-        centres = candidates.rotations[counts].cpu().numpy()
-        density = candidates.log_density[counts].double().cpu().numpy()
-        away = np.min([_angles(centres, pose, group) for pose in poses], axis=0)
-        apart = away > 1.5 * grid.spacing_degrees
-        density = density[apart]
-        masses = np.concatenate([masses, density + math.log(_VOLUME * cell)])
-        sizes = np.concatenate([sizes, np.full(len(density), math.log(cell * len(group)))])
-        angles = np.concatenate([angles, _angles(centres[apart], poses[0], group)])
-    weights = np.exp(masses - masses.max())
-    weights /= weights.sum()
-    entropy = float((weights * (sizes - np.log(np.maximum(weights, 1e-300)))).sum())
+        top = np.maximum.reduceat(masses, first)
+        parts.append(_cells_away(candidates, poses, counts, first, top, group))
+    owner, mass, size, angle = (np.concatenate(column) for column in zip(*parts, strict=True))
+
+    highest = np.full(len(counts), -np.inf)
+    np.maximum.at(highest, owner, mass)
+    weight = np.exp(mass - highest[owner])
+    weight /= np.bincount(owner, weight)[owner]
+    entropy = np.bincount(owner, weight * (size - np.log(np.maximum(weight, 1e-300))))
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
-    concentration = min(1.0, math.exp(1.5 - sizes[0]) * len(group) / SO3Grid(EVALUATION_ORDER).size)
-    return (
-        poses[0],
-        float(weights[0]) * concentration,
-        min(entropy, 0.0),
-        float((weights * angles).sum()),
-        min(1.0, float(weights[angles <= CONFIDENCE_RADIUS_DEGREES].sum())),
+    concentration = np.minimum(1.0, np.exp(1.5 - size[first]) * len(group) / SO3Grid(EVALUATION_ORDER).size)
+    near = np.bincount(owner, weight * (angle <= CONFIDENCE_RADIUS_DEGREES))
+    return PoseSummary(
+        rotations=poses[first],
+        max_probability=weight[first] * concentration,
+        entropy=np.minimum(entropy, 0.0),
+        spread_degrees=np.bincount(owner, weight * angle).astype(np.float64),
+        confidence=np.minimum(near, 1.0),
     )
 
 
-def _angles(rotations: Values, pose: Values, group: Values) -> Values:
-    """Return the angle from each of ``(c, 3, 3)`` to a pose, modulo symmetry, in degrees."""
-    traces = rotations.reshape(-1, 9) @ (group @ pose).reshape(len(group), 9).T
+class _Parts(NamedTuple):
+    """Parts of mixtures: whose each is, its logarithmic mass, its entropy, its angle to the best pose."""
+
+    owner: NDArray[np.int64]
+    mass: Values
+    size: Values
+    angle: Values
+
+
+def _modes(
+    poses: Values,
+    masses: Values,
+    covariances: Values,
+    owner: NDArray[np.int64],
+    first: NDArray[np.int64],
+    group: Values,
+) -> _Parts:
+    """Return the modes as parts; each image's ``first`` is the best."""
+    _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariances)
+    # entropy of each part relative to uniform: the logarithm of its share of the distinct poses
+    sizes = np.minimum(0.5 * volumes - math.log(_VOLUME / len(group)), 0.0)
+    angles = _angles(poses, poses[first][owner], group)
+    angles[first] = np.degrees(_MEAN_LENGTH * np.linalg.det(covariances[first]) ** (1 / 6))
+    return _Parts(owner, masses, sizes, angles)
+
+
+def _cells_away(
+    images: list[Candidates],
+    poses: Values,
+    counts: NDArray[np.int64],
+    first: NDArray[np.int64],
+    top: Values,
+    group: Values,
+) -> _Parts:
+    """Return as parts the cells that matter and lie away from all of their image's modes."""
+    grid, cell = images[0].grid, 1 / images[0].grid.size
+    owner = np.repeat(np.arange(len(images)), [len(candidates.cells) for candidates in images])
+    every = torch.cat([candidates.log_density for candidates in images]).double().cpu().numpy()
+    masses = every + math.log(_VOLUME * cell)
+    kept = np.flatnonzero(masses > top[owner] - _NEGLIGIBLE)
+    owner, masses = owner[kept], masses[kept]
+    centres = torch.cat([candidates.rotations for candidates in images]).cpu().numpy()[kept]
+    to_best = _angles(centres, poses[first[owner]], group)
+    away = to_best.copy()
+    for rank in range(1, counts.max()):
+        has = counts[owner] > rank
+        to_mode = _angles(centres[has], poses[first[owner[has]] + rank], group)
+        away[has] = np.minimum(away[has], to_mode)
+    apart = away > _APART * grid.spacing_degrees
+    sizes = np.full(int(apart.sum()), math.log(cell * len(group)))
+    return _Parts(owner[apart], masses[apart], sizes, to_best[apart])
+
+
+def _angles(rotations: Values, poses: Values, group: Values) -> Values:
+    """Return the angles between ``(c, 3, 3)`` pairs, modulo symmetry, in degrees."""
+    turns = rotations @ np.swapaxes(poses, -1, -2)
+    traces = turns.reshape(-1, 9) @ group.reshape(-1, 9).T
     angles: Values = np.degrees(np.arccos(np.clip((traces.max(1) - 1) / 2, -1, 1)))
     return angles
