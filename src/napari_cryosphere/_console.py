@@ -7,10 +7,9 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from napari_cryosphere.jobs.events import Event
 
 __all__ = ["Console"]
@@ -23,19 +22,12 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._rich = RichConsole(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._last_line = 0.0
 
     def __enter__(self) -> Console:
-        if self._rich.is_terminal and not self._quiet:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=self._rich, transient=True)
+        if sys.stderr.isatty() and not self._quiet:
+            self._bar = _progress_bar()
             self._bar.start()
             self._bar.add_task("starting", total=1.0)
         return self
@@ -68,3 +60,12 @@ class Console:
             self._bar.console.print(text)
         else:
             sys.stderr.write(text + "\n")
+
+
+def _progress_bar() -> Progress:
+    """Return a bar on stderr. Without a terminal nobody waits for rich to be imported."""
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=RichConsole(stderr=True, highlight=False), transient=True)
