@@ -157,8 +157,8 @@ def _run(
     overwrite: bool,
 ) -> None:
     """Run an experiment; ``preset`` holds the options that change the way of training."""
-    from napari_cryosphere.jobs.configs import ExperimentConfig
     from napari_cryosphere.jobs.experiment import experiment
+    from napari_cryosphere.jobs.training_configs import ExperimentConfig
 
     told = [f"preset.{key}={value}" for key, value in preset.items() if value is not None]
     run_job(experiment, config_of(ExperimentConfig, config, told + (settings or []), given, overwrite))

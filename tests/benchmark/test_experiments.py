@@ -15,7 +15,7 @@ from napari_cryosphere.benchmark import report as report_module
 from napari_cryosphere.benchmark.experiments import _rises, label_information, label_mass_near_truth
 from napari_cryosphere.benchmark.report import Panel, Report, Series, Table
 from napari_cryosphere.cli import app
-from napari_cryosphere.jobs.configs import ExperimentConfig
+from napari_cryosphere.jobs.training_configs import ExperimentConfig
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.training.masks import mask_targets, one_hot_targets, raw_targets
 from napari_cryosphere.training.presets import CRYOSPHERE

@@ -6,13 +6,17 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._batches import Batches, Pace
+from napari_cryosphere.jobs._batches import Arrays, Batches, Pace, finished, joined, work_through
+from napari_cryosphere.jobs._journal import Journal
 from napari_cryosphere.jobs._memory import MemoryLimit, peak_gigabytes, reconstruction_bytes, watch_bytes
 from napari_cryosphere.jobs._prefetch import prefetched
 from napari_cryosphere.jobs._ranks import Ranks
+from napari_cryosphere.jobs._side_by_side import batches_at_once
 from napari_cryosphere.particles import MrcStack, write_stack
 
 
@@ -104,3 +108,41 @@ def test_pages_of_mapped_stacks_are_returned(tmp_path: Path, monkeypatch: pytest
 def test_what_running_sums_and_this_process_take() -> None:
     assert watch_bytes(64, 2) > reconstruction_bytes(64, 2) > 2 * 4 * 3 * 128**2 * 65
     assert 0.02 < peak_gigabytes() < 100  # Python and numpy alone are that much
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_batches_side_by_side_are_kept_in_order(tmp_path: Path, at_once: int) -> None:
+    workers, batches = set[str](), Batches(50, 8)
+    journal = Journal(tmp_path / "journal", {}, resume=False)
+
+    def work(rows: slice, inputs: int) -> Arrays:
+        workers.add(threading.current_thread().name)
+        time.sleep(0.02 if rows.start % 16 == 0 else 0.001)  # later ones are ready earlier
+        return {"row": np.arange(rows.start, rows.stop), "input": np.full(rows.stop - rows.start, inputs)}
+
+    steps = work_through(
+        batches, Ranks(0, 1), journal, lambda rows: rows.start, work, "done", at_once=at_once
+    )
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    found = joined(finished(batches, journal, ("row", "input")))
+    np.testing.assert_array_equal(found["row"], np.arange(50))
+    np.testing.assert_array_equal(found["input"], np.arange(50) // 8 * 8)
+    assert len(workers) == at_once
+
+
+def test_batches_side_by_side_compute_with_a_thread_each() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with batches_at_once(torch.device("cpu"), limited=False) as at_once:
+            found = dict(prefetched(lambda _: torch.get_num_threads(), range(6), at_once, at_once))
+        assert at_once == 4
+        assert set(found.values()) == {1}
+        assert torch.get_num_threads() == 4
+        for device, limited in (("meta", False), ("cpu", True)):
+            with batches_at_once(torch.device(device), limited) as at_once:
+                assert (at_once, torch.get_num_threads()) == (1, 4)
+    finally:
+        torch.set_num_threads(threads)

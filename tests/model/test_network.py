@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.network import build_network
-from napari_cryosphere.model.pose_model import PoseModel, choose_device
+from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.model.sphere import (
     HalfSphere,
     LocalSO3Convolution,
@@ -183,13 +183,6 @@ def test_broken_files_are_refused(model: PoseModel, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match="not a napari-cryosphere model"):
         PoseModel.load(path)
-
-
-def test_device_names() -> None:
-    assert choose_device("cpu").type == "cpu"
-    if not torch.backends.mps.is_available():
-        with pytest.raises(ModelError, match="there is cpu"):
-            choose_device("mps")
 
 
 def test_half_sphere_of_drawn_points_is_right_on_average() -> None:

@@ -84,6 +84,7 @@ def work_through(
     work: Callable[[slice, InputT], Arrays],
     doing: str,
     ahead: int = 2,
+    at_once: int = 1,
 ) -> Generator[Progress, None, None]:
     """Work on this rank's blocks that the journal does not have, and put them there.
 
@@ -101,6 +102,8 @@ def work_through(
         From rows and inputs to arrays with one entry a row.
     doing
         What is said to be done, as in "aligned 20 of 48 particles".
+    at_once
+        How many batches are worked on at the same time, each read and worked on in a thread of its own.
     """
     mine = ranks.share(batches.blocks())
     missing = [block for block in mine if block.start not in journal]
@@ -109,8 +112,12 @@ def work_through(
     ends = {block.stop: block.start for block in missing}
     pace, done, parts = Pace(total - kept), 0, list[Arrays]()
     todo = [rows for block in missing for rows in batches.of(block)]
-    for rows, inputs in prefetched(read, todo, ahead):
-        parts.append(work(rows, inputs))
+    if at_once > 1:
+        results = prefetched(lambda rows: work(rows, read(rows)), todo, at_once, at_once)
+    else:
+        results = ((rows, work(rows, inputs)) for rows, inputs in prefetched(read, todo, ahead))
+    for rows, arrays in results:
+        parts.append(arrays)
         if rows.stop in ends:
             journal.write(ends[rows.stop], joined(parts))
             parts.clear()

@@ -1,4 +1,4 @@
-"""Reading ahead: the next batches are read in a thread while one is worked on."""
+"""Working ahead: the next batches are read, or worked on, in threads while one is used."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ ValueT = TypeVar("ValueT")
 
 
 def prefetched(
-    read: Callable[[KeyT], ValueT], keys: Iterable[KeyT], ahead: int = 2
+    read: Callable[[KeyT], ValueT], keys: Iterable[KeyT], ahead: int = 2, threads: int = 1
 ) -> Iterator[tuple[KeyT, ValueT]]:
     """Yield each key with what ``read`` makes of it, in order.
 
     Parameters
     ----------
     read
-        Called in one other thread. What it raises is raised when its key's turn comes.
+        Called in other threads. What it raises is raised when its key's turn comes.
     keys
         What to read; taken one by one.
     ahead
         How many values may wait: with the one in use, that many and one are held in memory. 0 reads in the
         caller's thread.
+    threads
+        How many values are made at the same time.
     """
     if ahead == 0:
         yield from ((key, read(key)) for key in keys)
         return
     left, waiting = iter(keys), deque[tuple[KeyT, Future[ValueT]]]()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:
         waiting.extend((key, pool.submit(read, key)) for key in islice(left, ahead))
         while waiting:

@@ -19,9 +19,9 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs._halves import Halves, chunks
 from napari_cryosphere.jobs._ranks import Ranks
 from napari_cryosphere.jobs._shared_images import load_together
-from napari_cryosphere.jobs.configs import TrainConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
+from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses

@@ -19,7 +19,8 @@ from napari_cryosphere.jobs._ranks import Ranks
 from napari_cryosphere.jobs._watch_run import WatchRun
 from napari_cryosphere.jobs.align import prepare_aligner
 from napari_cryosphere.jobs.configs import WatchConfig
-from napari_cryosphere.model.pose_model import PoseModel, choose_device, model_file
+from napari_cryosphere.jobs.device import choose_device
+from napari_cryosphere.model.pose_model import PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = ["Outcome", "Worker", "serve"]

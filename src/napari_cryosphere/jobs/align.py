@@ -25,13 +25,13 @@ from napari_cryosphere.jobs._map_detail import MapDetail, map_detail
 from napari_cryosphere.jobs._memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs._notes import warnings_of
 from napari_cryosphere.jobs._ranks import current_ranks
+from napari_cryosphere.jobs._side_by_side import batches_at_once
 from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.jobs.configs import AlignConfig
+from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.model.pose_model import choose_device
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-from napari_cryosphere.so3.distribution_store import write_distributions
 
 __all__ = [
     "AlignerInput",
@@ -48,7 +48,7 @@ Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None],
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
 _PILOT = 384
-_PILOT_ALIGNED = 48
+_PILOT_ALIGNED = 32
 _LEAST_CHANGE = 0.03
 _CLEARLY_NATS = 3.0
 _DOUBTFUL = 0.6
@@ -100,7 +100,7 @@ def prepare_aligner(
 ) -> Aligner:
     """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
 
-    The contrast is then fitted again at the poses found for some fifty of them, since the power alone is
+    The contrast is then fitted again at the poses found for some thirty of them, since the power alone is
     deceived where the map lacks what the particles have.
 
     Parameters
@@ -114,7 +114,7 @@ def prepare_aligner(
     device
         Where to compute.
     pilot
-        How the some fifty are aligned. Where poses near the right ones are known, searching around these
+        How the some thirty are aligned. Where poses near the right ones are known, searching around these
         spares a search of all. If the map is hardly seen there, all poses are searched after all.
 
     Raises
@@ -190,25 +190,27 @@ def align(config: AlignConfig) -> Events:
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
     detail = map_detail(config.map, density, config.resolution_angstrom)
-    local = config.local_degrees
-    aligner = prepare_aligner(
-        stack,
-        density,
-        config.symmetry,
-        detail.resolution_angstrom,
-        config.shift_range_px,
-        choose_device(config.device),
-        _search if local is None else pilot_around(stack, local),
-    )
-    yield Note(band_note(aligner, stack, detail))
-    yield from work_through(
-        batches,
-        ranks,
-        journal,
-        AlignerInput(stack),
-        lambda rows, inputs: _align_batch(config, stack[rows], aligner, *inputs),
-        "aligned",
-    )
+    local, device = config.local_degrees, choose_device(config.device)
+    with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
+        aligner = prepare_aligner(
+            stack,
+            density,
+            config.symmetry,
+            detail.resolution_angstrom,
+            config.shift_range_px,
+            device,
+            _search if local is None else pilot_around(stack, local),
+        )
+        yield Note(band_note(aligner, stack, detail))
+        yield from work_through(
+            batches,
+            ranks,
+            journal,
+            AlignerInput(stack),
+            lambda rows, inputs: _align_batch(config, stack[rows], aligner, *inputs),
+            "aligned",
+            at_once=at_once,
+        )
     if not ranks.first:
         yield Result({}, {})
         return
@@ -245,6 +247,8 @@ def _align_batch(
 
 def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
+    from napari_cryosphere.so3.distribution_store import write_distributions  # all kinds of distributions
+
     assert config.distributions is not None
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
         for batch in finished(batches, journal, _CELLS):

@@ -23,11 +23,12 @@ from napari_cryosphere.jobs._refinement import Refined, refine_predictions
 from napari_cryosphere.jobs._stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs._transfer import frame_of
 from napari_cryosphere.jobs.benchmark_configs import CespedConfig, EvaluateConfig
-from napari_cryosphere.jobs.configs import InferConfig, TrainConfig
+from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.evaluate import Evaluation, evaluate_halves, write_evaluation
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.train import train
+from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
 

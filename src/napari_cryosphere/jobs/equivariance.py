@@ -14,8 +14,9 @@ from napari_cryosphere.benchmark.report import Report, can_plot
 from napari_cryosphere.benchmark.views import MapViews
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig
+from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
-from napari_cryosphere.model.pose_model import PoseModel, choose_device
+from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
 __all__ = ["equivariance", "report_steps", "volume_of", "write_report"]

@@ -17,9 +17,9 @@ from napari_cryosphere.benchmark.experiments import (
 from napari_cryosphere.benchmark.learning import Learnt, untrained
 from napari_cryosphere.benchmark.views import MapViews
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.configs import ExperimentConfig
 from napari_cryosphere.jobs.equivariance import report_steps, volume_of, write_report
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress
+from napari_cryosphere.jobs.training_configs import ExperimentConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import ImageGrid
 

@@ -24,8 +24,9 @@ from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._uncertainty import summary_metrics
 from napari_cryosphere.jobs.align import band_note, prepare_aligner
 from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
+from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, choose_device, model_file
+from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions

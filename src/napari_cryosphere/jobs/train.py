@@ -18,12 +18,13 @@ from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.align import spread_rows
-from napari_cryosphere.jobs.configs import TrainConfig
+from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
+from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
-from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, choose_device
+from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3._harmonic import HarmonicDistribution

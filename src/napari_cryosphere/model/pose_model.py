@@ -22,7 +22,7 @@ from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distribution import PoseDistribution
 
-__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "choose_device", "model_file"]
+__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "model_file"]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
@@ -32,23 +32,6 @@ REFERENCE_MAP = "map.mrc"
 
 _CARD_KEY = "napari_cryosphere"
 _NOVELTY = "novelty."  # what the names of its tensors begin with
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    ModelError
-        If the device is not there.
-    """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device("cuda" if available["cuda"] else "cpu")
-    if not available.get(name, False):
-        present = ", ".join(device for device, there in available.items() if there)
-        raise ModelError(f"device {name!r} is not available here; there is {present}")
-    return torch.device(name)
 
 
 def model_file(path: Path) -> Path:

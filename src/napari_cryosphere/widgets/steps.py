@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.configs import TrainConfig
+    from napari_cryosphere.jobs.training_configs import TrainConfig
     from napari_cryosphere.model.pose_model import PoseModel
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
@@ -49,7 +49,8 @@ def _spare_a_core() -> None:
 def load_model(path: Path | None) -> PoseModel:
     """Load a model file or a run folder's model; None stands for the sample model of the package."""
     from napari_cryosphere.jobs import sample
-    from napari_cryosphere.model.pose_model import PoseModel, choose_device
+    from napari_cryosphere.jobs.device import choose_device
+    from napari_cryosphere.model.pose_model import PoseModel
 
     model = sample.sample_model() if path is None else PoseModel.load(path)
     return model.to(choose_device("auto"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.configs import TrainConfig
+    from napari_cryosphere.jobs.training_configs import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = [
@@ -27,7 +27,7 @@ _NAMES = {BOTH: "both", LOADED: "particles", PROJECTIONS: "map"}
 
 def legal(field: str) -> tuple[str, ...]:
     """Return the legal values of a field of the config that takes names: ``preset``, ``device``."""
-    from napari_cryosphere.jobs.configs import TrainConfig
+    from napari_cryosphere.jobs.training_configs import TrainConfig
 
     known = TrainConfig.model_fields.get(field)
     return () if known is None else tuple(str(value) for value in get_args(known.annotation))
@@ -84,7 +84,7 @@ class TrainingChoices:
         CryosphereError
             If the folder cannot be written, or the run in it cannot be read.
         """
-        from napari_cryosphere.jobs.configs import TrainConfig
+        from napari_cryosphere.jobs.training_configs import TrainConfig
 
         if self.resume:
             here = {"particles": stack.source, "output": self.folder, "resume": True}

@@ -169,7 +169,7 @@ class TrainingForm(QWidget):
         self._update()
 
     def _show_run(self, folder: Path) -> None:
-        from napari_cryosphere.jobs.configs import TrainConfig
+        from napari_cryosphere.jobs.training_configs import TrainConfig
 
         config = TrainConfig.of_run(folder)
         self.source.setCurrentText(source_of(config))

@@ -14,8 +14,8 @@ from napari_cryosphere.widgets.run_log import RunLog
 from napari_cryosphere.widgets.workers import Runner
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.configs import TrainConfig
     from napari_cryosphere.jobs.events import Preview
+    from napari_cryosphere.jobs.training_configs import TrainConfig
     from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["TrainingRun", "new_run_folder"]

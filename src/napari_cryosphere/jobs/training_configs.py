@@ -1,0 +1,143 @@
+"""Configs of jobs that train networks; apart, so that other jobs need not know the network's presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, ValidationError, model_validator
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.configs import Device, SymmetricConfig
+from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
+
+__all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
+
+PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
+
+
+class TrainConfig(SymmetricConfig, TrainingPreset):
+    """A pose network trained on particles with known poses, or on projections of a map.
+
+    What is not given is the preset's.
+    """
+
+    particles: Path
+    """Particles with poses, .star or .cs."""
+    output: Path
+    """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
+    data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
+    preset: PresetName = "default"
+    """Named settings of network and training; what is given beside it wins."""
+    map: Path | None = None
+    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles. Without it the
+    map that the training particles give at their own poses."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the particles held out, whole micrographs where they are known, 500 particles at most. Without
+    it 5 %, or up to 10 % to have 250."""
+    half_set: Literal[1, 2] | None = None
+    """Train on one half only (rlnRandomSubset)."""
+    encoder_weights: Path | None = None
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same run, where its length is counted in images."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How often the state is kept that a run can go on from."""
+    resume: bool = False
+    """Go on with a run that was stopped or killed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_from_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
+            return values
+        preset = PRESETS[values.get("preset", "default")].model_dump()
+        if values.get("map") is not None:
+            preset["source"] = "map"
+        return _updated(preset, values)
+
+    @model_validator(mode="after")
+    def _map_is_used(self) -> TrainConfig:
+        if self.map is not None and self.source == "particles":
+            raise ValueError("source 'particles' makes no projections; leave the map away, or ask for 'both'")
+        return self
+
+    @classmethod
+    def of_run(cls, folder: Path) -> TrainConfig:
+        """Return the config that the run in a folder was begun with.
+
+        Raises
+        ------
+        CryosphereError
+            If it cannot be read.
+        """
+        path = folder / "config.json"
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise CryosphereError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that holds the state while the job runs."""
+        return self.output / "checkpoint.safetensors"
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"once it has learnt, the model is in {self.output}; the same command with --resume goes on"
+
+
+class ExperimentConfig(SymmetricConfig):
+    """One of CryoSphere's experiments."""
+
+    name: Literal["equivariance", "projections", "labels"]
+    """Which one."""
+    output: Path
+    """Folder for the report; the equivariance experiment also leaves its model there."""
+    quick: bool = False
+    """Less of everything: to see that it works, not what comes out."""
+    map: Path | None = None
+    """Volume to look at; without it the package's phantom."""
+    field_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Width of the images; without it that of the map."""
+    snr: Annotated[float, Field(gt=0)] | None = None
+    """Signal-to-noise ratio of the images; without it no noise."""
+    preset: TrainingPreset = CRYOSPHERE
+    """How networks are trained, and on how many projections unless the experiment varies that."""
+    projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (50, 100, 200, 400)
+    """Numbers of projections that the experiment of that name trains on."""
+    test_views: Annotated[int, Field(ge=2)] = 500
+    """Views held out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same figures."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_posters(cls, values: Any) -> Any:
+        """Fill in what is not given: the poster's preset key by key, and less of everything if ``quick``."""
+        if not isinstance(values, dict):
+            return values
+        quick = bool(values.get("quick"))
+        less = {"projections": (16, 32), "test_views": 32} if quick else {}
+        preset = CRYOSPHERE.model_dump() | ({"epochs": 10, "projections": 32} if quick else {})
+        given = values.get("preset", {})
+        if isinstance(given, TrainingPreset):
+            given = given.model_dump()
+        return {**less, **values, "preset": _updated(preset, given) if isinstance(given, dict) else given}
+
+
+def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return values with changes at any depth; what changes its kind keeps nothing of the other kind."""
+    if changes.get("kind", values.get("kind")) != values.get("kind"):
+        return changes
+    merged = values | changes
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merged[key] = _updated(values[key], change)
+    return merged
