@@ -56,7 +56,8 @@ PACKAGES = ["torch", "numpy", "scipy", "starfile"]
 
 # what `napari-cryosphere align` imports, in the way it does
 _IMPORTS = (
-    "import gc; gc.set_threshold(50_000, 20, 100); import napari_cryosphere.cli, napari_cryosphere.jobs.align"
+    "import atexit, gc; gc.disable(); atexit.register(gc.freeze); "
+    "import napari_cryosphere.cli, napari_cryosphere.jobs.align"
 )
 
 
@@ -211,8 +212,9 @@ def relions(task: Task, folder: Path) -> dict[str, float]:
 
 def _run(command: list[str], folder: Path) -> tuple[float, float]:
     """Run a command with two threads, which sleep while they wait; return its CPU seconds and peak MB."""
-    # by default OpenMP's threads spin between tasks: CPU time that no work has
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    # by default threads spin between tasks: CPU time that no work has
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2"} | waiting
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT
