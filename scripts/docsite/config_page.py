@@ -60,11 +60,11 @@ class Field:
 
 def job_configs() -> dict[str, type[BaseModel]]:
     """Return the configs that commands fill, by name."""
-    from napari_cryosphere.jobs import benchmark_configs, configs
+    from napari_cryosphere.jobs import benchmark_configs, configs, training_configs
 
-    found = {
-        name: getattr(configs, name, None) or getattr(benchmark_configs, name) for name in CONFIG_OF.values()
-    }
+    found: dict[str, type[BaseModel]] = {}
+    for module in (benchmark_configs, configs, training_configs):
+        found |= {name: getattr(module, name) for name in CONFIG_OF.values() if name in module.__all__}
     return dict(sorted(found.items()))
 
 
