@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # Read when numpy's and torch's libraries load; more threads than cores cost more than they bring.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collected_in_the_end() -> Iterator[None]:
+    """The command line freezes what it has imported; here the process goes on, and garbage is to go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.freeze", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")

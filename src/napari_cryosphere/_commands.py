@@ -124,8 +124,9 @@ def run_job(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
     from napari_cryosphere.jobs._ranks import this_rank, who
     from napari_cryosphere.jobs.events import follow
 
-    gc.freeze()  # all that has been imported
-    gc.enable()
+    if not gc.isenabled():  # `main` has left it to the job: what has been imported needs no collecting
+        gc.freeze()
+        gc.enable()
     # what a cluster sends when time is up, and torchrun when another rank is gone
     signal.signal(signal.SIGTERM, _interrupt)
     with Console(quiet=State.quiet or this_rank() > 0) as console:

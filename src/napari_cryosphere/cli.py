@@ -502,3 +502,5 @@ def main() -> None:
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
+    finally:
+        gc.enable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from napari_cryosphere import cli
 from napari_cryosphere.cli import app
 from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.configs import JobConfig
+from napari_cryosphere.jobs.events import Events, Result
 
 
 def cryosphere(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -151,3 +156,34 @@ def test_a_rule_between_options_is_all_that_is_said() -> None:
     assert result.exit_code == 2
     assert "--pixel-size" in result.output
     assert "PosixPath" not in result.output  # not the whole config
+
+
+@pytest.mark.parametrize("name", ["fsc", "watch", "cesped", "experiment"])
+def test_a_command_that_is_built_alone_is_the_one_of_all(name: str) -> None:
+    """In a process the command asked for is the only one that is built."""
+    alone, among_all = cryosphere(name, "--help"), CliRunner().invoke(app, [name, "--help"])
+    assert alone.returncode == 0
+    options = re.findall(r"--[a-z-]+", alone.stdout)
+    assert options == re.findall(r"--[a-z-]+", among_all.stdout)
+    assert "--help" in options
+    unknown = cryosphere("fcs")
+    assert unknown.returncode == 2
+    assert "No such command" in unknown.stderr
+
+
+def test_jobs_collect_their_garbage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`main` puts collection off, for the imports; a job turns it on, and so does the end."""
+    seen = list[bool]()
+
+    def job(config: JobConfig) -> Events:
+        seen.append(gc.isenabled())
+        yield Result({}, {})
+
+    monkeypatch.setattr("napari_cryosphere.jobs.fsc.fsc", job)
+    monkeypatch.setattr(sys, "argv", ["x", "fsc", "a.mrc", "b.mrc", "--output", "c.csv"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    monkeypatch.setattr(sys, "argv", ["x", "info", str(tmp_path / "nothing.star")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert (seen, gc.isenabled()) == ([True], True)
