@@ -14,7 +14,7 @@ _MOST = 8
 
 @contextmanager
 def batches_at_once(device: torch.device, limited: bool) -> Iterator[int]:
-    """Yield how many batches to work on at once; the caller's and new threads compute with one thread each.
+    """Yield how many batches to work on at once; the caller's and new threads compute with their share each.
 
     An operation on one batch is small: to wake threads for their shares of each takes as long as the shares
     save. Batches side by side need not wait for each other (docs/measurements.md, "Alignment").
@@ -27,10 +27,7 @@ def batches_at_once(device: torch.device, limited: bool) -> Iterator[int]:
         Whether memory is: then it is one at a time too, as wide as the limit allows.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or limited or threads == 1:
-        yield 1
-        return
-    workers = min(threads, _MOST)
+    workers = 1 if device.type != "cpu" or limited else min(threads, _MOST)
     torch.set_num_threads(threads // workers)
     try:
         yield workers

@@ -247,7 +247,7 @@ def _align_batch(
 
 def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
-    from napari_cryosphere.so3.distribution_store import write_distributions  # all kinds of distributions
+    from napari_cryosphere.so3.distribution_store import write_distributions  # brings all kinds of them
 
     assert config.distributions is not None
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
