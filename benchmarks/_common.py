@@ -13,12 +13,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "child_cpu_seconds", "cpu_seconds", "has_data", "options", "report", "write_figures"]
+__all__ = [
+    "DATA",
+    "child_cpu_seconds",
+    "cpu_seconds",
+    "has_data",
+    "options",
+    "report",
+    "write_figures",
+]
 
 DATA = Path(
-    os.environ.get("CRYOSPHERE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+    os.environ.get("CRYOSPHERE_SHARED_DATA")
+    or Path(__file__).resolve().parents[2] / "shared" / "data"
 )
-"""Reference data: particles of known poses made by RELION, their maps, and what RELION makes of them."""
+"""Reference data: particles of known poses made by RELION, their maps, and what RELION makes of
+them.
+"""
 
 
 def has_data() -> bool:
@@ -55,14 +66,19 @@ def child_cpu_seconds(work: Callable[[], Any]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def report(name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace, packages: list[str]) -> None:
+def report(
+    name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace, packages: list[str]
+) -> None:
     """Print the rows as a table and write them as JSON if asked."""
     columns = list(rows[0])
     widths = [max(len(column), *(len(_shown(row[column])) for row in rows)) for column in columns]
     print("  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True)))
     for row in rows:
         print(
-            "  ".join(_shown(row[column]).ljust(width) for column, width in zip(columns, widths, strict=True))
+            "  ".join(
+                _shown(row[column]).ljust(width)
+                for column, width in zip(columns, widths, strict=True)
+            )
         )
     write_figures(name, rows, arguments, packages)
 

@@ -1,8 +1,10 @@
-"""What the benchmarks of the window share: made-up particles, rounds of the event loop, lateness, memory.
+"""What the benchmarks of the window share: made-up particles, rounds of the event loop, lateness,
+memory.
 
-A round of the event loop takes an action, all painting, and what worker threads have delivered; nothing else
-can happen in a window meanwhile. Its wall time is what a user feels, its CPU time (of the window's thread)
-what it costs: on a busy machine others' work makes the first longer than the second.
+A round of the event loop takes an action, all painting, and what worker threads have delivered;
+nothing else can happen in a window meanwhile. Its wall time is what a user feels, its CPU time (of
+the window's thread) what it costs: on a busy machine others' work makes the first longer than the
+second.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ import pandas as pd
 
 from napari_cryosphere.particles import ParticleStack, write_stack, write_star
 
-__all__ = ["lateness", "open_viewer", "particles", "predict", "resident_mib", "rounds", "row", "settle"]
+__all__ = [
+    "lateness",
+    "open_viewer",
+    "particles",
+    "predict",
+    "resident_mib",
+    "rounds",
+    "row",
+    "settle",
+]
 
 _IMAGES, _PER_BATCH = 4_000, 128
 _ROUND_SECONDS = 0.016
@@ -112,7 +123,8 @@ def lateness(done: Callable[[float], bool]) -> tuple[list[float], float, float]:
 
     Returns
     -------
-    Lateness of each tick in seconds, the wall seconds that were watched, and the process's CPU seconds.
+    Lateness of each tick in seconds, the wall seconds that were watched, and the process's CPU
+    seconds.
     """
     from qtpy.QtCore import QEventLoop, Qt, QTimer
 

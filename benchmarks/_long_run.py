@@ -1,7 +1,9 @@
-"""Many particles on disk through simulate, infer and reconstruct: is memory bounded, does speed stay?
+"""Many particles on disk through simulate, infer and reconstruct: is memory bounded, does speed
+stay?
 
-Each job runs in a process of its own. The particles are the sample's (64 px of 3 A, signal-to-noise ratio
-0.3), the network is the one that the package ships, and the map is made at the poses that it predicts.
+Each job runs in a process of its own. The particles are the sample's (64 px of 3 A, signal-to-noise
+ratio 0.3), the network is the one that the package ships, and the map is made at the poses that it
+predicts.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cryosphere.jobs._memory import peak_gigabytes
 from napari_cryosphere.jobs.events import Event, Events, Progress, follow
+from napari_cryosphere.jobs.running.memory import peak_gigabytes
 
 __all__ = ["JOBS", "long_run", "run_one"]
 
@@ -27,7 +29,8 @@ _WINDOW = 1000  # particles over which speed is told
 
 
 def long_run(folder: Path, number: int) -> list[dict[str, Any]]:
-    """Return, job by job, peak memory and milliseconds a particle of the first and the last thousand.
+    """Return, job by job, peak memory and milliseconds a particle of the first and the last
+    thousand.
 
     What a job tells stays in the folder as ``JOB.json``; a job that has one there is not run again.
     """
@@ -53,7 +56,9 @@ def _row(job: str, number: int, told: dict[str, Any]) -> dict[str, Any]:
         "first thousand, CPU ms": float(each[0]),
         "last thousand, CPU ms": float(each[-1]),
         "median, CPU ms": float(np.median(each)),
-        "1st and 99th percentile, CPU ms": " ".join(f"{value:.3g}" for value in np.percentile(each, [1, 99])),
+        "1st and 99th percentile, CPU ms": " ".join(
+            f"{value:.3g}" for value in np.percentile(each, [1, 99])
+        ),
         "whole process, CPU s": float(told["cpu_s"]),
         "wall s": float(told["wall_s"]),
         "peak GB at a tenth": float(after),
@@ -64,12 +69,16 @@ def _row(job: str, number: int, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_one(job: str, folder: Path, number: int) -> None:
-    """Run a job in this process and write ``JOB.json``: CPU time and peak memory so far after each step."""
+    """Run a job in this process and write ``JOB.json``: CPU time and peak memory so far after each
+    step.
+    """
     start = time.perf_counter()
     marks: list[tuple[int, float, float]] = []
 
     def note(event: Event) -> None:
-        if isinstance(event, Progress) and event.message.startswith(("simulated", "predicted", "inserted")):
+        if isinstance(event, Progress) and event.message.startswith(
+            ("simulated", "predicted", "inserted")
+        ):
             marks.append((int(event.message.split()[1]), time.process_time(), peak_gigabytes()))
 
     with as_file(files("napari_cryosphere") / "data" / "sample_model.safetensors") as model:
@@ -97,7 +106,9 @@ def _events(job: str, folder: Path, number: int, model: Path) -> Events:
     from napari_cryosphere.jobs.reconstruct import reconstruct
 
     output = folder / "map.mrc"
-    return reconstruct(ReconstructConfig(particles=predicted, output=output, half_maps=True, overwrite=True))
+    return reconstruct(
+        ReconstructConfig(particles=predicted, output=output, half_maps=True, overwrite=True)
+    )
 
 
 if __name__ == "__main__":

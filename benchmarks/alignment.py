@@ -1,14 +1,14 @@
 """Alignment to a map: beside RELION on the same particles, its calibration, and its throughput.
 
-Three tables. *Comparison*: `napari-cryosphere align` and `relion_refine` from the same particles and the same
-reference, CPU seconds of the whole processes and errors by one scorer; once from nothing (poses and shifts
-removed), once from disturbed poses. *Calibration*: how often the true pose lies in the posterior's credible
-sets when map, CTF and noise are known. *Throughput*: cost and memory of the search beside the speed of a
-plain matrix product.
+Three tables. *Comparison*: `napari-cryosphere align` and `relion_refine` from the same particles
+and the same reference, CPU seconds of the whole processes and errors by one scorer; once from
+nothing (poses and shifts removed), once from disturbed poses. *Calibration*: how often the true
+pose lies in the posterior's credible sets when map, CTF and noise are known. *Throughput*: cost and
+memory of the search beside the speed of a plain matrix product.
 
-The first two need the reference data (CRYOSPHERE_SHARED_DATA names its folder), RELION's columns need
-relion_refine on the path; without them these are left out. ``--json FILE`` writes one file a table, named
-FILE's stem and the table.
+The first two need the reference data (CRYOSPHERE_SHARED_DATA names its folder), RELION's columns
+need relion_refine on the path; without them these are left out. ``--json FILE`` writes one file a
+table, named FILE's stem and the table.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ _IMPORTS = (
 class Sample:
     """Particles of known pose, and what RELION must be told of them.
 
-    ``noise_in_images`` and ``noise_in_map`` are the noise's standard deviation in the images' grey values and
-    in the map's: their quotient is the contrast. ``shell`` is the band of the calibration.
+    ``noise_in_images`` and ``noise_in_map`` are the noise's standard deviation in the images' grey
+    values and in the map's: their quotient is the contrast. ``shell`` is the band of the
+    calibration.
     """
 
     name: str
@@ -112,7 +113,8 @@ class Task:
         return f"{self.sample.name} {start}, map {reference}"
 
 
-# "canon": poses inside RELION's asymmetric unit, outside of which its local searches lose their prior
+# "canon": poses inside RELION's asymmetric unit, outside of which its local searches lose their
+# prior
 TASKS = [
     Task(RIBOSOME, "ribo_pert", True, True, 3),
     Task(GALACTOSIDASE, "bgal_pert", False, True, 3),
@@ -131,11 +133,16 @@ def errors(task: Task, found: Path) -> dict[str, float]:
     aligned = _by_image(found)
     truth = truth.loc[aligned.index]
     poses = [
-        Rotation.from_euler("ZYZ", table[POSES].to_numpy(float), degrees=True) for table in (truth, aligned)
+        Rotation.from_euler("ZYZ", table[POSES].to_numpy(float), degrees=True)
+        for table in (truth, aligned)
     ]
     group = Rotation.create_group(task.sample.symmetry)
-    angles = np.degrees(np.min([(poses[0].inv() * g * poses[1]).magnitude() for g in group], axis=0))
-    shifts = np.linalg.norm(truth[ORIGINS].to_numpy(float) - aligned[ORIGINS].to_numpy(float), axis=1)
+    angles = np.degrees(
+        np.min([(poses[0].inv() * g * poses[1]).magnitude() for g in group], axis=0)
+    )
+    shifts = np.linalg.norm(
+        truth[ORIGINS].to_numpy(float) - aligned[ORIGINS].to_numpy(float), axis=1
+    )
     return {
         "median_degrees": float(np.median(angles)),
         "beyond_30_percent": 100 * float(np.mean(angles > 30)),
@@ -153,7 +160,9 @@ def _by_image(path: Path) -> Any:
 
 
 def write_start(task: Task, path: Path, every: int) -> int:
-    """Write the particles to start from, every so many, without poses and shifts if the search is global."""
+    """Write the particles to start from, every so many, without poses and shifts if the search is
+    global.
+    """
     tables = starfile.read(DATA / "relion_reference" / f"{task.start}.star")
     particles = tables["particles"].iloc[::every]
     tables["particles"] = particles.drop(columns=POSES + ORIGINS) if task.is_global else particles
@@ -174,9 +183,18 @@ def write_reference(task: Task, path: Path) -> None:
 
 def ours(task: Task, folder: Path) -> dict[str, float]:
     """Align with the command line: what the whole process costs, and what its imports alone do."""
-    arguments = ["align", "start.star", "--map", "reference.mrc", "--symmetry", task.sample.symmetry]
+    arguments = [
+        "align",
+        "start.star",
+        "--map",
+        "reference.mrc",
+        "--symmetry",
+        task.sample.symmetry,
+    ]
     arguments += ["--output", "ours.star", "--data-dir", str(DATA / "relion_reference")]
-    arguments += ["--shift-range", "3.5"] if task.is_global else ["--shift-range", "2", "--local", "15"]
+    arguments += (
+        ["--shift-range", "3.5"] if task.is_global else ["--shift-range", "2", "--local", "15"]
+    )
     imports, _ = _run([sys.executable, "-c", _IMPORTS], folder)
     cpu, peak_mb = _run([sys.executable, "-m", "napari_cryosphere", *arguments], folder)
     cost = {"cpu_s": cpu, "cpu_s_beyond_imports": cpu - imports, "peak_mb": peak_mb}
@@ -184,7 +202,9 @@ def ours(task: Task, folder: Path) -> dict[str, float]:
 
 
 def relions(task: Task, folder: Path) -> dict[str, float]:
-    """Align with relion_refine: two global iterations at order 2 if need be, then local ones at order 4."""
+    """Align with relion_refine: two global iterations at order 2 if need be, then local ones at
+    order 4.
+    """
     common = [
         "relion_refine",
         "--ref",
@@ -194,7 +214,13 @@ def relions(task: Task, folder: Path) -> dict[str, float]:
         "--sym",
         task.sample.symmetry,
     ]
-    common += ["--ctf", "--ctf_corrected_ref", "--flatten_solvent", "--zero_mask", "--dont_check_norm"]
+    common += [
+        "--ctf",
+        "--ctf_corrected_ref",
+        "--flatten_solvent",
+        "--zero_mask",
+        "--dont_check_norm",
+    ]
     common += ["--particle_diameter", str(task.sample.diameter_angstrom), "--j", "2"]
     common += ["--offset_range", "3", "--offset_step", "2"]
     if task.low_passed:
@@ -211,7 +237,9 @@ def relions(task: Task, folder: Path) -> dict[str, float]:
 
 
 def _run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Run a command with two threads, which sleep while they wait; return its CPU seconds and peak MB."""
+    """Run a command with two threads, which sleep while they wait; return its CPU seconds and peak
+    MB.
+    """
     # by default threads spin between tasks: CPU time that no work has
     waiting = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
     environment = os.environ | {"OMP_NUM_THREADS": "2"} | waiting
@@ -259,13 +287,19 @@ def comparisons(quick: bool) -> list[dict[str, Any]]:
     relion = shutil.which("relion_refine") is not None
     rows = []
     for task in [task for task in TASKS if not quick or task.sample is RIBOSOME]:
-        row = comparison(task, 10, relion and not task.is_global) if quick else comparison(task, 1, relion)
+        row = (
+            comparison(task, 10, relion and not task.is_global)
+            if quick
+            else comparison(task, 1, relion)
+        )
         sys.stderr.write(json.dumps(row) + "\n")  # so that a run that is cut short is not lost
         rows.append(row)
     return rows
 
 
-def credible_levels(sample: Sample, rows: slice | NDArray[np.int64], batch: int = 50) -> NDArray[np.float64]:
+def credible_levels(
+    sample: Sample, rows: slice | NDArray[np.int64], batch: int = 50
+) -> NDArray[np.float64]:
     """Return the level of each true pose's smallest credible set; map, CTF and noise are known."""
     stack = ParticleStack.read(DATA / "particles" / f"{sample.stem}_test.star")[rows]
     density = DensityMap.read(sample.map)
@@ -274,7 +308,9 @@ def credible_levels(sample: Sample, rows: slice | NDArray[np.int64], batch: int 
     levels = []
     for first in range(0, len(stack), batch):
         part = stack[slice(first, min(first + batch, len(stack)))]
-        images = torch.from_numpy(part.images().astype(np.float32) / np.float32(sample.noise_in_images))
+        images = torch.from_numpy(
+            part.images().astype(np.float32) / np.float32(sample.noise_in_images)
+        )
         found = aligner.search(images, transfer_functions(part), with_distribution=True)
         if found.distribution is None:
             raise RuntimeError("the search returned no posterior")
@@ -299,7 +335,8 @@ def calibration(sample: Sample, number: int, most: int) -> dict[str, Any]:
 
 
 def matrix_product_gflops(threads: int, size: int = 2048) -> float:
-    """Return what a large float32 matrix product reaches, 1e9 operations a CPU second of one thread.
+    """Return what a large float32 matrix product reaches, 1e9 operations a CPU second of one
+    thread.
 
     By CPU time and not by the clock, since other work may share the machine.
     """
@@ -311,11 +348,15 @@ def matrix_product_gflops(threads: int, size: int = 2048) -> float:
 
 
 def throughput(box: int, order: int, reach_px: float, number: int) -> dict[str, Any]:
-    """Search simulated particles of one box with one coarse order and reach of shifts, on one thread."""
+    """Search simulated particles of one box with one coarse order and reach of shifts, on one
+    thread.
+    """
     torch.set_num_threads(1)
     density = protein_phantom(box, 192.0 / box)
     with tempfile.TemporaryDirectory() as name:
-        simulation = SimulateConfig(map=Path(name), output=Path(name) / "p.star", number=number, snr=0.1)
+        simulation = SimulateConfig(
+            map=Path(name), output=Path(name) / "p.star", number=number, snr=0.1
+        )
         follow(simulate_density(density, simulation), lambda event: None)
         stack = ParticleStack.read(Path(name) / "p.star")
         images, ctf = AlignerInput(stack)(slice(None))
@@ -348,7 +389,9 @@ def throughput(box: int, order: int, reach_px: float, number: int) -> dict[str, 
 
 
 def throughputs(quick: bool) -> list[dict[str, Any]]:
-    """One process a case, so that each has its own peak of memory; the machine's peak speed in every row."""
+    """One process a case, so that each has its own peak of memory; the machine's peak speed in
+    every row.
+    """
     cases = [
         (64, 1, 4.0),
         (64, 2, 2.0),
@@ -364,7 +407,9 @@ def throughputs(quick: bool) -> list[dict[str, Any]]:
     rows = []
     for box, order, reach in cases:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            rows.append(pool.submit(throughput, box, order, reach, 32 if quick else 128).result() | peaks)
+            rows.append(
+                pool.submit(throughput, box, order, reach, 32 if quick else 128).result() | peaks
+            )
     return rows
 
 
@@ -383,7 +428,9 @@ def main() -> None:
         most = 60 if arguments.quick else 1000
         samples = [(RIBOSOME, 1000), (GALACTOSIDASE, 500)][: 1 if arguments.quick else 2]
         tables["comparison"] = lambda: comparisons(arguments.quick)
-        tables["calibration"] = lambda: [calibration(sample, size, most) for sample, size in samples]
+        tables["calibration"] = lambda: [
+            calibration(sample, size, most) for sample, size in samples
+        ]
     tables["throughput"] = lambda: throughputs(arguments.quick)
     for table, rows in tables.items():
         _report(table, rows(), arguments)

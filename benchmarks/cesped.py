@@ -1,10 +1,10 @@
 """CESPED's protocol on two simulated entries, C1 and D2: every column, its time, RELION beside.
 
-The entries are made, in CESPED's layout, of reference particles that RELION projected (``shared/data`` beside
-the repository or where CRYOSPHERE_SHARED_DATA says; in its folder ``particles``, ``ribo70S_train`` and
-``betagalD2_train``). Each is run with ``--minutes`` of training a model, local refinement, and a search of
-all orientations for comparison; then the same predictions are evaluated with relion_reconstruct where it is
-installed. Reports go to ``--output``.
+The entries are made, in CESPED's layout, of reference particles that RELION projected
+(``shared/data`` beside the repository or where CRYOSPHERE_SHARED_DATA says; in its folder
+``particles``, ``ribo70S_train`` and ``betagalD2_train``). Each is run with ``--minutes`` of
+training a model, local refinement, and a search of all orientations for comparison; then the same
+predictions are evaluated with relion_reconstruct where it is installed. Reports go to ``--output``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 
 from _common import DATA, has_data, report
 
-from napari_cryosphere.benchmark.published import COLUMNS
+from napari_cryosphere.evaluation.published import COLUMNS
 from napari_cryosphere.jobs.benchmark_configs import (
     AddEntryConfig,
     CespedConfig,
     EvaluateConfig,
     MergeReportsConfig,
 )
-from napari_cryosphere.jobs.cesped import run_entry
-from napari_cryosphere.jobs.entries import add_entry, merge_reports
+from napari_cryosphere.jobs.cesped.entries import add_entry, merge_reports
+from napari_cryosphere.jobs.cesped.protocol import run_entry
 from napari_cryosphere.jobs.evaluate import evaluate
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result, follow
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -66,10 +66,16 @@ def make_entry(folder: Path, name: str, most: int | None) -> None:
     finished(add_entry(added))
 
 
-def run(folder: Path, name: str, output: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def run(
+    folder: Path, name: str, output: Path, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
     """Run the protocol on an entry; with RELION, evaluate the same predictions with its maps."""
     start = time.monotonic()
-    options = {"minutes": arguments.minutes, "preset": arguments.preset, "local_degrees": arguments.local}
+    options = {
+        "minutes": arguments.minutes,
+        "preset": arguments.preset,
+        "local_degrees": arguments.local,
+    }
     config = CespedConfig(
         entry=name,
         output=output / name,
@@ -95,14 +101,18 @@ def run(folder: Path, name: str, output: Path, arguments: argparse.Namespace) ->
         theirs = finished(evaluate(settings)).metrics
         rows.append(_row(name, "relion", theirs, time.monotonic() - start))
         rows.append(
-            _difference(name, figures, theirs, DensityMap.read(output / name / "evaluation" / "v.mrc"))
+            _difference(
+                name, figures, theirs, DensityMap.read(output / name / "evaluation" / "v.mrc")
+            )
         )
     return rows
 
 
 def _row(name: str, maps: str, figures: dict[str, Any], seconds: float) -> dict[str, Any]:
     return (
-        {"entry": name, "maps": maps} | {key: figures.get(key, "-") for key in COLUMNS} | {"seconds": seconds}
+        {"entry": name, "maps": maps}
+        | {key: figures.get(key, "-") for key in COLUMNS}
+        | {"seconds": seconds}
     )
 
 
@@ -122,12 +132,20 @@ def _difference(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few particles and seconds of training")
+    parser.add_argument(
+        "--quick", action="store_true", help="few particles and seconds of training"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--minutes", type=float, default=10.0, help="training time of each of four models")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="training time of each of four models"
+    )
     parser.add_argument("--preset", help="network preset of 'train'")
-    parser.add_argument("--local", type=float, default=10.0, help="local refinement within these degrees")
-    parser.add_argument("--output", type=Path, help="keep models, predictions, maps and reports here")
+    parser.add_argument(
+        "--local", type=float, default=10.0, help="local refinement within these degrees"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="keep models, predictions, maps and reports here"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.minutes = min(arguments.minutes, 0.1)

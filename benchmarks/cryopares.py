@@ -1,15 +1,18 @@
-"""Side by side with cryoPARES: the same particles, at the same time, one thread each, CPU seconds measured.
+"""Side by side with cryoPARES: the same particles, at the same time, one thread each, CPU seconds
+measured.
 
-cryoPARES (PyPI, GPL-3) lives in an environment of its own, whose Python ``--cryopares`` names, or the
-variable CRYOPARES_PYTHON; without either nothing is measured. It is run by its own commands and nothing of
-it is imported here. Both train on the reference data's training particles and their poses
-(CRYOSPHERE_SHARED_DATA names the folder) and are judged on its test particles, by this package's angles
-between known and predicted poses. cryoPARES's default network has 123 million parameters and takes 15 GB;
-`THEIRS` makes it small enough for a CPU, for images of the size that ours sees.
+cryoPARES (PyPI, GPL-3) lives in an environment of its own, whose Python ``--cryopares`` names, or
+the variable CRYOPARES_PYTHON; without either nothing is measured. It is run by its own commands and
+nothing of it is imported here. Both train on the reference data's training particles and their
+poses (CRYOSPHERE_SHARED_DATA names the folder) and are judged on its test particles, by this
+package's angles between known and predicted poses. cryoPARES's default network has 123 million
+parameters and takes 15 GB; `THEIRS` makes it small enough for a CPU, for images of the size that
+ours sees.
 
-Costs are CPU seconds of whole processes, children included, and the peak of resident memory of the largest of
-them. The cost of a particle is the difference between predicting all and a fifth of the test set, so that
-imports do not count. When ours reached the error at which theirs ended is read from its log.
+Costs are CPU seconds of whole processes, children included, and the peak of resident memory of the
+largest of them. The cost of a particle is the difference between predicting all and a fifth of the
+test set, so that imports do not count. When ours reached the error at which theirs ended is read
+from its log.
 """
 
 from __future__ import annotations
@@ -53,22 +56,29 @@ THEIRS = [
     "train.use_cuda=False",
     "train.n_cpus_if_no_cuda=1",
 ]
-"""Of its Image2Sphere: degree 6, a narrow U-Net, predictions on the grid of order 3 (7.5 degrees), and an
-optimiser's step for every batch of 32."""
+"""Of its Image2Sphere: degree 6, a narrow U-Net, predictions on the grid of order 3 (7.5 degrees),
+and an optimiser's step for every batch of 32.
+"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took: CPU seconds of it and its children, and the largest peak of memory among them."""
+    """What a process took: CPU seconds of it and its children, and the largest peak of memory among
+    them.
+    """
 
     cpu_s: float
     peak_mb: float
 
 
 def as_floats(given: Path, folder: Path, part: str) -> Path:
-    """Write particles as 32-bit floats, the only ones that cryoPARES reads, and return their STAR file."""
+    """Write particles as 32-bit floats, the only ones that cryoPARES reads, and return their STAR
+    file.
+    """
     stack, star = ParticleStack.read(given), folder / f"{part}.star"
-    write_stack(stack.images(), star.with_suffix(".mrcs"), stack.pixel_size_angstrom, overwrite=True)
+    write_stack(
+        stack.images(), star.with_suffix(".mrcs"), stack.pixel_size_angstrom, overwrite=True
+    )
     star.write_text(given.read_text().replace(f"@{given.stem}.mrcs", f"@{part}.mrcs"))
     return star
 
@@ -76,7 +86,9 @@ def as_floats(given: Path, folder: Path, part: str) -> Path:
 class Running:
     """A command on one thread, its output going to a file, at the priority of this process."""
 
-    def __init__(self, command: Sequence[str | Path], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, environment: dict[str, str]
+    ) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self._command, self._log = [str(part) for part in command], log
         with log.open("w") as output:
@@ -99,7 +111,9 @@ class Running:
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode:
-            raise RuntimeError(f"{self._command[0]} ended with {self._process.returncode}; see {self._log}")
+            raise RuntimeError(
+                f"{self._command[0]} ended with {self._process.returncode}; see {self._log}"
+            )
         return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -140,7 +154,13 @@ class Theirs:
     def predict(self, particles: Path, name: str) -> tuple[Cost, Path]:
         """Predict poses by the network alone."""
         results = self._folder / name
-        command = [self._python, "-m", "cryoPARES.inference.infer", "--particles_star_fname", particles]
+        command = [
+            self._python,
+            "-m",
+            "cryoPARES.inference.infer",
+            "--particles_star_fname",
+            particles,
+        ]
         command += [
             "--particles_dir",
             particles.parent,
@@ -188,7 +208,15 @@ class Ours:
     def predict(self, particles: Path, name: str) -> tuple[Cost, Path]:
         """Predict poses and how sure they are."""
         output = self._folder / f"{name}.star"
-        command = [*self._program, "infer", particles, "--model", self._folder / "run", "--output", output]
+        command = [
+            *self._program,
+            "infer",
+            particles,
+            "--model",
+            self._folder / "run",
+            "--output",
+            output,
+        ]
         return Running(command, self._folder / f"{name}.log", dict(os.environ)).cost(), output
 
     def network_ms(self, particles: Path) -> float:
@@ -212,7 +240,9 @@ class Ours:
     def validation(self) -> list[tuple[float, float]]:
         """Return the share of the run and the median validation error of every validation."""
         lines = (self._folder / "run" / "log.jsonl").read_text().splitlines()
-        found = [(line["fraction"], line["validation_median_degrees"]) for line in map(json.loads, lines)]
+        found = [
+            (line["fraction"], line["validation_median_degrees"]) for line in map(json.loads, lines)
+        ]
         return [(fraction, value) for fraction, value in found if value is not None]
 
     def model_mb(self) -> float:
@@ -243,7 +273,9 @@ def judged(
 
 def errors_degrees(truth: ParticleStack, found: ParticleStack) -> NDArray[np.float64]:
     """Return the pose errors; rows are matched by image, since their order may differ."""
-    place = {int(name.split("@")[0]): row for row, name in enumerate(found.particles["rlnImageName"])}
+    place = {
+        int(name.split("@")[0]): row for row, name in enumerate(found.particles["rlnImageName"])
+    }
     rows = np.array([place[number] for number in range(1, len(truth) + 1)])
     return angular_error_degrees(truth.rotations(), found.rotations()[rows], "C1")
 
@@ -257,13 +289,17 @@ def main() -> None:
     parser.add_argument(
         "--our-epochs", default=12.0, type=float, help="of ours; choose the one by the other's cost"
     )
-    parser.add_argument("--quick", action="store_true", help="one epoch of each: to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="one epoch of each: to see that it works"
+    )
     parser.add_argument("--set", default="ribo70S")
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     if arguments.cryopares is None:
-        print("not run: name the Python of an environment with cryoPARES (--cryopares or CRYOPARES_PYTHON)")
+        print(
+            "not run: name the Python of an environment with cryoPARES (--cryopares or CRYOPARES_PYTHON)"
+        )
         return
     if not has_data():
         return
@@ -277,7 +313,9 @@ def main() -> None:
         given = (DATA / "particles" / f"{arguments.set}_{part}.star" for part in ("train", "test"))
         particles, test = (as_floats(path, folder, path.stem.split("_")[-1]) for path in given)
         truth, blind, fifth = ParticleStack.read(test), folder / "blind.star", folder / "fifth.star"
-        hidden = truth.with_poses(truth.rotations(), np.zeros((len(truth), 2)))  # nothing knows the shifts
+        hidden = truth.with_poses(
+            truth.rotations(), np.zeros((len(truth), 2))
+        )  # nothing knows the shifts
         hidden.save(blind, overwrite=True)
         hidden[::5].save(fifth, overwrite=True)
         running = theirs.train(particles, 32, truth.grid.field_angstrom / 32), ours.train(particles)
@@ -289,7 +327,10 @@ def main() -> None:
         wanted, spent = rows[0]["validation_median_deg"], rows[1]["train_cpu_s"]
         reached = [share * spent for share, error in ours.validation() if error <= wanted]
         rows[0] |= {"network_ms": None, "to_their_error_cpu_s": rows[0]["train_cpu_s"]}
-        rows[1] |= {"network_ms": ours.network_ms(blind), "to_their_error_cpu_s": min(reached, default=None)}
+        rows[1] |= {
+            "network_ms": ours.network_ms(blind),
+            "to_their_error_cpu_s": min(reached, default=None),
+        }
         report("cryopares", rows, arguments, ["torch", "numpy"])
 
 

@@ -1,8 +1,9 @@
-"""How the inspector feels: a step of the slider with the sphere, the window while a network learns, opening.
+"""How the inspector feels: a step of the slider with the sphere, the window while a network learns,
+opening.
 
 Needs a display; without one: ``xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python
-benchmarks/inspector.py``. What rounds and lateness are, `_gui` says; every step of the slider also paints the
-canvas. "napari alone" is the same step with neither this plugin nor its layers.
+benchmarks/inspector.py``. What rounds and lateness are, `_gui` says; every step of the slider also
+paints the canvas. "napari alone" is the same step with neither this plugin nor its layers.
 """
 
 from __future__ import annotations
@@ -33,8 +34,13 @@ def main() -> None:
         os.environ["XDG_STATE_HOME"] = name
         for box in (64, 128):
             (folder / str(box)).mkdir()
-            rows += [bare(box, steps), *slider(particles(folder / str(box), NUMBER, box), box, steps)]
-        rows += training(ParticleStack.read(folder / "64" / "particles.star"), folder / "run", steps)
+            rows += [
+                bare(box, steps),
+                *slider(particles(folder / str(box), NUMBER, box), box, steps),
+            ]
+        rows += training(
+            ParticleStack.read(folder / "64" / "particles.star"), folder / "run", steps
+        )
         rows += opening(folder, 500 if arguments.quick else 4_000)
     report("inspector", rows, arguments, ["napari", "PySide6_Essentials", "numpy", "torch"])
 
@@ -116,7 +122,9 @@ def opening(folder: Path, stacks: int) -> list[dict[str, Any]]:
     for number in range(stacks):
         write_stack(images, many / f"{number:05d}.mrcs", 3.0)
     rows = [(place + 1, number) for number in range(stacks) for place in range(4)]
-    table = pd.DataFrame({"rlnImageName": [f"{place:06d}@{number:05d}.mrcs" for place, number in rows]})
+    table = pd.DataFrame(
+        {"rlnImageName": [f"{place:06d}@{number:05d}.mrcs" for place, number in rows]}
+    )
     table["rlnOpticsGroup"] = 1
     optics = pd.DataFrame(
         {

@@ -1,12 +1,14 @@
 """The pose network: trained on particles and their poses alone, judged on others.
 
-Two tables. *Poses*: presets trained for the same time on the same particles; errors of the network alone and
-after refinement of its best modes against the map that the training particles gave; how often the truth lies
-in the credible sets; how well the confidence tells large errors (area under the ROC curve, errors beyond 30
-degrees); cost. *In-plane turns*: how far the predicted pose of a turned image lies from the turned pose.
+Two tables. *Poses*: presets trained for the same time on the same particles; errors of the network
+alone and after refinement of its best modes against the map that the training particles gave; how
+often the truth lies in the credible sets; how well the confidence tells large errors (area under
+the ROC curve, errors beyond 30 degrees); cost. *In-plane turns*: how far the predicted pose of a
+turned image lies from the turned pose.
 
-The first needs the reference data (CRYOSPHERE_SHARED_DATA names its folder); ``--minutes`` is the time that a
-training takes. ``--json FILE`` writes one file a table, named FILE's stem and the table.
+The first needs the reference data (CRYOSPHERE_SHARED_DATA names its folder); ``--minutes`` is the
+time that a training takes. ``--json FILE`` writes one file a table, named FILE's stem and the
+table.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class Sample:
 SAMPLES = [Sample("ribo70S", "C1"), Sample("betagalD2", "D2")]
 
 
-def trained(sample: Sample, preset: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def trained(
+    sample: Sample, preset: str, arguments: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
     """Train, and return what that took."""
     config = TrainConfig(
         particles=sample.path("train"),
@@ -71,7 +75,8 @@ def trained(sample: Sample, preset: str, arguments: argparse.Namespace, folder: 
     result = follow(train(config), _print_progress)
     model = folder / MODEL_FILE
     weights = sum(
-        value.numel() * value.element_size() for value in PoseModel.load(model).network.state_dict().values()
+        value.numel() * value.element_size()
+        for value in PoseModel.load(model).network.state_dict().values()
     )
     return {
         "set": sample.name,
@@ -141,8 +146,12 @@ def refined(sample: Sample, arguments: argparse.Namespace, folder: Path) -> dict
     }
 
 
-def _test_set(sample: Sample, arguments: argparse.Namespace, folder: Path) -> tuple[ParticleStack, Path]:
-    """Return the test particles, and a file with them whose shifts are set to 0: nothing knows the truth."""
+def _test_set(
+    sample: Sample, arguments: argparse.Namespace, folder: Path
+) -> tuple[ParticleStack, Path]:
+    """Return the test particles, and a file with them whose shifts are set to 0: nothing knows the
+    truth.
+    """
     stack = ParticleStack.read(sample.path("test"))
     if arguments.quick:
         stack = stack[:: max(1, len(stack) // 100)]
@@ -201,7 +210,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--minutes", type=float, default=20.0, help="time of a training")
     modes = InferConfig.model_fields["modes"].default
-    parser.add_argument("--modes", type=int, default=modes, help="modes that are compared with the map")
+    parser.add_argument(
+        "--modes", type=int, default=modes, help="modes that are compared with the map"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", default=[sample.name for sample in SAMPLES])
     parser.add_argument("--presets", nargs="+", default=["default", "image2sphere"])
@@ -230,7 +241,12 @@ def main() -> None:
                     row |= refined(sample, arguments, folder)
                 else:
                     row |= dict.fromkeys(
-                        ("refined_median_deg", "refined_beyond_30", "refined_shift_px", "infer_and_refine_ms")
+                        (
+                            "refined_median_deg",
+                            "refined_beyond_30",
+                            "refined_shift_px",
+                            "infer_and_refine_ms",
+                        )
                     )
                 poses.append(row)
                 plane.append(turns(sample, preset, folder))

@@ -1,12 +1,12 @@
 """Junk among particles: how well novelty tells it, and what that costs.
 
-What is known are the reference data's training particles; a tenth of them are held out and set the limit, as
-in training. Judged are the test particles and what a picker may bring beside them: white noise; the other
-molecule, as large in pixels as this one and phase-flipped with its own CTF; noise under an edge of carbon, a
-gradient or a round contaminant, of one to three standard deviations of the noise; and particles under such an
-edge. Backgrounds are normalised as in any image. The share of test particles above the limit is the rate of
-false alarms; the area under the ROC curve is of junk against test particles. Needs the reference data
-(CRYOSPHERE_SHARED_DATA names its folder).
+What is known are the reference data's training particles; a tenth of them are held out and set the
+limit, as in training. Judged are the test particles and what a picker may bring beside them: white
+noise; the other molecule, as large in pixels as this one and phase-flipped with its own CTF; noise
+under an edge of carbon, a gradient or a round contaminant, of one to three standard deviations of
+the noise; and particles under such an edge. Backgrounds are normalised as in any image. The share
+of test particles above the limit is the rate of false alarms; the area under the ROC curve is of
+junk against test particles. Needs the reference data (CRYOSPHERE_SHARED_DATA names its folder).
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def junk(particles: Tensor, other: Tensor, seed: int = 0) -> dict[str, Tensor]:
         "particle under an edge": particles + edge,
     }
     circle = soft_circle(BOX)
-    return {"other molecule": other} | {kind: normalise_background(of) * circle for kind, of in made.items()}
+    return {"other molecule": other} | {
+        kind: normalise_background(of) * circle for kind, of in made.items()
+    }
 
 
 def told(sample: Sample, other: Sample, most: int) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Opening a large STAR file, random access to a large stack, and a data set of many stacks.
 
-Each side of the first comparison runs in a process of its own, for its memory; the sides take turns. The
-files are made in a temporary folder (TMPDIR chooses the disk): 0.3 GB for the table and 6.6 GB for the stack,
-a tenth of that with --quick.
+Each side of the first comparison runs in a process of its own, for its memory; the sides take
+turns. The files are made in a temporary folder (TMPDIR chooses the disk): 0.3 GB for the table and
+6.6 GB for the stack, a tenth of that with --quick.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ _BATCH = 256
 _STACKS = 30_000
 _LABELS = (
     *("rlnImageName", "rlnMicrographName", "rlnOpticsGroup", "rlnRandomSubset", "rlnGroupNumber"),
-    *("rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"),
+    *(
+        "rlnClassNumber",
+        "rlnAngleRot",
+        "rlnAngleTilt",
+        "rlnAnglePsi",
+        "rlnOriginXAngst",
+        "rlnOriginYAngst",
+    ),
     *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCoordinateX", "rlnCoordinateY"),
     *("rlnNormCorrection", "rlnMaxValueProbDistribution"),
 )
@@ -61,10 +68,15 @@ def _open_star(folder: Path, number: int) -> list[dict[str, Any]]:
             command = [sys.executable, __file__, "--child", side, str(star)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results.append(json.loads(output))
-    best = {side: {key: min(one[key] for one in all_) for key in all_[0]} for side, all_ in found.items()}
+    best = {
+        side: {key: min(one[key] for one in all_) for key in all_[0]}
+        for side, all_ in found.items()
+    }
     rows = [
         _row(f"open {number} rows, CPU s", best["ours"]["seconds"], best["starfile"]["seconds"]),
-        _row(f"open {number} rows, peak MB", best["ours"]["megabytes"], best["starfile"]["megabytes"]),
+        _row(
+            f"open {number} rows, peak MB", best["ours"]["megabytes"], best["starfile"]["megabytes"]
+        ),
     ]
     return rows + [
         _row(f"then {key}, ms", best["ours"][key], None) for key in ("len", "slice", "first image")
@@ -134,7 +146,10 @@ def _random_access(folder: Path, number: int) -> list[dict[str, Any]]:
             lambda: [stack.read(batch) for batch in batches],
             lambda: [bare[batch] for batch in batches],
         ),
-        f"{_BATCH} images, MrcStack, each for the first time": (unread, lambda: [bare[b] for b in fresh]),
+        f"{_BATCH} images, MrcStack, each for the first time": (
+            unread,
+            lambda: [bare[b] for b in fresh],
+        ),
         "one image, ParticleStack": (
             lambda: [particles.images(one) for one in singles],
             lambda: [np.array(bare[one]) for one in singles],
@@ -150,7 +165,9 @@ def _random_access(folder: Path, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _microseconds(ours: Callable[[], Any], other: Callable[[], Any], images: int) -> tuple[float, float]:
+def _microseconds(
+    ours: Callable[[], Any], other: Callable[[], Any], images: int
+) -> tuple[float, float]:
     """Return the least CPU time an image of both sides, which take turns."""
     best = [np.inf, np.inf]
     for _ in range(9):
@@ -165,7 +182,9 @@ def _many_stacks(folder: Path, number: int) -> list[dict[str, Any]]:
     """Open a data set of many stacks, and read an image of each, with 256 open files at most."""
     star = folder / "many.star"
     lines = [f"1@many/{index // 1000:03d}/{index:06d}.mrcs 1.3" for index in range(number)]
-    star.write_text("data_particles\nloop_\n_rlnImageName\n_rlnImagePixelSize\n" + "\n".join(lines) + "\n")
+    star.write_text(
+        "data_particles\nloop_\n_rlnImageName\n_rlnImagePixelSize\n" + "\n".join(lines) + "\n"
+    )
     for index in range(number):
         _sparse_stack(folder / f"many/{index // 1000:03d}/{index:06d}.mrcs", 1, box=16)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -202,7 +221,20 @@ def _write_star(path: Path, number: int, stacks: int) -> None:
         stream.write("\ndata_particles\n\nloop_\n")
         stream.writelines(f"_{label} #{at}\n" for at, label in enumerate(_LABELS, 1))
         for stack in range(stacks):
-            values = rng.random((_PER_STACK, 12)) * [360, 180, 360, 9, 9, 2e4, 2e4, 180, 4e3, 4e3, 1, 1]
+            values = rng.random((_PER_STACK, 12)) * [
+                360,
+                180,
+                360,
+                9,
+                9,
+                2e4,
+                2e4,
+                180,
+                4e3,
+                4e3,
+                1,
+                1,
+            ]
             place = f"Movies/FoilHole_{stack:06d}_Data.mrc"
             for row in range(_PER_STACK):
                 numbers = " ".join(f"{value:12.6f}" for value in values[row])

@@ -1,4 +1,6 @@
-"""Preprocessing: Fourier rescaling by a matrix against cutting the transform, and what the steps cost."""
+"""Preprocessing: Fourier rescaling by a matrix against cutting the transform, and what the steps
+cost.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def main() -> None:
     for old, new in SIZES:
         images = torch.randn(NUMBER, old, old)
         before, after = ImageGrid(old, 1.0), ImageGrid(new, old / new)
-        matrix = cpu_seconds(partial(rescale_to_grid, images, before, after, keep_noise=False), repeats)
+        matrix = cpu_seconds(
+            partial(rescale_to_grid, images, before, after, keep_noise=False), repeats
+        )
         transform = cpu_seconds(partial(rescale, images, new), repeats)
         ctf = torch.rand(NUMBER, old, old // 2 + 1) - 0.5
         whole = cpu_seconds(partial(Preprocessing(grid=after), images, before, ctf), repeats)

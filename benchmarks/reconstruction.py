@@ -1,10 +1,11 @@
-"""Fourier slices, reconstruction and FSC beside torch-fourier-slice and RELION, on the same work in one run.
+"""Fourier slices, reconstruction and FSC beside torch-fourier-slice and RELION, on the same work in
+one run.
 
-Reconstructions and FSCs are whole processes on both sides, start-up and reading included. The cost of a
-particle without what is fixed is the difference between many particles and few, the median of three; RELION
-leaves its density compensation out of that (``--skip_gridding``): its cost does not grow with the number but
-varies more than an insertion takes. RELION's figures need its programs on the path; without them they are
-nan. Quality is the correlation with the truth inside a mask.
+Reconstructions and FSCs are whole processes on both sides, start-up and reading included. The cost
+of a particle without what is fixed is the difference between many particles and few, the median of
+three; RELION leaves its density compensation out of that (``--skip_gridding``): its cost does not
+grow with the number but varies more than an insertion takes. RELION's figures need its programs on
+the path; without them they are nan. Quality is the correlation with the truth inside a mask.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def slices(box: int, repeats: int) -> dict[str, Any]:
     return {
         "task": f"64 slices, {box} px, padding 2",
         "ours_cpu_s": cpu_seconds(lambda: projector.slices(rotations), repeats),
-        "theirs_cpu_s": cpu_seconds(lambda: extract_central_slices_rfft_3d(transform, poses), repeats),
+        "theirs_cpu_s": cpu_seconds(
+            lambda: extract_central_slices_rfft_3d(transform, poses), repeats
+        ),
         "ours_quality": float("nan"),
         "theirs_quality": float("nan"),
         "other": "torch-fourier-slice",
@@ -52,7 +55,9 @@ def slices(box: int, repeats: int) -> dict[str, Any]:
 
 def _cpu(*command: str | Path, folder: Path) -> float:
     """CPU seconds of a process."""
-    return child_cpu_seconds(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True))
+    return child_cpu_seconds(
+        lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    )
 
 
 def _ours(*arguments: str) -> list[str]:
@@ -63,7 +68,9 @@ def _particles(box: int, number: int, folder: Path) -> None:
     """Simulate p.star, truth.mrc and few.star, the first 200 particles."""
     density = protein_phantom(box, 192.0 / box)
     density.save(folder / "truth.mrc", overwrite=True)
-    simulation = SimulateConfig(map=folder, output=folder / "p.star", number=number, snr=0.05, overwrite=True)
+    simulation = SimulateConfig(
+        map=folder, output=folder / "p.star", number=number, snr=0.05, overwrite=True
+    )
     follow(simulate_density(density, simulation), lambda event: None)
     ParticleStack.read(folder / "p.star")[:FEW].save(folder / "few.star", overwrite=True)
 
@@ -74,9 +81,20 @@ FEW = 200
 def reconstructions(box: int, number: int, folder: Path, relion: bool) -> list[dict[str, Any]]:
     """A map from simulated particles at their true poses, and the cost of a particle."""
     _particles(box, number, folder)
-    ours = {name: _ours("reconstruct", f"{name}.star", "--output", "ours.mrc") for name in ("few", "p")}
+    ours = {
+        name: _ours("reconstruct", f"{name}.star", "--output", "ours.mrc") for name in ("few", "p")
+    }
     theirs = {
-        name: ["relion_reconstruct", "--i", f"{name}.star", "--o", "relion.mrc", "--ctf", "--pad", "2"]
+        name: [
+            "relion_reconstruct",
+            "--i",
+            f"{name}.star",
+            "--o",
+            "relion.mrc",
+            "--ctf",
+            "--pad",
+            "2",
+        ]
         for name in ("few", "p")
     }
     inserting = {name: [*command, "--skip_gridding"] for name, command in theirs.items()}
@@ -84,7 +102,10 @@ def reconstructions(box: int, number: int, folder: Path, relion: bool) -> list[d
         (_each(ours, number, folder), _each(inserting, number, folder) if relion else float("nan"))
         for _ in range(3)
     ]
-    whole = (_cpu(*ours["p"], folder=folder), _cpu(*theirs["p"], folder=folder) if relion else float("nan"))
+    whole = (
+        _cpu(*ours["p"], folder=folder),
+        _cpu(*theirs["p"], folder=folder) if relion else float("nan"),
+    )
     truth = DensityMap.read(folder / "truth.mrc")
     mask = soft_mask(truth.voxels, truth.pixel_size_angstrom)
     quality = [

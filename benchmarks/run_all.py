@@ -1,8 +1,8 @@
 """Run the benchmarks and write what they found as one page: ``docs/benchmarks.md``.
 
-``--quick`` runs every script's short form, ``--only NAME ...`` some of the scripts. Scripts that open windows
-need a display (``make benchmark`` gives them a virtual one). A script that fails is named on the page, and
-the exit status is 1.
+``--quick`` runs every script's short form, ``--only NAME ...`` some of the scripts. Scripts that
+open windows need a display (``make benchmark`` gives them a virtual one). A script that fails is
+named on the page, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def _run(name: str, quick: bool, folder: Path) -> Outcome:
     before = os.times()
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    spent = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     tables = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}*.json"))]
     error = None
     if done.returncode:
@@ -126,7 +128,10 @@ def _circumstances(outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
     """Return what a reader must know of the machine, the versions and the time."""
     yield "date", datetime.datetime.now(datetime.UTC).date().isoformat()
     yield "processor", f"{_processor()}, {os.cpu_count()} cores"
-    yield "load", f"{os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else "not known"
+    yield (
+        "load",
+        f"{os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else "not known",
+    )
     yield "system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     packages = {"napari-cryosphere": version("napari-cryosphere")}
     for outcome in outcomes:
@@ -138,7 +143,9 @@ def _circumstances(outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -179,7 +186,9 @@ def _purpose(name: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="every script's short form")
-    parser.add_argument("--short", action="store_true", help=f"the short form of {', '.join(SHORT)} alone")
+    parser.add_argument(
+        "--short", action="store_true", help=f"the short form of {', '.join(SHORT)} alone"
+    )
     parser.add_argument("--only", nargs="+", choices=scripts(), help="some of the scripts")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
     return parser.parse_args()

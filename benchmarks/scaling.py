@@ -1,9 +1,9 @@
 """What a run costs over box, degree of the network and ranks; and whether memory stays bounded.
 
 ``--stack N`` instead simulates N particles of 64 px in ``--folder``, takes them through infer and
-reconstruct, each in a process of its own, and reports peak memory and speed over every thousand. For 200,000
-that is 3.3 GB on disk and some 35 minutes of one core. Files stay in a folder that is given; started again
-there, it goes on with the job that was stopped.
+reconstruct, each in a process of its own, and reports peak memory and speed over every thousand.
+For 200,000 that is 3.3 GB on disk and some 35 minutes of one core. Files stay in a folder that is
+given; started again there, it goes on with the job that was stopped.
 
 Costs are CPU seconds. The particles are those of the package's phantom, signal-to-noise ratio 0.3.
 """
@@ -67,7 +67,9 @@ def write_model(folder: Path, l_max: int | None = None) -> Path:
 
 
 def steps_by_box(folder: Path, boxes: list[int], number: int) -> list[dict[str, Any]]:
-    """Return CPU milliseconds a particle of every step over the box, and what it costs once, in seconds."""
+    """Return CPU milliseconds a particle of every step over the box, and what it costs once, in
+    seconds.
+    """
     from napari_cryosphere.particles import ParticleStack
 
     rows = []
@@ -79,7 +81,7 @@ def steps_by_box(folder: Path, boxes: list[int], number: int) -> list[dict[str, 
 
 
 def _predicting(folder: Path, stack: ParticleStack) -> dict[str, Any]:
-    from napari_cryosphere.jobs._predictor import Predictor
+    from napari_cryosphere.jobs.running.predictor import Predictor
     from napari_cryosphere.model.pose_model import PoseModel
 
     predictor, every = Predictor(PoseModel.load(write_model(folder)), stack), slice(0, len(stack))
@@ -91,7 +93,7 @@ def _predicting(folder: Path, stack: ParticleStack) -> dict[str, Any]:
 
 
 def _reconstructing(stack: ParticleStack) -> dict[str, Any]:
-    from napari_cryosphere.jobs._halves import Halves, chunks
+    from napari_cryosphere.jobs.running.halves import Halves, chunks
     from napari_cryosphere.reconstruction import ExactSums, WeightedPoses
 
     halves, poses = Halves(stack.grid, "C1", 2), WeightedPoses.best(stack.rotations())
@@ -104,7 +106,8 @@ def _reconstructing(stack: ParticleStack) -> dict[str, Any]:
     return {
         "insert": cpu_seconds(insert, 2) / len(stack) * 1e3,
         "solve, s": cpu_seconds(halves.snapshot, 1),
-        "add a watched file, s": 2 * cpu_seconds(lambda: sums.add(sums.fitting(halves.pair[0]), 1), 1),
+        "add a watched file, s": 2
+        * cpu_seconds(lambda: sums.add(sums.fitting(halves.pair[0]), 1), 1),
     }
 
 
@@ -115,7 +118,9 @@ def _aligning(folder: Path, stack: ParticleStack) -> dict[str, Any]:
     names = ("prepare align, s", "align", "align --local 5")
     start = time.process_time()
     try:
-        aligner = prepare_aligner(stack, DensityMap.read(folder / "map.mrc"), "C1", ALIGNED_ANGSTROM)
+        aligner = prepare_aligner(
+            stack, DensityMap.read(folder / "map.mrc"), "C1", ALIGNED_ANGSTROM
+        )
     except CryosphereError as error:
         return dict.fromkeys(names, str(error)[:30])
     prepared = time.process_time() - start
@@ -128,7 +133,9 @@ def _aligning(folder: Path, stack: ParticleStack) -> dict[str, Any]:
 
 
 def evaluate_by_order(orders: list[int], number: int) -> list[dict[str, Any]]:
-    """Return CPU milliseconds a particle of a density of degree 6 on all poses of a grid, over its order."""
+    """Return CPU milliseconds a particle of a density of degree 6 on all poses of a grid, over its
+    order.
+    """
     import torch
 
     from napari_cryosphere.so3.grid import SO3Grid
@@ -147,7 +154,7 @@ def evaluate_by_order(orders: list[int], number: int) -> list[dict[str, Any]]:
 
 def predict_by_degree(folder: Path, degrees: list[int], number: int) -> list[dict[str, Any]]:
     """Return CPU milliseconds a particle of prediction with its summary, over the network's degree."""
-    from napari_cryosphere.jobs._predictor import Predictor
+    from napari_cryosphere.jobs.running.predictor import Predictor
     from napari_cryosphere.model.pose_model import PoseModel
     from napari_cryosphere.particles import ParticleStack
 
@@ -171,22 +178,41 @@ def ranks(folder: Path, number: int, counts: list[int]) -> list[dict[str, Any]]:
             "reconstruct": ["--output", folder / "m.mrc", "--half-maps"],
             "train": ["--output", folder / f"run{count}", "--epochs", "0.25", "--device", "cpu"],
         }.items():
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-            module = ["-m", "napari_cryosphere", name, str(star), *map(str, arguments), "--overwrite"]
+            launcher = [
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc-per-node",
+                str(count),
+            ]
+            module = [
+                "-m",
+                "napari_cryosphere",
+                name,
+                str(star),
+                *map(str, arguments),
+                "--overwrite",
+            ]
             command = [sys.executable, *(launcher if count > 1 else []), *module]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             start = time.perf_counter()
             cpu = child_cpu_seconds(
-                lambda c=command, e=environment: subprocess.run(c, env=e, check=True, capture_output=True)
+                lambda c=command, e=environment: subprocess.run(
+                    c, env=e, check=True, capture_output=True
+                )
             )
             wall = time.perf_counter() - start
-            rows.append({"job": name, "ranks": count, "particles": number, "wall s": wall, "CPU s": cpu})
+            rows.append(
+                {"job": name, "ranks": count, "particles": number, "wall s": wall, "CPU s": cpu}
+            )
     return rows
 
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--stack", type=int, help="particles for the run in bounded memory")
@@ -202,7 +228,9 @@ def main() -> None:
         boxes, number = ([64, 128], 64) if arguments.quick else ([64, 96, 128, 192, 256], 256)
         tables = {
             "by box, CPU ms a particle": steps_by_box(folder, boxes, number),
-            "by degree": predict_by_degree(folder, [4, 6] if arguments.quick else [4, 6, 8, 10], number),
+            "by degree": predict_by_degree(
+                folder, [4, 6] if arguments.quick else [4, 6, 8, 10], number
+            ),
             "by order": evaluate_by_order([2, 3] if arguments.quick else [2, 3, 4, 5], 8),
             "by ranks": ranks(folder, 256 if arguments.quick else 4096, [1, 2]),
         }

@@ -1,8 +1,9 @@
-"""Simulating particles: CPU seconds beside relion_project on the same poses, and memory against their number.
+"""Simulating particles: CPU seconds beside relion_project on the same poses, and memory against
+their number.
 
-Both pad the map threefold. Ours writes the images with noise, relion_project without; each side's start and
-the reading of the map are in its figure. Peak memory must not follow the number of particles. The columns of
-relion_project need it on the path.
+Both pad the map threefold. Ours writes the images with noise, relion_project without; each side's
+start and the reading of the map are in its figure. Peak memory must not follow the number of
+particles. The columns of relion_project need it on the path.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def simulated(number: int, box: int, with_relion: bool) -> dict[str, Any]:
                 "3",
             ]
             subprocess.run(
-                [*command, "--angpix", str(192.0 / box)], cwd=folder, check=True, capture_output=True
+                [*command, "--angpix", str(192.0 / box)],
+                cwd=folder,
+                check=True,
+                capture_output=True,
             )
 
         cpu = child_cpu_seconds(ours)
@@ -73,7 +77,9 @@ def simulated(number: int, box: int, with_relion: bool) -> dict[str, Any]:
         return _row(number, box, cpu, relion_cpu, peak[0], size)
 
 
-def _row(number: int, box: int, ours: float, theirs: float, peak_mb: float, size: int) -> dict[str, Any]:
+def _row(
+    number: int, box: int, ours: float, theirs: float, peak_mb: float, size: int
+) -> dict[str, Any]:
     return {
         "particles": number,
         "box": box,

@@ -58,7 +58,9 @@ print(peak() - before)
 
 def _megabytes(setup: str, work: str) -> float:
     """Return by how much a call, made twice, raises the peak memory of a fresh process (Linux)."""
-    code = _FRESH.format(setup=setup, work=work)  # (getrusage would count what the parent held at the fork)
+    code = _FRESH.format(
+        setup=setup, work=work
+    )  # (getrusage would count what the parent held at the fork)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
@@ -101,7 +103,9 @@ def large_evaluation() -> dict[str, object]:
 
 
 def activation(l_max: int, signals: int, repeats: int) -> dict[str, object]:
-    """ReLU on SO(3), forward, against e3nn's SO3Activation at resolution 10; equivariance errors of both."""
+    """ReLU on SO(3), forward, against e3nn's SO3Activation at resolution 10; equivariance errors of
+    both.
+    """
     grid = gauss_legendre_grid(l_max, OVERSAMPLING)
     signal, flat = _random(signals, l_max), torch.randn(signals, _width(l_max))
     dense = DenseActivation(l_max, l_max, torch.relu, 10)
@@ -133,7 +137,9 @@ def activation(l_max: int, signals: int, repeats: int) -> dict[str, object]:
 def _power(coefficients: torch.Tensor) -> float:
     """Return the sum of mean squares over SO(3) of some functions."""
     count = coefficients.shape[-1]
-    weights = torch.where(torch.arange(count) == 0, 1.0, 2.0) / (2 * torch.arange(count)[:, None, None] + 1.0)
+    weights = torch.where(torch.arange(count) == 0, 1.0, 2.0) / (
+        2 * torch.arange(count)[:, None, None] + 1.0
+    )
     return float((coefficients.abs().square() * weights).sum())
 
 
@@ -196,16 +202,27 @@ def mollweide_frame(repeats: int) -> list[dict[str, object]]:
     distribution = PoseDistribution.from_coefficients(_random(1, 6))
     probability = distribution.probability_grid()[0]
     view, projector = distribution.view_marginal()[0], MollweideProj(xsize=256)
-    theirs = cpu_seconds(lambda: projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z)), repeats)
+    theirs = cpu_seconds(
+        lambda: projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z)), repeats
+    )
     rows: list[dict[str, object]] = []
     for task, work in (
-        ("sphere picture from coefficients, order 3", lambda: rasterise(distribution.probability_grid()[0])),
+        (
+            "sphere picture from coefficients, order 3",
+            lambda: rasterise(distribution.probability_grid()[0]),
+        ),
         ("sphere picture, raster alone", lambda: rasterise(probability)),
     ):
         ours = cpu_seconds(work, repeats)
         note = "other: healpy's projmap alone, no colours"
         rows.append(
-            {"task": task, "ours_cpu_s": ours, "other_cpu_s": theirs, "ratio": theirs / ours, "note": note}
+            {
+                "task": task,
+                "ours_cpu_s": ours,
+                "other_cpu_s": theirs,
+                "ratio": theirs / ours,
+                "note": note,
+            }
         )
     return rows
 

@@ -1,13 +1,13 @@
 """How the workbench feels: a gallery's first tile, scrolling, sorting and flagging, with a window.
 
 Needs a display; without one: ``xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python
-benchmarks/workbench.py``. 100,000 particles (10,000 with --quick) of 64 pixels with predictions; their images
-are 4,000 on disk, shown again and again. No picture is at hand where scrolling comes to. `_gui` says what a
-round is.
+benchmarks/workbench.py``. 100,000 particles (10,000 with --quick) of 64 pixels with predictions;
+their images are 4,000 on disk, shown again and again. No picture is at hand where scrolling comes
+to. `_gui` says what a round is.
 
-Every change in napari's window, however small, makes Qt compose it anew with OpenGL, which without a graphics
-card takes long: the rounds that only write a number in a label say how long. As a window of its own (a button
-in its title bar) the gallery is painted without OpenGL: the same rounds again.
+Every change in napari's window, however small, makes Qt compose it anew with OpenGL, which without
+a graphics card takes long: the rounds that only write a number in a label say how long. As a window
+of its own (a button in its title bar) the gallery is painted without OpenGL: the same rounds again.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def gallery(stack: ParticleStack, number: int) -> list[dict[str, Any]]:
     predict(session.store)
     rounds(lambda: None, 40)
     rows += scrolling(dock, number, "")
-    rows += [row(f"{name}, {named}", *rounds(action, 1)) for name, action in changes(dock, session).items()]
+    rows += [
+        row(f"{name}, {named}", *rounds(action, 1))
+        for name, action in changes(dock, session).items()
+    ]
     container.setFloating(True)
     rounds(lambda: None, 40)
     rows += scrolling(dock, number, ", own window")
@@ -93,7 +96,9 @@ def scrolling(dock: Any, number: int, where: str) -> list[dict[str, Any]]:
         "with a turn in one of ten, tiles made between": now_and_then,
         "with a jump of the scroll bar": jump,
     }
-    return [row(f"a round {name}{where}", *rounds(action, number)) for name, action in actions.items()]
+    return [
+        row(f"a round {name}{where}", *rounds(action, number)) for name, action in actions.items()
+    ]
 
 
 def changes(dock: Any, session: Any) -> dict[str, Callable[[], Any]]:

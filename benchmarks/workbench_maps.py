@@ -1,8 +1,9 @@
-"""The maps dock: what the plugin adds to napari's start, how late the window is, what memory comes back.
+"""The maps dock: what the plugin adds to napari's start, how late the window is, what memory comes
+back.
 
 Lateness is that of a 10 ms timer in the window's thread. Run it on a display, or under xvfb-run:
-napari's canvas needs OpenGL. Wall-clock figures mean little on a busy machine: the idle row is there to
-compare with.
+napari's canvas needs OpenGL. Wall-clock figures mean little on a busy machine: the idle row is
+there to compare with.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def _at_start() -> dict[str, Any]:
     """Return what the plugin adds to napari's start, the least of some tries in fresh interpreters."""
     tries = []
     for _ in range(_REPEATS):
-        done = subprocess.run([sys.executable, "-c", _AT_START], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _AT_START], capture_output=True, text=True, check=True
+        )
         tries.append([float(value) for value in done.stdout.split()])
     wall, cpu = np.min(tries, axis=0)
     return _row("plugin at napari's start", "ms", wall, f"{cpu:.0f} CPU ms")
@@ -84,7 +87,9 @@ def _session(viewer: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
     dock = open_dock(viewer, MAPS)
     controller = dock.controller
     controller.maps.add_map(DensityMap.read(folder / "truth.mrc"), "true map")
-    dock.show_maps(slices=True)  # software draws surfaces in a second a frame, whatever the plugin does
+    dock.show_maps(
+        slices=True
+    )  # software draws surfaces in a second a frame, whatever the plugin does
     rows.append(_lateness("lateness, idle", lambda seconds: seconds > _IDLE_SECONDS))
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
     rows.append(_lateness("lateness, reconstructing", lambda seconds: not controller.runner.busy))
@@ -95,7 +100,9 @@ def _lateness(what: str, done: Callable[[float], bool]) -> dict[str, Any]:
     """Watch the window until something is done."""
     late, wall, cpu = lateness(done)
     half, most, worst = 1e3 * np.percentile(late, [50, 95, 99])
-    detail = f"p50 {half:.1f}, p95 {most:.1f}, max {1e3 * max(late):.0f}; {wall:.1f} s, {cpu:.1f} CPU s"
+    detail = (
+        f"p50 {half:.1f}, p95 {most:.1f}, max {1e3 * max(late):.0f}; {wall:.1f} s, {cpu:.1f} CPU s"
+    )
     return _row(what, "ms p99", worst, detail)
 
 

@@ -49,12 +49,34 @@ _WORDS = (
         b"@",
         b"1@",
     ),
-    *(b"0@base.mrcs", b"13@base.mrcs", b"-1@base.mrcs", b"1@../base.mrcs", b"1@/dev/zero", b"1@.", b"a@b@c"),
-    *(b"1@" + b"x" * 5000, b"1@base.mrcs\x00", b"\xff\xfe", b"\xc3\xa9", b"data_x", b"loop_", b"_rlnVoltage"),
+    *(
+        b"0@base.mrcs",
+        b"13@base.mrcs",
+        b"-1@base.mrcs",
+        b"1@../base.mrcs",
+        b"1@/dev/zero",
+        b"1@.",
+        b"a@b@c",
+    ),
+    *(
+        b"1@" + b"x" * 5000,
+        b"1@base.mrcs\x00",
+        b"\xff\xfe",
+        b"\xc3\xa9",
+        b"data_x",
+        b"loop_",
+        b"_rlnVoltage",
+    ),
     *(b"1@C:\\x\\base.mrcs", b">J1/base.mrcs", b"[0,1,2]", b"", b" ", b"\t", b"\n", b"\r", b"\x0c"),
 )
 _LABELS = (
-    *(b"_rlnImageName", b"_rlnOpticsGroup", b"_rlnRandomSubset", b"_rlnVoltage", b"_rlnImagePixelSize"),
+    *(
+        b"_rlnImageName",
+        b"_rlnOpticsGroup",
+        b"_rlnRandomSubset",
+        b"_rlnVoltage",
+        b"_rlnImagePixelSize",
+    ),
     *(
         b"_rlnImageSize",
         b"_rlnOriginX",
@@ -71,7 +93,12 @@ _LABELS = (
         b"_rlnCtfBfactor",
         b"_",
     ),
-    *(b"_cryosparc/uid", b"_cryosparc/blob/shape[0]", b"_cryosparc/ctf/tilt_A[1]", b"_rlnPhaseShift"),
+    *(
+        b"_cryosparc/uid",
+        b"_cryosparc/blob/shape[0]",
+        b"_cryosparc/ctf/tilt_A[1]",
+        b"_rlnPhaseShift",
+    ),
 )
 _NUMBERS = (
     0,
@@ -93,7 +120,9 @@ _NUMBERS = (
 
 
 def mutated(data: bytes, kind: str, chance: random.Random) -> bytes:
-    """Return ``data`` after one to four changes of a kind that suits ``star``, ``cs`` or ``mrc`` files."""
+    """Return ``data`` after one to four changes of a kind that suits ``star``, ``cs`` or ``mrc``
+    files.
+    """
     changes = _TEXT if kind == "star" else _BINARY
     for _ in range(chance.randint(1, 4)):
         data = chance.choice(changes)(data, chance)
@@ -146,7 +175,9 @@ def _line(data: bytes, chance: random.Random) -> bytes:
     elif what == 2:
         lines[first], lines[second] = lines[second], lines[first]
     else:
-        lines.insert(first, chance.choice((*_WORDS, *_LABELS, b"data_", b"data_optics", b"loop_", b"# x")))
+        lines.insert(
+            first, chance.choice((*_WORDS, *_LABELS, b"data_", b"data_optics", b"loop_", b"# x"))
+        )
     return b"\n".join(lines)
 
 
@@ -201,7 +232,9 @@ def _grown(data: bytes, chance: random.Random) -> bytes:
 def _text_in_header(data: bytes, chance: random.Random) -> bytes:
     """Change a digit, quote or bracket in the text that a .cs file begins with."""
     changed = bytearray(data)
-    places = [at for at in range(min(len(changed), 4000)) if chr(changed[at]) in "0123456789'<>|fuSi(),"]
+    places = [
+        at for at in range(min(len(changed), 4000)) if chr(changed[at]) in "0123456789'<>|fuSi(),"
+    ]
     if places:
         changed[chance.choice(places)] = chance.choice(b"0123456789'<>|fuSiOcV(),-")
     return bytes(changed)
@@ -221,4 +254,13 @@ _TEXT: tuple[_Change, ...] = (
     _cut,
     _byte,
 )
-_BINARY: tuple[_Change, ...] = (_byte, _byte, _number, _number, _number, _cut, _grown, _text_in_header)
+_BINARY: tuple[_Change, ...] = (
+    _byte,
+    _byte,
+    _number,
+    _number,
+    _number,
+    _cut,
+    _grown,
+    _text_in_header,
+)

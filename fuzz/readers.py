@@ -1,11 +1,12 @@
-"""Fuzz the readers: whatever a file holds, reading it ends well or with one of the package's own errors.
+"""Fuzz the readers: whatever a file holds, reading it ends well or with one of the package's own
+errors.
 
     pip install -e '.[fuzz]'
     python fuzz/readers.py star --seeds FOLDER --runs 100000      (kinds: star, cs, mrc)
 
 atheris mutates the seeds, guided by coverage of the readers; every second input is changed by
-``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock) or 1 GiB,
-or that raises anything but a CryosphereError, ends the run and is written to the folder.
+``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock)
+or 1 GiB, or that raises anything but a CryosphereError, ends the run and is written to the folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ PER_PROCESS = 10_000  # atheris's own memory grows by 35 kB an input
 
 
 def use(kind: str, folder: Path, data: bytes) -> None:
-    """Do with a file what the commands do: read it, read its images, write it; only our own errors come."""
+    """Do with a file what the commands do: read it, read its images, write it; only our own errors
+    come.
+    """
     from napari_cryosphere.errors import CryosphereError
 
     path = folder / f"input{SUFFIXES[kind]}"
@@ -90,7 +93,9 @@ def main() -> None:
     parser.add_argument("kind", choices=SUFFIXES)
     parser.add_argument("--seeds", type=Path, required=True, help="folder with files to begin with")
     parser.add_argument("--runs", type=int, default=10_000, help="number of inputs")
-    parser.add_argument("--output", type=Path, default=Path("fuzz-output"), help="where bad inputs go")
+    parser.add_argument(
+        "--output", type=Path, default=Path("fuzz-output"), help="where bad inputs go"
+    )
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -103,19 +108,33 @@ def main() -> None:
         _copy_seeds(arguments.kind, arguments.seeds, Path(folder))
         for start in range(0, arguments.runs, PER_PROCESS):
             number = min(PER_PROCESS, arguments.runs - start)
-            command = [sys.executable, __file__, arguments.kind, "--seeds", arguments.seeds, "--work", folder]
+            command = [
+                sys.executable,
+                __file__,
+                arguments.kind,
+                "--seeds",
+                arguments.seeds,
+                "--work",
+                folder,
+            ]
             command += ["--runs", str(number), "--output", arguments.output]
-            done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, errors="replace"
+            )
             found = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
             total += int(found.get("number_of_executed_units", 0))
             peak = max(peak, int(found.get("peak_rss_mb", 0)))
             print(f"{arguments.kind}: {total} inputs, peak memory {peak} MB", flush=True)
             if done.returncode:
-                sys.exit(f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\nexit status {done.returncode}")
+                sys.exit(
+                    f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\nexit status {done.returncode}"
+                )
 
 
 def _copy_seeds(kind: str, seeds: Path, work: Path) -> None:
-    """Copy the small files of a kind to the corpus, and the stack that tables refer to beside the inputs."""
+    """Copy the small files of a kind to the corpus, and the stack that tables refer to beside the
+    inputs.
+    """
     corpus = work / "corpus"
     corpus.mkdir()
     suffixes = {"star": (".star",), "cs": (".cs",), "mrc": (".mrcs", ".mrc", ".gz", ".bz2")}[kind]

@@ -2,8 +2,8 @@
 
 Run the demo first; without a display, on a virtual one::
 
-    napari-cryosphere demo --no-gui --output demo-output
-    xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python scripts/slider_animation.py demo-output \
+    napari-cryosphere demo --no-gui --output demo-output xvfb-run -a -s "-screen 0 1400x900x24
+    +extension GLX" python scripts/slider_animation.py demo-output \
         docs/images/slider.gif
 """
 
@@ -39,7 +39,9 @@ def main(folder: Path, output: Path) -> None:
     seat = take_seat(viewer, SynchronousRunner())  # the first one's runner counts
     dock = open_dock(viewer, MAIN)
     seat.leave()
-    data, options, _ = particle_layer(ParticleStack.read(folder / "particles.star"), "simulated particles")
+    data, options, _ = particle_layer(
+        ParticleStack.read(folder / "particles.star"), "simulated particles"
+    )
     viewer.add_image(data, **options)
     for name in ("layer controls", "layer list"):
         hide(viewer, name)
@@ -58,20 +60,34 @@ def main(folder: Path, output: Path) -> None:
         settle(30)
         pixels = viewer.screenshot(canvas_only=False, flash=False)
         picture = Image.fromarray(pixels[..., :3])
-        pictures.append(picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.LANCZOS))
+        pictures.append(
+            picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.LANCZOS)
+        )
     viewer.close()
     table = colour_table(pictures)
-    first, *others = (picture.quantize(palette=table, dither=Image.Dither.NONE) for picture in pictures)
+    first, *others = (
+        picture.quantize(palette=table, dither=Image.Dither.NONE) for picture in pictures
+    )
     stored = io.BytesIO()
     first.save(
-        stored, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, optimize=True
+        stored,
+        "GIF",
+        save_all=True,
+        append_images=others,
+        duration=MILLISECONDS,
+        loop=0,
+        optimize=True,
     )
     output.write_bytes(stored.getvalue())
-    print(f"{output}: {len(stored.getvalue()) / 1e6:.2f} MB, {len(pictures)} pictures of {first.size}")
+    print(
+        f"{output}: {len(stored.getvalue()) / 1e6:.2f} MB, {len(pictures)} pictures of {first.size}"
+    )
 
 
 def colour_table(pictures: list[Image.Image]) -> Image.Image:
-    """Return an image with the colours of all pictures; hues are rare, and count as much as what is grey."""
+    """Return an image with the colours of all pictures; hues are rare, and count as much as what is
+    grey.
+    """
     pixels = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures])
     spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)
     hues = pixels[spread > COLOURFUL]

@@ -1,13 +1,15 @@
-"""Walk through docs/tutorials/napari.md with real clicks, in a window, and write its pictures and times.
+"""Walk through docs/tutorials/napari.md with real clicks, in a window, and write its pictures and
+times.
 
 Needs a display; without one, on a virtual one::
 
     xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python scripts/tutorial.py sample OUTPUT
-    xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python scripts/tutorial.py train OUTPUT --data DATA
+    xvfb-run -a -s "-screen 0 1400x900x24 +extension GLX" python scripts/tutorial.py train OUTPUT
+    --data DATA
 
-The first story uses the sample of the menu; the second ribo70S_train.star and ribo70S_test.star in the folder
-DATA. Buttons are pressed with the mouse, lists are opened and clicked, files are named in their dialogs: what
-is not in sight cannot be clicked. Pictures are those of the whole screen.
+The first story uses the sample of the menu; the second ribo70S_train.star and ribo70S_test.star in
+the folder DATA. Buttons are pressed with the mouse, lists are opened and clicked, files are named
+in their dialogs: what is not in sight cannot be clicked. Pictures are those of the whole screen.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ import numpy as np
 from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox, QLineEdit, QScrollArea, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QDialogButtonBox,
+    QLineEdit,
+    QScrollArea,
+    QWidget,
+)
 
 logger = logging.getLogger("tutorial")
 _LEFT = Qt.MouseButton.LeftButton
@@ -64,7 +73,9 @@ class Walk:
 
     @staticmethod
     def _turn() -> None:
-        """Let the window work once, and delete what an event loop would delete: napari's progress bars."""
+        """Let the window work once, and delete what an event loop would delete: napari's progress
+        bars.
+        """
         QApplication.processEvents()
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         time.sleep(0.005)
@@ -77,7 +88,9 @@ class Walk:
             if time.perf_counter() > until:
                 raise TimeoutError(what)
 
-    def step(self, what: str, act: Callable[[], Any], done: Callable[[], bool] | None = None) -> None:
+    def step(
+        self, what: str, act: Callable[[], Any], done: Callable[[], bool] | None = None
+    ) -> None:
         """Do something, wait for its end, and note how long it took."""
         start, cpu = time.perf_counter(), time.process_time()
         act()
@@ -117,7 +130,9 @@ class Walk:
 
         def told() -> dict[str, float]:
             timer.stop()
-            return {f"p{part}": round(float(np.percentile(late, part)), 1) for part in (50, 95, 99, 100)}
+            return {
+                f"p{part}": round(float(np.percentile(late, part)), 1) for part in (50, 95, 99, 100)
+            }
 
         timer.timeout.connect(tick)
         timer.start(10)
@@ -214,7 +229,9 @@ class Walk:
         act()
         self.rest(0.3)
 
-    def keys(self, widget: QWidget, key: Qt.Key, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+    def keys(
+        self, widget: QWidget, key: Qt.Key, modifier: Any = Qt.KeyboardModifier.NoModifier
+    ) -> None:
         """Press a key."""
         QTest.keyClick(widget, key, modifier)
         self.rest(0.2)
@@ -253,7 +270,10 @@ def sample_story(walk: Walk, _: argparse.Namespace) -> None:
     """Sample, predict, the uncertain ones, reject, reconstruct both, compare, export."""
     from napari_cryosphere.widgets.layer_data import map_of
 
-    walk.step("open the sample", lambda: walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein"))
+    walk.step(
+        "open the sample",
+        lambda: walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein"),
+    )
     dock = open_dock(walk, "CryoSphere")
     walk.picture("tutorial_opened")
     walk.step("predict", lambda: walk.click(dock.poses.predict), idle(dock))
@@ -348,7 +368,9 @@ def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     form.minutes.setValue(arguments.minutes)
     busy = walk.lateness()
     walk.step(
-        "train", lambda: walk.click(training.panel.button), lambda: bool(training.controller.training.losses)
+        "train",
+        lambda: walk.click(training.panel.button),
+        lambda: bool(training.controller.training.losses),
     )
     walk.wait(lambda: training.controller.training.fractions[-1] > 0.6, "training")
     walk.picture("tutorial_training")
@@ -385,8 +407,12 @@ def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     walk.picture("tutorial_ribosome_slices")
 
 
-def map_and_comparison(walk: Walk, maps: Any, subset: str, poses: str, reference: str, truth: Any) -> None:
-    """Reconstruct, measure the FSC with another map, and note what is found to more digits than are shown."""
+def map_and_comparison(
+    walk: Walk, maps: Any, subset: str, poses: str, reference: str, truth: Any
+) -> None:
+    """Reconstruct, measure the FSC with another map, and note what is found to more digits than are
+    shown.
+    """
     from napari_cryosphere.reconstruction import corrected_fsc, masked_correlation, soft_mask
     from napari_cryosphere.widgets.layer_data import map_of
 
@@ -417,12 +443,15 @@ def reject(walk: Walk, gallery: Any, least: float) -> None:
     box = plot.getViewBox()
     high = float(box.viewRange()[0][1])
     ends = [
-        plot.mapFromScene(box.mapViewToScene(QPointF(x, box.viewRange()[1][1] / 2))) for x in (least, high)
+        plot.mapFromScene(box.mapViewToScene(QPointF(x, box.viewRange()[1][1] / 2)))
+        for x in (least, high)
     ]
     walk.drag(plot.viewport(), *ends)
     walk.rest(0.5)
     walk.picture("tutorial_gallery")
-    walk.click(next(button for flag, button in gallery.actions_bar.flags.items() if flag.name == "REJECT"))
+    walk.click(
+        next(button for flag, button in gallery.actions_bar.flags.items() if flag.name == "REJECT")
+    )
 
 
 def reconstruct(walk: Walk, maps: Any, subset: str, poses: str = "predicted") -> None:
@@ -451,7 +480,12 @@ def resolutions(maps: Any) -> dict[str, str]:
     return {label: resolution_of(curve) for label, curve in maps.controller.maps.curves.items()}
 
 
-_STORIES = {"sample": sample_story, "train": training_story, "docks": docks_story, "maps": maps_story}
+_STORIES = {
+    "sample": sample_story,
+    "train": training_story,
+    "docks": docks_story,
+    "maps": maps_story,
+}
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 @pytest.fixture(scope="session", autouse=True)
 def _collected_in_the_end() -> Iterator[None]:
-    """The command line freezes what it has imported; here the process goes on, and garbage is to go."""
+    """The command line freezes what it has imported; here the process goes on, and garbage is to
+    go.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gc.freeze", lambda: None)
         yield
@@ -38,7 +40,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def gaussian_phantom() -> Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A function of a box and ``(n, 3, 3)`` poses: a map of Gaussians, and its projections by formula."""
+    """A function of a box and ``(n, 3, 3)`` poses: a map of Gaussians, and its projections by
+    formula.
+    """
     return _gaussian_phantom
 
 
@@ -48,7 +52,9 @@ def _gaussian_phantom(box: int, rotations: np.ndarray) -> tuple[np.ndarray, np.n
     centres, sigma = rng.normal(size=(25, 3)) * box / 9, 1.8
     axis = np.arange(box) - box // 2
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    volume = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2 / sigma**2) for a, b, c in centres)
+    volume = sum(
+        np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2 / sigma**2) for a, b, c in centres
+    )
     v, u = np.meshgrid(axis, axis, indexing="ij")
     images = []
     for rotation in rotations:

@@ -12,7 +12,7 @@ ROOMS = {
     "alignment": "Particles compared with a map",
     "model": "Networks and model files",
     "training": "How networks learn",
-    "benchmark": "Metrics and experiments",
+    "evaluation": "Metrics and experiments",
     "jobs": "One function for every verb",
     "widgets": "The napari plugin",
 }
@@ -27,7 +27,9 @@ def public_modules(room: str) -> list[str]:
 
     spec = find_spec(f"{PACKAGE}.{room}")
     places = spec.submodule_search_locations if spec else None
-    names = sorted(module.name for module in pkgutil.iter_modules(places) if not module.name.startswith("_"))
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(places) if not module.name.startswith("_")
+    )
     return [f"{PACKAGE}.{room}", *(f"{PACKAGE}.{room}.{name}" for name in names)]
 
 
@@ -36,8 +38,12 @@ def api_pages() -> dict[str, str]:
     pages = {f"reference/api/{room}.md": _page(room, title) for room, title in ROOMS.items()}
     rows = [f"| [`{room}`]({room}.md) | {title} |" for room, title in ROOMS.items()]
     text = ["# Programming interface", "", "| room | about |", "|---|---|", *rows, ""]
-    text.append("Rooms import only those above them in this table ([architecture](../../architecture.md)). ")
-    text.append("`errors.CryosphereError` is the one family of exceptions.\n\n::: napari_cryosphere.errors\n")
+    text.append(
+        "Rooms import only those above them in this table ([architecture](../../architecture.md)). "
+    )
+    text.append(
+        "`errors.CryosphereError` is the one family of exceptions.\n\n::: napari_cryosphere.errors\n"
+    )
     return {"reference/api/index.md": "\n".join(text)} | pages
 
 

@@ -19,7 +19,9 @@ Exit status: 0 done; 1 one clear line on what is wrong; 2 wrong usage; 130 stopp
 
 
 def commands() -> dict[str, Any]:
-    """Return every command by its full name, such as ``cesped run``; groups themselves are left out."""
+    """Return every command by its full name, such as ``cesped run``; groups themselves are left
+    out.
+    """
     from typer.main import get_command
 
     from napari_cryosphere.cli import app
@@ -39,7 +41,10 @@ def command_page() -> str:
     """Return the page as Markdown."""
     parts = [INTRODUCTION]
     for name, command in commands().items():
-        parts += [f"## `{name}` {{ #{name.replace(' ', '-')} }}\n", cleandoc(command.help or "") + "\n"]
+        parts += [
+            f"## `{name}` {{ #{name.replace(' ', '-')} }}\n",
+            cleandoc(command.help or "") + "\n",
+        ]
         parts.append(f"```text\n{_usage(name, command)}\n```\n")
         if name in CONFIG_OF:
             config = CONFIG_OF[name]

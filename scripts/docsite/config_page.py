@@ -64,7 +64,9 @@ def job_configs() -> dict[str, type[BaseModel]]:
 
     found: dict[str, type[BaseModel]] = {}
     for module in (benchmark_configs, configs, training_configs):
-        found |= {name: getattr(module, name) for name in CONFIG_OF.values() if name in module.__all__}
+        found |= {
+            name: getattr(module, name) for name in CONFIG_OF.values() if name in module.__all__
+        }
     return dict(sorted(found.items()))
 
 
@@ -87,7 +89,9 @@ def fields(model: type[BaseModel]) -> list[Field]:
     required = [item for item in model.model_fields.items() if item[1].is_required()]
     optional = [item for item in model.model_fields.items() if not item[1].is_required()]
     return [
-        Field(name, _type_name(field.annotation), _limits(field), _default(field), texts.get(name, ""))
+        Field(
+            name, _type_name(field.annotation), _limits(field), _default(field), texts.get(name, "")
+        )
         for name, field in required + optional
     ]
 
@@ -127,7 +131,12 @@ def _table(model: type[BaseModel]) -> str:
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields(model):
         kind = f"{field.type}{', ' if field.limits else ''}{field.limits}"
-        cells = (f"`{field.name}`", kind, field.default, _plain(field.description).replace("\n", " "))
+        cells = (
+            f"`{field.name}`",
+            kind,
+            field.default,
+            _plain(field.description).replace("\n", " "),
+        )
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -186,13 +195,19 @@ def _type_name(annotation: Any) -> str:
 
 def _limits(field: FieldInfo) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
-    found = [f"{signs[name]} {value:g}" for item in _metadata(field) for name, value in _bounds(item, signs)]
+    found = [
+        f"{signs[name]} {value:g}"
+        for item in _metadata(field)
+        for name, value in _bounds(item, signs)
+    ]
     return ", ".join(dict.fromkeys(found))  # the bounds of several numbers are those of each
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
     """Return the constraints of a field, also those of a type that may be None."""
-    inner = [item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ())]
+    inner = [
+        item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ())
+    ]
     nested = [item for entry in inner for item in getattr(entry, "metadata", [entry])]
     return [*field.metadata, *nested]
 
@@ -211,7 +226,11 @@ def _default(field: FieldInfo) -> str:
         return f"one [{type(value[0]).__name__}](#{anchor(type(value[0]).__name__)})"
     if isinstance(value, tuple):
         return ", ".join(f"`{part}`" for part in value) or "none"
-    return {None: "", True: "yes", False: "no"}.get(value, f"`{value}`") if _hashable(value) else f"`{value}`"
+    return (
+        {None: "", True: "yes", False: "no"}.get(value, f"`{value}`")
+        if _hashable(value)
+        else f"`{value}`"
+    )
 
 
 def _hashable(value: Any) -> bool:

@@ -1,7 +1,9 @@
-"""MkDocs hooks: the pages that are made of code and of files outside docs/, so that they cannot go stale.
+"""MkDocs hooks: the pages that are made of code and of files outside docs/, so that they cannot go
+stale.
 
-`mkdocs.yml` names this file. Pages made here: every command, every config, the programming interface room by
-room, the licences of what gets installed, and the top level's CHANGELOG and CONTRIBUTING.
+`mkdocs.yml` names this file. Pages made here: every command, every config, the programming
+interface room by room, the licences of what gets installed, and the top level's CHANGELOG and
+CONTRIBUTING.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = ("CHANGELOG.md", "CONTRIBUTING.md")
 # in pages of the top level: links into docs/ and to other files of the repository
 INTO_DOCS = re.compile(r"\]\(docs/")
-OF_REPOSITORY = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)]*\.(?:toml|py|yml|yaml|cff)|LICENSE)\)")
+OF_REPOSITORY = re.compile(
+    r"\[([^\]]*)\]\((?!https?:|#)([^)]*\.(?:toml|py|yml|yaml|cff)|LICENSE)\)"
+)
 
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>',

@@ -1,4 +1,6 @@
-"""The page with the licences of everything that an installation brings, from the packages' metadata."""
+"""The page with the licences of everything that an installation brings, from the packages'
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def licence_page(root: Path) -> str:
 
 
 def dependencies(package: str, extras: tuple[str, ...]) -> dict[str, str]:
-    """Return the installed packages that one needs, however deep, and which part of it needs them first."""
+    """Return the installed packages that one needs, however deep, and which part of it needs them
+    first.
+    """
     found: dict[str, str] = {}
     for extra in ("", *extras):
         waiting = [(package, (extra,) if extra else ())]
@@ -61,7 +65,9 @@ def dependencies(package: str, extras: tuple[str, ...]) -> dict[str, str]:
 
 
 def licence_of(found: Distribution) -> str:
-    """Return what a package says of its licence: an expression, else classifiers, else its short text."""
+    """Return what a package says of its licence: an expression, else classifiers, else its short
+    text.
+    """
     expression = found.metadata.get("License-Expression")
     if expression:
         return expression

@@ -1,11 +1,13 @@
-"""Put small faults into rooms of the package, one at a time, and see whether the room's tests notice.
+"""Put small faults into rooms of the package, one at a time, and see whether the room's tests
+notice.
 
     python scripts/mutate so3 imaging reconstruction --number 80 --seed 1
 
-Faults are drawn from the room's lines, each line with the same probability, by the seed. A fault is tried
-against the tests of its room that reach its line, and noticed if one of them fails, or takes three times as
-long. One that goes unnoticed is a test that lacks, code that does nothing, or a change of nothing (a faster
-path left out, a chunk of another size). The checkout is copied, never changed.
+Faults are drawn from the room's lines, each line with the same probability, by the seed. A fault is
+tried against the tests of its room that reach its line, and noticed if one of them fails, or takes
+three times as long. One that goes unnoticed is a test that lacks, code that does nothing, or a
+change of nothing (a faster path left out, a chunk of another size). The checkout is copied, never
+changed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def drawn(
     folder: Path, number: int, seed: int
 ) -> tuple[list[tuple[Path, Mutation]], dict[Path, ast.Module], int]:
-    """Return faults of a folder's modules on different lines, the modules, and how many faults there are."""
+    """Return faults of a folder's modules on different lines, the modules, and how many faults
+    there are.
+    """
     trees = {file: ast.parse(file.read_text()) for file in sorted(folder.glob("*.py"))}
     by_line: dict[tuple[Path, int], list[Mutation]] = defaultdict(list)
     for file, tree in trees.items():
@@ -36,7 +40,11 @@ def drawn(
             by_line[file, mutation.line].append(mutation)
     rng = random.Random(seed)
     lines = rng.sample(sorted(by_line), min(number, len(by_line)))
-    return [(line[0], rng.choice(by_line[line])) for line in lines], trees, sum(map(len, by_line.values()))
+    return (
+        [(line[0], rng.choice(by_line[line])) for line in lines],
+        trees,
+        sum(map(len, by_line.values())),
+    )
 
 
 def try_room(room: str, options: argparse.Namespace) -> Counter[str]:
@@ -72,10 +80,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rooms", nargs="+", help="folders of src/napari_cryosphere with tests in tests/ROOM")
+    parser.add_argument(
+        "rooms", nargs="+", help="folders of src/napari_cryosphere with tests in tests/ROOM"
+    )
     parser.add_argument("--number", type=int, default=80, help="faults a room")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of the faults to try again")
+    parser.add_argument(
+        "--only", type=int, nargs="+", default=[], help="numbers of the faults to try again"
+    )
     parser.add_argument(
         "--tests", default="", help="tests to run, as for pytest -k: leave out what takes long"
     )

@@ -1,7 +1,7 @@
 """Small faults that can be put into a module's syntax tree, one at a time.
 
-Left alone is what no test could or should notice: docstrings and other texts, types, decorators, what is
-logged, and the words of an error (but not the error).
+Left alone is what no test could or should notice: docstrings and other texts, types, decorators,
+what is logged, and the words of an error (but not the error).
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ _TYPES = {"annotation", "returns", "decorator_list", "bases", "type_params"}
 
 @dataclass(frozen=True)
 class Mutation:
-    """One fault: the child ``field`` (item ``place`` of it, if a list) of ``holder`` becomes ``new``.
+    """One fault: the child ``field`` (item ``place`` of it, if a list) of ``holder`` becomes
+    ``new``.
 
-    ``first`` to ``last`` are the lines of which one must run for the fault to matter; ``last`` 0 stands for
-    the whole file: what runs when the module is imported.
+    ``first`` to ``last`` are the lines of which one must run for the fault to matter; ``last`` 0
+    stands for the whole file: what runs when the module is imported.
     """
 
     line: int
@@ -117,7 +118,9 @@ def _within(node: ast.AST, first: int, last: int, inside: bool) -> Iterator[Muta
             span = _span(node, field, child, inside) or (first, last)
             if isinstance(child, ast.stmt | ast.expr):
                 for new in _replacements(child):
-                    yield Mutation(child.lineno, child.col_offset + 1, *span, node, field, place, child, new)
+                    yield Mutation(
+                        child.lineno, child.col_offset + 1, *span, node, field, place, child, new
+                    )
             if not isinstance(child, ast.Raise):
                 is_body = isinstance(node, ast.FunctionDef) and field == "body"
                 yield from _within(child, *span, inside=inside or is_body)

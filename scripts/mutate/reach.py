@@ -19,8 +19,9 @@ __all__ = ["Reach"]
 class Reach:
     """Follows tests through the modules of one folder.
 
-    A fixture that serves many tests runs before the first of them: its lines count for all that ask for it.
-    What functions remember is forgotten before each test, since only the first would reach them otherwise.
+    A fixture that serves many tests runs before the first of them: its lines count for all that ask
+    for it. What functions remember is forgotten before each test, since only the first would reach
+    them otherwise.
 
     Attributes
     ----------
@@ -56,7 +57,11 @@ class Reach:
             self.seconds[item.nodeid] = time.process_time() - started
             used = item._fixtureinfo.name2fixturedefs.values()
             self.lines[item.nodeid] = self._now.union(
-                *(self._of_fixtures[definition] for definitions in used for definition in definitions)
+                *(
+                    self._of_fixtures[definition]
+                    for definitions in used
+                    for definition in definitions
+                )
             )
 
     @pytest.hookimpl(wrapper=True)

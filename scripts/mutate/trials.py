@@ -1,7 +1,7 @@
 """A copy of the package and its tests, and trials of faults in it.
 
-Every trial is a process of its own, forked from one that has imported what the tests import (PyTorch and the
-like, but nothing of the package), so that it costs the tests alone.
+Every trial is a process of its own, forked from one that has imported what the tests import
+(PyTorch and the like, but nothing of the package), so that it costs the tests alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a trial ended: ``passed``, ``failed``, ``timeout``, or ``unreached`` where no test gets there."""
+    """How a trial ended: ``passed``, ``failed``, ``timeout``, or ``unreached`` where no test gets
+    there.
+    """
 
     name: str
     seconds: float
@@ -86,10 +88,14 @@ class Trials:
         """
         code = self._forked(lambda: self._measured(expression), None)
         if code != 0:
-            raise RuntimeError(f"the tests fail without any change:\n{self._log.read_text()[-4000:]}")
+            raise RuntimeError(
+                f"the tests fail without any change:\n{self._log.read_text()[-4000:]}"
+            )
         found = json.loads(self._map.read_text())
         self.seconds = found["seconds"]
-        self.lines = {test: {(file, line) for file, line in hit} for test, hit in found["lines"].items()}
+        self.lines = {
+            test: {(file, line) for file, line in hit} for test, hit in found["lines"].items()
+        }
         for name in found["modules"]:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
@@ -161,7 +167,9 @@ class Trials:
         return int(pytest.main([*arguments, *_OPTIONS], plugins=list(plugins)))
 
     def _forked(self, work: Callable[[], int], limit_seconds: int | None) -> int:
-        """Do work in a process of its own and return its exit code, below 0 for the signal that ended it."""
+        """Do work in a process of its own and return its exit code, below 0 for the signal that
+        ended it.
+        """
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
@@ -191,7 +199,9 @@ class Trials:
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
         if limit_seconds is not None:
             used = int(time.process_time())
-            resource.setrlimit(resource.RLIMIT_CPU, (used + limit_seconds, used + limit_seconds + 1))
+            resource.setrlimit(
+                resource.RLIMIT_CPU, (used + limit_seconds, used + limit_seconds + 1)
+            )
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(log, stream)

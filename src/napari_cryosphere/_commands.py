@@ -37,23 +37,36 @@ __all__ = [
 
 ConfigT = TypeVar("ConfigT", bound="JobConfig")
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder with the images, where they have moved.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the images, where they have moved.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON file with the command's config.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="JSON file with the command's config.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one config value.")
 ]
 Symmetry = Annotated[str | None, typer.Option(help="Point group of the map, e.g. C1, D2, O, I.")]
 PixelSize = Annotated[float | None, typer.Option(help="Pixel size of a model's map, A.")]
-Box = Annotated[int | None, typer.Option(help="Box of a model's map, pixels (1.25 times its diameter).")]
+Box = Annotated[
+    int | None, typer.Option(help="Box of a model's map, pixels (1.25 times its diameter).")
+]
 Resolution = Annotated[float | None, typer.Option(help="Where a model's map ends, A (two pixels).")]
-ModelBFactor = Annotated[float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")]
-Assembly = Annotated[str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")]
+ModelBFactor = Annotated[
+    float | None, typer.Option(help="One B-factor for all atoms, A^2 (the file's).")
+]
+Assembly = Annotated[
+    str | None, typer.Option(help="Biological assembly of a model to build, e.g. 1.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 MaxMemory = Annotated[
-    float | None, typer.Option("--max-memory", metavar="GB", help="Most memory that a process may take, GB.")
+    float | None,
+    typer.Option("--max-memory", metavar="GB", help="Most memory that a process may take, GB."),
 ]
-Resume = Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+Resume = Annotated[
+    bool | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
+]
 
 
 class State:
@@ -99,10 +112,14 @@ def config_of(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__
         legal = ", ".join(kind.model_fields)
-        hint = f", not {first['input']!r}" if first["loc"] else ""  # a rule between keys says it all itself
+        hint = (
+            f", not {first['input']!r}" if first["loc"] else ""
+        )  # a rule between keys says it all itself
         if first["type"] == "extra_forbidden":
             hint = f"; the keys are {legal}" if len(first["loc"]) == 1 else ""
-        raise typer.BadParameter(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
+        raise typer.BadParameter(
+            f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}"
+        ) from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], text: str) -> None:
@@ -121,10 +138,12 @@ def run_job(job: Callable[[ConfigT], Events], config: ConfigT) -> Result:
     Under torchrun rank 0 shows and prints for all; a rank that fails tells the others why.
     """
     from napari_cryosphere._console import Console
-    from napari_cryosphere.jobs._ranks import this_rank, who
     from napari_cryosphere.jobs.events import follow
+    from napari_cryosphere.jobs.running.ranks import this_rank, who
 
-    if not gc.isenabled():  # `main` has left it to the job: what has been imported needs no collecting
+    if (
+        not gc.isenabled()
+    ):  # `main` has left it to the job: what has been imported needs no collecting
         gc.freeze()
         gc.enable()
     # what a cluster sends when time is up, and torchrun when another rank is gone

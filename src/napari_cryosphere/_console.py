@@ -33,7 +33,10 @@ class Console:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -48,10 +51,16 @@ class Console:
                 self.line(f"warning: {event.text}" if event.warning else event.text)
         elif isinstance(event, Step) and not self._quiet:
             if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=event.fraction, description=event.message)
+                self._bar.update(
+                    self._bar.task_ids[0], completed=event.fraction, description=event.message
+                )
             elif event.fraction >= 1 or time.monotonic() - self._last_line >= _PLAIN_SECONDS:
                 self._last_line = time.monotonic()
-                left = "" if event.remaining_seconds is None else f", {event.remaining_seconds:.0f} s left"
+                left = (
+                    ""
+                    if event.remaining_seconds is None
+                    else f", {event.remaining_seconds:.0f} s left"
+                )
                 self.line(f"{event.fraction:4.0%} {event.message}{left}")
 
     def line(self, text: str) -> None:
@@ -65,7 +74,18 @@ class Console:
 def _progress_bar() -> Progress:
     """Return a bar on stderr. Without a terminal nobody waits for rich to be imported."""
     from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=RichConsole(stderr=True, highlight=False), transient=True)

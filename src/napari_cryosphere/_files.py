@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from napari_cryosphere.errors import CryosphereError, OutputExistsError
 
@@ -21,8 +23,9 @@ def refuse_overwrite(path: Path, overwrite: bool) -> None:
 def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block ends without an error.
 
-    The temporary file is flushed to disk (fsync) before it is renamed; on an error it is removed and
-    whatever stood at ``path`` before is untouched. The suffix is kept, since writers look at it.
+    The temporary file is flushed to disk (fsync) before it is renamed; on an error it is removed
+    and whatever stood at ``path`` before is untouched. The suffix is kept, since writers look at
+    it.
 
     Raises
     ------
@@ -35,9 +38,13 @@ def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     refuse_overwrite(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
     except OSError as error:
-        raise CryosphereError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+        raise CryosphereError(
+            f"cannot write to {path.parent}: {error.strerror or error}"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -55,3 +62,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_json(value: Any, path: Path, *, overwrite: bool) -> None:
+    """Write a JSON file."""
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

@@ -1,7 +1,7 @@
 """The command line: parse, run a job, show its events.
 
-Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, napari) are
-imported only by the command that needs them, so that ``--help`` answers at once.
+Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, napari)
+are imported only by the command that needs them, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from napari_cryosphere.cli_benchmark import cesped, evaluate
 from napari_cryosphere.cli_experiments import equivariance, experiments
 from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._ranks import report_failure
+from napari_cryosphere.jobs.running.ranks import report_failure
 
 __all__ = ["app", "main"]
 
@@ -75,7 +75,9 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     State.quiet, State.debug = quiet, debug
@@ -88,7 +90,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     no_images: Annotated[
         bool,
-        typer.Option("--no-images", help="Describe the particles' table alone; images may be elsewhere."),
+        typer.Option(
+            "--no-images", help="Describe the particles' table alone; images may be elsewhere."
+        ),
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -121,29 +125,46 @@ def convert(
 
 @app.command()
 def simulate(
-    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map, or model (.pdb, .cif), to project.")],
+    map_file: Annotated[
+        Path, typer.Argument(metavar="MAP", help="Map, or model (.pdb, .cif), to project.")
+    ],
     output: Annotated[Path, typer.Option(help="STAR file to write; images go beside it.")],
-    number: Annotated[int | None, typer.Option(help="Number of particles (1000, or all of --poses).")] = None,
-    snr: Annotated[float | None, typer.Option(help="Signal-to-noise ratio; inf for no noise.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same particles.")] = None,
+    number: Annotated[
+        int | None, typer.Option(help="Number of particles (1000, or all of --poses).")
+    ] = None,
+    snr: Annotated[
+        float | None, typer.Option(help="Signal-to-noise ratio; inf for no noise.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same particles.")
+    ] = None,
     symmetry: Symmetry = None,
-    shift_px: Annotated[float | None, typer.Option(help="Largest shift along x and y, pixels.")] = None,
+    shift_px: Annotated[
+        float | None, typer.Option(help="Largest shift along x and y, pixels.")
+    ] = None,
     no_ctf: Annotated[bool, typer.Option("--no-ctf", help="Images without a CTF.")] = False,
-    poses: Annotated[Path | None, typer.Option(help="STAR file with poses, shifts and CTFs to use.")] = None,
+    poses: Annotated[
+        Path | None, typer.Option(help="STAR file with poses, shifts and CTFs to use.")
+    ] = None,
     preference: Annotated[
-        float | None, typer.Option(help="Preferred views: > 0 along the axis, < 0 across it, 0 none.")
+        float | None,
+        typer.Option(help="Preferred views: > 0 along the axis, < 0 across it, 0 none."),
     ] = None,
     preferred_axis: Annotated[
-        tuple[float, float, float] | None, typer.Option(help="Axis of preferred views: x y z in the map.")
+        tuple[float, float, float] | None,
+        typer.Option(help="Axis of preferred views: x y z in the map."),
     ] = None,
     defocus: Annotated[
         tuple[float, float] | None, typer.Option(help="Lowest and highest defocus, A.")
     ] = None,
     phase_shift: Annotated[float | None, typer.Option(help="Phase plate's shift, degrees.")] = None,
-    b_factor: Annotated[float | None, typer.Option(help="B-factor of the CTF's envelope, A^2.")] = None,
+    b_factor: Annotated[
+        float | None, typer.Option(help="B-factor of the CTF's envelope, A^2.")
+    ] = None,
     voltage: Annotated[float | None, typer.Option(help="Voltage, kV.")] = None,
     noise_length: Annotated[
-        float | None, typer.Option(help="Noise power falls as 1 / (1 + (s L)^2): L in A; 0 is white.")
+        float | None,
+        typer.Option(help="Noise power falls as 1 / (1 + (s L)^2): L in A; 0 is white."),
     ] = None,
     noise_spectrum: Annotated[
         Path | None, typer.Option(help="CSV with the noise's power: frequency_per_angstrom,power.")
@@ -229,9 +250,13 @@ def density(
 def train(
     particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
     output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")
+    ] = None,
     symmetry: Symmetry = None,
-    map_file: Annotated[Path | None, typer.Option("--map", help="Train on projections of this map.")] = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Train on projections of this map.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the particles, without --minutes.")
@@ -273,7 +298,8 @@ def infer(
         Path | None, typer.Option(help="Also write every particle's distribution (zarr).")
     ] = None,
     refine: Annotated[
-        bool | None, typer.Option("--refine", help="Refine the best modes against a map; finds shifts.")
+        bool | None,
+        typer.Option("--refine", help="Refine the best modes against a map; finds shifts."),
     ] = None,
     map_: Annotated[
         Path | None, typer.Option("--map", help="Map to refine against (that of the run).")
@@ -325,7 +351,9 @@ def align(
         ),
     ] = None,
     resolution: Annotated[float | None, typer.Option(help="Finest detail compared, A.")] = None,
-    shift_range: Annotated[float | None, typer.Option(help="Largest shift searched, pixels.")] = None,
+    shift_range: Annotated[
+        float | None, typer.Option(help="Largest shift searched, pixels.")
+    ] = None,
     distributions: Annotated[
         Path | None, typer.Option(help="Also write every particle's posterior (zarr).")
     ] = None,
@@ -371,13 +399,17 @@ def reconstruct(
     mask: Annotated[Path | None, typer.Option(help="Mask for the half-maps' FSC.")] = None,
     regularise: Annotated[
         bool | None,
-        typer.Option("--regularise/--no-regularise", help="Filter the map by its half-maps' FSC (default)."),
+        typer.Option(
+            "--regularise/--no-regularise", help="Filter the map by its half-maps' FSC (default)."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Insert at poses (the default) or at samples of distributions.")
+        str | None,
+        typer.Option(help="Insert at poses (the default) or at samples of distributions."),
     ] = None,
     distributions: Annotated[
-        Path | None, typer.Option(help="The particles' distributions (zarr), for --weights distributions.")
+        Path | None,
+        typer.Option(help="The particles' distributions (zarr), for --weights distributions."),
     ] = None,
     data_dir: DataDir = None,
     max_memory: MaxMemory = None,
@@ -430,7 +462,9 @@ def postprocess(
     half1: Annotated[Path, typer.Argument(metavar="HALF1", help="Unfiltered half-map.")],
     half2: Annotated[Path, typer.Argument(metavar="HALF2", help="The other.")],
     output: Annotated[Path, typer.Option(help="Map to write; its mask and its FSC go beside it.")],
-    mask: Annotated[Path | None, typer.Option(help="Mask around the molecule; made if not given.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Mask around the molecule; made if not given.")
+    ] = None,
     b_factor: Annotated[
         float | None,
         typer.Option(help="B-factor in square angstrom, negative to sharpen; fitted if not given."),
@@ -484,11 +518,12 @@ def _name_of(command: CommandInfo) -> str:
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
-    # threads that wait for work would spin, torch's and NumPy's, at a cost that can exceed the work's
+    # threads that wait for work would spin, torch's and NumPy's, at a cost that can exceed the
+    # work's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    # what imports make stays: the collector would walk it dozens of times until a job begins (0.4 CPU s), and
-    # once more at the end (0.4 CPU s)
+    # what imports make stays: the collector would walk it dozens of times until a job begins (0.4
+    # CPU s), and once more at the end (0.4 CPU s)
     gc.disable()
     atexit.register(gc.freeze)
     # --quiet and --debug belong to every command; typer wants them before it

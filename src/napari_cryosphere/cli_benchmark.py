@@ -22,14 +22,20 @@ from napari_cryosphere._commands import (
 
 __all__ = ["cesped", "evaluate"]
 
-cesped = typer.Typer(help="CESPED's benchmark: its entries, and its protocol on them.", no_args_is_help=True)
+cesped = typer.Typer(
+    help="CESPED's benchmark: its entries, and its protocol on them.", no_args_is_help=True
+)
 
 BenchmarkDir = Annotated[
     Path | None,
-    typer.Option("--benchmark-dir", envvar="CESPED_BENCHMARK_DIR", help="Folder of the entries (cesped)."),
+    typer.Option(
+        "--benchmark-dir", envvar="CESPED_BENCHMARK_DIR", help="Folder of the entries (cesped)."
+    ),
 ]
 Folder = Annotated[Path, typer.Option("--output", help="Folder for what is found.")]
-Relion = Annotated[bool | None, typer.Option("--relion", help="Reconstruct with relion_reconstruct.")]
+Relion = Annotated[
+    bool | None, typer.Option("--relion", help="Reconstruct with relion_reconstruct.")
+]
 Mask = Annotated[Path | None, typer.Option(help="Mask around the molecule.")]
 PredictedParts = Annotated[
     str | None, typer.Option(help="What maps take from predictions: S2, SO3 (default) or SO3xR2.")
@@ -37,7 +43,9 @@ PredictedParts = Annotated[
 
 
 def evaluate(
-    truth: Annotated[list[Path], typer.Option(help="True poses; twice for two halves in two files.")],
+    truth: Annotated[
+        list[Path], typer.Option(help="True poses; twice for two halves in two files.")
+    ],
     predicted: Annotated[list[Path], typer.Option(help="Predicted poses; twice for two halves.")],
     output: Folder,
     symmetry: Symmetry = None,
@@ -77,7 +85,7 @@ def _list(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the entries on Zenodo and those in the folder."""
-    from napari_cryosphere.jobs.entries import list_entries, text_lines
+    from napari_cryosphere.jobs.cesped.entries import list_entries, text_lines
 
     entries = list_entries(benchmark_dir)
     typer.echo(json.dumps(entries, indent=2) if as_json else "\n".join(text_lines(entries)))
@@ -95,7 +103,7 @@ def _download(
 ) -> None:
     """Fetch an entry from Zenodo; run again, it goes on where it stopped."""
     from napari_cryosphere.jobs.benchmark_configs import DownloadEntryConfig
-    from napari_cryosphere.jobs.entries import download_entry as job
+    from napari_cryosphere.jobs.cesped.entries import download_entry as job
 
     given = {
         "entry": entry,
@@ -109,10 +117,14 @@ def _download(
 @cesped.command("add")
 def _add(
     name: Annotated[str, typer.Argument(help="Name of the new entry.")],
-    particles: Annotated[list[Path], typer.Argument(help="STAR file with poses, or one for each half.")],
+    particles: Annotated[
+        list[Path], typer.Argument(help="STAR file with poses, or one for each half.")
+    ],
     symmetry: Symmetry = None,
     mask: Mask = None,
-    simulated: Annotated[bool | None, typer.Option("--simulated", help="Reports will say so.")] = None,
+    simulated: Annotated[
+        bool | None, typer.Option("--simulated", help="Reports will say so.")
+    ] = None,
     benchmark_dir: BenchmarkDir = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
@@ -121,7 +133,7 @@ def _add(
 ) -> None:
     """Make a local entry of particles with poses; their images are copied."""
     from napari_cryosphere.jobs.benchmark_configs import AddEntryConfig
-    from napari_cryosphere.jobs.entries import add_entry as job
+    from napari_cryosphere.jobs.cesped.entries import add_entry as job
 
     given = {
         "name": name,
@@ -140,7 +152,9 @@ def _run(
     entry: Annotated[str, typer.Argument(help="Name of an entry in the folder.")],
     output: Folder,
     benchmark_dir: BenchmarkDir = None,
-    minutes: Annotated[float | None, typer.Option(help="Time for each of the two models (15).")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time for each of the two models (15).")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Network preset of 'train'.")] = None,
     trained_on: Annotated[
         str | None, typer.Option(help="Train on this entry of the same molecule instead.")
@@ -148,10 +162,13 @@ def _run(
     models: Annotated[Path | None, typer.Option(help="Earlier run whose models are used.")] = None,
     local: Annotated[
         float | None,
-        typer.Option(metavar="DEGREES", help="Refine within this angle, and evaluate before and after."),
+        typer.Option(
+            metavar="DEGREES", help="Refine within this angle, and evaluate before and after."
+        ),
     ] = None,
     compare_global: Annotated[
-        bool | None, typer.Option("--compare-global", help="Also time a search of all orientations.")
+        bool | None,
+        typer.Option("--compare-global", help="Also time a search of all orientations."),
     ] = None,
     mask: Mask = None,
     predicts: PredictedParts = None,
@@ -164,7 +181,7 @@ def _run(
 ) -> None:
     """Run the gold-standard protocol: each half's poses from a model that saw the other half only."""
     from napari_cryosphere.jobs.benchmark_configs import CespedConfig
-    from napari_cryosphere.jobs.cesped import run_entry as job
+    from napari_cryosphere.jobs.cesped.protocol import run_entry as job
 
     given = {
         "entry": entry,
@@ -195,7 +212,7 @@ def _report(
 ) -> None:
     """Put the reports of several runs into one table, beside the published figures."""
     from napari_cryosphere.jobs.benchmark_configs import MergeReportsConfig
-    from napari_cryosphere.jobs.entries import merge_reports as job
+    from napari_cryosphere.jobs.cesped.entries import merge_reports as job
 
     given = {"runs": runs, "output": output}
     run_job(job, config_of(MergeReportsConfig, config, settings, given, overwrite))

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_cryosphere._commands import ConfigFile, Device, Overwrite, Settings, Symmetry, config_of, run_job
+from napari_cryosphere._commands import (
+    ConfigFile,
+    Device,
+    Overwrite,
+    Settings,
+    Symmetry,
+    config_of,
+    run_job,
+)
 
 __all__ = ["equivariance", "experiments"]
 
@@ -17,7 +25,9 @@ experiments = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Option("--output", help="Folder for the report.")]
-Volume = Annotated[Path | None, typer.Option("--map", help="Map to look at (the package's phantom).")]
+Volume = Annotated[
+    Path | None, typer.Option("--map", help="Map to look at (the package's phantom).")
+]
 Snr = Annotated[float | None, typer.Option(help="Signal-to-noise ratio of the images (no noise).")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same figures.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Less of everything, to see that it works.")]
@@ -32,9 +42,13 @@ def equivariance(
     output: Folder,
     map_: Volume = None,
     snr: Snr = None,
-    pairs: Annotated[int | None, typer.Option(help="Pairs of images before and after a turn (100).")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of images before and after a turn (100).")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Images turned in their plane (50).")] = None,
-    angles: Annotated[int | None, typer.Option(help="Angles that each of them is turned by (36).")] = None,
+    angles: Annotated[
+        int | None, typer.Option(help="Angles that each of them is turned by (36).")
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     config: ConfigFile = None,
@@ -84,7 +98,9 @@ def _projections(
     output: Folder,
     number: Annotated[
         list[int] | None,
-        typer.Option("--projections", help="Number to train on; once for each (50, 100, 200, 400)."),
+        typer.Option(
+            "--projections", help="Number to train on; once for each (50, 100, 200, 400)."
+        ),
     ] = None,
     map_: Volume = None,
     field_angstrom: Width = None,
@@ -161,4 +177,6 @@ def _run(
     from napari_cryosphere.jobs.training_configs import ExperimentConfig
 
     told = [f"preset.{key}={value}" for key, value in preset.items() if value is not None]
-    run_job(experiment, config_of(ExperimentConfig, config, told + (settings or []), given, overwrite))
+    run_job(
+        experiment, config_of(ExperimentConfig, config, told + (settings or []), given, overwrite)
+    )

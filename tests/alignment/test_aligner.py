@@ -18,7 +18,11 @@ from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.slices import SliceSampler
-from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations, rotation_from_vector
+from napari_cryosphere.so3.rotations import (
+    geodesic_distance_degrees,
+    random_rotations,
+    rotation_from_vector,
+)
 from napari_cryosphere.so3.symmetry import angular_error_degrees, point_group
 
 BOX, NUMBER = 32, 24
@@ -45,7 +49,10 @@ class Particles:
 def _particles(symmetry: str, signal: float) -> Particles:
     voxels = torch.from_numpy(protein_phantom(BOX, 6.0).voxels.copy())
     if symmetry == "D2":  # on the lattice D2's operators are flips about voxel n // 2
-        flipped = [torch.roll(voxels.flip(axes), [1] * len(axes), axes) for axes in ((0, 1), (0, 2), (1, 2))]
+        flipped = [
+            torch.roll(voxels.flip(axes), [1] * len(axes), axes)
+            for axes in ((0, 1), (0, 2), (1, 2))
+        ]
         voxels = (voxels + sum(flipped)) / 4
     rng = np.random.default_rng(4)
     rotations, shifts = random_rotations(NUMBER, rng), rng.uniform(-1.5, 1.5, (NUMBER, 2))
@@ -89,7 +96,9 @@ def test_search_finds_poses_and_shifts(particles, searched):
 
 def test_true_poses_lie_in_credible_sets_as_often_as_these_say(particles, searched):
     levels = searched.distribution.credible_level(particles.rotations)
-    assert np.mean(levels <= 0.5) == pytest.approx(0.5, abs=0.31)  # 3 standard deviations of 24 particles
+    assert np.mean(levels <= 0.5) == pytest.approx(
+        0.5, abs=0.31
+    )  # 3 standard deviations of 24 particles
     assert np.mean(levels <= 0.9) >= 0.74
 
 
@@ -125,9 +134,15 @@ def test_a_batch_is_its_particles(particles, searched):
 
 def test_local_refinement_recovers_disturbed_poses(particles):
     rng = np.random.default_rng(8)
-    starts = particles.rotations @ rotation_from_vector(rng.normal(scale=np.radians(5), size=(NUMBER, 3)))
+    starts = particles.rotations @ rotation_from_vector(
+        rng.normal(scale=np.radians(5), size=(NUMBER, 3))
+    )
     found = particles.aligner().refine(
-        particles.images, None, starts, particles.shifts_px + rng.normal(scale=0.5, size=(NUMBER, 2)), 12.0
+        particles.images,
+        None,
+        starts,
+        particles.shifts_px + rng.normal(scale=0.5, size=(NUMBER, 2)),
+        12.0,
     )
     before = angular_error_degrees(particles.rotations, starts, particles.symmetry)
     errors = angular_error_degrees(particles.rotations, found.rotations, particles.symmetry)
@@ -138,7 +153,9 @@ def test_local_refinement_recovers_disturbed_poses(particles):
 def test_local_refinement_chooses_among_several_modes(particles):
     rng = np.random.default_rng(9)
     wrong = random_rotations(NUMBER, rng)
-    near = particles.rotations @ rotation_from_vector(rng.normal(scale=np.radians(3), size=(NUMBER, 3)))
+    near = particles.rotations @ rotation_from_vector(
+        rng.normal(scale=np.radians(3), size=(NUMBER, 3))
+    )
     found = particles.aligner().refine(
         particles.images, None, np.stack([wrong, near], axis=1), particles.shifts_px, 8.0
     )
@@ -150,10 +167,13 @@ def test_climbing_from_fewer_places_never_beats_the_best_of_all(particles):
     rng = np.random.default_rng(9)
     starts = random_rotations(6 * NUMBER, rng).reshape(NUMBER, 6, 3, 3)
     one, all_six = (
-        particles.aligner().refine(particles.images, None, starts, particles.shifts_px, 8.0, climbed=climbed)
+        particles.aligner().refine(
+            particles.images, None, starts, particles.shifts_px, 8.0, climbed=climbed
+        )
         for climbed in (1, 6)
     )
-    # evidence chooses, not likelihood: a peak twice as wide in each of five directions makes up for 3.5 nats
+    # evidence chooses, not likelihood: a peak twice as wide in each of five directions makes up for
+    # 3.5 nats
     assert (all_six.log_likelihood >= one.log_likelihood - 5 * np.log(2.5)).all()
     assert np.mean(all_six.log_likelihood > one.log_likelihood + 0.1) > 0.1
     assert np.mean(np.isclose(all_six.log_likelihood, one.log_likelihood, atol=0.1)) > 0.3
@@ -189,7 +209,9 @@ def test_images_may_have_fewer_modes_than_others(particles):
     starts = np.full((4, 3, 3, 3), np.nan)
     starts[:, 0] = particles.rotations[:4]
     starts[1, 1] = particles.rotations[0]
-    found = particles.aligner().refine(particles.images[:4], None, starts, particles.shifts_px[:4], 8.0)
+    found = particles.aligner().refine(
+        particles.images[:4], None, starts, particles.shifts_px[:4], 8.0
+    )
     alone = particles.aligner().refine(
         particles.images[2:4], None, particles.rotations[2:4], particles.shifts_px[2:4], 8.0
     )
@@ -223,7 +245,9 @@ def test_information_is_the_likelihoods_curvature(particles):
         turn[axis] = step
         moved = poses @ torch.from_numpy(rotation_from_vector(turn)).float()
         back = poses @ torch.from_numpy(rotation_from_vector(-turn)).float()
-        both = [refine_poses(sampler, observation, p, shifts, 0).log_likelihood for p in (moved, back)]
+        both = [
+            refine_poses(sampler, observation, p, shifts, 0).log_likelihood for p in (moved, back)
+        ]
         curvature = (2 * peak.log_likelihood - both[0] - both[1]) / step**2
         assert curvature.numpy() == pytest.approx(peak.information[:, axis, axis].numpy(), rel=0.15)
 
@@ -258,7 +282,9 @@ def test_finer_grids_support_more_shells():
 
 
 def test_local_maxima_stand_apart_and_come_best_first():
-    turns = rotation_from_vector(np.radians([[0, 0, 0], [5, 0, 0], [0, 40, 0], [0, 43, 0], [90, 0, 0]]))
+    turns = rotation_from_vector(
+        np.radians([[0, 0, 0], [5, 0, 0], [0, 40, 0], [0, 43, 0], [90, 0, 0]])
+    )
     scores = torch.tensor([5.0, 6.0, 8.0, 7.0, -9.0])
     poses, one = torch.from_numpy(turns).float(), torch.zeros(5, dtype=torch.int64)
     assert local_maxima(one, poses, scores, 4, 15.0, 12.0).tolist() == [2, 1]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.gallery import Gallery, real_row, shift_grid
 from napari_cryosphere.alignment.labels import best_matches, inverse_mse
 from napari_cryosphere.alignment.observation import NoiseModel, observe
+from napari_cryosphere.alignment.references import Gallery, real_row, shift_grid
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -84,18 +84,24 @@ def test_gradients_are_the_derivatives_of_slices(scene, gaussian_phantom):
         turn = np.zeros(3)
         turn[axis] = 0.01
         poses = [scene.rotations @ rotation_from_vector(sign * turn) for sign in (1, -1)]
-        ahead, back = (band.of(to_fourier(torch.from_numpy(gaussian_phantom(BOX, p)[1]))) for p in poses)
+        ahead, back = (
+            band.of(to_fourier(torch.from_numpy(gaussian_phantom(BOX, p)[1]))) for p in poses
+        )
         difference = (ahead - back) / 0.02
         error = (derivative - difference).abs().square().sum() / difference.abs().square().sum()
         assert float(error.sqrt()) < 0.05, axis
 
 
 def test_log_likelihood_is_the_gaussian_of_the_residual(scene):
-    """In white noise and the full band: -(|image - model|^2 - |image|^2) / 2 s^2 summed over pixels."""
+    """In white noise and the full band: -(|image - model|^2 - |image|^2) / 2 s^2 summed over
+    pixels.
+    """
     generator = torch.Generator().manual_seed(5)
     clean = torch.from_numpy(scene.projections[:2]).float()
     band = FourierBand(BOX, 15)
-    inside = (torch.fft.fftfreq(BOX, 1 / BOX)[:, None].square() + torch.arange(BOX // 2 + 1).square()).sqrt()
+    inside = (
+        torch.fft.fftfreq(BOX, 1 / BOX)[:, None].square() + torch.arange(BOX // 2 + 1).square()
+    ).sqrt()
     keep = (inside <= 15) & (inside > 0)
     images = clean + 3 * torch.randn(clean.shape, generator=generator)
     images = from_fourier(to_fourier(images) * keep)
@@ -109,12 +115,21 @@ def test_log_likelihood_is_the_gaussian_of_the_residual(scene):
     models = contrast * from_fourier(slices * shift_phases(shift, BOX))
     for pose, model in enumerate(models):
         residual = (images - model).square().sum((1, 2)) - images.square().sum((1, 2))
-        torch.testing.assert_close(found[pose], -residual / (2 * deviation**2), rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(
+            found[pose], -residual / (2 * deviation**2), rtol=1e-3, atol=1e-2
+        )
 
 
 def test_gallery_on_a_grid_equals_one_of_all_poses(scene):
-    sampler, band, grid = SliceSampler(scene.volume, 8), FourierBand(BOX, 8), SO3Grid(1).reduced("D2")
-    whole, halved = Gallery.of(sampler, grid.rotations(), band), Gallery.of_grid(sampler, grid, band)
+    sampler, band, grid = (
+        SliceSampler(scene.volume, 8),
+        FourierBand(BOX, 8),
+        SO3Grid(1).reduced("D2"),
+    )
+    whole, halved = (
+        Gallery.of(sampler, grid.rotations(), band),
+        Gallery.of_grid(sampler, grid, band),
+    )
     scale = float(whole.slices.abs().max())
     torch.testing.assert_close(halved.slices, whole.slices, atol=1e-5 * scale, rtol=1e-4)
     torch.testing.assert_close(halved.power, whole.power, atol=1e-5 * scale**2, rtol=1e-4)
@@ -126,7 +141,9 @@ def test_real_rows_multiply_as_complex_numbers():
     torch.testing.assert_close(real_row(a) @ real_row(b), (a.conj() * b).sum().real)
 
 
-@pytest.mark.parametrize(("reach", "step", "number"), [(0.0, 1.0, 1), (1.0, 1.0, 9), (3.0, 1.5, 21)])
+@pytest.mark.parametrize(
+    ("reach", "step", "number"), [(0.0, 1.0, 1), (1.0, 1.0, 9), (3.0, 1.5, 21)]
+)
 def test_shift_grid_is_a_disc_around_the_origin(reach, step, number):
     shifts = shift_grid(reach, step)
     assert len(shifts) == number
@@ -145,7 +162,9 @@ def test_labels_mark_the_true_pose_and_the_stated_share(scene):
     assert mask.sum(1).tolist() == [round(0.05 * grid.size)] * len(images)
     nearest = torch.from_numpy(grid.nearest(scene.rotations))
     assert mask[torch.arange(len(images)), nearest].all()
-    assert (errors[mask].reshape(len(images), -1).amin(1) >= torch.where(mask, 0, errors).amax(1)).all()
+    assert (
+        errors[mask].reshape(len(images), -1).amin(1) >= torch.where(mask, 0, errors).amax(1)
+    ).all()
 
 
 def test_labels_of_a_clean_image_at_its_own_pose_have_an_error_of_the_noise(scene):

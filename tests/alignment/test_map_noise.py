@@ -19,7 +19,9 @@ def _map(noise: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _shell_means(power: torch.Tensor) -> torch.Tensor:
     axis = torch.fft.fftfreq(BOX, 1 / BOX)
-    shells = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt().round().long().flatten()
+    shells = (
+        (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt().round().long().flatten()
+    )
     return torch.bincount(shells, power.flatten()) / torch.bincount(shells)
 
 

@@ -1,4 +1,6 @@
-"""The command line as a contract: exit codes, one line on an error, quick help, nothing half-written."""
+"""The command line as a contract: exit codes, one line on an error, quick help, nothing
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from napari_cryosphere.jobs.events import Events, Result
 
 def cryosphere(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "napari_cryosphere", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("cli")
     protein_phantom(32, 6.0).save(made / "map.mrc")
     result = cryosphere(
-        "simulate", "map.mrc", "--output", "p.star", "--number", "40", "--snr", "2", "--seed", "3", cwd=made
+        "simulate",
+        "map.mrc",
+        "--output",
+        "p.star",
+        "--number",
+        "40",
+        "--snr",
+        "2",
+        "--seed",
+        "3",
+        cwd=made,
     )
     assert result.returncode == 0, result.stderr
     assert "star: p.star" in result.stdout
@@ -41,7 +55,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_the_commands() -> None:
     result = cryosphere("--help")
     assert result.returncode == 0
-    for command in ("demo", "info", "simulate", "density", "train", "infer", "reconstruct", "watch", "fsc"):
+    for command in (
+        "demo",
+        "info",
+        "simulate",
+        "density",
+        "train",
+        "infer",
+        "reconstruct",
+        "watch",
+        "fsc",
+    ):
         assert command in result.stdout
 
 
@@ -58,7 +82,18 @@ def test_info_as_json(folder: Path) -> None:
 
 
 def test_outputs_need_overwrite(folder: Path) -> None:
-    arguments = ["simulate", "map.mrc", "--output", "p.star", "--number", "40", "--snr", "2", "--seed", "3"]
+    arguments = [
+        "simulate",
+        "map.mrc",
+        "--output",
+        "p.star",
+        "--number",
+        "40",
+        "--snr",
+        "2",
+        "--seed",
+        "3",
+    ]
     before = (folder / "p.mrcs").read_bytes()
     refused = cryosphere(*arguments, cwd=folder)
     assert refused.returncode == 1
@@ -91,7 +126,9 @@ def test_error_is_one_line_and_debug_shows_the_rest(folder: Path) -> None:
         (["--config", "none.json"], "none.json"),
     ],
 )
-def test_wrong_usage_exits_2_and_names_the_key(folder: Path, extra: list[str], message: str) -> None:
+def test_wrong_usage_exits_2_and_names_the_key(
+    folder: Path, extra: list[str], message: str
+) -> None:
     result = cryosphere("reconstruct", "p.star", "--output", "m.mrc", *extra, cwd=folder)
     assert result.returncode == 2
     assert message in result.stderr
@@ -124,9 +161,13 @@ def test_quiet_prints_only_results(folder: Path, tmp_path: Path) -> None:
 def test_interrupt_stops_cleanly(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "napari_cryosphere", "train", str(folder / "p.star")]
     command += ["--output", str(tmp_path / "run"), "--minutes", "60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for _ in range(600):
-            if (tmp_path / "run" / "log.jsonl").is_file() and (tmp_path / "run" / "log.jsonl").stat().st_size:
+            if (tmp_path / "run" / "log.jsonl").is_file() and (
+                tmp_path / "run" / "log.jsonl"
+            ).stat().st_size:
                 break
             time.sleep(0.1)
         process.send_signal(2)
@@ -145,7 +186,17 @@ def test_density_and_simulate_take_a_model(folder: Path) -> None:
     made = cryosphere("density", *model, "--output", "d.mrc", "--box", "40", cwd=folder)
     assert made.returncode == 0, made.stderr
     assert "atoms: 39" in made.stdout
-    options = ["--output", "q.star", "--number", "8", "--defocus", "9000", "9500", "--preference", "-4"]
+    options = [
+        "--output",
+        "q.star",
+        "--number",
+        "8",
+        "--defocus",
+        "9000",
+        "9500",
+        "--preference",
+        "-4",
+    ]
     made = cryosphere("simulate", *model, *options, "--preferred-axis", "1", "0", "0", cwd=folder)
     assert made.returncode == 0, made.stderr
     assert "particles: 8" in made.stdout

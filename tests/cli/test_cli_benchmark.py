@@ -58,8 +58,20 @@ def test_evaluate_prints_and_writes_the_metrics(tmp_path: Path) -> None:
 
 def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:
     shutil.copy(REFERENCE / "predicted_C1_1.star", tmp_path / "other.star")
-    command = [sys.executable, "-m", "napari_cryosphere", "evaluate", "--output", str(tmp_path / "out")]
-    command += ["--truth", str(REFERENCE / "truth_C1_0.star"), "--predicted", str(tmp_path / "other.star")]
+    command = [
+        sys.executable,
+        "-m",
+        "napari_cryosphere",
+        "evaluate",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    command += [
+        "--truth",
+        str(REFERENCE / "truth_C1_0.star"),
+        "--predicted",
+        str(tmp_path / "other.star"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

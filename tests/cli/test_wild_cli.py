@@ -13,12 +13,34 @@ from napari_cryosphere.particles import ParticleStack, write_stack
 
 # What a reconstruction can do with it: warnings are enough for these.
 _READABLE = {
-    *("ok_base", "latin1_name", "very_long_line", "trailing_garbage", "constant_images", "huge_values"),
+    *(
+        "ok_base",
+        "latin1_name",
+        "very_long_line",
+        "trailing_garbage",
+        "constant_images",
+        "huge_values",
+    ),
     *("duplicate_particles", "defocus_in_um", "subset_all_one"),
 }
 _BROKEN = (
-    *("absolute_path", "angle_nan", "angle_text", "box_differs_from_star", "defocus_absurd", "dotdot_path"),
-    *("empty", "empty_file", "empty_loop", "huge_dims", "index_negative", "index_past_end", "index_text"),
+    *(
+        "absolute_path",
+        "angle_nan",
+        "angle_text",
+        "box_differs_from_star",
+        "defocus_absurd",
+        "dotdot_path",
+    ),
+    *(
+        "empty",
+        "empty_file",
+        "empty_loop",
+        "huge_dims",
+        "index_negative",
+        "index_past_end",
+        "index_text",
+    ),
     *("loop_no_labels", "missing_stack", "nan_pixels", "nonsquare", "not_mrc", "only_comment"),
     *(
         "optics_group_missing",
@@ -72,7 +94,9 @@ def test_every_broken_file_is_run(shared_data: Path) -> None:
     assert names == _READABLE | set(_BROKEN)
 
 
-@pytest.mark.parametrize("name", ["cs_truncated.cs", "cs_pickle_object.cs", "short_row.star", "none.star"])
+@pytest.mark.parametrize(
+    "name", ["cs_truncated.cs", "cs_pickle_object.cs", "short_row.star", "none.star"]
+)
 @pytest.mark.parametrize("output", ["out.star", "out.cs"])
 def test_broken_files_are_not_converted(
     name: str,
@@ -82,7 +106,9 @@ def test_broken_files_are_not_converted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, "convert", shared_data / "wild" / "broken" / name, tmp_path / output) == 1
+    assert (
+        run(monkeypatch, "convert", shared_data / "wild" / "broken" / name, tmp_path / output) == 1
+    )
     assert_one_clear_line(capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 

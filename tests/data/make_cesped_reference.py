@@ -6,10 +6,11 @@ Run it in this folder, in an environment of its own that has ``cesped`` and what
     python make_cesped_reference.py particles maps            # what the tests read
     python make_cesped_reference.py entry FOLDER              # metrics of whole entries
 
-``particles`` writes true and predicted poses of a C1 and a D2 set and what the package says of them; ``maps``
-two maps, a mask, and their PCC and FSC resolutions; ``entry`` runs the package's evaluation on each entry of
-a folder in CESPED's layout: one that has ``mask.mrc``, ``predicted_0.star`` and ``predicted_1.star`` too, as
-``tests/benchmark/cesped_test_entries.py`` makes them.
+``particles`` writes true and predicted poses of a C1 and a D2 set and what the package says of
+them; ``maps`` two maps, a mask, and their PCC and FSC resolutions; ``entry`` runs the package's
+evaluation on each entry of a folder in CESPED's layout: one that has ``mask.mrc``,
+``predicted_0.star`` and ``predicted_1.star`` too, as ``tests/evaluation/cesped_test_entries.py``
+makes them.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def make_particles() -> None:
             names = [FOLDER / f"{kind}_{symmetry}_{half}.star" for kind in ("truth", "predicted")]
             for part, name in zip((truth, found), names, strict=True):
                 starfile.write({"optics": optics(), "particles": part}, name, overwrite=True)
-            _, mean, weighted, rmse, total = evaluator.preparePredStar(*map(str, names), None, symmetry)
+            _, mean, weighted, rmse, total = evaluator.preparePredStar(
+                *map(str, names), None, symmetry
+            )
             ordered = found.set_index("rlnImageName").loc[truth["rlnImageName"]]
             both = ordered[ANGLES].to_numpy(), truth[ANGLES].to_numpy()
             missing = computeAngularError(*both, confidence=None, symmetry=symmetry)[1]

@@ -1,8 +1,9 @@
-"""Make the reference lists in tests/data/relion/asymmetric_units.json with RELION 3.1's relion_refine.
+"""Make the reference lists in tests/data/relion/asymmetric_units.json with RELION 3.1's
+relion_refine.
 
-Run it in this folder, on a machine with RELION: ``python make_relion_asymmetric_units.py``. One iteration on
-a few projections of the package's phantom writes the view directions that RELION samples at HEALPix order 3
-for each point group; they are pixel centres, stored as RING indices.
+Run it in this folder, on a machine with RELION: ``python make_relion_asymmetric_units.py``. One
+iteration on a few projections of the package's phantom writes the view directions that RELION
+samples at HEALPix order 3 for each point group; they are pixel centres, stored as RING indices.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         protein_phantom(BOX, PIXEL_SIZE).save(folder / "map.mrc")
-        write_star(draw_parameters(4, seed=5).tables("views.mrcs", BOX, PIXEL_SIZE), folder / "views.star")
+        write_star(
+            draw_parameters(4, seed=5).tables("views.mrcs", BOX, PIXEL_SIZE), folder / "views.star"
+        )
         _run(folder, "relion_project", "--i", "map.mrc", "--ang", "views.star", "--o", "views")
         units = {group: _unit(folder, group) for group in GROUPS}
-    lines = [f'"{group}": {json.dumps(pixels, separators=(",", ":"))}' for group, pixels in units.items()]
+    lines = [
+        f'"{group}": {json.dumps(pixels, separators=(",", ":"))}' for group, pixels in units.items()
+    ]
     target = Path(__file__).parent / "relion" / "asymmetric_units.json"
     target.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -47,7 +52,9 @@ def _unit(folder: Path, group: str) -> list[int]:
         *options.split(),
     )
     directions = read_star(folder / group / "run_it001_sampling.star")["sampling_directions"]
-    rot, tilt = (np.radians(directions[f"rlnAngle{name}"].to_numpy(float)) for name in ("Rot", "Tilt"))
+    rot, tilt = (
+        np.radians(directions[f"rlnAngle{name}"].to_numpy(float)) for name in ("Rot", "Tilt")
+    )
     return sorted(int(pixel) for pixel in ang2pix(8, tilt, rot))
 
 

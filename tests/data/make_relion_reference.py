@@ -1,8 +1,9 @@
 """Make the reference projections in tests/data/relion with RELION 3.1's relion_project.
 
-Run it in this folder, on a machine with RELION, to make them anew: ``python make_relion_reference.py``. The
-map is the package's own phantom; the six views, shifts and CTFs are drawn with a seed. Astigmatism is 4000 A
-for all, since realistic values cannot tell the conventions of its angle apart.
+Run it in this folder, on a machine with RELION, to make them anew: ``python
+make_relion_reference.py``. The map is the package's own phantom; the six views, shifts and CTFs are
+drawn with a seed. Astigmatism is 4000 A for all, since realistic values cannot tell the conventions
+of its angle apart.
 """
 
 from __future__ import annotations

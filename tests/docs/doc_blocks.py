@@ -1,7 +1,8 @@
 """Code blocks of the documentation: found, executed in a folder, or checked without being executed.
 
-A block that cannot run here has a comment before it, ``<!-- checked, not run: REASON -->``. Bash blocks are
-executed line by line: `napari-cryosphere` in this process, which saves its start, everything else by bash.
+A block that cannot run here has a comment before it, ``<!-- checked, not run: REASON -->``. Bash
+blocks are executed line by line: `napari-cryosphere` in this process, which saves its start,
+everything else by bash.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def blocks(path: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("code")) + 1
         reason = match["reason"] or NOT_RUN.get(page)
         if match["language"] in LANGUAGES:
-            found.append(Block(page, line, match["language"], textwrap.dedent(match["code"]), reason))
+            found.append(
+                Block(page, line, match["language"], textwrap.dedent(match["code"]), reason)
+            )
     return found
 
 
@@ -137,7 +140,8 @@ def run_here(arguments: list[str]) -> tuple[int, str]:
 
 
 def check(block: Block) -> None:
-    """Check a block without running it: its syntax, and that what it calls exists and takes what it is given.
+    """Check a block without running it: its syntax, and that what it calls exists and takes what it
+    is given.
 
     Raises
     ------
@@ -147,7 +151,9 @@ def check(block: Block) -> None:
     if block.language == "python":
         ast.parse(block.code)
         return
-    done = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-n"], input=block.code, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{block}: {done.stderr}"
     for line in command_lines(block.code):
         for words in _commands(line):
@@ -181,7 +187,9 @@ def _check_command(words: list[str], where: str) -> None:
         if "torchrun" in words:
             _check_torchrun(words[words.index("torchrun") + 1 :], where)
     elif name == "make":
-        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(
+            r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+        )
         wanted = {word for word in words[1:] if "=" not in word}
         assert wanted <= set(targets), f"{where}: the Makefile has {targets}"
     elif name in ("python", "python3", "pytest"):
@@ -231,7 +239,13 @@ def check_inline(text: str) -> None:
             every = words[0].startswith("-") or not re.fullmatch(r"[a-z]+", words[0])
             assert every, f"`{text}`: there is no command {words[0]!r}"
             return
-    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    flags = {
+        flag
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
     flags |= {"--help", "-h", "--quiet", "--debug"}
-    unknown = [word for word in words if re.match(r"--[a-z]", word) and word.rstrip(",.;:]") not in flags]
+    unknown = [
+        word for word in words if re.match(r"--[a-z]", word) and word.rstrip(",.;:]") not in flags
+    ]
     assert not unknown, f"`{text}`: no option {unknown[0]}"

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, Block, blocks, check, check_inline, execute, inline_commands, pages, run_here
+from doc_blocks import (
+    ROOT,
+    Block,
+    blocks,
+    check,
+    check_inline,
+    execute,
+    inline_commands,
+    pages,
+    run_here,
+)
 
 ALL = [block for page in pages() for block in blocks(page)]
 RUN = sorted({block.page for block in ALL if block.reason is None})
@@ -20,11 +30,13 @@ def _here(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch) -> Path:
+def inputs(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
+) -> Path:
     """A folder with the files that the pages take for granted, all small.
 
-    map.mrc (also as reference.mrc), particles.star and other.star of it, and run, the folder of a model that
-    was hardly trained.
+    map.mrc (also as reference.mrc), particles.star and other.star of it, and run, the folder of a
+    model that was hardly trained.
     """
     from napari_cryosphere.imaging.phantom import protein_phantom
 
@@ -46,7 +58,9 @@ def monkeypatch_module() -> Any:
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_blocks_run(page: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    page: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "here"
     shutil.copytree(inputs, folder)
     monkeypatch.setenv("CESPED_BENCHMARK_DIR", "cesped")
@@ -71,7 +85,9 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 
 def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
-    in_a_list = "1. first\n\n    <!-- checked, not run: slow -->\n    ```bash\n    sleep 9\n    ```\n"
+    in_a_list = (
+        "1. first\n\n    <!-- checked, not run: slow -->\n    ```bash\n    sleep 9\n    ```\n"
+    )
     page.write_text(f"```python\nx = 1\n```\n\n{in_a_list}")
     monkeypatch.setattr("doc_blocks.ROOT", tmp_path)
     assert [(block.line, block.code, block.reason) for block in blocks(page)] == [

@@ -68,7 +68,9 @@ def test_every_module_and_public_name_has_a_docstring() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("room", ["so3", "particles", "imaging", "reconstruction", "alignment", "training"])
+@pytest.mark.parametrize(
+    "room", ["so3", "particles", "imaging", "reconstruction", "alignment", "training"]
+)
 def test_arrays_have_their_shapes(room: str) -> None:
     """A public function that takes or returns arrays says of which shape."""
     silent = []

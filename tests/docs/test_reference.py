@@ -28,7 +28,9 @@ ALSO = {"density": ["--pixel-size", "2"]}
 def test_every_command_and_option_is_described(name: str) -> None:
     command = COMMANDS[name]
     assert command.help
-    undescribed = [parameter.name for parameter in command.params if not (parameter.help or "").strip()]
+    undescribed = [
+        parameter.name for parameter in command.params if not (parameter.help or "").strip()
+    ]
     assert not undescribed
 
 
@@ -57,7 +59,9 @@ def test_a_command_fills_the_config_that_its_page_names(name: str) -> None:
 
 def test_every_command_with_settings_has_its_config() -> None:
     with_settings = {
-        name for name, command in COMMANDS.items() if any(p.opts == ["--set"] for p in command.params)
+        name
+        for name, command in COMMANDS.items()
+        if any(p.opts == ["--set"] for p in command.params)
     }
     assert with_settings == set(CONFIG_OF)
 

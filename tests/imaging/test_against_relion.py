@@ -1,4 +1,6 @@
-"""The forward model against stored RELION 3.1 projections of the phantom, and wrong conventions too."""
+"""The forward model against stored RELION 3.1 projections of the phantom, and wrong conventions
+too.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,13 @@ class Views:
         origins = table[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(dtype=float)
         self.shifts_px = torch.from_numpy(-origins / PIXEL_SIZE)
         self.u, self.v, self.angle = (
-            table[name].to_numpy(dtype=float) for name in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+            table[name].to_numpy(dtype=float)
+            for name in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
         )
 
-    def ctf(self, angle_sign: float = 1.0, angle_offset: float = 0.0, swap: bool = False) -> torch.Tensor:
+    def ctf(
+        self, angle_sign: float = 1.0, angle_offset: float = 0.0, swap: bool = False
+    ) -> torch.Tensor:
         u, v = (self.v, self.u) if swap else (self.u, self.v)
         angle = angle_sign * self.angle + angle_offset
         return ctf_2d(CtfParameters(u, v, angle, 300, 2.7, 0.1), BOX, PIXEL_SIZE)
@@ -61,14 +66,18 @@ def relion(name: str) -> np.ndarray:
 def test_plain_views(views: Views, projector: Projector) -> None:
     ours, theirs = projector.project(views.rotations).numpy(), relion("plain")
     assert correlation(ours, theirs) > 0.9995
-    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(1, abs=0.005)  # a plain sum over z
+    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(
+        1, abs=0.005
+    )  # a plain sum over z
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         pytest.param(lambda r: r.swapaxes(-1, -2), id="transposed pose"),
-        pytest.param(lambda r: np.diag([1.0, 1.0, -1.0]) @ r @ np.diag([1.0, 1.0, -1.0]), id="mirrored hand"),
+        pytest.param(
+            lambda r: np.diag([1.0, 1.0, -1.0]) @ r @ np.diag([1.0, 1.0, -1.0]), id="mirrored hand"
+        ),
         pytest.param(lambda r: r @ np.diag([1.0, -1.0, -1.0]), id="seen from behind"),
     ],
 )
@@ -84,7 +93,9 @@ def test_half_pixel_centre_fails(views: Views, projector: Projector) -> None:
 
 
 def test_shift_and_ctf(views: Views, projector: Projector) -> None:
-    transforms = projector.slices(views.rotations) * shift_phases(views.shifts_px, BOX) * views.ctf()
+    transforms = (
+        projector.slices(views.rotations) * shift_phases(views.shifts_px, BOX) * views.ctf()
+    )
     assert correlation(from_fourier(transforms).numpy(), relion("shift_ctf")) > 0.9985
 
 
@@ -103,7 +114,9 @@ def test_phase_flipped_images(views: Views, projector: Projector) -> None:
 
 
 def test_defocus_u_and_v_may_be_swapped(views: Views) -> None:
-    torch.testing.assert_close(views.ctf(angle_offset=90.0, swap=True), views.ctf(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        views.ctf(angle_offset=90.0, swap=True), views.ctf(), atol=2e-4, rtol=0
+    )
 
 
 def test_ctf_at_the_origin_is_the_amplitude_contrast(views: Views) -> None:

@@ -54,7 +54,9 @@ def atoms() -> list[Atom]:
 
 
 def by_formula(atoms: Sequence[Atom], box: int, pixel_size: float) -> np.ndarray:
-    """Sum over atoms and Gaussians of a (4 pi / b)^(3/2) exp(-4 pi^2 r^2 / b), b widened by B; in volts."""
+    """Sum over atoms and Gaussians of a (4 pi / b)^(3/2) exp(-4 pi^2 r^2 / b), b widened by B; in
+    volts.
+    """
     weights = [gemmi.Element(element).weight * occupancy for element, _, _, occupancy in atoms]
     centre = np.average([position for _, position, _, _ in atoms], axis=0, weights=weights)
     axis = (np.arange(box) - box // 2) * pixel_size
@@ -101,11 +103,17 @@ def test_unit_is_that_of_gemmi_times_a_constant(atoms: list[Atom], tmp_path: Pat
 
 
 def test_sharp_atoms_are_band_limited_not_aliased(tmp_path: Path) -> None:
-    """Without a B-factor: the transform at every frequency is the scattering factor times the phase."""
+    """Without a B-factor: the transform at every frequency is the scattering factor times the
+    phase.
+    """
     atoms: list[Atom] = [("C", (0.0, 0.0, 0.0), 0.0, 1.0), ("O", (3.3, -4.1, 2.2), 0.0, 1.0)]
     model = AtomicModel.read(write(structure_of(atoms), tmp_path / "model.pdb"))
     box, pixel_size = 32, 1.5
-    ours = np.fft.fftn(np.fft.ifftshift(model.density(pixel_size, box).voxels)) * pixel_size**3 / VOLTS_A2
+    ours = (
+        np.fft.fftn(np.fft.ifftshift(model.density(pixel_size, box).voxels))
+        * pixel_size**3
+        / VOLTS_A2
+    )
     s = np.fft.fftfreq(box, pixel_size)
     z, y, x = np.meshgrid(s, s, s, indexing="ij")
     s2 = x**2 + y**2 + z**2
@@ -129,7 +137,9 @@ def test_resolution_cuts_and_b_factor_overrides(atoms: list[Atom], tmp_path: Pat
     radius = np.sqrt(s[:, None, None] ** 2 + s[:, None] ** 2 + s**2)
     assert transform[radius > 1.001 / 8].max() < 1e-4 * transform.max()
     assert transform[radius < 0.9 / 8].min() > 1e-4 * transform.max()
-    one_b: list[Atom] = [(element, position, 300.0, occupancy) for element, position, _, occupancy in atoms]
+    one_b: list[Atom] = [
+        (element, position, 300.0, occupancy) for element, position, _, occupancy in atoms
+    ]
     ours = AtomicModel.read(file, b_factor_angstrom2=300.0).density(1.0, 60).voxels
     exact = by_formula(one_b, 60, 1.0)
     assert np.linalg.norm(ours - exact) / np.linalg.norm(exact) < 2e-4
@@ -151,9 +161,13 @@ def test_waters_and_hydrogens_go_unless_kept(atoms: list[Atom], tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", [".pdb", ".cif"])
 def test_biological_assembly_is_built(tmp_path: Path, suffix: str) -> None:
-    """A two-fold about z through (20, 20): the assembly's density is symmetric, the single copy's is not."""
+    """A two-fold about z through (20, 20): the assembly's density is symmetric, the single copy's
+    is not.
+    """
     rng = np.random.default_rng(9)
-    structure = structure_of([("C", (rng.normal(size=3) * 3 + 26).round(3), 100.0, 1.0) for _ in range(12)])
+    structure = structure_of(
+        [("C", (rng.normal(size=3) * 3 + 26).round(3), 100.0, 1.0) for _ in range(12)]
+    )
     assembly, generator = gemmi.Assembly("1"), gemmi.Assembly.Gen()
     for number, turn in enumerate((gemmi.Transform(), _two_fold(20.0, 20.0)), 1):
         operator = gemmi.Assembly.Operator()
@@ -177,9 +191,15 @@ def test_biological_assembly_is_built(tmp_path: Path, suffix: str) -> None:
         AtomicModel.read(file, assembly="2")
 
 
-def test_an_assembly_of_chains_that_are_not_there_is_refused(atoms: list[Atom], tmp_path: Path) -> None:
+def test_an_assembly_of_chains_that_are_not_there_is_refused(
+    atoms: list[Atom], tmp_path: Path
+) -> None:
     structure = structure_of(atoms)
-    assembly, generator, operator = gemmi.Assembly("1"), gemmi.Assembly.Gen(), gemmi.Assembly.Operator()
+    assembly, generator, operator = (
+        gemmi.Assembly("1"),
+        gemmi.Assembly.Gen(),
+        gemmi.Assembly.Operator(),
+    )
     operator.name, generator.chains = "1", ["Z"]
     generator.operators.append(operator)
     assembly.generators.append(generator)
@@ -233,7 +253,9 @@ def test_gzip_and_names(atoms: list[Atom], tmp_path: Path) -> None:
         ("header.cif", "data_x\n_cell.length_a 10\n", "no atoms"),
     ],
 )
-def test_what_is_no_model_is_refused(tmp_path: Path, name: str, text: str | None, message: str) -> None:
+def test_what_is_no_model_is_refused(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
     file = tmp_path / name
     if text is not None:
         file.write_text(text)
@@ -251,6 +273,8 @@ def test_elements_without_a_scattering_factor_are_refused(tmp_path: Path, elemen
 
 
 def test_coordinates_that_are_no_numbers_are_refused(atoms: list[Atom], tmp_path: Path) -> None:
-    file = write(structure_of([("C", (1.0, np.nan, 2.0), 20.0, 1.0), *atoms]), tmp_path / "model.cif")
+    file = write(
+        structure_of([("C", (1.0, np.nan, 2.0), 20.0, 1.0), *atoms]), tmp_path / "model.cif"
+    )
     with pytest.raises(FileFormatError, match="coordinates that are not finite"):
         AtomicModel.read(file)

@@ -16,7 +16,9 @@ BOX, PIXEL_SIZE = 48, 2.5
 
 
 def drawn(spectrum: NoiseSpectrum, number: int = 400) -> np.ndarray:
-    white = torch.from_numpy(np.random.default_rng(5).standard_normal((number, BOX, BOX), dtype=np.float32))
+    white = torch.from_numpy(
+        np.random.default_rng(5).standard_normal((number, BOX, BOX), dtype=np.float32)
+    )
     return from_fourier(to_fourier(white) * spectrum.amplitudes(BOX, PIXEL_SIZE)).numpy()
 
 
@@ -34,14 +36,18 @@ def test_power_falls_as_stated_and_the_variance_is_one(length: float) -> None:
 
 
 def test_white_is_left_as_it_is() -> None:
-    np.testing.assert_allclose(NoiseSpectrum(np.zeros(1), np.ones(1)).amplitudes(32, 1.0), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        NoiseSpectrum(np.zeros(1), np.ones(1)).amplitudes(32, 1.0), 1, rtol=1e-6
+    )
 
 
 def test_spectrum_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "noise.csv"
     file.write_text("shell,frequency_per_angstrom,power\n0,0.0,4\n1,0.1,2\n2,0.2,0\n")
     spectrum = NoiseSpectrum.read(file)
-    power = spectrum.amplitudes(BOX, PIXEL_SIZE).numpy()[0] ** 2  # along x, at k / (box * pixel size)
+    power = (
+        spectrum.amplitudes(BOX, PIXEL_SIZE).numpy()[0] ** 2
+    )  # along x, at k / (box * pixel size)
     expected = np.interp(np.arange(BOX // 2 + 1) / (BOX * PIXEL_SIZE), [0, 0.1, 0.2], [4, 2, 0])
     np.testing.assert_allclose(power / power[0], expected / 4, atol=1e-6)
 

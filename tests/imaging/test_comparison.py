@@ -57,7 +57,9 @@ def test_another_pose_agrees_less(density: DensityMap, stack: ParticleStack) -> 
     assert np.abs(wrong.shift_px).max() <= 4.5
 
 
-def test_correlation_knows_neither_offset_nor_contrast(density: DensityMap, stack: ParticleStack) -> None:
+def test_correlation_knows_neither_offset_nor_contrast(
+    density: DensityMap, stack: ParticleStack
+) -> None:
     matcher = ProjectionMatcher(density, stack.grid)
     image = torch.from_numpy(stack.images([1])[0])
     plain = matcher.match(image, None, stack.rotations()[1], reach_px=0)

@@ -1,7 +1,9 @@
-"""The conventions, against relion_project run here and now on two maps, and against views that it once made.
+"""The conventions, against relion_project run here and now on two maps, and against views that it
+once made.
 
-Six views, six kinds of image each: plain, shifted, with CTF, shifted with CTF, phase-flipped, and with 4000 A
-of astigmatism. What is wrong on purpose must miss the bar that what is right must reach.
+Six views, six kinds of image each: plain, shifted, with CTF, shifted with CTF, phase-flipped, and
+with 4000 A of astigmatism. What is wrong on purpose must miss the bar that what is right must
+reach.
 """
 
 from __future__ import annotations
@@ -38,16 +40,22 @@ MIRROR = np.diag([1.0, 1.0, -1.0])
 
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(first, second, strict=True)])
+    return np.array(
+        [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(first, second, strict=True)]
+    )
 
 
 class Forward:
-    """The forward model for the rows of a STAR file, with one thing at a time made wrong on request."""
+    """The forward model for the rows of a STAR file, with one thing at a time made wrong on
+    request.
+    """
 
     def __init__(self, table: pd.DataFrame, pixel_size: float, box: int) -> None:
         columns = [column for column in table if column != "rlnImageName"]
         self.values = {column: table[column].to_numpy(dtype=float) for column in columns}
-        self.rotations = rotation_from_relion_angles(np.stack([self.values[name] for name in ANGLES], 1))
+        self.rotations = rotation_from_relion_angles(
+            np.stack([self.values[name] for name in ANGLES], 1)
+        )
         self.pixel_size, self.box = pixel_size, box
 
     def phases(self, sign: float = 1.0) -> torch.Tensor:
@@ -67,7 +75,11 @@ class Forward:
             300,
             2.7,
             0.1,
-            **{name: self.values[column] for name, column in optional.items() if column in self.values},
+            **{
+                name: self.values[column]
+                for name, column in optional.items()
+                if column in self.values
+            },
         )
         return ctf_2d(parameters, self.box, self.pixel_size)
 
@@ -110,10 +122,23 @@ class LiveRelion:
 
     def project(self, name: str, table: pd.DataFrame, options: list[str]) -> np.ndarray:
         pixel_size = self._maps[name].pixel_size_angstrom
-        optics = read_star(self.stars / "noshift.star")["optics"].assign(rlnImagePixelSize=pixel_size)
-        write_star({"optics": optics, "particles": table}, self.folder / "views.star", overwrite=True)
+        optics = read_star(self.stars / "noshift.star")["optics"].assign(
+            rlnImagePixelSize=pixel_size
+        )
+        write_star(
+            {"optics": optics, "particles": table}, self.folder / "views.star", overwrite=True
+        )
         source = self.particles / f"{name}_truth.mrc"
-        command = ["relion_project", "--i", str(source), "--ang", "views.star", "--o", "seen", *options]
+        command = [
+            "relion_project",
+            "--i",
+            str(source),
+            "--ang",
+            "views.star",
+            "--o",
+            "seen",
+            *options,
+        ]
         command += ["--angpix", str(pixel_size)]
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True)
         return MrcStack(self.folder / "seen.mrcs").read()
@@ -133,7 +158,9 @@ def test_every_kind_of_image_is_reproduced(relion: LiveRelion, name: str, kind: 
     ours = forward.apply(relion.projector(name).slices(forward.rotations), kind)
     theirs = relion.images(name, kind)
     assert correlations(ours, theirs).min() >= BAR
-    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(1, abs=0.005)  # grey values too
+    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(
+        1, abs=0.005
+    )  # grey values too
 
 
 @pytest.mark.parametrize(
@@ -160,7 +187,9 @@ def test_wrong_poses_fail(
 @pytest.mark.parametrize("name", MAPS)
 def test_half_a_pixel_off_centre_fails(relion: LiveRelion, name: str, kind: str) -> None:
     forward = relion.forward(name, kind)
-    moved = relion.projector(name).slices(forward.rotations) * shift_phases(torch.full((6, 2), -0.5), 64)
+    moved = relion.projector(name).slices(forward.rotations) * shift_phases(
+        torch.full((6, 2), -0.5), 64
+    )
     assert correlations(forward.apply(moved, kind), relion.images(name, kind)).max() < 0.99
 
 
@@ -235,7 +264,9 @@ def test_stored_astigmatism_tells_the_sign_of_its_angle(stored: Path) -> None:
 
 
 def central_line(image: np.ndarray, direction: np.ndarray, centre: float) -> np.ndarray:
-    """Return an image's transform along a direction (x, y), at 1 to 20 cycles a box, by its definition."""
+    """Return an image's transform along a direction (x, y), at 1 to 20 cycles a box, by its
+    definition.
+    """
     box = len(image)
     axis = np.arange(box) - centre
     k = np.arange(1, 21)[:, None] * direction
@@ -243,7 +274,9 @@ def central_line(image: np.ndarray, direction: np.ndarray, centre: float) -> np.
     return np.einsum("ky,yx,kx->k", along_y, image, along_x)
 
 
-def common_line_agreement(images: np.ndarray, rotations: np.ndarray, centre: float = 32.0) -> np.ndarray:
+def common_line_agreement(
+    images: np.ndarray, rotations: np.ndarray, centre: float = 32.0
+) -> np.ndarray:
     """Return the correlation of each two views along the line that their planes share."""
     found = []
     for i, j in combinations(range(len(images)), 2):
@@ -255,9 +288,11 @@ def common_line_agreement(images: np.ndarray, rotations: np.ndarray, centre: flo
 
 
 def test_stored_plain_views_share_their_common_lines(stored: Path) -> None:
-    """Their map is not at hand; that they are views of one map, posed and centred as we say, needs none.
+    """Their map is not at hand; that they are views of one map, posed and centred as we say, needs
+    none.
 
-    Common lines cannot tell a map from its mirror image: the hand is tested against live projections above.
+    Common lines cannot tell a map from its mirror image: the hand is tested against live
+    projections above.
     """
     images = MrcStack(stored / "p_plain.mrcs").read().astype(float)
     rotations = stored_forward(stored, "plain").rotations
@@ -269,10 +304,14 @@ def test_stored_plain_views_share_their_common_lines(stored: Path) -> None:
 
 
 def test_stored_plain_views_are_of_neither_map_at_hand(stored: Path, shared_data: Path) -> None:
-    """A projection's sum is its map's sum from everywhere, and so is the distance of its centre of mass."""
+    """A projection's sum is its map's sum from everywhere, and so is the distance of its centre of
+    mass.
+    """
     images = MrcStack(stored / "p_plain.mrcs").read().astype(float)
     sums = images.sum((1, 2))
     np.testing.assert_allclose(sums, sums[0], rtol=1e-5)
     for name in MAPS:
-        total = DensityMap.read(shared_data / "particles" / f"{name}_truth.mrc").voxels.sum(dtype=float)
+        total = DensityMap.read(shared_data / "particles" / f"{name}_truth.mrc").voxels.sum(
+            dtype=float
+        )
         assert not 0.5 < sums[0] / total < 2  # 2535 against 604 and 8802

@@ -16,7 +16,9 @@ BOX, PIXEL_SIZE = 48, 1.7
 
 
 def by_formula(p: CtfParameters) -> np.ndarray:
-    """sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift), envelope and scale; all in A."""
+    """sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift), envelope and scale; all
+    in A.
+    """
     y, x = np.fft.fftfreq(BOX, PIXEL_SIZE)[:, None], np.arange(BOX // 2 + 1) / (BOX * PIXEL_SIZE)
     s2, theta = x**2 + y**2, np.arctan2(y, x)
     volts = p.voltage_kv[:, None, None] * 1e3
@@ -57,7 +59,9 @@ def particles() -> CtfParameters:
 
 
 def test_every_parameter_is_where_the_formula_has_it(particles: CtfParameters) -> None:
-    np.testing.assert_allclose(ctf_2d(particles, BOX, PIXEL_SIZE).numpy(), by_formula(particles), atol=2e-4)
+    np.testing.assert_allclose(
+        ctf_2d(particles, BOX, PIXEL_SIZE).numpy(), by_formula(particles), atol=2e-4
+    )
 
 
 def test_a_batch_is_its_single_particles(particles: CtfParameters) -> None:
@@ -67,7 +71,9 @@ def test_a_batch_is_its_single_particles(particles: CtfParameters) -> None:
 
 
 def test_one_value_serves_all_particles(particles: CtfParameters) -> None:
-    one = CtfParameters(particles.defocus_u_angstrom, particles.defocus_v_angstrom, 0.0, 300, 2.7, 0.1)
+    one = CtfParameters(
+        particles.defocus_u_angstrom, particles.defocus_v_angstrom, 0.0, 300, 2.7, 0.1
+    )
     assert len(one) == 4
     assert (one.voltage_kv == 300).all()
     assert not one.b_factor_angstrom2.any()

@@ -57,7 +57,9 @@ def test_a_batch_is_what_listing_1_says(stack: ParticleStack) -> None:
 def test_shuffled_batches_keep_things_together(stack: ParticleStack) -> None:
     dataset = ParticleDataset(stack, STEPS)
     generator = torch.Generator().manual_seed(3)
-    for ids, images, (rotations, _, _), _ in DataLoader(dataset, 7, shuffle=True, generator=generator):
+    for ids, images, (rotations, _, _), _ in DataLoader(
+        dataset, 7, shuffle=True, generator=generator
+    ):
         for name, image, rotation in zip(ids, images, rotations, strict=True):
             row = int(name.split("@")[0]) - 1
             torch.testing.assert_close(image, dataset[row][1])
@@ -90,7 +92,9 @@ def test_predictions_are_saved_as_listing_2_says(stack: ParticleStack, tmp_path:
     saved = ParticleStack.read(tmp_path / "predictions.star")
     assert angular_error_degrees(truth, saved.rotations()).max() < 1e-4
     assert_array_equal(saved.shifts_angstrom(), np.zeros((NUMBER, 2)))
-    assert_allclose(saved.particles["rlnMaxValueProbDistribution"], np.arange(NUMBER) / NUMBER, atol=1e-7)
+    assert_allclose(
+        saved.particles["rlnMaxValueProbDistribution"], np.arange(NUMBER) / NUMBER, atol=1e-7
+    )
     assert_array_equal(saved.images(), stack.images())
     _, _, (rotation, _, confidence), _ = ParticleDataset(saved, STEPS)[7]
     assert_allclose(rotation, truth[7], atol=1e-6)

@@ -48,8 +48,11 @@ def test_share_of_views_near_the_axis() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preference", "axis"), [(1.0, (0, 0, 0)), (1.0, (np.nan, 0, 1)), (1e4, (0, 0, 1)), (np.nan, (0, 0, 1))]
+    ("preference", "axis"),
+    [(1.0, (0, 0, 0)), (1.0, (np.nan, 0, 1)), (1e4, (0, 0, 1)), (np.nan, (0, 0, 1))],
 )
-def test_no_direction_and_no_strength_are_refused(preference: float, axis: tuple[float, ...]) -> None:
+def test_no_direction_and_no_strength_are_refused(
+    preference: float, axis: tuple[float, ...]
+) -> None:
     with pytest.raises(ValueError, match="must be"):
         draw_rotations(3, np.random.default_rng(0), preference, axis)

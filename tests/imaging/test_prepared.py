@@ -32,12 +32,16 @@ def images() -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def one_grid(images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> ParticleStack:
+def one_grid(
+    images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
+) -> ParticleStack:
     return save(tmp_path_factory.mktemp("one"), images)
 
 
 @pytest.fixture(scope="module")
-def two_grids(images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> ParticleStack:
+def two_grids(
+    images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
+) -> ParticleStack:
     """The same particles, the second half of them Fourier-cut to 48 px of 4 A."""
     folder = tmp_path_factory.mktemp("two")
     save(folder, images[: NUMBER // 2])
@@ -54,7 +58,8 @@ def two_grids(images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFact
     rows = np.arange(NUMBER)
     groups = np.where(rows < NUMBER // 2, 1, 2)
     names = [
-        f"{row % (NUMBER // 2) + 1}@{'p' if group == 1 else 'q'}.mrcs" for row, group in enumerate(groups)
+        f"{row % (NUMBER // 2) + 1}@{'p' if group == 1 else 'q'}.mrcs"
+        for row, group in enumerate(groups)
     ]
     particles = tables["particles"].assign(rlnOpticsGroup=groups, rlnImageName=names)
     write_star({"optics": optics, "particles": particles}, folder / "two.star")
@@ -111,19 +116,25 @@ def test_transfer_functions_end_at_each_groups_nyquist(
     assert (cut[half:, ~inside] == 0).all()
 
 
-def test_transfer_functions_without_a_ctf(one_grid: ParticleStack, two_grids: ParticleStack) -> None:
+def test_transfer_functions_without_a_ctf(
+    one_grid: ParticleStack, two_grids: ParticleStack
+) -> None:
     bare = two_grids._with(two_grids.particles.drop(columns="rlnDefocusU"))
     cut = transfer_functions(bare)
     assert cut is not None
     assert (cut[: NUMBER // 2] == 1).all()
     assert set(cut[NUMBER // 2 :].unique().tolist()) == {0.0, 1.0}
-    assert transfer_functions(one_grid._with(one_grid.particles.drop(columns="rlnDefocusU"))) is None
+    assert (
+        transfer_functions(one_grid._with(one_grid.particles.drop(columns="rlnDefocusU"))) is None
+    )
 
 
 @pytest.mark.parametrize(
     ("factor", "contrast"), [(1, "white"), (-1, "black"), (1000, "white"), (-1e-3, "black")]
 )
-def test_contrast_sign(factor: float, contrast: str, images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_contrast_sign(
+    factor: float, contrast: str, images: NDArray[np.float32], tmp_path: Path
+) -> None:
     seen = inspect_images(save(tmp_path, factor * images + 3))
     assert seen.contrast == contrast
     assert seen.inspected == NUMBER
@@ -157,6 +168,11 @@ def test_all_images_constant(tmp_path: Path) -> None:
     assert "particles 1, 2, 3, 4 and 36 more have a constant background" in seen.warnings[0]
 
 
-@pytest.mark.parametrize(("name", "contrast"), [("ribo70S_test", "white"), ("betagalD2_test", "white")])
+@pytest.mark.parametrize(
+    ("name", "contrast"), [("ribo70S_test", "white"), ("betagalD2_test", "white")]
+)
 def test_contrast_of_reference_particles(name: str, contrast: str, shared_data: Path) -> None:
-    assert inspect_images(ParticleStack.read(shared_data / "particles" / f"{name}.star")).contrast == contrast
+    assert (
+        inspect_images(ParticleStack.read(shared_data / "particles" / f"{name}.star")).contrast
+        == contrast
+    )

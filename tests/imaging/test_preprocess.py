@@ -24,7 +24,9 @@ GRID = ImageGrid(64, 3.0)
 
 @pytest.fixture
 def noise() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(15).normal(5.0, 3.0, (8, 64, 64)).astype(np.float32))
+    return torch.from_numpy(
+        np.random.default_rng(15).normal(5.0, 3.0, (8, 64, 64)).astype(np.float32)
+    )
 
 
 @pytest.fixture
@@ -127,12 +129,16 @@ def test_mask_is_zero_outside_and_one_inside() -> None:
     assert soft_circle(64, 500.0).equal(soft_circle(64))
 
 
-@pytest.mark.parametrize(("box", "pixel_size"), [(64, 3.0), (96, 2.0), (48, 4.0), (80, 3.0), (70, 2.9)])
+@pytest.mark.parametrize(
+    ("box", "pixel_size"), [(64, 3.0), (96, 2.0), (48, 4.0), (80, 3.0), (70, 2.9)]
+)
 def test_other_boxes_and_pixel_sizes_fit(box: int, pixel_size: float) -> None:
     """The same blob in angstrom looks the same to the network, whatever it was sampled on."""
     axis = (torch.arange(box) - box // 2) * pixel_size
     blob = torch.exp(-((axis[:, None] - 18) ** 2 + (axis[None] + 18) ** 2) / 2 / 18**2)
-    noise = torch.from_numpy(np.random.default_rng(16).normal(0, 1e-4, (1, box, box)).astype(np.float32))
+    noise = torch.from_numpy(
+        np.random.default_rng(16).normal(0, 1e-4, (1, box, box)).astype(np.float32)
+    )
     steps = Preprocessing(grid=ImageGrid(32, 6.0))
     prepared = steps(blob[None] + noise, ImageGrid(box, pixel_size))[0]
     peak = torch.nonzero(prepared == prepared.max())[0]

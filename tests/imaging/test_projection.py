@@ -56,7 +56,9 @@ def test_shift_moves_content_by_whole_pixels() -> None:
     image = torch.from_numpy(np.random.default_rng(14).normal(size=(1, 16, 16)).astype(np.float32))
     moved = from_fourier(to_fourier(image) * shift_phases(torch.tensor([[3.0, -2.0]]), 16))
     band_limited = from_fourier(to_fourier(image))
-    torch.testing.assert_close(moved, torch.roll(band_limited, (-2, 3), (-2, -1)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        moved, torch.roll(band_limited, (-2, 3), (-2, -1)), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -81,9 +83,13 @@ def test_rescale_takes_any_leading_axes() -> None:
 
 
 def test_neighbouring_residues_are_as_far_apart_as_c_alphas() -> None:
-    """3.8 A along an alpha helix; a strand rises by 3.3 A and is pleated by 0.9 A to either side: 3.76 A."""
+    """3.8 A along an alpha helix; a strand rises by 3.3 A and is pleated by 0.9 A to either side:
+    3.76 A.
+    """
     for residues in (phantom._helix(20), phantom._strand(20)):
-        np.testing.assert_allclose(np.linalg.norm(np.diff(residues, axis=0), axis=1), 3.8, atol=0.06)
+        np.testing.assert_allclose(
+            np.linalg.norm(np.diff(residues, axis=0), axis=1), 3.8, atol=0.06
+        )
         np.testing.assert_allclose(residues.mean(axis=0)[2], 0, atol=1e-9)
     np.testing.assert_allclose(np.ptp(phantom._helix(101)[:, 2]), 150)
     np.testing.assert_allclose(np.ptp(phantom._strand(11)[:, 2]), 33)

@@ -60,7 +60,9 @@ def test_seed_decides_everything_and_chunks_nothing(
     density: DensityMap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def images(seed: int) -> np.ndarray:
-        made = noisy_images(projector_of(density), draw_parameters(10, seed), PIXEL_SIZE, 3.0, seed=7)
+        made = noisy_images(
+            projector_of(density), draw_parameters(10, seed), PIXEL_SIZE, 3.0, seed=7
+        )
         return np.concatenate(list(made))
 
     first, second, other = (images(seed) for seed in (1, 1, 2))
@@ -87,7 +89,9 @@ def test_without_noise_and_ctf_it_is_the_projection(density: DensityMap) -> None
 
 
 def test_the_microscope_by_default() -> None:
-    """300 kV, 2.7 mm, 10 % amplitude contrast, 0.8 to 2.5 um of defocus: what the reference page promises."""
+    """300 kV, 2.7 mm, 10 % amplitude contrast, 0.8 to 2.5 um of defocus: what the reference page
+    promises.
+    """
     drawn = draw_parameters(4000, seed=5)
     optics = drawn.tables("x.mrcs", 32, PIXEL_SIZE)["optics"].iloc[0]
     values = optics[["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]]
@@ -106,8 +110,12 @@ def test_the_microscope_by_default() -> None:
 
 def test_optics_groups_have_their_own_microscope_and_micrographs() -> None:
     groups = (
-        OpticsGroup(voltage_kv=200, defocus_angstrom=(5000, 6000), astigmatism_angstrom=0, micrographs=3),
-        OpticsGroup(phase_shift_degrees=90, defocus_angstrom=(20000, 20000), defocus_spread_angstrom=0),
+        OpticsGroup(
+            voltage_kv=200, defocus_angstrom=(5000, 6000), astigmatism_angstrom=0, micrographs=3
+        ),
+        OpticsGroup(
+            phase_shift_degrees=90, defocus_angstrom=(20000, 20000), defocus_spread_angstrom=0
+        ),
     )
     drawn = draw_parameters(2000, seed=8, optics=groups)
     assert drawn.ctf is not None
@@ -115,7 +123,9 @@ def test_optics_groups_have_their_own_microscope_and_micrographs() -> None:
     assert 0.08 < first.mean() < 0.18  # 3 of 23 micrographs
     assert (drawn.ctf.voltage_kv == np.where(first, 200, 300)).all()
     assert (drawn.ctf.phase_shift_degrees == np.where(first, 0, 90)).all()
-    np.testing.assert_array_equal(drawn.ctf.defocus_u_angstrom[first], drawn.ctf.defocus_v_angstrom[first])
+    np.testing.assert_array_equal(
+        drawn.ctf.defocus_u_angstrom[first], drawn.ctf.defocus_v_angstrom[first]
+    )
     middle = (drawn.ctf.defocus_u_angstrom + drawn.ctf.defocus_v_angstrom)[~first] / 2
     np.testing.assert_allclose(middle, 20000)
     names = drawn.micrographs
@@ -127,13 +137,19 @@ def test_optics_groups_have_their_own_microscope_and_micrographs() -> None:
 
 
 def test_defocus_varies_from_particle_to_particle() -> None:
-    drawn = draw_parameters(2000, seed=9, optics=(OpticsGroup(micrographs=1, defocus_spread_angstrom=250),))
+    drawn = draw_parameters(
+        2000, seed=9, optics=(OpticsGroup(micrographs=1, defocus_spread_angstrom=250),)
+    )
     assert drawn.ctf is not None
     assert drawn.ctf.defocus_u_angstrom.std() == pytest.approx(250, rel=0.1)
-    assert np.ptp(drawn.ctf.defocus_u_angstrom - drawn.ctf.defocus_v_angstrom) < 1e-6  # one astigmatism
+    assert (
+        np.ptp(drawn.ctf.defocus_u_angstrom - drawn.ctf.defocus_v_angstrom) < 1e-6
+    )  # one astigmatism
 
 
-def test_clean_images_come_in_chunks_too(density: DensityMap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_images_come_in_chunks_too(
+    density: DensityMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forward, "_CHUNK_PIXELS", 2 * density.box**2)
     parameters = draw_parameters(5, seed=6, shift_px=0.0, with_ctf=False)
     projector = projector_of(density)
@@ -147,7 +163,9 @@ def test_a_table_says_what_is_known() -> None:
     """Micrographs that are not known have no column; a scale that is not 1 has one."""
     drawn = draw_parameters(4, seed=6)
     assert drawn.ctf is not None
-    scaled = replace(drawn, micrographs=None, ctf=replace(drawn.ctf, scale_factor=np.array([1, 1, 0.5, 1.0])))
+    scaled = replace(
+        drawn, micrographs=None, ctf=replace(drawn.ctf, scale_factor=np.array([1, 1, 0.5, 1.0]))
+    )
     table = scaled.tables("x.mrcs", 32, PIXEL_SIZE)["particles"]
     assert "rlnMicrographName" not in table
     assert list(table["rlnCtfScalefactor"]) == [1, 1, 0.5, 1]

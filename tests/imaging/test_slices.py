@@ -10,17 +10,25 @@ from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.rotations import random_rotations
 
 BOX, SIGMA = 32, 1.7
-CENTRES = np.random.default_rng(21).normal(size=(12, 3)) * 3 + (1.0, -2.0, 0.5)  # x, y, z from voxel n // 2
+CENTRES = np.random.default_rng(21).normal(size=(12, 3)) * 3 + (
+    1.0,
+    -2.0,
+    0.5,
+)  # x, y, z from voxel n // 2
 
 
 @pytest.fixture(scope="module")
 def volume() -> np.ndarray:
     z, y, x = np.meshgrid(*3 * [np.arange(BOX) - BOX // 2], indexing="ij")
-    return sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2 / SIGMA**2) for a, b, c in CENTRES)
+    return sum(
+        np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2 / SIGMA**2) for a, b, c in CENTRES
+    )
 
 
 def by_formula(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Transform at ``(..., 3)`` frequencies x, y, z in cycles a box, and its derivatives along them."""
+    """Transform at ``(..., 3)`` frequencies x, y, z in cycles a box, and its derivatives along
+    them.
+    """
     envelope = (2 * np.pi * SIGMA**2) ** 1.5 * np.exp(
         -2 * (np.pi * SIGMA / BOX) ** 2 * (points**2).sum(-1, keepdims=True)
     )
@@ -30,12 +38,18 @@ def by_formula(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("padding", "error"), [(2, 0.02), (3, 0.008)])
-def test_slices_and_derivatives_of_gaussians(volume: np.ndarray, padding: int, error: float) -> None:
+def test_slices_and_derivatives_of_gaussians(
+    volume: np.ndarray, padding: int, error: float
+) -> None:
     sampler = SliceSampler(volume, 10, padding, moments=True)
     rotations = random_rotations(6, np.random.default_rng(22))
     rng = np.random.default_rng(23)
     frequencies = rng.uniform(-10 / np.sqrt(2), 10 / np.sqrt(2), size=(200, 2))
-    frequencies[:3] = [[10, 0], [0, -10], [0, 0]]  # the last shell is still inside, and so is the origin
+    frequencies[:3] = [
+        [10, 0],
+        [0, -10],
+        [0, 0],
+    ]  # the last shell is still inside, and so is the origin
     exact, slopes = by_formula(np.einsum("nij,kj->nki", rotations[:, :, :2], frequencies))
     poses, asked = torch.from_numpy(rotations).float(), torch.from_numpy(frequencies).float()
     planes = sampler.values_and_moments(poses, asked)
@@ -50,7 +64,9 @@ def test_slices_and_derivatives_of_gaussians(volume: np.ndarray, padding: int, e
 
 @pytest.mark.parametrize("padding", [1, 2, 3])
 def test_a_point_is_a_plane_wave_up_to_nyquist(padding: int) -> None:
-    """At the lattice's own frequencies nothing is interpolated; only what undoes the fall-off stays."""
+    """At the lattice's own frequencies nothing is interpolated; only what undoes the fall-off
+    stays.
+    """
     place = np.array([3, -2, 5])  # x, y, z
     volume = np.zeros(3 * (BOX,))
     volume[tuple(place[::-1] + BOX // 2)] = 1

@@ -43,7 +43,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(
         simulate(
             SimulateConfig(
-                map=folder / "map.mrc", output=folder / "particles.star", number=NUMBER, snr=1.0, shift_px=1.5
+                map=folder / "map.mrc",
+                output=folder / "particles.star",
+                number=NUMBER,
+                snr=1.0,
+                shift_px=1.5,
             )
         )
     )
@@ -99,8 +103,14 @@ def notes_of(job: Events) -> list[str]:
 
 
 def test_half_maps_say_how_far_a_map_is_compared(sample: Path, tmp_path: Path) -> None:
-    """The FSC beside a map is used and named; one of another grid, or no table, is not; a wish goes first."""
-    given = {"particles": sample / "particles.star", "map": tmp_path / "map.mrc", "local_degrees": 5.0}
+    """The FSC beside a map is used and named; one of another grid, or no table, is not; a wish goes
+    first.
+    """
+    given = {
+        "particles": sample / "particles.star",
+        "map": tmp_path / "map.mrc",
+        "local_degrees": 5.0,
+    }
     shutil.copy(sample / "map.mrc", given["map"])
     curve = tmp_path / "map_fsc.csv"
     values = np.where(np.arange(17) < 8, 1.0, 0.0)  # 0.143 at shell 7.857
@@ -108,7 +118,9 @@ def test_half_maps_say_how_far_a_map_is_compared(sample: Path, tmp_path: Path) -
     options = given | {"overwrite": True}
     (note,) = notes_of(align(config(sample, tmp_path / "o.star", **options)))
     assert "compared to 27.4 A (where the FSC in map_fsc.csv falls below 0.143)" in note
-    (note,) = notes_of(align(config(sample, tmp_path / "o.star", resolution_angstrom=38.4, **options)))
+    (note,) = notes_of(
+        align(config(sample, tmp_path / "o.star", resolution_angstrom=38.4, **options))
+    )
     assert "compared to 38.4 A (as asked for)" in note
     write_fsc_csv({"fsc": FourierShellCorrelation(values, 32, 7.0)}, curve, overwrite=True)
     (other,) = notes_of(align(config(sample, tmp_path / "o.star", **options)))
@@ -127,11 +139,15 @@ def test_posteriors_are_written_and_read_back_by_row(sample: Path, tmp_path: Pat
     assert len(store) == 12
     some = store[4:10]
     assert np.mean(some.credible_level(few.rotations()[4:10]) <= 0.99) > 0.5
-    best = angular_error_degrees(some.summary().rotations, ParticleStack.read(output).rotations()[4:10])
+    best = angular_error_degrees(
+        some.summary().rotations, ParticleStack.read(output).rotations()[4:10]
+    )
     assert np.median(best) < 2
 
 
-def test_a_stopped_run_resumes_to_the_same_result(sample: Path, aligned: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_result(
+    sample: Path, aligned: Path, tmp_path: Path
+) -> None:
     once = config(sample, tmp_path / "out.star")
     stopped_after(align(once), 2)
     assert not once.output.exists()
@@ -188,16 +204,23 @@ def test_the_command_says_what_it_did(sample: Path, tmp_path: Path) -> None:
 
 def test_global_and_local_exclude_each_other(sample: Path, tmp_path: Path) -> None:
     arguments = ["align", str(sample / "blank.star"), "--map", str(sample / "map.mrc"), "--output"]
-    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "o.star"), "--global", "--local", "5"])
+    result = CliRunner().invoke(
+        app, [*arguments, str(tmp_path / "o.star"), "--global", "--local", "5"]
+    )
     assert result.exit_code == 2
 
 
 def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
-    network = Image2SphereConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
+    network = Image2SphereConfig(
+        box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3
+    )
     run(
         train(
             TrainConfig(
-                particles=sample / "particles.star", output=tmp_path / "run", network=network, epochs=1
+                particles=sample / "particles.star",
+                output=tmp_path / "run",
+                network=network,
+                epochs=1,
             )
         )
     )
@@ -218,14 +241,20 @@ def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
         )
     )
     table = ParticleStack.read(output).particles
-    assert {"cryosphereNetworkAngleRot", "rlnOriginXAngst", "rlnLogLikeliContribution"} <= set(table)
+    assert {"cryosphereNetworkAngleRot", "rlnOriginXAngst", "rlnLogLikeliContribution"} <= set(
+        table
+    )
     assert len(DistributionStore(tmp_path / "network.zarr")) == 10
 
 
 def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:
     """A given one, or the one in the run folder; and a map is for refinement alone."""
-    shape = Image2SphereConfig(box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3)
-    model = PoseModel.create(ModelCard(network=shape, pixel_size_angstrom=8.0, map_resolution_angstrom=30.0))
+    shape = Image2SphereConfig(
+        box=32, encoder_channels=(4, 8), sphere_channels=8, so3_channels=2, l_max=3
+    )
+    model = PoseModel.create(
+        ModelCard(network=shape, pixel_size_angstrom=8.0, map_resolution_angstrom=30.0)
+    )
     model.save(tmp_path / MODEL_FILE)
     options = {"particles": sample / "blank.star", "model": tmp_path, "modes": 1, "device": "cpu"}
     with pytest.raises(ValueError, match="ask for refine"):
@@ -236,7 +265,9 @@ def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:
     run(infer(InferConfig(output=tmp_path / "own.star", refine=True, **options)))
     given = {"map": sample / "map.mrc", "resolution_angstrom": 30.0}
     run(infer(InferConfig(output=tmp_path / "given.star", refine=True, **given, **options)))
-    own, same = (ParticleStack.read(tmp_path / f"{name}.star").particles for name in ("own", "given"))
+    own, same = (
+        ParticleStack.read(tmp_path / f"{name}.star").particles for name in ("own", "given")
+    )
     assert own.equals(same)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_cryosphere.jobs._arrivals import Arrivals
+from napari_cryosphere.jobs.watching.arrivals import Arrivals
 
 
 @pytest.fixture
@@ -22,7 +22,15 @@ def names(arrivals: Arrivals) -> list[str]:
 
 def test_files_that_count(arrivals: Arrivals, tmp_path: Path) -> None:
     """Not hidden ones, nor those of the run's own folder, folders, or links to what is not there."""
-    for name in ("b.star", "a.star", "sub/c.star", ".b.star", ".hidden/d.star", "run/parts/a.star", "e.mrcs"):
+    for name in (
+        "b.star",
+        "a.star",
+        "sub/c.star",
+        ".b.star",
+        ".hidden/d.star",
+        "run/parts/a.star",
+        "e.mrcs",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "folder.star").mkdir()

@@ -1,4 +1,6 @@
-"""Reading ahead, batches in blocks, shares of ranks, limits on memory: the small parts of long runs."""
+"""Reading ahead, batches in blocks, shares of ranks, limits on memory: the small parts of long
+runs.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,24 @@ import pytest
 import torch
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._batches import Arrays, Batches, Pace, finished, joined, work_through
-from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._memory import MemoryLimit, peak_gigabytes, reconstruction_bytes, watch_bytes
-from napari_cryosphere.jobs._prefetch import prefetched
-from napari_cryosphere.jobs._ranks import Ranks
-from napari_cryosphere.jobs._side_by_side import batches_at_once
+from napari_cryosphere.jobs.running.batches import (
+    Arrays,
+    Batches,
+    Pace,
+    finished,
+    joined,
+    work_through,
+)
+from napari_cryosphere.jobs.running.compute import batches_at_once
+from napari_cryosphere.jobs.running.journal import Journal
+from napari_cryosphere.jobs.running.memory import (
+    MemoryLimit,
+    peak_gigabytes,
+    reconstruction_bytes,
+    watch_bytes,
+)
+from napari_cryosphere.jobs.running.prefetch import prefetched
+from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.particles import MrcStack, write_stack
 
 
@@ -63,7 +77,9 @@ def test_ranks_share_all_rows_in_whole_blocks(number: int, size: int, count: int
     shares = [list(Ranks(rank, count).share(blocks)) for rank in range(count)]
     assert [block for share in shares for block in share] == blocks
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    rows = [row for block in blocks for batch in batches.of(block) for row in (batch.start, batch.stop)]
+    rows = [
+        row for block in blocks for batch in batches.of(block) for row in (batch.start, batch.stop)
+    ]
     assert rows[0] == 0
     assert rows[-1] == number
     assert rows[1:-1:2] == rows[2::2]
@@ -87,17 +103,23 @@ def test_a_limit_on_memory_makes_batches_small_and_refuses_what_cannot_fit() -> 
     with pytest.raises(CryosphereError, match=r"--max-memory 0\.5"):
         MemoryLimit(0.5).batch_size(128, 256)
     with pytest.raises(CryosphereError, match="padding=1"):
-        MemoryLimit(4).refuse_beyond(reconstruction_bytes(512, 2), "the sums", "pad less (--set padding=1)")
+        MemoryLimit(4).refuse_beyond(
+            reconstruction_bytes(512, 2), "the sums", "pad less (--set padding=1)"
+        )
 
 
-def test_pages_of_mapped_stacks_are_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_cryosphere.particles import _pixel_views
+def test_pages_of_mapped_stacks_are_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_cryosphere.particles.mrc import pixel_views as _pixel_views
 
     write_stack([[[float(n)] * 64] * 64 for n in range(40)], tmp_path / "s.mrcs", 1.0)
     returned = []
     monkeypatch.setattr(_pixel_views, "_MOST_MAPPED_BYTES", 10 * 64 * 64 * 4)
     original = _pixel_views.PixelView.return_pages
-    monkeypatch.setattr(_pixel_views.PixelView, "return_pages", lambda view: returned.append(original(view)))
+    monkeypatch.setattr(
+        _pixel_views.PixelView, "return_pages", lambda view: returned.append(original(view))
+    )
     stack = MrcStack(tmp_path / "s.mrcs")
     for start in range(0, 40, 4):
         images = stack.read(slice(start, start + 4))
@@ -118,7 +140,10 @@ def test_batches_side_by_side_are_kept_in_order(tmp_path: Path, at_once: int) ->
     def work(rows: slice, inputs: int) -> Arrays:
         workers.add(threading.current_thread().name)
         time.sleep(0.02 if rows.start % 16 == 0 else 0.001)  # later ones are ready earlier
-        return {"row": np.arange(rows.start, rows.stop), "input": np.full(rows.stop - rows.start, inputs)}
+        return {
+            "row": np.arange(rows.start, rows.stop),
+            "input": np.full(rows.stop - rows.start, inputs),
+        }
 
     steps = work_through(
         batches, Ranks(0, 1), journal, lambda rows: rows.start, work, "done", at_once=at_once

@@ -18,7 +18,10 @@ from napari_cryosphere.particles import ParticleStack, write_stack, write_star
 def warnings(events: Events) -> list[str]:
     said: list[str] = []
     follow(
-        events, lambda event: said.append(event.text) if isinstance(event, Note) and event.warning else None
+        events,
+        lambda event: (
+            said.append(event.text) if isinstance(event, Note) and event.warning else None
+        ),
     )
     return said
 

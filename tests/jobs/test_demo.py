@@ -22,7 +22,9 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, list[str]]:
     notes: list[str] = []
     config = DemoConfig(output=tmp_path_factory.mktemp("demo") / "out", number=200)
-    result = follow(demo(config), lambda event: notes.append(event.text) if isinstance(event, Note) else None)
+    result = follow(
+        demo(config), lambda event: notes.append(event.text) if isinstance(event, Note) else None
+    )
     return result, notes
 
 
@@ -37,7 +39,9 @@ def test_the_printed_error_is_the_error(made: tuple[Result, list[str]]) -> None:
     result, notes = made
     angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
     truth, predicted = (
-        rotation_from_relion_angles(starfile.read(result.outputs[role])["particles"][angles].to_numpy(float))
+        rotation_from_relion_angles(
+            starfile.read(result.outputs[role])["particles"][angles].to_numpy(float)
+        )
         for role in ("particles", "predicted")
     )
     median = np.median(angular_error_degrees(truth, predicted))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.device import choose_device
+from napari_cryosphere.jobs.running.compute import choose_device
 
 
 def test_device_names() -> None:

@@ -46,7 +46,11 @@ def test_simulated_star_is_read_by_starfile_and_holds_the_truth(sample: Path) ->
     blocks = starfile.read(sample / "particles.star")
     assert len(blocks["particles"]) == 240
     assert (
-        float(blocks["optics"]["rlnImagePixelSize"].iloc[0] if hasattr(blocks["optics"], "columns") else 0)
+        float(
+            blocks["optics"]["rlnImagePixelSize"].iloc[0]
+            if hasattr(blocks["optics"], "columns")
+            else 0
+        )
         == 6.0
     )
     assert blocks["particles"]["rlnImageName"].iloc[-1] == "000240@particles.mrcs"
@@ -70,7 +74,9 @@ def test_reconstruction_from_true_poses_is_the_map(sample: Path, tmp_path: Path)
 
 
 def test_fsc_of_a_map_with_itself(sample: Path, tmp_path: Path) -> None:
-    config = FscConfig(first=sample / "map.mrc", second=sample / "map.mrc", output=tmp_path / "fsc.csv")
+    config = FscConfig(
+        first=sample / "map.mrc", second=sample / "map.mrc", output=tmp_path / "fsc.csv"
+    )
     result = run(fsc(config))
     assert result.metrics["correlation"] == pytest.approx(1)
     assert result.metrics["resolution_05_angstrom"] == pytest.approx(12.0)
@@ -96,7 +102,8 @@ def test_predictions_keep_every_column_and_add_the_uncertainty(
     )
     result = run(infer(config))
     before, after = (
-        starfile.read(path)["particles"] for path in (sample / "particles.star", tmp_path / "p.star")
+        starfile.read(path)["particles"]
+        for path in (sample / "particles.star", tmp_path / "p.star")
     )
     assert set(before.columns) <= set(after.columns)
     for column in ("rlnDefocusU", "rlnMicrographName", "rlnOriginXAngst", "rlnRandomSubset"):
@@ -111,18 +118,30 @@ def test_predictions_keep_every_column_and_add_the_uncertainty(
 
 
 def test_junk_is_novel(trained: Path, sample: Path, tmp_path: Path) -> None:
-    """The column comes from the model alone, whole files or parts of them, and tells noise from particles."""
+    """The column comes from the model alone, whole files or parts of them, and tells noise from
+    particles.
+    """
     plain, stack = PoseModel.load(trained), ParticleStack.read(sample / "particles.star")
     images = images_for(plain, stack).load()
-    told = plain.card.model_copy(update={"novelty": NoveltyCard(false_alarm_rate=0.1, particles=80)})
+    told = plain.card.model_copy(
+        update={"novelty": NoveltyCard(false_alarm_rate=0.1, particles=80)}
+    )
     model = PoseModel(plain.network, told, Novelty.fit(images[::3], images[1::3], 0.1))
     model.save(tmp_path / "model.safetensors")
     output = tmp_path / "predicted.star"
-    run(infer(InferConfig(particles=sample / "particles.star", model=tmp_path, output=output, device="cpu")))
+    run(
+        infer(
+            InferConfig(
+                particles=sample / "particles.star", model=tmp_path, output=output, device="cpu"
+            )
+        )
+    )
     found = ParticleStack.read(output)
     novelty = found.particles["cryosphereNovelty"].to_numpy(float)
     assert (novelty[2::3] > 1).mean() < 0.3
-    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((40, 16, 16), dtype=np.float32))
+    noise = torch.from_numpy(
+        np.random.default_rng(0).standard_normal((40, 16, 16), dtype=np.float32)
+    )
     distance = model.predict_with_novelty(noise)[1]
     assert distance is not None
     assert (distance > 1).mean() > 0.9
@@ -133,7 +152,9 @@ def test_inference_twice_is_identical(trained: Path, sample: Path, tmp_path: Pat
         run(
             infer(
                 InferConfig(
-                    particles=sample / "particles.star", model=trained, output=tmp_path / f"{name}.star"
+                    particles=sample / "particles.star",
+                    model=trained,
+                    output=tmp_path / f"{name}.star",
                 )
             )
         )
@@ -146,7 +167,13 @@ def test_relion_reads_the_predictions(trained: Path, sample: Path, tmp_path: Pat
         pytest.skip("relion_reconstruct is not installed")
     for name in ("particles.star", "particles.mrcs"):
         shutil.copy(sample / name, tmp_path)
-    run(infer(InferConfig(particles=tmp_path / "particles.star", model=trained, output=tmp_path / "p.star")))
+    run(
+        infer(
+            InferConfig(
+                particles=tmp_path / "particles.star", model=trained, output=tmp_path / "p.star"
+            )
+        )
+    )
     command = ["relion_reconstruct", "--i", "p.star", "--o", "relion.mrc", "--ctf"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert np.isfinite(DensityMap.read(tmp_path / "relion.mrc").voxels).all()
@@ -156,7 +183,9 @@ def test_inference_names_what_is_wrong(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         run(
             infer(
-                InferConfig(particles=sample / "particles.star", model=tmp_path, output=tmp_path / "p.star")
+                InferConfig(
+                    particles=sample / "particles.star", model=tmp_path, output=tmp_path / "p.star"
+                )
             )
         )
     assert not list(tmp_path.iterdir())
@@ -164,14 +193,20 @@ def test_inference_names_what_is_wrong(sample: Path, tmp_path: Path) -> None:
 
 def test_half_maps_need_two_halves(sample: Path, tmp_path: Path) -> None:
     stack = ParticleStack.read(sample / "particles.star")
-    stack.with_columns({"rlnRandomSubset": np.ones(len(stack), dtype=int)}).save(tmp_path / "one.star")
-    config = ReconstructConfig(particles=tmp_path / "one.star", output=tmp_path / "m.mrc", half_maps=True)
+    stack.with_columns({"rlnRandomSubset": np.ones(len(stack), dtype=int)}).save(
+        tmp_path / "one.star"
+    )
+    config = ReconstructConfig(
+        particles=tmp_path / "one.star", output=tmp_path / "m.mrc", half_maps=True
+    )
     with pytest.raises(MetadataError, match="both halves"):
         run(reconstruct(config))
     assert not (tmp_path / "m.mrc").exists()
 
 
-def test_a_reconstruction_that_is_stopped_leaves_the_map_so_far(sample: Path, tmp_path: Path) -> None:
+def test_a_reconstruction_that_is_stopped_leaves_the_map_so_far(
+    sample: Path, tmp_path: Path
+) -> None:
     config = ReconstructConfig(particles=sample / "particles.star", output=tmp_path / "map.mrc")
     events = reconstruct(config)
     for event in events:
@@ -179,7 +214,10 @@ def test_a_reconstruction_that_is_stopped_leaves_the_map_so_far(sample: Path, tm
             break
     events.close()
     assert [path.name for path in tmp_path.iterdir()] == ["map_partial.mrc"]
-    so_far, truth = DensityMap.read(tmp_path / "map_partial.mrc"), DensityMap.read(sample / "map.mrc")
+    so_far, truth = (
+        DensityMap.read(tmp_path / "map_partial.mrc"),
+        DensityMap.read(sample / "map.mrc"),
+    )
     assert masked_correlation(so_far.voxels, truth.voxels) > 0.6
     assert "map_partial.mrc" in config.kept_when_stopped
 
@@ -191,7 +229,9 @@ def test_snapshots_grow_into_the_map(sample: Path) -> None:
     assert shots[0].particles == 128
     truth = DensityMap.read(sample / "map.mrc").voxels
     whole = finished(reconstruct_stack(stack)).density.voxels
-    assert 0.6 < masked_correlation(shots[0].density.voxels, truth) < masked_correlation(whole, truth)
+    assert (
+        0.6 < masked_correlation(shots[0].density.voxels, truth) < masked_correlation(whole, truth)
+    )
 
 
 def test_weighted_poses_are_used_and_checked(sample: Path) -> None:
@@ -239,14 +279,24 @@ def test_one_particle_in_both_halves_is_warned_of(shared_data: Path, tmp_path: P
 def test_an_empty_half_is_refused(shared_data: Path, tmp_path: Path) -> None:
     broken = shared_data / "wild" / "broken" / "subset_all_one.star"
     config = ReconstructConfig(particles=broken, output=tmp_path / "map.mrc", half_maps=True)
-    with pytest.raises(MetadataError, match="all particles are in half 1; half-maps need both halves"):
+    with pytest.raises(
+        MetadataError, match="all particles are in half 1; half-maps need both halves"
+    ):
         run(reconstruct(config))
     assert not list(tmp_path.iterdir())
 
 
 def test_info_names_each_kind(sample: Path, trained: Path, tmp_path: Path) -> None:
     particles = describe(sample / "particles.star")
-    keys = {"kind", "particles", "box", "pixel_size_angstrom", "optics_groups", "has_poses", "has_ctf"}
+    keys = {
+        "kind",
+        "particles",
+        "box",
+        "pixel_size_angstrom",
+        "optics_groups",
+        "has_poses",
+        "has_ctf",
+    }
     assert keys | {"half_sets", "warnings"} <= set(particles)
     assert particles["half_sets"] == {"1": 120, "2": 120}
     assert describe(sample / "map.mrc")["kind"] == "map"
@@ -259,7 +309,9 @@ def test_info_names_each_kind(sample: Path, trained: Path, tmp_path: Path) -> No
         describe(tmp_path / "notes.txt")
 
 
-@pytest.mark.parametrize("name", ["angle_nan", "truncated", "index_past_end", "nan_pixels", "empty_file"])
+@pytest.mark.parametrize(
+    "name", ["angle_nan", "truncated", "index_past_end", "nan_pixels", "empty_file"]
+)
 def test_broken_particles_leave_no_output(shared_data: Path, tmp_path: Path, name: str) -> None:
     config = ReconstructConfig(
         particles=shared_data / "wild" / "broken" / f"{name}.star",
@@ -272,7 +324,9 @@ def test_broken_particles_leave_no_output(shared_data: Path, tmp_path: Path, nam
     assert not list(tmp_path.iterdir())
 
 
-def test_refining_in_memory_is_what_the_job_does(trained: Path, sample: Path, tmp_path: Path) -> None:
+def test_refining_in_memory_is_what_the_job_does(
+    trained: Path, sample: Path, tmp_path: Path
+) -> None:
     """The window refines particles that are in memory, the command writes a file: the same poses."""
     stack = ParticleStack.read(sample / "particles.star")[:24]
     stack.save(tmp_path / "few.star")
@@ -305,8 +359,14 @@ def test_what_reconstruct_needs_is_named(sample: Path, tmp_path: Path) -> None:
     bare = stack[:]
     bare.particles = stack.particles.drop(columns=["rlnAngleTilt"])
     bare.save(tmp_path / "bare.star")
-    with pytest.raises(MetadataError, match=r"has no poses .* to reconstruct from; predict them first"):
-        run(reconstruct(ReconstructConfig(particles=tmp_path / "bare.star", output=tmp_path / "map.mrc")))
+    with pytest.raises(
+        MetadataError, match=r"has no poses .* to reconstruct from; predict them first"
+    ):
+        run(
+            reconstruct(
+                ReconstructConfig(particles=tmp_path / "bare.star", output=tmp_path / "map.mrc")
+            )
+        )
     protein_phantom(16, 12.0).save(tmp_path / "mask.mrc")
     config = ReconstructConfig(
         particles=sample / "particles.star",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs import _lock
-from napari_cryosphere.jobs._lock import folder_lock
+from napari_cryosphere.jobs.running import lock as _lock
+from napari_cryosphere.jobs.running.lock import folder_lock
 
 
 def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,9 @@ def test_what_a_killed_process_leaves_is_no_lock(tmp_path: Path) -> None:
 def test_a_file_removed_before_it_was_locked_is_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    """The one who held it removes it while we open it and lock it, and perhaps a third makes another."""
+    """The one who held it removes it while we open it and lock it, and perhaps a third makes
+    another.
+    """
     path, real, calls = tmp_path / _lock._NAME, _lock._lock, []
 
     def late(handle: int) -> None:
@@ -85,5 +87,8 @@ def test_a_folder_that_cannot_be_written_to_cannot_be_locked(
 
 def test_other_failures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(errno.ENOSPC, monkeypatch)
-    with pytest.raises(CryosphereError, match=r"cannot lock .*: No space left"), folder_lock(tmp_path):
+    with (
+        pytest.raises(CryosphereError, match=r"cannot lock .*: No space left"),
+        folder_lock(tmp_path),
+    ):
         pass

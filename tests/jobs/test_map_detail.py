@@ -1,4 +1,6 @@
-"""How far a map is compared with particles: as asked for, by the FSC beside it, or by its own noise."""
+"""How far a map is compared with particles: as asked for, by the FSC beside it, or by its own
+noise.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs._map_detail import detail_of_map, map_detail
+from napari_cryosphere.jobs.running.map_detail import detail_of_map, map_detail
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import FourierShellCorrelation, write_fsc_csv
 
@@ -27,7 +29,9 @@ def density(tmp_path: Path) -> DensityMap:
 
 def halves_differ_from(shell: int, folder: Path, box: int = BOX, size: float = SIZE) -> None:
     values = np.where(np.arange(box // 2 + 1) < shell, 1.0, 0.0)
-    write_fsc_csv({"fsc": FourierShellCorrelation(values, box, size)}, folder / "map_fsc.csv", overwrite=True)
+    write_fsc_csv(
+        {"fsc": FourierShellCorrelation(values, box, size)}, folder / "map_fsc.csv", overwrite=True
+    )
 
 
 def test_as_asked_for_before_all_else(density: DensityMap, tmp_path: Path) -> None:
@@ -43,7 +47,9 @@ def test_by_the_fsc_beside_it(density: DensityMap, tmp_path: Path) -> None:
     assert "map_fsc.csv" in found.why
 
 
-@pytest.mark.parametrize("kind", ["none", "damaged", "another box", "other pixels", "other columns"])
+@pytest.mark.parametrize(
+    "kind", ["none", "damaged", "another box", "other pixels", "other columns"]
+)
 def test_by_its_noise_where_no_fsc_is_of_it(density: DensityMap, tmp_path: Path, kind: str) -> None:
     if kind == "damaged":
         (tmp_path / "map_fsc.csv").write_text("nothing\n")

@@ -46,10 +46,14 @@ def run(events: Events) -> tuple[Result, list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Particles of a map on one grid, one.star, and with every other one Fourier-cut to 24 px, two.star."""
+    """Particles of a map on one grid, one.star, and with every other one Fourier-cut to 24 px,
+    two.star.
+    """
     folder = tmp_path_factory.mktemp("groups")
     protein_phantom(32, 6.0).save(folder / "map.mrc")
-    config = SimulateConfig(map=folder / "map.mrc", output=folder / "one.star", number=NUMBER, snr=30, seed=1)
+    config = SimulateConfig(
+        map=folder / "map.mrc", output=folder / "one.star", number=NUMBER, snr=30, seed=1
+    )
     run(simulate(config))
     stack = ParticleStack.read(folder / "one.star")
     write_stack(rescale(torch.from_numpy(stack.images()), 24).numpy(), folder / "coarse.mrcs", 8.0)
@@ -72,14 +76,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_map_from_two_grids_is_the_map(folder: Path, tmp_path: Path) -> None:
     maps = {}
     for name in ("one", "two"):
-        config = ReconstructConfig(particles=folder / f"{name}.star", output=tmp_path / f"{name}.mrc")
+        config = ReconstructConfig(
+            particles=folder / f"{name}.star", output=tmp_path / f"{name}.mrc"
+        )
         _, warnings = run(reconstruct(config))
         assert ["Fourier rescaling" in line for line in warnings] == [True] * (name == "two")
         maps[name] = DensityMap.read(tmp_path / f"{name}.mrc")
     truth = DensityMap.read(folder / "map.mrc")
     assert (maps["two"].box, maps["two"].pixel_size_angstrom) == (32, 6.0)
     curve = fourier_shell_correlation(maps["one"].voxels, maps["two"].voxels, 6.0)
-    assert curve.values[1:8].min() > 0.99  # below the coarser images' Nyquist frequency all particles count
+    assert (
+        curve.values[1:8].min() > 0.99
+    )  # below the coarser images' Nyquist frequency all particles count
     assert curve.values[8:12].min() > 0.95
     assert curve.values[13:15].min() > 0.4  # beyond it half of them
     one, two = (masked_correlation(maps[name].voxels, truth.voxels) for name in ("one", "two"))
@@ -101,20 +109,29 @@ def test_the_wild_groups_give_the_map_of_the_base(shared_data: Path, tmp_path: P
 
 def test_training_and_inference_take_both_groups(folder: Path, tmp_path: Path) -> None:
     settings = {"network": SMALL, "epochs": 1, "batch_size": 32, "device": "cpu"}
-    _, warnings = run(train(TrainConfig(particles=folder / "two.star", output=tmp_path / "run", **settings)))
+    _, warnings = run(
+        train(TrainConfig(particles=folder / "two.star", output=tmp_path / "run", **settings))
+    )
     assert any("Fourier rescaling" in line for line in warnings)
     config = InferConfig(
-        particles=folder / "two.star", model=tmp_path / "run", output=tmp_path / "p.star", device="cpu"
+        particles=folder / "two.star",
+        model=tmp_path / "run",
+        output=tmp_path / "p.star",
+        device="cpu",
     )
     run(infer(config))
     predicted = ParticleStack.read(tmp_path / "p.star")
     assert len(predicted.optics) == 2
     one = InferConfig(
-        particles=folder / "one.star", model=tmp_path / "run", output=tmp_path / "q.star", device="cpu"
+        particles=folder / "one.star",
+        model=tmp_path / "run",
+        output=tmp_path / "q.star",
+        device="cpu",
     )
     run(infer(one))
     pair = [
-        stack.particles["cryosphereEntropy"] for stack in (predicted, ParticleStack.read(tmp_path / "q.star"))
+        stack.particles["cryosphereEntropy"]
+        for stack in (predicted, ParticleStack.read(tmp_path / "q.star"))
     ]
     assert (
         np.abs(pair[0] - pair[1]).max() < 0.1 * np.abs(pair[1]).max()
@@ -122,7 +139,9 @@ def test_training_and_inference_take_both_groups(folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("symmetry", ["D2", "C5", "O"])
-def test_predicted_poses_are_written_inside_relions_unit(symmetry: str, folder: Path, tmp_path: Path) -> None:
+def test_predicted_poses_are_written_inside_relions_unit(
+    symmetry: str, folder: Path, tmp_path: Path
+) -> None:
     model = PoseModel.create(ModelCard(network=SMALL, pixel_size_angstrom=12.0, symmetry=symmetry))
     model.save(tmp_path / "m.safetensors")
     config = InferConfig(
@@ -141,12 +160,17 @@ def test_constant_images_are_said_and_harmless(shared_data: Path, tmp_path: Path
     model.save(tmp_path / "m.safetensors")
     particles = shared_data / "wild" / "broken" / "constant_images.star"
     config = InferConfig(
-        particles=particles, model=tmp_path / "m.safetensors", output=tmp_path / "p.star", device="cpu"
+        particles=particles,
+        model=tmp_path / "m.safetensors",
+        output=tmp_path / "p.star",
+        device="cpu",
     )
     _, warnings = run(infer(config))
     assert any("particles 6, 7 have a constant background" in line for line in warnings)
     assert np.isfinite(ParticleStack.read(tmp_path / "p.star").rotations()).all()
-    _, warnings = run(reconstruct(ReconstructConfig(particles=particles, output=tmp_path / "m.mrc")))
+    _, warnings = run(
+        reconstruct(ReconstructConfig(particles=particles, output=tmp_path / "m.mrc"))
+    )
     assert any("constant background" in line for line in warnings)
     assert np.isfinite(DensityMap.read(tmp_path / "m.mrc").voxels).all()
 
@@ -174,7 +198,9 @@ def test_info_describes_or_refuses_all_the_world_has(shared_data: Path) -> None:
     assert not any("\n" in message for message in messages.values())
 
 
-@pytest.mark.parametrize("name", ["cryodrgn__relion31.6opticsgroups.star", "cryodrgn__relion5.star"])
+@pytest.mark.parametrize(
+    "name", ["cryodrgn__relion31.6opticsgroups.star", "cryodrgn__relion5.star"]
+)
 def test_info_of_a_table_whose_images_are_elsewhere(name: str, shared_data: Path) -> None:
     path = shared_data / "wild" / "real" / name
     with pytest.raises(CryosphereError, match="no stack"):

@@ -6,7 +6,7 @@ import pytest
 from torch.distributed import HashStore
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._ranks import Ranks
+from napari_cryosphere.jobs.running.ranks import Ranks
 
 
 def test_who_waits_hears_who_failed_first() -> None:

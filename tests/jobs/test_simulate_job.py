@@ -25,7 +25,9 @@ from napari_cryosphere.so3.asymmetric_unit import inside_asymmetric_unit
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 TWO_GROUPS = (
-    OpticsGroup(voltage_kv=200, phase_shift_degrees=60, defocus_angstrom=(6000, 9000), micrographs=3),
+    OpticsGroup(
+        voltage_kv=200, phase_shift_degrees=60, defocus_angstrom=(6000, 9000), micrographs=3
+    ),
     OpticsGroup(b_factor_angstrom2=80, astigmatism_angstrom=2000, micrographs=5),
 )
 
@@ -67,13 +69,22 @@ def write_model(path: Path) -> Path:
 
 
 def test_poses_of_a_file_give_the_same_images(folder: Path, tmp_path: Path) -> None:
-    """Everything that makes an image is in the STAR file: groups, phase shift, envelope, shifts, defocus."""
+    """Everything that makes an image is in the STAR file: groups, phase shift, envelope, shifts,
+    defocus.
+    """
     drawn = SimulateConfig(
-        map=folder / "map.mrc", output=tmp_path / "a.star", number=60, snr=float("inf"), optics=TWO_GROUPS
+        map=folder / "map.mrc",
+        output=tmp_path / "a.star",
+        number=60,
+        snr=float("inf"),
+        optics=TWO_GROUPS,
     )
     run(simulate(drawn))
     taken = SimulateConfig(
-        map=folder / "map.mrc", output=tmp_path / "b.star", poses=tmp_path / "a.star", snr=float("inf")
+        map=folder / "map.mrc",
+        output=tmp_path / "b.star",
+        poses=tmp_path / "a.star",
+        snr=float("inf"),
     )
     assert run(simulate(taken)).metrics["particles"] == 60
     first, second = (ParticleStack.read(tmp_path / name) for name in ("a.star", "b.star"))
@@ -97,7 +108,10 @@ def test_shifts_of_a_file_are_kept_in_angstrom(folder: Path, tmp_path: Path) -> 
     run(simulate(SimulateConfig(map=folder / "map.mrc", output=tmp_path / "a.star", number=10)))
     protein_phantom(64, 3.0).save(tmp_path / "fine.mrc")
     config = SimulateConfig(
-        map=tmp_path / "fine.mrc", output=tmp_path / "b.star", poses=tmp_path / "a.star", snr=float("inf")
+        map=tmp_path / "fine.mrc",
+        output=tmp_path / "b.star",
+        poses=tmp_path / "a.star",
+        snr=float("inf"),
     )
     run(simulate(config))
     coarse, fine = (ParticleStack.read(tmp_path / name) for name in ("a.star", "b.star"))
@@ -131,7 +145,11 @@ def test_poses_lie_in_relions_asymmetric_unit(folder: Path, tmp_path: Path) -> N
     made = {}
     for symmetry in ("C1", "D2"):
         output = tmp_path / f"{symmetry}.star"
-        run(simulate(SimulateConfig(map=folder / "map.mrc", output=output, number=200, symmetry=symmetry)))
+        run(
+            simulate(
+                SimulateConfig(map=folder / "map.mrc", output=output, number=200, symmetry=symmetry)
+            )
+        )
         made[symmetry] = ParticleStack.read(output).rotations()
     assert inside_asymmetric_unit(made["D2"][:, :, 2], "D2").all()
     assert not inside_asymmetric_unit(made["C1"][:, :, 2], "D2").all()
@@ -153,7 +171,9 @@ def test_images_are_not_held_in_memory(tmp_path: Path) -> None:
 
 
 def test_stopping_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    events = simulate(SimulateConfig(map=folder / "map.mrc", output=tmp_path / "p.star", number=3000))
+    events = simulate(
+        SimulateConfig(map=folder / "map.mrc", output=tmp_path / "p.star", number=3000)
+    )
     for event in events:
         if isinstance(event, Progress) and event.fraction > 0.1:
             break
@@ -165,24 +185,36 @@ def test_a_model_becomes_particles(tmp_path: Path) -> None:
     """simulate MODEL equals density MODEL followed by simulate MAP."""
     model = write_model(tmp_path / "model.cif")
     made = run(
-        density(DensityConfig(model=model, output=tmp_path / "map.mrc", pixel_size_angstrom=2.0, box=48))
+        density(
+            DensityConfig(model=model, output=tmp_path / "map.mrc", pixel_size_angstrom=2.0, box=48)
+        )
     )
     assert made.metrics["atoms"] == 60
     assert DensityMap.read(tmp_path / "map.mrc").pixel_size_angstrom == 2.0
     common = {"number": 20, "seed": 3}
-    direct = SimulateConfig(map=model, output=tmp_path / "a.star", pixel_size_angstrom=2.0, box=48, **common)
+    direct = SimulateConfig(
+        map=model, output=tmp_path / "a.star", pixel_size_angstrom=2.0, box=48, **common
+    )
     run(simulate(direct))
     run(simulate(SimulateConfig(map=tmp_path / "map.mrc", output=tmp_path / "b.star", **common)))
     first, second = (ParticleStack.read(tmp_path / name).images() for name in ("a.star", "b.star"))
     np.testing.assert_allclose(first, second, atol=1e-4)
     with pytest.raises(OutputExistsError):
-        run(density(DensityConfig(model=model, output=tmp_path / "map.mrc", pixel_size_angstrom=2.0)))
+        run(
+            density(
+                DensityConfig(model=model, output=tmp_path / "map.mrc", pixel_size_angstrom=2.0)
+            )
+        )
 
 
 def test_a_map_without_a_mask_is_warned_about(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
     config = SimulateConfig(map=tmp_path, output=tmp_path / "p.star", number=4)
-    notes = [event for event in simulate_density(DensityMap(voxels, 2.0), config) if isinstance(event, Note)]
+    notes = [
+        event
+        for event in simulate_density(DensityMap(voxels, 2.0), config)
+        if isinstance(event, Note)
+    ]
     assert len(notes) == 1
     assert notes[0].warning
     assert "mask" in notes[0].text
@@ -202,7 +234,10 @@ def test_a_map_without_a_mask_is_warned_about(tmp_path: Path) -> None:
         ({"map": "m.mrc", "noise_length_angstrom": 3, "noise_spectrum": "n.csv"}, "give one"),
         ({"map": "m.mrc", "optics": []}, "at least 1"),
         ({"map": "m.mrc", "optics": [{"volts": 3}]}, "volts"),
-        ({"map": "m.mrc", "optics": [{"defocus_angstrom": [9000, 8000]}]}, "the lowest and the highest"),
+        (
+            {"map": "m.mrc", "optics": [{"defocus_angstrom": [9000, 8000]}]},
+            "the lowest and the highest",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: str) -> None:
@@ -211,7 +246,11 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: s
 
 
 def test_poses_that_do_not_serve_are_refused(folder: Path, tmp_path: Path) -> None:
-    run(simulate(SimulateConfig(map=folder / "map.mrc", output=tmp_path / "a.star", number=5, ctf=False)))
+    run(
+        simulate(
+            SimulateConfig(map=folder / "map.mrc", output=tmp_path / "a.star", number=5, ctf=False)
+        )
+    )
     taken = {"map": folder / "map.mrc", "output": tmp_path / "b.star", "poses": tmp_path / "a.star"}
     with pytest.raises(MetadataError, match="--no-ctf"):
         run(simulate(SimulateConfig(**taken)))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs._stages import Stages, result_of
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.stages import Stages, result_of
 
 SETTINGS = {"minutes": 3, "entry": "a", "device": "cpu"}
 
@@ -25,19 +25,31 @@ def test_a_stage_is_done_once(tmp_path: Path) -> None:
     done: list[str] = []
     first = Stages(tmp_path, SETTINGS, ("minutes", "entry"), resume=False)
     shown = list(first.once("train", work(done, "train"), 0.2, 0.4))
-    assert [event.fraction for event in shown if isinstance(event, Progress)] == [pytest.approx(0.4)]
+    assert [event.fraction for event in shown if isinstance(event, Progress)] == [
+        pytest.approx(0.4)
+    ]
     again = Stages(tmp_path, SETTINGS | {"device": "cuda"}, ("minutes", "entry"), resume=True)
-    assert list(again.once("train", work(done, "train"), 0.2, 0.4)) == [Note("train was done before")]
+    assert list(again.once("train", work(done, "train"), 0.2, 0.4)) == [
+        Note("train was done before")
+    ]
     list(again.once("infer", work(done, "infer"), 0.6, 0.4))
     assert done == ["train", "infer"]
     assert set(json.loads((tmp_path / "stages.json").read_text())["done"]) == {"train", "infer"}
     assert again.markdown().count("\n| ") == 3
-    list(Stages(tmp_path, SETTINGS, ("minutes",), resume=False).once("train", work(done, "train"), 0, 1))
+    list(
+        Stages(tmp_path, SETTINGS, ("minutes",), resume=False).once(
+            "train", work(done, "train"), 0, 1
+        )
+    )
     assert done[-1] == "train"  # begun anew
 
 
 def test_settings_that_matter_must_be_the_same(tmp_path: Path) -> None:
-    list(Stages(tmp_path, SETTINGS, ("minutes",), resume=False).once("train", work([], "train"), 0, 1))
+    list(
+        Stages(tmp_path, SETTINGS, ("minutes",), resume=False).once(
+            "train", work([], "train"), 0, 1
+        )
+    )
     with pytest.raises(MetadataError, match=r"had other settings \(minutes\)"):
         Stages(tmp_path, SETTINGS | {"minutes": 5}, ("minutes", "entry"), resume=True)
 

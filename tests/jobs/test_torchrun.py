@@ -35,7 +35,14 @@ NUMBER = 140  # more than one chunk of a reconstruction
 
 
 def torchrun(*arguments: str | Path) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     return [*launcher, *map(str, arguments)]
 
 
@@ -49,7 +56,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     follow(simulate(settings), lambda event: None)
     torch.manual_seed(1)
-    PoseModel.create(ModelCard(network=POLAR, pixel_size_angstrom=12.0)).save(folder / "model.safetensors")
+    PoseModel.create(ModelCard(network=POLAR, pixel_size_angstrom=12.0)).save(
+        folder / "model.safetensors"
+    )
     (folder / "queue").mkdir()
     stack = ParticleStack.read(folder / "particles.star")
     for number in range(5):
@@ -66,7 +75,13 @@ def test_two_processes_give_what_one_gives(made: Path) -> None:
     assert done.returncode == 0, done.stderr
     all_jobs(made, "one")
     one, two = made / "one", made / "two"
-    for name in ("i.star", "a.star", "watch/particles.star", "watch/map_half1.mrc", "watch/map_half2.mrc"):
+    for name in (
+        "i.star",
+        "a.star",
+        "watch/particles.star",
+        "watch/map_half1.mrc",
+        "watch/map_half2.mrc",
+    ):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     stores = [DistributionStore(folder / "i.zarr") for folder in (one, two)]
     assert [len(store) for store in stores] == [NUMBER, NUMBER]
@@ -82,7 +97,9 @@ def test_two_processes_give_what_one_gives(made: Path) -> None:
 
 
 BLIND = ("head.weight", "linear.weight", "refine.weight")
-"""Their first entries make the mean of the log-density, which changes nothing: rounding alone moves them."""
+"""Their first entries make the mean of the log-density, which changes nothing: rounding alone moves
+them.
+"""
 
 
 def assert_same_model(made: Path, first: Path, second: Path) -> None:
@@ -103,8 +120,15 @@ def predicted(made: Path, model: PoseModel) -> np.ndarray:
     return np.concatenate(found)
 
 
-def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(made: Path, tmp_path: Path) -> None:
-    options = {"particles": made / "particles.star", "preset": "image2sphere", "network": POLAR, "epochs": 30}
+def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(
+    made: Path, tmp_path: Path
+) -> None:
+    options = {
+        "particles": made / "particles.star",
+        "preset": "image2sphere",
+        "network": POLAR,
+        "epochs": 30,
+    }
     options |= {"batch_size": 64, "checkpoint_seconds": 0, "device": "cpu"}
     config = TrainConfig(output=tmp_path / "killed", **options)
     (tmp_path / "config.json").write_text(config.model_dump_json(exclude={"particles", "output"}))
@@ -116,7 +140,11 @@ def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(made: P
         os.kill(_process_of_rank(1, launcher.pid), signal.SIGKILL)
         _, errors = launcher.communicate(timeout=300)
     assert launcher.returncode != 0
-    said = [line for line in errors.splitlines() if line.startswith(("rank 0: stopped", "error: rank 0"))]
+    said = [
+        line
+        for line in errors.splitlines()
+        if line.startswith(("rank 0: stopped", "error: rank 0"))
+    ]
     assert said, errors
     assert "--resume goes on" in said[0]
     resumed = follow(train(config.model_copy(update={"resume": True})), lambda event: None)
@@ -129,7 +157,16 @@ def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(made: P
 def test_killing_one_rank_ends_all_and_resume_goes_on(made: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.star"
     command = ["align", made / "particles.star", "--map", made / "map.mrc", "--output", output]
-    command += ["--local-degrees", "5", "--shift-range", "1", "--set", "batch_size=1", "--device", "cpu"]
+    command += [
+        "--local-degrees",
+        "5",
+        "--shift-range",
+        "1",
+        "--set",
+        "batch_size=1",
+        "--device",
+        "cpu",
+    ]
     with subprocess.Popen(
         torchrun("-m", "napari_cryosphere", *command), stderr=subprocess.PIPE, text=True
     ) as launcher:

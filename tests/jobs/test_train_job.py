@@ -25,7 +25,9 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation
 from napari_cryosphere.training.presets import CESPED_AUGMENTATION, CRYOSPHERE
 
-POLAR = PolarConfig(box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12)
+POLAR = PolarConfig(
+    box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12
+)
 
 
 def run(events: Events) -> Result:
@@ -58,13 +60,22 @@ def test_training_from_a_map(small: NetworkConfig, sample: Path, tmp_path: Path)
     assert np.isfinite(run(train(config)).metrics["loss"])
 
 
-def test_training_reconstructs_the_map_it_makes_projections_of(sample: Path, tmp_path: Path) -> None:
+def test_training_reconstructs_the_map_it_makes_projections_of(
+    sample: Path, tmp_path: Path
+) -> None:
     config = TrainConfig(
-        particles=sample / "particles.star", output=tmp_path / "run", network=POLAR, epochs=0.5, device="cpu"
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        network=POLAR,
+        epochs=0.5,
+        device="cpu",
     )
     events = list(train(config))
     assert np.isfinite(events[-1].metrics["loss"])
-    found, truth = DensityMap.read(tmp_path / "run" / "map.mrc"), DensityMap.read(sample / "map.mrc")
+    found, truth = (
+        DensityMap.read(tmp_path / "run" / "map.mrc"),
+        DensityMap.read(sample / "map.mrc"),
+    )
     assert masked_correlation(found.voxels, truth.voxels) > 0.7
     previews = [event for event in events if isinstance(event, Preview)]
     assert previews
@@ -74,7 +85,9 @@ def test_training_reconstructs_the_map_it_makes_projections_of(sample: Path, tmp
 
 
 @pytest.mark.parametrize("preset", ["cryosphere", "image2sphere"])
-def test_other_presets_train(small: NetworkConfig, sample: Path, tmp_path: Path, preset: PresetName) -> None:
+def test_other_presets_train(
+    small: NetworkConfig, sample: Path, tmp_path: Path, preset: PresetName
+) -> None:
     source = {"map": sample / "map.mrc"} if preset == "cryosphere" else {}
     config = TrainConfig(
         particles=sample / "particles.star",
@@ -120,10 +133,14 @@ def test_a_network_of_another_kind_keeps_nothing_of_the_presets() -> None:
 def test_half_sets_and_whole_micrographs_are_held_out(
     small: NetworkConfig, sample: Path, tmp_path: Path, micrographs: int
 ) -> None:
-    """Six micrographs of two particles are held out whole; of micrographs of twenty, particles of all are."""
+    """Six micrographs of two particles are held out whole; of micrographs of twenty, particles of
+    all are.
+    """
     stack = ParticleStack.read(sample / "particles.star")
     names = np.array([f"m{row % micrographs}.mrc" for row in range(len(stack))])
-    stack = stack.with_columns({"rlnMicrographName": names, "rlnRandomSubset": 1 + np.arange(240) % 2})
+    stack = stack.with_columns(
+        {"rlnMicrographName": names, "rlnRandomSubset": 1 + np.arange(240) % 2}
+    )
     config = TrainConfig(
         particles=stack.source, output=tmp_path, preset="image2sphere", network=small, half_set=2
     )
@@ -147,7 +164,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     small: NetworkConfig, sample: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at some moment; the weights are in the end those of a run that nobody killed."""
-    options = {"particles": sample / "particles.star", "network": small, "epochs": 1.5, "device": "cpu"}
+    options = {
+        "particles": sample / "particles.star",
+        "network": small,
+        "epochs": 1.5,
+        "device": "cpu",
+    }
     options |= {"batch_size": 8, "preset": "image2sphere", "checkpoint_seconds": 0}
     run(train(TrainConfig(output=tmp_path / "whole", **options)))
     config = TrainConfig(output=tmp_path / "killed", **options)
@@ -195,7 +217,9 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
         device="cpu",
     )
     again = config.model_copy(update={"resume": True})
-    learn_a_little(train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0))  # begins
+    learn_a_little(
+        train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)
+    )  # begins
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
     config.checkpoint.unlink()
@@ -207,7 +231,11 @@ def test_a_run_is_taken_up_by_another_name(
     small: NetworkConfig, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainConfig(
-        particles=sample / "particles.star", output=tmp_path / "run", network=small, epochs=1000, device="cpu"
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        network=small,
+        epochs=1000,
+        device="cpu",
     )
     stack = ParticleStack.read(config.particles)
     learn_a_little(train_on_stack(stack, config, report_seconds=0.0))
@@ -215,7 +243,9 @@ def test_a_run_is_taken_up_by_another_name(
     monkeypatch.chdir(sample)
     again = {"particles": Path("particles.star"), "output": moved, "resume": True}
     learn_a_little(
-        train_on_stack(stack, TrainConfig.of_run(moved).model_copy(update=again), report_seconds=0.0)
+        train_on_stack(
+            stack, TrainConfig.of_run(moved).model_copy(update=again), report_seconds=0.0
+        )
     )
     images = [json.loads(line)["images"] for line in (moved / "log.jsonl").read_text().splitlines()]
     assert images == sorted(set(images))
@@ -225,9 +255,15 @@ def test_a_run_is_taken_up_by_another_name(
         TrainConfig.of_run(moved)
 
 
-def test_training_stopped_early_keeps_a_model(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+def test_training_stopped_early_keeps_a_model(
+    small: NetworkConfig, sample: Path, tmp_path: Path
+) -> None:
     config = TrainConfig(
-        particles=sample / "particles.star", output=tmp_path / "run", network=small, epochs=1000, device="cpu"
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        network=small,
+        epochs=1000,
+        device="cpu",
     )
     events = train(config)
     seen: list[Event] = []
@@ -258,7 +294,9 @@ def test_existing_model_is_not_clobbered(small: NetworkConfig, trained: Path, sa
     assert (trained / "model.safetensors").read_bytes() == before
 
 
-def test_encoder_weights_are_for_a_resnet(small: NetworkConfig, sample: Path, tmp_path: Path) -> None:
+def test_encoder_weights_are_for_a_resnet(
+    small: NetworkConfig, sample: Path, tmp_path: Path
+) -> None:
     for network, says in ((POLAR, "this network does not have"), (small, "encoder is no ResNet")):
         config = TrainConfig(
             particles=sample / "particles.star",
@@ -277,7 +315,11 @@ def test_a_run_whose_config_is_lost_is_not_taken_up(
     small: NetworkConfig, sample: Path, tmp_path: Path
 ) -> None:
     config = TrainConfig(
-        particles=sample / "particles.star", output=tmp_path, network=small, resume=True, device="cpu"
+        particles=sample / "particles.star",
+        output=tmp_path,
+        network=small,
+        resume=True,
+        device="cpu",
     )
     config.checkpoint.touch()
     for text in (None, "{", '{"epochs": "many"}'):

@@ -11,7 +11,7 @@ import pytest
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs import _transfer
+from napari_cryosphere.jobs.cesped import transfer as _transfer
 from napari_cryosphere.jobs.events import Event, Note
 from napari_cryosphere.reconstruction.map_alignment import MapAlignment
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
@@ -45,7 +45,9 @@ def frame() -> tuple[list[Event], np.ndarray, str]:
 
 def test_the_other_hand_is_refused(aligned: list[MapAlignment]) -> None:
     aligned.append(MapAlignment(TURN, np.zeros(3), True, 0.9, 0.6))
-    with pytest.raises(MetadataError, match=r"opposite hands \(correlation 0.90 mirrored, 0.60 not\)"):
+    with pytest.raises(
+        MetadataError, match=r"opposite hands \(correlation 0.90 mirrored, 0.60 not\)"
+    ):
         frame()
 
 

@@ -1,4 +1,6 @@
-"""The job ``watch``: killed at any moment, it ends with what one run over all files gives, bit for bit."""
+"""The job ``watch``: killed at any moment, it ends with what one run over all files gives, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,19 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
+from napari_cryosphere.errors import (
+    CryosphereError,
+    FileFormatError,
+    MetadataError,
+    OutputExistsError,
+)
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs import watch as watch_job
-from napari_cryosphere.jobs._lock import folder_lock
 from napari_cryosphere.jobs.configs import ReconstructConfig, SimulateConfig, WatchConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.running.lock import folder_lock
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import ModelCard, PolarConfig
@@ -45,14 +52,26 @@ def notes(events: Events) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a model, a map, and particles in files of five, each with a stack of its own."""
+    """Return a folder with a model, a map, and particles in files of five, each with a stack of its
+    own.
+    """
     folder = tmp_path_factory.mktemp("watch")
     protein_phantom(16, 12.0).save(folder / "map.mrc")
     number = FILES * EACH
-    run(simulate(SimulateConfig(map=folder / "map.mrc", output=folder / "all.star", number=number, snr=5.0)))
-    network = PolarConfig(box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8)
+    run(
+        simulate(
+            SimulateConfig(
+                map=folder / "map.mrc", output=folder / "all.star", number=number, snr=5.0
+            )
+        )
+    )
+    network = PolarConfig(
+        box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8
+    )
     torch.manual_seed(1)
-    PoseModel.create(ModelCard(network=network, pixel_size_angstrom=12.0)).save(folder / "model.safetensors")
+    PoseModel.create(ModelCard(network=network, pixel_size_angstrom=12.0)).save(
+        folder / "model.safetensors"
+    )
     (folder / "files").mkdir()
     everything = ParticleStack.read(folder / "all.star")
     for index in range(FILES):
@@ -60,7 +79,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_stack(some.images(), folder / "files" / f"{name}.mrcs", 12.0)
         bare = ParticleStack.read(folder / "files" / f"{name}.mrcs")
         columns = [column for column in some.particles if column.startswith("rlnDefocus")]
-        with_ctf = bare.with_columns({column: some.particles[column].to_numpy() for column in columns})
+        with_ctf = bare.with_columns(
+            {column: some.particles[column].to_numpy() for column in columns}
+        )
         with_ctf.save(folder / "files" / f"{name}.star")
     return folder
 
@@ -75,7 +96,9 @@ def config(made: Path, queue: Path, output: Path, **options: object) -> WatchCon
         "batch_size": 4,
         "device": "cpu",
     }
-    return WatchConfig(folder=queue, model=made / "model.safetensors", output=output, **(quick | options))
+    return WatchConfig(
+        folder=queue, model=made / "model.safetensors", output=output, **(quick | options)
+    )
 
 
 def fill(queue: Path, made: Path, numbers: range | list[int]) -> None:
@@ -97,7 +120,9 @@ def _watch_in_a_process(settings: str) -> None:
 
 
 def _write_in_chunks(queue: Path, made: Path, rng: random.Random) -> None:
-    """Write all files as a slow program would: three at a time, in pieces, STAR and images in any order."""
+    """Write all files as a slow program would: three at a time, in pieces, STAR and images in any
+    order.
+    """
     names = [f"mic{number:02d}" for number in range(FILES)]
     rng.shuffle(names)
     for start in range(0, FILES, 3):
@@ -107,7 +132,9 @@ def _write_in_chunks(queue: Path, made: Path, rng: random.Random) -> None:
                 content = (made / "files" / f"{name}{suffix}").read_bytes()
                 cuts = sorted(rng.sample(range(1, len(content)), 3))
                 ends = [*cuts, len(content)]
-                pieces.append([(name + suffix, content[a:b]) for a, b in zip([0, *cuts], ends, strict=True)])
+                pieces.append(
+                    [(name + suffix, content[a:b]) for a, b in zip([0, *cuts], ends, strict=True)]
+                )
         while pieces:
             one = rng.choice(pieces)
             name, piece = one.pop(0)
@@ -122,7 +149,8 @@ def test_killed_ten_times_it_ends_as_one_run_over_all_files(made: Path, tmp_path
     rng = random.Random(7)
     queue, output = tmp_path / "queue", tmp_path / "killed"
     queue.mkdir()
-    # nothing ends this one; with settling off, files are read half written, and again when they have grown
+    # nothing ends this one; with settling off, files are read half written, and again when they
+    # have grown
     endless = config(made, queue, output, until_idle_seconds=None, patience_seconds=1000.0)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["napari_cryosphere.jobs.watch"])
@@ -133,7 +161,9 @@ def test_killed_ten_times_it_ends_as_one_run_over_all_files(made: Path, tmp_path
         watcher = context.Process(target=_watch_in_a_process, args=(endless.model_dump_json(),))
         watcher.start()
         before, wanted, limit = _work_of(output), rng.randrange(1, 8), time.monotonic() + 20
-        while _work_of(output) < before + wanted and time.monotonic() < limit and watcher.is_alive():
+        while (
+            _work_of(output) < before + wanted and time.monotonic() < limit and watcher.is_alive()
+        ):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.03))
         assert watcher.is_alive(), "the watcher ended by itself"
@@ -173,14 +203,23 @@ def test_the_order_of_arrival_does_not_show(made: Path, once: Path, tmp_path: Pa
         fill(tmp_path / "queue", made, first)
         run(watch(config(made, tmp_path / "queue", tmp_path / "run")))
     assert set(same(tmp_path / "run", once)) >= set(OUTPUTS[1:])
-    tables = [ParticleStack.read(folder / "particles.star").particles for folder in (tmp_path / "run", once)]
-    one, other = (table.drop(columns="rlnImageName") for table in tables)  # other folders, other paths
+    tables = [
+        ParticleStack.read(folder / "particles.star").particles
+        for folder in (tmp_path / "run", once)
+    ]
+    one, other = (
+        table.drop(columns="rlnImageName") for table in tables
+    )  # other folders, other paths
     assert one.equals(other)
 
 
 def test_half_maps_are_those_of_the_command_reconstruct(once: Path, tmp_path: Path) -> None:
     output = tmp_path / "map.mrc"
-    run(reconstruct(ReconstructConfig(particles=once / "particles.star", output=output, half_maps=True)))
+    run(
+        reconstruct(
+            ReconstructConfig(particles=once / "particles.star", output=output, half_maps=True)
+        )
+    )
     for half in (1, 2):
         mine = DensityMap.read(once / f"map_half{half}.mrc").voxels
         theirs = DensityMap.read(tmp_path / f"map_half{half}.mrc").voxels
@@ -261,7 +300,10 @@ def test_stopped_by_hand_it_leaves_all_that_was_done(made: Path, tmp_path: Path)
 def test_one_watcher_a_folder(made: Path, tmp_path: Path) -> None:
     fill(tmp_path / "queue", made, [0])
     settings = config(made, tmp_path / "queue", tmp_path / "run")
-    with folder_lock(tmp_path / "queue"), pytest.raises(CryosphereError, match=f"process {os.getpid()}"):
+    with (
+        folder_lock(tmp_path / "queue"),
+        pytest.raises(CryosphereError, match=f"process {os.getpid()}"),
+    ):
         run(watch(settings))
     run(watch(settings))
     with folder_lock(tmp_path / "run"), pytest.raises(CryosphereError, match="one watcher"):
@@ -294,7 +336,9 @@ def test_a_map_refines_and_finds_shifts(made: Path, tmp_path: Path) -> None:
     fill(tmp_path / "queue", made, [0])
     run(watch(config(made, tmp_path / "queue", tmp_path / "run", map=made / "map.mrc", modes=1)))
     table = ParticleStack.read(tmp_path / "run" / "particles.star").particles
-    assert {"rlnOriginXAngst", "cryosphereNetworkAngleRot", "rlnLogLikeliContribution"} <= set(table)
+    assert {"rlnOriginXAngst", "cryosphereNetworkAngleRot", "rlnLogLikeliContribution"} <= set(
+        table
+    )
 
 
 def test_folders_that_cannot_be_watched(made: Path, tmp_path: Path) -> None:
@@ -309,7 +353,9 @@ def test_folders_that_cannot_be_watched(made: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_locked_is_watched_with_a_warning(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_job, "folder_lock", lambda folder: nullcontext(folder == tmp_path / "run"))
+    monkeypatch.setattr(
+        watch_job, "folder_lock", lambda folder: nullcontext(folder == tmp_path / "run")
+    )
     fill(tmp_path / "queue", made, [0])
     said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run")))
     assert any("not be locked: let nobody else watch it" in text for text in said)
@@ -323,7 +369,9 @@ def test_what_is_still_waited_for_at_the_end_is_set_aside(made: Path, tmp_path: 
     )
     said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run", patience_seconds=1000.0)))
     assert [text for text in said if "cut.star" in text and text.startswith("set aside")]
-    assert list(json.loads((tmp_path / "run" / "state.json").read_text())["set_aside"]) == ["cut.star"]
+    assert list(json.loads((tmp_path / "run" / "state.json").read_text())["set_aside"]) == [
+        "cut.star"
+    ]
 
 
 def test_images_that_went_bad_are_taken_again(made: Path, tmp_path: Path) -> None:
@@ -340,7 +388,9 @@ def test_images_that_went_bad_are_taken_again(made: Path, tmp_path: Path) -> Non
     assert len(ParticleStack.read(tmp_path / "run" / "particles.star")) == EACH
 
 
-def test_leftovers_of_a_killed_run_go_and_foreign_parts_are_refused(made: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_go_and_foreign_parts_are_refused(
+    made: Path, tmp_path: Path
+) -> None:
     fill(tmp_path / "queue", made, [0])
     settings = config(made, tmp_path / "queue", tmp_path / "run")
     run(watch(settings))

@@ -27,10 +27,16 @@ def run(events: Events) -> Result:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a map, particles, and distributions 0.3 and 20 degrees wide about their poses."""
+    """Return a folder with a map, particles, and distributions 0.3 and 20 degrees wide about their
+    poses.
+    """
     folder = tmp_path_factory.mktemp("weighted")
     protein_phantom(32, 6.0).save(folder / "map.mrc")
-    run(simulate(SimulateConfig(map=folder / "map.mrc", output=folder / "p.star", number=NUMBER, snr=1.0)))
+    run(
+        simulate(
+            SimulateConfig(map=folder / "map.mrc", output=folder / "p.star", number=NUMBER, snr=1.0)
+        )
+    )
     poses = ParticleStack.read(folder / "p.star").rotations()[:, None]
     for name, width_degrees in (("narrow", 0.3), ("wide", 20.0)):
         known = PoseDistribution.from_poses(poses, np.zeros((NUMBER, 1)), width_degrees)
@@ -76,7 +82,9 @@ def test_distributions_of_other_particles_are_refused(sample: Path, tmp_path: Pa
 
 def test_weights_and_distributions_come_together(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs distributions"):
-        ReconstructConfig(particles=sample / "p.star", output=tmp_path / "m.mrc", weights="distributions")
+        ReconstructConfig(
+            particles=sample / "p.star", output=tmp_path / "m.mrc", weights="distributions"
+        )
 
 
 def test_distributions_that_are_given_weigh(sample: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Jobs of one rank; torchrun starts it: model, map and particles in the folder given, results beside them."""
+"""Jobs of one rank; torchrun starts it: model, map and particles in the folder given, results
+beside them.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,18 @@ from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import Image2SphereConfig, PolarConfig
 
-POLAR = PolarConfig(box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8)
+POLAR = PolarConfig(
+    box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8
+)
 IMAGE2SPHERE = Image2SphereConfig(
     box=16, encoder_channels=(4, 8), sphere_channels=4, sphere_order=2, l_max=2, so3_channels=2
 )
 
 
 def trainings(folder: Path, output: Path) -> list[TrainConfig]:
-    """Return two short runs: on projections of the particles' own map, then on these; on particles alone."""
+    """Return two short runs: on projections of the particles' own map, then on these; on particles
+    alone.
+    """
     made = {"particles": folder / "particles.star", "epochs": 1, "batch_size": 15, "device": "cpu"}
     return [
         TrainConfig(output=output / "polar", network=POLAR, fine_tuning=0.3, **made),
@@ -40,7 +46,11 @@ def all_jobs(folder: Path, name: str) -> None:
     made, output = {"particles": folder / "particles.star"}, folder / name
     predicting = {"model": folder / "model.safetensors", "batch_size": 4, "device": "cpu"}
     jobs: list[Events] = [
-        infer(InferConfig(**made, **predicting, output=output / "i.star", distributions=output / "i.zarr")),
+        infer(
+            InferConfig(
+                **made, **predicting, output=output / "i.star", distributions=output / "i.zarr"
+            )
+        ),
         align(
             AlignConfig(
                 **made,

@@ -50,7 +50,9 @@ def rotate_about_image_axes(coefficients: torch.Tensor, rotation: np.ndarray) ->
     mesh = np.stack(np.meshgrid(tilt, angles, angles, indexing="ij"), -1)[..., [1, 0, 2]]
     rotations = torch.from_numpy(rotation_from_relion_angles(mesh).reshape(-1, 3, 3) @ rotation)
     flat = coefficients.flatten(0, -4)
-    values = evaluate_at(flat, rotations.expand(len(flat), -1, 3, 3)).reshape(len(flat), *mesh.shape[:3])
+    values = evaluate_at(flat, rotations.expand(len(flat), -1, 3, 3)).reshape(
+        len(flat), *mesh.shape[:3]
+    )
     return grid.from_grid(values).reshape(coefficients.shape)
 
 
@@ -72,7 +74,9 @@ def test_so3_convolution_commutes_with_turning_the_view() -> None:
 
 @torch.no_grad()
 def test_activation_is_pointwise_on_the_group() -> None:
-    """With many more points than the band needs, ReLU commutes with rotation up to its own aliasing."""
+    """With many more points than the band needs, ReLU commutes with rotation up to its own
+    aliasing.
+    """
     torch.manual_seed(2)
     layer = SO3Activation(3, 2).eval()
     signal = torch.randn(3, 2, 4, 7, 4, dtype=torch.complex64) * band_mask(3)
@@ -98,9 +102,13 @@ def test_half_sphere_turns_with_the_image() -> None:
     torch.manual_seed(3)
     size, l_max = 16, 4
     features = torch.zeros(1, 1, size, size)
-    features[..., 1:, 1:] = torch.randn(1, 1, size - 1, size - 1)  # odd part, symmetric about pixel 8
+    features[..., 1:, 1:] = torch.randn(
+        1, 1, size - 1, size - 1
+    )  # odd part, symmetric about pixel 8
     turned = torch.zeros_like(features)
-    turned[..., 1:, 1:] = torch.rot90(features[..., 1:, 1:], -1, (-2, -1))  # from +x (right) to +y (down)
+    turned[..., 1:, 1:] = torch.rot90(
+        features[..., 1:, 1:], -1, (-2, -1)
+    )  # from +x (right) to +y (down)
     layer = HalfSphere(size, l_max, 3)
     phases = torch.exp(-1j * torch.pi / 2 * torch.arange(l_max + 1))
     torch.testing.assert_close(layer(turned), layer(features) * phases, atol=1e-5, rtol=0)
@@ -126,7 +134,9 @@ def test_prediction_does_not_depend_on_the_batch(model: PoseModel) -> None:
     images = torch.randn(7, 16, 16)
     together = model.predict(images).coefficients
     assert torch.equal(together, model.predict(images).coefficients)
-    torch.testing.assert_close(model.predict(images[2:3]).coefficients[0], together[2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model.predict(images[2:3]).coefficients[0], together[2], atol=1e-5, rtol=1e-4
+    )
 
 
 def test_logits_start_small() -> None:
@@ -143,7 +153,9 @@ def test_every_weight_gets_a_gradient() -> None:
     network = build_network(SMALL)
     network(torch.randn(4, 16, 16)).abs().sum().backward()
     missing = [
-        name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()
+        name
+        for name, weight in network.named_parameters()
+        if weight.grad is None or not weight.grad.any()
     ]
     assert not missing
 
@@ -155,7 +167,9 @@ def test_file_round_trip(model: PoseModel, tmp_path: Path) -> None:
     assert loaded.card == model.card
     images = torch.randn(3, 16, 16)
     assert torch.equal(loaded.predict(images).coefficients, model.predict(images).coefficients)
-    stored = sum(value.numel() * value.element_size() for value in model.network.state_dict().values())
+    stored = sum(
+        value.numel() * value.element_size() for value in model.network.state_dict().values()
+    )
     assert path.stat().st_size < 1.1 * stored + 8192  # weights and card, no tables
     assert PoseModel.load(tmp_path).card == model.card  # a run folder
 
@@ -172,7 +186,11 @@ def test_broken_files_are_refused(model: PoseModel, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model card"):
         PoseModel.load(tmp_path / "foreign.safetensors")
     card = json.loads(model.card.model_dump_json()) | {"symmetry": "Q9"}
-    save_file({"a": torch.zeros(1)}, tmp_path / "card.safetensors", {"napari_cryosphere": json.dumps(card)})
+    save_file(
+        {"a": torch.zeros(1)},
+        tmp_path / "card.safetensors",
+        {"napari_cryosphere": json.dumps(card)},
+    )
     with pytest.raises(ModelError, match="not a napari-cryosphere model"):
         PoseModel.load(tmp_path / "card.safetensors")
     path = tmp_path / "weights.safetensors"
@@ -204,11 +222,17 @@ def test_half_sphere_of_drawn_points_is_right_on_average() -> None:
 
 
 def test_local_filter_with_one_value_rotates_the_map() -> None:
-    """f'(R) = f(Q R), Q being the rotation at which the filter is 1: none tilts by more than 22.5 degrees."""
+    """f'(R) = f(Q R), Q being the rotation at which the filter is 1: none tilts by more than 22.5
+    degrees.
+    """
     torch.manual_seed(8)
     layer = LocalSO3Convolution(3, 1, 1)
     signal = torch.randn(1, 1, 4, 7, 4, dtype=torch.complex64) * band_mask(3)
-    for which, angles in ((0, (0.0, 7.5, 0.0)), (191, (315.0, 22.5, 0.0)), (12, (0.0, 15.0, 180.0))):
+    for which, angles in (
+        (0, (0.0, 7.5, 0.0)),
+        (191, (315.0, 22.5, 0.0)),
+        (12, (0.0, 15.0, 180.0)),
+    ):
         layer.weight.data.zero_()[0, 0, which] = 1
         turn = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
         exact = rotate_coefficients(signal, turn)

@@ -1,4 +1,6 @@
-"""Particles unlike those of the training: distances of known distributions, files, what turning changes."""
+"""Particles unlike those of the training: distances of known distributions, files, what turning
+changes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.pose_model import PoseModel
 
 BOX = 16
-SMALL = PolarConfig(box=BOX, l_max=3, ring_channels=8, ring_blocks=1, channels=12, blocks=1, features=8)
+SMALL = PolarConfig(
+    box=BOX, l_max=3, ring_channels=8, ring_blocks=1, channels=12, blocks=1, features=8
+)
 
 
 def particles(number: int, seed: int, width: float = 3.0, noise: float = 1.0) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""The polar network: what turns and mirrors do to its answer, exactly; its interpolation; its layers."""
+"""The polar network: what turns and mirrors do to its answer, exactly; its interpolation; its
+layers.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,27 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_cryosphere.model.card import PolarConfig
-from napari_cryosphere.model.mirror import MirrorConvolution, MirrorResidual, PairedInput, fewer_angles
+from napari_cryosphere.model.mirror import (
+    MirrorConvolution,
+    MirrorResidual,
+    PairedInput,
+    fewer_angles,
+)
 from napari_cryosphere.model.network import build_network
-from napari_cryosphere.model.polar import PolarImage, PolarNetwork, WignerHead, trigonometric_interpolation
+from napari_cryosphere.model.polar import (
+    PolarImage,
+    PolarNetwork,
+    WignerHead,
+    trigonometric_interpolation,
+)
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at
 from napari_cryosphere.training.sources import turned_rotations
 
-SMALL = PolarConfig(box=24, l_max=4, ring_channels=8, ring_blocks=1, channels=12, blocks=1, features=16)
+SMALL = PolarConfig(
+    box=24, l_max=4, ring_channels=8, ring_blocks=1, channels=12, blocks=1, features=16
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +45,9 @@ def network() -> PoseNetwork:
 
 
 def blobs(number: int, angles: NDArray[np.float64], mirror: bool = False) -> torch.Tensor:
-    """Return images of Gaussian blobs, a different set in each, turned from +x towards +y about n // 2."""
+    """Return images of Gaussian blobs, a different set in each, turned from +x towards +y about n
+    // 2.
+    """
     rng = np.random.default_rng(7)
     at = rng.uniform(-6, 6, (number, 5, 2))
     heights = rng.normal(size=(number, 5))
@@ -52,21 +68,27 @@ def at_poses(coefficients: torch.Tensor, rotations: torch.Tensor) -> torch.Tenso
 def test_turning_the_image_turns_the_answer(network: PoseNetwork) -> None:
     """The density at R Rz(-angle) of the turned image is that at R of the image.
 
-    By whole steps of the signals' angles nothing changes but their order; between them, what activations
-    make beyond the band of the angles is left.
+    By whole steps of the signals' angles nothing changes but their order; between them, what
+    activations make beyond the band of the angles is left.
     """
     steps = np.array([1, 5, 6, 11, 17, 23])
     for angles, most in ((steps * 2 * np.pi / SMALL.box, 2e-3), (steps + 0.4, 0.05)):
         poses = torch.from_numpy(random_rotations(40, np.random.default_rng(2)))
         still, turned = network(blobs(6, np.zeros(6))), network(blobs(6, angles))
-        moved = torch.stack([turned_rotations(poses, torch.full((40,), a).double()) for a in angles])
+        moved = torch.stack(
+            [turned_rotations(poses, torch.full((40,), a).double()) for a in angles]
+        )
         before = at_poses(still, poses.expand(6, -1, -1, -1))
         assert (at_poses(turned, moved) - before).square().mean().sqrt() < most * before.std()
-        assert (at_poses(turned, poses.expand(6, -1, -1, -1)) - before).square().mean() > 0.2 * before.var()
+        assert (
+            at_poses(turned, poses.expand(6, -1, -1, -1)) - before
+        ).square().mean() > 0.2 * before.var()
 
 
 def test_the_mirror_image_is_the_view_from_behind(network: PoseNetwork) -> None:
-    poses = torch.from_numpy(random_rotations(40, np.random.default_rng(3)))[None].expand(6, -1, -1, -1)
+    poses = torch.from_numpy(random_rotations(40, np.random.default_rng(3)))[None].expand(
+        6, -1, -1, -1
+    )
     behind = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
     before = at_poses(network(blobs(6, np.zeros(6))), poses @ behind)
     after = at_poses(network(blobs(6, np.zeros(6), mirror=True)), poses)
@@ -98,7 +120,9 @@ def test_interpolation_is_exact_for_waves_below_nyquist() -> None:
     for k_x, k_y in ((0, 0), (3, -5), (7, 7), (-1, 6)):
         phase = 2 * torch.pi / 16
         image = torch.cos(phase * (k_x * axis[None, :] + k_y * axis[:, None]) + 0.4)
-        torch.testing.assert_close(matrix @ image.flatten(), torch.cos(phase * (k_x * x + k_y * y) + 0.4))
+        torch.testing.assert_close(
+            matrix @ image.flatten(), torch.cos(phase * (k_x * x + k_y * y) + 0.4)
+        )
     torch.testing.assert_close(
         trigonometric_interpolation(16, axis[[3]], axis[[5]]),
         torch.eye(256, dtype=torch.float64)[[5 * 16 + 3]],
@@ -111,7 +135,9 @@ def test_angles_run_from_x_to_y() -> None:
     assert PolarImage(24)(image)[0].sum(0).argmax() == 12  # a quarter of 48 angles
 
 
-@pytest.mark.parametrize("layer", [MirrorConvolution(6, 8, 5), MirrorConvolution(6, 8, 1, bias=True)])
+@pytest.mark.parametrize(
+    "layer", [MirrorConvolution(6, 8, 5), MirrorConvolution(6, 8, 1, bias=True)]
+)
 def test_layers_commute_with_the_mirror(layer: MirrorConvolution) -> None:
     signals = torch.randn(2, 6, 10)
     torch.testing.assert_close(layer(mirrored(signals)), mirrored(layer(signals)))
@@ -122,7 +148,9 @@ def test_residual_blocks_commute_with_the_mirror_and_with_turns() -> None:
     signals = torch.randn(4, 8, 12)
     expected = block(signals)
     torch.testing.assert_close(block(mirrored(signals)), mirrored(expected), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(block(signals.roll(5, -1)), expected.roll(5, -1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        block(signals.roll(5, -1)), expected.roll(5, -1), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_pictures_make_mirror_pairs() -> None:
@@ -149,7 +177,9 @@ def test_head_starts_nearly_uniform() -> None:
     torch.manual_seed(0)
     values = at_poses(
         WignerHead(384, 8)(torch.randn(4, 384, 32)),
-        torch.from_numpy(random_rotations(500, np.random.default_rng(5)))[None].expand(4, -1, -1, -1),
+        torch.from_numpy(random_rotations(500, np.random.default_rng(5)))[None].expand(
+            4, -1, -1, -1
+        ),
     )
     assert 0.01 < values.std() < 1
 
@@ -162,4 +192,6 @@ def test_a_band_beyond_the_angles_is_refused() -> None:
 def test_gradients_reach_every_weight() -> None:
     network = PolarNetwork(SMALL)
     network(torch.randn(4, 24, 24)).abs().square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters()
+    )

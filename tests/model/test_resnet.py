@@ -19,11 +19,15 @@ NARROW = ResNetConfig(blocks=(1, 2, 1, 1), width=4)
 
 
 def published_shapes(blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of torchvision's state dict, written down from He et al.'s table 1; without ``fc``."""
+    """Names and shapes of torchvision's state dict, written down from He et al.'s table 1; without
+    ``fc``.
+    """
 
     def norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
         vectors = ("weight", "bias", "running_mean", "running_var")
-        return {f"{name}.{vector}": (channels,) for vector in vectors} | {f"{name}.num_batches_tracked": ()}
+        return {f"{name}.{vector}": (channels,) for vector in vectors} | {
+            f"{name}.num_batches_tracked": ()
+        }
 
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)} | norm("bn1", 64)
     channels = 64
@@ -59,7 +63,9 @@ def test_resnet_50_has_the_published_size() -> None:
 
 
 def test_feature_map_is_an_eighth_of_a_quarter_and_keeps_the_centre() -> None:
-    """Every layer that halves puts pixel i on 2 i: what is seen at the centre is seen by the centre."""
+    """Every layer that halves puts pixel i on 2 i: what is seen at the centre is seen by the
+    centre.
+    """
     torch.manual_seed(0)
     network = ResNet(NARROW, 1).eval()
     images = torch.zeros(2, 1, 128, 128)
@@ -86,8 +92,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
     for wrong, message in (
         ({"bn1.weight": torch.zeros(4)}, "lacks 'bn1.bias'"),
-        (weights | {"layer5.0.conv1.weight": torch.zeros(1)}, "has, and the network has not, 'layer5"),
-        (weights | {"conv1.weight": torch.zeros(4, 1, 7, 7)}, r"'conv1.weight' is \(4, 1, 7, 7\), and"),
+        (
+            weights | {"layer5.0.conv1.weight": torch.zeros(1)},
+            "has, and the network has not, 'layer5",
+        ),
+        (
+            weights | {"conv1.weight": torch.zeros(4, 1, 7, 7)},
+            r"'conv1.weight' is \(4, 1, 7, 7\), and",
+        ),
     ):
         save_file(wrong, path)
         with pytest.raises(ModelError, match=message) as error:
@@ -106,7 +118,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_only_a_resnet_takes_weights(tmp_path: Path) -> None:
-    small = Image2Sphere(Image2SphereConfig(box=16, encoder_channels=(4, 8), sphere_channels=4, l_max=2))
+    small = Image2Sphere(
+        Image2SphereConfig(box=16, encoder_channels=(4, 8), sphere_channels=4, l_max=2)
+    )
     with pytest.raises(ModelError, match="no ResNet"):
         small.load_encoder_weights(tmp_path / "weights.safetensors")
 
@@ -123,5 +137,7 @@ def test_channels_are_gaussian_filtered_images() -> None:
     assert torch.equal(channels[:, 0], images)
     for channel, sigma in ((1, 1.0), (2, 2.0)):
         exact = gaussian_filter(images[0].double().numpy(), sigma, mode="constant", radius=8)
-        torch.testing.assert_close(channels[0, channel].double(), torch.from_numpy(exact), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            channels[0, channel].double(), torch.from_numpy(exact), atol=1e-6, rtol=0
+        )
     assert GaussianChannels(())(images).shape == (2, 1, 32, 32)

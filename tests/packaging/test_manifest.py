@@ -47,7 +47,9 @@ def test_manifest_contributes_what_the_plugin_promises(manifest: npe2.PluginMani
         widget.display_name for widget in contributions.widgets or []
     }
     written = [
-        extension for writer in contributions.writers or [] for extension in writer.filename_extensions
+        extension
+        for writer in contributions.writers or []
+        for extension in writer.filename_extensions
     ]
     assert written == [".star", ".cs", ".mrc"]
 
@@ -125,7 +127,9 @@ def test_every_import_is_declared() -> None:
     distributions = packages_distributions()
     undeclared = {}
     for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-        for name in _imported(path) - sys.stdlib_module_names - {"napari_cryosphere", "astropy_healpix"}:
+        for name in (
+            _imported(path) - sys.stdlib_module_names - {"napari_cryosphere", "astropy_healpix"}
+        ):
             if declared.isdisjoint(_plain(found) for found in distributions.get(name, [name])):
                 undeclared.setdefault(name, path.name)
     assert undeclared == {}

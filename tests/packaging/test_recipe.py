@@ -12,7 +12,9 @@ import pytest
 yaml = pytest.importorskip("yaml", reason="PyYAML reads the recipe")
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
 CONDA_NAMES = {"torch": "pytorch", "pyside6-essentials": "pyside6"}
 
 
@@ -25,7 +27,9 @@ def _split(requirement: str) -> tuple[str, frozenset[str]]:
 
 
 def test_recipe_has_the_requirements_of_the_package() -> None:
-    recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(
+        (ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    )
     found = dict(_split(line) for line in recipe["requirements"]["run"])
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gui"]]
     expected = dict(_split(line) for line in wanted)
@@ -34,7 +38,9 @@ def test_recipe_has_the_requirements_of_the_package() -> None:
 
 
 def test_classifiers_name_the_versions_and_systems_that_are_tested() -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    workflow = yaml.safe_load(
+        (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    )
     matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
     classifiers = " ".join(PROJECT["classifiers"])
     versions = re.findall(r"Python :: (3\.\d+)", classifiers)
@@ -49,4 +55,6 @@ def test_citation_names_the_package_and_its_licence() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["title"].startswith(PROJECT["name"])
     assert citation["license"] == PROJECT["license"]
-    assert {author["name"] for author in citation["authors"]} == {a["name"] for a in PROJECT["authors"]}
+    assert {author["name"] for author in citation["authors"]} == {
+        a["name"] for a in PROJECT["authors"]
+    }

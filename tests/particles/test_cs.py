@@ -1,4 +1,6 @@
-"""cryoSPARC files: conventions against other programs' files, passthrough files, and STAR to CS to STAR."""
+"""cryoSPARC files: conventions against other programs' files, passthrough files, and STAR to CS to
+STAR.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
+from napari_cryosphere.errors import (
+    CryosphereError,
+    FileFormatError,
+    MetadataError,
+    OutputExistsError,
+)
 from napari_cryosphere.particles import ParticleStack, read_cs, write_cs, write_stack, write_star
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
@@ -49,7 +56,9 @@ def fields() -> dict[str, NDArray[Any]]:
 
 
 def records(fields: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    made = np.zeros(N, dtype=[(name, column.dtype, column.shape[1:]) for name, column in fields.items()])
+    made = np.zeros(
+        N, dtype=[(name, column.dtype, column.shape[1:]) for name, column in fields.items()]
+    )
     for name, column in fields.items():
         made[name] = column
     return made
@@ -95,17 +104,32 @@ def test_a_cs_file_and_a_star_file_of_one_data_set(shared_data: Path) -> None:
         ParticleStack.read(real / f"cryodrgn__empiar_10076_7.{kind}", require_images=False)
         for kind in ("cs", "star")
     )
-    for field in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "amplitude_contrast"):
+    for field in (
+        "defocus_u_angstrom",
+        "defocus_v_angstrom",
+        "defocus_angle_degrees",
+        "amplitude_contrast",
+    ):
         ours, theirs = getattr(cs.ctf_parameters(), field), getattr(star.ctf_parameters(), field)
         assert_allclose(ours, theirs, rtol=1e-6)
     assert cs.pixel_size_angstrom == pytest.approx(star.pixel_size_angstrom, rel=1e-6)
-    assert cs.particles["rlnImageName"].str.lstrip("0").tolist() == star.particles["rlnImageName"].tolist()
+    assert (
+        cs.particles["rlnImageName"].str.lstrip("0").tolist()
+        == star.particles["rlnImageName"].tolist()
+    )
 
 
 def test_real_files(shared_data: Path) -> None:
     real = shared_data / "wild" / "real"
-    refined = ParticleStack.read(real / "cryodrgn__cryosparc_P12_J24_001_particles.cs", require_images=False)
-    assert (len(refined), refined.has_poses, refined.has_ctf, refined.box) == (2019, True, True, 180)
+    refined = ParticleStack.read(
+        real / "cryodrgn__cryosparc_P12_J24_001_particles.cs", require_images=False
+    )
+    assert (len(refined), refined.has_poses, refined.has_ctf, refined.box) == (
+        2019,
+        True,
+        True,
+        180,
+    )
     assert set(refined.half_sets()) == {1, 2}
     assert any("dark on light" in warning for warning in refined.warnings)
     classified = ParticleStack.read(
@@ -132,7 +156,9 @@ def test_there_and_back_keeps_every_field(
             assert_array_equal(back[name], fields["blob/psize_A"])
         else:
             expected = same_size if name == "alignments3D/shift" else column
-            assert_allclose(back[name], expected, rtol=3e-7, atol=1e-6 if name.endswith("pose") else 0)
+            assert_allclose(
+                back[name], expected, rtol=3e-7, atol=1e-6 if name.endswith("pose") else 0
+            )
     assert_array_equal(back["uid"], fields["uid"])
 
 
@@ -185,7 +211,13 @@ def test_columns_of_other_kinds_come_back(tmp_path: Path) -> None:
 def test_passthrough_file_is_merged_by_uid(
     order: str, make: Make, fields: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    kept = ("uid", "alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A", "alignments3D/split")
+    kept = (
+        "uid",
+        "alignments3D/pose",
+        "alignments3D/shift",
+        "alignments3D/psize_A",
+        "alignments3D/split",
+    )
     rows = np.arange(N) if order == "same" else np.random.default_rng(0).permutation(N)
     whole = ParticleStack.read(make("whole.cs"))
     path = make(**{name.replace("/", "__"): None for name in fields if name not in kept})
@@ -197,8 +229,12 @@ def test_passthrough_file_is_merged_by_uid(
     stack = ParticleStack.read(path)
     assert stack.particles["rlnImageName"].tolist() == whole.particles["rlnImageName"].tolist()
     assert_array_equal(stack.rotations(), whole.rotations())
-    assert_array_equal(stack.ctf_parameters().defocus_u_angstrom, whole.ctf_parameters().defocus_u_angstrom)
-    assert any("taken from J3_passthrough_particles.cs, by uid" in warning for warning in stack.warnings)
+    assert_array_equal(
+        stack.ctf_parameters().defocus_u_angstrom, whole.ctf_parameters().defocus_u_angstrom
+    )
+    assert any(
+        "taken from J3_passthrough_particles.cs, by uid" in warning for warning in stack.warnings
+    )
     assert not any("J4" in warning for warning in stack.warnings)
 
 
@@ -224,19 +260,28 @@ def test_the_likeliest_class(make: Make, fields: dict[str, NDArray[Any]]) -> Non
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"alignments3D__pose": np.full((N, 3), np.nan)}, "row 1: alignments3D/pose is [nan nan nan]"),
+        (
+            {"alignments3D__pose": np.full((N, 3), np.nan)},
+            "row 1: alignments3D/pose is [nan nan nan]",
+        ),
         ({"alignments3D__pose": np.zeros(N)}, "alignments3D/pose has float64 of shape (24,)"),
         ({"ctf__df1_A": np.where(np.arange(N) == 4, np.inf, 1e4)}, "row 5: ctf/df1_A is inf"),
         ({"ctf__df1_A": np.full(N, 1e9)}, "row 1: rlnDefocusU is 1e+09"),
         ({"blob__psize_A": np.full(N, -1.0)}, "rlnImagePixelSize is -1"),
-        ({"blob__shape": np.tile([8, 6], (N, 1))}, "row 1: blob/shape is [8 6]; images must be square"),
+        (
+            {"blob__shape": np.tile([8, 6], (N, 1))},
+            "row 1: blob/shape is [8 6]; images must be square",
+        ),
         ({"blob__shape": np.full((N, 2), 16)}, "rlnImageSize is 16, but the images"),
         ({"blob__idx": np.full(N, 12)}, "row 1: image 13 of"),
         ({"blob__idx": np.full(N, -1)}, "blob/idx must be integers from 0 on"),
         ({"blob__path": np.zeros(N)}, "blob/path has float64; expected text"),
         ({"blob__path": np.full(N, b"J9/none.mrc")}, 'row 1: no stack "J9/none.mrc"; tried'),
         ({"blob__path": None}, "no images"),
-        ({"blob__path": np.full(N, b"a.mrc\n")}, r'row 1: blob/path is "a.mrc\n"; expected text without'),
+        (
+            {"blob__path": np.full(N, b"a.mrc\n")},
+            r'row 1: blob/path is "a.mrc\n"; expected text without',
+        ),
     ],
 )
 def test_values_that_are_refused(changes: dict[str, Any], says: str, make: Make) -> None:
@@ -278,10 +323,14 @@ def test_other_files_are_refused(make: Make, tmp_path: Path) -> None:
 def test_one_half_for_all_is_no_split(make: Make) -> None:
     stack = ParticleStack.read(make(alignments3D__split=np.zeros(N, dtype="<u4")))
     assert "rlnRandomSubset" not in stack.particles
-    assert any("split is 0 for all particles: no half sets" in warning for warning in stack.warnings)
+    assert any(
+        "split is 0 for all particles: no half sets" in warning for warning in stack.warnings
+    )
 
 
-def test_classes_without_likelihoods_give_no_poses(make: Make, fields: dict[str, NDArray[Any]]) -> None:
+def test_classes_without_likelihoods_give_no_poses(
+    make: Make, fields: dict[str, NDArray[Any]]
+) -> None:
     none = {name.replace("/", "__"): None for name in fields if name.startswith("alignments3D/")}
     multi = {"alignments3D_multi__pose": np.zeros((N, 2, 3), dtype="<f4")}
     assert not ParticleStack.read(make(**none, **multi)).has_poses
@@ -321,7 +370,9 @@ def test_passthrough_files_that_do_not_help(
         ParticleStack.read(path)
 
 
-def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_or_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileFormatError, match="cannot be read"):
         read_cs(tmp_path)
     (tmp_path / "a.cs").write_bytes(b"\x93NUMPY\x04\x00" + b"0" * 100)

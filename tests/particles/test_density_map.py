@@ -38,7 +38,9 @@ def test_round_trip_and_mrcfile(voxels: NDArray[np.float32], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations((1, 2, 3))))
-def test_permuted_axes(axes: tuple[int, int, int], voxels: NDArray[np.float32], tmp_path: Path) -> None:
+def test_permuted_axes(
+    axes: tuple[int, int, int], voxels: NDArray[np.float32], tmp_path: Path
+) -> None:
     columns, rows, sections = axes
     stored = np.empty_like(voxels)
     for index in np.ndindex(*voxels.shape):
@@ -67,7 +69,9 @@ def test_origin_and_start_are_ignored(voxels: NDArray[np.float32], tmp_path: Pat
         ((6, 6, 6), 0.0, "no voxel size"),
     ],
 )
-def test_maps_that_are_refused(shape: tuple[int, ...], voxel_size: float, says: str, tmp_path: Path) -> None:
+def test_maps_that_are_refused(
+    shape: tuple[int, ...], voxel_size: float, says: str, tmp_path: Path
+) -> None:
     with mrcfile.new(tmp_path / "map.mrc", data=np.ones(shape, dtype=np.float32)) as file:
         file.set_volume()
         file.voxel_size = voxel_size

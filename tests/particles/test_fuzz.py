@@ -1,4 +1,6 @@
-"""Files that are nearly right end well or with one of the package's own errors; long runs are in fuzz/."""
+"""Files that are nearly right end well or with one of the package's own errors; long runs are in
+fuzz/.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     write_stack(rng.normal(size=(12, 8, 8)), made / "base.mrcs", 1.5)
     names = "rlnImageName rlnOpticsGroup rlnRandomSubset rlnAngleRot rlnAngleTilt rlnAnglePsi"
-    names += " rlnOriginXAngst rlnOriginYAngst rlnDefocusU rlnDefocusV rlnDefocusAngle rlnPhaseShift"
+    names += (
+        " rlnOriginXAngst rlnOriginYAngst rlnDefocusU rlnDefocusV rlnDefocusAngle rlnPhaseShift"
+    )
     rows = [
         f"{index % 12 + 1}@base.mrcs {index % 2 + 1} {index % 2 + 1} "
         + " ".join(f"{value:.4f}" for value in rng.uniform(0, 180, 5))
         + " 12000.5 11000.25 33.5 0.0"
         for index in range(16)
     ]
-    optics = "\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n_rlnSphericalAberration #3\n"
+    optics = (
+        "\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n_rlnSphericalAberration #3\n"
+    )
     optics += "_rlnAmplitudeContrast #4\n_rlnImagePixelSize #5\n_rlnImageSize #6\n"
     optics += "1 300.0 2.7 0.1 1.5 8\n2 200.0 2.7 0.1 1.5 8\n"
     labels = "".join(f"_{name} #{at}\n" for at, name in enumerate(names.split(), 1))
@@ -56,12 +62,16 @@ def test_mutated_files(kind: str, folder: Path, chance: random.Random) -> None:
     use(kind_of_file, folder, mutated((folder / "seeds" / kind).read_bytes(), kind_of_file, chance))
 
 
-words = st.text(st.characters(codec="utf-8", min_codepoint=33, exclude_categories=("Cs", "Cc")), max_size=8)
+words = st.text(
+    st.characters(codec="utf-8", min_codepoint=33, exclude_categories=("Cs", "Cc")), max_size=8
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    texts=st.lists(st.one_of(words, words.map(lambda word: f"{word} '{word}")), min_size=1, max_size=5),
+    texts=st.lists(
+        st.one_of(words, words.map(lambda word: f"{word} '{word}")), min_size=1, max_size=5
+    ),
     floats=st.floats(allow_nan=False),
     integers=st.integers(-(2**63), 2**64 - 1),
 )

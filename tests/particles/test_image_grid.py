@@ -17,7 +17,9 @@ from napari_cryosphere.particles import ImageGrid, ParticleStack, write_stack, w
 from napari_cryosphere.particles.image_grid import resample, resampling_matrix
 
 
-def blob(grid: ImageGrid, x_angstrom: float = 7.0, y_angstrom: float = -4.0, sigma: float = 9.0) -> NDArray:
+def blob(
+    grid: ImageGrid, x_angstrom: float = 7.0, y_angstrom: float = -4.0, sigma: float = 9.0
+) -> NDArray:
     """Return a Gaussian at a place in angstrom from the centre, ``(1, box, box)``."""
     axis = (np.arange(grid.box) - grid.box // 2) * grid.pixel_size_angstrom
     profile = [np.exp(-((axis - at) ** 2) / 2 / sigma**2) for at in (y_angstrom, x_angstrom)]
@@ -27,7 +29,9 @@ def blob(grid: ImageGrid, x_angstrom: float = 7.0, y_angstrom: float = -4.0, sig
 @pytest.mark.parametrize(("old", "new"), [(32, 24), (24, 32), (64, 32), (48, 20), (32, 96)])
 def test_same_field_equals_cutting_the_transform(old: int, new: int) -> None:
     # without their own Nyquist frequency, which a finer grid can share out in several ways
-    images = rescale(torch.randn(3, old - 2, old - 2, generator=torch.Generator().manual_seed(1)), old)
+    images = rescale(
+        torch.randn(3, old - 2, old - 2, generator=torch.Generator().manual_seed(1)), old
+    )
     ours = resample(images.numpy(), ImageGrid(old, 3.0), ImageGrid(new, 3.0 * old / new))
     assert_allclose(ours, rescale(images, new).numpy(), atol=3e-6)
 
@@ -53,7 +57,9 @@ def test_upsampling_passes_through_the_pixels_and_keeps_grey_values() -> None:
     finer = resample(images, ImageGrid(20, 2.0), ImageGrid(40, 1.0))
     assert_allclose(finer[:, ::2, ::2], images, atol=1e-5)
     flat = np.full((1, 20, 20), 7.25, dtype=np.float32)
-    assert_array_equal(resample(flat, ImageGrid(20, 2.0), ImageGrid(64, 1.3)), np.full((1, 64, 64), 7.25))
+    assert_array_equal(
+        resample(flat, ImageGrid(20, 2.0), ImageGrid(64, 1.3)), np.full((1, 64, 64), 7.25)
+    )
 
 
 def test_matrix_sums_to_one_inside_and_is_kept() -> None:
@@ -127,16 +133,26 @@ def test_images_as_they_are_stored(tmp_path: Path) -> None:
     assert list(found) == [ImageGrid(40, 3.0), ImageGrid(66, 2.0)]
     rows, images = found[ImageGrid(66, 2.0)]
     assert_array_equal(rows, [1, 3])
-    assert_array_equal(images[:, 1:, 1:], np.concatenate([blob(ImageGrid(65, 2.0), 3.0 * i) for i in (0, 1)]))
+    assert_array_equal(
+        images[:, 1:, 1:], np.concatenate([blob(ImageGrid(65, 2.0), 3.0 * i) for i in (0, 1)])
+    )
 
 
 def test_what_is_done_is_said(tmp_path: Path) -> None:
-    summary = ParticleStack.read(write_groups(tmp_path, [ImageGrid(40, 3.0), ImageGrid(65, 2.0)])).summary()
+    summary = ParticleStack.read(
+        write_groups(tmp_path, [ImageGrid(40, 3.0), ImageGrid(65, 2.0)])
+    ).summary()
     assert (summary["box"], summary["pixel_size_angstrom"]) == (66, 2.0)
-    assert [(group["box"], group["pixel_size_angstrom"]) for group in summary["optics"]] == [(40, 3), (65, 2)]
+    assert [(group["box"], group["pixel_size_angstrom"]) for group in summary["optics"]] == [
+        (40, 3),
+        (65, 2),
+    ]
     assert [group["particles"] for group in summary["optics"]] == [3, 3]
     rescaled, padded = summary["warnings"]
-    assert "40 px of 3 A, 65 px of 2 A; images are brought to 66 px of 2 A by Fourier rescaling" in rescaled
+    assert (
+        "40 px of 3 A, 65 px of 2 A; images are brought to 66 px of 2 A by Fourier rescaling"
+        in rescaled
+    )
     assert "odd box of 65 px; images are padded to 66 px" in padded
 
 
@@ -144,7 +160,9 @@ def test_two_boxes_in_one_group_are_refused(tmp_path: Path) -> None:
     path = write_groups(tmp_path, [ImageGrid(40, 3.0), ImageGrid(64, 2.0)])
     text = path.read_text().replace("g2.mrcs 2 ", "g2.mrcs 1 ")
     path.write_text(text)
-    with pytest.raises(FileFormatError, match=r"in optics group 1 \(.*g1.mrcs has 40 px, .*g2.mrcs has 64"):
+    with pytest.raises(
+        FileFormatError, match=r"in optics group 1 \(.*g1.mrcs has 40 px, .*g2.mrcs has 64"
+    ):
         ParticleStack.read(path)
 
 
@@ -160,16 +178,23 @@ def test_group_without_particles_does_not_count(tmp_path: Path) -> None:
 
 def test_wild_groups_equal_the_base(shared_data: Path) -> None:
     folder = shared_data / "wild" / "variants"
-    base, stack = (ParticleStack.read(folder / name) for name in ("r31_base.star", "two_optics_groups.star"))
+    base, stack = (
+        ParticleStack.read(folder / name) for name in ("r31_base.star", "two_optics_groups.star")
+    )
     assert (stack.box, stack.pixel_size_angstrom) == (32, 10.0)
     assert_array_equal(stack.images()[:6], base.images()[:6])
-    ours, theirs = (rescale(torch.from_numpy(part.images()[6:]), 22).numpy() for part in (stack, base))
+    ours, theirs = (
+        rescale(torch.from_numpy(part.images()[6:]), 22).numpy() for part in (stack, base)
+    )
     assert_allclose(ours, theirs, atol=2e-6)
     assert_array_equal(stack.rotations(), base.rotations())
     assert_allclose(stack.shifts_angstrom(), base.shifts_angstrom())
     assert_array_equal(stack.ctf_parameters().voltage_kv, [300] * 6 + [200] * 6)
     assert len(stack.warnings) == 1
-    assert "32 px of 10 A, 24 px of 13.3333 A; images are brought to 32 px of 10 A" in stack.warnings[0]
+    assert (
+        "32 px of 10 A, 24 px of 13.3333 A; images are brought to 32 px of 10 A"
+        in stack.warnings[0]
+    )
 
 
 def test_six_groups_of_a_real_data_set(shared_data: Path) -> None:

@@ -81,7 +81,9 @@ def test_cutting_and_joining_gives_the_same_stack(make: Any, tmp_path: Path) -> 
     assert (tmp_path / "a" / "one.star").read_bytes() == (tmp_path / "a" / "two.star").read_bytes()
 
 
-def test_different_groups_keep_their_values_under_names_of_their_own(make: Any, tmp_path: Path) -> None:
+def test_different_groups_keep_their_values_under_names_of_their_own(
+    make: Any, tmp_path: Path
+) -> None:
     a, b = make("a"), make("b", {"rlnVoltage": [200.0], "rlnImagePixelSize": [4.0]})
     joined = ParticleStack.join([b, a, b])
     assert joined.optics["rlnOpticsGroupName"].tolist() == ["opticsGroup1", "opticsGroup1_2"]
@@ -116,7 +118,9 @@ def test_an_image_in_both_halves_is_found_across_files(make: Any, tmp_path: Path
     swapped = stack.with_columns({"rlnRandomSubset": 3 - stack.half_sets()})
     swapped.save(tmp_path / "other.star")
     joined = ParticleStack.join([stack, ParticleStack.read(tmp_path / "other.star")])
-    assert "6 rows with the image of an earlier row; some are in both half sets" in joined.warnings[0]
+    assert (
+        "6 rows with the image of an earlier row; some are in both half sets" in joined.warnings[0]
+    )
     assert stack.warnings == ()
 
 
@@ -147,7 +151,9 @@ def test_errors_name_the_row_of_the_file_they_come_from(make: Any, tmp_path: Pat
     images[4, 0, 0] = np.nan
     data = (tmp_path / "b" / "p.mrcs").read_bytes()[:1024] + images.tobytes()
     (tmp_path / "b" / "p.mrcs").write_bytes(data)
-    with pytest.raises(MetadataError.__mro__[1], match=r"b/in.star: particles row 5: .*b/p.mrcs .* image 5"):
+    with pytest.raises(
+        MetadataError.__mro__[1], match=r"b/in.star: particles row 5: .*b/p.mrcs .* image 5"
+    ):
         joined.images()
 
 

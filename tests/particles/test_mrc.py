@@ -17,7 +17,8 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, OutputExistsError
-from napari_cryosphere.particles import MrcStack, _pixel_views, write_stack
+from napari_cryosphere.particles import MrcStack, write_stack
+from napari_cryosphere.particles.mrc import pixel_views as _pixel_views
 
 resource = pytest.importorskip("resource", reason="limits of open files are set on POSIX systems")
 
@@ -27,7 +28,9 @@ def images() -> NDArray[np.float32]:
     return np.random.default_rng(1).normal(size=(7, 6, 8)).astype(np.float32)
 
 
-def raw(path: Path, values: NDArray[np.generic], mode: int, order: str = "<", **fields: object) -> Path:
+def raw(
+    path: Path, values: NDArray[np.generic], mode: int, order: str = "<", **fields: object
+) -> Path:
     """Write a file by hand: header fields as given, then the values in the byte order asked for."""
     header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder(order))
     header["nz"], header["ny"], header["nx"] = values.shape
@@ -41,7 +44,9 @@ def raw(path: Path, values: NDArray[np.generic], mode: int, order: str = "<", **
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mode"), [("i1", 0), ("i2", 1), ("f4", 2), ("u2", 6), ("f2", 12)], ids=lambda value: str(value)
+    ("dtype", "mode"),
+    [("i1", 0), ("i2", 1), ("f4", 2), ("u2", 6), ("f2", 12)],
+    ids=lambda value: str(value),
 )
 def test_modes_that_mrcfile_writes(
     dtype: str, mode: int, images: NDArray[np.float32], tmp_path: Path
@@ -66,7 +71,11 @@ def test_modes_that_mrcfile_writes(
 def test_byte_orders_with_and_without_stamp(
     order: str, stamp: bytes, images: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    machine = [0, 0, 0, 0] if stamp[0] == 0 else ([0x44, 0x41, 0, 0] if order == "<" else [0x11, 0x11, 0, 0])
+    machine = (
+        [0, 0, 0, 0]
+        if stamp[0] == 0
+        else ([0x44, 0x41, 0, 0] if order == "<" else [0x11, 0x11, 0, 0])
+    )
     path = raw(tmp_path / "a.mrcs", images, 2, order, map=stamp, machst=machine)
     stack = MrcStack(path)
     assert_array_equal(stack.read(), images)
@@ -94,7 +103,7 @@ def test_compressed_stacks(
     with pytest.raises(FileFormatError, match=r"damaged .* file"):
         MrcStack(path).read(0)
     path.write_bytes(compress(plain))
-    monkeypatch.setattr("napari_cryosphere.particles._mrc_header.MOST_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("napari_cryosphere.particles.mrc.header.MOST_UNPACKED_BYTES", 1000)
     with pytest.raises(FileFormatError, match="decompress it first"):
         MrcStack(path)
 
@@ -102,9 +111,11 @@ def test_compressed_stacks(
 def test_unpacked_stacks_stay_within_the_limit(
     images: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.particles._pixel_views.MOST_UNPACKED_BYTES", 3 * images.nbytes)
+    monkeypatch.setattr(
+        "napari_cryosphere.particles.mrc.pixel_views.MOST_UNPACKED_BYTES", 3 * images.nbytes
+    )
     pool = _pixel_views._Pool()
-    monkeypatch.setattr("napari_cryosphere.particles._pixel_views._POOL", pool)
+    monkeypatch.setattr("napari_cryosphere.particles.mrc.pixel_views._POOL", pool)
     stacks = []
     for number in range(8):
         path = raw(tmp_path / f"{number}.mrcs", images + number, 2)
@@ -118,10 +129,14 @@ def test_unpacked_stacks_stay_within_the_limit(
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations((1, 2, 3))))
-def test_permuted_axes(axes: tuple[int, int, int], images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_permuted_axes(
+    axes: tuple[int, int, int], images: NDArray[np.float32], tmp_path: Path
+) -> None:
     columns, rows, sections = axes
     stored = images.transpose([3 - axis for axis in (sections, rows, columns)])
-    path = raw(tmp_path / "a.mrcs", np.ascontiguousarray(stored), 2, mapc=columns, mapr=rows, maps=sections)
+    path = raw(
+        tmp_path / "a.mrcs", np.ascontiguousarray(stored), 2, mapc=columns, mapr=rows, maps=sections
+    )
     stack = MrcStack(path)
     assert stack.shape == images.shape
     assert_array_equal(stack.read(), images)
@@ -164,13 +179,19 @@ def test_imod_bytes_are_unsigned_unless_flagged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["f4", "i2"])
 @pytest.mark.parametrize("chunk", [1, 1 << 24])
 def test_any_order_of_indices(
-    dtype: str, chunk: int, images: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str,
+    chunk: int,
+    images: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.particles.mrc._CHUNK_BYTES", chunk)
+    monkeypatch.setattr("napari_cryosphere.particles.mrc.stack._CHUNK_BYTES", chunk)
     values = (images * 100).astype(dtype)
     stack = MrcStack(raw(tmp_path / "a.mrcs", values, 2 if dtype == "f4" else 1))
     for wanted in ([3], [0, 1, 2], [6, 5, 4], [2, 2, 0, 2], [5, 1, 2, 3, 0], []):
-        assert_array_equal(stack.read(wanted), values[np.array(wanted, dtype=int)].astype(np.float32))
+        assert_array_equal(
+            stack.read(wanted), values[np.array(wanted, dtype=int)].astype(np.float32)
+        )
     assert_array_equal(stack.read(slice(1, 7, 2)), values[1::2].astype(np.float32))
     with pytest.raises(IndexError, match="has 7 images"):
         stack.read([7])
@@ -226,7 +247,9 @@ def test_file_that_shrinks_after_opening(images: NDArray[np.float32], tmp_path: 
         ({"nsymbt": 100000}, "is truncated"),
     ],
 )
-def test_bad_headers(fields: dict[str, int], says: str, images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_bad_headers(
+    fields: dict[str, int], says: str, images: NDArray[np.float32], tmp_path: Path
+) -> None:
     path = raw(tmp_path / "a.mrcs", images, **{"mode": 2, **fields})
     with pytest.raises(FileFormatError) as caught:
         MrcStack(path)

@@ -35,7 +35,9 @@ def images() -> NDArray[np.float32]:
 
 @pytest.fixture
 def make(images: NDArray[np.float32], tmp_path: Path) -> Make:
-    """Return a function that writes two stacks and a STAR file (by starfile); columns can be changed."""
+    """Return a function that writes two stacks and a STAR file (by starfile); columns can be
+    changed.
+    """
 
     def write(
         *,
@@ -50,7 +52,9 @@ def make(images: NDArray[np.float32], tmp_path: Path) -> Make:
         rng = np.random.default_rng(4)
         rows = range(NUMBER)
         table = {
-            "rlnImageName": [f"{i // 2 + 1:06d}@{'sub/b.mrcs' if i % 2 else 'a.mrcs'}" for i in rows],
+            "rlnImageName": [
+                f"{i // 2 + 1:06d}@{'sub/b.mrcs' if i % 2 else 'a.mrcs'}" for i in rows
+            ],
             "rlnMicrographName": [f"mic{i // 4}.mrc" for i in rows],
             "rlnOpticsGroup": [1 + i % 2 for i in rows],
             "rlnRandomSubset": [1 + i // 5 for i in rows],
@@ -75,7 +79,9 @@ def make(images: NDArray[np.float32], tmp_path: Path) -> Make:
         keep = {key: pd.Series(value) for key, value in groups.items() if key not in drop}
         blocks = {
             "optics": pd.DataFrame(keep),
-            "particles": pd.DataFrame({key: value for key, value in table.items() if key not in drop}),
+            "particles": pd.DataFrame(
+                {key: value for key, value in table.items() if key not in drop}
+            ),
             "extra": pd.DataFrame({"rlnFoo": [1, 2]}),
         }
         if "optics" in drop:
@@ -137,7 +143,9 @@ def test_ctf_takes_each_group_own_values(stack: ParticleStack) -> None:
     ],
     ids=lambda value: str(value),
 )
-def test_slicing_and_indexing_agree(indices: Any, stack: ParticleStack, images: NDArray[np.float32]) -> None:
+def test_slicing_and_indexing_agree(
+    indices: Any, stack: ParticleStack, images: NDArray[np.float32]
+) -> None:
     expected = images[indices].reshape(-1, BOX, BOX)
     part = stack[indices]
     assert_array_equal(part.images(), expected)
@@ -161,7 +169,9 @@ def test_slicing_never_opens_a_file(stack: ParticleStack, monkeypatch: pytest.Mo
         part.images()
 
 
-def test_neighbours_are_read_in_one_go(stack: ParticleStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_read_in_one_go(
+    stack: ParticleStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     original = MrcStack.read
     monkeypatch.setattr(
@@ -180,7 +190,9 @@ def test_half_sets_without_column_are_kept_by_slices(make: Make) -> None:
 
 def test_relion_30_layout(make: Make, images: NDArray[np.float32], tmp_path: Path) -> None:
     base = ParticleStack.read(make())
-    old = base.particles.drop(columns=["rlnOriginXAngst", "rlnOriginYAngst", "rlnOpticsGroup"]).assign(
+    old = base.particles.drop(
+        columns=["rlnOriginXAngst", "rlnOriginYAngst", "rlnOpticsGroup"]
+    ).assign(
         rlnOriginX=base.particles["rlnOriginXAngst"] / 2.5,
         rlnOriginY=base.particles["rlnOriginYAngst"] / 2.5,
         rlnMagnification=20000.0,
@@ -214,10 +226,14 @@ def test_with_poses_keeps_the_earlier_ones(stack: ParticleStack) -> None:
         stack.particles["rlnAnglePsi"].round(6),
     )
     assert_array_equal(turned.shifts_angstrom(), stack.shifts_angstrom())
-    assert_array_equal(turned.particles["cryosphereInputAngleTilt"], stack.particles["rlnAngleTilt"])
+    assert_array_equal(
+        turned.particles["cryosphereInputAngleTilt"], stack.particles["rlnAngleTilt"]
+    )
     twice = turned.with_poses(stack.rotations(), np.full((NUMBER, 2), 3.0))
     assert_array_equal(twice.particles["cryosphereInputAngleRot"], stack.particles["rlnAngleRot"])
-    assert_array_equal(twice.particles["cryosphereInputOriginXAngst"], stack.particles["rlnOriginXAngst"])
+    assert_array_equal(
+        twice.particles["cryosphereInputOriginXAngst"], stack.particles["rlnOriginXAngst"]
+    )
     assert_array_equal(twice.shifts_angstrom(), np.full((NUMBER, 2), 3.0))
     assert "cryosphereInputAngleRot" not in stack.particles
 
@@ -234,7 +250,10 @@ def test_with_poses_keeps_the_earlier_ones(stack: ParticleStack) -> None:
     ],
 )
 def test_poses_that_are_refused(
-    rotations: NDArray[np.float64], shifts: NDArray[np.float64] | None, says: str, stack: ParticleStack
+    rotations: NDArray[np.float64],
+    shifts: NDArray[np.float64] | None,
+    says: str,
+    stack: ParticleStack,
 ) -> None:
     with pytest.raises(MetadataError, match=says):
         stack.with_poses(rotations, shifts)
@@ -282,7 +301,9 @@ def test_project_paths_stay_inside_the_project(
     assert_array_equal(saved.images(), images)
 
 
-def test_moved_images_need_the_data_dir(make: Make, images: NDArray[np.float32], tmp_path: Path) -> None:
+def test_moved_images_need_the_data_dir(
+    make: Make, images: NDArray[np.float32], tmp_path: Path
+) -> None:
     path = make()
     (tmp_path / "moved").mkdir()
     shutil.move(tmp_path / "a.mrcs", tmp_path / "moved" / "a.mrcs")
@@ -314,13 +335,19 @@ def test_bare_stack(images: NDArray[np.float32], tmp_path: Path) -> None:
         stack.ctf_parameters()
     posed = stack.with_poses(Rotation.random(NUMBER, random_state=6).as_matrix())
     posed.save(tmp_path / "posed.star")
-    assert_allclose(ParticleStack.read(tmp_path / "posed.star").rotations(), posed.rotations(), atol=1e-12)
+    assert_allclose(
+        ParticleStack.read(tmp_path / "posed.star").rotations(), posed.rotations(), atol=1e-12
+    )
 
 
 def test_summary_is_json(stack: ParticleStack) -> None:
     summary = json.loads(json.dumps(stack.summary()))
     assert summary["kind"] == "particles"
-    assert (summary["particles"], summary["box"], summary["pixel_size_angstrom"]) == (NUMBER, BOX, 2.5)
+    assert (summary["particles"], summary["box"], summary["pixel_size_angstrom"]) == (
+        NUMBER,
+        BOX,
+        2.5,
+    )
     assert summary["half_sets"] == {"1": 5, "2": 5}
     assert summary["optics_groups"] == 2
     assert summary["size_bytes"] == 2 * 1024 + NUMBER * BOX * BOX * 4
@@ -346,7 +373,10 @@ def column(value: Any, row: int, good: float = 10.0) -> list[Any]:
         ({"rlnDefocusV": column("?", 1, 1e4)}, "row 2: rlnDefocusV"),
         ({"rlnPhaseShift": column("nan", 1)}, "row 2: rlnPhaseShift"),
         ({"rlnRandomSubset": column(3, 6, 1)}, "row 7: rlnRandomSubset is 3; a half set is 1 or 2"),
-        ({"rlnOpticsGroup": column(3, 8, 1)}, "row 9: rlnOpticsGroup is 3; the optics table has only 1, 2"),
+        (
+            {"rlnOpticsGroup": column(3, 8, 1)},
+            "row 9: rlnOpticsGroup is 3; the optics table has only 1, 2",
+        ),
         ({"optics": {"rlnImagePixelSize": [2.5, -1.5]}}, "optics row 2: rlnImagePixelSize is -1.5"),
         (
             {"optics": {"rlnImagePixelSize": [0.0, 0.0]}},
@@ -441,7 +471,9 @@ def test_one_image_that_cannot_be_read_names_its_row(make: Make, tmp_path: Path)
     stack = ParticleStack.read(path, require_images=False)
     assert stack.images(0).shape[-2:] == (BOX, BOX)
     for rows in (1, [0, 1]):
-        with pytest.raises(MetadataError, match=r"particles row 2: the stack .*b.mrcs.* was not found"):
+        with pytest.raises(
+            MetadataError, match=r"particles row 2: the stack .*b.mrcs.* was not found"
+        ):
             stack.images(rows)
     moved.rename(tmp_path / "sub" / "b.mrcs")
     whole = ParticleStack.read(path)
@@ -474,13 +506,18 @@ def test_tables_that_leave_open_what_is_meant(tmp_path: Path) -> None:
             {"optics": groups[["rlnImagePixelSize"]], "particles": rows},
             "data_optics has 2 rows but no column",
         ),
-        ({"optics": groups, "particles": rows}, "particles have no column rlnOpticsGroup, but there are 2"),
+        (
+            {"optics": groups, "particles": rows},
+            "particles have no column rlnOpticsGroup, but there are 2",
+        ),
     ):
         write_star(blocks, tmp_path / "in.star", overwrite=True)
         with pytest.raises(MetadataError) as caught:
             ParticleStack.read(tmp_path / "in.star")
         assert says in str(caught.value)
-    write_star({"optics": groups[["rlnImagePixelSize"]][:1], "particles": rows}, tmp_path / "in.star", True)
+    write_star(
+        {"optics": groups[["rlnImagePixelSize"]][:1], "particles": rows}, tmp_path / "in.star", True
+    )
     assert ParticleStack.read(tmp_path / "in.star").optics["rlnOpticsGroup"].tolist() == [1]
 
 
@@ -492,5 +529,7 @@ def test_a_map_and_stacks_of_two_pixel_sizes_are_no_particles(tmp_path: Path) ->
         write_stack(np.zeros((1, 4, 4)), tmp_path / f"{name}.mrcs", size)
     rows = pd.DataFrame({"rlnImageName": ["1@a.mrcs", "1@b.mrcs"]})
     write_star({"particles": rows}, tmp_path / "in.star")
-    with pytest.raises(MetadataError, match="stacks with different pixel sizes; add rlnImagePixelSize"):
+    with pytest.raises(
+        MetadataError, match="stacks with different pixel sizes; add rlnImagePixelSize"
+    ):
         ParticleStack.read(tmp_path / "in.star")

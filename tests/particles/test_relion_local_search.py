@@ -21,7 +21,9 @@ NUMBER = 12
 def test_local_search_keeps_poses_that_were_written_for_its_symmetry(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    """A pose outside the unit ends beyond 30 degrees from the truth; none that was moved inside does."""
+    """A pose outside the unit ends beyond 30 degrees from the truth; none that was moved inside
+    does.
+    """
     truth = ParticleStack.read(shared_data / "particles" / "betagalD2_train.star")
     start = ParticleStack.read(
         shared_data / "relion_reference" / "bgal_pert.star", data_dir=shared_data / "particles"

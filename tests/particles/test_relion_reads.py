@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_stack, write_star
+from napari_cryosphere.particles import (
+    DensityMap,
+    ParticleStack,
+    read_star,
+    write_stack,
+    write_star,
+)
 
 
 def relion(folder: Path, program: str, *arguments: str) -> str:
@@ -19,7 +25,12 @@ def relion(folder: Path, program: str, *arguments: str) -> str:
     if executable is None:
         pytest.skip(f"{program} is not installed")
     done = subprocess.run(
-        [executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -32,11 +43,22 @@ def test_reconstruct_from_a_saved_star(shared_data: Path, tmp_path: Path) -> Non
     stack.save(tmp_path / "plain.star")
     stack.with_poses(stack.rotations(), stack.shifts_angstrom()).save(tmp_path / "posed.star")
     ParticleStack.read(source / "r30_no_optics.star").save(tmp_path / "old.star")
-    relion(source, "relion_reconstruct", "--i", "r31_base.star", "--o", str(tmp_path / "base.mrc"), *options)
+    relion(
+        source,
+        "relion_reconstruct",
+        "--i",
+        "r31_base.star",
+        "--o",
+        str(tmp_path / "base.mrc"),
+        *options,
+    )
     expected = DensityMap.read(tmp_path / "base.mrc").voxels
-    # An angle or shift changed by 1e-14 moves this map of 12 particles by 3 %; old.star had shifts in pixels.
+    # An angle or shift changed by 1e-14 moves this map of 12 particles by 3 %; old.star had shifts
+    # in pixels.
     for name, least in (("plain", 1.0), ("posed", 1.0), ("old", 0.999)):
-        relion(tmp_path, "relion_reconstruct", "--i", f"{name}.star", "--o", f"{name}.mrc", *options)
+        relion(
+            tmp_path, "relion_reconstruct", "--i", f"{name}.star", "--o", f"{name}.mrc", *options
+        )
         map_of_name = DensityMap.read(tmp_path / f"{name}.mrc").voxels
         assert np.corrcoef(map_of_name.ravel(), expected.ravel())[0, 1] >= least - 1e-9
 
@@ -46,7 +68,15 @@ def test_reconstruct_from_a_converted_cs_file(shared_data: Path, tmp_path: Path)
     source = shared_data / "wild" / "variants"
     ParticleStack.read(source / "made_cryosparc.cs").save(tmp_path / "cs.star")
     assert "_cryosparc/uid" in (tmp_path / "cs.star").read_text()
-    relion(source, "relion_reconstruct", "--i", "r31_base.star", "--o", str(tmp_path / "base.mrc"), *options)
+    relion(
+        source,
+        "relion_reconstruct",
+        "--i",
+        "r31_base.star",
+        "--o",
+        str(tmp_path / "base.mrc"),
+        *options,
+    )
     relion(tmp_path, "relion_reconstruct", "--i", "cs.star", "--o", "cs.mrc", *options)
     maps = [DensityMap.read(tmp_path / f"{name}.mrc").voxels.ravel() for name in ("cs", "base")]
     assert np.corrcoef(*maps)[0, 1] > 0.99  # poses in single precision, see above
@@ -60,8 +90,20 @@ def test_image_handler_reads_stack_and_map(tmp_path: Path) -> None:
     stats = relion(tmp_path, "relion_image_handler", "--i", "map.mrc", "--stats")
     assert "= 16 x 16 x 16" in stats
     assert f"avg= {voxels.mean():.3f}"[:9] in stats.replace("  ", " ")
-    relion(tmp_path, "relion_image_handler", "--i", "a.mrcs", "--o", "neg.mrcs", "--multiply_constant", "-1")
-    first, second = ParticleStack.read(tmp_path / "a.mrcs"), ParticleStack.read(tmp_path / "neg.mrcs")
+    relion(
+        tmp_path,
+        "relion_image_handler",
+        "--i",
+        "a.mrcs",
+        "--o",
+        "neg.mrcs",
+        "--multiply_constant",
+        "-1",
+    )
+    first, second = (
+        ParticleStack.read(tmp_path / "a.mrcs"),
+        ParticleStack.read(tmp_path / "neg.mrcs"),
+    )
     np.testing.assert_allclose(second.images(), -first.images(), rtol=1e-6)
 
 

@@ -1,4 +1,6 @@
-"""Where the stacks of a table are found: the project's folder, --data-dir, other ways to write a path."""
+"""Where the stacks of a table are found: the project's folder, --data-dir, other ways to write a
+path.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_the_folder_that_is_given_comes_first(tmp_path: Path) -> None:
 def test_two_stacks_never_become_one(tmp_path: Path) -> None:
     stack(tmp_path / "given" / "a.mrcs", 1.0)
     path = star(tmp_path / "here", "1@first/a.mrcs", "2@second/a.mrcs")
-    with pytest.raises(CryosphereError, match=r'row 2: "second/a.mrcs" and "first/a.mrcs" are both'):
+    with pytest.raises(
+        CryosphereError, match=r'row 2: "second/a.mrcs" and "first/a.mrcs" are both'
+    ):
         ParticleStack.read(path, tmp_path / "given")
 
 

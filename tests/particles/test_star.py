@@ -15,8 +15,15 @@ import pytest
 import starfile
 from numpy.testing import assert_array_equal
 
-from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, OutputExistsError
-from napari_cryosphere.particles import _text_file, read_star, star, write_star
+from napari_cryosphere.errors import (
+    CryosphereError,
+    FileFormatError,
+    MetadataError,
+    OutputExistsError,
+)
+from napari_cryosphere.particles import read_star, write_star
+from napari_cryosphere.particles.star import file as star
+from napari_cryosphere.particles.star import text_file as _text_file
 
 PLAIN = "\ndata_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n_rlnClassNumber #3\n"
 
@@ -39,11 +46,15 @@ def blocks() -> dict[str, pd.DataFrame]:
             "cryosphereSpread": rng.normal(size=5).astype(np.float32),
         }
     )
-    optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnVoltage": [300.0], "rlnImagePixelSize": [1.0 / 3.0]})
+    optics = pd.DataFrame(
+        {"rlnOpticsGroup": [1], "rlnVoltage": [300.0], "rlnImagePixelSize": [1.0 / 3.0]}
+    )
     return {"general": pd.DataFrame({"rlnFinal": [7]}), "particles": particles, "optics": optics}
 
 
-def test_write_read_write_gives_the_same_bytes(blocks: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+def test_write_read_write_gives_the_same_bytes(
+    blocks: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
     write_star(blocks, tmp_path / "a.star")
     again = read_star(tmp_path / "a.star")
     write_star(again, tmp_path / "b.star")
@@ -132,9 +143,15 @@ def test_rows_that_begin_like_keywords(tmp_path: Path) -> None:
         (b"# only a comment\n", "no data_ block"),
         (b"<html>\ndata_x\n", "line 1: text before the first data_ block"),
         (b"data_particles\nloop_\n1@a 2\n", "line 2: loop_ without labels"),
-        (b"data_particles\nloop_\n_a\n_b\n1 2\n3\n", "line 6 (row 2): 1 values for 2 labels; the file may"),
+        (
+            b"data_particles\nloop_\n_a\n_b\n1 2\n3\n",
+            "line 6 (row 2): 1 values for 2 labels; the file may",
+        ),
         (b"data_particles\nloop_\n_a\n_b\n\n1 2 3\n3 4\n", "line 6 (row 1): 3 values for 2 labels"),
-        (b"data_particles\nloop_\n_a\n_b\n'1 2' # c\n3 4\n", "line 5 (row 1): 1 values for 2 labels"),
+        (
+            b"data_particles\nloop_\n_a\n_b\n'1 2' # c\n3 4\n",
+            "line 5 (row 1): 1 values for 2 labels",
+        ),
         (b"data_particles\nloop_\n_a\n_a\n1 2\n", 'line 4: the label "_a" a second time'),
         (b"data_particles\nloop_\n_\n1\n", "line 3: a label without a name"),
         (b"data_x\nloop_\n_a\n1\ndata_x\nloop_\n_a\n1\n", "line 5: a second block data_x"),
@@ -190,10 +207,13 @@ def test_integers_that_would_change_stay_text(tmp_path: Path) -> None:
     assert (tmp_path / "out.star").read_text().endswith(rows + "\n")
 
 
-def test_columns_that_change_their_kind_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_cryosphere.particles._star_rows._CHUNK_BYTES", 10)
+def test_columns_that_change_their_kind_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cryosphere.particles.star.rows._CHUNK_BYTES", 10)
     rows = [
-        f"{i}@a {i} {i} 1.50 {'x y' if i == 7 else 'z'!r} {2**53 + 1 if i == 3 else 0.5}" for i in range(10)
+        f"{i}@a {i} {i} 1.50 {'x y' if i == 7 else 'z'!r} {2**53 + 1 if i == 3 else 0.5}"
+        for i in range(10)
     ]
     rows[5] = rows[5].replace(" 5 5 ", " 5.5 word ")
     rows[8] = rows[8].replace(" 1.50 ", " abc ") + " # the end"
@@ -213,9 +233,15 @@ def test_columns_that_change_their_kind_half_way(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom"])
 def test_encodings(encoding: str, tmp_path: Path) -> None:
     text = PLAIN + "1@\u00b5\u00a0x/a.mrcs 1 1\n"
-    data = b"\xff\xfe" + text.encode("utf-16-le") if encoding.endswith("bom") else text.encode(encoding)
+    data = (
+        b"\xff\xfe" + text.encode("utf-16-le")
+        if encoding.endswith("bom")
+        else text.encode(encoding)
+    )
     (tmp_path / "a.star").write_bytes(data)
-    assert read_star(tmp_path / "a.star")["particles"]["rlnImageName"][0] == "1@\u00b5\u00a0x/a.mrcs"
+    assert (
+        read_star(tmp_path / "a.star")["particles"]["rlnImageName"][0] == "1@\u00b5\u00a0x/a.mrcs"
+    )
 
 
 def test_bzip2_and_other_compressions(tmp_path: Path) -> None:

@@ -11,20 +11,29 @@ from numpy.testing import assert_allclose, assert_array_equal
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star
 
-# Variant: factor that its pixels are multiplied by, and the rounding error left after division by it.
+# Variant: factor that its pixels are multiplied by, and the rounding error left after division by
+# it.
 SAME = {
     **dict.fromkeys(
         (
             *("r31_base.star", "r31_base.star.gz", "r30_no_optics.star", "r40_version.star"),
             *("particles_first.star", "crlf_tabs.star", "columns_shuffled_quoted.star"),
-            *("two_stacks_subdir.star", "pixelsize_only_in_header.star", "mode2_zero_header_apix.star"),
+            *(
+                "two_stacks_subdir.star",
+                "pixelsize_only_in_header.star",
+                "mode2_zero_header_apix.star",
+            ),
             *(
                 "extended_header.star",
                 "no_map_stamp.star",
                 "stack_named_mrc.star",
                 "project_relative_path.star",
             ),
-            *("missing_rlnRandomSubset.star", "missing_rlnOriginXAngst.star", "missing_rlnAngleRot.star"),
+            *(
+                "missing_rlnRandomSubset.star",
+                "missing_rlnOriginXAngst.star",
+                "missing_rlnAngleRot.star",
+            ),
             *("phase_plate.star", "stack_order_reversed.star"),
             *("compressed_gz.star", "compressed_bz2.star", "made_cryosparc.cs"),
         ),
@@ -40,7 +49,9 @@ WARNED = {
     "subset_all_one.star": "all particles are in half set 1",
     "trailing_garbage.star": "999 bytes",
     "latin1_name.star": "not UTF-8",
-    **dict.fromkeys(("ok_base.star", "very_long_line.star", "constant_images.star", "huge_values.star"), ""),
+    **dict.fromkeys(
+        ("ok_base.star", "very_long_line.star", "constant_images.star", "huge_values.star"), ""
+    ),
 }
 BROKEN = {
     "absolute_path.star": "not an MRC file",
@@ -102,10 +113,17 @@ def test_valid_variants_equal_the_base(name: str, wild: Path, base: ParticleStac
     if name != "missing_rlnRandomSubset.star":
         assert_array_equal(stack.half_sets(), base.half_sets())
     ctf, expected_ctf = stack.ctf_parameters(), base.ctf_parameters()
-    for field in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "voltage_kv"):
+    for field in (
+        "defocus_u_angstrom",
+        "defocus_v_angstrom",
+        "defocus_angle_degrees",
+        "voltage_kv",
+    ):
         tolerance = 1e-3 if single else 1e-9
         assert_allclose(getattr(ctf, field), getattr(expected_ctf, field), rtol=0, atol=tolerance)
-    assert_array_equal(ctf.phase_shift_degrees, np.full(len(stack), 90.0 * (name == "phase_plate.star")))
+    assert_array_equal(
+        ctf.phase_shift_degrees, np.full(len(stack), 90.0 * (name == "phase_plate.star"))
+    )
     assert bool(stack.warnings) == (name.startswith(("missing", "pixelsize", "compressed")))
 
 
@@ -130,7 +148,11 @@ def test_unknown_columns_are_carried(wild: Path, tmp_path: Path) -> None:
 def test_odd_but_readable(name: str, wild: Path) -> None:
     stack = ParticleStack.read(wild / "broken" / name)
     assert np.isfinite(stack.images()).all()
-    assert any(WARNED[name] in warning for warning in stack.warnings) if WARNED[name] else not stack.warnings
+    assert (
+        any(WARNED[name] in warning for warning in stack.warnings)
+        if WARNED[name]
+        else not stack.warnings
+    )
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -156,7 +178,11 @@ def test_truncated_stack_as_bare_input(wild: Path) -> None:
 
 
 def test_maps(wild: Path, shared_data: Path) -> None:
-    for name, says in (("noncubic", "cubic"), ("odd_65", "odd box"), ("anisotropic_voxel", "5 x 5 x 6 A")):
+    for name, says in (
+        ("noncubic", "cubic"),
+        ("odd_65", "odd box"),
+        ("anisotropic_voxel", "5 x 5 x 6 A"),
+    ):
         with pytest.raises(CryosphereError, match=says):
             DensityMap.read(wild / "variants" / f"map_{name}.mrc")
     moved = DensityMap.read(wild / "variants" / "map_origin_nstart.mrc")
@@ -183,7 +209,9 @@ def test_maps(wild: Path, shared_data: Path) -> None:
         ("aspire__sample_relion_symmetry_group_D4.star", 17, True, True),
     ],
 )
-def test_real_tables_without_images(name: str, number: int, poses: bool, ctf: bool, wild: Path) -> None:
+def test_real_tables_without_images(
+    name: str, number: int, poses: bool, ctf: bool, wild: Path
+) -> None:
     path = wild / "real" / name
     with pytest.raises(CryosphereError, match="no stack"):
         ParticleStack.read(path)
@@ -195,7 +223,9 @@ def test_real_tables_without_images(name: str, number: int, poses: bool, ctf: bo
 
 
 def test_relion_30_pixel_size(wild: Path) -> None:
-    stack = ParticleStack.read(wild / "real" / "cryodrgn__empiar_10076_7.star", require_images=False)
+    stack = ParticleStack.read(
+        wild / "real" / "cryodrgn__empiar_10076_7.star", require_images=False
+    )
     assert stack.pixel_size_angstrom == pytest.approx(5e4 / 38168)
 
 

@@ -1,4 +1,6 @@
-"""FSC and post-processing: definitions, RELION's stored answers, live runs where RELION is installed."""
+"""FSC and post-processing: definitions, RELION's stored answers, live runs where RELION is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_fsc_equals_the_definition() -> None:
         / np.sqrt((abs(f[shell == s]) ** 2).sum() * (abs(g[shell == s]) ** 2).sum())
         for s in range(9)
     ]
-    np.testing.assert_allclose(fourier_shell_correlation(first, second, 1.0).values, expected, atol=1e-12)
+    np.testing.assert_allclose(
+        fourier_shell_correlation(first, second, 1.0).values, expected, atol=1e-12
+    )
 
 
 def test_resolution_is_read_at_the_first_crossing() -> None:
@@ -112,18 +116,23 @@ def test_fsc_keeps_the_precision_that_it_is_given(kind: type, tolerance: float) 
 
 def test_fsc_against_relion_image_handler(halves: Path) -> None:
     text = relion(
-        *("relion_image_handler", "--i", "half1.mrc", "--fsc", "half2.mrc", "--angpix", "3"), folder=halves
+        *("relion_image_handler", "--i", "half1.mrc", "--fsc", "half2.mrc", "--angpix", "3"),
+        folder=halves,
     )
     rows = [line.split() for line in text.splitlines() if len(line.split()) == 4]
     theirs = np.array([float(row[3]) for row in rows if row[0].isdigit()])
     first, second = (DensityMap.read(halves / f"half{number}.mrc").voxels for number in (1, 2))
-    np.testing.assert_allclose(fourier_shell_correlation(first, second, 3.0).values, theirs, atol=1e-5)
+    np.testing.assert_allclose(
+        fourier_shell_correlation(first, second, 3.0).values, theirs, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["ribo70S", "betagalD2"])
 def test_curves_are_those_that_relion_stored(shared_data: Path, name: str) -> None:
     folder = shared_data / "relion_reference" / "reconstruct"
-    first, second = (DensityMap.read(folder / f"{name}_train_half{number}.mrc") for number in (1, 2))
+    first, second = (
+        DensityMap.read(folder / f"{name}_train_half{number}.mrc") for number in (1, 2)
+    )
     mask = DensityMap.read(folder / f"{name}_train_mask.mrc").voxels
     curves = corrected_fsc(first, second, mask)
     stored = starfile.read(folder / f"{name}_train_pp.star")
@@ -132,8 +141,12 @@ def test_curves_are_those_that_relion_stored(shared_data: Path, name: str) -> No
             getattr(curves, attribute).values, stored["fsc"][column], atol=1e-5, err_msg=attribute
         )
     edge = first.box * first.pixel_size_angstrom
-    assert edge / curves.resolution_shell == pytest.approx(stored["general"]["rlnFinalResolution"], abs=1e-3)
-    assert edge / curves.randomised_from == pytest.approx(stored["general"]["rlnRandomiseFrom"], abs=1e-3)
+    assert edge / curves.resolution_shell == pytest.approx(
+        stored["general"]["rlnFinalResolution"], abs=1e-3
+    )
+    assert edge / curves.randomised_from == pytest.approx(
+        stored["general"]["rlnRandomiseFrom"], abs=1e-3
+    )
 
 
 def test_postprocessing_is_relion_postprocess(halves: Path, tmp_path: Path) -> None:
@@ -141,15 +154,31 @@ def test_postprocessing_is_relion_postprocess(halves: Path, tmp_path: Path) -> N
     (tmp_path / "pp").mkdir()
     for name in ("half1.mrc", "half2.mrc", "mask.mrc"):
         shutil.copy(halves / name, tmp_path)
-    maps = ("relion_postprocess", "--i", "half1.mrc", "--i2", "half2.mrc", "--o", "pp/pp", "--angpix", "3")
+    maps = (
+        "relion_postprocess",
+        "--i",
+        "half1.mrc",
+        "--i2",
+        "half2.mrc",
+        "--o",
+        "pp/pp",
+        "--angpix",
+        "3",
+    )
     options = ("--mask", "mask.mrc", "--auto_bfac", "--autob_lowres", "20", "--low_pass", "-1")
     relion(*maps, *options, "--force_mask", "--random_seed", "7", folder=tmp_path)
-    first, second, mask = (DensityMap.read(tmp_path / f"{n}.mrc") for n in ("half1", "half2", "mask"))
+    first, second, mask = (
+        DensityMap.read(tmp_path / f"{n}.mrc") for n in ("half1", "half2", "mask")
+    )
     made = postprocess_maps(first, second, mask.voxels, fit_from_angstrom=20, seed=7)
     theirs = starfile.read(tmp_path / "pp" / "pp.star")
     for attribute, column in COLUMNS.items():
-        np.testing.assert_allclose(getattr(made.curves, attribute).values, theirs["fsc"][column], atol=1e-4)
-    assert made.b_factor == pytest.approx(theirs["general"]["rlnBfactorUsedForSharpening"], rel=1e-3)
+        np.testing.assert_allclose(
+            getattr(made.curves, attribute).values, theirs["fsc"][column], atol=1e-4
+        )
+    assert made.b_factor == pytest.approx(
+        theirs["general"]["rlnBfactorUsedForSharpening"], rel=1e-3
+    )
     voxels = DensityMap.read(tmp_path / "pp" / "pp.mrc").voxels
     np.testing.assert_allclose(made.density.voxels, voxels, atol=1e-3 * voxels.std())
 
@@ -181,7 +210,10 @@ def _blurred(density: DensityMap, b_factor: float) -> DensityMap:
 
 def test_the_job_writes_map_mask_and_curves(halves: Path, tmp_path: Path) -> None:
     config = PostprocessConfig(
-        half1=halves / "half1.mrc", half2=halves / "half2.mrc", output=tmp_path / "pp.mrc", b_factor=-50.0
+        half1=halves / "half1.mrc",
+        half2=halves / "half2.mrc",
+        output=tmp_path / "pp.mrc",
+        b_factor=-50.0,
     )
     result, _ = run(postprocess(config))
     assert all(path.is_file() for path in result.outputs.values())
@@ -223,11 +255,15 @@ def test_maps_of_odd_shapes_are_refused_with_the_remedy(
 def test_an_empty_half_has_no_fsc_and_equal_maps_are_told(halves: Path, tmp_path: Path) -> None:
     DensityMap(np.zeros((64, 64, 64), dtype=np.float32), 3.0).save(tmp_path / "empty.mrc")
     shutil.copy(halves / "half1.mrc", tmp_path / "same.mrc")
-    config = FscConfig(first=halves / "half1.mrc", second=tmp_path / "empty.mrc", output=tmp_path / "fsc.csv")
+    config = FscConfig(
+        first=halves / "half1.mrc", second=tmp_path / "empty.mrc", output=tmp_path / "fsc.csv"
+    )
     with pytest.raises(MetadataError, match="zero everywhere"):
         run(fsc(config))
     _, events = run(fsc(config.model_copy(update={"second": tmp_path / "same.mrc"})))
-    assert any(isinstance(event, Note) and event.warning and "same map" in event.text for event in events)
+    assert any(
+        isinstance(event, Note) and event.warning and "same map" in event.text for event in events
+    )
 
 
 def test_cones_show_what_lacks_along_one_axis(halves: Path, tmp_path: Path) -> None:
@@ -238,7 +274,10 @@ def test_cones_show_what_lacks_along_one_axis(halves: Path, tmp_path: Path) -> N
     radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
     near_z = np.abs(k[:, None, None]) > 0.9 * radius
     noise = [np.fft.fftn(rng.normal(scale=1.0, size=(64,) * 3)) * near_z for _ in range(2)]
-    maps = [DensityMap((density.voxels + np.fft.ifftn(part).real).astype(np.float32), 3.0) for part in noise]
+    maps = [
+        DensityMap((density.voxels + np.fft.ifftn(part).real).astype(np.float32), 3.0)
+        for part in noise
+    ]
     cones = conical_fsc(*maps)
     along = np.argmax(np.abs(cones.directions[:, 2]))
     across = np.argmin(np.abs(cones.directions[:, 2]))
@@ -248,7 +287,10 @@ def test_cones_show_what_lacks_along_one_axis(halves: Path, tmp_path: Path) -> N
     assert worst > 2 * best
     assert (cones.lowest.values <= cones.highest.values).all()
     config = FscConfig(
-        first=halves / "half1.mrc", second=halves / "half2.mrc", output=tmp_path / "fsc.csv", cones=True
+        first=halves / "half1.mrc",
+        second=halves / "half2.mrc",
+        output=tmp_path / "fsc.csv",
+        cones=True,
     )
     result, _ = run(fsc(config))
     assert {"best_cone_0143_angstrom", "worst_cone_0143_angstrom"} <= set(result.metrics)

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_cryosphere.benchmark.half_maps import reconstructed
+from napari_cryosphere.evaluation.half_maps import reconstructed
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import BackProjector
 from napari_cryosphere.reconstruction._gridding import divide_gridded
 
 
 def test_half_maps_are_relions(shared_data: Path) -> None:
-    """Against RELION's stored half-maps: voxel by voxel, shell by shell, and how well the halves agree."""
+    """Against RELION's stored half-maps: voxel by voxel, shell by shell, and how well the halves
+    agree.
+    """
     name, reference = "betagalD2_train", shared_data / "relion_reference" / "reconstruct"
     stack = ParticleStack.read(shared_data / "particles" / f"{name}.star")
     ours, theirs = [], []
@@ -44,7 +46,9 @@ def test_half_maps_are_relions(shared_data: Path) -> None:
 
 
 def test_even_sampling_needs_no_compensation_inside() -> None:
-    """Where all weights are the same the quotient is the numerator over the weight, but at the edge."""
+    """Where all weights are the same the quotient is the numerator over the weight, but at the
+    edge.
+    """
     size, padding = 32, 2
     sums = np.zeros((size, size, size // 2 + 1, 3), dtype=np.float32)
     sums[..., 0], sums[..., 2] = 6.0, 3.0
@@ -52,7 +56,10 @@ def test_even_sampling_needs_no_compensation_inside() -> None:
     assert quotient[0, 0, 0] == 0
     assert quotient[3, 2, 1] == pytest.approx(2, rel=0.05)
     squared = np.fft.fftfreq(size, 1 / size) ** 2
-    beyond = squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2 >= (size // 2) ** 2
+    beyond = (
+        squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2
+        >= (size // 2) ** 2
+    )
     assert (quotient[beyond] == 0).all()
     assert np.abs(quotient[~beyond]).max() > 2.2  # towards Nyquist
 

@@ -11,7 +11,12 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction import difference_map, map_alignment, normalise_map, resampled_map
+from napari_cryosphere.reconstruction import (
+    difference_map,
+    map_alignment,
+    normalise_map,
+    resampled_map,
+)
 from napari_cryosphere.reconstruction.map_alignment import align_maps
 
 
@@ -40,16 +45,21 @@ def test_a_turned_and_shifted_map_comes_back(density: DensityMap, other_hand: bo
 
 
 def test_a_large_map_is_aligned_to_a_fraction_of_its_own_voxels() -> None:
-    """The search works on 32 voxels and the last step on 48; what comes back is in the map's own 64."""
+    """The search works on 32 voxels and the last step on 48; what comes back is in the map's own
+    64.
+    """
     density = protein_phantom(64, 3.0)
     turn = Rotation.from_rotvec([-0.4, 0.9, 0.3]).as_matrix()  # in z, y, x
     offset = np.array([33.0, 30.5, 34.0]) - turn @ np.full(3, 32.0)
-    moved = DensityMap(affine_transform(density.voxels, turn, offset, order=3).astype(np.float32), 3.0)
+    moved = DensityMap(
+        affine_transform(density.voxels, turn, offset, order=3).astype(np.float32), 3.0
+    )
     found = align_maps(density, moved, check_hand=False)
     assert not found.mirrored
     assert np.isnan(found.correlation_other_hand)
     assert np.degrees(Rotation.from_matrix(found.rotation @ turn[::-1, ::-1]).magnitude()) < 0.5
-    # affine_transform reads the map at turn (r - c) + c + (1, -1.5, 2), z first: the way back is its inverse
+    # affine_transform reads the map at turn (r - c) + c + (1, -1.5, 2), z first: the way back is
+    # its inverse
     back = -turn.T @ np.array([1.0, -1.5, 2.0]) * 3.0
     np.testing.assert_allclose(found.shift_angstrom, back[::-1], atol=0.6)
 
@@ -83,18 +93,23 @@ def test_a_resampled_map_is_that_of_cut_or_padded_transforms(
 ) -> None:
     """Against the Fourier rescaling by torch, on grids that it can reach exactly.
 
-    Without what stands at the Nyquist frequency, which has no sign there: the two share it out differently.
+    Without what stands at the Nyquist frequency, which has no sign there: the two share it out
+    differently.
     """
     transform = np.fft.fftn(density.voxels)
     for axis in range(3):
         np.moveaxis(transform, axis, 0)[density.box // 2] = 0
-    density = DensityMap(np.fft.ifftn(transform).real.astype(np.float32), density.pixel_size_angstrom)
+    density = DensityMap(
+        np.fft.ifftn(transform).real.astype(np.float32), density.pixel_size_angstrom
+    )
     made = resampled_map(density, box, pixel_size)
     expected = map_on_grid(density, box, pixel_size).numpy()
     assert (made.box, made.pixel_size_angstrom) == (box, pixel_size)
     inside = slice(None) if box * pixel_size <= 192 else slice(4, -4)  # padding differs: zero there
     np.testing.assert_allclose(
-        made.voxels[inside, inside, inside], expected[inside, inside, inside], atol=2e-4 * expected.max()
+        made.voxels[inside, inside, inside],
+        expected[inside, inside, inside],
+        atol=2e-4 * expected.max(),
     )
 
 

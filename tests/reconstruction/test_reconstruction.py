@@ -49,7 +49,10 @@ def test_phantom_comes_back_with_its_scale(
     for start in range(0, 1000, 250):
         rows = slice(start, start + 250)
         projector.add(
-            from_fourier(shifted[rows]), parameters.rotations[rows], ctf[rows], parameters.shifts_px[rows]
+            from_fourier(shifted[rows]),
+            parameters.rotations[rows],
+            ctf[rows],
+            parameters.shifts_px[rows],
         )
     made = projector.solve()
     assert masked_correlation(made, volume) > 0.995
@@ -57,7 +60,9 @@ def test_phantom_comes_back_with_its_scale(
 
 
 def test_insertion_is_the_adjoint_of_slicing() -> None:
-    """<P v, y> = <v, P* y>: back-projecting images y correlates with v as y does with v's projections."""
+    """<P v, y> = <v, P* y>: back-projecting images y correlates with v as y does with v's
+    projections.
+    """
     density = protein_phantom(BOX, PIXEL_SIZE)
     rotations = random_rotations(20, np.random.default_rng(2))
     projector = Projector(density.voxels, 2)
@@ -87,7 +92,9 @@ def test_batches_and_sums_of_accumulators_equal_one_batch() -> None:
     second.add(images[11:], rotations[11:])
     first += second
     assert first.inserted == 30
-    np.testing.assert_allclose(first.solve(), whole.solve(), atol=1e-4 * np.abs(whole.solve()).max())
+    np.testing.assert_allclose(
+        first.solve(), whole.solve(), atol=1e-4 * np.abs(whole.solve()).max()
+    )
 
 
 def test_weight_counts_like_repetition() -> None:
@@ -189,7 +196,9 @@ def test_imposed_symmetry_equals_inserting_every_operator(symmetry: str) -> None
     ],
 )
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
-def test_what_is_not_finite_is_refused(images: np.ndarray, weights: list[float] | None, message: str) -> None:
+def test_what_is_not_finite_is_refused(
+    images: np.ndarray, weights: list[float] | None, message: str
+) -> None:
     with pytest.raises(CryosphereError, match=message):
         BackProjector(BOX).add(images, np.eye(3)[None], weights=weights)
 
@@ -212,7 +221,10 @@ def test_wiener_filter_lowers_noise_and_keeps_signal() -> None:
     full, other = halves
     full += other
     plain, filtered = full.solve(), full.solve(ssnr_of_full_map(curve))
-    assert masked_correlation(filtered, density.voxels) > masked_correlation(plain, density.voxels) + 0.05
+    assert (
+        masked_correlation(filtered, density.voxels)
+        > masked_correlation(plain, density.voxels) + 0.05
+    )
     low = fourier_shell_correlation(plain, filtered, PIXEL_SIZE).values[:5]
     assert low.min() > 0.98
 
@@ -233,7 +245,9 @@ def test_mask_holds_the_molecule() -> None:
 
 @pytest.mark.parametrize(("name", "symmetry"), [("ribo70S", "C1"), ("betagalD2", "D2")])
 def test_reconstruction_is_as_good_as_relions(shared_data: Path, name: str, symmetry: str) -> None:
-    """At true poses, against the truth and against RELION's stored map, with and without regularisation."""
+    """At true poses, against the truth and against RELION's stored map, with and without
+    regularisation.
+    """
     folder = shared_data / "relion_reference" / "reconstruct"
     stack = ParticleStack.read(shared_data / "particles" / f"{name}_train.star")
     truth = DensityMap.read(shared_data / "particles" / f"{name}_truth.mrc").voxels
@@ -282,7 +296,9 @@ def test_division_is_by_weight_and_noise_inside_nyquist_alone(regularised: bool)
     ssnr = rng.uniform(0.5, 4.0, size // padding // 2 + 1)
     found = divide(sums, padding, ssnr if regularised else None, floor)
     squared = np.fft.fftfreq(size, 1 / size) ** 2
-    radius = np.sqrt(squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2) / padding
+    radius = (
+        np.sqrt(squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2) / padding
+    )
     shell = np.rint(radius).astype(int)
     means = np.array([sums[..., 2][shell == k].mean() for k in range(shell.max() + 1)])
     between = np.interp(radius, np.arange(len(means)), means)
@@ -298,25 +314,41 @@ def test_division_is_by_weight_and_noise_inside_nyquist_alone(regularised: bool)
 @pytest.mark.parametrize(
     ("poses", "weights", "says"),
     [
-        (np.eye(3)[None], [[1.0]], r"must be \(n, k, 3, 3\) with weights \(n, k\), not \(1, 3, 3\)"),
+        (
+            np.eye(3)[None],
+            [[1.0]],
+            r"must be \(n, k, 3, 3\) with weights \(n, k\), not \(1, 3, 3\)",
+        ),
         (np.tile(np.eye(3), (2, 1, 1, 1)), [[1.0]], r"not \(2, 1, 3, 3\) and \(1, 1\)"),
-        (np.tile(np.eye(3), (2, 1, 1, 1)), [[1.0], [-0.1]], "particle 2 has a pose weight that is negative"),
+        (
+            np.tile(np.eye(3), (2, 1, 1, 1)),
+            [[1.0], [-0.1]],
+            "particle 2 has a pose weight that is negative",
+        ),
         (np.tile(np.eye(3), (2, 1, 1, 1)), [[np.nan], [1.0]], "particle 1 has a pose weight"),
         (
             np.stack([np.eye(3), -np.eye(3)])[:, None],
             [[1.0], [1.0]],
             "particle 2 has a pose that is no rotation",
         ),
-        (np.stack([1.1 * np.eye(3), np.eye(3)])[:, None], [[1.0], [1.0]], "particle 1 has a pose that is no"),
+        (
+            np.stack([1.1 * np.eye(3), np.eye(3)])[:, None],
+            [[1.0], [1.0]],
+            "particle 1 has a pose that is no",
+        ),
     ],
 )
-def test_weighted_poses_that_are_none_are_refused(poses: np.ndarray, weights: Any, says: str) -> None:
+def test_weighted_poses_that_are_none_are_refused(
+    poses: np.ndarray, weights: Any, says: str
+) -> None:
     with pytest.raises(MetadataError, match=says):
         WeightedPoses(poses, np.array(weights))
 
 
 def test_a_mask_keeps_the_largest_piece_and_falls_over_its_edge() -> None:
-    """A ball and, apart, a smaller one: 1 on the first, 0 on the second, a raised cosine around the first."""
+    """A ball and, apart, a smaller one: 1 on the first, 0 on the second, a raised cosine around the
+    first.
+    """
     axis = np.arange(64) - 32
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     radius = np.sqrt((x + 8) ** 2 + y**2 + z**2)

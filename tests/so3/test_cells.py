@@ -32,7 +32,9 @@ def test_uniform_in_every_point_group(symmetry: str) -> None:
     cells = SO3Grid(2).reduced(symmetry).indices()
     distribution = PoseDistribution.from_cells(2, cells, np.zeros((1, len(cells))), symmetry)
     order = len(point_group(symmetry))
-    np.testing.assert_allclose(distribution.entropy(), 0, atol=5e-3)  # shares on the border are measured
+    np.testing.assert_allclose(
+        distribution.entropy(), 0, atol=5e-3
+    )  # shares on the border are measured
     np.testing.assert_allclose(distribution.effective_poses(2) * order, SO3Grid(2).size, rtol=5e-3)
     rotations = random_rotations(4000, np.random.default_rng(1))[None]
     for level in (0.2, 0.5, 0.95):
@@ -55,7 +57,8 @@ def test_truths_drawn_from_it_have_uniform_levels(symmetry: str) -> None:
     assert np.abs(levels - steps).max() < 1.95 / np.sqrt(4000)  # Kolmogorov-Smirnov, 0.1 per cent
     for level in (0.5, 0.9):
         np.testing.assert_array_equal(
-            distribution.credible_set(level).contains(mates), distribution.credible_level(mates) < level
+            distribution.credible_set(level).contains(mates),
+            distribution.credible_level(mates) < level,
         )
 
 
@@ -74,7 +77,9 @@ def test_credible_set_ranks_by_density_not_by_mass() -> None:
     assert half == pytest.approx(1 / 4608 + 0.5 / 576)
     assert distribution.credible_level(np.eye(3)[None])[0] == 1
     density = np.array([2 / 3 * 576, 1 / 3 * 4608])
-    assert distribution.entropy()[0] == pytest.approx(-(np.array([2, 1]) / 3 * np.log(density)).sum())
+    assert distribution.entropy()[0] == pytest.approx(
+        -(np.array([2, 1]) / 3 * np.log(density)).sum()
+    )
     np.testing.assert_allclose(
         distribution.log_prob(np.stack([coarse, fine])[None])[0], np.log(density), atol=1e-12
     )
@@ -99,7 +104,9 @@ def test_refining_cells_changes_nothing() -> None:
     children = SO3Grid(1).children(indices)
     fine = PoseDistribution.from_cells(2, children.ravel(), density.repeat(8, axis=1))
     np.testing.assert_allclose(coarse.entropy(), fine.entropy(), atol=1e-12)
-    np.testing.assert_allclose(coarse.credible_set(0.7).volume, fine.credible_set(0.7).volume, atol=2 / 4608)
+    np.testing.assert_allclose(
+        coarse.credible_set(0.7).volume, fine.credible_set(0.7).volume, atol=2 / 4608
+    )
     np.testing.assert_allclose(coarse.view_marginal(0), fine.view_marginal(0), atol=1e-12)
     np.testing.assert_allclose(coarse.view_marginal(3), fine.view_marginal(3), atol=1e-12)
     rotations = random_rotations(500, rng)[None]
@@ -207,7 +214,9 @@ def test_log_values_on_a_grid_with_symmetry() -> None:
     values = rng.normal(size=(2, 192, 24))
     plain = PoseDistribution.from_log_values(values)
     np.testing.assert_allclose(
-        plain.probability_grid(2), np.exp(values) / np.exp(values).sum((1, 2), keepdims=True), rtol=1e-9
+        plain.probability_grid(2),
+        np.exp(values) / np.exp(values).sum((1, 2), keepdims=True),
+        rtol=1e-9,
     )
     symmetric = PoseDistribution.from_log_values(np.zeros((1, 192, 24)), "D2")
     np.testing.assert_allclose(symmetric.probability_grid(2), 1 / 4608, rtol=1e-9)

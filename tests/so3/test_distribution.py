@@ -52,7 +52,8 @@ def test_uniform_knows_nothing() -> None:
     summary = distribution.summary()
     np.testing.assert_allclose(summary.entropy, 0, atol=1e-5)
     np.testing.assert_allclose(summary.max_probability, 1 / 36864, rtol=1e-4)
-    # the mean angle of a uniform rotation is pi/2 + 2/pi; the share within 30 degrees (a - sin a) / pi
+    # the mean angle of a uniform rotation is pi/2 + 2/pi; the share within 30 degrees (a - sin a) /
+    # pi
     np.testing.assert_allclose(summary.spread_degrees, np.degrees(np.pi / 2 + 2 / np.pi), rtol=1e-3)
     share = (np.pi / 6 - np.sin(np.pi / 6)) / np.pi
     np.testing.assert_allclose(summary.confidence, share, rtol=0.1)  # the grid counts whole cells
@@ -65,15 +66,21 @@ def test_mode_is_found_below_the_grid_spacing(centres: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kappa", [5.0, 12.0, 20.0])
 def test_entropy_spread_and_confidence_of_a_fisher_peak(centres: np.ndarray, kappa: float) -> None:
-    """Against one-dimensional integrals over the angle w, whose density is (1 - cos w) exp(2 kappa cos w)."""
+    """Against one-dimensional integrals over the angle w, whose density is (1 - cos w) exp(2 kappa
+    cos w).
+    """
     w = (np.arange(200_000) + 0.5) * np.pi / 200_000
     haar = (1 - np.cos(w)) / np.pi * (np.pi / len(w))
     log_density = 2 * kappa * np.cos(w)
     density = np.exp(log_density - log_density.max())
     density /= (density * haar).sum()
     summary = fisher(centres, kappa).summary()
-    np.testing.assert_allclose(summary.entropy, -(haar * density * np.log(density)).sum(), atol=0.03)
-    np.testing.assert_allclose(summary.spread_degrees, np.degrees((haar * density * w).sum()), rtol=0.02)
+    np.testing.assert_allclose(
+        summary.entropy, -(haar * density * np.log(density)).sum(), atol=0.03
+    )
+    np.testing.assert_allclose(
+        summary.spread_degrees, np.degrees((haar * density * w).sum()), rtol=0.02
+    )
     expected = (haar * density)[w <= np.pi / 6].sum()
     np.testing.assert_allclose(summary.confidence, expected, atol=0.015)
 
@@ -123,10 +130,14 @@ def test_shape_is_checked() -> None:
 KNOWN_GROUPS = ["C1", "C2", "C5", "D1", "D2", "D7", "T", "O", "I1", "I2", "I3", "I4"]
 
 
-def igso3(symmetry: str, width: float, number: int = 2, seed: int = 0) -> tuple[PoseDistribution, np.ndarray]:
+def igso3(
+    symmetry: str, width: float, number: int = 2, seed: int = 0
+) -> tuple[PoseDistribution, np.ndarray]:
     """IGSO(3) distributions and their centres."""
     poses = random_rotations(number, np.random.default_rng(seed))
-    return PoseDistribution.from_poses(poses[:, None], np.zeros((number, 1)), width, symmetry), poses
+    return PoseDistribution.from_poses(
+        poses[:, None], np.zeros((number, 1)), width, symmetry
+    ), poses
 
 
 @pytest.mark.parametrize("width", [1.0, 3.0])
@@ -134,8 +145,8 @@ def igso3(symmetry: str, width: float, number: int = 2, seed: int = 0) -> tuple[
 def test_known_width_in_every_point_group(symmetry: str, width: float) -> None:
     """One peak a particle modulo symmetry: entropy, spread and mass by integrals over the angle.
 
-    Peaks much narrower than the order-3 grid are seen, since cells are refined; with equivalents that do not
-    overlap, the density at each is 1/|G| of a lone peak's.
+    Peaks much narrower than the order-3 grid are seen, since cells are refined; with equivalents
+    that do not overlap, the density at each is 1/|G| of a lone peak's.
     """
     distribution, poses = igso3(symmetry, width)
     group = point_group(symmetry)
@@ -182,9 +193,12 @@ def test_two_peaks() -> None:
     np.testing.assert_allclose(distribution.entropy(), one.entropy() + choice, atol=0.03)
     modes = distribution.mode(2)
     assert geodesic_distance_degrees(modes.rotations[0], poses[0]).max() < 1e-3
-    np.testing.assert_allclose(np.exp(modes.log_prob[0, 0] - modes.log_prob[0, 1]), 7 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.exp(modes.log_prob[0, 0] - modes.log_prob[0, 1]), 7 / 3, rtol=1e-6
+    )
     assert np.exp(distribution.mode(3).log_prob[0, 2]) < 1e-3
-    # above the low peak's density lies the middle of the high one: r^2 < 2 log(7 / 3) deviations squared
+    # above the low peak's density lies the middle of the high one: r^2 < 2 log(7 / 3) deviations
+    # squared
     levels = distribution.credible_level(poses)[0]
     assert levels[0] == pytest.approx(0, abs=1e-6)
     assert levels[1] == pytest.approx(0.7 * chi2(3).cdf(2 * np.log(7 / 3)), abs=0.02)
@@ -244,7 +258,9 @@ def test_samples_are_seeded_and_follow_the_distribution() -> None:
 
 
 def test_product_and_temperature_of_coefficients(centres: np.ndarray) -> None:
-    """Fisher peaks: the product of two equal ones is twice as concentrated, as is half the temperature."""
+    """Fisher peaks: the product of two equal ones is twice as concentrated, as is half the
+    temperature.
+    """
     single, double = fisher(centres[:3], 6.0), fisher(centres[:3], 12.0)
     rotations = random_rotations(20, np.random.default_rng(8))[None]
     for other in (single.product(single), single.temperature(0.5)):
@@ -257,7 +273,9 @@ def test_product_and_temperature_of_coefficients(centres: np.ndarray) -> None:
 
 def test_mean_of_a_skewed_distribution() -> None:
     """Squared chordal error asks for the projected mean matrix, not the mode."""
-    poses = random_rotations(1, np.random.default_rng(9)) @ sample_igso3(3, 0.3, np.random.default_rng(10))
+    poses = random_rotations(1, np.random.default_rng(9)) @ sample_igso3(
+        3, 0.3, np.random.default_rng(10)
+    )
     weights = np.array([0.5, 0.3, 0.2])
     distribution = PoseDistribution.from_poses(poses[None], np.log(weights)[None], 2.0)
     expected = nearest_rotation(np.einsum("k,kij->ij", weights, poses))
@@ -280,7 +298,9 @@ def test_kernels_that_no_grid_resolves_are_refused() -> None:
 
 
 def test_poses_and_weights_of_a_kernel_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"\(n, k, 3, 3\) and log-weights \(n, k\), not .* \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"\(n, k, 3, 3\) and log-weights \(n, k\), not .* \(1, 2\)"
+    ):
         PoseDistribution.from_poses(np.eye(3)[None, None], [[0.0, 0.0]], 5.0)
     with pytest.raises(ValueError, match="a pose of finite log-weight"):
         PoseDistribution.from_poses(np.eye(3)[None, None], [[-np.inf]], 5.0)

@@ -59,7 +59,9 @@ def test_what_is_read_is_what_was_written(make: object, tolerance: float, tmp_pa
             read, expected = store[index], distribution[index]
             assert type(read) is type(expected)
             np.testing.assert_allclose(
-                np.exp(read.log_prob(rotations)), np.exp(expected.log_prob(rotations)), rtol=tolerance
+                np.exp(read.log_prob(rotations)),
+                np.exp(expected.log_prob(rotations)),
+                rtol=tolerance,
             )
 
 

@@ -15,7 +15,9 @@ from napari_cryosphere.so3.rotations import (
 )
 
 
-@pytest.mark.parametrize(("order", "size"), [(0, 72), (1, 576), (2, 4608), (3, 36864), (5, 2359296)])
+@pytest.mark.parametrize(
+    ("order", "size"), [(0, 72), (1, 576), (2, 4608), (3, 36864), (5, 2359296)]
+)
 def test_sizes(order: int, size: int) -> None:
     assert SO3Grid(order).size == size
 
@@ -28,7 +30,8 @@ def test_rotations_follow_healpix(order: int) -> None:
     angles = np.stack(np.broadcast_arrays(rot[:, None], tilt[:, None], psi), axis=-1)
     expected = rotation_from_relion_angles(np.degrees(angles)).reshape(-1, 3, 3)
     np.testing.assert_allclose(grid.rotations(), expected, atol=1e-12)
-    # the view direction, third column, is HEALPix's pixel centre: the polar axis is the optical axis
+    # the view direction, third column, is HEALPix's pixel centre: the polar axis is the optical
+    # axis
     np.testing.assert_allclose(
         grid.rotations()[:: grid.n_psi, :, 2],
         np.array(healpy.pix2vec(grid.n_side, range(grid.n_views))).T,
@@ -55,7 +58,9 @@ def test_nearest_equals_brute_force(order: int, number: int) -> None:
     grid = SO3Grid(order)
     rotations = random_rotations(number, np.random.default_rng(3)).reshape(number, 9)
     table = grid.rotations().reshape(-1, 9)
-    largest_trace = np.concatenate([(part @ table.T).max(1) for part in np.array_split(rotations, 20)])
+    largest_trace = np.concatenate(
+        [(part @ table.T).max(1) for part in np.array_split(rotations, 20)]
+    )
     found = (table[grid.nearest(rotations.reshape(-1, 3, 3))] * rotations).sum(1)
     np.testing.assert_allclose(found, largest_trace, atol=1e-12)
 
@@ -78,7 +83,9 @@ def test_children_tile_their_parent(order: int) -> None:
     assert children.shape == (grid.size, 8)
     np.testing.assert_array_equal(np.sort(children.ravel()), np.arange(finer.size))
     rotations = random_rotations(20_000, np.random.default_rng(4))
-    assert (grid.children(grid.cell_of(rotations)) == finer.cell_of(rotations)[:, None]).any(1).all()
+    assert (
+        (grid.children(grid.cell_of(rotations)) == finer.cell_of(rotations)[:, None]).any(1).all()
+    )
     np.testing.assert_array_equal(
         finer.ancestors(children, order), np.arange(grid.size)[:, None].repeat(8, 1)
     )
@@ -86,7 +93,9 @@ def test_children_tile_their_parent(order: int) -> None:
 
 def test_cells_have_equal_volume() -> None:
     grid = SO3Grid(0)
-    counts = np.bincount(grid.cell_of(random_rotations(72_000, np.random.default_rng(5))), minlength=72)
+    counts = np.bincount(
+        grid.cell_of(random_rotations(72_000, np.random.default_rng(5))), minlength=72
+    )
     assert ((counts - 1000) ** 2 / 1000).sum() < 130  # chi squared, 71 degrees of freedom
 
 
@@ -100,13 +109,17 @@ def test_neighbours_are_near_and_mutual() -> None:
     cells = np.arange(grid.size)
     around = grid.neighbours(cells)
     assert around.shape == (grid.size, 26)
-    angles = geodesic_distance_degrees(grid.rotations()[:, None], grid.rotations(np.maximum(around, 0)))
+    angles = geodesic_distance_degrees(
+        grid.rotations()[:, None], grid.rotations(np.maximum(around, 0))
+    )
     assert angles[around >= 0].max() < 2.3 * grid.spacing_degrees
     assert ((around >= 0).sum(1) >= 20).all()
     # no cell nearer than the spacing is missed
     table = grid.rotations().reshape(-1, 9)
     for cell in range(0, grid.size, 97):
-        near = np.flatnonzero(table @ table[cell] > 1 + 2 * np.cos(np.radians(grid.spacing_degrees)))
+        near = np.flatnonzero(
+            table @ table[cell] > 1 + 2 * np.cos(np.radians(grid.spacing_degrees))
+        )
         assert set(near) <= {cell, *around[cell]}
         for other in around[cell][around[cell] >= 0]:
             assert cell in around[other]
@@ -134,7 +147,9 @@ def test_nearest_keeps_the_shape_of_what_it_is_asked() -> None:
 
 
 def test_ancestors_are_coarser() -> None:
-    np.testing.assert_array_equal(SO3Grid(2).ancestors(SO3Grid(1).children([7, 300]), 1)[:, 0], [7, 300])
+    np.testing.assert_array_equal(
+        SO3Grid(2).ancestors(SO3Grid(1).children([7, 300]), 1)[:, 0], [7, 300]
+    )
     with pytest.raises(ValueError, match="at most 2, not 3"):
         SO3Grid(2).ancestors([5], 3)
 
@@ -142,7 +157,9 @@ def test_ancestors_are_coarser() -> None:
 def test_centres_of_cells_of_mixed_orders() -> None:
     orders, cells = np.array([[3, 1], [2, 0]]), np.array([[0, 5], [-1, 0]])
     centres = cell_centres(orders, cells)
-    np.testing.assert_array_equal(centres[0, 0], SO3Grid(3).rotations(0))  # the only one of its order
+    np.testing.assert_array_equal(
+        centres[0, 0], SO3Grid(3).rotations(0)
+    )  # the only one of its order
     np.testing.assert_array_equal(centres[0, 1], SO3Grid(1).rotations(5))
     np.testing.assert_array_equal(centres[1, 0], np.eye(3))  # padding
     np.testing.assert_array_equal(centres[1, 1], SO3Grid(0).rotations(0))

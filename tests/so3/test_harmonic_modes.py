@@ -1,4 +1,6 @@
-"""Modes and summaries of band-limited log-densities: exact derivatives, every maximum, sums of fine grids."""
+"""Modes and summaries of band-limited log-densities: exact derivatives, every maximum, sums of fine
+grids.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
 
 
 def coefficients(number: int, l_max: int, scale: float, seed: int = 0) -> torch.Tensor:
-    """Random functions of a standard deviation of ``scale`` nats, whose power falls with the degree."""
+    """Random functions of a standard deviation of ``scale`` nats, whose power falls with the
+    degree.
+    """
     generator = torch.Generator().manual_seed(seed)
     shape = number, l_max + 1, 2 * l_max + 1, l_max + 1
     degree = torch.arange(l_max + 1.0)[:, None, None]
     fall = torch.sqrt(2 * degree + 1) / (1 + (degree / 4) ** 2)
     grid = gauss_legendre_grid(l_max, 1.0, torch.float64)
-    drawn = torch.randn(shape, dtype=torch.complex128, generator=generator) * band_mask(l_max) * fall
+    drawn = (
+        torch.randn(shape, dtype=torch.complex128, generator=generator) * band_mask(l_max) * fall
+    )
     values = grid.to_grid(drawn)
     return grid.from_grid(values * scale / values.std()).to(torch.complex64)
 
@@ -40,13 +46,17 @@ def harmonic(number: int, l_max: int, scale: float, symmetry: str = "C1") -> Har
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.complex128, 1e-5), (torch.complex64, 3e-3)], ids=["double", "single"]
+    ("dtype", "tolerance"),
+    [(torch.complex128, 1e-5), (torch.complex64, 3e-3)],
+    ids=["double", "single"],
 )
 def test_derivatives_are_those_of_differences(dtype: torch.dtype, tolerance: float) -> None:
     """Near and on the poles too, where the angles degenerate."""
     functions = coefficients(2, 6, 3.0)
     poses = random_rotations(12, np.random.default_rng(1))
-    poses[:4] = rotation_from_relion_angles([[10, 0.5, 20], [30, 0, 40], [50, 179.6, 60], [70, 180, 80]])
+    poses[:4] = rotation_from_relion_angles(
+        [[10, 0.5, 20], [30, 0, 40], [50, 179.6, 60], [70, 180, 80]]
+    )
     both = np.broadcast_to(poses, (2, 12, 3, 3)).copy()
 
     def score(rotations: np.ndarray) -> np.ndarray:
@@ -66,7 +76,9 @@ def test_values_along_psi() -> None:
     turns = rotation_from_vector(psi[:, None] * [0, 0, 1])
     found = PlaneWaves(functions).along_psi(rows, torch.from_numpy(frames), psi)
     poses = (frames[:, :, None] @ turns).reshape(4, 6, 3, 3)
-    expected = evaluate_at(functions[rows].to(torch.complex128), torch.from_numpy(poses)).reshape(4, 2, 3)
+    expected = evaluate_at(functions[rows].to(torch.complex128), torch.from_numpy(poses)).reshape(
+        4, 2, 3
+    )
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
 
 
@@ -136,7 +148,9 @@ def test_summary_is_the_sum_over_a_fine_grid(symmetry: str, scale: float) -> Non
 
 @pytest.mark.parametrize("symmetry", ["C1", "D2"])
 def test_summary_agrees_with_cells(symmetry: str) -> None:
-    """The best cell of order 3 and the rest, by way of cells of mixed orders: the two ways share no sum."""
+    """The best cell of order 3 and the rest, by way of cells of mixed orders: the two ways share no
+    sum.
+    """
     distribution = harmonic(3, 6, 7.0, symmetry)
     summary, cells = distribution.summary(), distribution.cells()
     np.testing.assert_allclose(summary.entropy, cells.entropy(), atol=0.05)
@@ -157,12 +171,16 @@ def test_levels_are_those_of_cells(symmetry: str, scale: float) -> None:
 
 
 def test_levels_of_a_sharp_peak_are_uniform() -> None:
-    """Poses drawn from an IGSO(3)-like peak far narrower than the grid, ranked by their known distance."""
+    """Poses drawn from an IGSO(3)-like peak far narrower than the grid, ranked by their known
+    distance.
+    """
     centre = random_rotations(1, np.random.default_rng(3))
     waves = torch.stack([wigner_matrices(pose, 10) for pose in centre]).conj()[..., 10:]
     kernel = waves * (2 * torch.arange(11) + 1.0)[:, None, None]
     top = evaluate_at(kernel, torch.from_numpy(centre[:, None]))
-    sharp = PoseDistribution.from_coefficients((kernel * (60 / top)[..., None, None]).to(torch.complex64))
+    sharp = PoseDistribution.from_coefficients(
+        (kernel * (60 / top)[..., None, None]).to(torch.complex64)
+    )
     drawn = sharp.sample(4000, np.random.default_rng(4))
     levels = np.sort(sharp.credible_level(drawn)[0])
     assert np.abs(levels - (np.arange(4000) + 0.5) / 4000).max() < 0.03

@@ -33,10 +33,14 @@ def test_pixel_that_holds_a_direction(n_side: int, nest: bool) -> None:
     tilt, rot = healpy.vec2ang(vectors.T)
     expected = healpy.vec2pix(n_side, *vectors, nest=nest)
     np.testing.assert_array_equal(healpix.vec2pix(n_side, *vectors, nest=nest), expected)
-    np.testing.assert_array_equal(healpix.ang2pix(n_side, tilt, rot - 2 * np.pi, nest=nest), expected)
+    np.testing.assert_array_equal(
+        healpix.ang2pix(n_side, tilt, rot - 2 * np.pi, nest=nest), expected
+    )
 
 
-@pytest.mark.parametrize("vector", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)])
+@pytest.mark.parametrize(
+    "vector", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)]
+)
 def test_directions_along_the_axes_have_a_pixel(vector: tuple[int, int, int]) -> None:
     found = healpix.vec2pix(4, *vector)
     assert 0 <= found < 192
@@ -46,15 +50,23 @@ def test_directions_along_the_axes_have_a_pixel(vector: tuple[int, int, int]) ->
 @pytest.mark.parametrize("n_side", N_SIDES)
 def test_numbering(n_side: int) -> None:
     pixels = np.arange(12 * n_side**2).reshape(-1, 3)
-    np.testing.assert_array_equal(healpix.ring2nest(n_side, pixels), healpy.ring2nest(n_side, pixels))
-    np.testing.assert_array_equal(healpix.nest2ring(n_side, pixels), healpy.nest2ring(n_side, pixels))
+    np.testing.assert_array_equal(
+        healpix.ring2nest(n_side, pixels), healpy.ring2nest(n_side, pixels)
+    )
+    np.testing.assert_array_equal(
+        healpix.nest2ring(n_side, pixels), healpy.nest2ring(n_side, pixels)
+    )
 
 
 def test_numbering_of_the_finest_pixels() -> None:
     n_side = 2**24
     pixels = np.random.default_rng(5).integers(12 * n_side**2, size=20_000)
-    np.testing.assert_array_equal(healpix.ring2nest(n_side, pixels), healpy.ring2nest(n_side, pixels))
-    np.testing.assert_array_equal(healpix.nest2ring(n_side, pixels), healpy.nest2ring(n_side, pixels))
+    np.testing.assert_array_equal(
+        healpix.ring2nest(n_side, pixels), healpy.ring2nest(n_side, pixels)
+    )
+    np.testing.assert_array_equal(
+        healpix.nest2ring(n_side, pixels), healpy.nest2ring(n_side, pixels)
+    )
 
 
 @pytest.mark.parametrize("n_side", N_SIDES)

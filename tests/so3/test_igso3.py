@@ -25,7 +25,9 @@ def test_the_narrow_formula_equals_the_series(sigma: float) -> None:
     terms = (2 * degree + 1) * np.exp(-degree * (degree + 1) * sigma**2 / 2)
     series = np.sin((degree + 0.5) * w[:, None]) @ terms / np.sin(w / 2)
     reliable = series > 1e-8
-    np.testing.assert_allclose(np.exp(igso3_log_density(w, sigma))[reliable], series[reliable], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(igso3_log_density(w, sigma))[reliable], series[reliable], rtol=1e-5
+    )
 
 
 def test_narrow_is_a_normal_in_three_dimensions() -> None:
@@ -41,14 +43,20 @@ def test_wide_is_uniform() -> None:
 @pytest.mark.parametrize("sigma", [0.1, 0.8])
 def test_samples_follow_the_density(sigma: float) -> None:
     angle, cumulative = igso3_angle_cdf(sigma)
-    drawn = np.linalg.norm(vector_from_rotation(sample_igso3(5000, sigma, np.random.default_rng(2))), axis=1)
+    drawn = np.linalg.norm(
+        vector_from_rotation(sample_igso3(5000, sigma, np.random.default_rng(2))), axis=1
+    )
     empirical = np.searchsorted(np.sort(drawn), angle) / 5000
-    assert np.abs(empirical - cumulative).max() < 1.63 / np.sqrt(5000)  # Kolmogorov-Smirnov, 1 per cent
+    assert np.abs(empirical - cumulative).max() < 1.63 / np.sqrt(
+        5000
+    )  # Kolmogorov-Smirnov, 1 per cent
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 0.01])
 def test_angles_of_a_narrow_kernel_are_maxwells(sigma: float) -> None:
-    """Far below a radian it is a normal in three dimensions; the table does not reach far beyond it."""
+    """Far below a radian it is a normal in three dimensions; the table does not reach far beyond
+    it.
+    """
     angle, cumulative = igso3_angle_cdf(sigma)
     np.testing.assert_allclose(cumulative, maxwell.cdf(angle / sigma), atol=2e-5)
     assert np.count_nonzero(angle < 4 * sigma) > len(angle) / 3

@@ -16,15 +16,21 @@ def test_positions_equal_healpy() -> None:
     directions = random_rotations(200, np.random.default_rng(10))[:, :, 2]
     x, y = MollweideProj().vec2xy(*directions.T)  # x in [-2, 2], y in [-1, 1]
     ours = mollweide.mollweide_position(directions, 128, 256)
-    np.testing.assert_allclose(ours[:, 0], 63.5 - y * 0.97 * 64, atol=0.05)  # healpy's iteration stops early
+    np.testing.assert_allclose(
+        ours[:, 0], 63.5 - y * 0.97 * 64, atol=0.05
+    )  # healpy's iteration stops early
     np.testing.assert_allclose(ours[:, 1], 127.5 + x / 2 * 0.97 * 128, atol=0.05)
 
 
 @pytest.mark.parametrize("order", [0, 2, 3])
 def test_every_pixel_is_that_of_healpy(order: int) -> None:
-    """Paint each view with a colour of its own: every pixel shows the cell that mollview would look up."""
+    """Paint each view with a colour of its own: every pixel shows the cell that mollview would look
+    up.
+    """
     grid = SO3Grid(order)
-    x, y = np.meshgrid((np.arange(256) - 127.5) / (0.97 * 128) * 2, (63.5 - np.arange(128)) / (0.97 * 64))
+    x, y = np.meshgrid(
+        (np.arange(256) - 127.5) / (0.97 * 128) * 2, (63.5 - np.arange(128)) / (0.97 * 64)
+    )
     inverse = MollweideProj().xy2vec(np.ma.masked_array(x), np.ma.masked_array(y))
     inside = (x / 2) ** 2 + y**2 < 0.995
     expected = healpy.vec2pix(grid.n_side, *(np.asarray(v)[inside] for v in inverse))
@@ -127,7 +133,9 @@ def test_a_diamond_is_drawn_at_its_direction() -> None:
     assert picture[int(centre[0]), int(centre[1]), 3] == 0
 
 
-@pytest.mark.parametrize(("draw", "usual"), [("draw_cross", 4), ("draw_diamond", 5), ("draw_ring", 6)])
+@pytest.mark.parametrize(
+    ("draw", "usual"), [("draw_cross", 4), ("draw_diamond", 5), ("draw_ring", 6)]
+)
 def test_marks_are_as_large_as_asked_for(draw: str, usual: int) -> None:
     """In their colour, about their direction, and outlined in black."""
     direction = (1.0, 0.0, 0.0)

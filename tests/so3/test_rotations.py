@@ -26,7 +26,14 @@ from napari_cryosphere.so3.rotations import (
 def test_relion_matrix_written_out() -> None:
     """The inverse of RELION's own matrix, spelled out as its documentation gives it."""
     rot, tilt, psi = np.radians([33.0, 71.0, -125.0])
-    cr, sr, ct, st, cp, sp = np.cos(rot), np.sin(rot), np.cos(tilt), np.sin(tilt), np.cos(psi), np.sin(psi)
+    cr, sr, ct, st, cp, sp = (
+        np.cos(rot),
+        np.sin(rot),
+        np.cos(tilt),
+        np.sin(tilt),
+        np.cos(psi),
+        np.sin(psi),
+    )
     relion = np.array(
         [
             [cp * ct * cr - sp * sr, cp * ct * sr + sp * cr, -cp * st],
@@ -34,7 +41,9 @@ def test_relion_matrix_written_out() -> None:
             [st * cr, st * sr, ct],
         ]
     )
-    np.testing.assert_allclose(rotation_from_relion_angles([33.0, 71.0, -125.0]), relion.T, atol=1e-12)
+    np.testing.assert_allclose(
+        rotation_from_relion_angles([33.0, 71.0, -125.0]), relion.T, atol=1e-12
+    )
 
 
 def test_angles_and_back() -> None:
@@ -59,7 +68,9 @@ def test_distance_is_the_angle_of_the_rotation_between(angle: float) -> None:
     axis = np.array([0.6, 0.0, 0.8])
     second = first @ Rotation.from_rotvec(np.radians(angle) * axis).as_matrix()
     # matrices of float64 determine an angle near 180 degrees only to about 1e-6
-    assert geodesic_distance_degrees(first, second) == pytest.approx(angle, abs=2e-6 if angle > 170 else 1e-9)
+    assert geodesic_distance_degrees(first, second) == pytest.approx(
+        angle, abs=2e-6 if angle > 170 else 1e-9
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -74,7 +85,9 @@ def test_one_function_for_the_angles_of_arrays_and_tensors(dtype: torch.dtype) -
     found = zyz_angles(torch.from_numpy(rotations).to(dtype))
     for ours, tensor in zip(expected, found, strict=True):
         assert tensor.dtype == dtype
-        np.testing.assert_allclose(tensor.numpy(), ours, atol=1e-9 if dtype == torch.float64 else 2e-5)
+        np.testing.assert_allclose(
+            tensor.numpy(), ours, atol=1e-9 if dtype == torch.float64 else 2e-5
+        )
 
 
 def test_quaternions_and_vectors_equal_scipy() -> None:
@@ -91,7 +104,9 @@ def test_quaternions_and_vectors_equal_scipy() -> None:
     )
     assert quaternions[..., 0].min() >= 0
     np.testing.assert_allclose(rotation_from_quaternion(-3 * quaternions), rotations, atol=1e-12)
-    np.testing.assert_allclose(rotation_from_vector(vector_from_rotation(rotations)), rotations, atol=1e-12)
+    np.testing.assert_allclose(
+        rotation_from_vector(vector_from_rotation(rotations)), rotations, atol=1e-12
+    )
 
 
 def test_the_e3nn_frame_has_the_same_angles() -> None:

@@ -25,7 +25,9 @@ UNITS = json.loads((RELION / "asymmetric_units.json").read_text())
 def same_operators(relion: np.ndarray, ours: np.ndarray) -> bool:
     """Whether two groups are one, to the six digits that RELION prints and accumulates."""
     distances = np.abs(relion[:, None] - ours[None]).max((-1, -2))
-    return len(relion) == len(ours) and distances.min(1).max() < 1e-5 and distances.min(0).max() < 1e-5
+    return (
+        len(relion) == len(ours) and distances.min(1).max() < 1e-5 and distances.min(0).max() < 1e-5
+    )
 
 
 @pytest.mark.parametrize("name", sorted(STORED))
@@ -78,10 +80,11 @@ def test_error_ignores_symmetry_mates_and_only_those() -> None:
 
 @pytest.mark.parametrize("name", sorted(UNITS))
 def test_unit_is_the_one_that_relion_samples(name: str) -> None:
-    """RELION lists the HEALPix points of order 3 in its unit, less those that nearly repeat another.
+    """RELION lists the HEALPix points of order 3 in its unit, less those that nearly repeat
+    another.
 
-    Every point it lists is in ours; a point of ours that it leaves out lies within 5 degrees of the unit's
-    border, where an equivalent of it may be listed instead.
+    Every point it lists is in ours; a point of ours that it leaves out lies within 5 degrees of the
+    unit's border, where an equivalent of it may be listed instead.
     """
     centres = pix2vec(8, np.arange(768))
     listed = np.isin(np.arange(768), UNITS[name])
@@ -93,7 +96,9 @@ def test_unit_is_the_one_that_relion_samples(name: str) -> None:
     assert cosines.min() > np.cos(np.radians(7.4))  # the grid's spacing
 
 
-@pytest.mark.parametrize("name", ["C1", "C2", "C3", "C7", "D1", "D2", "D5", "T", "O", "I1", "I2", "I3", "I4"])
+@pytest.mark.parametrize(
+    "name", ["C1", "C2", "C3", "C7", "D1", "D2", "D5", "T", "O", "I1", "I2", "I3", "I4"]
+)
 def test_unit_holds_every_view_once(name: str) -> None:
     rotations = random_rotations(4_000, np.random.default_rng(3))
     inside = inside_asymmetric_unit(expand(rotations, name)[..., 2], name)

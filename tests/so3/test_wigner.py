@@ -10,17 +10,29 @@ from scipy.spatial.transform import Rotation
 from napari_cryosphere.so3.gauss_legendre import GaussLegendreGrid, gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import adjoint_on_grid, evaluate_on_grid
-from napari_cryosphere.so3.rotations import random_rotations, rotation_from_relion_angles, to_e3nn_frame
-from napari_cryosphere.so3.wigner import band_mask, evaluate_at, rotate_coefficients, small_d, wigner_matrices
+from napari_cryosphere.so3.rotations import (
+    random_rotations,
+    rotation_from_relion_angles,
+    to_e3nn_frame,
+)
+from napari_cryosphere.so3.wigner import (
+    band_mask,
+    evaluate_at,
+    rotate_coefficients,
+    small_d,
+    wigner_matrices,
+)
 
 DTYPES = [(torch.complex64, 2e-4), (torch.complex128, 1e-11)]
 E3NN = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 
 
 def e3nn_dense(rotations: np.ndarray, l_max: int) -> torch.Tensor:
-    """Return e3nn's dense Wigner matrix, ``(k, sum (2 l + 1)^2)`` float64, at rotations in our frame.
+    """Return e3nn's dense Wigner matrix, ``(k, sum (2 l + 1)^2)`` float64, at rotations in our
+    frame.
 
-    Entries of unit mean square each, so that a random function has values of about the root of their number.
+    Entries of unit mean square each, so that a random function has values of about the root of
+    their number.
     """
     from e3nn import o3
 
@@ -48,7 +60,9 @@ def gauss_legendre_rotations(grid: GaussLegendreGrid) -> np.ndarray:
 def test_forward_and_evaluation_equal_e3nn(
     l_max: int, order: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """A random function given by e3nn's matrix: analysed by ours, evaluated by ours, compared with theirs."""
+    """A random function given by e3nn's matrix: analysed by ours, evaluated by ours, compared with
+    theirs.
+    """
     grid = gauss_legendre_grid(l_max, 1.0, dtype=dtype)
     generator = torch.Generator().manual_seed(3)
     width = sum((2 * degree + 1) ** 2 for degree in range(l_max + 1))
@@ -69,7 +83,9 @@ def test_forward_and_evaluation_equal_e3nn(
 def _random(batch: int, l_max: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, l_max + 1, 2 * l_max + 1, l_max + 1)
-    return torch.randn(*shape, dtype=torch.complex128, generator=generator).to(dtype) * band_mask(l_max)
+    return torch.randn(*shape, dtype=torch.complex128, generator=generator).to(dtype) * band_mask(
+        l_max
+    )
 
 
 def test_small_d_of_degree_one_written_out() -> None:
@@ -92,7 +108,9 @@ def test_character_equals_e3nn() -> None:
             coefficients[0, degree, 4 + order, order] = 1.0
         # f = Re sum_n w_n D_nn: the sum over all n, since D_(-n,-n) is the conjugate of D_nn
         ours = evaluate_at(coefficients, rotations[None])[0]
-        theirs = torch.stack([o3.Irrep(degree, 1).D_from_matrix(r.double()).trace() for r in rotations])
+        theirs = torch.stack(
+            [o3.Irrep(degree, 1).D_from_matrix(r.double()).trace() for r in rotations]
+        )
         torch.testing.assert_close(ours, theirs.double(), atol=2e-5, rtol=0)
 
 
@@ -124,7 +142,10 @@ def test_turning_the_image_is_a_phase(dtype: torch.dtype, tolerance: float) -> N
     phases = torch.exp(-1j * phi * torch.arange(6, dtype=torch.float64)).to(dtype)
     moved = evaluate_at(coefficients, (rotations @ turn).expand(2, -1, 3, 3))
     torch.testing.assert_close(
-        evaluate_at(coefficients * phases, rotations.expand(2, -1, 3, 3)), moved, atol=tolerance, rtol=0
+        evaluate_at(coefficients * phases, rotations.expand(2, -1, 3, 3)),
+        moved,
+        atol=tolerance,
+        rtol=0,
     )
 
 
@@ -175,10 +196,14 @@ def test_adjoint(order: int, dtype: torch.dtype, tolerance: float) -> None:
     """``<evaluate(c), v> = Re <c, adjoint(v)>``, and it is what the gradient uses."""
     coefficients = _random(3, 5, dtype).requires_grad_()
     values = evaluate_on_grid(coefficients, order)
-    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(5), dtype=values.dtype)
+    weights = torch.randn(
+        values.shape, generator=torch.Generator().manual_seed(5), dtype=values.dtype
+    )
     back = adjoint_on_grid(weights, 5)
     one = float((values * weights).sum().detach())
-    assert one == pytest.approx(float((coefficients.detach().conj() * back).real.sum()), abs=tolerance * 100)
+    assert one == pytest.approx(
+        float((coefficients.detach().conj() * back).real.sum()), abs=tolerance * 100
+    )
     (values * weights).sum().backward()
     torch.testing.assert_close(coefficients.grad, back, atol=tolerance * 10, rtol=0)
 
@@ -216,7 +241,9 @@ def test_wigner_matrices_are_a_unitary_representation() -> None:
 def test_activation_commutes_with_rotations(dtype: torch.dtype) -> None:
     """Of the map by any rotation, of the image by any rotation about the optical axis."""
     grid = gauss_legendre_grid(4, 3.0, dtype=torch.zeros(0, dtype=dtype).real.dtype)
-    coefficients = grid.from_grid(grid.to_grid(_random(40, 4, dtype)))  # a real function's, at n = 0 too
+    coefficients = grid.from_grid(
+        grid.to_grid(_random(40, 4, dtype))
+    )  # a real function's, at n = 0 too
     active = grid.activate(coefficients, torch.relu)
     turn = random_rotations(1, np.random.default_rng(11))[0]
     phase = torch.exp(0.7j * torch.arange(5, dtype=torch.float64)).to(dtype)
@@ -232,14 +259,18 @@ def test_activation_commutes_with_rotations(dtype: torch.dtype) -> None:
 def test_activation_by_the_identity_is_the_identity() -> None:
     grid = gauss_legendre_grid(5, 1.0, dtype=torch.float64)
     coefficients = grid.from_grid(grid.to_grid(_random(3, 5, torch.complex128)))
-    torch.testing.assert_close(grid.activate(coefficients, torch.clone), coefficients, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        grid.activate(coefficients, torch.clone), coefficients, atol=1e-12, rtol=0
+    )
 
 
 def test_batch_equals_single() -> None:
     coefficients = _random(5, 4, torch.complex128)
     together = evaluate_on_grid(coefficients, 1)
     for index in range(5):
-        torch.testing.assert_close(evaluate_on_grid(coefficients[index : index + 1], 1)[0], together[index])
+        torch.testing.assert_close(
+            evaluate_on_grid(coefficients[index : index + 1], 1)[0], together[index]
+        )
 
 
 def test_tables_made_in_inference_mode_serve_training() -> None:
@@ -253,7 +284,9 @@ def test_tables_made_in_inference_mode_serve_training() -> None:
     assert coefficients.grad is not None
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(2, 3, 5, 3), torch.zeros(2, 3, 4, 3, dtype=torch.complex64)])
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(2, 3, 5, 3), torch.zeros(2, 3, 4, 3, dtype=torch.complex64)]
+)
 def test_what_are_no_coefficients_is_refused(wrong: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"\(..., L \+ 1, 2 L \+ 1, L \+ 1\) complex"):
         evaluate_at(wrong, torch.eye(3).expand(2, 1, 3, 3))

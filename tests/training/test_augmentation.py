@@ -58,13 +58,17 @@ def augmented(batch: Batch, seed: int = 1, **settings: float) -> Batch:
         {"turn_probability": 0.5, "turn_degrees": 20, "quarter_turn_probability": 1},
     ],
 )
-def test_turned_image_is_the_projection_at_its_new_pose(batch: Batch, settings: dict[str, float]) -> None:
+def test_turned_image_is_the_projection_at_its_new_pose(
+    batch: Batch, settings: dict[str, float]
+) -> None:
     turned = augmented(batch, **settings)
     assert correlations(turned.images, phantom_projector().project(turned.rotations)).min() >= 0.995
     opposite = batch.rotations @ turned.rotations.mT @ batch.rotations
     moved = correlations(batch.images, turned.images) < 0.98
     assert moved.sum() > NUMBER / 3
-    assert (correlations(turned.images, phantom_projector().project(opposite))[moved] < 0.995).sum() > 5
+    assert (
+        correlations(turned.images, phantom_projector().project(opposite))[moved] < 0.995
+    ).sum() > 5
 
 
 def test_quarter_turns_are_about_the_centre_of_an_even_box(batch: Batch) -> None:
@@ -126,18 +130,26 @@ def test_zoom_is_as_far_as_it_may_be_and_keeps_the_pose(batch: Batch) -> None:
 def test_noise_has_the_width_that_was_asked_for() -> None:
     blank = Batch(torch.zeros(200, 32, 32), torch.eye(3).expand(200, 3, 3), torch.ones(200))
     inner = np.s_[:, 12:20, 12:20]
-    uniform = augmented(blank, uniform_noise_probability=1, uniform_noise_width=2).images[inner].numpy()
+    uniform = (
+        augmented(blank, uniform_noise_probability=1, uniform_noise_width=2).images[inner].numpy()
+    )
     assert np.abs(uniform).max() <= 1
     assert np.abs(uniform).max() > 0.95
-    assert uniform.std(axis=(1, 2)).mean() == pytest.approx(1 / np.sqrt(12), rel=0.1)  # mean width 1
-    gaussian = augmented(blank, gaussian_noise_probability=1, gaussian_noise_sd=0.5).images[inner].numpy()
+    assert uniform.std(axis=(1, 2)).mean() == pytest.approx(
+        1 / np.sqrt(12), rel=0.1
+    )  # mean width 1
+    gaussian = (
+        augmented(blank, gaussian_noise_probability=1, gaussian_noise_sd=0.5).images[inner].numpy()
+    )
     assert gaussian.std(axis=(1, 2)).mean() == pytest.approx(0.25, rel=0.1)
     assert 0.4 < gaussian.std(axis=(1, 2)).max() < 0.65
     assert abs(gaussian.mean()) < 0.01
 
 
 def test_erased_patch_is_where_it_should_be() -> None:
-    images = erase(torch.ones(2, 8, 8), torch.tensor([[1, 2], [0, 0]]), torch.tensor([[3, 2], [0, 0]]))
+    images = erase(
+        torch.ones(2, 8, 8), torch.tensor([[1, 2], [0, 0]]), torch.tensor([[3, 2], [0, 0]])
+    )
     assert images[0].sum() == 64 - 6
     assert images[0, 2:4, 1:4].sum() == 0
     assert images[1].sum() == 64
@@ -163,8 +175,12 @@ def test_erased_area_is_within_bounds_and_the_rest_untouched() -> None:
         ("erasing", {"erasing_fraction": 0.2}),
     ],
 )
-def test_each_is_made_as_often_as_asked_for(batch: Batch, name: str, settings: dict[str, float]) -> None:
-    many = Batch(*(torch.cat([part] * 20) for part in (batch.images + 1, batch.rotations, batch.weights)))
+def test_each_is_made_as_often_as_asked_for(
+    batch: Batch, name: str, settings: dict[str, float]
+) -> None:
+    many = Batch(
+        *(torch.cat([part] * 20) for part in (batch.images + 1, batch.rotations, batch.weights))
+    )
     number = len(many.images)
     changed = augmented(many, **{f"{name}_probability": 0.3}, **settings)
     plain = many.images * soft_circle(BOX)
@@ -177,7 +193,8 @@ def test_each_is_made_as_often_as_asked_for(batch: Batch, name: str, settings: d
 def test_same_seed_and_step_same_batch(batch: Batch) -> None:
     before = replace(batch, images=batch.images.clone())
     first, again, other = (
-        Augment(CESPED_AUGMENTATION)(batch, np.random.default_rng(seed)) for seed in ([3, 5], [3, 5], [3, 6])
+        Augment(CESPED_AUGMENTATION)(batch, np.random.default_rng(seed))
+        for seed in ([3, 5], [3, 5], [3, 6])
     )
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.rotations, again.rotations)
@@ -226,6 +243,11 @@ def test_cespeds_numbers_and_legal_ranges() -> None:
         "erasing_probability": 0.1,
         "erasing_fraction": 0.02,
     }
-    for wrong in ({"shift_probability": 1.1}, {"turn_degrees": 181}, {"zoom_out": -0.1}, {"zoom_inn": 0.1}):
+    for wrong in (
+        {"shift_probability": 1.1},
+        {"turn_degrees": 181},
+        {"zoom_out": -0.1},
+        {"zoom_inn": 0.1},
+    ):
         with pytest.raises(ValidationError):
             Augmentation(**wrong)

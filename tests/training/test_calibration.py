@@ -21,7 +21,9 @@ def distributions(number: int, spread: float) -> torch.Tensor:
 
 def draws(coefficients: torch.Tensor, symmetry: str) -> np.ndarray:
     """Return a pose drawn from each distribution."""
-    drawn = PoseDistribution.from_coefficients(coefficients, symmetry).sample(1, np.random.default_rng(2))
+    drawn = PoseDistribution.from_coefficients(coefficients, symmetry).sample(
+        1, np.random.default_rng(2)
+    )
     return drawn[:, 0]
 
 
@@ -39,7 +41,9 @@ def test_temperature_is_found_again(temperature: float, symmetry: str) -> None:
 
 
 def test_narrow_peaks_are_not_sharpened() -> None:
-    """Peaks a third of a cell of the loss's grid wide, known poses drawn from them: nothing to mend."""
+    """Peaks a third of a cell of the loss's grid wide, known poses drawn from them: nothing to
+    mend.
+    """
     peaks = random_rotations(60, np.random.default_rng(5))
     coefficients = peaked(torch.from_numpy(peaks), degree=8, height=34.0)
     found = calibrate(PoseDistribution.from_coefficients(coefficients), draws(coefficients, "C1"))

@@ -1,4 +1,6 @@
-"""Targets on a grid: against errors computed pixel by pixel, and against the definition of cross-entropy."""
+"""Targets on a grid: against errors computed pixel by pixel, and against the definition of
+cross-entropy.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_inverse_mse_is_that_of_the_pixels(
 
     images = filtered(projector.project(rotations))
     gallery = filtered(projector.project(SO3Grid(ORDER).rotations()))
-    frequencies = int((np.hypot(*np.meshgrid(*[np.fft.fftfreq(BOX) * BOX] * 2)) <= BOX // 2 - 1).sum()) - 1
+    frequencies = (
+        int((np.hypot(*np.meshgrid(*[np.fft.fftfreq(BOX) * BOX] * 2)) <= BOX // 2 - 1).sum()) - 1
+    )
     squared = 9 * (images[:, None] - gallery).square().sum((2, 3)) * BOX**2  # of coefficients
     expected = 1 / (squared / frequencies / BOX**2)
     torch.testing.assert_close(errors, expected, rtol=1e-3, atol=0)
@@ -107,7 +111,9 @@ def test_one_hot_labels_stand_at_the_nearest_cells(symmetry: str) -> None:
 
 def test_label_targets_chooses_the_kind(errors: torch.Tensor) -> None:
     rotations = random_rotations(6, np.random.default_rng(3))
-    made = {kind: label_targets(kind, errors, rotations, ORDER) for kind in ("mask", "raw", "one-hot")}
+    made = {
+        kind: label_targets(kind, errors, rotations, ORDER) for kind in ("mask", "raw", "one-hot")
+    }
     assert torch.equal(made["mask"], mask_targets(errors))
     assert torch.equal(made["raw"], raw_targets(errors))
     assert torch.equal(made["one-hot"], one_hot_targets(rotations, ORDER))
@@ -120,7 +126,9 @@ def test_loss_of_targets_is_their_cross_entropy(dtype: torch.dtype) -> None:
     targets = torch.rand(3, SO3Grid(ORDER).size, dtype=coefficients.real.dtype)
     targets /= targets.sum(1, keepdim=True)
     weights = torch.tensor([1.0, 0.0, 3.0])
-    probability = PoseDistribution.from_coefficients(coefficients).probability_grid(ORDER).reshape(3, -1)
+    probability = (
+        PoseDistribution.from_coefficients(coefficients).probability_grid(ORDER).reshape(3, -1)
+    )
     each = -(targets.numpy() * np.log(probability * SO3Grid(ORDER).size)).sum(1)
     batch = Batch(torch.empty(0), torch.eye(3).expand(3, 3, 3), weights, targets)
     expected = (each[0] + 3 * each[2]) / 4

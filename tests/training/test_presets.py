@@ -1,4 +1,6 @@
-"""Every preset builds, answers an image, and has a loss to train on; its numbers are those of its source."""
+"""Every preset builds, answers an image, and has a loss to train on; its numbers are those of its
+source.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ NARROW = ResNetConfig(width=2)
 
 
 def narrowed(network: NetworkConfig) -> NetworkConfig:
-    """ResNet-152 with all blocks and a 32nd of its channels, on images of 64 pixels; others as they are."""
+    """ResNet-152 with all blocks and a 32nd of its channels, on images of 64 pixels; others as they
+    are.
+    """
     if isinstance(network, Image2SphereConfig) and network.resnet is not None:
         return network.model_copy(update={"resnet": NARROW, "box": 64, "sphere_channels": 8})
     return network
@@ -37,7 +41,9 @@ def test_preset_answers_and_has_a_loss(name: str) -> None:
     loss = pose_loss(coefficients, Batch(torch.empty(0), rotations, torch.ones(2)), "C1")
     assert abs(float(loss.detach())) < 1  # uniform is 0
     loss.backward()
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters()
+    )
     order = preset.label_order if preset.labels else preset.loss_order
     assert evaluate_on_grid(coefficients.detach(), order).numel() == 2 * 72 * 8**order
 

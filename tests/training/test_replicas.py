@@ -42,7 +42,9 @@ SMALL = Image2SphereConfig(
 class Threads(Replicas):
     """One of several threads that exchange tensors as processes do through torch.distributed."""
 
-    def __init__(self, rank: int, count: int, barrier: threading.Barrier, slots: list[Tensor]) -> None:
+    def __init__(
+        self, rank: int, count: int, barrier: threading.Barrier, slots: list[Tensor]
+    ) -> None:
         super().__init__(rank, count)
         self._barrier, self._slots = barrier, slots
 
@@ -146,7 +148,9 @@ def trainer_of(network: PoseNetwork, replicas: Replicas | None = None) -> Traine
 
 
 def new_network(dtype: torch.dtype = torch.float32) -> PoseNetwork:
-    """Return a network; not to be called in a thread, since they have one random generator together."""
+    """Return a network; not to be called in a thread, since they have one random generator
+    together.
+    """
     torch.manual_seed(3)
     return build_network(SMALL).to(dtype)
 
@@ -154,7 +158,9 @@ def new_network(dtype: torch.dtype = torch.float32) -> PoseNetwork:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 2e-3)])
 @pytest.mark.parametrize("count", [2, 3])
 def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolerance: float) -> None:
-    """Weighted labels, uneven shares: means of the shares' means, or their own statistics, would differ."""
+    """Weighted labels, uneven shares: means of the shares' means, or their own statistics, would
+    differ.
+    """
     images, rotations, weights = views()
     source, network = LoadedParticles(images.to(dtype), rotations, weights, 3), new_network(dtype)
 
@@ -169,14 +175,22 @@ def test_weights_are_those_of_one_process(count: int, dtype: torch.dtype, tolera
     alone, losses = trained(Replicas())
     for trainer, told in in_threads(count, trained):
         assert told == pytest.approx(losses, rel=tolerance, abs=1e-6)
-        for expected, found in ((alone.network, trainer.network), (alone.averaged(), trainer.averaged())):
+        for expected, found in (
+            (alone.network, trainer.network),
+            (alone.averaged(), trainer.averaged()),
+        ):
             torch.testing.assert_close(
-                seen(found.state_dict()), seen(expected.state_dict()), rtol=tolerance, atol=tolerance / 10
+                seen(found.state_dict()),
+                seen(expected.state_dict()),
+                rtol=tolerance,
+                atol=tolerance / 10,
             )
 
 
 def seen(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what makes the mean of a log-density: nothing depends on it, and rounding alone moves it."""
+    """Leave out what makes the mean of a log-density: nothing depends on it, and rounding alone
+    moves it.
+    """
     return {
         name: value[1:] if name in ("linear.weight", "refine.weight") else value
         for name, value in weights.items()
@@ -192,7 +206,10 @@ def test_all_end_at_the_same_step_and_validate_the_same(monkeypatch: pytest.Monk
     told = SimpleNamespace(monotonic=lambda: 0.05 * next(readings))
     monkeypatch.setattr(replicas_module, "time", told)
     images, rotations, weights = views()
-    source, validation = LoadedParticles(images, rotations, weights), ValidationSet(images, rotations)
+    source, validation = (
+        LoadedParticles(images, rotations, weights),
+        ValidationSet(images, rotations),
+    )
     settings = LoopSettings(8, minutes=0.02, report_seconds=0.2, halve_after=16, validations=5)
     network = new_network()
 
@@ -209,7 +226,9 @@ def test_all_end_at_the_same_step_and_validate_the_same(monkeypatch: pytest.Monk
     assert not any(second[2])
 
 
-def test_a_step_that_is_stopped_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_stopped_leaves_the_network_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The forward pass moves running statistics; a run that is taken up would move them twice."""
     images, rotations, weights = views(8)
     trainer = trainer_of(new_network())
@@ -231,7 +250,10 @@ def test_a_step_that_is_stopped_leaves_the_network_as_it_was(monkeypatch: pytest
 
 def test_fewer_images_than_processes_are_refused() -> None:
     images, rotations, weights = views(8)
-    source, validation = LoadedParticles(images, rotations, weights), ValidationSet(images, rotations)
+    source, validation = (
+        LoadedParticles(images, rotations, weights),
+        ValidationSet(images, rotations),
+    )
     trainer = trainer_of(new_network(), Replicas(2, 3))
     with pytest.raises(CryosphereError, match="batch of 2 images cannot be shared by 3"):
         next(train_network(trainer, source, validation, "C1", LoopSettings(2, total_images=10)))

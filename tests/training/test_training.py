@@ -39,7 +39,8 @@ SMALL = Image2SphereConfig(
 
 def lowest_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
     return min(
-        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(first.numpy(), second.numpy(), strict=True)
+        np.corrcoef(a.ravel(), b.ravel())[0, 1]
+        for a, b in zip(first.numpy(), second.numpy(), strict=True)
     )
 
 
@@ -49,11 +50,15 @@ def views() -> tuple[Projector, torch.Tensor]:
     return Projector(protein_phantom(32, 6.0).voxels, 3), rotations
 
 
-def test_turned_image_is_the_projection_at_the_turned_pose(views: tuple[Projector, torch.Tensor]) -> None:
+def test_turned_image_is_the_projection_at_the_turned_pose(
+    views: tuple[Projector, torch.Tensor],
+) -> None:
     projector, rotations = views
     angles = torch.linspace(0.1, 6.2, 12)
     turned = turn_and_shift(projector.project(rotations), angles, torch.zeros(12, 2))
-    assert lowest_correlation(turned, projector.project(turned_rotations(rotations, angles))) > 0.995
+    assert (
+        lowest_correlation(turned, projector.project(turned_rotations(rotations, angles))) > 0.995
+    )
     wrong = projector.project(turned_rotations(rotations, -angles))
     assert lowest_correlation(turned, wrong) < 0.9
 
@@ -72,7 +77,10 @@ def test_turning_keeps_noise_white() -> None:
     turned = turn_and_shift(noise, torch.linspace(0, 6.2, 64), torch.full((64, 2), 0.3))
     power = np.abs(np.fft.fft2(turned[:, 8:24, 8:24].numpy())) ** 2
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16)))
-    low, high = power[:, frequency < 0.2].mean(), power[:, (frequency > 0.35) & (frequency < 0.45)].mean()
+    low, high = (
+        power[:, frequency < 0.2].mean(),
+        power[:, (frequency > 0.35) & (frequency < 0.45)].mean(),
+    )
     assert high / low == pytest.approx(1, abs=0.1)
 
 
@@ -104,7 +112,11 @@ def run(
     trainer = trainer_of(seed)
     source, validation = toy()
     settings = LoopSettings(
-        24, total_images=total_images, report_seconds=0.0, checkpoint=checkpoint, checkpoint_seconds=1e9
+        24,
+        total_images=total_images,
+        report_seconds=0.0,
+        checkpoint=checkpoint,
+        checkpoint_seconds=1e9,
     )
     resume = checkpoint is not None and checkpoint.is_file()
     reports, seen = train_network(trainer, source, validation, "C1", settings, resume), []
@@ -189,13 +201,17 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
 
 def test_patience_ends_a_run_that_learns_nothing_more() -> None:
     source, validation = toy()
-    settings = LoopSettings(24, total_images=24 * 100, report_seconds=1e9, validations=50, stop_after=24 * 6)
+    settings = LoopSettings(
+        24, total_images=24 * 100, report_seconds=1e9, validations=50, stop_after=24 * 6
+    )
     reports = list(train_network(trainer_of(3, 1e-12), source, validation, "C1", settings))
     assert reports[-1].images < 24 * 30
     assert reports[-1].fraction == 1
 
 
-def test_plateau_halves_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plateau_halves_the_rate_of_a_run_that_learns_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source, validation = toy()
     rates: list[float] = []
     step = Trainer.step
@@ -205,7 +221,9 @@ def test_plateau_halves_the_rate_of_a_run_that_learns_nothing_more(monkeypatch: 
         return step(self, batch, rate)
 
     monkeypatch.setattr(Trainer, "step", spied)
-    settings = LoopSettings(24, total_images=24 * 60, report_seconds=1e9, validations=30, halve_after=24 * 8)
+    settings = LoopSettings(
+        24, total_images=24 * 60, report_seconds=1e9, validations=30, halve_after=24 * 8
+    )
     list(train_network(trainer_of(3, 1e-12), source, validation, "C1", settings))
     assert max(rates) == 1
     assert rates[-1] <= 0.25
@@ -276,7 +294,9 @@ def test_settings_need_one_budget() -> None:
 
 
 def test_sharp_peak_between_grid_points_earns_no_more_than_a_cell() -> None:
-    """However high a peak stands at the label, the loss stays above minus the log of the number of cells."""
+    """However high a peak stands at the label, the loss stays above minus the log of the number of
+    cells.
+    """
     network = build_network(SMALL)
     coefficients = network(torch.randn(3, 16, 16)).detach() * 1e4
     rotations = torch.from_numpy(random_rotations(3, np.random.default_rng(7))).float()
@@ -284,4 +304,6 @@ def test_sharp_peak_between_grid_points_earns_no_more_than_a_cell() -> None:
     peaks = torch.from_numpy(summary.rotations).float()
     at_the_peak = pose_loss(coefficients, Batch(torch.empty(0), peaks, torch.ones(3)), "C1")
     assert -np.log(36864) - 1e-3 <= float(at_the_peak) < -5
-    assert float(pose_loss(coefficients, Batch(torch.empty(0), rotations, torch.ones(3)), "C1")) > 100
+    assert (
+        float(pose_loss(coefficients, Batch(torch.empty(0), rotations, torch.ones(3)), "C1")) > 100
+    )

@@ -59,7 +59,9 @@ def held_runner() -> HeldRunner:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with truth.mrc, particles.star and particles.mrcs: more particles than are read at once."""
+    """Folder with truth.mrc, particles.star and particles.mrcs: more particles than are read at
+    once.
+    """
     folder = tmp_path_factory.mktemp("sample")
     for _ in make_sample(folder, NUMBER):
         pass
@@ -90,7 +92,9 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def sample_model(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the untrained model stand for the package's."""
-    monkeypatch.setattr("napari_cryosphere.jobs.sample.sample_model", lambda: PoseModel.load(model_file))
+    monkeypatch.setattr(
+        "napari_cryosphere.jobs.sample.sample_model", lambda: PoseModel.load(model_file)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +134,9 @@ def add_particles() -> Callable[..., Any]:
 def add_map() -> Callable[..., Any]:
     """Return a function that adds a map to a viewer as the reader does."""
 
-    def add(viewer: ViewerModel, density: DensityMap, name: str = "map", visible: bool = True) -> Any:
+    def add(
+        viewer: ViewerModel, density: DensityMap, name: str = "map", visible: bool = True
+    ) -> Any:
         data, options, _ = map_layer(density, name, visible)
         return viewer.add_image(data, **options)
 
@@ -138,7 +144,9 @@ def add_map() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def predictions(stack: ParticleStack, model_file: Path) -> tuple[slice, PoseDistribution, PoseSummary]:
+def predictions(
+    stack: ParticleStack, model_file: Path
+) -> tuple[slice, PoseDistribution, PoseSummary]:
     """Sharp made-up predictions of the first 40 particles, 10 degrees off their known poses."""
     import torch
     from scipy.spatial.transform import Rotation

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_cryosphere.benchmark import download
-from napari_cryosphere.benchmark.entries import CespedEntry, add_half
+from napari_cryosphere.evaluation import download
+from napari_cryosphere.evaluation.entries import CespedEntry, add_half
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.sample import load_cesped_test
 

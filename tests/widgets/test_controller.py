@@ -44,7 +44,9 @@ def test_the_newest_particles_are_chosen(
     assert controller.session is None
 
 
-def test_index_follows_the_slider(controller: Controller, stack: ParticleStack, add_particles: Any) -> None:
+def test_index_follows_the_slider(
+    controller: Controller, stack: ParticleStack, add_particles: Any
+) -> None:
     add_particles(controller.viewer, stack)
     heard: list[int | None] = []
     controller.particle_changed.connect(lambda: heard.append(controller.index))

@@ -39,7 +39,9 @@ def changed(stack: ParticleStack, tmp_path: Path) -> Any:
 def test_optics_halves_and_warnings_are_in_sight(
     viewer: Any, dock: CryosphereDock, shared_data: Path
 ) -> None:
-    viewer.open(shared_data / "wild" / "variants" / "two_optics_groups.star", plugin="napari-cryosphere")
+    viewer.open(
+        shared_data / "wild" / "variants" / "two_optics_groups.star", plugin="napari-cryosphere"
+    )
     panel = dock.data
     assert panel.summary.text() == "12 particles · 32 px · 10 Å/px · CTF · poses known"
     assert panel.halves.text() == "half sets 7 and 5 · contrast sign unclear"
@@ -63,14 +65,22 @@ def test_one_group_needs_no_table(viewer: Any, dock: CryosphereDock, sample: Pat
 
 
 def test_many_groups_and_warnings_are_cut_short(viewer: Any, dock: CryosphereDock) -> None:
-    group = {"name": "g", "particles": 1200, "voltage_kv": 300.0, "box": None, "pixel_size_angstrom": 1.0}
+    group = {
+        "name": "g",
+        "particles": 1200,
+        "voltage_kv": 300.0,
+        "box": None,
+        "pixel_size_angstrom": 1.0,
+    }
     dock.data.optics.show_groups([group] * 9)
     assert dock.data.optics.rows[0] == ["g", "1,200", "300", "–", "1"]
     assert dock.data.optics.rows[-1] == ["and 3 more groups"]
     assert dock.data.optics.toolTip().count("\n") == 9
 
 
-def test_a_missing_split_is_said(viewer: Any, dock: CryosphereDock, changed: Any, tmp_path: Path) -> None:
+def test_a_missing_split_is_said(
+    viewer: Any, dock: CryosphereDock, changed: Any, tmp_path: Path
+) -> None:
     stack = ParticleStack.read(changed())
     table = stack.particles.drop(columns="rlnRandomSubset")
     write_star({"optics": stack.optics, "particles": table}, tmp_path / "unsplit.star")
@@ -92,8 +102,13 @@ def test_moved_images_are_found_in_the_folder_that_is_named(
     )
     before = len(notification_manager.records)
     viewer.open(path, plugin="napari-cryosphere")
-    assert "name their folder in the CryoSphere dock" in notification_manager.records[before].message
-    assert dock.data.warnings.text() == "⚠ changed.star: its images were not found; name their folder here"
+    assert (
+        "name their folder in the CryoSphere dock" in notification_manager.records[before].message
+    )
+    assert (
+        dock.data.warnings.text()
+        == "⚠ changed.star: its images were not found; name their folder here"
+    )
     assert dock.data.warnings.isVisibleTo(dock)
     assert len(viewer.layers) == 0
     dock.data.folder.setText(str(sample))

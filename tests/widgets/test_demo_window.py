@@ -41,7 +41,10 @@ def test_everything_is_there(viewer: Any, outputs: dict[str, Path]) -> None:
     ]
     maps = open_dock(viewer, MAPS)
     assert maps.fsc is not None
-    assert [label.split(":")[0] for label in maps.fsc.labels] == ["half-maps", "against the true map"]
+    assert [label.split(":")[0] for label in maps.fsc.labels] == [
+        "half-maps",
+        "against the true map",
+    ]
     maps.show_maps()
     assert [layer.name for layer in viewer.layers if layer.visible] == [
         "true map",

@@ -47,7 +47,9 @@ def test_predict_with_a_click(viewer: Any, dock: CryosphereDock, qtbot: Any, sam
     assert dock.footer.stop.isVisibleTo(dock)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     assert [layer.name for layer in viewer.layers] == ["particles", "particles poses"]
-    before = {name: dock.inspector.tiles.text(name) for name in ("rot", "error", "spread", "confidence")}
+    before = {
+        name: dock.inspector.tiles.text(name) for name in ("rot", "error", "spread", "confidence")
+    }
     assert "–" not in before.values()
     viewer.dims.set_point(0, 33)
     assert dock.inspector.particle.text() == "34 of 80"
@@ -143,7 +145,9 @@ def test_errors_are_shown_cause_first(dock: CryosphereDock, qtbot: Any) -> None:
     notification_manager.records.clear()
     dock.controller.runner.start("test", fail, lambda _: None, lambda: None)
     qtbot.waitUntil(lambda: idle(dock), timeout=5_000)
-    assert [record.message for record in notification_manager.records] == ["model.safetensors is no model"]
+    assert [record.message for record in notification_manager.records] == [
+        "model.safetensors is no model"
+    ]
 
 
 def test_closing_the_layer_meanwhile_is_harmless(
@@ -168,7 +172,9 @@ def test_mode_buttons_show_maps_and_particles(
     qtbot.mouseClick(dock.particles_button, Qt.MouseButton.LeftButton)
     assert viewer.dims.ndisplay == 2
     assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
-    qtbot.mouseClick(dock.maps_button, Qt.MouseButton.LeftButton)  # the viewer is closed with maps in it
+    qtbot.mouseClick(
+        dock.maps_button, Qt.MouseButton.LeftButton
+    )  # the viewer is closed with maps in it
 
 
 def test_a_map_dropped_onto_particles_is_shown_in_3d(

@@ -31,13 +31,17 @@ def gallery(viewer: Any, qtbot: Any) -> GalleryDock:
 
 
 @pytest.fixture
-def loaded(gallery: GalleryDock, viewer: Any, stack: ParticleStack, add_particles: Any) -> GalleryDock:
+def loaded(
+    gallery: GalleryDock, viewer: Any, stack: ParticleStack, add_particles: Any
+) -> GalleryDock:
     add_particles(viewer, stack)
     assert gallery.controller.session is not None
     return gallery
 
 
-def click(qtbot: Any, dock: GalleryDock, row: int, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+def click(
+    qtbot: Any, dock: GalleryDock, row: int, modifier: Any = Qt.KeyboardModifier.NoModifier
+) -> None:
     rect = dock.view.rect_of(row)
     assert rect is not None
     qtbot.mouseClick(dock.view.viewport(), LEFT, modifier, rect.center())
@@ -265,7 +269,9 @@ def test_layers_and_docks_close_while_tiles_are_made(
 ) -> None:
     go_on = threading.Event()
     made = TilePictures.make
-    monkeypatch.setattr(TilePictures, "make", lambda self, rows: (go_on.wait(10), made(self, rows))[1])
+    monkeypatch.setattr(
+        TilePictures, "make", lambda self, rows: (go_on.wait(10), made(self, rows))[1]
+    )
     loaded._on_low_pass(False)
     viewer.layers.clear()
     assert "No particles" in loaded.status.text()
@@ -285,7 +291,10 @@ def test_commands_of_the_palette(viewer: Any, stack: ParticleStack, add_particle
     add_particles(viewer, stack)
     gallery_commands.keep_selected(viewer)
     said = [record.message for record in notification_manager.records]
-    assert [line.split(";")[0] for line in said] == ["no particles are loaded", "no particles are selected"]
+    assert [line.split(";")[0] for line in said] == [
+        "no particles are loaded",
+        "no particles are selected",
+    ]
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere gallery")
     session = dock.controller.session
     assert session is not None
@@ -310,7 +319,12 @@ def test_layout_of_a_hundred_thousand_tiles() -> None:
     rect = layout.rect(99_999)
     assert layout.place_at(rect.center()) == 99_999
     assert layout.place_at(rect.bottomRight() + QPoint(200, 200)) is None
-    assert layout.places_between(rect.top(), rect.bottom()).tolist() == [99_996, 99_997, 99_998, 99_999]
+    assert layout.places_between(rect.top(), rect.bottom()).tolist() == [
+        99_996,
+        99_997,
+        99_998,
+        99_999,
+    ]
     assert layout.places_in(layout.rect(5).united(layout.rect(10))).tolist() == [5, 6, 9, 10]
     assert layout.target(Qt.Key.Key_Down, 99_999, 600) == 99_999
     assert layout.target(Qt.Key.Key_PageUp, 50, 600) == 34

@@ -18,7 +18,12 @@ from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_
 from napari_cryosphere.widgets.controller import Controller
 from napari_cryosphere.widgets.posteriors import MapAligner, Posterior, Posteriors
 from napari_cryosphere.widgets.projection_view import REFINED
-from napari_cryosphere.widgets.reading import SphereProbe, most_probable_pose, read_distribution, view_angles
+from napari_cryosphere.widgets.reading import (
+    SphereProbe,
+    most_probable_pose,
+    read_distribution,
+    view_angles,
+)
 from napari_cryosphere.widgets.reading_text import match_line, second_line, tile_texts
 from napari_cryosphere.widgets.sphere_layer import HEIGHT, WIDTH, SphereFrames
 from napari_cryosphere.widgets.stored_poses import StoredPoses
@@ -118,7 +123,9 @@ def test_refined_poses_are_told_from_the_networks(stack: ParticleStack, predicti
 
     network = with_predictions(stack[:40], predictions[2], "C1")
     names = ("AngleRot", "AngleTilt", "AnglePsi")
-    kept = {f"cryosphereNetwork{name}": network.particles[f"rln{name}"].to_numpy() for name in names}
+    kept = {
+        f"cryosphereNetwork{name}": network.particles[f"rln{name}"].to_numpy() for name in names
+    }
     refined = network.with_columns(kept).with_poses(stack.rotations()[:40])
     stored = StoredPoses.of(refined)
     assert stored.predicted is not None
@@ -215,7 +222,9 @@ def test_a_projection_stands_below_the_particle(
     assert inspector.projection.match is not None
     assert inspector.projection.match.what == "this view"
     assert inspector.projection.match.correlation < right
-    assert f"{inspector.projection.match.correlation:.3f}" in match_line(inspector.projection.match, True)
+    assert f"{inspector.projection.match.correlation:.3f}" in match_line(
+        inspector.projection.match, True
+    )
     predicted.viewer.dims.set_point(0, 4)
     assert inspector.projection.match is None
     assert "particles projection" not in predicted.viewer.layers
@@ -295,7 +304,9 @@ def test_a_place_on_the_sphere_is_described(predicted: Controller) -> None:
     assert "nothing predicted" in predicted.inspector.describe(rotation[:, 2])
 
 
-def test_a_click_is_marked_on_its_own_particle_alone(stack: ParticleStack, predicted: Controller) -> None:
+def test_a_click_is_marked_on_its_own_particle_alone(
+    stack: ParticleStack, predicted: Controller
+) -> None:
     assert predicted.session is not None
     frames = predicted.session.frames
     assert isinstance(frames, SphereFrames)

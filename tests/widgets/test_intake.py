@@ -59,14 +59,18 @@ def test_kinds(stored: tuple[Path, Path], model_file: Path, tmp_path: Path) -> N
     assert kind_of(other) is None
 
 
-def test_a_folder_of_outputs_gives_its_newest_table(stored: tuple[Path, Path], truth: DensityMap) -> None:
+def test_a_folder_of_outputs_gives_its_newest_table(
+    stored: tuple[Path, Path], truth: DensityMap
+) -> None:
     folder = stored[0].parent
     for name in ("map.mrc", "map_half1.mrc", "map_mask.mrc"):
         truth.save(folder / name)
     assert outputs_in(folder) == [*stored, folder / "map.mrc"]
 
 
-def test_a_model_is_chosen_after_a_look(controller: Controller, model_file: Path, tmp_path: Path) -> None:
+def test_a_model_is_chosen_after_a_look(
+    controller: Controller, model_file: Path, tmp_path: Path
+) -> None:
     inbox(controller.viewer).put(model_file)
     assert controller.model_path == model_file
     assert said() == [f"{model_file.name} chosen: press Predict poses"]
@@ -77,7 +81,9 @@ def test_a_model_is_chosen_after_a_look(controller: Controller, model_file: Path
     assert said()[-1].startswith("broken.safetensors is not a napari-cryosphere model")
 
 
-def test_what_came_before_the_dock_waits_for_it(viewer_model: ViewerModel, model_file: Path) -> None:
+def test_what_came_before_the_dock_waits_for_it(
+    viewer_model: ViewerModel, model_file: Path
+) -> None:
     inbox(viewer_model).put(model_file)
     assert Controller(viewer_model, SynchronousRunner()).model_path == model_file
     assert len(inbox(viewer_model)) == 0
@@ -152,7 +158,10 @@ def test_a_table_dropped_with_a_map_stays_in_sight(
     for name in ("truth.mrc", "particles.star"):
         viewer.open(sample / name, plugin="napari-cryosphere")
     qtbot.wait(50)
-    assert {layer.name: layer.visible for layer in viewer.layers} == {"truth": False, "particles": True}
+    assert {layer.name: layer.visible for layer in viewer.layers} == {
+        "truth": False,
+        "particles": True,
+    }
     assert viewer.dims.ndisplay == 2
 
 

@@ -37,7 +37,9 @@ def test_frames_follow_naparis_protocol(frames: ParticleFrames) -> None:
         ([1, 7, 1], 5),
     ],
 )
-def test_frames_are_indexed_like_an_array(frames: ParticleFrames, stack: ParticleStack, key: object) -> None:
+def test_frames_are_indexed_like_an_array(
+    frames: ParticleFrames, stack: ParticleStack, key: object
+) -> None:
     if isinstance(key, tuple) and key[0] is Ellipsis:
         frames = ParticleFrames(stack[:20])
         expected = stack[:20].images()[..., 2:9, :]
@@ -56,7 +58,9 @@ def test_a_frame_is_read_once(frames: ParticleFrames) -> None:
 
 
 @pytest.mark.parametrize("key", [slice(None), (slice(None), slice(None), 3), Ellipsis])
-def test_many_frames_at_once_are_refused_before_reading(frames: ParticleFrames, key: object) -> None:
+def test_many_frames_at_once_are_refused_before_reading(
+    frames: ParticleFrames, key: object
+) -> None:
     with pytest.raises(CryosphereError, match=r"80 pictures at once are too many \(64 at most\)"):
         frames[key]
     assert frames.frames_made == 0

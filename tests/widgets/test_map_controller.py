@@ -52,7 +52,9 @@ def predicted(
 @pytest.fixture
 def pair(controller: Controller, truth: DensityMap, add_map: Any) -> Any:
     """The true map, and itself with noise."""
-    noise = np.random.default_rng(0).normal(scale=float(truth.voxels.std()), size=truth.voxels.shape)
+    noise = np.random.default_rng(0).normal(
+        scale=float(truth.voxels.std()), size=truth.voxels.shape
+    )
     noisy = DensityMap((truth.voxels + noise).astype(np.float32), truth.pixel_size_angstrom)
     return add_map(controller.viewer, noisy, "noisy", False), add_map(
         controller.viewer, truth, "truth", False
@@ -83,7 +85,8 @@ def test_a_recipe_takes_the_poses_and_particles_that_are_chosen(
     (batch,) = selected.distributions()
     poses = summary.rotations[[3, 30]]
     np.testing.assert_allclose(
-        np.asarray(batch.log_prob(poses[:, None])), np.asarray(distribution[[3, 30]].log_prob(poses[:, None]))
+        np.asarray(batch.log_prob(poses[:, None])),
+        np.asarray(distribution[[3, 30]].log_prob(poses[:, None])),
     )
     assert len(recipe(session, Poses.PREDICTED, Subset.NOT_REJECTED).stack) == 38
     assert len(recipe(session, Poses.INPUT, Subset.NOT_REJECTED).stack) == len(session.stack) - 3
@@ -117,18 +120,30 @@ def test_refined_poses_of_a_file_are_taken(
         for name in ("Rot", "Tilt", "Psi")
     }
     refined = network.with_columns({name: column.to_numpy() for name, column in kept.items()})
-    refined = refined.with_columns({"rlnAngleRot": stack[:40].particles["rlnAngleRot"].to_numpy() + 5})
+    refined = refined.with_columns(
+        {"rlnAngleRot": stack[:40].particles["rlnAngleRot"].to_numpy() + 5}
+    )
     add_particles(controller.viewer, refined)
     session = controller.session
-    np.testing.assert_allclose(recipe(session, Poses.REFINED).rotations, refined.rotations(), atol=1e-6)
-    np.testing.assert_allclose(recipe(session, Poses.PREDICTED).rotations, summary.rotations, atol=1e-4)
-    np.testing.assert_allclose(recipe(session, Poses.INPUT).rotations, stack[:40].rotations(), atol=1e-4)
+    np.testing.assert_allclose(
+        recipe(session, Poses.REFINED).rotations, refined.rotations(), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        recipe(session, Poses.PREDICTED).rotations, summary.rotations, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        recipe(session, Poses.INPUT).rotations, stack[:40].rotations(), atol=1e-4
+    )
     with pytest.raises(CryosphereError, match="only 0 of 40 particles have their distribution"):
         controller.maps.reconstruct(recipe(session, Poses.PREDICTED, weigh=True))
 
 
 def test_reconstruction_adds_maps_and_curves(
-    controller: Controller, stack: ParticleStack, truth: DensityMap, add_particles: Any, said: list[str]
+    controller: Controller,
+    stack: ParticleStack,
+    truth: DensityMap,
+    add_particles: Any,
+    said: list[str],
 ) -> None:
     add_particles(controller.viewer, stack)
     made: list[Any] = []
@@ -164,11 +179,16 @@ def test_distributions_weigh(predicted: Controller, truth: DensityMap) -> None:
     assert sharp is not None
     assert blurred is not None
     assert not np.allclose(sharp.voxels, blurred.voxels)
-    assert np.corrcoef(low_passed(blurred.voxels, 3.0, 30.0).ravel(), truth.voxels.ravel())[0, 1] > 0.3
+    assert (
+        np.corrcoef(low_passed(blurred.voxels, 3.0, 30.0).ravel(), truth.voxels.ravel())[0, 1] > 0.3
+    )
 
 
 def test_the_map_shows_while_it_grows(
-    controller: Controller, stack: ParticleStack, add_particles: Any, monkeypatch: pytest.MonkeyPatch
+    controller: Controller,
+    stack: ParticleStack,
+    add_particles: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One layer from the first snapshot to the end; its contour, once moved, stays."""
     monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
@@ -191,7 +211,11 @@ def test_the_map_shows_while_it_grows(
 
 
 def test_closing_the_growing_map_stops_the_work(
-    viewer_model: ViewerModel, stack: ParticleStack, add_particles: Any, held_runner: Any, monkeypatch: Any
+    viewer_model: ViewerModel,
+    stack: ParticleStack,
+    add_particles: Any,
+    held_runner: Any,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
     controller = Controller(viewer_model, held_runner)
@@ -225,7 +249,10 @@ def test_maps_on_different_grids_are_compared_on_the_first_ones(
     controller: Controller, truth: DensityMap, add_map: Any, said: list[str]
 ) -> None:
     finer = resampled_map(truth, 96, 2.0)
-    first, second = add_map(controller.viewer, truth, "a"), add_map(controller.viewer, finer, "finer")
+    first, second = (
+        add_map(controller.viewer, truth, "a"),
+        add_map(controller.viewer, finer, "finer"),
+    )
     controller.maps.compare(first, second)
     assert "reference resampled from 96 px of 2 Å to 64 px of 3 Å" in said[-1]
     assert controller.maps.curves["a / finer, masked"].fsc.values[:28].min() > 0.999
@@ -247,7 +274,9 @@ def test_a_result_for_a_layer_that_is_gone_is_dropped(
     assert not controller.maps.curves
 
 
-def test_the_difference_is_what_differs(controller: Controller, truth: DensityMap, add_map: Any) -> None:
+def test_the_difference_is_what_differs(
+    controller: Controller, truth: DensityMap, add_map: Any
+) -> None:
     """A ball is taken out of the map; its difference to the whole is that ball."""
     z, y, x = np.indices(truth.voxels.shape) - 32
     where = np.unravel_index(np.argmax(truth.voxels), truth.voxels.shape)
@@ -280,7 +309,9 @@ def test_the_difference_is_what_differs(controller: Controller, truth: DensityMa
 def test_alignment_is_told_in_words(
     controller: Controller, truth: DensityMap, add_map: Any, said: list[str]
 ) -> None:
-    """A mirrored, turned map is laid on the one that it came from; small, since both hands are searched."""
+    """A mirrored, turned map is laid on the one that it came from; small, since both hands are
+    searched.
+    """
     small = resampled_map(truth, 32, 6.0)
     turned = rotate(small.voxels, 40, axes=(1, 2), reshape=False, order=3)
     first = add_map(controller.viewer, DensityMap(mirrored(turned).copy(), 6.0), "turned", False)
@@ -300,9 +331,9 @@ def test_sharpening_wants_half_maps_and_finds_them(
     rng = np.random.default_rng(1)
     halves = [
         DensityMap(
-            (truth.voxels + rng.normal(scale=0.3 * truth.voxels.std(), size=truth.voxels.shape)).astype(
-                np.float32
-            ),
+            (
+                truth.voxels + rng.normal(scale=0.3 * truth.voxels.std(), size=truth.voxels.shape)
+            ).astype(np.float32),
             3.0,
         )
         for _ in range(2)

@@ -47,7 +47,12 @@ def told() -> list[str]:
 
 
 def test_nothing_loaded(dock: MapDock) -> None:
-    for button in (dock.reconstruction.reconstruct, dock.maps.compare, dock.maps.save, dock.slices_button):
+    for button in (
+        dock.reconstruction.reconstruct,
+        dock.maps.compare,
+        dock.maps.save,
+        dock.slices_button,
+    ):
         assert not button.isEnabled()
     assert dock.reconstruction.source.text() == "no particles loaded"
     assert open_dock(dock._viewer, MAPS) is dock
@@ -91,7 +96,10 @@ def test_reconstruct_compare_and_look_with_clicks(
     assert dock.maps.where.text() == "+10 Å"
     assert not np.array_equal(controller.maps.view.slices.layers[0].data, before)
 
-    for button, words in ((dock.maps.compare, "correlation"), (dock.maps.subtract, "amplitudes matched")):
+    for button, words in (
+        (dock.maps.compare, "correlation"),
+        (dock.maps.subtract, "amplitudes matched"),
+    ):
         qtbot.mouseClick(button, LEFT)
         qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
         assert words in dock.maps.result.text()
@@ -174,7 +182,12 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
 
 
 def test_the_plot_is_read_toggled_and_exported(
-    dock: MapDock, viewer: Any, qtbot: Any, truth: DensityMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dock: MapDock,
+    viewer: Any,
+    qtbot: Any,
+    truth: DensityMap,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert dock.fsc is None
     curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
@@ -190,7 +203,9 @@ def test_the_plot_is_read_toggled_and_exported(
     viewer.show()
     QApplication.processEvents()
     box = plot.plot.getViewBox().sceneBoundingRect()
-    assert not plot.legend.geometry().intersects(plot.plot.geometry())  # the legend lies over no curve
+    assert not plot.legend.geometry().intersects(
+        plot.plot.geometry()
+    )  # the legend lies over no curve
     middle = plot.plot.mapFromScene(box.center())
     qtbot.mouseMove(plot.plot.viewport(), QPoint(middle.x() - 3, middle.y()))
     qtbot.mouseMove(plot.plot.viewport(), middle)
@@ -204,10 +219,17 @@ def test_the_plot_is_read_toggled_and_exported(
     assert [shown.label for shown in plot.shown_curves] == ["against the truth", "third"]
     for button, name in ((plot.csv, "fsc.csv"), (plot.png, "fsc.png")):
         answer = (str(tmp_path / name), "")
-        monkeypatch.setattr(f"napari_cryosphere.widgets.fsc_plot.{DIALOG}", lambda *_, answer=answer: answer)
+        monkeypatch.setattr(
+            f"napari_cryosphere.widgets.fsc_plot.{DIALOG}", lambda *_, answer=answer: answer
+        )
         qtbot.mouseClick(button, LEFT)
     with (tmp_path / "fsc.csv").open(newline="") as stream:
-        assert next(csv.reader(stream)) == ["shell", "resolution_angstrom", "against the truth", "third"]
+        assert next(csv.reader(stream)) == [
+            "shell",
+            "resolution_angstrom",
+            "against the truth",
+            "third",
+        ]
     assert QImage(str(tmp_path / "fsc.png")).width() == 2 * plot.width()
     viewer.theme = "light"
     assert plot.plot.backgroundBrush().color().lightness() > 200
@@ -266,7 +288,9 @@ def test_commands_of_the_palette(
     assert dock.controller.maps.view.sliced
     commands.show_particles(viewer)
     assert not dock.controller.maps.view.active
-    get_app_model().commands.execute_command("napari-cryosphere.compare_maps").result()  # viewer is injected
+    get_app_model().commands.execute_command(
+        "napari-cryosphere.compare_maps"
+    ).result()  # viewer is injected
     qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
     assert "correlation 1.000" in dock.maps.result.text()
 
@@ -282,7 +306,9 @@ def test_the_main_dock_opens_this_one(viewer: Any, qtbot: Any, small: DensityMap
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_the_dock_fits_a_small_screen_in_both_themes(dock: MapDock, viewer: Any, theme: str) -> None:
+def test_the_dock_fits_a_small_screen_in_both_themes(
+    dock: MapDock, viewer: Any, theme: str
+) -> None:
     viewer.theme = theme
     assert dock.styleSheet()
     assert dock.minimumSizeHint().height() < 500

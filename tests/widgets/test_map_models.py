@@ -28,7 +28,9 @@ def named(name: str, value: float = 0.0) -> Image:
     return Image(data, **options)
 
 
-def curve(values: list[float], label: str = "a / b", pixel_size: float = 1.0, **options: Any) -> Curve:
+def curve(
+    values: list[float], label: str = "a / b", pixel_size: float = 1.0, **options: Any
+) -> Curve:
     fsc = FourierShellCorrelation(np.array(values), 2 * (len(values) - 1), pixel_size)
     return Curve(label, "", fsc, 0.5, **options)
 

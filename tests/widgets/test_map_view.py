@@ -9,20 +9,32 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.display_map import RESOLUTION, UNIT, in_standard_deviations, low_passed
+from napari_cryosphere.widgets.display_map import (
+    RESOLUTION,
+    UNIT,
+    in_standard_deviations,
+    low_passed,
+)
 from napari_cryosphere.widgets.layer_data import particle_layer
 from napari_cryosphere.widgets.map_view import MapView
 
 
 @pytest.fixture
 def maps(
-    viewer_model: ViewerModel, stack: ParticleStack, truth: DensityMap, add_particles: Any, add_map: Any
+    viewer_model: ViewerModel,
+    stack: ParticleStack,
+    truth: DensityMap,
+    add_particles: Any,
+    add_map: Any,
 ) -> Any:
     """Particles, a hidden map, and another of a different scale with noise."""
     add_particles(viewer_model, stack)
     noise = np.random.default_rng(0).normal(scale=0.02, size=truth.voxels.shape)
     other = DensityMap(((truth.voxels + noise) * 50).astype(np.float32), truth.pixel_size_angstrom)
-    return [add_map(viewer_model, truth, "truth", False), add_map(viewer_model, other, "other", False)]
+    return [
+        add_map(viewer_model, truth, "truth", False),
+        add_map(viewer_model, other, "other", False),
+    ]
 
 
 def snapshot(viewer: ViewerModel) -> dict[str, Any]:
@@ -35,7 +47,9 @@ def snapshot(viewer: ViewerModel) -> dict[str, Any]:
         "grid": (grid.enabled, grid.shape, grid.stride, grid.spacing),
         "scale_bar": viewer.canvas.overlays.scale_bar.visible,
         "layers": [(layer.name, layer.visible) for layer in viewer.layers],
-        "names": [(layer.name_overlay.visible, layer.name_overlay.font_size) for layer in viewer.layers],
+        "names": [
+            (layer.name_overlay.visible, layer.name_overlay.font_size) for layer in viewer.layers
+        ],
         "active": viewer.layers.selection.active,
         "limits": [tuple(layer.contrast_limits) for layer in viewer.layers],
         "data": [id(layer.data) for layer in viewer.layers],
@@ -136,7 +150,10 @@ def test_a_map_is_shown_at_its_resolution(viewer_model: ViewerModel, maps: Any) 
     view = MapView(viewer_model)
     view.show(maps)
     assert maps[1].data.std() == pytest.approx(1, rel=1e-3)
-    assert np.abs(np.diff(maps[1].data)).mean() < 0.5 * np.abs(np.diff(in_standard_deviations(raw))).mean()
+    assert (
+        np.abs(np.diff(maps[1].data)).mean()
+        < 0.5 * np.abs(np.diff(in_standard_deviations(raw))).mean()
+    )
     view.leave()
     assert maps[1].data is raw
 
@@ -162,7 +179,9 @@ def test_slices_are_central_and_share_a_contrast(
     scaled = in_standard_deviations(truth.voxels)
     for layer, plane in zip(shown, (scaled[32], scaled[:, 32], scaled[:, :, 32]), strict=False):
         np.testing.assert_array_equal(layer.data, plane)
-        np.testing.assert_allclose(layer.data_to_world((32, 32)), 0, atol=1e-9)  # the centre is the centre
+        np.testing.assert_allclose(
+            layer.data_to_world((32, 32)), 0, atol=1e-9
+        )  # the centre is the centre
     assert len({tuple(layer.contrast_limits) for layer in shown}) == 1
     shown[0].contrast_limits = (0, 3)
     assert tuple(shown[5].contrast_limits) == (0, 3)
@@ -176,7 +195,9 @@ def test_slices_move_in_angstrom_and_stay_inside(
     view = MapView(viewer_model)
     view.show(maps, slices=True)
     view.slices.move(12.0)
-    np.testing.assert_array_equal(view.slices.layers[0].data, in_standard_deviations(truth.voxels)[36])
+    np.testing.assert_array_equal(
+        view.slices.layers[0].data, in_standard_deviations(truth.voxels)[36]
+    )
     view.slices.move(1e6)
     assert view.slices.offset_angstrom == view.slices.reach_angstrom == 31 * 3.0
     viewer_model.layers.remove(view.slices.layers[0])
@@ -186,15 +207,21 @@ def test_slices_move_in_angstrom_and_stay_inside(
     assert [layer.name for layer in viewer_model.layers if layer.visible] == ["truth", "other"]
 
 
-def test_a_map_that_grows_is_sliced_anew(viewer_model: ViewerModel, maps: Any, truth: DensityMap) -> None:
+def test_a_map_that_grows_is_sliced_anew(
+    viewer_model: ViewerModel, maps: Any, truth: DensityMap
+) -> None:
     view = MapView(viewer_model)
     view.show(maps, slices=True)
     grown = DensityMap(truth.voxels[::-1].copy(), 3.0)
     view.replace(maps[1], grown)
-    np.testing.assert_array_equal(view.slices.layers[3].data, in_standard_deviations(grown.voxels)[32])
+    np.testing.assert_array_equal(
+        view.slices.layers[3].data, in_standard_deviations(grown.voxels)[32]
+    )
 
 
-def test_a_map_removed_while_sliced_takes_its_slices_along(viewer_model: ViewerModel, maps: Any) -> None:
+def test_a_map_removed_while_sliced_takes_its_slices_along(
+    viewer_model: ViewerModel, maps: Any
+) -> None:
     view = MapView(viewer_model)
     view.show(maps, slices=True)
     viewer_model.layers.remove(maps[1])
@@ -237,7 +264,10 @@ def test_maps_of_different_boxes_lie_centre_on_centre(
 def test_a_difference_is_shown_in_units_of_its_map_and_follows_its_contour(
     viewer_model: ViewerModel, truth: DensityMap, add_map: Any
 ) -> None:
-    reference, difference = add_map(viewer_model, truth, "a"), add_map(viewer_model, truth, "difference")
+    reference, difference = (
+        add_map(viewer_model, truth, "a"),
+        add_map(viewer_model, truth, "difference"),
+    )
     difference.metadata[UNIT] = 2 * float(truth.voxels.std())
     view = MapView(viewer_model)
     view.show([reference, difference])

@@ -36,7 +36,9 @@ def loaded(
 
 
 def wait_for(qtbot: Any, dock: OrientationsDock, particles: int) -> None:
-    qtbot.waitUntil(lambda: dock.shown is not None and dock.shown.particles == particles, timeout=20_000)
+    qtbot.waitUntil(
+        lambda: dock.shown is not None and dock.shown.particles == particles, timeout=20_000
+    )
 
 
 def test_it_opens_with_nothing_loaded(viewer: Any) -> None:
@@ -72,7 +74,8 @@ def test_dragging_a_rectangle_selects_particles(
     region = sphere.region
     assert region is not None
     np.testing.assert_array_equal(
-        region[np.abs(directions()[:, 2]) > 0.1], directions()[np.abs(directions()[:, 2]) > 0.1, 2] > 0
+        region[np.abs(directions()[:, 2]) > 0.1],
+        directions()[np.abs(directions()[:, 2]) > 0.1, 2] > 0,
     )
     qtbot.waitUntil(lambda: bool(session.choices.selected.any()), timeout=10_000)
     upper = stack.rotations()[:, 2, 2]
@@ -89,7 +92,8 @@ def test_a_lasso_and_a_click_and_ctrl(loaded: OrientationsDock, qtbot: Any) -> N
     qtbot.mouseClick(loaded.brush.lasso, LEFT)
     centre = np.array([sphere.width() / 2, sphere.height() / 2])
     ring = [
-        QPoint(*(centre + 30 * np.array([np.cos(a), np.sin(a)])).astype(int)) for a in np.linspace(0, 6.2, 20)
+        QPoint(*(centre + 30 * np.array([np.cos(a), np.sin(a)])).astype(int))
+        for a in np.linspace(0, 6.2, 20)
     ]
     qtbot.mousePress(sphere, LEFT, pos=ring[0])
     for point in ring[1:]:

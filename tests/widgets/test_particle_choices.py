@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets import choices_file
-from napari_cryosphere.widgets.choices_file import ChoicesFile, choices_path, read_choices, write_choices
+from napari_cryosphere.widgets.choices_file import (
+    ChoicesFile,
+    choices_path,
+    read_choices,
+    write_choices,
+)
 from napari_cryosphere.widgets.particle_choices import Flag, ParticleChoices
 
 NUMBER = 30
@@ -75,12 +80,16 @@ def test_a_rubber_band_is_one_step(choices: ParticleChoices) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["select", "flag"]), st.sets(st.integers(0, NUMBER - 1)), st.sampled_from(Flag)
+            st.sampled_from(["select", "flag"]),
+            st.sets(st.integers(0, NUMBER - 1)),
+            st.sampled_from(Flag),
         ),
         max_size=12,
     )
 )
-def test_undoing_and_redoing_everything_changes_nothing(actions: list[tuple[str, set[int], Flag]]) -> None:
+def test_undoing_and_redoing_everything_changes_nothing(
+    actions: list[tuple[str, set[int], Flag]],
+) -> None:
     choices = ParticleChoices(NUMBER)
     for action, rows, flag in actions:
         if action == "select":
@@ -107,7 +116,12 @@ def test_choices_survive_on_disk(stack: ParticleStack) -> None:
     assert ChoicesFile(stack, again).problem == ""
     assert np.array_equal(again.flags, choices.flags)
     assert np.array_equal(again.selected, choices.selected)
-    assert json.loads(kept.path.read_text())["counts"] == {"none": 78, "keep": 0, "reject": 0, "review": 2}
+    assert json.loads(kept.path.read_text())["counts"] == {
+        "none": 78,
+        "keep": 0,
+        "reject": 0,
+        "review": 2,
+    }
     assert kept.path.parent.parent.parent.name == "state"
     assert [file.name for file in kept.path.parent.iterdir()] == [kept.path.name]
 

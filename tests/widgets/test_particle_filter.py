@@ -25,7 +25,9 @@ def choices(stack: ParticleStack) -> ParticleChoices:
 
 
 @pytest.fixture
-def chosen(stack: ParticleStack, store: PredictionStore, choices: ParticleChoices) -> ParticleFilter:
+def chosen(
+    stack: ParticleStack, store: PredictionStore, choices: ParticleChoices
+) -> ParticleFilter:
     made = ParticleFilter(stack, store, choices)
     store.changed.connect(made.refresh)
     return made

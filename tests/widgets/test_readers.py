@@ -98,7 +98,9 @@ def test_with_a_viewer_our_line_is_what_is_shown(viewer: Any, tmp_path: Path) ->
     assert len(viewer.layers) == 0
 
 
-def test_one_broken_file_of_two_does_not_spoil_the_other(viewer: Any, sample: Path, tmp_path: Path) -> None:
+def test_one_broken_file_of_two_does_not_spoil_the_other(
+    viewer: Any, sample: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.map"
     broken.write_bytes(b"")
     layers = read([str(broken), str(sample / "truth.mrc")])
@@ -123,7 +125,9 @@ def test_messages_lose_their_folders(message: str, shown: str) -> None:
 def test_importing_the_reader_is_cheap() -> None:
     heavy = {"torch", "e3nn", "healpy", "pandas", "qtpy", "napari"}
     code = "import sys, napari_cryosphere.widgets.readers; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert not heavy & set(loaded.split())
 
 

@@ -1,4 +1,6 @@
-"""What may happen while work goes on: layers, docks and viewers close, other particles come, napari quits."""
+"""What may happen while work goes on: layers, docks and viewers close, other particles come, napari
+quits.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def start(
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_closing_the_dock_stops_any_job(viewer: Any, start: Any, slow: Slow, job: str, qtbot: Any) -> None:
+def test_closing_the_dock_stops_any_job(
+    viewer: Any, start: Any, slow: Slow, job: str, qtbot: Any
+) -> None:
     dock = start(job)
     viewer.window.remove_dock_widget(dock.parent())
     qtbot.waitUntil(slow.closed.is_set, timeout=10_000)
@@ -111,7 +115,9 @@ def test_particles_that_come_meanwhile_get_no_results_of_others(
     assert second.sphere is None
 
 
-def test_poses_are_refined_in_the_window(viewer: Any, sample: Path, truth: DensityMap, qtbot: Any) -> None:
+def test_poses_are_refined_in_the_window(
+    viewer: Any, sample: Path, truth: DensityMap, qtbot: Any
+) -> None:
     viewer.open([sample / "particles.star", sample / "truth.mrc"], plugin="napari-cryosphere")
     dock = open_dock(viewer, MAIN)
     session = dock.controller.session
@@ -165,7 +171,8 @@ def _told_of(viewer: Any, sample: Path, path: Path, predictions: Any, monkeypatc
     dock.controller.predictions_changed.emit()
     before = len(notification_manager.records)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName", lambda *_: (str(path), "")
+        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName",
+        lambda *_: (str(path), ""),
     )
     dock.poses.save.click()
     told = notification_manager.records[before:]

@@ -54,7 +54,9 @@ def saved(
     return path
 
 
-def test_everything_comes_back(saved: Path, model_file: Path, truth: DensityMap, predictions: Any) -> None:
+def test_everything_comes_back(
+    saved: Path, model_file: Path, truth: DensityMap, predictions: Any
+) -> None:
     viewer = ViewerModel()
     controller = Controller(viewer, SynchronousRunner())
     assert restore_session(controller, saved) == []
@@ -75,7 +77,9 @@ def test_everything_comes_back(saved: Path, model_file: Path, truth: DensityMap,
     distribution = session.store.distribution(5)
     assert distribution is not None
     pose = predictions[2].rotations[None, 5]
-    np.testing.assert_allclose(distribution.log_prob(pose), predictions[1][5].log_prob(pose), atol=0.02)
+    np.testing.assert_allclose(
+        distribution.log_prob(pose), predictions[1][5].log_prob(pose), atol=0.02
+    )
     assert np.nanmedian(session.store.errors_degrees) == pytest.approx(10, abs=3)
 
 
@@ -104,7 +108,9 @@ def test_files_that_are_gone_are_named_and_the_rest_restored(saved: Path, tmp_pa
         ({"particle": "x"}, "particle"),
     ],
 )
-def test_what_is_not_understood_is_refused(saved: Path, change: dict[str, Any], message: str) -> None:
+def test_what_is_not_understood_is_refused(
+    saved: Path, change: dict[str, Any], message: str
+) -> None:
     saved.write_text(json.dumps(json.loads(saved.read_text()) | change))
     with pytest.raises(FileFormatError, match=message):
         read_session(saved)

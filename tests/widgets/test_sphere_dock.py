@@ -61,7 +61,9 @@ def test_a_mark_stands_where_its_direction_is(dock: SphereDock) -> None:
     assert rotation is not None
     place, seen = dock.sphere.place_of(rotation[:, 2])
     assert seen
-    assert (place.x(), place.y()) == pytest.approx((dock.sphere.width() / 2, dock.sphere.height() / 2))
+    assert (place.x(), place.y()) == pytest.approx(
+        (dock.sphere.width() / 2, dock.sphere.height() / 2)
+    )
     assert not dock.sphere.place_of(-rotation[:, 2])[1]
 
 

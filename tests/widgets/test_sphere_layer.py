@@ -18,8 +18,12 @@ from napari_cryosphere.widgets.sphere_layer import HEIGHT, WIDTH, SphereFrames, 
 def store(stack: ParticleStack, predictions: Any) -> PredictionStore:
     store = PredictionStore.of(stack)
     rows, distribution, summary = predictions
-    store.add(slice(0, 16), distribution[0:16], type(summary)(*(v[:16] for v in vars(summary).values())))
-    store.add(slice(16, 40), distribution[16:40], type(summary)(*(v[16:] for v in vars(summary).values())))
+    store.add(
+        slice(0, 16), distribution[0:16], type(summary)(*(v[:16] for v in vars(summary).values()))
+    )
+    store.add(
+        slice(16, 40), distribution[16:40], type(summary)(*(v[16:] for v in vars(summary).values()))
+    )
     assert rows == slice(0, 40)
     return store
 
@@ -32,7 +36,9 @@ def test_store_answers_for_each_particle(store: PredictionStore, predictions: An
         np.testing.assert_array_equal(found.coefficients[0], distribution.coefficients[index])
         pose = store.pose(index)
         assert pose is not None
-        np.testing.assert_allclose(pose.angles_degrees, relion_angles_from_rotation(summary.rotations[index]))
+        np.testing.assert_allclose(
+            pose.angles_degrees, relion_angles_from_rotation(summary.rotations[index])
+        )
         assert pose.error_degrees == pytest.approx(10, abs=3)
     assert store.predicted.sum() == 40
 
@@ -62,7 +68,9 @@ def test_without_known_poses_there_is_no_error(predictions: Any) -> None:
     assert store.known_rotation(3) is None
 
 
-def test_known_pose_is_the_nearest_of_its_equivalents(stack: ParticleStack, predictions: Any) -> None:
+def test_known_pose_is_the_nearest_of_its_equivalents(
+    stack: ParticleStack, predictions: Any
+) -> None:
     rows, distribution, summary = predictions
     turn = np.diag([-1.0, -1.0, 1.0])
     store = PredictionStore(40, turn @ stack.rotations()[:40])
@@ -87,7 +95,9 @@ def test_sphere_is_grey_until_predicted(store: PredictionStore) -> None:
     assert (empty[0, 0] == 0).all()
 
 
-def test_sphere_is_drawn_once_and_anew_with_new_results(store: PredictionStore, predictions: Any) -> None:
+def test_sphere_is_drawn_once_and_anew_with_new_results(
+    store: PredictionStore, predictions: Any
+) -> None:
     frames = SphereFrames(store)
     before = frames[45]
     frames[45]

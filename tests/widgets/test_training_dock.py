@@ -48,7 +48,9 @@ def dock(viewer: Any, sample: Path) -> TrainingDock:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path) -> list[str]:
-    """Training that reports quickly, for ever, and leaves a model when it is stopped; returns what it did."""
+    """Training that reports quickly, for ever, and leaves a model when it is stopped; returns what
+    it did.
+    """
     did: list[str] = []
 
     def training(stack: ParticleStack, config: Any) -> Iterator[steps.Step]:
@@ -89,7 +91,9 @@ def test_legal_names_are_the_configs(stack: ParticleStack, tmp_path: Path) -> No
 def test_a_map_in_memory_is_written_beside_the_run(
     stack: ParticleStack, truth: DensityMap, tmp_path: Path
 ) -> None:
-    config = TrainingChoices(tmp_path / "run", source=PROJECTIONS, density=truth).config(stack, "D2")
+    config = TrainingChoices(tmp_path / "run", source=PROJECTIONS, density=truth).config(
+        stack, "D2"
+    )
     assert config.map == tmp_path / "run" / "reference.mrc"
     np.testing.assert_allclose(DensityMap.read(config.map).voxels, truth.voxels)
     assert config.symmetry == "D2"
@@ -102,7 +106,9 @@ def test_a_folder_that_cannot_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((CryosphereError, OSError)):
-        TrainingChoices(tmp_path / "file" / "run", source=PROJECTIONS, density=truth).config(stack, "C1")
+        TrainingChoices(tmp_path / "file" / "run", source=PROJECTIONS, density=truth).config(
+            stack, "C1"
+        )
 
 
 def test_a_gpu_that_is_not_there_is_said(
@@ -123,7 +129,9 @@ def test_a_gpu_that_is_not_there_is_said(
 # ---------------------------------------------------------------------- the dock
 
 
-def test_train_pause_and_stop(dock: TrainingDock, scripted: list[str], qtbot: Any, tmp_path: Path) -> None:
+def test_train_pause_and_stop(
+    dock: TrainingDock, scripted: list[str], qtbot: Any, tmp_path: Path
+) -> None:
     panel, run = dock.panel, dock.controller.training
     panel.form.folder.setText(str(tmp_path / "run"))
     qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
@@ -165,17 +173,26 @@ def test_a_stopped_run_is_resumed_as_it_was_begun(
     run.mkdir()
     form.folder.setText(str(run))
     assert not form.resume.isVisibleTo(form)
-    begun = TrainingChoices(run, minutes=3, source=LOADED, preset="image2sphere").config(stack, "D2")
+    begun = TrainingChoices(run, minutes=3, source=LOADED, preset="image2sphere").config(
+        stack, "D2"
+    )
     (run / "config.json").write_text(begun.model_dump_json())
     (run / "checkpoint.safetensors").write_bytes(b"")
     assert can_resume(run)
     form.folder.setText(str(run) + " ")
     assert form.resume.isVisibleTo(form)
     form.resume.setChecked(True)
-    shown = (form.source.currentText(), form.preset.currentText(), form.minutes.value(), form.symmetry.text())
+    shown = (
+        form.source.currentText(),
+        form.preset.currentText(),
+        form.minutes.value(),
+        form.symmetry.text(),
+    )
     assert shown == (LOADED, "image2sphere", 3, "D2")
     assert not form.minutes.isEnabled()
-    assert form.value().config(stack, "C1") == begun.model_copy(update={"resume": True, "device": "auto"})
+    assert form.value().config(stack, "C1") == begun.model_copy(
+        update={"resume": True, "device": "auto"}
+    )
     form.resume.setChecked(False)
     assert form.minutes.isEnabled()
 
@@ -207,7 +224,9 @@ def training_in_a_window(
     viewer: Any, scripted: list[str], qtbot: Any, sample: Path, tmp_path: Path
 ) -> tuple[Any, Any]:
     """Return the dock's container and the dock once the training in it has taken a step."""
-    container, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere training")
+    container, dock = viewer.window.add_plugin_dock_widget(
+        "napari-cryosphere", "CryoSphere training"
+    )
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     dock.panel.form.folder.setText(str(tmp_path / "run"))
     dock.panel.button.click()
@@ -298,7 +317,9 @@ def test_the_dock_polls_while_it_follows(dock: TrainingDock, qtbot: Any, tmp_pat
 # ---------------------------------------------------------------------- pictures and words
 
 
-def test_held_out_particles_are_drawn_with_their_known_views(predictions: Any, stack: ParticleStack) -> None:
+def test_held_out_particles_are_drawn_with_their_known_views(
+    predictions: Any, stack: ParticleStack
+) -> None:
     preview = Preview(0.5, np.arange(8), predictions[1][:8])
     with_truth = preview_pictures(preview, stack.rotations())
     without = preview_pictures(preview, None)

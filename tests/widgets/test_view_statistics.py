@@ -62,7 +62,9 @@ def test_symmetry_is_respected(stack: ParticleStack) -> None:
     assert shown.near_peak == pytest.approx(1, abs=1e-3)
     seen = directions() @ rotation_from_relion_angles([20.0, 50.0, 0.0])[:, 2]
     region = np.zeros(len(seen), dtype=bool)
-    region[np.argsort(-(directions() @ (point_group("D2")[2] @ directions()[seen.argmax()])))[:4]] = True
+    region[
+        np.argsort(-(directions() @ (point_group("D2")[2] @ directions()[seen.argmax()])))[:4]
+    ] = True
     whole = statistics.symmetrised(region)
     assert whole.sum() >= 4 * 3
     assert len(statistics.inside(region, EVERY, 0.5)) == 0  # a quarter of each is there
@@ -90,7 +92,9 @@ def test_work_comes_in_pieces_and_is_forgotten(stack: ParticleStack) -> None:
     assert len(statistics.missing(EVERY)) == 40
 
 
-def test_without_poses_there_are_no_views(stack: ParticleStack, predictions: tuple[Any, Any, Any]) -> None:
+def test_without_poses_there_are_no_views(
+    stack: ParticleStack, predictions: tuple[Any, Any, Any]
+) -> None:
     bare = ParticleStack.read(stack.source)
     bare.particles = bare.particles.drop(columns=["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"])
     store = PredictionStore.of(bare)

@@ -67,7 +67,9 @@ def test_a_closed_dock_opens_no_plots(viewer: Any, truth: DensityMap) -> None:
     from napari_cryosphere.reconstruction import fourier_shell_correlation
 
     docks = [MapDock(viewer, SynchronousRunner()) for _ in range(2)]
-    added = [viewer.window.add_dock_widget(dock, name=f"dock {at}") for at, dock in enumerate(docks)]
+    added = [
+        viewer.window.add_dock_widget(dock, name=f"dock {at}") for at, dock in enumerate(docks)
+    ]
     assert docks[0].controller is docks[1].controller
     viewer.window.remove_dock_widget(added[0])
     curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)

@@ -139,10 +139,11 @@ class Aligner:
         Parameters
         ----------
         images, ctf
-            ``(n, box, box)`` with normalised backgrounds and ``(n, box, box // 2 + 1)``: some hundred
-            images spread over the data.
+            ``(n, box, box)`` with normalised backgrounds and ``(n, box, box // 2 + 1)``: some
+            hundred images spread over the data.
         max_shell
-            Highest frequency; by default that up to which the images hold 99.8 % of their information.
+            Highest frequency; by default that up to which the images hold 99.8 % of their
+            information.
         """
         box = voxels.shape[-1]
         highest = box // 2 - 1 if max_shell is None else min(max_shell, box // 2 - 1)
@@ -156,7 +157,9 @@ class Aligner:
         """Whiten images ``(n, box, box)`` with normalised backgrounds."""
         return observe(images.to(self._sampler.device), ctf, self.noise, self.band)
 
-    def search(self, images: Tensor, ctf: Tensor | None, with_distribution: bool = False) -> Alignment:
+    def search(
+        self, images: Tensor, ctf: Tensor | None, with_distribution: bool = False
+    ) -> Alignment:
         """Align images from nothing: over all rotations, and shifts about the middle."""
         if self._global is None:
             self._global = GlobalSearch(
@@ -186,8 +189,8 @@ class Aligner:
     ) -> Alignment:
         """Align images within ``reach_degrees`` of given poses, several an image if need be.
 
-        All are scored on a coarse lattice within reach; from the best few that stand apart the likelihood is
-        climbed, two steps from each, and on from those that can still win.
+        All are scored on a coarse lattice within reach; from the best few that stand apart the
+        likelihood is climbed, two steps from each, and on from those that can still win.
 
         Parameters
         ----------
@@ -235,7 +238,9 @@ class Aligner:
         changed.noise = replace(self.noise, contrast=self.noise.contrast * factor)
         return changed
 
-    def _finish(self, observation: Observation, starts: _Starts, with_distribution: bool) -> Alignment:
+    def _finish(
+        self, observation: Observation, starts: _Starts, with_distribution: bool
+    ) -> Alignment:
         """Refine the starts, choose each image's best mode, and say how sure it is."""
         refined, counts = self._distinct(*self._climb(observation, starts), len(observation))
         ends = np.cumsum(counts)
@@ -263,17 +268,23 @@ class Aligner:
         """Leave the poses that differ, each image's best first, and count them."""
         evidence = refined.log_evidence.cpu()
         kept = []
-        for mine in torch.arange(len(image)).split(torch.bincount(image, minlength=number).tolist()):
-            distinct = distinct_poses(refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry)
+        for mine in torch.arange(len(image)).split(
+            torch.bincount(image, minlength=number).tolist()
+        ):
+            distinct = distinct_poses(
+                refined.rotations[mine], evidence[mine], _SAME_DEGREES, self.symmetry
+            )
             kept.append(mine[distinct])
-        return refined[torch.cat(kept).to(self._sampler.device)], np.array([len(poses) for poses in kept])
+        return refined[torch.cat(kept).to(self._sampler.device)], np.array(
+            [len(poses) for poses in kept]
+        )
 
     def _climb(self, observation: Observation, starts: _Starts) -> tuple[Tensor, RefinedPoses]:
         """Refine the starts, and return which image each result belongs to.
 
-        The first two steps are made in the band in which the starts were found: finer detail says nothing
-        so far away. Then those are left whose evidence is within 10 nats of their image's best: a climb that
-        is farther behind does not catch up.
+        The first two steps are made in the band in which the starts were found: finer detail says
+        nothing so far away. Then those are left whose evidence is within 10 nats of their image's
+        best: a climb that is farther behind does not catch up.
         """
         image = starts.image.to(self._sampler.device)
         near = observation.narrowed(starts.max_shell)

@@ -31,7 +31,9 @@ class FourierBand:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_shell < self.box // 2:
-            raise ValueError(f"max_shell must be from 1 to {self.box // 2 - 1}, not {self.max_shell}")
+            raise ValueError(
+                f"max_shell must be from 1 to {self.box // 2 - 1}, not {self.max_shell}"
+            )
 
     @cached_property
     def _selection(self) -> Tensor:
@@ -57,8 +59,8 @@ class FourierBand:
     def after_quarter_turn(self) -> tuple[Tensor, Tensor]:
         """Return where an image turned by 90 degrees has its coefficients: ``(k,)`` places and signs.
 
-        The turned pose's coefficient at frequency ``(x, y)`` is the first pose's at ``(-y, x)``: that at the
-        place, conjugated where the sign is -1.
+        The turned pose's coefficient at frequency ``(x, y)`` is the first pose's at ``(-y, x)``:
+        that at the place, conjugated where the sign is -1.
         """
         x, y = self.frequencies.long().unbind(-1)
         index = torch.full((self.box, self.box), -1)

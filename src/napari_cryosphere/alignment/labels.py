@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_cryosphere.alignment.gallery import Gallery
 from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.references import Gallery
 
 __all__ = ["best_matches", "inverse_mse"]
 
@@ -14,8 +14,8 @@ __all__ = ["best_matches", "inverse_mse"]
 def inverse_mse(gallery: Gallery, observation: Observation, phases: Tensor) -> Tensor:
     """Return 1/MSE of every image against every projection of a gallery, at the best of the shifts tried.
 
-    The error is the mean over the band of ``|image - contrast CTF projection|^2``, in units of the noise:
-    near 1 at the true pose, so that the inverse is, too (Chheda & Nori).
+    The error is the mean over the band of ``|image - contrast CTF projection|^2``, in units of the
+    noise: near 1 at the true pose, so that the inverse is, too (Chheda & Nori).
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.gallery import Gallery, shift_grid
 from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.references import Gallery, shift_grid
 from napari_cryosphere.alignment.search import shells_for_spacing, step_for_shell
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.rotations import rotation_from_vector
@@ -50,7 +50,9 @@ class LocalSearch:
         shell = min(max_shell, shells_for_spacing(_SPACING_DEGREES, radius_px, sampler.box))
         self._band = FourierBand(sampler.box, shell)
         self._turns = _ball(reach_degrees, _SPACING_DEGREES).to(sampler.device)
-        self._shifts = shift_grid(shift_reach_px, step_for_shell(shell, sampler.box), sampler.device)
+        self._shifts = shift_grid(
+            shift_reach_px, step_for_shell(shell, sampler.box), sampler.device
+        )
         self._phases = self._band.phases(self._shifts)
 
     def search(
@@ -71,8 +73,8 @@ class LocalSearch:
 
         Returns
         -------
-        Rotations ``(p, r, 3, 3)``, the best log-likelihood of each over shifts ``(p, r)``, and that shift
-        ``(p, r, 2)``.
+        Rotations ``(p, r, 3, 3)``, the best log-likelihood of each over shifts ``(p, r)``, and that
+        shift ``(p, r, 2)``.
         """
         centred = _centred(observation.narrowed(self._band.max_shell), centres_px)
         poses = rotations.float()[:, None] @ self._turns
@@ -85,7 +87,9 @@ class LocalSearch:
             pairs = zip(gallery.slices.split(each), gallery.power.split(each), strict=True)
             for image, (slices, power) in zip(range(images.start, images.stop), pairs, strict=True):
                 part = Gallery(self._band, slices, power)
-                found = part.log_likelihoods(centred[image : image + 1], self._phases)[:, 0].max(dim=-1)
+                found = part.log_likelihoods(centred[image : image + 1], self._phases)[:, 0].max(
+                    dim=-1
+                )
                 scores.append(found.values)
                 best.append(found.indices)
         shape = poses.shape[:2]

@@ -17,9 +17,9 @@ _LOW_SHELLS = 4
 def signal_shell(voxels: Tensor) -> int | None:
     """Return the last shell in which a map's signal stands out of its noise.
 
-    Between the particle and the sphere that touches the box a reconstructed map holds noise alone. Where its
-    power there exceeds 3/4 of that in the middle, the signal has less than a third of the noise's power:
-    that is where half-maps would correlate to 0.143 (Rosenthal & Henderson 2003).
+    Between the particle and the sphere that touches the box a reconstructed map holds noise alone.
+    Where its power there exceeds 3/4 of that in the middle, the signal has less than a third of the
+    noise's power: that is where half-maps would correlate to 0.143 (Rosenthal & Henderson 2003).
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def signal_shell(voxels: Tensor) -> int | None:
 
     Returns
     -------
-    None where nothing can be told: the map is empty around its particle, the particle fills the box, or the
-    signal stands out to the last shell.
+    None where nothing can be told: the map is empty around its particle, the particle fills the
+    box, or the signal stands out to the last shell.
     """
     box = voxels.shape[-1]
     axis = (torch.arange(box, device=voxels.device) - box // 2) / (box / 2)
@@ -57,6 +57,10 @@ def _power(voxels: Tensor, window: Tensor) -> Tensor:
     transform = torch.fft.rfftn(part)
     axis = torch.fft.fftfreq(len(part), 1 / len(part), device=part.device)
     half = axis[: len(part) // 2 + 1].abs()
-    shells = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + half**2).sqrt().round().long().flatten()
-    sums, counts = (torch.bincount(shells, w) for w in (transform.abs().square().flatten().double(), None))
+    shells = (
+        (axis[:, None, None] ** 2 + axis[:, None] ** 2 + half**2).sqrt().round().long().flatten()
+    )
+    sums, counts = (
+        torch.bincount(shells, w) for w in (transform.abs().square().flatten().double(), None)
+    )
     return (sums / counts)[: len(part) // 2 + 1] / window.square().mean()

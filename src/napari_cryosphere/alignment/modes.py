@@ -38,7 +38,9 @@ def local_maxima(
     -------
     ``(k,)`` int64: image by image, best first.
     """
-    best = scores.new_full((int(image.max()) + 1,), -math.inf).scatter_reduce(0, image, scores, "amax")
+    best = scores.new_full((int(image.max()) + 1,), -math.inf).scatter_reduce(
+        0, image, scores, "amax"
+    )
     hopeful = torch.nonzero(scores > (best - span)[image])[:, 0]
     owner, values = image[hopeful].cpu().numpy(), scores[hopeful].cpu().numpy()
     order = np.lexsort((-values, owner))
@@ -55,10 +57,13 @@ def local_maxima(
     return hopeful[torch.from_numpy(order[np.sort(np.concatenate(chosen))]).to(hopeful.device)]
 
 
-def distinct_poses(rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str) -> Tensor:
+def distinct_poses(
+    rotations: Tensor, scores: Tensor, apart_degrees: float, symmetry: str
+) -> Tensor:
     """Return which poses differ modulo symmetry, best first; of those that do not the best stays.
 
-    ``rotations`` is ``(k, 3, 3)``, ``scores`` ``(k,)``; the answer is ``(j,)`` int64 indices, j <= k.
+    ``rotations`` is ``(k, 3, 3)``, ``scores`` ``(k,)``; the answer is ``(j,)`` int64 indices, j <=
+    k.
     """
     if len(rotations) == 1:
         return torch.zeros(1, dtype=torch.int64, device=scores.device)

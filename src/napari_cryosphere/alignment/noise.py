@@ -33,9 +33,9 @@ def particle_radius_px(voxels: Tensor) -> float:
 def estimate_noise(images: Tensor, signal: Tensor, radius_px: float) -> NoiseModel:
     """Estimate noise and contrast without knowing any pose.
 
-    The noise spectrum comes from the pixels beyond the particle. The contrast is the one at which the mean
-    power of the map's slices, behind the mean squared CTF, explains what the images' power has beyond that.
-    The spectrum is then what the explained signal leaves of the images' power.
+    The noise spectrum comes from the pixels beyond the particle. The contrast is the one at which
+    the mean power of the map's slices, behind the mean squared CTF, explains what the images' power
+    has beyond that. The spectrum is then what the explained signal leaves of the images' power.
 
     Parameters
     ----------
@@ -48,12 +48,16 @@ def estimate_noise(images: Tensor, signal: Tensor, radius_px: float) -> NoiseMod
     """
     box = images.shape[-1]
     outside = _background_window(box, radius_px)
-    background = _shell_means(to_fourier(images * outside).abs().square().mean(0)) / outside.square().mean()
+    background = (
+        _shell_means(to_fourier(images * outside).abs().square().mean(0)) / outside.square().mean()
+    )
     power = _shell_means(to_fourier(images).abs().square().mean(0))
     shells = torch.arange(1, len(power) - 1)
     weight = shells / background[shells].square()
     excess = (power - background)[shells]
-    squared = float((weight * signal[shells] * excess).sum() / (weight * signal[shells].square()).sum())
+    squared = float(
+        (weight * signal[shells] * excess).sum() / (weight * signal[shells].square()).sum()
+    )
     contrast = max(squared, 0.0) ** 0.5
     left = torch.maximum(power - squared * signal, _LEAST_SHARE * background)
     return NoiseModel(left if contrast > 0 else background, contrast)
@@ -62,10 +66,12 @@ def estimate_noise(images: Tensor, signal: Tensor, radius_px: float) -> NoiseMod
 def contrast_factor(observation: Observation, model: Tensor) -> float:
     """Return the factor by which ``(n, k)`` model images fit an observation best.
 
-    Five parameters of each image's pose have been fitted to its noise, which makes the product of data and
-    model too large by 5/2 nats an image; that is taken off.
+    Five parameters of each image's pose have been fitted to its noise, which makes the product of
+    data and model too large by 5/2 nats an image; that is taken off.
     """
-    cross = torch.view_as_real(observation.data * model.conj())[..., 0].sum() - 2.5 * len(observation)
+    cross = torch.view_as_real(observation.data * model.conj())[..., 0].sum() - 2.5 * len(
+        observation
+    )
     return float(cross / model.abs().square().sum())
 
 
@@ -74,8 +80,8 @@ def informative_shell(noise: NoiseModel, signal: Tensor, share: float = 0.998) -
 
     ``signal`` is `mean_signal_power` of the map behind their CTFs, ``(box // 2 + 1,)``.
 
-    A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the square of
-    its radius, since a rotation moves points in proportion to it.
+    A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the
+    square of its radius, since a rotation moves points in proportion to it.
     """
     ratio = noise.contrast**2 * signal / noise.spectrum
     shells = torch.arange(len(ratio))

@@ -4,8 +4,9 @@ The model of an image's transform X at frequency k is
 
     X(k) = contrast * H(k) * exp(-2 pi i k . t / box) * A_R(k) + noise,    E |noise(k)|^2 = spectrum(|k|)
 
-with the CTF H, the shift t and the map's slice A_R. Divided by the noise and summed over one of each pair
-of conjugate frequencies (which doubles each term), the log-likelihood of a pose is, up to a constant,
+with the CTF H, the shift t and the map's slice A_R. Divided by the noise and summed over one of
+each pair of conjugate frequencies (which doubles each term), the log-likelihood of a pose is, up to
+a constant,
 
     log P(X | R, t) = -1/2 * sum over k of |data - filters * phases(t) * A_R|^2.
 """
@@ -30,8 +31,9 @@ class NoiseModel:
     Attributes
     ----------
     spectrum
-        ``(box // 2 + 1,)`` float32: variance of the noise in one Fourier coefficient (as `to_fourier` gives
-        it) by shell. White noise of standard deviation s in a pixel has ``s^2 box^2`` in every shell.
+        ``(box // 2 + 1,)`` float32: variance of the noise in one Fourier coefficient (as
+        `to_fourier` gives it) by shell. White noise of standard deviation s in a pixel has ``s^2
+        box^2`` in every shell.
     contrast
         Factor from the map's projections to the images.
     """
@@ -81,13 +83,15 @@ class Observation:
     def matched(self, phases: Tensor) -> Tensor:
         """Return what slices are compared with: the data behind CTF and opposite shift, ``(n, t, k)``.
 
-        ``Re conj(data) filters phases A = Re conj(matched) A``: all that belongs to the image stands on its
-        side, so that one gallery serves every image. ``phases`` is ``(t, k)``.
+        ``Re conj(data) filters phases A = Re conj(matched) A``: all that belongs to the image
+        stands on its side, so that one gallery serves every image. ``phases`` is ``(t, k)``.
         """
         return (self.data * self.filters)[:, None, :] * phases.conj()
 
 
-def observe(images: Tensor, ctf: Tensor | None, noise: NoiseModel, band: FourierBand) -> Observation:
+def observe(
+    images: Tensor, ctf: Tensor | None, noise: NoiseModel, band: FourierBand
+) -> Observation:
     """Whiten images.
 
     Parameters

@@ -47,8 +47,8 @@ class CellDensities:
     cells
         ``(c,)`` flat index in that order's grid.
     log_density
-        ``(c,)`` nats, not normalised: the log-likelihood over that of an empty image, integrated over
-        shifts (px^2).
+        ``(c,)`` nats, not normalised: the log-likelihood over that of an empty image, integrated
+        over shifts (px^2).
     """
 
     orders: Cells
@@ -69,8 +69,9 @@ class CellDensities:
 class Likelihood:
     """One image's likelihood of a rotation, its shift integrated about the nearest of the refined modes.
 
-    In the shift the log-likelihood is quadratic about the mode's, with the mode's curvature ``C`` and a
-    gradient ``g`` of its own at each rotation: the integral is ``L + g C^-1 g / 2 + log(2 pi / sqrt det C)``.
+    In the shift the log-likelihood is quadratic about the mode's, with the mode's curvature ``C``
+    and a gradient ``g`` of its own at each rotation: the integral is ``L + g C^-1 g / 2 + log(2 pi
+    / sqrt det C)``.
     """
 
     sampler: SliceSampler
@@ -102,7 +103,8 @@ class Likelihood:
         """Return the logarithm of the mean over each cell of the Gaussian at a mode; its peak is 0.
 
         To second order, the mean over a cell of volume v differs from the value at its centre by
-        ``v^(2/3) / 24`` times the Laplacian, which of a Gaussian with precision P is ``|P x|^2 - tr P``.
+        ``v^(2/3) / 24`` times the Laplacian, which of a Gaussian with precision P is ``|P x|^2 - tr
+        P``.
         """
         vectors, precision = self._offsets(grid.rotations(cells), mode)
         pull = vectors @ precision
@@ -126,7 +128,9 @@ class Likelihood:
         images = self._equivalents[mode]
         traces = np.einsum("gij,...ij->...g", images, rotations)
         nearest = images[traces.argmax(-1)]
-        return vector_from_rotation(np.swapaxes(nearest, -1, -2) @ rotations), self._precisions[mode]
+        return vector_from_rotation(np.swapaxes(nearest, -1, -2) @ rotations), self._precisions[
+            mode
+        ]
 
     def _shift_integrals(self, rotations: Values, mode: int) -> Values:
         """Return the log-likelihood at ``(c, 3, 3)`` rotations, integrated over the shift."""
@@ -159,10 +163,11 @@ def posterior_cells(
 ) -> CellDensities:
     """Integrate one image's likelihood over shifts, on cells as fine as its modes are narrow.
 
-    Of the search's cells, those near a mode and those whose density is within 12 nats of the largest are
-    split in eight, and their parts evaluated, order by order; the others stay as they are. When the cells
-    are 1.8 times as wide as the best mode's deviation, they are split once more without evaluating: inside
-    such a cell the likelihood falls off as the Gaussian at the mode does.
+    Of the search's cells, those near a mode and those whose density is within 12 nats of the
+    largest are split in eight, and their parts evaluated, order by order; the others stay as they
+    are. When the cells are 1.8 times as wide as the best mode's deviation, they are split once more
+    without evaluating: inside such a cell the likelihood falls off as the Gaussian at the mode
+    does.
 
     Parameters
     ----------
@@ -173,14 +178,16 @@ def posterior_cells(
     modes
         Its refined modes, best first.
     candidates
-        Cells that the search compared, or None after a local refinement, when cells around the modes stand
-        for them.
+        Cells that the search compared, or None after a local refinement, when cells around the
+        modes stand for them.
     symmetry
         Point group of the map; cells lie in its asymmetric unit.
     """
     likelihood = Likelihood(sampler, image, modes, symmetry)
     evidence = modes.log_evidence.double().cpu().numpy()
-    modes_that_matter = modes[torch.from_numpy(np.flatnonzero(evidence > evidence.max() - _NEGLIGIBLE))]
+    modes_that_matter = modes[
+        torch.from_numpy(np.flatnonzero(evidence > evidence.max() - _NEGLIGIBLE))
+    ]
     poses = modes_that_matter.rotations.double().cpu().numpy()
     widths = modes_that_matter.rotation_covariance().cpu().numpy()
     reach = np.degrees(_REACH * np.sqrt(np.linalg.eigvalsh(widths)[:, -1]))
@@ -192,7 +199,9 @@ def posterior_cells(
         density = candidates.log_density.double().cpu().numpy()
         hopeful = density > density.max() - _SPLIT_SPAN
         kept = ~hopeful & ~np.isin(compared, cells)
-        parts.append(CellDensities(np.full(int(kept.sum()), seeds.order), compared[kept], density[kept]))
+        parts.append(
+            CellDensities(np.full(int(kept.sum()), seeds.order), compared[kept], density[kept])
+        )
         cells = np.union1d(cells, compared[hopeful])
     last = _last_order(widths[0], seeds.order)
     for order in range(seeds.order, last + 1):
@@ -201,8 +210,12 @@ def posterior_cells(
         density = likelihood.at(centres)
         if order == last:
             break
-        split = (density > density.max() - _SPLIT_SPAN) | _near(centres, poses, reach, grid, symmetry)
-        parts.append(CellDensities(np.full(int((~split).sum()), order), cells[~split], density[~split]))
+        split = (density > density.max() - _SPLIT_SPAN) | _near(
+            centres, poses, reach, grid, symmetry
+        )
+        parts.append(
+            CellDensities(np.full(int((~split).sum()), order), cells[~split], density[~split])
+        )
         cells = _in_unit(SO3Grid(order + 1), grid.children(cells[split]).ravel(), symmetry)
     parts += _split_by_gaussian(likelihood, grid, cells, centres, density)
     return CellDensities.join(parts)
@@ -218,7 +231,10 @@ def _split_by_gaussian(
     values = np.empty(children.shape)
     for mode in np.unique(nearest[near]):
         mine = nearest[near] == mode
-        rise = likelihood.gaussian(finer, children[mine], int(mode)) + 0.5 * distances[near][mine, None]
+        rise = (
+            likelihood.gaussian(finer, children[mine], int(mode))
+            + 0.5 * distances[near][mine, None]
+        )
         values[mine] = density[near][mine, None] + rise
     kept = np.isin(children, _in_unit(finer, children.ravel(), likelihood.symmetry))
     return [

@@ -31,7 +31,9 @@ class _Rows:
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Put the poses of several together."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(
+            *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls))
+        )
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class RefinedPoses(_Rows):
     log_likelihood
         ``(n,)`` nats over an image without a particle.
     information
-        ``(n, 5, 5)``: Fisher information in (rotation vector in the image's frame, shift); its inverse is
-        the covariance of the pose's posterior where that is narrow.
+        ``(n, 5, 5)``: Fisher information in (rotation vector in the image's frame, shift); its
+        inverse is the covariance of the pose's posterior where that is narrow.
     """
 
     rotations: Tensor
@@ -65,7 +67,9 @@ class RefinedPoses(_Rows):
 
         Laplace's approximation: ``log L + 5/2 log 2 pi - 1/2 log det information``.
         """
-        return self.log_likelihood + 2.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(self.information)
+        return (
+            self.log_likelihood + 2.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(self.information)
+        )
 
     def rotation_covariance(self) -> Tensor:
         """Return the ``(n, 3, 3)`` covariance of the rotation vector, in radians^2, shifts marginalised."""
@@ -91,8 +95,8 @@ class _State(_Rows):
 class Climb:
     """Poses on their way to the maximum of the likelihood beside each.
 
-    Levenberg and Marquardt's damped Gauss-Newton steps on ``R exp([w]) , t + dt``; a step is kept only if
-    the likelihood grows, so that the result is never worse than the start.
+    Levenberg and Marquardt's damped Gauss-Newton steps on ``R exp([w]) , t + dt``; a step is kept
+    only if the likelihood grows, so that the result is never worse than the start.
 
     Parameters
     ----------
@@ -135,7 +139,9 @@ class Climb:
             gain = moved.score - now.score
             better = gain > 0
             self._state.put(climbing[better], moved[better])
-            self._damping[climbing] = torch.where(better, damping * 0.2, (damping * 10).clamp(min=0.1))
+            self._damping[climbing] = torch.where(
+                better, damping * 0.2, (damping * 10).clamp(min=0.1)
+            )
             self._on_the_way[climbing] = gain.abs() > _ARRIVED
 
     def next_poses(self) -> tuple[Tensor, Tensor]:
@@ -173,18 +179,22 @@ def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
     return state.rotations @ _rodrigues(step[:, :3]), state.shifts + step[:, 3:]
 
 
-def _evaluate(sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor) -> _State:
+def _evaluate(
+    sampler: SliceSampler, observation: Observation, rotations: Tensor, shifts: Tensor
+) -> _State:
     """Return how well the model's images fit, with ``J^T J`` and ``J^T residual`` of their Jacobian J.
 
-    With frequency ``p = R (x, y, 0)`` and ``R exp([w])``: turning about the image's x axis moves a point
-    along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the plane. The model's
-    derivatives are ``-2 pi i / box * phases * K`` with K from the map's moments alone; the residual is turned
-    back by the phases instead of K by them, and all is reckoned in real numbers, real parts before imaginary
-    ones.
+    With frequency ``p = R (x, y, 0)`` and ``R exp([w])``: turning about the image's x axis moves a
+    point along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the
+    plane. The model's derivatives are ``-2 pi i / box * phases * K`` with K from the map's moments
+    alone; the residual is turned back by the phases instead of K by them, and all is reckoned in
+    real numbers, real parts before imaginary ones.
     """
     frequencies = observation.band.frequencies.to(sampler.device)
     unit = 2 * math.pi / observation.band.box
-    moments = sampler.values_and_moments(rotations, frequencies) * observation.filters[:, None, None]
+    moments = (
+        sampler.values_and_moments(rotations, frequencies) * observation.filters[:, None, None]
+    )
     model = moments[:, 0]
     turned_back = observation.data * observation.band.phases(-shifts)
     residual = torch.stack([turned_back.real, turned_back.imag], dim=1) - model

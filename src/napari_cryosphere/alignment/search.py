@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.gallery import Gallery, shift_grid
 from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.references import Gallery, shift_grid
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 
@@ -29,9 +29,10 @@ _LEAST_LOG = -60.0
 def shells_for_spacing(spacing_degrees: float, radius_px: float, box: int) -> int:
     """Return the highest shell worth comparing on a grid of rotations of a given spacing.
 
-    Half a spacing away from a grid point, the rim of a particle moves by ``radius * spacing / 2``; beyond
-    the shell returned, the phases there turn by more than 3.3 radians. On the ribosome and the
-    beta-galactosidase that the benchmarks use, more shells did not help the coarse grid, fewer harmed it.
+    Half a spacing away from a grid point, the rim of a particle moves by ``radius * spacing / 2``;
+    beyond the shell returned, the phases there turn by more than 3.3 radians. On the ribosome and
+    the beta-galactosidase that the benchmarks use, more shells did not help the coarse grid, fewer
+    harmed it.
     """
     return max(4, int(_MAX_PHASE * box / (math.pi * radius_px * math.radians(spacing_degrees))))
 
@@ -70,11 +71,11 @@ class GlobalSearch:
     """Compares images with projections over all of SO(3) and a square of shifts.
 
     Every cell of a coarse grid is scored with all images in one matrix product. The coarse grid is
-    over-confident: the truth's cell can score far below the best one, and the more so the stronger the
-    signal. So an image keeps every cell in the upper half of its range of scores (from best down to
-    median), at least 16 and at most 128, and is compared with their children, in as many shells as their
-    spacing supports. Of the band's other shells a cell knows only what a wrong pose loses there on average:
-    half of the model's power.
+    over-confident: the truth's cell can score far below the best one, and the more so the stronger
+    the signal. So an image keeps every cell in the upper half of its range of scores (from best
+    down to median), at least 16 and at most 128, and is compared with their children, in as many
+    shells as their spacing supports. Of the band's other shells a cell knows only what a wrong pose
+    loses there on average: half of the model's power.
 
     Parameters
     ----------
@@ -109,7 +110,9 @@ class GlobalSearch:
         self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
         kept = fine_reduced.indices()
         self._fine_cells = torch.from_numpy(kept).to(device)
-        fine_shell = min(band.max_shell, shells_for_spacing(fine.spacing_degrees, radius_px, band.box))
+        fine_shell = min(
+            band.max_shell, shells_for_spacing(fine.spacing_degrees, radius_px, band.box)
+        )
         fine_band = FourierBand(band.box, fine_shell)
         self._fine = Gallery.of_grid(sampler, fine_reduced, fine_band)
         self._unseen = _power_beyond(sampler, band, fine_shell)
@@ -137,7 +140,9 @@ class GlobalSearch:
         found = []
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
-            best = self._coarse.best_log_likelihoods(coarse[rows], self._coarse_phases).T.contiguous()
+            best = self._coarse.best_log_likelihoods(
+                coarse[rows], self._coarse_phases
+            ).T.contiguous()
             found += self._compare_all(fine[rows], *self._chosen(best), unseen[rows])
         return found
 
@@ -159,7 +164,9 @@ class GlobalSearch:
             start, width = len(found), counts[len(found)]
             entries = width * self._children.shape[1] * self._fine.slices.shape[1]
             some = order[start : start + max(1, _ENTRIES_AT_ONCE // entries)]
-            found += self._compare(images[some], coarse_cells[some, :width], kept[some], unseen[some])
+            found += self._compare(
+                images[some], coarse_cells[some, :width], kept[some], unseen[some]
+            )
         return [found[place] for place in order.argsort().tolist()]
 
     def _compare(
@@ -183,7 +190,10 @@ class GlobalSearch:
             marginal[there],
             self.shifts_px[places[there]],
         )
-        return [Candidates(self.grid, *part) for part in zip(*(c.split(each) for c in columns), strict=True)]
+        return [
+            Candidates(self.grid, *part)
+            for part in zip(*(c.split(each) for c in columns), strict=True)
+        ]
 
 
 def _power_beyond(sampler: SliceSampler, band: FourierBand, shell: int) -> Tensor:

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.alignment.search import Candidates
-from napari_cryosphere.so3.distribution import CONFIDENCE_RADIUS_DEGREES, EVALUATION_ORDER, PoseSummary
+from napari_cryosphere.so3.distribution import (
+    CONFIDENCE_RADIUS_DEGREES,
+    EVALUATION_ORDER,
+    PoseSummary,
+)
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.symmetry import point_group
 
@@ -26,7 +30,10 @@ _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal nu
 
 
 def summarise_modes(
-    modes: RefinedPoses, counts: NDArray[np.int64], candidates: list[Candidates] | None, symmetry: str
+    modes: RefinedPoses,
+    counts: NDArray[np.int64],
+    candidates: list[Candidates] | None,
+    symmetry: str,
 ) -> PoseSummary:
     """Summarise posteriors as mixtures: a Gaussian at each mode, and the search's cells away from them.
 
@@ -43,15 +50,17 @@ def summarise_modes(
 
     Returns
     -------
-    What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence (Laplace's
-    approximation), its entropy that of its Gaussian. The largest probability of an order-3 cell is bounded
-    by the mode's mass and by what the Gaussian's peak puts into one cell.
+    What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence
+    (Laplace's approximation), its entropy that of its Gaussian. The largest probability of an
+    order-3 cell is bounded by the mode's mass and by what the Gaussian's peak puts into one cell.
     """
     group = point_group(symmetry)
     first = np.cumsum(counts) - counts
     numbers = (modes.rotations.double(), modes.log_evidence.double(), modes.rotation_covariance())
     poses, masses, covariances = (part.cpu().numpy() for part in numbers)
-    parts = [_modes(poses, masses, covariances, np.repeat(np.arange(len(counts)), counts), first, group)]
+    parts = [
+        _modes(poses, masses, covariances, np.repeat(np.arange(len(counts)), counts), first, group)
+    ]
     if candidates is not None:
         top = np.maximum.reduceat(masses, first)
         parts.append(_cells_away(candidates, poses, counts, first, top, group))
@@ -63,7 +72,9 @@ def summarise_modes(
     weight /= np.bincount(owner, weight)[owner]
     entropy = np.bincount(owner, weight * (size - np.log(np.maximum(weight, 1e-300))))
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
-    concentration = np.minimum(1.0, np.exp(1.5 - size[first]) * len(group) / SO3Grid(EVALUATION_ORDER).size)
+    concentration = np.minimum(
+        1.0, np.exp(1.5 - size[first]) * len(group) / SO3Grid(EVALUATION_ORDER).size
+    )
     near = np.bincount(owner, weight * (angle <= CONFIDENCE_RADIUS_DEGREES))
     return PoseSummary(
         rotations=poses[first],

@@ -1,9 +1,10 @@
 """A density map from the coordinates of a PDB or mmCIF model, as an electron sees it.
 
-Each atom is the sum of five Gaussians of Peng, Ren, Dudarev & Whelan (1996), widened by its B-factor and
-weighted by its occupancy; gemmi reads the model, holds the table and adds up the atoms. The map is the
-electrostatic potential of neutral, independent atoms in volts: the sum of the scattering factors' transforms
-(in 1/A^2) times ``h^2 / (2 pi m e)`` = 47.88 V A^2. There is no solvent.
+Each atom is the sum of five Gaussians of Peng, Ren, Dudarev & Whelan (1996), widened by its
+B-factor and weighted by its occupancy; gemmi reads the model, holds the table and adds up the
+atoms. The map is the electrostatic potential of neutral, independent atoms in volts: the sum of the
+scattering factors' transforms (in 1/A^2) times ``h^2 / (2 pi m e)`` = 47.88 V A^2. There is no
+solvent.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class AtomicModel:
         path
             PDB or mmCIF, plain or gzip-compressed.
         assembly
-            Name of the biological assembly to build, usually "1"; None takes the atoms as they stand.
+            Name of the biological assembly to build, usually "1"; None takes the atoms as they
+            stand.
         waters, hydrogens
             Whether to keep them; a deuterium counts as a hydrogen.
         b_factor_angstrom2
@@ -90,7 +92,8 @@ class AtomicModel:
         Raises
         ------
         FileFormatError
-            If the file is missing or no model, no atom is left, or an element has no scattering factor.
+            If the file is missing or no model, no atom is left, or an element has no scattering
+            factor.
         CryosphereError
             If there is no such assembly; those that there are, are named.
         """
@@ -103,7 +106,9 @@ class AtomicModel:
         if not hydrogens:
             structure.remove_hydrogens()
         if not len(structure) or not structure[0].count_atom_sites():
-            raise FileFormatError(f"{path} has no atoms; give a PDB or mmCIF model with coordinates")
+            raise FileFormatError(
+                f"{path} has no atoms; give a PDB or mmCIF model with coordinates"
+            )
         model = structure[0]
         positions = _prepare(path, model, b_factor_angstrom2)
         centre = np.array(model.calculate_center_of_mass().tolist())
@@ -217,7 +222,9 @@ def _build_assembly(path: Path, structure: gemmi.Structure, name: str) -> None:
         raise FileFormatError(f"{path}: assembly {name!r} cannot be built: {error}") from error
 
 
-def _prepare(path: Path, model: gemmi.Model, b_factor_angstrom2: float | None) -> NDArray[np.float64]:
+def _prepare(
+    path: Path, model: gemmi.Model, b_factor_angstrom2: float | None
+) -> NDArray[np.float64]:
     """Set the B-factors if asked, refuse atoms that cannot scatter, and return the positions ``(n, 3)``."""
     import gemmi
 
@@ -248,7 +255,10 @@ def _band_limited(
     transform = fft.rfftn(np.ascontiguousarray(fine.transpose(2, 1, 0)))
     kept = np.arange(-(box // 2), box // 2)
     transform = transform[np.ix_(kept, kept, np.arange(box // 2 + 1))]
-    full, half = kept / (box * pixel_size_angstrom), np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
+    full, half = (
+        kept / (box * pixel_size_angstrom),
+        np.arange(box // 2 + 1) / (box * pixel_size_angstrom),
+    )
     s = np.sqrt(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)
     beyond = np.clip((s / highest - _EDGE) / (1 - _EDGE), 0, 1)
     weight = (0.5 + 0.5 * np.cos(np.pi * beyond)) * np.exp(np.minimum(s, highest) ** 2 * (blur / 4))

@@ -24,9 +24,9 @@ _HIGHEST = 1.0  # cycles per angstrom: beyond the corner of any image of 0.71 A 
 class NoiseSpectrum:
     """Power of the noise against spatial frequency; only its shape counts.
 
-    Between the given frequencies the power is interpolated linearly, beyond them it is that of the nearest.
-    Noise drawn from it has mean 0 and, over the pixels of an image, variance 1: the variance of a pixel is
-    the mean of the power over all frequencies of the image's transform.
+    Between the given frequencies the power is interpolated linearly, beyond them it is that of the
+    nearest. Noise drawn from it has mean 0 and, over the pixels of an image, variance 1: the
+    variance of a pixel is the mean of the power over all frequencies of the image's transform.
 
     Attributes
     ----------
@@ -44,12 +44,18 @@ class NoiseSpectrum:
         frequencies, power = np.asarray(self.frequencies, float), np.asarray(self.power, float)
         if frequencies.ndim != 1 or frequencies.shape != power.shape or not len(power):
             raise ValueError("a noise spectrum needs as many powers as frequencies, at least one")
-        if not (np.isfinite(frequencies).all() and frequencies[0] >= 0 and (np.diff(frequencies) > 0).all()):
+        if not (
+            np.isfinite(frequencies).all()
+            and frequencies[0] >= 0
+            and (np.diff(frequencies) > 0).all()
+        ):
             raise ValueError(
                 "the frequencies of a noise spectrum must be finite, from 0 or above, and increase"
             )
         if not (np.isfinite(power).all() and (power >= 0).all() and power.any()):
-            raise ValueError("the powers of a noise spectrum must be finite, not negative and not all 0")
+            raise ValueError(
+                "the powers of a noise spectrum must be finite, not negative and not all 0"
+            )
         object.__setattr__(self, "frequencies", frequencies)
         object.__setattr__(self, "power", power)
 
@@ -77,7 +83,8 @@ class NoiseSpectrum:
                         f"{path} has no column {missing[0]}; its first line must be {','.join(_COLUMNS)}"
                     )
                 values = [
-                    [_number(path, rows.line_num, name, row[name]) for name in _COLUMNS] for row in rows
+                    [_number(path, rows.line_num, name, row[name]) for name in _COLUMNS]
+                    for row in rows
                 ]
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"cannot read the noise spectrum {path}: {error}") from error
@@ -112,4 +119,6 @@ def _number(path: Path, line: int, column: str, text: str | None) -> float:
     try:
         return float(text or "")
     except ValueError as error:
-        raise FileFormatError(f"{path}: line {line}: {column} is {text!r}; expected a number") from error
+        raise FileFormatError(
+            f"{path}: line {line}: {column} is {text!r}; expected a number"
+        ) from error

@@ -25,8 +25,8 @@ class ProjectionMatch:
     Attributes
     ----------
     projection
-        ``(box, box)`` float32: seen through the image's CTF, shifted to where it fits best, in the image's
-        grey values.
+        ``(box, box)`` float32: seen through the image's CTF, shifted to where it fits best, in the
+        image's grey values.
     residual
         ``(box, box)`` float32: the image minus the projection.
     correlation
@@ -71,7 +71,8 @@ class ProjectionMatcher:
         image
             ``(box, box)`` float32.
         ctf
-            ``(box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.transfer_functions`; None for 1.
+            ``(box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.transfer_functions`; None
+            for 1.
         rotation
             ``(3, 3)``; image to map coordinates.
         centre_px
@@ -79,10 +80,14 @@ class ProjectionMatcher:
         reach_px
             Largest distance from there along x and along y; 0 takes the place as it is.
         """
-        transform = self._projector.slices(torch.as_tensor(np.asarray(rotation), dtype=torch.float32)[None])
+        transform = self._projector.slices(
+            torch.as_tensor(np.asarray(rotation), dtype=torch.float32)[None]
+        )
         if ctf is not None:
             transform = transform * ctf
-        shift = self._best_shift(image, transform, np.asarray(centre_px, dtype=np.float64), reach_px)
+        shift = self._best_shift(
+            image, transform, np.asarray(centre_px, dtype=np.float64), reach_px
+        )
         phases = shift_phases(torch.from_numpy(shift[None]), self._projector.box)
         projection = from_fourier(transform * phases)[0]
         inside, seen = projection[self._circle].double(), image[self._circle].double()

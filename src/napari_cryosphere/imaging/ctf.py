@@ -21,10 +21,10 @@ _ANGSTROM_PER_MILLIMETRE = 1e7
 def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the CTF of each particle at spatial frequencies.
 
-    ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with
-    ``dz = (U + V)/2 + (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive:
-    multiplied by it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where
-    there are any. This is what `relion_project --ctf` does.
+    ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with ``dz = (U + V)/2 +
+    (U - V)/2 cos 2(theta - angle)``, theta from +x towards +y, underfocus positive: multiplied by
+    it a protein stays white. An envelope ``exp(-B s^2 / 4)`` and a scale multiply it where there
+    are any. This is what `relion_project --ctf` does.
 
     The phase is a combination of five images that all particles share (1, s^2, s^2 cos 2 theta,
     s^2 sin 2 theta, s^4): one matrix product and one sine make all CTFs.
@@ -58,7 +58,9 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
     phase = np.stack(weights, axis=1).astype(np.float32) @ basis.astype(np.float32)
     values: NDArray[np.float32] = np.sin(phase, out=phase)
     if parameters.b_factor_angstrom2.any():
-        values *= np.exp(-0.25 * np.outer(parameters.b_factor_angstrom2, squared).astype(np.float32))
+        values *= np.exp(
+            -0.25 * np.outer(parameters.b_factor_angstrom2, squared).astype(np.float32)
+        )
     if (parameters.scale_factor != 1).any():
         values *= parameters.scale_factor.astype(np.float32)[:, None]
     return values
@@ -86,11 +88,13 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     return torch.from_numpy(values.reshape(-1, box, box // 2 + 1))
 
 
-def transfer_values(stack: ParticleStack, frequencies: NDArray[np.floating]) -> NDArray[np.float32] | None:
+def transfer_values(
+    stack: ParticleStack, frequencies: NDArray[np.floating]
+) -> NDArray[np.float32] | None:
     """Return what each particle's image, on the stack's grid, holds of given spatial frequencies.
 
-    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics group on
-    where the stack's grid is finer.
+    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics
+    group on where the stack's grid is finer.
 
     Parameters
     ----------

@@ -37,20 +37,23 @@ class ParticleDataset(Dataset[Sample]):
 
     - id: rlnImageName.
     - image: ``(1, box, box)`` float32, prepared.
-    - rotation: ``(3, 3)`` float32; image to map coordinates. The identity where the particles have no poses.
+    - rotation: ``(3, 3)`` float32; image to map coordinates. The identity where the particles have
+      no poses.
     - shifts: ``(2,)`` float32; rlnOriginX/YAngst.
-    - confidence: ``(1,)`` float32 in 0-1: rlnMaxValueProbDistribution, 1 without it, 0 without a pose.
+    - confidence: ``(1,)`` float32 in 0-1: rlnMaxValueProbDistribution, 1 without it, 0 without a
+      pose.
     - metadata: every column of the particle table and the optics table, by name.
 
-    A `torch.utils.data.DataLoader` collates them; its workers read whole batches in one go. A half set is
-    ``ParticleDataset(stack.halves()[0])``.
+    A `torch.utils.data.DataLoader` collates them; its workers read whole batches in one go. A half
+    set is ``ParticleDataset(stack.halves()[0])``.
 
     Parameters
     ----------
     stack
         The particles; each image may stand once.
     steps
-        What is done to the images; None for the default: background normalised, phases flipped, soft mask.
+        What is done to the images; None for the default: background normalised, phases flipped,
+        soft mask.
     symmetry
         Point group of the map: saved poses are inside RELION's asymmetric unit of it.
 
@@ -111,7 +114,10 @@ class ParticleDataset(Dataset[Sample]):
                 str(record["rlnImageName"]),
                 images[place][None],
                 (rotations[place], shifts[place], confidence[place]),
-                {str(name): value for name, value in (optics[record["rlnOpticsGroup"]] | record).items()},
+                {
+                    str(name): value
+                    for name, value in (optics[record["rlnOpticsGroup"]] | record).items()
+                },
             )
             for place, record in enumerate(records)
         ]
@@ -152,7 +158,9 @@ class ParticleDataset(Dataset[Sample]):
         self._stack[rows].with_poses(new, shifts)  # checks shapes and values
         trust = np.ones(len(rows)) if confidence is None else _array(confidence).reshape(-1)
         if trust.shape != rows.shape or not ((trust >= 0) & (trust <= 1)).all():
-            raise MetadataError(f"confidence must be {len(rows)} numbers from 0 to 1, one a particle")
+            raise MetadataError(
+                f"confidence must be {len(rows)} numbers from 0 to 1, one a particle"
+            )
         self._rotations[rows], self._shifts[rows], self._confidence[rows] = new, shifts, trust
         self._has_pose[rows] = True
 

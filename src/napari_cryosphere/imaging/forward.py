@@ -1,10 +1,11 @@
 """The forward model: image = CTF * shift * projection of the map, plus noise at a stated ratio.
 
-**Signal-to-noise ratio**, as every part of the package means it: the variance of the clean image (with CTF
-and shift) over the pixels of a centred circle, averaged over the particles, divided by the variance of the
-noise in a pixel. The circle holds 99 % of the map's power unless its radius is given. For coloured noise the
-variance of a pixel is the mean of its power over all frequencies of the image, so that the ratio within a
-band of frequencies is another one. Simulated images are scaled so that a pixel's noise has variance 1.
+**Signal-to-noise ratio**, as every part of the package means it: the variance of the clean image
+(with CTF and shift) over the pixels of a centred circle, averaged over the particles, divided by
+the variance of the noise in a pixel. The circle holds 99 % of the map's power unless its radius is
+given. For coloured noise the variance of a pixel is the mean of its power over all frequencies of
+the image, so that the ratio within a band of frequencies is another one. Simulated images are
+scaled so that a pixel's noise has variance 1.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def map_radius_px(voxels: NDArray[np.floating]) -> int:
     """Return the radius in whole voxels of the sphere about voxel n // 2 that holds 99 % of a map's power."""
     axis = np.arange(len(voxels)) - len(voxels) // 2
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    power = np.bincount(np.rint(radius).astype(int).ravel(), (voxels.astype(np.float64) ** 2).ravel())
+    power = np.bincount(
+        np.rint(radius).astype(int).ravel(), (voxels.astype(np.float64) ** 2).ravel()
+    )
     return int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum()))
 
 
@@ -100,7 +103,9 @@ def noise_level(
     radius = map_radius_angstrom(density) if radius_angstrom is None else radius_angstrom
     axis = (np.arange(density.box) - density.box // 2) * density.pixel_size_angstrom
     inside = np.hypot(axis[:, None], axis) <= radius
-    pilot = parameters[np.linspace(0, len(parameters) - 1, min(_PILOT, len(parameters))).astype(int)]
+    pilot = parameters[
+        np.linspace(0, len(parameters) - 1, min(_PILOT, len(parameters))).astype(int)
+    ]
     variances = [
         images[:, inside].var(axis=1, dtype=np.float64)
         for images in clean_images(projector, pilot, density.pixel_size_angstrom)
@@ -127,8 +132,8 @@ def noisy_images(
     pixel_size_angstrom
         Pixel size of map and images.
     deviation
-        Standard deviation of the noise, see :func:`noise_level`; images are divided by it, so that a
-        pixel's noise has variance 1. None gives the clean images in the map's own grey values.
+        Standard deviation of the noise, see :func:`noise_level`; images are divided by it, so that
+        a pixel's noise has variance 1. None gives the clean images in the map's own grey values.
     seed
         Decides the noise, whatever the size of a chunk.
     spectrum

@@ -1,7 +1,7 @@
 """Images and their Fourier transforms, with the centre of an image at pixel n // 2.
 
-All transforms here put that pixel at the origin first, so that a centred, symmetric particle has a real
-transform and a shift is a pure phase. Boxes are even.
+All transforms here put that pixel at the origin first, so that a centred, symmetric particle has a
+real transform and a shift is a pure phase. Boxes are even.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def shift_phases(shifts_px: Tensor, box: int) -> Tensor:
     Parameters
     ----------
     shifts_px
-        ``(n, 2)``: displacement along x and y in pixels. RELION's origin is the opposite displacement:
-        the content of a particle sits at minus rlnOriginXAngst / pixel size.
+        ``(n, 2)``: displacement along x and y in pixels. RELION's origin is the opposite
+        displacement: the content of a particle sits at minus rlnOriginXAngst / pixel size.
     box
         Even box in pixels.
 
@@ -66,7 +66,8 @@ def even_box(length: float) -> int:
 def crop_or_pad(images: Tensor, box: int, dims: int = 2) -> Tensor:
     """Cut or zero-pad the last ``dims`` axes, all of length n, about index n // 2 to length ``box``.
 
-    ``(..., n, n)`` becomes ``(..., box, box)``, with ``dims=3`` likewise; the result may share memory.
+    ``(..., n, n)`` becomes ``(..., box, box)``, with ``dims=3`` likewise; the result may share
+    memory.
     """
     size = images.shape[-1]
     if box < size:
@@ -98,7 +99,9 @@ def rescale(images: Tensor, box: int, dims: int = 2) -> Tensor:
     if box == size:
         return images
     axes = tuple(range(-dims, 0))
-    transform = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(images, axes), dim=axes), axes)
+    transform = torch.fft.fftshift(
+        torch.fft.fftn(torch.fft.ifftshift(images, axes), dim=axes), axes
+    )
     resized = crop_or_pad(transform, box, dims)
     if box < size:
         # The new Nyquist frequency has lost its mirror image: it cannot belong to a real image.

@@ -31,8 +31,8 @@ class ImageInspection:
     inspected
         Number of images that were read, spread evenly over the stack.
     contrast
-        Whether particles are lighter or darker than their background: ``"white"`` (RELION's convention),
-        ``"black"``, or ``"unclear"`` where they cannot be told apart.
+        Whether particles are lighter or darker than their background: ``"white"`` (RELION's
+        convention), ``"black"``, or ``"unclear"`` where they cannot be told apart.
     warnings
         One line for each oddity.
     """
@@ -45,9 +45,9 @@ class ImageInspection:
 def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
     """Look at up to ``most`` images of a stack.
 
-    The contrast is the mean of the disc of half the box's diameter less that of the background (outside the
-    inscribed circle), in units of the background's standard deviation; it is clear where its mean over the
-    images is four standard errors from zero.
+    The contrast is the mean of the disc of half the box's diameter less that of the background
+    (outside the inscribed circle), in units of the background's standard deviation; it is clear
+    where its mean over the images is four standard errors from zero.
 
     Raises
     ------
@@ -56,7 +56,9 @@ def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
     """
     rows = np.unique(np.linspace(0, len(stack) - 1, min(most, len(stack))).astype(np.int64))
     step = max(1, _CHUNK_PIXELS // stack.box**2)
-    parts = [_measured(stack.images(rows[start : start + step])) for start in range(0, len(rows), step)]
+    parts = [
+        _measured(stack.images(rows[start : start + step])) for start in range(0, len(rows), step)
+    ]
     contrasts, deviations, largest = (np.concatenate(values) for values in zip(*parts, strict=True))
     flat = deviations <= _FLAT * largest
     usual = np.median(largest[~flat]) if not flat.all() else 0.0

@@ -14,13 +14,16 @@ _TABLE = 200_001
 
 
 def draw_rotations(
-    number: int, rng: np.random.Generator, preference: float = 0.0, axis: ArrayLike = (0.0, 0.0, 1.0)
+    number: int,
+    rng: np.random.Generator,
+    preference: float = 0.0,
+    axis: ArrayLike = (0.0, 0.0, 1.0),
 ) -> NDArray[np.float64]:
     """Draw poses whose view directions follow the axial distribution of Watson (1965).
 
     The density of the view direction d (third column of the pose), relative to the uniform one, is
-    proportional to ``exp(preference (d . axis)^2)``: both ends of the axis are alike, as for particles that
-    stick to both surfaces of the ice. The in-plane angle is uniform.
+    proportional to ``exp(preference (d . axis)^2)``: both ends of the axis are alike, as for
+    particles that stick to both surfaces of the ice. The in-plane angle is uniform.
 
     Parameters
     ----------
@@ -29,9 +32,9 @@ def draw_rotations(
     rng
         Source of randomness.
     preference
-        Strength, within +-1000. 0 is uniform on SO(3); 3 puts 44 % of the views within 30 degrees of the
-        axis, 10 puts 90 % there (uniform: 13 %). Negative values prefer views across it: -10 puts 97 %
-        within 30 degrees of the equator (uniform: 50 %).
+        Strength, within +-1000. 0 is uniform on SO(3); 3 puts 44 % of the views within 30 degrees
+        of the axis, 10 puts 90 % there (uniform: 13 %). Negative values prefer views across it: -10
+        puts 97 % within 30 degrees of the equator (uniform: 50 %).
     axis
         ``(3,)`` x, y, z in the map's frame, of any length above 0.
 
@@ -45,7 +48,9 @@ def draw_rotations(
         If the strength is out of range or the axis has no direction.
     """
     if not abs(preference) <= STRONGEST_PREFERENCE:
-        raise ValueError(f"the preference must be within +-{STRONGEST_PREFERENCE:g}, not {preference}")
+        raise ValueError(
+            f"the preference must be within +-{STRONGEST_PREFERENCE:g}, not {preference}"
+        )
     if preference == 0:
         return random_rotations(number, rng)
     tilt = np.degrees(np.arccos(_cosines(number, rng, preference)))
@@ -67,5 +72,7 @@ def _turn_z_to(axis: ArrayLike) -> NDArray[np.float64]:
     x, y, z = np.asarray(axis, dtype=np.float64)
     length = float(np.sqrt(x * x + y * y + z * z))
     if not (np.isfinite(length) and length > 0):
-        raise ValueError(f"the axis must be three finite numbers that are not all 0, not {(x, y, z)}")
+        raise ValueError(
+            f"the axis must be three finite numbers that are not all 0, not {(x, y, z)}"
+        )
     return rotation_from_relion_angles(np.degrees([np.arctan2(y, x), np.arccos(z / length), 0.0]))

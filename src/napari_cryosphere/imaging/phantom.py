@@ -11,12 +11,16 @@ from napari_cryosphere.particles.density_map import DensityMap
 
 __all__ = ["protein_phantom"]
 
-_HELIX_RISE, _HELIX_RADIUS, _HELIX_TURN = 1.5, 2.3, np.radians(100.0)  # angstrom, angstrom, a residue
+_HELIX_RISE, _HELIX_RADIUS, _HELIX_TURN = (
+    1.5,
+    2.3,
+    np.radians(100.0),
+)  # angstrom, angstrom, a residue
 _STRAND_RISE, _STRAND_PLEAT = 3.3, 0.9
 _HELIX_SPACING, _STRAND_SPACING = 10.0, 4.8
 
-# Domains: kind, number of helices or strands, residues in each, centre in angstrom. An uneven set of
-# arms around a core, so that no two views look alike.
+# Domains: kind, number of helices or strands, residues in each, centre in angstrom. An uneven set
+# of arms around a core, so that no two views look alike.
 _DOMAINS: tuple[tuple[str, int, int, tuple[float, float, float]], ...] = (
     ("helices", 10, 26, (0.0, 0.0, 0.0)),
     ("helices", 7, 20, (29.0, 7.0, -5.0)),
@@ -31,8 +35,9 @@ _DOMAINS: tuple[tuple[str, int, int, tuple[float, float, float]], ...] = (
 def protein_phantom(box: int = 64, pixel_size_angstrom: float = 3.0, seed: int = 7) -> DensityMap:
     """Build a map that looks like a protein of some 100 kDa at about twice its pixel size.
 
-    Residues are placed along ideal alpha helices (1.5 A rise, 100 degrees a residue) and beta strands
-    (3.3 A rise), these are packed side by side into seven domains, and each residue becomes a Gaussian.
+    Residues are placed along ideal alpha helices (1.5 A rise, 100 degrees a residue) and beta
+    strands (3.3 A rise), these are packed side by side into seven domains, and each residue becomes
+    a Gaussian.
 
     Parameters
     ----------
@@ -56,7 +61,11 @@ def protein_phantom(box: int = 64, pixel_size_angstrom: float = 3.0, seed: int =
 
 
 def _domain(
-    kind: str, number: int, length: int, centre: tuple[float, float, float], rng: np.random.Generator
+    kind: str,
+    number: int,
+    length: int,
+    centre: tuple[float, float, float],
+    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Return residue positions, ``(n, 3)`` x, y, z in angstrom: elements on a lattice, turned at random."""
     elements = []
@@ -76,7 +85,11 @@ def _helix(residues: int) -> NDArray[np.float64]:
     step = np.arange(residues)
     along = (step - (residues - 1) / 2) * _HELIX_RISE
     return np.stack(
-        [_HELIX_RADIUS * np.cos(_HELIX_TURN * step), _HELIX_RADIUS * np.sin(_HELIX_TURN * step), along],
+        [
+            _HELIX_RADIUS * np.cos(_HELIX_TURN * step),
+            _HELIX_RADIUS * np.sin(_HELIX_TURN * step),
+            along,
+        ],
         axis=1,
     )
 
@@ -94,7 +107,9 @@ def _lattice_site(kind: str, index: int, number: int) -> NDArray[np.float64]:
         angle = np.pi / 3 * (index - 1) + (np.pi / 6 if ring == 2 else 0)
         return _HELIX_SPACING * ring * np.array([np.cos(angle), np.sin(angle), 0.0])
     row, sheet = divmod(index, 2)
-    return np.array([_HELIX_SPACING * (sheet - 0.5), _STRAND_SPACING * (row - (number // 2 - 1) / 2), 0.0])
+    return np.array(
+        [_HELIX_SPACING * (sheet - 0.5), _STRAND_SPACING * (row - (number // 2 - 1) / 2), 0.0]
+    )
 
 
 def _splat(positions: NDArray[np.float64], box: int) -> NDArray[np.float64]:

@@ -22,8 +22,8 @@ _CHUNK = 256
 class PreparedImages:
     """Images of a stack, prepared by one `Preprocessing`.
 
-    Every optics group goes the way from its own pixels to the final grid, with its own CTF, so that nothing
-    is resampled twice.
+    Every optics group goes the way from its own pixels to the final grid, with its own CTF, so that
+    nothing is resampled twice.
 
     Parameters
     ----------

@@ -3,7 +3,8 @@
 1. The background, outside the particle, gets mean 0 and standard deviation 1.
 2. The CTF's sign is undone (phase flip), or the image is multiplied by the CTF.
 3. The image is cut about its centre.
-4. It is Fourier-rescaled to another grid. White noise of standard deviation 1 keeps it, if step 1 was taken.
+4. It is Fourier-rescaled to another grid. White noise of standard deviation 1 keeps it, if step 1
+  was taken.
 5. It is low-passed.
 6. It is multiplied by a soft circle.
 
@@ -46,11 +47,13 @@ class Preprocessing:
     normalise
         Step 1.
     particle_diameter_angstrom
-        The background of step 1 lies outside this circle; None for the circle inscribed in the image.
+        The background of step 1 lies outside this circle; None for the circle inscribed in the
+        image.
     ctf
         Step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they are.
     crop_angstrom
-        Step 3: width to cut to, rounded to an even number of the images' own pixels; None to leave it.
+        Step 3: width to cut to, rounded to an even number of the images' own pixels; None to leave
+        it.
     grid
         Step 4: box and pixel size to come to; None to leave it.
     low_pass_angstrom
@@ -97,11 +100,13 @@ class Preprocessing:
         grid
             Box and pixel size of the images.
         ctf
-            ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is unknown.
+            ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
+            unknown.
 
         Returns
         -------
-        ``(n, b, b)`` float32 on `result_grid`. An image whose background is constant comes back finite.
+        ``(n, b, b)`` float32 on `result_grid`. An image whose background is constant comes back
+        finite.
         """
         if self.normalise:
             images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
@@ -111,7 +116,10 @@ class Preprocessing:
         if cropped != grid:
             images, grid = crop_or_pad(images, cropped.box), cropped
         if self.grid is not None:
-            images, grid = rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise), self.grid
+            images, grid = (
+                rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise),
+                self.grid,
+            )
         if self.low_pass_angstrom is not None:
             images = low_pass(images, self.low_pass_angstrom / grid.pixel_size_angstrom)
         if self.mask:
@@ -132,7 +140,8 @@ def _distance_from_centre(box: int) -> Tensor:
 def background_mask(box: int, radius_px: float | None = None) -> Tensor:
     """Return a particle's background, ``(box, box)`` bool: the pixels outside a circle.
 
-    None stands for the inscribed circle; a wider one is taken as that, so that the corners always remain.
+    None stands for the inscribed circle; a wider one is taken as that, so that the corners always
+    remain.
     """
     return _distance_from_centre(box) > min(box / 2, box / 2 if radius_px is None else radius_px)
 
@@ -158,7 +167,8 @@ def background_statistics(images: Tensor, radius_px: float | None = None) -> tup
 def normalise_background(images: Tensor, radius_px: float | None = None) -> Tensor:
     """Give the background of ``(n, box, box)`` images mean 0 and sd 1 (CESPED, section 2.1).
 
-    An image whose background is constant has no noise to scale by: it comes back with mean 0, unscaled.
+    An image whose background is constant has no noise to scale by: it comes back with mean 0,
+    unscaled.
     """
     mean, deviation = background_statistics(images, radius_px)
     scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
@@ -189,14 +199,16 @@ def filtered(images: Tensor, filters: Tensor) -> Tensor:
 def rescale_to_grid(images: Tensor, old: ImageGrid, new: ImageGrid, keep_noise: bool) -> Tensor:
     """Bring ``(n, old.box, old.box)`` images to another grid; see `resampling_matrix`.
 
-    Pixels outside the given image are zero. With ``keep_noise`` white noise keeps its standard deviation:
-    averaging pixels makes it weaker by the ratio of the pixel sizes, which is multiplied back. Without it
-    grey values are kept.
+    Pixels outside the given image are zero. With ``keep_noise`` white noise keeps its standard
+    deviation: averaging pixels makes it weaker by the ratio of the pixel sizes, which is multiplied
+    back. Without it grey values are kept.
     """
     if old.matches(new):
         return images
     step = new.pixel_size_angstrom / old.pixel_size_angstrom
-    matrix = torch.tensor(resampling_matrix(old.box, new.box, step), dtype=images.dtype, device=images.device)
+    matrix = torch.tensor(
+        resampling_matrix(old.box, new.box, step), dtype=images.dtype, device=images.device
+    )
     factor = step if keep_noise and step > 1 else 1.0
     return (matrix * factor) @ images @ matrix.T
 

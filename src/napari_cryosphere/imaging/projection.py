@@ -31,17 +31,18 @@ def sinc_squared(size: int, box: int) -> Tensor:
 class Projector:
     """Projects one map from any direction; its padded transform is computed once.
 
-    ``image(x, y) = sum over z of V(R (x, y, z))``: the image's transform is the central slice of the map's
-    transform that is spanned by the first two columns of R (Bracewell 1956). The slice is sampled at the
-    image's own frequencies by trilinear interpolation of a zero-padded transform, as RELION does.
+    ``image(x, y) = sum over z of V(R (x, y, z))``: the image's transform is the central slice of
+    the map's transform that is spanned by the first two columns of R (Bracewell 1956). The slice is
+    sampled at the image's own frequencies by trilinear interpolation of a zero-padded transform, as
+    RELION does.
 
     Parameters
     ----------
     voxels
         ``(n, n, n)`` in z, y, x order, n even.
     padding
-        Factor by which the map is padded before its transform. On a phantom of Gaussians the projection
-        error is about 2 % at 2 and 1 % at 3; memory grows with its cube.
+        Factor by which the map is padded before its transform. On a phantom of Gaussians the
+        projection error is about 2 % at 2 and 1 % at 3; memory grows with its cube.
     """
 
     def __init__(self, voxels: ArrayLike | Tensor, padding: int = 2) -> None:
@@ -71,7 +72,9 @@ class Projector:
             ``(n, 3, 3)``; image to map coordinates.
         """
         r = torch.as_tensor(rotations, dtype=torch.float32).to(self._transform.device)
-        points = torch.einsum("nij,kj->nki", r[:, :, :2], self._frequencies)  # x, y, z in the map's transform
+        points = torch.einsum(
+            "nij,kj->nki", r[:, :, :2], self._frequencies
+        )  # x, y, z in the map's transform
         sign = torch.where(points[..., 0] < 0, -1.0, 1.0)  # only the half with x >= 0 is stored
         points = points * sign[..., None]
         size = self.box * self.padding
@@ -84,7 +87,9 @@ class Projector:
             ],
             dim=-1,
         )
-        sampled = torch.nn.functional.grid_sample(self._transform, where[None, None], align_corners=True)
+        sampled = torch.nn.functional.grid_sample(
+            self._transform, where[None, None], align_corners=True
+        )
         samples = sampled[0, :, 0]  # real and imaginary part
         out = torch.zeros(len(r), *self._inside.shape, dtype=torch.complex64, device=r.device)
         out[:, self._inside] = torch.complex(samples[0], samples[1] * sign)

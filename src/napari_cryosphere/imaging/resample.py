@@ -14,7 +14,8 @@ __all__ = ["map_on_grid"]
 def map_on_grid(density: DensityMap, box: int, pixel_size_angstrom: float) -> Tensor:
     """Resample a map to another pixel size and box about voxel n // 2.
 
-    The pixel size becomes the nearest that an even box allows (within half a percent for usual boxes).
+    The pixel size becomes the nearest that an even box allows (within half a percent for usual
+    boxes).
 
     Parameters
     ----------

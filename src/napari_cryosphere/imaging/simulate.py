@@ -47,7 +47,9 @@ class OpticsGroup(BaseModel):
     def _ordered(self) -> OpticsGroup:
         low, high = self.defocus_angstrom
         if not low <= high:
-            raise ValueError(f"defocus_angstrom must be the lowest and the highest, not {low:g} and {high:g}")
+            raise ValueError(
+                f"defocus_angstrom must be the lowest and the highest, not {low:g} and {high:g}"
+            )
         return self
 
 
@@ -93,7 +95,9 @@ class ParticleParameters:
             self.optics_groups[rows],
         )
 
-    def tables(self, stack_name: str, box: int, pixel_size_angstrom: float) -> dict[str, pd.DataFrame]:
+    def tables(
+        self, stack_name: str, box: int, pixel_size_angstrom: float
+    ) -> dict[str, pd.DataFrame]:
         """Return RELION 3.1's optics and particles tables for a stack of these particles in order."""
         number = len(self)
         angles = relion_angles_from_rotation(self.rotations)
@@ -163,10 +167,10 @@ def draw_parameters(
 ) -> ParticleParameters:
     """Draw poses, shifts and CTFs at random.
 
-    Poses are uniform on SO(3) or prefer an axis; shifts are uniform in +- ``shift_px`` in x and in y. Each
-    micrograph has a mean defocus and an astigmatism drawn from its optics group's range, and its particles
-    vary about them. Particles are spread at random over the micrographs. Halves alternate. The same ``seed``
-    gives the same particles.
+    Poses are uniform on SO(3) or prefer an axis; shifts are uniform in +- ``shift_px`` in x and in
+    y. Each micrograph has a mean defocus and an astigmatism drawn from its optics group's range,
+    and its particles vary about them. Particles are spread at random over the micrographs. Halves
+    alternate. The same ``seed`` gives the same particles.
 
     Parameters
     ----------
@@ -244,7 +248,9 @@ def parameters_from_stack(
         If the particles have no poses, or no CTF though one is wanted.
     """
     if with_ctf and not stack.has_ctf:
-        raise MetadataError(f"{stack.source} has no CTF to simulate with; add its columns or pass --no-ctf")
+        raise MetadataError(
+            f"{stack.source} has no CTF to simulate with; add its columns or pass --no-ctf"
+        )
     return ParticleParameters(
         rotations=stack.rotations(),
         shifts_px=-stack.shifts_angstrom() / pixel_size_angstrom,

@@ -1,7 +1,7 @@
 """What a training run is shown: particles split in two, and where its batches come from.
 
-Several ranks prepare and insert a share of the particles each. Prepared images are held once a computer, in a
-file that its ranks map.
+Several ranks prepare and insert a share of the particles each. Prepared images are held once a
+computer, in a file that its ranks map.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.jobs._halves import Halves, chunks
-from napari_cryosphere.jobs._ranks import Ranks
-from napari_cryosphere.jobs._shared_images import load_together
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
+from napari_cryosphere.jobs.running.halves import Halves, chunks
+from napari_cryosphere.jobs.running.ranks import Ranks
+from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
@@ -83,7 +83,10 @@ def training_data(
     chosen = stack[rows]
     grid = ImageGrid(config.network.box, chosen.grid.field_angstrom / config.network.box)
     yield Progress(0.0, f"preparing {len(chosen)} particles")
-    particles, (shown, held_out) = PreparedImages(chosen, Preprocessing(grid=grid)), _split(chosen, config)
+    particles, (shown, held_out) = (
+        PreparedImages(chosen, Preprocessing(grid=grid)),
+        _split(chosen, config),
+    )
     images, validation = load_together(particles, shown, together), particles.load(held_out)
     for warning in particles.warnings:
         yield Note(warning, warning=True)
@@ -106,7 +109,11 @@ def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]
             f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
             "give particles from a refinement"
         )
-    mask = np.ones(len(stack), bool) if config.half_set is None else stack.half_sets() == config.half_set
+    mask = (
+        np.ones(len(stack), bool)
+        if config.half_set is None
+        else stack.half_sets() == config.half_set
+    )
     rows = np.flatnonzero(mask)
     if len(rows) < _FEWEST:
         raise MetadataError(
@@ -115,19 +122,26 @@ def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]
     return rows
 
 
-def _split(stack: ParticleStack, config: TrainConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _split(
+    stack: ParticleStack, config: TrainConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to train on and the rows held out: whole micrographs where these are enough of them.
 
-    Particles of one or two micrographs would say how sure the network may be at their defocus alone.
+    Particles of one or two micrographs would say how sure the network may be at their defocus
+    alone.
     """
     rng = np.random.default_rng(config.seed)
     wanted = _number_held_out(len(stack), config.validation_fraction)
     order = rng.permutation(len(stack))
     if "rlnMicrographName" in stack.particles:
-        names, of = np.unique(stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True)
+        names, of = np.unique(
+            stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True
+        )
         if wanted * len(names) >= _ENOUGH_MICROGRAPHS * len(stack):
             order = np.argsort(rng.permutation(len(names))[of], kind="stable")
-            sizes = np.cumsum(np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]])
+            sizes = np.cumsum(
+                np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]]
+            )
             wanted = int(sizes[np.searchsorted(sizes, wanted)])
     return np.sort(order[wanted:]), np.sort(order[:wanted])
 
@@ -168,7 +182,10 @@ def _reconstructed(
     """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
         stack = stack.with_columns({"rlnRandomSubset": 1 + np.arange(len(stack)) % 2})
-    halves, poses = Halves(stack.grid, config.symmetry, padding=2), WeightedPoses.best(stack.rotations())
+    halves, poses = (
+        Halves(stack.grid, config.symmetry, padding=2),
+        WeightedPoses.best(stack.rotations()),
+    )
     for event in fill(halves, stack, poses, ranks.share(chunks(len(stack)))):
         if isinstance(event, Progress):
             yield Progress(0.0, event.message)

@@ -18,18 +18,21 @@ from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
-from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
-from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._map_detail import MapDetail, map_detail
-from napari_cryosphere.jobs._memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
-from napari_cryosphere.jobs._notes import warnings_of
-from napari_cryosphere.jobs._ranks import current_ranks
-from napari_cryosphere.jobs._side_by_side import batches_at_once
-from napari_cryosphere.jobs._uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.jobs.configs import AlignConfig
-from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
+from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
+from napari_cryosphere.jobs.running.inputs import (
+    described,
+    digest_of_file,
+    digest_of_table,
+    warnings_of,
+)
+from napari_cryosphere.jobs.running.journal import Journal
+from napari_cryosphere.jobs.running.map_detail import MapDetail, map_detail
+from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 
@@ -59,7 +62,9 @@ _CELLS = ("orders", "indices", "log_density")
 
 def spread_rows(number: int, most: int) -> NDArray[np.int64]:
     """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
-    rows: NDArray[np.int64] = np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
+    rows: NDArray[np.int64] = np.unique(
+        np.linspace(0, number - 1, min(number, most)).astype(np.int64)
+    )
     return rows
 
 
@@ -77,15 +82,22 @@ class AlignerInput:
 
 def pilot_around(stack: ParticleStack, reach_degrees: float) -> Pilot:
     """Return the pilot that searches around a stack's own poses."""
-    rotations, shifts_px = stack.rotations(), -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+    rotations, shifts_px = (
+        stack.rotations(),
+        -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom,
+    )
 
-    def pilot(aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None) -> Alignment:
+    def pilot(
+        aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
+    ) -> Alignment:
         return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees)
 
     return pilot
 
 
-def _search(aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None) -> Alignment:
+def _search(
+    aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
+) -> Alignment:
     return aligner.search(images, ctf)
 
 
@@ -100,8 +112,8 @@ def prepare_aligner(
 ) -> Aligner:
     """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
 
-    The contrast is then fitted again at the poses found for some thirty of them, since the power alone is
-    deceived where the map lacks what the particles have.
+    The contrast is then fitted again at the poses found for some thirty of them, since the power
+    alone is deceived where the map lacks what the particles have.
 
     Parameters
     ----------
@@ -114,8 +126,9 @@ def prepare_aligner(
     device
         Where to compute.
     pilot
-        How the some thirty are aligned. Where poses near the right ones are known, searching around these
-        spares a search of all. If the map is hardly seen there, all poses are searched after all.
+        How the some thirty are aligned. Where poses near the right ones are known, searching around
+        these spares a search of all. If the map is hardly seen there, all poses are searched after
+        all.
 
     Raises
     ------
@@ -148,7 +161,11 @@ def prepare_aligner(
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    return aligner if abs(factor - 1) < _LEAST_CHANGE else aligner.with_contrast(max(factor, _LEAST_CHANGE))
+    return (
+        aligner
+        if abs(factor - 1) < _LEAST_CHANGE
+        else aligner.with_contrast(max(factor, _LEAST_CHANGE))
+    )
 
 
 def with_alignment(
@@ -161,7 +178,9 @@ def with_alignment(
     """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept."""
     shifts = -shifts_px * stack.grid.pixel_size_angstrom
     posed = stack.with_poses(summary.rotations, shifts, symmetry)
-    return posed.with_columns(uncertainty_columns(summary) | {"rlnLogLikeliContribution": log_likelihood})
+    return posed.with_columns(
+        uncertainty_columns(summary) | {"rlnLogLikeliContribution": log_likelihood}
+    )
 
 
 def align(config: AlignConfig) -> Events:
@@ -216,7 +235,9 @@ def align(config: AlignConfig) -> Events:
         return
     aligned = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(aligned[name] for name in _SUMMARY))
-    done = with_alignment(stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry)
+    done = with_alignment(
+        stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry
+    )
     if config.distributions is not None:
         _write_distributions(config, journal, batches)
     done.save(config.output, config.overwrite)
@@ -236,7 +257,9 @@ def _align_batch(
         found = aligner.search(images, ctf, wanted)
     else:
         shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, config.local_degrees, wanted)
+        found = aligner.refine(
+            images, ctf, stack.rotations(), shifts_px, config.local_degrees, wanted
+        )
     arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
     arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
@@ -247,7 +270,9 @@ def _align_batch(
 
 def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
-    from napari_cryosphere.so3.distribution_store import write_distributions  # brings all kinds of them
+    from napari_cryosphere.so3.distribution_store import (
+        write_distributions,
+    )  # brings all kinds of them
 
     assert config.distributions is not None
     with write_distributions(config.distributions, overwrite=config.overwrite) as writer:

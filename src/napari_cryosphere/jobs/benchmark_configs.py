@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
-from napari_cryosphere.benchmark.download import ZENODO
-from napari_cryosphere.benchmark.half_maps import Predicts
+from napari_cryosphere.evaluation.download import ZENODO
+from napari_cryosphere.evaluation.half_maps import Predicts
 from napari_cryosphere.jobs.configs import Device, JobConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
@@ -113,7 +113,9 @@ class CespedConfig(JobConfig):
     train: dict[str, Any] = Field(default_factory=dict)
     """Further settings of the command ``train``, by its keys."""
     trained_on: str | None = None
-    """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may differ."""
+    """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may
+    differ.
+    """
     models: Path | None = None
     """Output of an earlier run whose models are used instead of training."""
     mask: Path | None = None
@@ -121,11 +123,15 @@ class CespedConfig(JobConfig):
     predicts: Predicts = "SO3"
     """What the maps take from the predictions; the rest of a pose is the truth's."""
     confidence: Confidence = "cryosphereConfidence"
-    """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in a map."""
+    """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in
+    a map.
+    """
     relion: bool = False
     """Reconstruct with relion_reconstruct; with ``local_degrees`` also refine with relion_refine."""
     local_degrees: Annotated[float, Field(gt=0, le=180)] | None = None
-    """Refine the predicted poses within this angle, each half against its own map, and evaluate again."""
+    """Refine the predicted poses within this angle, each half against its own map, and evaluate
+    again.
+    """
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     """Rounds of reconstruction and refinement."""
     compare_global: bool = False
@@ -137,7 +143,14 @@ class CespedConfig(JobConfig):
     def _consistent(self) -> CespedConfig:
         if self.compare_global and self.local_degrees is None:
             raise ValueError("compare_global goes with local_degrees, whose maps it searches with")
-        taken = {"particles", "output", "symmetry", "half_set", "minutes", "overwrite"} & self.train.keys()
+        taken = {
+            "particles",
+            "output",
+            "symmetry",
+            "half_set",
+            "minutes",
+            "overwrite",
+        } & self.train.keys()
         if taken:
             raise ValueError(f"train.{sorted(taken)[0]} is set by the protocol")
         return self

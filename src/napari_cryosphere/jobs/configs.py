@@ -75,7 +75,9 @@ class ConvertConfig(JobConfig):
     @classmethod
     def _known(cls, value: Path) -> Path:
         if value.suffix.lower() not in (".star", ".cs"):
-            raise ValueError(f"the output must end with .star or .cs, not {value.suffix or value.name}")
+            raise ValueError(
+                f"the output must end with .star or .cs, not {value.suffix or value.name}"
+            )
         return value
 
 
@@ -123,9 +125,13 @@ class SimulateConfig(ModelConfig):
     snr: Annotated[float, Field(gt=0)] = 0.1
     """Signal-to-noise ratio (defined in ``imaging/forward.py``); infinite for no noise."""
     snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's power."""
+    """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's
+    power.
+    """
     noise_length_angstrom: Annotated[float, Field(ge=0)] = 0.0
-    """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is white."""
+    """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is
+    white.
+    """
     noise_spectrum: Path | None = None
     """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -137,7 +143,9 @@ class SimulateConfig(ModelConfig):
     optics: Annotated[tuple[OpticsGroup, ...], Field(min_length=1)] = (OpticsGroup(),)
     """The optics groups; particles are spread over their micrographs."""
     preference: Annotated[float, Field(ge=-STRONGEST_PREFERENCE, le=STRONGEST_PREFERENCE)] = 0.0
-    """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across it."""
+    """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across
+    it.
+    """
     preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """Axis of the preferred views, x y z in the map's frame; of any length."""
 
@@ -146,9 +154,15 @@ class SimulateConfig(ModelConfig):
         if not any(self.preferred_axis):
             raise ValueError("preferred_axis must have a direction, not 0 0 0")
         if self.noise_spectrum is not None and self.noise_length_angstrom:
-            raise ValueError("noise_spectrum and noise_length_angstrom both colour the noise; give one")
-        if self.poses is not None and (self.preference or self.model_fields_set & {"optics", "shift_px"}):
-            raise ValueError("poses come with their views, shifts and optics; leave out what draws these")
+            raise ValueError(
+                "noise_spectrum and noise_length_angstrom both colour the noise; give one"
+            )
+        if self.poses is not None and (
+            self.preference or self.model_fields_set & {"optics", "shift_px"}
+        ):
+            raise ValueError(
+                "poses come with their views, shifts and optics; leave out what draws these"
+            )
         if is_atomic_model(self.map):
             if self.pixel_size_angstrom is None:
                 raise ValueError(
@@ -166,7 +180,9 @@ class SimulateConfig(ModelConfig):
 
 class _WithMemory(JobConfig):
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Most memory that a process may take, in 10^9 bytes: batches shrink, what cannot fit is refused."""
+    """Most memory that a process may take, in 10^9 bytes: batches shrink, what cannot fit is
+    refused.
+    """
 
 
 class _Resumable(_WithMemory):
@@ -183,7 +199,9 @@ class _Resumable(_WithMemory):
     @property
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
-        return f"finished batches are kept in {self.journal}: the same command with --resume goes on"
+        return (
+            f"finished batches are kept in {self.journal}: the same command with --resume goes on"
+        )
 
 
 class PredictingConfig(_WithMemory):
@@ -200,12 +218,15 @@ class PredictingConfig(_WithMemory):
     map: Path | None = None
     """Map to refine against."""
     modes: Annotated[int, Field(ge=1, le=50)] = 14
-    """How many modes of each distribution are compared with the map, on a coarse lattice about each."""
+    """How many modes of each distribution are compared with the map, on a coarse lattice about
+    each.
+    """
     climbed: Annotated[int, Field(ge=1, le=50)] = 4
     """How many of the best places found so are refined to the end."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared when refining. Without it: as far as the map can be trusted, by the FSC beside
-    it or its own noise, and no farther than the particles tell of poses."""
+    """Finest detail compared when refining. Without it: as far as the map can be trusted, by the
+    FSC beside it or its own noise, and no farther than the particles tell of poses.
+    """
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest change of the shift when refining."""
 
@@ -218,13 +239,16 @@ class InferConfig(PredictingConfig, _Resumable):
     distributions: Path | None = None
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
-    """Refine the network's best modes against `map`, which also finds shifts. Without one: against the map in
-    the model's run folder, up to the resolution of that."""
+    """Refine the network's best modes against `map`, which also finds shifts. Without one: against
+    the map in the model's run folder, up to the resolution of that.
+    """
 
     @model_validator(mode="after")
     def _refined_against_a_map(self) -> InferConfig:
         if self.map is not None and not self.refine:
-            raise ValueError("a map is used to refine against and for nothing else; ask for refine too")
+            raise ValueError(
+                "a map is used to refine against and for nothing else; ask for refine too"
+            )
         return self
 
 
@@ -248,7 +272,9 @@ class WatchConfig(PredictingConfig):
     poll_seconds: Annotated[float, Field(gt=0)] = 1.0
     """How often the folder is looked at."""
     publish_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How often maps, FSC and STAR file are written anew while files come in; at most a fifth of the time."""
+    """How often maps, FSC and STAR file are written anew while files come in; at most a fifth of
+    the time.
+    """
 
     @property
     def kept_when_stopped(self) -> str:
@@ -269,10 +295,13 @@ class AlignConfig(SymmetricConfig, _Resumable):
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
-    (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the particles tell of
-    poses."""
+    (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the
+    particles tell of poses.
+    """
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest shift searched along x and along y, from the particles' origins if the search is local."""
+    """Largest shift searched along x and along y, from the particles' origins if the search is
+    local.
+    """
     distributions: Path | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
@@ -299,7 +328,9 @@ class ReconstructConfig(SymmetricConfig, _WithMemory):
     regularise: bool = True
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
     weights: Literal["poses", "distributions"] = "poses"
-    """Insert each particle at its one pose, or at samples of its distribution; these if there are any."""
+    """Insert each particle at its one pose, or at samples of its distribution; these if there are
+    any.
+    """
     distributions: Path | None = None
     """The particles' distributions (zarr), in the same order."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -317,7 +348,9 @@ class ReconstructConfig(SymmetricConfig, _WithMemory):
     @model_validator(mode="after")
     def _distributions_where_they_weigh(self) -> ReconstructConfig:
         if (self.weights == "distributions") != (self.distributions is not None):
-            raise ValueError("weights 'distributions' needs distributions to draw from, 'poses' takes none")
+            raise ValueError(
+                "weights 'distributions' needs distributions to draw from, 'poses' takes none"
+            )
         return self
 
     @property
@@ -341,14 +374,18 @@ class FscConfig(JobConfig):
     mask: Path | None = None
     """MRC file that both maps are multiplied with."""
     cones: bool = False
-    """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and cone_max."""
+    """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and
+    cone_max.
+    """
 
 
 class SharpeningConfig(JobConfig):
     """How a map is sharpened."""
 
     b_factor: float | None = None
-    """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier plot."""
+    """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier
+    plot.
+    """
     fit_from_angstrom: Annotated[float, Field(gt=0)] = 10.0
     """Lowest resolution of the Guinier fit."""
     fit_to_angstrom: Annotated[float, Field(ge=0)] = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cryosphere.jobs._writing import write_json
+from napari_cryosphere._files import write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.infer import images_for, pose_errors, predict, with_predictions
@@ -22,8 +22,9 @@ __all__ = ["demo"]
 def demo(config: DemoConfig) -> Events:
     """Run the whole way from a map made of code to a map made of predicted poses.
 
-    Writes truth.mrc, particles.star/.mrcs, predicted.star, predicted_map.mrc with half-maps and their FSC,
-    mask.mrc, fsc_to_truth.csv and metrics.json; an earlier demo in the same folder is replaced.
+    Writes truth.mrc, particles.star/.mrcs, predicted.star, predicted_map.mrc with half-maps and
+    their FSC, mask.mrc, fsc_to_truth.csv and metrics.json; an earlier demo in the same folder is
+    replaced.
     """
     folder = config.output
     yield from _without_result(make_sample(folder, config.number, config.snr))
@@ -32,7 +33,9 @@ def demo(config: DemoConfig) -> Events:
     parts = []
     for rows, distribution in predict(images_for(model, stack), model):
         parts.append(distribution.summary())
-        yield Progress(0.2 + 0.4 * rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} poses")
+        yield Progress(
+            0.2 + 0.4 * rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} poses"
+        )
     summary = PoseSummary.concatenate(parts)
     predicted = folder / "predicted.star"
     with_predictions(stack, summary, model.card.symmetry).save(predicted, overwrite=True)

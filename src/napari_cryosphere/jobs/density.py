@@ -18,7 +18,9 @@ def density(config: DensityConfig) -> Events:
     yield Progress(0.0, f"reading {config.model.name}")
     model = read_model(config.model, config)
     yield Progress(0.3, f"adding up {model.atoms} atoms")
-    made = model.density(config.pixel_size_angstrom, config.box, config.resolution_angstrom, config.symmetry)
+    made = model.density(
+        config.pixel_size_angstrom, config.box, config.resolution_angstrom, config.symmetry
+    )
     made.save(config.output, config.overwrite)
     metrics: dict[str, float | int | str] = {
         "atoms": model.atoms,

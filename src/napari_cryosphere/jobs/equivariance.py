@@ -7,15 +7,15 @@ from collections.abc import Generator
 from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.benchmark.equivariance import Predictor
-from napari_cryosphere.benchmark.equivariance_report import EquivarianceTest, equivariance_report
-from napari_cryosphere.benchmark.learning import untrained
-from napari_cryosphere.benchmark.report import Report, can_plot
-from napari_cryosphere.benchmark.views import MapViews
+from napari_cryosphere.evaluation.equivariance import Predictor
+from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
+from napari_cryosphere.evaluation.learning import untrained
+from napari_cryosphere.evaluation.report import Report, can_plot
+from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig
-from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
@@ -46,7 +46,9 @@ def volume_of(path: Path | None) -> tuple[DensityMap, str]:
     return DensityMap.read(path), path.name
 
 
-def report_steps(steps: Generator[float, None, Report], message: str) -> Generator[Event, None, Report]:
+def report_steps(
+    steps: Generator[float, None, Report], message: str
+) -> Generator[Event, None, Report]:
     """Run a benchmark, turning how far it is into progress, and return its report."""
     while True:
         try:
@@ -62,7 +64,8 @@ def write_report(
     """Write a report's files and end the job."""
     if not can_plot():
         yield Note(
-            "no plot is drawn: matplotlib is missing; pip install 'napari-cryosphere[plots]'", warning=True
+            "no plot is drawn: matplotlib is missing; pip install 'napari-cryosphere[plots]'",
+            warning=True,
         )
     files = report.save(folder, config.model_dump(mode="json"), overwrite=config.overwrite)
     yield Result(files | (others or {}), dict(report.figures))

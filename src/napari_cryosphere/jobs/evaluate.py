@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import atomic_path, refuse_overwrite
-from napari_cryosphere.benchmark import half_maps, metrics, svg
-from napari_cryosphere.benchmark.matching import MatchedHalf, matched_halves
+from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError, MissingImagesError
-from napari_cryosphere.jobs._writing import write_json
+from napari_cryosphere.evaluation import half_maps, metrics, svg
+from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -39,7 +38,8 @@ class Evaluation:
     errors
         The pose errors of each half.
     maps
-        Half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from predicted ones.
+        Half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from
+        predicted ones.
     masked, unmasked
         The maps' comparisons; None without maps, ``masked`` also without a mask.
     """
@@ -86,7 +86,11 @@ def _pose_figures(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | Non
 
 def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path]:
     """Return what an evaluation writes, by role."""
-    files = {"metrics": folder / "metrics.json", "errors": folder / "errors.csv", "plot": folder / "plot.svg"}
+    files = {
+        "metrics": folder / "metrics.json",
+        "errors": folder / "errors.csv",
+        "plot": folder / "plot.svg",
+    }
     if maps:
         files |= {name: folder / f"{name}.mrc" for name in _MAPS} | {"fsc": folder / "fsc.csv"}
     if maps and masked:
@@ -100,7 +104,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     Raises
     ------
     MetadataError
-        If a column is missing, a particle stands twice, or the two sides do not have the same particles.
+        If a column is missing, a particle stands twice, or the two sides do not have the same
+        particles.
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
@@ -165,7 +170,9 @@ def evaluate_halves(
         yield Progress(1.0, f"compared {sum(len(half.truth) for half in halves)} poses")
         return Evaluation(halves, errors)
     if mask is not None and mask.box != halves[0].truth.box:
-        raise MetadataError(f"the mask has a box of {mask.box}, the images one of {halves[0].truth.box}")
+        raise MetadataError(
+            f"the mask has a box of {mask.box}, the images one of {halves[0].truth.box}"
+        )
     truth = [half.truth for half in halves]
     posed = [half_maps.posed_particles(half, config.predicts, config.weighted) for half in halves]
     if truth_maps is None:
@@ -183,7 +190,9 @@ def _errors_of(half: MatchedHalf, symmetry: str) -> metrics.PoseErrors:
     for side, stack in (("truth", half.truth), ("prediction", half.predicted)):
         if not stack.has_poses:
             lacking = [
-                name for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi") if name not in stack.particles
+                name
+                for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+                if name not in stack.particles
             ]
             raise MetadataError(f"{stack.source}, the {side}, has no column {', '.join(lacking)}")
     weights = half.truth.particles.get(_WEIGHT)
@@ -210,10 +219,14 @@ def _said_of(
     for half in halves:
         for stack in (half.truth, half.predicted):
             if not stack.has_shifts:
-                yield Note(f"{stack.source}: no origins, so there is no error of shifts", warning=True)
+                yield Note(
+                    f"{stack.source}: no origins, so there is no error of shifts", warning=True
+                )
 
 
-def _maps_wanted(halves: Sequence[MatchedHalf], config: EvaluateConfig) -> Generator[Event, None, bool]:
+def _maps_wanted(
+    halves: Sequence[MatchedHalf], config: EvaluateConfig
+) -> Generator[Event, None, bool]:
     """Return whether maps are to be compared, and say why not if that was not asked for."""
     if config.maps is False:
         return False
@@ -292,13 +305,18 @@ def _write_curves(compared: metrics.GoldStandard, path: Path, overwrite: bool) -
 
 def _write_errors(found: Evaluation, path: Path, overwrite: bool) -> None:
     """Write the error of every particle."""
-    with atomic_path(path, overwrite=overwrite) as temporary, temporary.open("w", newline="") as stream:
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["half", "rlnImageName", "error_degrees", "shift_error_angstrom", "weight"])
         for half, (matched, errors) in enumerate(zip(found.halves, found.errors, strict=True)):
             names = matched.truth.image_names()
             for row, (name, angle) in enumerate(zip(names, errors.angles_degrees, strict=True)):
-                shift = "" if errors.shifts_angstrom is None else f"{errors.shifts_angstrom[row]:.4f}"
+                shift = (
+                    "" if errors.shifts_angstrom is None else f"{errors.shifts_angstrom[row]:.4f}"
+                )
                 weight = "" if errors.weights is None else f"{errors.weights[row]:.6g}"
                 writer.writerow([half, name, f"{angle:.4f}", shift, weight])
 
@@ -306,7 +324,8 @@ def _write_errors(found: Evaluation, path: Path, overwrite: bool) -> None:
 def _panels(found: Evaluation) -> list[svg.Panel]:
     edges = np.linspace(0, 180, 37)
     errors = [
-        svg.histogram(f"half {half}", one.angles_degrees, edges) for half, one in enumerate(found.errors)
+        svg.histogram(f"half {half}", one.angles_degrees, edges)
+        for half, one in enumerate(found.errors)
     ]
     panels = [svg.Panel("Angular error", "degrees", "particles, %", errors)]
     chosen = found.masked or found.unmasked

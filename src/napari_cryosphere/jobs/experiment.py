@@ -6,17 +6,17 @@ import math
 from collections.abc import Generator
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.benchmark.equivariance import Predictor
-from napari_cryosphere.benchmark.equivariance_report import EquivarianceTest, equivariance_report
-from napari_cryosphere.benchmark.experiments import (
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.evaluation.equivariance import Predictor
+from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
+from napari_cryosphere.evaluation.experiments import (
     Setting,
     labels_experiment,
     projections_experiment,
     train_one,
 )
-from napari_cryosphere.benchmark.learning import Learnt, untrained
-from napari_cryosphere.benchmark.views import MapViews
-from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.evaluation.learning import Learnt, untrained
+from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.jobs.equivariance import report_steps, volume_of, write_report
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress
 from napari_cryosphere.jobs.training_configs import ExperimentConfig
@@ -37,7 +37,9 @@ def experiment(config: ExperimentConfig) -> Events:
         yield from _equivariance(config, setting)
     elif config.name == "projections":
         steps = projections_experiment(setting, config.projections)
-        report = yield from report_steps(steps, f"training on {', '.join(map(str, config.projections))}")
+        report = yield from report_steps(
+            steps, f"training on {', '.join(map(str, config.projections))}"
+        )
         yield from write_report(report, config, config.output)
     else:
         report = yield from report_steps(
@@ -50,7 +52,9 @@ def _setting(config: ExperimentConfig) -> Setting:
     density, volume = volume_of(config.map)
     box = config.preset.network.box
     field = config.field_angstrom or density.box * density.pixel_size_angstrom
-    views = MapViews(density, ImageGrid(box, field / box), math.inf if config.snr is None else config.snr)
+    views = MapViews(
+        density, ImageGrid(box, field / box), math.inf if config.snr is None else config.snr
+    )
     return Setting(views, config.preset, config.test_views, config.symmetry, config.seed, volume)
 
 
@@ -67,9 +71,14 @@ def _equivariance(config: ExperimentConfig, setting: Setting) -> Events:
     """Train by the preset, then test: the model, an untrained one, and shuffled rotations."""
     number = _number(config)
     data = setting.training_views(number)
-    learnt = yield from _training(train_one(setting, data, config.preset.labels or "one-hot"), number)
+    learnt = yield from _training(
+        train_one(setting, data, config.preset.labels or "one-hot"), number
+    )
     model = learnt.model
-    models: dict[str, Predictor] = {"trained": model, "untrained": untrained(model.card, config.seed)}
+    models: dict[str, Predictor] = {
+        "trained": model,
+        "untrained": untrained(model.card, config.seed),
+    }
     test = _QUICK_TEST if config.quick else EquivarianceTest()
     steps = equivariance_report(
         models, setting.views, test, f"{setting.volume}, which the model was trained on"

@@ -33,9 +33,13 @@ def fsc(config: FscConfig) -> Events:
     for path, density in ((config.first, first), (config.second, second)):
         if not density.voxels.any():
             raise MetadataError(f"{path} is zero everywhere, as of an empty half: it has no FSC")
-    if config.first.resolve() != config.second.resolve() and np.array_equal(first.voxels, second.voxels):
+    if config.first.resolve() != config.second.resolve() and np.array_equal(
+        first.voxels, second.voxels
+    ):
         yield Note(f"{config.first} and {config.second} hold the same map", warning=True)
-    compared = compare_maps(first, second, mask, (str(config.first), str(config.second), str(config.mask)))
+    compared = compare_maps(
+        first, second, mask, (str(config.first), str(config.second), str(config.mask))
+    )
     curve = compared.curve
     columns: dict[str, FourierShellCorrelation] = {"fsc": curve}
     metrics: dict[str, float | int | str] = {

@@ -12,27 +12,44 @@ import torch
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
-from napari_cryosphere.jobs._batches import Arrays, Batches, finished, joined, work_through
-from napari_cryosphere.jobs._identity import described, digest_of_file, digest_of_table
-from napari_cryosphere.jobs._journal import Journal
-from napari_cryosphere.jobs._map_detail import MapDetail, detail_of_map, map_detail
-from napari_cryosphere.jobs._memory import predicting_batch
-from napari_cryosphere.jobs._notes import warnings_of
-from napari_cryosphere.jobs._predictor import Predictor, images_for, pilot_of, with_predictions
-from napari_cryosphere.jobs._prefetch import prefetched
-from napari_cryosphere.jobs._ranks import current_ranks
-from napari_cryosphere.jobs._uncertainty import summary_metrics
 from napari_cryosphere.jobs.align import band_note, prepare_aligner
 from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
-from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
+from napari_cryosphere.jobs.running.compute import choose_device
+from napari_cryosphere.jobs.running.inputs import (
+    described,
+    digest_of_file,
+    digest_of_table,
+    warnings_of,
+)
+from napari_cryosphere.jobs.running.journal import Journal
+from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
+from napari_cryosphere.jobs.running.memory import predicting_batch
+from napari_cryosphere.jobs.running.predictor import (
+    Predictor,
+    images_for,
+    pilot_of,
+    with_predictions,
+)
+from napari_cryosphere.jobs.running.prefetch import prefetched
+from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.distribution_store import write_distributions
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["images_for", "infer", "pose_errors", "predict", "reference_of", "refine", "with_predictions"]
+__all__ = [
+    "images_for",
+    "infer",
+    "pose_errors",
+    "predict",
+    "reference_of",
+    "refine",
+    "with_predictions",
+]
 
 _REFINED_AT_ONCE = 64
 
@@ -46,7 +63,10 @@ def predict(
 
 
 def refine(
-    stack: ParticleStack, model: PoseModel, reference: DensityMap, resolution_angstrom: float | None = None
+    stack: ParticleStack,
+    model: PoseModel,
+    reference: DensityMap,
+    resolution_angstrom: float | None = None,
 ) -> Generator[slice, None, ParticleStack]:
     """Predict and refine the poses of particles in memory, as the job does by default.
 
@@ -55,11 +75,13 @@ def refine(
     stack, model
         The particles, and the network whose modes are refined.
     reference, resolution_angstrom
-        The map to refine against, and the finest detail compared; None for what stands out of its noise.
+        The map to refine against, and the finest detail compared; None for what stands out of its
+        noise.
 
     Yields
     ------
-    The rows that are done. The particles are returned with refined poses and shifts, and the network's.
+    The rows that are done. The particles are returned with refined poses and shifts, and the
+    network's.
     """
     settings = PredictingConfig(model=Path())
     aligner = prepare_aligner(
@@ -151,7 +173,9 @@ def _reference(config: InferConfig) -> Path:
     """
     found = config.map or reference_of(config.model)
     if found is None:
-        raise ModelError(f"there is no {REFERENCE_MAP} beside the model {config.model}; give --map to refine")
+        raise ModelError(
+            f"there is no {REFERENCE_MAP} beside the model {config.model}; give --map to refine"
+        )
     return found
 
 

@@ -18,9 +18,9 @@ _MAPS = {".mrc", ".map"}
 def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -> dict[str, Any]:
     """Return a JSON-ready description of particles, a map, a model or a run folder.
 
-    Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images are
-    brought to), optics_groups (their number), optics (what is known of each), has_poses, has_ctf, half_sets,
-    contrast and warnings.
+    Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images
+    are brought to), optics_groups (their number), optics (what is known of each), has_poses,
+    has_ctf, half_sets, contrast and warnings.
 
     Parameters
     ----------
@@ -54,7 +54,9 @@ def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -
 
 def text_lines(description: dict[str, Any]) -> list[str]:
     """Return a description as lines of text: a table of values, the optics groups, the warnings."""
-    entries = {key: value for key, value in description.items() if key not in ("optics", "warnings")}
+    entries = {
+        key: value for key, value in description.items() if key not in ("optics", "warnings")
+    }
     width = max(map(len, entries))
     lines = []
     for key, value in entries.items():
@@ -136,7 +138,9 @@ def _describe_run(path: Path) -> dict[str, Any]:
 
     config = path / "config.json"
     if not config.is_file():
-        raise FileFormatError(f"{path} is a folder without a config.json; give a file or a run folder")
+        raise FileFormatError(
+            f"{path} is a folder without a config.json; give a file or a run folder"
+        )
     try:
         stored = json.loads(config.read_text())
     except json.JSONDecodeError as error:
@@ -152,7 +156,9 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "source": str(path),
         "config": stored,
         "model": model,
-        "warnings": [] if finished else [f"{path} holds no model yet: the run is going on or was stopped"],
+        "warnings": []
+        if finished
+        else [f"{path} holds no model yet: the run is going on or was stopped"],
     }
 
 
@@ -160,5 +166,13 @@ def _describe_watch(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = {}
     if (path / "state.json").is_file():
         state = json.loads((path / "state.json").read_text())
-    aside = [f"{name} was set aside: {reason}" for name, reason in state.get("set_aside", {}).items()]
-    return {"kind": "watch", "source": str(path), "config": stored, "state": state, "warnings": aside}
+    aside = [
+        f"{name} was set aside: {reason}" for name, reason in state.get("set_aside", {}).items()
+    ]
+    return {
+        "kind": "watch",
+        "source": str(path),
+        "config": stored,
+        "state": state,
+        "warnings": aside,
+    }

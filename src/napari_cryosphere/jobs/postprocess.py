@@ -48,7 +48,9 @@ def postprocess(config: PostprocessConfig) -> Events:
     for path in outputs.values():
         refuse_overwrite(path, config.overwrite)
     if config.half1.resolve() == config.half2.resolve():
-        raise MetadataError(f"both half-maps are {config.half1}; give the two halves of one reconstruction")
+        raise MetadataError(
+            f"both half-maps are {config.half1}; give the two halves of one reconstruction"
+        )
     first, second = DensityMap.read(config.half1), DensityMap.read(config.half2)
     yield Progress(0.1, "read the half-maps")
     mask = None if config.mask is None else DensityMap.read(config.mask)
@@ -118,6 +120,8 @@ def _write(
         "phase_randomised": curves.randomised,
     }
     write_fsc_csv(columns, outputs["fsc"], overwrite=overwrite)
-    write_fsc_star(made, str(outputs.get("mask", config.mask)), outputs["fsc_star"], overwrite=overwrite)
+    write_fsc_star(
+        made, str(outputs.get("mask", config.mask)), outputs["fsc_star"], overwrite=overwrite
+    )
     title = f"{config.half1.name} / {config.half2.name}"
     write_fsc_xml(curves.corrected, title, outputs["fsc_xml"], overwrite=overwrite)

@@ -11,16 +11,16 @@ import numpy as np
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs._batches import Pace
-from napari_cryosphere.jobs._half_map_files import half_map_outputs
-from napari_cryosphere.jobs._halves import CHUNK, Halves, Reconstruction, chunks
-from napari_cryosphere.jobs._memory import MemoryLimit, reconstruction_bytes
-from napari_cryosphere.jobs._notes import warnings_of
-from napari_cryosphere.jobs._ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
+from napari_cryosphere.jobs.running.batches import Pace
+from napari_cryosphere.jobs.running.halves import CHUNK, Halves, Reconstruction, chunks
+from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
+from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
+from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
 
 __all__ = ["Reconstruction", "fill", "gather", "partial_output", "reconstruct", "reconstruct_stack"]
 
@@ -55,7 +55,8 @@ def reconstruct_stack(
     poses
         Weighted poses, one row a particle; None takes the stack's own poses.
     regularise
-        Whether the map of all particles is Wiener-filtered by its half-maps' FSC. Half-maps never are.
+        Whether the map of all particles is Wiener-filtered by its half-maps' FSC. Half-maps never
+        are.
     snapshot_seconds
         Yield the growing map about that often; None for never.
 
@@ -126,7 +127,9 @@ def gather(halves: Halves, ranks: Ranks, output: Path) -> None:
 def _chosen_poses(stack: ParticleStack, poses: WeightedPoses | None) -> WeightedPoses:
     if poses is not None:
         if len(poses) != len(stack):
-            raise MetadataError(f"{stack.source} has {len(stack)} particles, the distributions {len(poses)}")
+            raise MetadataError(
+                f"{stack.source} has {len(stack)} particles, the distributions {len(poses)}"
+            )
         return poses
     if not stack.has_poses:
         raise MetadataError(
@@ -153,7 +156,8 @@ def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | No
         for first in range(0, number, CHUNK)
     ]
     return WeightedPoses(
-        np.concatenate([part.rotations for part in parts]), np.concatenate([part.weights for part in parts])
+        np.concatenate([part.rotations for part in parts]),
+        np.concatenate([part.weights for part in parts]),
     )
 
 

@@ -1,7 +1,7 @@
 """The sample: particles simulated from the package's own phantom, and a model trained for it.
 
-Nothing is downloaded. The map and the particles are made from code and a seed; the model is a file of the
-package, made with ``napari-cryosphere train`` as the documentation tells.
+Nothing is downloaded. The map and the particles are made from code and a seed; the model is a file
+of the package, made with ``napari-cryosphere train`` as the documentation tells.
 """
 
 from __future__ import annotations

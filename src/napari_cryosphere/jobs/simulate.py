@@ -11,7 +11,11 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
 from napari_cryosphere.imaging.forward import noise_level, noisy_images, projector_of
-from napari_cryosphere.imaging.simulate import ParticleParameters, draw_parameters, parameters_from_stack
+from napari_cryosphere.imaging.simulate import (
+    ParticleParameters,
+    draw_parameters,
+    parameters_from_stack,
+)
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
@@ -53,11 +57,14 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
         level = noise_level(density, projector, parameters, config.snr, config.snr_radius_angstrom)
     if level is not None and level.radius_angstrom > density.box / 2 * density.pixel_size_angstrom:
         yield Note(
-            "the map reaches beyond the circle in its box: mask it, or its projections wrap", warning=True
+            "the map reaches beyond the circle in its box: mask it, or its projections wrap",
+            warning=True,
         )
     total, done = len(parameters), 0
     deviation = None if level is None else level.deviation
-    images = noisy_images(projector, parameters, pixel_size, deviation, config.seed + 1000, spectrum)
+    images = noisy_images(
+        projector, parameters, pixel_size, deviation, config.seed + 1000, spectrum
+    )
     with stack_writer(stack, pixel_size, config.overwrite) as append:
         for chunk in images:
             append(chunk)
@@ -67,7 +74,10 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     write_star(tables, star, config.overwrite)
     metrics: dict[str, float | int | str] = {"particles": total, "snr": config.snr}
     if level is not None:
-        metrics |= {"snr_radius_angstrom": level.radius_angstrom, "noise_deviation": level.deviation}
+        metrics |= {
+            "snr_radius_angstrom": level.radius_angstrom,
+            "noise_deviation": level.deviation,
+        }
     yield Result({"star": star, "stack": stack}, metrics)
 
 
@@ -95,10 +105,16 @@ def _parameters(config: SimulateConfig, pixel_size_angstrom: float) -> ParticleP
         preferred_axis=config.preferred_axis,
         optics=config.optics,
     )
-    return dataclasses.replace(drawn, rotations=reduce(np.asarray(drawn.rotations), config.symmetry))
+    return dataclasses.replace(
+        drawn, rotations=reduce(np.asarray(drawn.rotations), config.symmetry)
+    )
 
 
 def _noise_spectrum(config: SimulateConfig) -> NoiseSpectrum | None:
     if config.noise_spectrum is not None:
         return NoiseSpectrum.read(config.noise_spectrum)
-    return NoiseSpectrum.falling(config.noise_length_angstrom) if config.noise_length_angstrom else None
+    return (
+        NoiseSpectrum.falling(config.noise_length_angstrom)
+        if config.noise_length_angstrom
+        else None
+    )

@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import refuse_overwrite, write_json
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._notes import warnings_of
-from napari_cryosphere.jobs._ranks import current_ranks
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
-from napari_cryosphere.jobs._writing import write_json
 from napari_cryosphere.jobs.align import spread_rows
-from napari_cryosphere.jobs.device import choose_device
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
+from napari_cryosphere.jobs.running.compute import choose_device
+from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
@@ -41,7 +40,9 @@ _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds", "output")
-"""What a run may be taken up with another value of; its folder may be named otherwise, or have moved."""
+"""What a run may be taken up with another value of; its folder may be named otherwise, or have
+moved.
+"""
 
 
 def train(config: TrainConfig) -> Events:
@@ -49,16 +50,19 @@ def train(config: TrainConfig) -> Events:
     yield from train_on_stack(ParticleStack.read(config.particles, config.data_dir), config)
 
 
-def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: float = 10.0) -> Events:
+def train_on_stack(
+    stack: ParticleStack, config: TrainConfig, report_seconds: float = 10.0
+) -> Events:
     """Train on particles in memory; ``config.particles`` is only recorded.
 
-    The run folder gets ``config.json`` at the start, a line in ``log.jsonl`` for every report, the state in
-    ``checkpoint.safetensors`` every minute, and ``model.safetensors`` at the end; an earlier model there is
-    replaced only then. Stopped early, the model learnt so far is written, and the state stays; it can be
-    stopped at a report, of which there is one every ``report_seconds``.
+    The run folder gets ``config.json`` at the start, a line in ``log.jsonl`` for every report, the
+    state in ``checkpoint.safetensors`` every minute, and ``model.safetensors`` at the end; an
+    earlier model there is replaced only then. Stopped early, the model learnt so far is written,
+    and the state stays; it can be stopped at a report, of which there is one every
+    ``report_seconds``.
 
-    Under torchrun the ranks share every batch, and the first one writes. The model is that of one process to
-    rounding.
+    Under torchrun the ranks share every batch, and the first one writes. The model is that of one
+    process to rounding.
 
     Raises
     ------
@@ -90,7 +94,9 @@ def train_on_stack(stack: ParticleStack, config: TrainConfig, report_seconds: fl
     )
     trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas())
     settings = _loop_settings(config, len(data.images), report_seconds)
-    reports = train_network(trainer, data.source, data.validation, config.symmetry, settings, resumed)
+    reports = train_network(
+        trainer, data.source, data.validation, config.symmetry, settings, resumed
+    )
     if not ranks.first:
         for report in reports:
             yield _progress(report)
@@ -213,7 +219,9 @@ def _follow(
     }
     if last.validation_median_degrees is not None:
         metrics["validation_median_degrees"] = last.validation_median_degrees
-    yield Result({"run": config.output, "model": config.output / MODEL_FILE, "log": log_path}, metrics)
+    yield Result(
+        {"run": config.output, "model": config.output / MODEL_FILE, "log": log_path}, metrics
+    )
 
 
 class _Log:
@@ -221,7 +229,9 @@ class _Log:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self._path = path
-        self._earlier = path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
+        self._earlier = (
+            path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
+        )
         self._begun = False
 
     def add(self, report: TrainingProgress) -> None:
@@ -248,7 +258,9 @@ def _progress(report: TrainingProgress) -> Progress:
     return Progress(report.fraction, message, metrics, report.remaining_seconds)
 
 
-def _summary(last: TrainingProgress, config: TrainConfig, data: TrainingData, start: float) -> dict[str, Any]:
+def _summary(
+    last: TrainingProgress, config: TrainConfig, data: TrainingData, start: float
+) -> dict[str, Any]:
     """Return what the card says of how a model came to be."""
     return {
         "particles": str(config.particles.name),

@@ -31,17 +31,23 @@ class TrainConfig(SymmetricConfig, TrainingPreset):
     preset: PresetName = "default"
     """Named settings of network and training; what is given beside it wins."""
     map: Path | None = None
-    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles. Without it the
-    map that the training particles give at their own poses."""
+    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
+    Without it the map that the training particles give at their own poses.
+    """
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated
+    images.
+    """
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the particles held out, whole micrographs where they are known, 500 particles at most. Without
-    it 5 %, or up to 10 % to have 250."""
+    """Share of the particles held out, whole micrographs where they are known, 500 particles at
+    most. Without it 5 %, or up to 10 % to have 250.
+    """
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
     encoder_weights: Path | None = None
-    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
+    random.
+    """
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same run, where its length is counted in images."""
     device: Device = "auto"
@@ -64,7 +70,9 @@ class TrainConfig(SymmetricConfig, TrainingPreset):
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:
         if self.map is not None and self.source == "particles":
-            raise ValueError("source 'particles' makes no projections; leave the map away, or ask for 'both'")
+            raise ValueError(
+                "source 'particles' makes no projections; leave the map away, or ask for 'both'"
+            )
         return self
 
     @classmethod
@@ -110,7 +118,12 @@ class ExperimentConfig(SymmetricConfig):
     """Signal-to-noise ratio of the images; without it no noise."""
     preset: TrainingPreset = CRYOSPHERE
     """How networks are trained, and on how many projections unless the experiment varies that."""
-    projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (50, 100, 200, 400)
+    projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (
+        50,
+        100,
+        200,
+        400,
+    )
     """Numbers of projections that the experiment of that name trains on."""
     test_views: Annotated[int, Field(ge=2)] = 500
     """Views held out."""
@@ -129,7 +142,11 @@ class ExperimentConfig(SymmetricConfig):
         given = values.get("preset", {})
         if isinstance(given, TrainingPreset):
             given = given.model_dump()
-        return {**less, **values, "preset": _updated(preset, given) if isinstance(given, dict) else given}
+        return {
+            **less,
+            **values,
+            "preset": _updated(preset, given) if isinstance(given, dict) else given,
+        }
 
 
 def _updated(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The job ``watch``: a folder followed while particles arrive in it.
 
-The folder is the queue: what has to be done is which of its files have no part in the run folder yet (see
-`_watch_run`). A file is taken when it and its images have been left alone for a while, and again if it has
-changed since. What cannot be read is waited for, since it may be half written, and then set aside.
+The folder is the queue: what has to be done is which of its files have no part in the run folder
+yet (see `_watch_run`). A file is taken when it and its images have been left alone for a while, and
+again if it has changed since. What cannot be read is waited for, since it may be half written, and
+then set aside.
 
 Under torchrun, rank 0 looks at the folder and hands out one file to each rank at a time.
 """
@@ -16,18 +17,20 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs._arrivals import Arrival, Arrivals
-from napari_cryosphere.jobs._lock import folder_lock
-from napari_cryosphere.jobs._memory import MemoryLimit, watch_bytes
-from napari_cryosphere.jobs._ranks import Ranks, current_ranks
-from napari_cryosphere.jobs._watch_worker import Outcome, Worker, serve
 from napari_cryosphere.jobs.configs import WatchConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
+from napari_cryosphere.jobs.running.lock import folder_lock
+from napari_cryosphere.jobs.running.memory import MemoryLimit, watch_bytes
+from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.watching.arrivals import Arrival, Arrivals
+from napari_cryosphere.jobs.watching.worker import Outcome, Worker, serve
 from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["watch"]
 
-_WORK_TO_WRITING = 4.0  # maps are written again only when so many times their cost has gone into particles
+_WORK_TO_WRITING = (
+    4.0  # maps are written again only when so many times their cost has gone into particles
+)
 _LONGEST_BEFORE_RETRY = 30.0
 
 _Ready: TypeAlias = tuple[Arrival, ParticleStack, str]
@@ -39,10 +42,13 @@ def watch(config: WatchConfig) -> Events:
     Raises
     ------
     CryosphereError
-        If the folder or the run is in use by another watcher, or the run is one with other settings.
+        If the folder or the run is in use by another watcher, or the run is one with other
+        settings.
     """
     if not config.folder.is_dir():
-        raise CryosphereError(f"{config.folder} is no folder to watch; give the one where STAR files appear")
+        raise CryosphereError(
+            f"{config.folder} is no folder to watch; give the one where STAR files appear"
+        )
     if config.output.resolve() == config.folder.resolve():
         raise CryosphereError("the run folder cannot be the watched one; give --output another")
     ranks = current_ranks()
@@ -88,7 +94,9 @@ class _Watcher:
             while not self._nothing_comes():
                 yield from self._round()
                 since = time.monotonic() - self._written
-                if self._changed and since > max(self._config.publish_seconds, _WORK_TO_WRITING * self._cost):
+                if self._changed and since > max(
+                    self._config.publish_seconds, _WORK_TO_WRITING * self._cost
+                ):
                     yield from self._publish()
             for arrival, reason in list(self._waiting.values()):
                 if arrival.path.exists():
@@ -127,7 +135,9 @@ class _Watcher:
             yield from self._ended(arrival, outcome, time.monotonic() - start)
         left = len(self._arrivals.look())
         done = len(self._run.parts)
-        text = f"{done} files, {self._run.particles} particles" + (f"; {left} files to come" if left else "")
+        text = f"{done} files, {self._run.particles} particles" + (
+            f"; {left} files to come" if left else ""
+        )
         yield Progress(done / max(1, done + left), text, {"particles": float(self._run.particles)})
 
     def _ready(self, most: int) -> Generator[Note, None, list[_Ready]]:
@@ -179,7 +189,9 @@ class _Watcher:
         if arrival.quiet_seconds >= self._config.patience_seconds:
             yield self._set_aside(arrival, reason)
             return
-        pause = min(max(arrival.quiet_seconds / 4, self._config.poll_seconds), _LONGEST_BEFORE_RETRY)
+        pause = min(
+            max(arrival.quiet_seconds / 4, self._config.poll_seconds), _LONGEST_BEFORE_RETRY
+        )
         self._ask_again[arrival.name] = time.monotonic() + pause
         self._waiting[arrival.name] = arrival, reason
 
@@ -192,7 +204,9 @@ class _Watcher:
         self._run.log({"file": arrival.name, "set_aside": reason})
         return Note(f"set aside: {reason}", warning=True)
 
-    def _ended(self, arrival: Arrival, outcome: Outcome, seconds: float) -> Generator[Note, None, None]:
+    def _ended(
+        self, arrival: Arrival, outcome: Outcome, seconds: float
+    ) -> Generator[Note, None, None]:
         """Take note of what became of a file."""
         self._worked = time.monotonic()
         if outcome.reason:
@@ -202,7 +216,9 @@ class _Watcher:
         self._waiting.pop(arrival.name, None)
         self._aside.pop(arrival.name, None)
         self._changed = True
-        self._run.log({"file": arrival.name, "particles": outcome.particles, "seconds": round(seconds, 2)})
+        self._run.log(
+            {"file": arrival.name, "particles": outcome.particles, "seconds": round(seconds, 2)}
+        )
 
     def _insert_missing(self) -> Events:
         """Add to the sums what counts and is not in them, after a stop or when a file has changed.

@@ -27,8 +27,8 @@ __all__ = ["GaussianChannels", "Image2Sphere"]
 class _ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with batch normalisation around a shortcut (He et al. 2016).
 
-    A stride-2 convolution of kernel 3 puts output pixel i on input pixel 2 i, so that the centre of the
-    image, pixel n // 2, stays at the centre of every feature map.
+    A stride-2 convolution of kernel 3 puts output pixel i on input pixel 2 i, so that the centre of
+    the image, pixel n // 2, stays at the centre of every feature map.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -39,7 +39,9 @@ class _ResidualBlock(nn.Module):
         self.second_norm = nn.BatchNorm2d(out_channels)
         same = stride == 1 and in_channels == out_channels
         self.shortcut = (
-            nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            nn.Identity()
+            if same
+            else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +88,9 @@ def _small_encoder(config: Image2SphereConfig, in_channels: int) -> tuple[nn.Seq
     channels, size = first, config.box
     for width in config.encoder_channels[1:]:
         layers.append(_ResidualBlock(channels, width, stride=2))
-        layers.extend(_ResidualBlock(width, width, stride=1) for _ in range(config.encoder_blocks - 1))
+        layers.extend(
+            _ResidualBlock(width, width, stride=1) for _ in range(config.encoder_blocks - 1)
+        )
         channels, size = width, (size + 1) // 2
     layers.append(nn.Conv2d(channels, config.sphere_channels, 1))
     return nn.Sequential(*layers), size
@@ -103,8 +107,8 @@ class Image2Sphere(PoseNetwork):
     """Klee, Biza, Platt & Walters (ICLR 2023), as CryoSphere and CESPED use it.
 
     Beside the path through the SO(3) convolution there is a linear one, from the half-sphere to the
-    log-density. Inference uses every point of the half-sphere and is deterministic; in training a share of
-    them may be drawn.
+    log-density. Inference uses every point of the half-sphere and is deterministic; in training a
+    share of them may be drawn.
     """
 
     def __init__(self, config: Image2SphereConfig) -> None:
@@ -120,8 +124,8 @@ class Image2Sphere(PoseNetwork):
         convolution = SO3Convolution if config.so3_filter == "global" else LocalSO3Convolution
         self.refine = convolution(config.l_max, config.so3_channels, 1, gain=0.2)
         self.linear = S2Convolution(config.l_max, config.sphere_channels, 1, gain=0.2)
-        # Channels last is the faster layout, but torch 2.13 (oneDNN, on a CPU) writes beyond its memory
-        # there, going backward with several threads, where channels do not come in sixteens.
+        # Channels last is the faster layout, but torch 2.13 (oneDNN, on a CPU) writes beyond its
+        # memory there, going backward with several threads, where channels do not come in sixteens.
         widths = config.encoder_channels if config.resnet is None else (config.resnet.width,)
         wide = all(width % 16 == 0 for width in widths)
         self._layout = torch.channels_last if wide else torch.contiguous_format
@@ -137,7 +141,9 @@ class Image2Sphere(PoseNetwork):
         """
         resnet = self.encoder[0]
         if not isinstance(resnet, ResNet):
-            raise ModelError(f"{path}: this network's encoder is no ResNet; only preset cesped takes weights")
+            raise ModelError(
+                f"{path}: this network's encoder is no ResNet; only preset cesped takes weights"
+            )
         load_resnet_weights(resnet, path)
 
     def forward(self, images: Tensor) -> Tensor:

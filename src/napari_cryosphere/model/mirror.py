@@ -1,9 +1,10 @@
 """Convolutions on the circle that commute with turns and with the mirror.
 
-Channels come in pairs: channel c and channel c + C / 2 are each other's mirror images. Mirroring what comes
-in, ``x_c(theta) -> x_(c + C/2)(-theta)``, mirrors what comes out in the same way, whatever the weights
-(Cohen & Welling 2016, regular representation of the group of two elements). Half of the filters are stored;
-the others are these with the halves of their input swapped and the angle reversed.
+Channels come in pairs: channel c and channel c + C / 2 are each other's mirror images. Mirroring
+what comes in, ``x_c(theta) -> x_(c + C/2)(-theta)``, mirrors what comes out in the same way,
+whatever the weights (Cohen & Welling 2016, regular representation of the group of two elements).
+Half of the filters are stored; the others are these with the halves of their input swapped and the
+angle reversed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def _mirrored(weight: Tensor) -> Tensor:
 class MirrorConvolution(nn.Module):
     """A circular convolution, ``(b, i, angles)`` to ``(b, o, angles)``; the kernel's length is odd."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int = 1, bias: bool = False) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int = 1, bias: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels_out // 2, channels_in, kernel))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))

@@ -1,10 +1,10 @@
 """Particles unlike those that a network was trained on: ice, carbon, gradients, noise, another molecule.
 
-A particle is described by the power of its prepared image in bands of spatial frequency, the cube root of
-each: that of a mean of squares is nearly normal (Wilson & Hilferty 1931). Its novelty is the Mahalanobis
-distance to the training particles, divided by the distance that a stated share of held-out particles exceeds:
-above 1 it is suspect. It does not change when the image is turned, and asks nothing of the network, whose own
-doubt is in its distribution's entropy.
+A particle is described by the power of its prepared image in bands of spatial frequency, the cube
+root of each: that of a mean of squares is nearly normal (Wilson & Hilferty 1931). Its novelty is
+the Mahalanobis distance to the training particles, divided by the distance that a stated share of
+held-out particles exceeds: above 1 it is suspect. It does not change when the image is turned, and
+asks nothing of the network, whose own doubt is in its distribution's entropy.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Novelty(nn.Module):
         known = made.described(images).double()
         variances, directions = torch.linalg.eigh(torch.cov(known.T))
         made.mean.copy_(known.mean(0))
-        made.whitening.copy_(directions / variances.clamp(min=_SMALLEST * float(variances[-1])).sqrt())
+        made.whitening.copy_(
+            directions / variances.clamp(min=_SMALLEST * float(variances[-1])).sqrt()
+        )
         made.limit.copy_(torch.quantile(made(held_out), 1 - false_alarm_rate))
         return made
 
@@ -94,5 +96,7 @@ def _bands(box: int) -> Tensor:
     frequency = torch.hypot(torch.fft.fftfreq(box)[:, None], torch.fft.rfftfreq(box))
     band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
     members = torch.nn.functional.one_hot(band, number + 1).float().view(box, box // 2 + 1, -1)
-    members[:, 1 : box // 2] *= 2  # these stand for their conjugates, which a half-transform leaves out
+    members[:, 1 : box // 2] *= (
+        2  # these stand for their conjugates, which a half-transform leaves out
+    )
     return (members / members.sum((0, 1))).flatten(0, 1)

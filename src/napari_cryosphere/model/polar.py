@@ -1,15 +1,17 @@
 """The polar network: turning or mirroring the image moves its answer exactly.
 
-1. The image is read at polar coordinates about its centre by trigonometric interpolation: one small matrix.
-2. Radii become channels. Convolutions over the angle follow, none of which knows where the angle starts; a
-   turn of the image by phi shifts all signals by phi.
-3. The harmonic n of a signal over the angle is then multiplied by ``exp(-i n phi)``. Turning the image does
-   the same to the coefficients ``f^l_mn`` of a function of the pose, so that each may be a linear function of
-   the harmonics n of all signals. The rotations about the optical axis are exact by construction, the others
-   of SO(3) are learnt.
-4. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with ``Rx`` half a
-   turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of `napari_cryosphere.model.mirror` and
-   the weights of step 3 keep this too, which halves what has to be learnt and stored.
+1. The image is read at polar coordinates about its centre by trigonometric interpolation: one small
+  matrix.
+2. Radii become channels. Convolutions over the angle follow, none of which knows where the angle
+  starts; a turn of the image by phi shifts all signals by phi.
+3. The harmonic n of a signal over the angle is then multiplied by ``exp(-i n phi)``. Turning the
+  image does the same to the coefficients ``f^l_mn`` of a function of the pose, so that each may be
+  a linear function of the harmonics n of all signals. The rotations about the optical axis are
+  exact by construction, the others of SO(3) are learnt.
+4. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
+  ``Rx`` half a turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of
+  `napari_cryosphere.model.mirror` and the weights of step 3 keep this too, which halves what has to
+  be learnt and stored.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class PolarImage(nn.Module):
     def __init__(self, box: int) -> None:
         super().__init__()
         self.radii, self.angles = box // 2 - 1, 2 * box
-        radius = torch.arange(1, self.radii + 1, dtype=torch.float64) * (box - 1) / (2 * self.radii + 1)
+        radius = (
+            torch.arange(1, self.radii + 1, dtype=torch.float64) * (box - 1) / (2 * self.radii + 1)
+        )
         angle = torch.arange(self.angles, dtype=torch.float64) * (2 * math.pi / self.angles)
         x, y = (radius[:, None] * wave(angle) for wave in (torch.cos, torch.sin))
         matrix = trigonometric_interpolation(box, x.flatten(), y.flatten())
@@ -84,9 +88,9 @@ class PolarImage(nn.Module):
 class WignerHead(nn.Module):
     """Paired signals on the circle to a log-density: ``f^l_mn = sum_c W^l_mnc F_c(n)``.
 
-    ``(b, channels, angles)`` to ``(b, L + 1, 2 L + 1, L + 1)`` complex. Half a turn about x takes f^l_mn to
-    ``(-1)^l f^l_m,-n = (-1)^(l + m + n) conj(f^l_-m,n)``, the signal being real. The weights of the second
-    channels of the pairs follow from those of the first.
+    ``(b, channels, angles)`` to ``(b, L + 1, 2 L + 1, L + 1)`` complex. Half a turn about x takes
+    f^l_mn to ``(-1)^l f^l_m,-n = (-1)^(l + m + n) conj(f^l_-m,n)``, the signal being real. The
+    weights of the second channels of the pairs follow from those of the first.
     """
 
     def __init__(self, channels: int, l_max: int) -> None:
@@ -111,7 +115,9 @@ class WignerHead(nn.Module):
         """Return what harmonics are multiplied with, ``(n, channels, l m)`` complex."""
         shape = self.sign.shape[:3]
         stored = torch.view_as_complex(self.weight)
-        first = stored.new_zeros(self.sign.numel(), stored.shape[1]).index_copy(0, self.place, stored)
+        first = stored.new_zeros(self.sign.numel(), stored.shape[1]).index_copy(
+            0, self.place, stored
+        )
         first = first.unflatten(0, shape)
         second = self.sign * first.flip(1).conj()
         return torch.cat([first, second], dim=-1).permute(2, 3, 0, 1).flatten(2)
@@ -134,7 +140,9 @@ class PolarNetwork(PoseNetwork):
         self.polar = PolarImage(config.box)
         self.stem = PairedInput(self.polar.radii, config.ring_channels, _STEM_KERNEL)
         self.stem_norm = MirrorNorm(config.ring_channels)
-        self.ring = nn.Sequential(*(MirrorResidual(config.ring_channels) for _ in range(config.ring_blocks)))
+        self.ring = nn.Sequential(
+            *(MirrorResidual(config.ring_channels) for _ in range(config.ring_blocks))
+        )
         self.widen = MirrorConvolution(config.ring_channels, config.channels, 3)
         self.widen_norm = MirrorNorm(config.channels)
         self.body = nn.Sequential(*(MirrorResidual(config.channels) for _ in range(config.blocks)))

@@ -66,11 +66,13 @@ class PoseModel:
         """
         return self.predict_with_novelty(images)[0]
 
-    def predict_with_novelty(self, images: Tensor) -> tuple[PoseDistribution, NDArray[np.float64] | None]:
+    def predict_with_novelty(
+        self, images: Tensor
+    ) -> tuple[PoseDistribution, NDArray[np.float64] | None]:
         """Return what `predict` does, and how unlike the training's particles they are.
 
-        The novelty, ``(n,)``, is above 1 where a particle is suspect, see `napari_cryosphere.model.novelty`;
-        None if the model cannot tell.
+        The novelty, ``(n,)``, is above 1 where a particle is suspect, see
+        `napari_cryosphere.model.novelty`; None if the model cannot tell.
         """
         self.network.eval()
         device = next(self.network.parameters()).device
@@ -116,7 +118,11 @@ class PoseModel:
                 weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             card = ModelCard.model_validate_json(metadata[_CARD_KEY])
         except (SafetensorError, KeyError, ValidationError, OSError) as error:
-            reason = "it has no model card" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            reason = (
+                "it has no model card"
+                if isinstance(error, KeyError)
+                else str(error).splitlines()[0]
+            )
             raise ModelError(
                 f"{file} is not a napari-cryosphere model: {reason}; train one or give another"
             ) from error
@@ -126,9 +132,13 @@ class PoseModel:
             model.network.load_state_dict(weights)
             if card.novelty is not None:
                 novelty = Novelty(card.network.box)
-                novelty.load_state_dict({name.removeprefix(_NOVELTY): value for name, value in told.items()})
+                novelty.load_state_dict(
+                    {name.removeprefix(_NOVELTY): value for name, value in told.items()}
+                )
                 model = replace(model, novelty=novelty)
         except RuntimeError as error:
-            raise ModelError(f"{file}: its weights do not fit its own card; the file is damaged") from error
+            raise ModelError(
+                f"{file}: its weights do not fit its own card; the file is damaged"
+            ) from error
         model.network.eval()
         return model

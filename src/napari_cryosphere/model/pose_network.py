@@ -23,8 +23,8 @@ class PoseNetwork(nn.Module, ABC):
 
         Returns
         -------
-        ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`, what
-        `napari_cryosphere.so3.distribution.PoseDistribution.from_coefficients` takes.
+        ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`,
+        what `napari_cryosphere.so3.distribution.PoseDistribution.from_coefficients` takes.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """The ResNet of bottleneck blocks (He, Zhang, Ren & Sun, CVPR 2016), up to its feature map.
 
-Parameters have the names that torchvision and timm give them, so that weights that were trained on ImageNet
-can be read from a safetensors file of either.
+Parameters have the names that torchvision and timm give them, so that weights that were trained on
+ImageNet can be read from a safetensors file of either.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Maps ``(b, 3, n, n)`` to ``(b, 32 width, n / 32, n / 32)``, n a multiple of 32.
 
-    Every halving puts output pixel i on input pixel 2 i: the image's centre, pixel n // 2, stays at the
-    centre of the feature map as long as that is even.
+    Every halving puts output pixel i on input pixel 2 i: the image's centre, pixel n // 2, stays at
+    the centre of the feature map as long as that is even.
     """
 
     def __init__(self, config: ResNetConfig, in_channels: int) -> None:
@@ -63,7 +63,9 @@ class ResNet(nn.Module):
             inner = width * 2**stage
             first = _Bottleneck(channels, inner, stride=1 if stage == 0 else 2)
             channels = _EXPANSION * inner
-            stages.append(nn.Sequential(first, *(_Bottleneck(channels, inner, 1) for _ in range(number - 1))))
+            stages.append(
+                nn.Sequential(first, *(_Bottleneck(channels, inner, 1) for _ in range(number - 1)))
+            )
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -78,15 +80,19 @@ class ResNet(nn.Module):
 def load_resnet_weights(network: ResNet, path: Path) -> None:
     """Read the weights of a ResNet from a safetensors file with the names of torchvision and timm.
 
-    The layer that tells ImageNet's classes, ``fc``, is passed over, and counters of batches may be absent.
+    The layer that tells ImageNet's classes, ``fc``, is passed over, and counters of batches may be
+    absent.
 
     Raises
     ------
     ModelError
-        If the file cannot be read, or its weights are those of another network; nothing is changed then.
+        If the file cannot be read, or its weights are those of another network; nothing is changed
+        then.
     """
     try:
-        given = {name: value for name, value in load_file(path).items() if not name.startswith("fc.")}
+        given = {
+            name: value for name, value in load_file(path).items() if not name.startswith("fc.")
+        }
     except (SafetensorError, OSError) as error:
         reason = "it does not exist" if not path.exists() else str(error).splitlines()[0]
         raise ModelError(f"{path} cannot be read as a safetensors file: {reason}") from error

@@ -1,8 +1,9 @@
 """From a feature map to a signal on SO(3): the equivariant layers of Image2Sphere.
 
-Klee, Biza, Platt & Walters (ICLR 2023), arXiv:2302.13926. The layers here work on Wigner coefficients in
-the frame whose polar axis is the optical axis (see `napari_cryosphere.so3.wigner`), so that rotating the
-image about its centre is a multiplication by exp(-i n phi), and rotating the map mixes m.
+Klee, Biza, Platt & Walters (ICLR 2023), arXiv:2302.13926. The layers here work on Wigner
+coefficients in the frame whose polar axis is the optical axis (see `napari_cryosphere.so3.wigner`),
+so that rotating the image about its centre is a multiplication by exp(-i n phi), and rotating the
+map mixes m.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ __all__ = ["HalfSphere", "LocalSO3Convolution", "S2Convolution", "SO3Activation"
 class _Points(NamedTuple):
     """The HEALPix points (x, y, z) of the half-sphere z > 0, each at (x, y) on the feature map.
 
-    The feature map's inscribed disc is the unit disc, pixel size // 2 is at the origin (orthographic
-    projection).
+    The feature map's inscribed disc is the unit disc, pixel size // 2 is at the origin
+    (orthographic projection).
 
     Attributes
     ----------
     pixels, shares
-        ``(p, 4)``: flat indices of the pixels around each point, and the weights of bilinear interpolation;
-        pixels off the map have weight 0.
+        ``(p, 4)``: flat indices of the pixels around each point, and the weights of bilinear
+        interpolation; pixels off the map have weight 0.
     harmonics
-        ``(p, 2 (L + 1)^2)``: real, then imaginary part of ``conj(Y_ln)``, l, n >= 0, over the number of
-        points of the whole sphere; Y has mean square 1.
+        ``(p, 2 (L + 1)^2)``: real, then imaginary part of ``conj(Y_ln)``, l, n >= 0, over the
+        number of points of the whole sphere; Y has mean square 1.
     """
 
     pixels: Tensor
@@ -54,7 +55,9 @@ class _Points(NamedTuple):
         d_n0 = small_d(tilt, l_max)[:, :, l_max, :] * (-1.0) ** degree  # d_n0 = (-1)^n d_0n
         amplitude = d_n0 * torch.sqrt(2 * degree.double() + 1)[:, None] / (12 * n_side**2)
         phase = torch.from_numpy(np.arctan2(points[:, 1], points[:, 0]))[:, None, None] * degree
-        harmonics = torch.stack([amplitude * torch.cos(phase), -amplitude * torch.sin(phase)], dim=1)
+        harmonics = torch.stack(
+            [amplitude * torch.cos(phase), -amplitude * torch.sin(phase)], dim=1
+        )
         pixels, shares = _bilinear(points[:, :2] * size / 2 + size // 2, size)
         return cls(pixels, shares, harmonics.flatten(1))
 
@@ -64,7 +67,9 @@ class _Points(NamedTuple):
         ``(size * size, 2 (L + 1)^2)``: feature pixel; real and imaginary part, l, n >= 0.
         """
         spread = (self.shares[..., None] * self.harmonics[:, None]).flatten(0, 1)
-        return spread.new_zeros(size * size, spread.shape[1]).index_add(0, self.pixels.flatten(), spread)
+        return spread.new_zeros(size * size, spread.shape[1]).index_add(
+            0, self.pixels.flatten(), spread
+        )
 
 
 def _bilinear(where: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
@@ -82,8 +87,9 @@ def _bilinear(where: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
 class HalfSphere(nn.Module):
     """Lay a feature map on the half-sphere that faces the viewer and expand it in spherical harmonics.
 
-    ``(b, channels, size, size)`` real to ``(b, channels, L + 1, L + 1)`` complex: degrees l, orders n >= 0,
-    ``s_ln = mean over the sphere of s conj(Y_ln)``. Both steps are linear: together they are one matrix.
+    ``(b, channels, size, size)`` real to ``(b, channels, L + 1, L + 1)`` complex: degrees l, orders
+    n >= 0, ``s_ln = mean over the sphere of s conj(Y_ln)``. Both steps are linear: together they
+    are one matrix.
 
     Parameters
     ----------
@@ -94,8 +100,9 @@ class HalfSphere(nn.Module):
     order
         HEALPix order of the points.
     share
-        Of the points that count in a step of the training; they are drawn from torch's global generator, one
-        draw for the batch, and weighted so that the mean over draws is what all points give.
+        Of the points that count in a step of the training; they are drawn from torch's global
+        generator, one draw for the batch, and weighted so that the mean over draws is what all
+        points give.
     """
 
     def __init__(self, size: int, l_max: int, order: int, share: float = 1.0) -> None:
@@ -135,8 +142,8 @@ def _complex_weight(*shape: int, scale: float) -> nn.Parameter:
 def _real_filter(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the nearest coefficients of a real filter: ``W_m = (-1)^m conj(W_-m)`` over the given axes.
 
-    A signal stores n >= 0 alone, since it is real. Only real filters treat the n < 0 that are implied like
-    the others; any other filter would break the equivariance that mixes them.
+    A signal stores n >= 0 alone, since it is real. Only real filters treat the n < 0 that are
+    implied like the others; any other filter would break the equivariance that mixes them.
     """
     mirrored = torch.flip(weight, axes).conj()
     for axis in axes:
@@ -151,15 +158,19 @@ def _real_filter(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
 class S2Convolution(nn.Module):
     """Correlate signals on the sphere with learnt real filters: ``c^l_mn = sum_i W^l_(m,i) s_ln,i``.
 
-    ``(b, in, L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex; filters of global support.
-    The scale at the start makes the outputs' spread about that of the inputs.
+    ``(b, in, L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex; filters of global
+    support. The scale at the start makes the outputs' spread about that of the inputs.
     """
 
     def __init__(self, l_max: int, in_channels: int, out_channels: int, gain: float = 1.0) -> None:
         super().__init__()
         # The sum over m of |W|^2 / (2 l + 1) is the share of degree l in the output's mean square.
         self.weight = _complex_weight(
-            l_max + 1, out_channels, 2 * l_max + 1, in_channels, scale=gain * math.sqrt(2 / in_channels)
+            l_max + 1,
+            out_channels,
+            2 * l_max + 1,
+            in_channels,
+            scale=gain * math.sqrt(2 / in_channels),
         )
         self.register_buffer("mask", band_mask(l_max)[..., 0].float(), persistent=False)
         self.mask: Tensor
@@ -167,17 +178,21 @@ class S2Convolution(nn.Module):
     def forward(self, sphere: Tensor) -> Tensor:
         """See the class."""
         batch, channels, count, _ = sphere.shape
-        weight = _real_filter(torch.view_as_complex(self.weight * self.mask[:, None, :, None, None]), (2,))
+        weight = _real_filter(
+            torch.view_as_complex(self.weight * self.mask[:, None, :, None, None]), (2,)
+        )
         flat = sphere.permute(2, 1, 0, 3).reshape(count, channels, batch * count)  # l, in, (b n)
         out = torch.bmm(weight.flatten(1, 2), flat)  # l, (out m), (b n)
-        return out.reshape(count, weight.shape[1], weight.shape[2], batch, count).permute(3, 1, 0, 2, 4)
+        return out.reshape(count, weight.shape[1], weight.shape[2], batch, count).permute(
+            3, 1, 0, 2, 4
+        )
 
 
 class SO3Convolution(nn.Module):
     """Convolve signals on SO(3) with learnt real filters: ``c'^l_mn = sum_(i,k) W^l_(mk,i) c^l_kn,i``.
 
-    ``(b, in, L + 1, 2 L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex. The sum runs over the
-    map's index, so that what the image's rotation does to the input it does to the output.
+    ``(b, in, L + 1, 2 L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``, complex. The sum runs
+    over the map's index, so that what the image's rotation does to the input it does to the output.
     """
 
     def __init__(self, l_max: int, in_channels: int, out_channels: int, gain: float = 1.0) -> None:
@@ -203,9 +218,9 @@ class SO3Convolution(nn.Module):
 class LocalSO3Convolution(nn.Module):
     """An `SO3Convolution` with filters of local support: ``f'(R) = sum_p w_p f(Q_p R)``.
 
-    The rotations Q of the map are ``Rz(alpha) Ry(beta) Rz(gamma - alpha)``, beta in three steps to 22.5
-    degrees, alpha and gamma at eight angles of the full circle each (Klee et al.; CESPED, appendix B). Real
-    values make real filters.
+    The rotations Q of the map are ``Rz(alpha) Ry(beta) Rz(gamma - alpha)``, beta in three steps to
+    22.5 degrees, alpha and gamma at eight angles of the full circle each (Klee et al.; CESPED,
+    appendix B). Real values make real filters.
     """
 
     def __init__(self, l_max: int, in_channels: int, out_channels: int, gain: float = 1.0) -> None:

@@ -35,8 +35,8 @@ class ImageSource:
     row_of
         ``(n,)``: its row in the STAR file, from 0, for messages.
     image_of
-        ``(n,)``: number of its image among the different ones, from 0 in the order of the rows; rows with
-        the same image have the same number.
+        ``(n,)``: number of its image among the different ones, from 0 in the order of the rows;
+        rows with the same image have the same number.
     place_of
         ``(n,)``: which of ``places`` its row is in.
     places
@@ -63,7 +63,13 @@ class ImageSource:
         number = len(file_of)
         where = np.zeros(number, dtype=np.int32)
         return cls(
-            files, file_of, index_of, np.arange(number), _image_numbers(file_of, index_of), where, (place,)
+            files,
+            file_of,
+            index_of,
+            np.arange(number),
+            _image_numbers(file_of, index_of),
+            where,
+            (place,),
         )
 
     @classmethod
@@ -79,11 +85,16 @@ class ImageSource:
         place_numbers = {place: number for number, place in enumerate(places)}
         file_of, place_of = [], []
         for source in sources:
-            new_files = np.array([file_numbers[key] for key, _ in source._by_path()], dtype=np.int64)
+            new_files = np.array(
+                [file_numbers[key] for key, _ in source._by_path()], dtype=np.int64
+            )
             new_places = np.array([place_numbers[place] for place in source.places], dtype=np.int32)
             file_of.append(new_files[source.file_of])
             place_of.append(new_places[source.place_of])
-        all_files, index_of = np.concatenate(file_of), np.concatenate([source.index_of for source in sources])
+        all_files, index_of = (
+            np.concatenate(file_of),
+            np.concatenate([source.index_of for source in sources]),
+        )
         return cls(
             tuple(files.values()),
             all_files,
@@ -107,13 +118,18 @@ class ImageSource:
 
     def _by_path(self) -> list[tuple[Path | str, StackFile]]:
         """Return the stacks with what tells them apart: their path, or the name of one not found."""
-        return [(file.name if file.stack is None else file.stack.path.resolve(), file) for file in self.files]
+        return [
+            (file.name if file.stack is None else file.stack.path.resolve(), file)
+            for file in self.files
+        ]
 
     @property
     def missing(self) -> list[str]:
         """Names of the stacks that particles are in and that were not found."""
         return [
-            self.files[number].name for number in np.unique(self.file_of) if self.files[number].stack is None
+            self.files[number].name
+            for number in np.unique(self.file_of)
+            if self.files[number].stack is None
         ]
 
     @property
@@ -139,14 +155,18 @@ class ImageSource:
             rows = order[start:end]
             file = self.files[self.file_of[rows[0]]]
             if file.stack is None:
-                raise MetadataError(f"{self._where(rows[0])}: the stack {shown(file.name)} was not found")
+                raise MetadataError(
+                    f"{self._where(rows[0])}: the stack {shown(file.name)} was not found"
+                )
             try:
                 pixels: NDArray[np.float32] = file.stack.read(self.index_of[rows])
                 if len(rows) == len(images):
                     return pixels
                 images[rows] = pixels
             except FileFormatError as error:
-                raise FileFormatError(f"{self._where(self._first_bad(file.stack, rows))}: {error}") from error
+                raise FileFormatError(
+                    f"{self._where(self._first_bad(file.stack, rows))}: {error}"
+                ) from error
         return images
 
     def read_one(self, row: int) -> NDArray[np.float32]:
@@ -176,5 +196,7 @@ def _image_numbers(file_of: NDArray[np.int64], index_of: NDArray[np.int64]) -> N
     """Return which of the different images each row has, ``(n,)``, numbered in the order of the rows."""
     if not len(index_of):
         return np.zeros(0, dtype=np.int64)
-    codes, different = pd.factorize(index_of)  # an index of 18 digits would not leave room for the file
+    codes, different = pd.factorize(
+        index_of
+    )  # an index of 18 digits would not leave room for the file
     return np.asarray(pd.factorize(file_of * len(different) + codes)[0], dtype=np.int64)

@@ -39,12 +39,18 @@ def joined_tables(parts: Sequence[Tables]) -> Tables:
             f"{parts[0].place.path}: not all joined stacks have the column "
             f"{listed(dropped, 8)}, which was left out"
         )
-    return Tables(parts[0].place, particles, optics, dict(parts[0].others), list(dict.fromkeys(warnings)))
+    return Tables(
+        parts[0].place, particles, optics, dict(parts[0].others), list(dict.fromkeys(warnings))
+    )
 
 
 def _lasting_warnings(part: Tables) -> list[str]:
     """Return a part's warnings but the one that all of it is in one half set: the other half may join it."""
-    return [line for line in part.warnings if line not in one_half_warning(part.place.path, part.particles)]
+    return [
+        line
+        for line in part.warnings
+        if line not in one_half_warning(part.place.path, part.particles)
+    ]
 
 
 def _joined_optics(parts: Sequence[Tables]) -> tuple[pd.DataFrame, list[dict[int, int]], list[str]]:

@@ -13,7 +13,13 @@ from napari_cryosphere.particles._messages import counted, listed
 from napari_cryosphere.particles._tables import GROUP, Tables
 from napari_cryosphere.particles.image_grid import ImageGrid
 
-__all__ = ["duplicate_warnings", "grid_warnings", "note_oddities", "one_half_warning", "split_warning"]
+__all__ = [
+    "duplicate_warnings",
+    "grid_warnings",
+    "note_oddities",
+    "one_half_warning",
+    "split_warning",
+]
 
 _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _CTF = (
@@ -78,7 +84,9 @@ def _not_applied(tables: Tables) -> Iterator[str]:
     found = [
         name
         for name, neutral in _NOT_APPLIED.items()
-        if any(name in table and _differs(table[name], neutral) for table in (used, tables.particles))
+        if any(
+            name in table and _differs(table[name], neutral) for table in (used, tables.particles)
+        )
     ]
     if found:
         columns = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
@@ -119,10 +127,13 @@ def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
 
 def grid_warnings(path: Path, grids: dict[int, ImageGrid], common: ImageGrid) -> Iterator[str]:
     """Say what is done to images that are not on the stack's own grid."""
-    different = list(dict.fromkeys(grid for grid in grids.values() if not grid.even().matches(common)))
+    different = list(
+        dict.fromkeys(grid for grid in grids.values() if not grid.even().matches(common))
+    )
     if different:
         shown = [
-            f"{grid.box} px of {grid.pixel_size_angstrom:.6g} A" for grid in dict.fromkeys(grids.values())
+            f"{grid.box} px of {grid.pixel_size_angstrom:.6g} A"
+            for grid in dict.fromkeys(grids.values())
         ]
         yield (
             f"{path}: optics groups of {listed(shown)}; images are brought to {common.box} px of "

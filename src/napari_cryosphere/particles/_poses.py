@@ -67,7 +67,9 @@ def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]
         raise MetadataError(f"rotations must have shape ({number}, 3, 3); got {matrices.shape}")
     with np.errstate(invalid="ignore", over="ignore"):
         product = matrices @ matrices.transpose(0, 2, 1)
-        good = (np.abs(product - np.eye(3)) < _ORTHOGONAL).all((1, 2)) & (np.linalg.det(matrices) > 0)
+        good = (np.abs(product - np.eye(3)) < _ORTHOGONAL).all((1, 2)) & (
+            np.linalg.det(matrices) > 0
+        )
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         raise MetadataError(

@@ -48,8 +48,8 @@ def parse_image_names(
 
     Returns
     -------
-    The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A name
-    without ``@`` is the first image of a file.
+    The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A
+    name without ``@`` is the first image of a file.
 
     Raises
     ------
@@ -61,13 +61,25 @@ def parse_image_names(
     paths = [path if at else number for number, at, path in parts]
     if not _all_numbers(numbers):
         bad = np.array([not _all_numbers([number]) for number in numbers])
-        refuse(place, table, "rlnImageName", bad, "expected a number from 1 on, @ and the path of a stack")
+        refuse(
+            place,
+            table,
+            "rlnImageName",
+            bad,
+            "expected a number from 1 on, @ and the path of a stack",
+        )
     indices = np.array(list(map(int, numbers)), dtype=np.int64) - 1
     refuse(place, table, "rlnImageName", indices < 0, "images are counted from 1")
     words = np.empty(len(paths), dtype=object)
     words[:] = paths
     codes, names = pd.factorize(words)
-    refuse(place, table, "rlnImageName", np.array([not name for name in names])[codes], "the path is missing")
+    refuse(
+        place,
+        table,
+        "rlnImageName",
+        np.array([not name for name in names])[codes],
+        "the path is missing",
+    )
     return [str(name) for name in names], codes.astype(np.int64), indices
 
 
@@ -79,7 +91,11 @@ def _all_numbers(words: list[str]) -> bool:
 
 
 def locate_images(
-    place: Place, names: Sequence[str], file_of: NDArray[np.int64], data_dir: Path | None, required: bool
+    place: Place,
+    names: Sequence[str],
+    file_of: NDArray[np.int64],
+    data_dir: Path | None,
+    required: bool,
 ) -> tuple[StackFile, ...]:
     """Find and open (header only) the stacks.
 
@@ -133,9 +149,9 @@ def _find(name: str, star: Path, data_dir: Path | None) -> tuple[Path, Path | No
 def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[Path, Path | None]]:
     """Give the paths where a stack may be, the likeliest first, each with the folder it is relative to.
 
-    First the whole name, in ``data_dir``, the STAR file's folder and its parents (the folder of a RELION
-    project is one of them); then in ``data_dir`` what is left when leading folders are dropped. A name with
-    backslashes is also tried with slashes.
+    First the whole name, in ``data_dir``, the STAR file's folder and its parents (the folder of a
+    RELION project is one of them); then in ``data_dir`` what is left when leading folders are
+    dropped. A name with backslashes is also tried with slashes.
     """
     here = _folder_of(star)
     spellings = [name] if "\\" not in name else [name, name.replace("\\", "/")]
@@ -158,14 +174,16 @@ def _folder_of(path: Path) -> Path:
 def renamed(file: StackFile, target: Path) -> str:
     """Return the name under which a STAR file at ``target`` refers to the stack.
 
-    A name relative to the folder of a RELION project stays as it is while the new STAR file is inside the
-    same project; otherwise it becomes relative to the new STAR file's folder, or absolute if that would lead
-    over the root of the file system.
+    A name relative to the folder of a RELION project stays as it is while the new STAR file is
+    inside the same project; otherwise it becomes relative to the new STAR file's folder, or
+    absolute if that would lead over the root of the file system.
     """
     if file.stack is None or Path(file.name).is_absolute():
         return file.name
     new = _folder_of(target)
-    if file.folder is not None and (file.folder == new or (file.in_project and file.folder in new.parents)):
+    if file.folder is not None and (
+        file.folder == new or (file.in_project and file.folder in new.parents)
+    ):
         return file.name
     stack = file.stack.path.parent.resolve() / file.stack.path.name
     try:

@@ -53,9 +53,14 @@ def _optics(stack: ParticleStack) -> list[dict[str, Any]]:
         number = int(row[GROUP])
         if number not in counts:
             continue
-        group: dict[str, Any] = {"group": number, "name": str(row.get(_NAME, f"opticsGroup{number}"))}
+        group: dict[str, Any] = {
+            "group": number,
+            "name": str(row.get(_NAME, f"opticsGroup{number}")),
+        }
         group["particles"] = int(counts[number])
-        group |= {key: float(row[column]) if column in row else None for key, column in _SHOWN.items()}
+        group |= {
+            key: float(row[column]) if column in row else None for key, column in _SHOWN.items()
+        }
         group["box"] = None if group["box"] is None else int(group["box"])
         groups.append(group)
     return groups

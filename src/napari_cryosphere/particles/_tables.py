@@ -1,7 +1,7 @@
 """From the blocks of a STAR file of any RELION version to one particle table and one optics table.
 
-RELION 3.1 and later keep an optics table; RELION 3.0 writes its values in every row, the pixel size as
-``rlnDetectorPixelSize * 1e4 / rlnMagnification`` (um and a factor) and origins in pixels.
+RELION 3.1 and later keep an optics table; RELION 3.0 writes its values in every row, the pixel size
+as ``rlnDetectorPixelSize * 1e4 / rlnMagnification`` (um and a factor) and origins in pixels.
 """
 
 from __future__ import annotations
@@ -84,14 +84,18 @@ def tables_from_blocks(path: Path, blocks: dict[str, pd.DataFrame]) -> Tables:
 def _particle_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
     """Return the name of the block that holds particles."""
     candidates = [
-        name for name, table in blocks.items() if "rlnImageName" in table.columns and name != "optics"
+        name
+        for name, table in blocks.items()
+        if "rlnImageName" in table.columns and name != "optics"
     ]
     if "particles" in candidates:
         return "particles"
     if len(candidates) == 1 and "particles" not in blocks:
         return candidates[0]
     if "particles" in blocks:
-        raise MetadataError(f"{path}: data_particles has no column rlnImageName, so there are no images")
+        raise MetadataError(
+            f"{path}: data_particles has no column rlnImageName, so there are no images"
+        )
     names = listed([f"data_{name}" for name in blocks])
     if candidates:
         raise MetadataError(
@@ -119,7 +123,13 @@ def check_particles(tables: Tables) -> None:
         )
     if "rlnRandomSubset" in particles:
         subset = numbers(place, particles, "rlnRandomSubset")
-        refuse(place, particles, "rlnRandomSubset", (subset != 1) & (subset != 2), "a half set is 1 or 2")
+        refuse(
+            place,
+            particles,
+            "rlnRandomSubset",
+            (subset != 1) & (subset != 2),
+            "a half set is 1 or 2",
+        )
         particles = particles.assign(rlnRandomSubset=subset.astype(np.int64))
     tables.particles = particles
 
@@ -147,11 +157,12 @@ def _check_groups(tables: Tables) -> None:
                 f"{place.path}: particles have no column {GROUP}, but there are {len(optics)} groups"
             )
         tables.particles = tables.particles.assign(**{GROUP: int(known[0])})
-        tables.warnings.append(f"{path}: particles have no column {GROUP}; all were put in the only group")
+        tables.warnings.append(
+            f"{path}: particles have no column {GROUP}; all were put in the only group"
+        )
     groups = _group_numbers(place, tables.particles)
-    legal = (
-        f"the optics table has only {listed([f'{group:g}' for group in known])}; add the group to data_optics"
-    )
+    there = listed([f"{group:g}" for group in known])
+    legal = f"the optics table has only {there}; add the group to data_optics"
     refuse(place, tables.particles, GROUP, ~np.isin(groups, known), legal)
     tables.optics = optics.assign(**{GROUP: known})
     tables.particles = tables.particles.assign(**{GROUP: groups})
@@ -176,7 +187,9 @@ def _build_optics(tables: Tables) -> None:
         )
     sources = (*_OPTICS_COLUMNS, *_PIXEL_SIZES, *_OLD_PIXEL_SIZE, GROUP)
     keys = [column for column in sources if column in particles]
-    particles = particles.assign(**{column: numbers(tables.place, particles, column) for column in keys})
+    particles = particles.assign(
+        **{column: numbers(tables.place, particles, column) for column in keys}
+    )
     if GROUP in particles:
         particles = particles.assign(**{GROUP: _group_numbers(tables.place, particles)})
     if keys:
@@ -193,7 +206,11 @@ def _build_optics(tables: Tables) -> None:
         factors = [numbers(tables.place, particles, column) for column in _OLD_PIXEL_SIZE]
         for column, values in zip(_OLD_PIXEL_SIZE, factors, strict=True):
             refuse(
-                tables.place, particles, column, values <= 0, "it must be positive, to give the pixel size"
+                tables.place,
+                particles,
+                column,
+                values <= 0,
+                "it must be positive, to give the pixel size",
             )
         optics[PIXEL_SIZE] = (factors[0] * 1e4 / factors[1])[first]
     elif PIXEL_SIZE not in optics and "rlnPixelSize" in optics:
@@ -217,7 +234,13 @@ def _check_optics(tables: Tables) -> None:
                 refuse(place, optics, column, values <= 0, "it must be positive")
             if column == "rlnImageSize":
                 odd = (values != np.floor(values)) | (values > _LARGEST_BOX)
-                refuse(place, optics, column, odd, f"a box is a whole number of up to {_LARGEST_BOX} pixels")
+                refuse(
+                    place,
+                    optics,
+                    column,
+                    odd,
+                    f"a box is a whole number of up to {_LARGEST_BOX} pixels",
+                )
             optics = optics.assign(
                 **{column: values.astype(np.int64) if column == "rlnImageSize" else values}
             )
@@ -232,7 +255,9 @@ def origins_in_angstrom(tables: Tables) -> None:
         if target in tables.particles:
             continue
         if old in tables.particles and PIXEL_SIZE in tables.optics:
-            pixel_sizes = tables.optics.set_index(GROUP)[PIXEL_SIZE].loc[tables.particles[GROUP]].to_numpy()
+            pixel_sizes = (
+                tables.optics.set_index(GROUP)[PIXEL_SIZE].loc[tables.particles[GROUP]].to_numpy()
+            )
             values = tables.particles[old].to_numpy() * pixel_sizes
             tables.particles = tables.particles.assign(**{target: values})
         else:

@@ -48,11 +48,14 @@ class CtfParameters:
     def __post_init__(self) -> None:
         """Turn every field into a float64 array of one dimension; refuse different lengths."""
         values = [
-            np.atleast_1d(np.asarray(getattr(self, one.name), dtype=np.float64)) for one in fields(self)
+            np.atleast_1d(np.asarray(getattr(self, one.name), dtype=np.float64))
+            for one in fields(self)
         ]
         number = max(map(len, values))
         if any(value.shape not in ((1,), (number,)) for value in values):
-            raise ValueError("all CTF parameters must be arrays (n,) of one length, or single values")
+            raise ValueError(
+                "all CTF parameters must be arrays (n,) of one length, or single values"
+            )
         for one, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, one.name, np.broadcast_to(value, number).copy())
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
-from napari_cryosphere.particles._mrc_writer import section_writer
 from napari_cryosphere.particles.mrc import MrcStack
+from napari_cryosphere.particles.mrc.writer import section_writer
 
 __all__ = ["DensityMap"]
 
@@ -34,7 +34,8 @@ class DensityMap:
     Raises
     ------
     CryosphereError
-        If the map is not cubic, its box is odd, a voxel is not finite, or the pixel size is not positive.
+        If the map is not cubic, its box is odd, a voxel is not finite, or the pixel size is not
+        positive.
     """
 
     voxels: NDArray[np.float32]
@@ -43,7 +44,9 @@ class DensityMap:
 
     def __post_init__(self) -> None:
         """Check the voxels and make them a float32 array."""
-        _check_voxels(np.asarray(self.voxels), float(self.pixel_size_angstrom), "the map", CryosphereError)
+        _check_voxels(
+            np.asarray(self.voxels), float(self.pixel_size_angstrom), "the map", CryosphereError
+        )
         object.__setattr__(self, "voxels", np.ascontiguousarray(self.voxels, dtype=np.float32))
         object.__setattr__(self, "pixel_size_angstrom", float(self.pixel_size_angstrom))
 
@@ -56,8 +59,8 @@ class DensityMap:
     def read(cls, path: str | PathLike[str], symmetry: str = "C1") -> DensityMap:
         """Read a map from an MRC file.
 
-        The axis order of the header (mapc, mapr, maps) is honoured; its ORIGIN and NSTART are ignored, so
-        that the map is where its voxels are.
+        The axis order of the header (mapc, mapr, maps) is honoured; its ORIGIN and NSTART are
+        ignored, so that the map is where its voxels are.
 
         Parameters
         ----------
@@ -69,8 +72,8 @@ class DensityMap:
         Raises
         ------
         FileFormatError
-            If the file is no MRC file, or the map in it is not cubic, has an odd box, voxels that are not
-            cubes, no pixel size, or values that are not finite.
+            If the file is no MRC file, or the map in it is not cubic, has an odd box, voxels that
+            are not cubes, no pixel size, or values that are not finite.
         """
         stack = MrcStack(path)
         _check_shape(stack.shape, str(path), FileFormatError)
@@ -81,7 +84,9 @@ class DensityMap:
             )
         if max(sizes) / min(sizes) - 1 > _SAME_VOXEL_SIZE:
             written = " x ".join(f"{size:.4g}" for size in sizes)
-            raise FileFormatError(f"{path} has voxels of {written} A; resample the map to cubic voxels")
+            raise FileFormatError(
+                f"{path} has voxels of {written} A; resample the map to cubic voxels"
+            )
         return cls(stack.read(), sizes[0], symmetry)
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
@@ -93,7 +98,9 @@ class DensityMap:
             If the file exists and ``overwrite`` is False.
         """
         path = Path(path)
-        with section_writer(path, self.pixel_size_angstrom, overwrite=overwrite, volume=True) as append:
+        with section_writer(
+            path, self.pixel_size_angstrom, overwrite=overwrite, volume=True
+        ) as append:
             append(self.voxels)
 
 

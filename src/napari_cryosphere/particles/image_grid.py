@@ -1,7 +1,7 @@
 """The pixels of an image, and how images come from one such grid to another.
 
-Optics groups may differ in box and pixel size. A stack shows all of them on one grid: the finest pixel size
-among its groups and the widest field, so that nothing of any image is lost.
+Optics groups may differ in box and pixel size. A stack shows all of them on one grid: the finest
+pixel size among its groups and the widest field, so that nothing of any image is lost.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class ImageGrid:
 
     def matches(self, other: ImageGrid) -> bool:
         """Return whether images on both grids have the same pixels, to 1 in 10,000."""
-        return self.box == other.box and abs(self.pixel_size_angstrom / other.pixel_size_angstrom - 1) < _SAME
+        return (
+            self.box == other.box
+            and abs(self.pixel_size_angstrom / other.pixel_size_angstrom - 1) < _SAME
+        )
 
     def even(self) -> ImageGrid:
         """Return the grid with a row and a column more where the box is odd."""
@@ -58,7 +61,9 @@ class ImageGrid:
         """Return the even grid that holds all of what is on the given ones: finest pixels, widest field."""
         finest = min(grid.pixel_size_angstrom for grid in grids)
         fields = [grid.field_angstrom for grid in grids]
-        return cls(max(2 * int(np.ceil(field / finest * (0.5 - _SAME))) for field in fields), finest)
+        return cls(
+            max(2 * int(np.ceil(field / finest * (0.5 - _SAME))) for field in fields), finest
+        )
 
 
 def grids_of_groups(optics: pd.DataFrame, used: Collection[int]) -> dict[int, ImageGrid]:
@@ -67,7 +72,10 @@ def grids_of_groups(optics: pd.DataFrame, used: Collection[int]) -> dict[int, Im
         return {}
     rows = optics[optics[GROUP].isin(used)]
     columns = (rows[GROUP].tolist(), rows["rlnImageSize"].tolist(), rows[PIXEL_SIZE].tolist())
-    return {int(group): ImageGrid(int(box), float(size)) for group, box, size in zip(*columns, strict=True)}
+    return {
+        int(group): ImageGrid(int(box), float(size))
+        for group, box, size in zip(*columns, strict=True)
+    }
 
 
 def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
@@ -80,7 +88,10 @@ def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
     """
     largest = max((grid.box for grid in grids), default=0)
     sizes = [grid.pixel_size_angstrom for grid in grids]
-    if len(grids) > 1 and max(grid.field_angstrom for grid in grids) / min(sizes) > _UNLIKE * largest:
+    if (
+        len(grids) > 1
+        and max(grid.field_angstrom for grid in grids) / min(sizes) > _UNLIKE * largest
+    ):
         raise MetadataError(
             f"{path}: optics groups with pixel sizes of {min(sizes):g} to {max(sizes):g} A cannot be brought "
             "to one box; check rlnImagePixelSize in data_optics, or process the groups apart"
@@ -91,9 +102,9 @@ def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
 def resampling_matrix(size: int, box: int, step: float) -> NDArray[np.float32]:
     """Return the matrix that Fourier-rescales one axis: a resampled image is ``W @ image @ W.T``.
 
-    It is trigonometric interpolation, cut at the Nyquist frequency of the coarser grid: the same as cutting
-    or padding the image's transform where ``step`` is ``size / box``, and as exact for any other ratio and
-    for odd sizes. Grey values are kept.
+    It is trigonometric interpolation, cut at the Nyquist frequency of the coarser grid: the same as
+    cutting or padding the image's transform where ``step`` is ``size / box``, and as exact for any
+    other ratio and for odd sizes. Grey values are kept.
 
     Parameters
     ----------
@@ -138,8 +149,8 @@ def resample(images: NDArray[np.float32], old: ImageGrid, new: ImageGrid) -> NDA
 
     Returns
     -------
-    ``(k, new.box, new.box)`` float32. Grey values are kept. Pixels outside the given image have the mean
-    grey value of its border.
+    ``(k, new.box, new.box)`` float32. Grey values are kept. Pixels outside the given image have the
+    mean grey value of its border.
     """
     if old.matches(new):
         return images

@@ -17,18 +17,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._cs_writer import records_of_tables
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
+from napari_cryosphere.particles._loading import read_data_set
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
-from napari_cryosphere.particles._reading import read_data_set
 from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
+from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
-from napari_cryosphere.particles.image_grid import ImageGrid, grids_of_groups, refuse_unlike, resample
+from napari_cryosphere.particles.image_grid import (
+    ImageGrid,
+    grids_of_groups,
+    refuse_unlike,
+    resample,
+)
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
@@ -49,27 +54,29 @@ _CTF_OPTIONAL = {
 class ParticleStack:
     """Particles with their metadata; a value: what changes something returns a new stack.
 
-    Slicing, masking, joining and splitting touch the table only, never a pixel, and no file is held open.
-    Made by :meth:`read`.
+    Slicing, masking, joining and splitting touch the table only, never a pixel, and no file is held
+    open. Made by :meth:`read`.
 
-    Optics groups may differ in box and pixel size. All images come on one grid, the finest pixel size and the
-    widest field among the groups that the file's (or the joined files') particles are in; :attr:`box` and
-    :attr:`pixel_size_angstrom` are this grid's, and slicing keeps it.
+    Optics groups may differ in box and pixel size. All images come on one grid, the finest pixel
+    size and the widest field among the groups that the file's (or the joined files') particles are
+    in; :attr:`box` and :attr:`pixel_size_angstrom` are this grid's, and slicing keeps it.
 
     Attributes
     ----------
     particles
-        One row a particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units are
-        RELION's: degrees, A.
+        One row a particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units
+        are RELION's: degrees, A.
     optics
-        One row an optics group, with ``rlnOpticsGroup`` and, where known, its own ``rlnImagePixelSize`` and
-        ``rlnImageSize``. RELION 3.0 files, which have no such table, get one.
+        One row an optics group, with ``rlnOpticsGroup`` and, where known, its own
+        ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
+        one.
     other_blocks
         All other blocks of the STAR file, carried through.
     source
         The file that was read; the first where stacks were joined.
     grids
-        Box and pixel size of each optics group as its images are stored; empty where they are not known.
+        Box and pixel size of each optics group as its images are stored; empty where they are not
+        known.
     """
 
     def __init__(self, tables: Tables, images: ImageSource, grids: Mapping[int, ImageGrid]) -> None:
@@ -92,19 +99,22 @@ class ParticleStack:
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
-        Every number that is used is checked here, and the header of every stack; pixels are not read.
+        Every number that is used is checked here, and the header of every stack; pixels are not
+        read.
 
         Parameters
         ----------
         path
-            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or ``.bz2``.
-            What a .cs file lacks is taken from its job's passthrough file in the same folder.
+            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or
+            ``.bz2``. What a .cs file lacks is taken from its job's passthrough file in the same
+            folder.
         data_dir
-            Folder of the images if they have moved. Stacks are looked for relative to it, to the file's
-            folder and to its parents, and last in ``data_dir`` without the name's leading folders.
+            Folder of the images if they have moved. Stacks are looked for relative to it, to the
+            file's folder and to its parents, and last in ``data_dir`` without the name's leading
+            folders.
         require_images
-            Whether stacks that are missing are an error; if False they are a warning, and :meth:`images`
-            raises. Enough for work on poses alone.
+            Whether stacks that are missing are an error; if False they are a warning, and
+            :meth:`images` raises. Enough for work on poses alone.
 
         Raises
         ------
@@ -130,14 +140,15 @@ class ParticleStack:
     def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
         """Return the particles of several stacks, one after the other.
 
-        Optics groups that are equal in all their values become one, others are numbered anew. Columns that
-        not all stacks have are left out and named in a warning; half sets are kept, or made where only some
-        stacks have them. Other blocks are the first stack's.
+        Optics groups that are equal in all their values become one, others are numbered anew.
+        Columns that not all stacks have are left out and named in a warning; half sets are kept, or
+        made where only some stacks have them. Other blocks are the first stack's.
 
         Raises
         ------
         MetadataError
-            If there are no stacks, or only some of their optics tables know the pixel size or the box.
+            If there are no stacks, or only some of their optics tables know the pixel size or the
+            box.
         """
         if not stacks:
             raise MetadataError("no stacks to join; give at least one")
@@ -158,7 +169,9 @@ class ParticleStack:
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
-        rows = indices if isinstance(indices, slice) else self._rows(indices)  # a slice copies nothing
+        rows = (
+            indices if isinstance(indices, slice) else self._rows(indices)
+        )  # a slice copies nothing
         return self._with(self.particles.iloc[rows].reset_index(drop=True), self._images[rows])
 
     def _rows(self, indices: Any) -> NDArray[np.int64]:
@@ -175,7 +188,11 @@ class ParticleStack:
     @property
     def _current_tables(self) -> Tables:
         tables = copy.copy(self._tables)
-        tables.particles, tables.optics, tables.others = self.particles, self.optics, self.other_blocks
+        tables.particles, tables.optics, tables.others = (
+            self.particles,
+            self.optics,
+            self.other_blocks,
+        )
         return tables
 
     def _with(self, particles: pd.DataFrame, images: ImageSource | None = None) -> ParticleStack:
@@ -186,7 +203,9 @@ class ParticleStack:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """One line for each oddity that does not prevent use."""
-        of_images = grid_warnings(self.source, self.grids, self._grid) if self._grid is not None else ()
+        of_images = (
+            grid_warnings(self.source, self.grids, self._grid) if self._grid is not None else ()
+        )
         return (
             *self._tables.warnings,
             *of_images,
@@ -208,7 +227,9 @@ class ParticleStack:
         if self._grid is not None:
             return self._grid.box
         if "rlnImageSize" not in self.optics:
-            raise MetadataError(f"{self.source}: the box is not known; add rlnImageSize to data_optics")
+            raise MetadataError(
+                f"{self.source}: the box is not known; add rlnImageSize to data_optics"
+            )
         box = int(self.optics["rlnImageSize"].max())
         return box + box % 2
 
@@ -233,14 +254,16 @@ class ParticleStack:
 
         Returns
         -------
-        ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid: images of
-        optics groups with another box or pixel size are Fourier-rescaled, with grey values kept. Neighbours
-        in one stack are read in one go, whatever order they are asked for in.
+        ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
+        images of optics groups with another box or pixel size are Fourier-rescaled, with grey
+        values kept. Neighbours in one stack are read in one go, whatever order they are asked for
+        in.
 
         Raises
         ------
         CryosphereError
-            If an image cannot be read or has pixels that are not finite; STAR row and stack are named.
+            If an image cannot be read or has pixels that are not finite; STAR row and stack are
+            named.
         """
         if isinstance(indices, (int, np.integer)) and self._as_stored:
             return self._images.read_one(range(len(self))[indices])
@@ -265,8 +288,8 @@ class ParticleStack:
 
         Yields
         ------
-        Which of the images asked for these are, ``(j,)``; the images, ``(j, box, box)`` float32; their grid.
-        An odd box is padded to the next even one.
+        Which of the images asked for these are, ``(j,)``; the images, ``(j, box, box)`` float32;
+        their grid. An odd box is padded to the next even one.
 
         Raises
         ------
@@ -349,7 +372,9 @@ class ParticleStack:
             raise MetadataError(
                 f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
             )
-        values = dict(zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True))
+        values = dict(
+            zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True)
+        )
         for name, column in _CTF_OPTIONAL.items():
             if column in self.particles or column in self.optics:
                 values[name] = self._ctf_value(column)
@@ -371,9 +396,9 @@ class ParticleStack:
     def half_sets(self) -> NDArray[np.int64]:
         """Return the half set of each particle, ``(n,)`` of 1 and 2.
 
-        From rlnRandomSubset. Without it the different images of the file are split in turn, in the order of
-        its rows: the same file gives the same halves, slicing keeps them, and an image that stands twice is
-        in one of them only.
+        From rlnRandomSubset. Without it the different images of the file are split in turn, in the
+        order of its rows: the same file gives the same halves, slicing keeps them, and an image
+        that stands twice is in one of them only.
         """
         if "rlnRandomSubset" in self.particles:
             return np.asarray(self.particles["rlnRandomSubset"], dtype=np.int64)
@@ -422,14 +447,19 @@ class ParticleStack:
         Raises
         ------
         MetadataError
-            If a length is wrong, a value not legal, or the column is rlnImageName or rlnOpticsGroup.
+            If a length is wrong, a value not legal, or the column is rlnImageName or
+            rlnOpticsGroup.
         """
         fixed = sorted({"rlnImageName", GROUP} & set(columns))
         if fixed:
-            raise MetadataError(f"the column {fixed[0]} says where the images are and cannot be replaced")
+            raise MetadataError(
+                f"the column {fixed[0]} says where the images are and cannot be replaced"
+            )
         for name, values in columns.items():
             if np.shape(values) != (len(self),):
-                raise MetadataError(f"column {name} has shape {np.shape(values)}; expected ({len(self)},)")
+                raise MetadataError(
+                    f"column {name} has shape {np.shape(values)}; expected ({len(self)},)"
+                )
         added = {name: np.asarray(values) for name, values in columns.items()}
         if len(self):
             check_particles(Tables(Place(self.source, "new"), pd.DataFrame(added), pd.DataFrame()))
@@ -440,8 +470,9 @@ class ParticleStack:
     ) -> ParticleStack:
         """Return a stack with new poses.
 
-        Poses that the input file had are kept as ``cryosphereInputAngleRot``, ``...Tilt``, ``...Psi`` and
-        ``cryosphereInputOriginXAngst``, ``...YAngst``; such columns that are already there stay.
+        Poses that the input file had are kept as ``cryosphereInputAngleRot``, ``...Tilt``,
+        ``...Psi`` and ``cryosphereInputOriginXAngst``, ``...YAngst``; such columns that are already
+        there stay.
 
         Parameters
         ----------
@@ -450,8 +481,8 @@ class ParticleStack:
         shifts_angstrom
             ``(n, 2)`` in x, y order, as rlnOriginX/YAngst; None keeps the origins as they are.
         symmetry
-            Point group of the map. Of a pose and its equivalents the one inside RELION's asymmetric unit is
-            written: RELION's local searches lose poses outside it.
+            Point group of the map. Of a pose and its equivalents the one inside RELION's asymmetric
+            unit is written: RELION's local searches lose poses outside it.
 
         Raises
         ------
@@ -467,9 +498,9 @@ class ParticleStack:
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
 
-        Image paths are written so that they hold from the new file: unchanged inside the same RELION project,
-        else relative to the new file's folder. RELION takes them relative to the folder that it runs in.
-        A .cs file has one table; other blocks are left out.
+        Image paths are written so that they hold from the new file: unchanged inside the same
+        RELION project, else relative to the new file's folder. RELION takes them relative to the
+        folder that it runs in. A .cs file has one table; other blocks are left out.
 
         Parameters
         ----------
@@ -491,7 +522,9 @@ class ParticleStack:
         if target.suffix.lower() == ".cs":
             write_cs(records_of_tables(target, particles, self.optics), target, overwrite)
             return
-        write_star({"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite)
+        write_star(
+            {"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return what there is to say about the stack, ready for JSON; see the command ``info``."""

@@ -1,8 +1,8 @@
 """The random numbers of the C library that RELION randomises phases with.
 
-glibc's ``rand()`` is the additive generator r[i] = r[i - 3] + r[i - 31] modulo 2^32, of which the lowest bit
-is dropped. With the same seed the phases are RELION's, and the corrected FSC is the same to its last printed
-digits instead of differing by the noise of a random draw.
+glibc's ``rand()`` is the additive generator r[i] = r[i - 3] + r[i - 31] modulo 2^32, of which the
+lowest bit is dropped. With the same seed the phases are RELION's, and the corrected FSC is the same
+to its last printed digits instead of differing by the noise of a random draw.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Division of a reconstruction's sums by weights that even out the sampling, as relion_reconstruct does it.
 
-Plain division lets noise fade towards Nyquist, where slices lie on one side only. Pipe & Menon (Magn. Reson.
-Med. 41, 179, 1999) look for weights u / w whose product u with the sampling density w, smeared by a kernel,
-is 1 everywhere in the sphere; RELION (Scheres, J. Struct. Biol. 180, 519, 2012) takes ten rounds of
-``u <- u / (kernel * u)`` with a Kaiser-Bessel kernel (Lewitt, J. Opt. Soc. Am. A 7, 1834, 1990).
+Plain division lets noise fade towards Nyquist, where slices lie on one side only. Pipe & Menon
+(Magn. Reson. Med. 41, 179, 1999) look for weights u / w whose product u with the sampling density
+w, smeared by a kernel, is 1 everywhere in the sphere; RELION (Scheres, J. Struct. Biol. 180, 519,
+2012) takes ten rounds of ``u <- u / (kernel * u)`` with a Kaiser-Bessel kernel (Lewitt, J. Opt.
+Soc. Am. A 7, 1834, 1990).
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def divide_gridded(
 
     Returns
     -------
-    ``(m, m, m // 2 + 1)`` complex64, zero from Nyquist on. So is frequency zero, since RELION's maps have
-    nothing there but what the neighbouring frequencies leave.
+    ``(m, m, m // 2 + 1)`` complex64, zero from Nyquist on. So is frequency zero, since RELION's
+    maps have nothing there but what the neighbouring frequencies leave.
     """
     size = len(sums)
     weight = filled_weights(sums, padding, floor)
@@ -49,7 +50,9 @@ def divide_gridded(
     kernel = _kernel_transform(size, padding)
     compensation = inside.astype(np.float32)
     for _ in range(rounds):
-        smeared = scipy.fft.irfftn(compensation * (weight / np.float32(scale)), (size,) * 3, overwrite_x=True)
+        smeared = scipy.fft.irfftn(
+            compensation * (weight / np.float32(scale)), (size,) * 3, overwrite_x=True
+        )
         smeared *= kernel
         density = np.abs(scipy.fft.rfftn(smeared, overwrite_x=True))
         compensation /= np.maximum(density, np.float32(_LEAST))
@@ -76,7 +79,9 @@ def _kernel_transform(size: int, padding: int) -> NDArray[np.float32]:
     squared = np.fft.fftfreq(size) ** 2
     values = np.empty((size,) * 3, dtype=np.float32)
     for plane, squared_distance in zip(values, squared, strict=True):
-        plane[:] = np.interp(np.sqrt(squared_distance + squared[:, None] + squared), distances, table)
+        plane[:] = np.interp(
+            np.sqrt(squared_distance + squared[:, None] + squared), distances, table
+        )
     return values
 
 

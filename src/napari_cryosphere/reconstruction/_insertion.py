@@ -1,10 +1,10 @@
 """Central slices put into a Fourier volume, point by point: the inner loop of back-projection.
 
-A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by arithmetic,
-so the volume keeps for every voxel a block: what the points based at that voxel give to it and to its
-neighbours along y and z (four corners), side by side in memory. A point then touches two places, its block
-and the one beside it along x. Blocks are summed to voxels once, at the end. Large volumes keep one corner a
-block.
+A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by
+arithmetic, so the volume keeps for every voxel a block: what the points based at that voxel give to
+it and to its neighbours along y and z (four corners), side by side in memory. A point then touches
+two places, its block and the one beside it along x. Blocks are summed to voxels once, at the end.
+Large volumes keep one corner a block.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# y[:, indices] += data * x, row by row and in place: scipy's product of a sparse matrix in CSC form with a
-# dense one. The public operator would allocate a whole volume for every call.
+# y[:, indices] += data * x, row by row and in place: scipy's product of a sparse matrix in CSC form
+# with a dense one. The public operator would allocate a whole volume for every call.
 from scipy.sparse._sparsetools import csc_matvecs
 
 __all__ = ["SliceVolume"]
@@ -32,7 +32,8 @@ class SliceVolume:
     size
         Edge of the padded box; even.
     points
-        ``(2, p)`` float32: x and y of a slice's points, in voxels of the volume, within ``size / 2``.
+        ``(2, p)`` float32: x and y of a slice's points, in voxels of the volume, within ``size /
+        2``.
     """
 
     def __init__(self, size: int, points: NDArray[np.float32]) -> None:
@@ -41,7 +42,9 @@ class SliceVolume:
         self._rows, self._depth = size + 2, size // 2 + 2  # room for the upper neighbours
         self._corners = 4 if size <= _LARGEST_WITH_BLOCKS else 1
         self._width = 3 * self._corners  # three numbers a corner: real part, imaginary part, weight
-        self._blocks = np.zeros((self._rows, self._rows, self._depth, self._width), dtype=np.float32)
+        self._blocks = np.zeros(
+            (self._rows, self._rows, self._depth, self._width), dtype=np.float32
+        )
         self._columns = np.arange(_POINTS + points.shape[1] + 1, dtype=np.int32)
 
     def insert(
@@ -159,8 +162,8 @@ class SliceVolume:
     def sums(self) -> NDArray[np.float32]:
         """Return the voxels' sums, ``(size, size, size // 2 + 1, 3)`` float32.
 
-        Axes are y and x in FFT order, z from 0, then real part, imaginary part and weight. The plane z = 0
-        holds what fell on it from both sides: it obeys Friedel's law.
+        Axes are y and x in FFT order, z from 0, then real part, imaginary part and weight. The
+        plane z = 0 holds what fell on it from both sides: it obeys Friedel's law.
         """
         size, rows, depth = self.size, self._rows, self._depth
         sums = np.zeros((size, size, size // 2 + 1, 3), dtype=np.float32)

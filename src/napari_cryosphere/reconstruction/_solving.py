@@ -60,7 +60,9 @@ def filled_weights(sums: NDArray[np.float32], padding: int, floor: float) -> NDA
     shells = np.arange(len(means))
     weights = np.empty(sums.shape[:3], dtype=np.float32)
     for row, radius in _rows(len(sums)):
-        weights[row] = np.maximum(sums[row, ..., 2], floor * np.interp(radius / padding, shells, means))
+        weights[row] = np.maximum(
+            sums[row, ..., 2], floor * np.interp(radius / padding, shells, means)
+        )
     return weights
 
 

@@ -1,8 +1,8 @@
 """Point-group symmetry of a Fourier volume's sums, imposed once for all particles.
 
-The n-fold axis of C-n and D-n is z: a rotation about it is one sparse matrix in the plane (y, x), the same
-for every z. D-n's two-fold axis is x, a mere exchange of voxels. What is left of T, O and I goes through as
-many insertions of every slice.
+The n-fold axis of C-n and D-n is z: a rotation about it is one sparse matrix in the plane (y, x),
+the same for every z. D-n's two-fold axis is x, a mere exchange of voxels. What is left of T, O and
+I goes through as many insertions of every slice.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class SumSymmetry:
         if len(self._rotations) > 1:
             size, _, depth, parts = sums.shape
             matrix = _plane_rotations(size, self._rotations)
-            sums = (matrix @ sums.reshape(size * size, depth * parts)).reshape(size, size, depth, parts)
+            sums = (matrix @ sums.reshape(size * size, depth * parts)).reshape(
+                size, size, depth, parts
+            )
         if self._dihedral:
             # (x, y, z) and (x, -y, -z) are one; the latter is the mirror image of (-x, y, z)
             turned = np.roll(sums[:, ::-1], 1, axis=1) * np.array([1, -1, 1], dtype=np.float32)
@@ -61,8 +63,9 @@ class SumSymmetry:
     def fall_off(self, size: int, box: int) -> NDArray[np.float32]:
         """Return what interpolation leaves of a map, ``(box, box, box)`` z, y, x: 1 in the middle.
 
-        Trilinear insertion multiplies the map by sinc^2 along each axis (of ``size`` voxels); turning the
-        sums in the plane does it once more for every rotation that does not fall on the grid.
+        Trilinear insertion multiplies the map by sinc^2 along each axis (of ``size`` voxels);
+        turning the sums in the plane does it once more for every rotation that does not fall on the
+        grid.
         """
         axis = (np.arange(box) - box // 2) / size
         position = np.stack(np.meshgrid(axis, axis, indexing="xy"))  # x, y
@@ -76,7 +79,9 @@ class SumSymmetry:
         return (np.sinc(axis)[:, None, None] ** 2 * plane).astype(np.float32)
 
 
-def _coset_representatives(group: NDArray[np.float64], subgroup: NDArray[np.float64]) -> NDArray[np.float64]:
+def _coset_representatives(
+    group: NDArray[np.float64], subgroup: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return operators whose products with the subgroup, on its right, are the whole group."""
     chosen: list[NDArray[np.float64]] = []
     covered = np.empty((0, 3, 3))
@@ -100,7 +105,9 @@ def _plane_rotations(size: int, rotations: NDArray[np.float64]) -> csr_array:
                 left, low = np.floor(a + _TINY), np.floor(b + _TINY)
                 weight = np.abs(1 - dx - (a - left)) * np.abs(1 - dy - (b - low))
                 kept = weight > _TINY
-                source = (low + dy).astype(np.int64) % size * size + (left + dx).astype(np.int64) % size
+                source = (low + dy).astype(np.int64) % size * size + (left + dx).astype(
+                    np.int64
+                ) % size
                 targets.append(inside[kept])
                 sources.append(source[kept])
                 weights.append(weight[kept])

@@ -27,13 +27,13 @@ _ROW = 64  # images whose transforms are held at once
 class BackProjector:
     """Sums of CTF-weighted central slices, and the map that they make.
 
-    With slices F_i, CTFs c_i, weights w_i and trilinear insertion P*_i (the adjoint of the sampling in
-    `napari_cryosphere.imaging.projection.Projector`):
+    With slices F_i, CTFs c_i, weights w_i and trilinear insertion P*_i (the adjoint of the sampling
+    in `napari_cryosphere.imaging.projection.Projector`):
 
         V = (sum_i w_i P*_i c_i F_i) / (sum_i w_i P*_i c_i^2 + regularisation)
 
-    Particles can come in any number of batches; memory depends on the box alone. Sums can be added (shards,
-    half-sets) and saved.
+    Particles can come in any number of batches; memory depends on the box alone. Sums can be added
+    (shards, half-sets) and saved.
 
     Parameters
     ----------
@@ -80,11 +80,13 @@ class BackProjector:
         images
             ``(n, box, box)`` real.
         rotations
-            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses a particle; image to map coordinates.
+            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses a particle; image to map
+            coordinates.
         ctf
             ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
         shifts_px
-            ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is moved back.
+            ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is
+            moved back.
         weights
             ``(n,)``, or ``(n, k)`` beside k poses; non-negative. None counts as 1, or 1 / k.
 
@@ -101,7 +103,11 @@ class BackProjector:
         n, modes = poses.shape[:2]
         if pixels.shape != (n, self.box, self.box) or poses.shape[2:] != (3, 3):
             raise ValueError(f"images {pixels.shape} do not fit rotations {np.shape(rotations)}")
-        shares = np.full((n, modes), 1 / modes) if weights is None else np.asarray(weights, dtype=np.float64)
+        shares = (
+            np.full((n, modes), 1 / modes)
+            if weights is None
+            else np.asarray(weights, dtype=np.float64)
+        )
         shares = shares.reshape(n, modes)
         if not (np.isfinite(shares).all() and (shares >= 0).all()):
             raise CryosphereError("a particle's weight is negative or not a finite number")
@@ -110,7 +116,9 @@ class BackProjector:
         for start in range(0, n, _ROW):
             rows = slice(start, start + _ROW)
             slices = self._slices(pixels[rows], shifts[rows], start)
-            self._insert(slices, None if contrast is None else contrast[rows], poses[rows], shares[rows])
+            self._insert(
+                slices, None if contrast is None else contrast[rows], poses[rows], shares[rows]
+            )
         self.inserted += n
 
     def _at_points(self, ctf: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,7 +165,10 @@ class BackProjector:
 
     def __iadd__(self, other: BackProjector) -> BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""
-        mine, others = (self.box, self.padding, self.symmetry), (other.box, other.padding, other.symmetry)
+        mine, others = (
+            (self.box, self.padding, self.symmetry),
+            (other.box, other.padding, other.symmetry),
+        )
         if mine != others:
             raise ValueError(
                 f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
@@ -177,7 +188,8 @@ class BackProjector:
     def sums(self) -> NDArray[np.float32]:
         """Return numerator and weight of every voxel before symmetry, ``(m, m, m // 2 + 1, 3)`` float32.
 
-        m is box times padding. Axes: y and x in FFT order, z from 0; real part, imaginary part, weight.
+        m is box times padding. Axes: y and x in FFT order, z from 0; real part, imaginary part,
+        weight.
         """
         return self._volume.sums()
 
@@ -190,7 +202,9 @@ class BackProjector:
             "inserted": self.inserted,
         }
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            save_file({"sums": self.sums()}, temporary, {key: str(value) for key, value in about.items()})
+            save_file(
+                {"sums": self.sums()}, temporary, {key: str(value) for key, value in about.items()}
+            )
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> BackProjector:
@@ -201,7 +215,9 @@ class BackProjector:
             box, padding, inserted = (int(about[key]) for key in ("box", "padding", "inserted"))
             return cls.from_sums(box, padding, about["symmetry"], sums, inserted)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise FileFormatError(f"{path} does not hold the sums of a reconstruction: {error}") from error
+            raise FileFormatError(
+                f"{path} does not hold the sums of a reconstruction: {error}"
+            ) from error
 
     @classmethod
     def from_sums(
@@ -218,21 +234,21 @@ class BackProjector:
     ) -> NDArray[np.float32]:
         """Return the map of everything inserted so far, ``(box, box, box)`` float32 in z, y, x order.
 
-        Outside the sphere that touches the box, where padding and interpolation leave nothing but noise, the
-        map fades to its mean there over 3 voxels, as in RELION.
+        Outside the sphere that touches the box, where padding and interpolation leave nothing but
+        noise, the map fades to its mean there over 3 voxels, as in RELION.
 
         Parameters
         ----------
         ssnr
-            ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell. The weight of a
-            voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's 1 / tau^2). None
-            divides by the weight alone.
+            ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell. The
+            weight of a voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's 1
+            / tau^2). None divides by the weight alone.
         floor
-            Smallest weight that is divided by, as a fraction of the mean weight in its shell: it keeps
-            frequencies that no slice came near from blowing up.
+            Smallest weight that is divided by, as a fraction of the mean weight in its shell: it
+            keeps frequencies that no slice came near from blowing up.
         gridding
-            Even out the sampling as relion_reconstruct does, for maps that are compared with its own: their
-            noise reaches to Nyquist. Without ``ssnr`` only.
+            Even out the sampling as relion_reconstruct does, for maps that are compared with its
+            own: their noise reaches to Nyquist. Without ``ssnr`` only.
 
         Raises
         ------
@@ -247,9 +263,13 @@ class BackProjector:
         if gridding:
             transform = divide_gridded(sums, self.padding, floor)
         else:
-            transform = divide(sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor)
+            transform = divide(
+                sums, self.padding, None if ssnr is None else np.asarray(ssnr), floor
+            )
         size = self.box * self.padding
         voxels = map_from_transform(transform, self.box, self._symmetry.fall_off(size, self.box))
         if not np.isfinite(voxels).all():
-            raise CryosphereError("the map is not finite: images or CTFs have values too large to sum")
+            raise CryosphereError(
+                "the map is not finite: images or CTFs have values too large to sum"
+            )
         return voxels

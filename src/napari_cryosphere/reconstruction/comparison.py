@@ -77,7 +77,8 @@ def compare_maps(
     first, second
         Maps of one box and pixel size.
     mask
-        Multiplied with both maps for the FSC, the voxels' weight in the correlation; None for no mask.
+        Multiplied with both maps for the FSC, the voxels' weight in the correlation; None for no
+        mask.
     names
         What an error calls the maps and the mask: their files, say.
 
@@ -88,15 +89,17 @@ def compare_maps(
     """
     check_one_grid(first, second, mask, names)
     weights = None if mask is None else mask.voxels
-    curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom, weights)
+    curve = fourier_shell_correlation(
+        first.voxels, second.voxels, first.pixel_size_angstrom, weights
+    )
     return MapComparison(curve, masked_correlation(first.voxels, second.voxels, weights))
 
 
 def resampled_map(density: DensityMap, box: int, pixel_size_angstrom: float) -> DensityMap:
     """Return a map on another grid with the same centre, by trigonometric interpolation axis by axis.
 
-    Frequencies beyond the coarser Nyquist frequency are left out; voxels outside the given map get the mean
-    of its outermost voxels. Grey values are kept.
+    Frequencies beyond the coarser Nyquist frequency are left out; voxels outside the given map get
+    the mean of its outermost voxels. Grey values are kept.
 
     Parameters
     ----------
@@ -146,8 +149,8 @@ def difference_map(
 ) -> DensityMap:
     """Return the first map less the second, the second scaled to the first shell by shell.
 
-    In each shell the second map's amplitude is multiplied by the ratio of the maps' root mean powers inside
-    the mask, so that a difference in sharpening or in units leaves nothing.
+    In each shell the second map's amplitude is multiplied by the ratio of the maps' root mean
+    powers inside the mask, so that a difference in sharpening or in units leaves nothing.
 
     Parameters
     ----------
@@ -165,8 +168,12 @@ def difference_map(
     inside = np.ones((), dtype=np.float32) if mask is None else mask
     f, g = transform_of(first.voxels * inside), transform_of(second.voxels * inside)
     powers = shell_sums(first.box, np.abs(f) ** 2, np.abs(g) ** 2)
-    ratio = np.sqrt(np.divide(powers[0], powers[1], out=np.zeros_like(powers[0]), where=powers[1] > 0))
+    ratio = np.sqrt(
+        np.divide(powers[0], powers[1], out=np.zeros_like(powers[0]), where=powers[1] > 0)
+    )
     scale_shells(f, np.ones_like(ratio))  # both end at Nyquist
     scale_shells(g, ratio)
     voxels = scipy.fft.irfftn(f - g, first.voxels.shape) * inside
-    return DensityMap(np.asarray(voxels, dtype=np.float32), first.pixel_size_angstrom, first.symmetry)
+    return DensityMap(
+        np.asarray(voxels, dtype=np.float32), first.pixel_size_angstrom, first.symmetry
+    )

@@ -13,7 +13,9 @@ from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation
 
 __all__ = ["ConicalFsc", "conical_fsc"]
 
-_LEAST_VALUES = 8  # in a cone's shell; below, its correlation says nothing and the whole shell's is taken
+_LEAST_VALUES = (
+    8  # in a cone's shell; below, its correlation says nothing and the whole shell's is taken
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class ConicalFsc:
         return self._reduced(np.max([curve.values for curve in self.curves], axis=0))
 
     def _reduced(self, values: NDArray[np.float64]) -> FourierShellCorrelation:
-        return FourierShellCorrelation(values, self.curves[0].box, self.curves[0].pixel_size_angstrom)
+        return FourierShellCorrelation(
+            values, self.curves[0].box, self.curves[0].pixel_size_angstrom
+        )
 
     def resolution_range_angstrom(self, threshold: float = 0.143) -> tuple[float, float]:
         """Return the resolutions of the best and of the worst cone."""

@@ -1,9 +1,10 @@
 """Sums of a reconstruction that come out the same whatever order they were added in.
 
-Sums of floating-point numbers depend on their order in the last digits. Here every number is a whole number
-of units of 2^-40, so that adding is exact: sums made from files in the order in which they came, in several
-runs or on several machines are the same bit for bit. Such a number takes 12 bytes: how many times 4096 (32
-bits) and the rest (64 bits). That holds what float32 sums of images of any usual grey values need.
+Sums of floating-point numbers depend on their order in the last digits. Here every number is a
+whole number of units of 2^-40, so that adding is exact: sums made from files in the order in which
+they came, in several runs or on several machines are the same bit for bit. Such a number takes 12
+bytes: how many times 4096 (32 bits) and the rest (64 bits). That holds what float32 sums of images
+of any usual grey values need.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ class ExactSums:
         """
         sums = projector.sums()
         largest = float(np.abs(sums[..., :2]).max())
-        if not _SMALLEST < max(largest, float(sums[..., 2].max())) < _LARGEST or largest < _SMALLEST:
+        if (
+            not _SMALLEST < max(largest, float(sums[..., 2].max())) < _LARGEST
+            or largest < _SMALLEST
+        ):
             raise CryosphereError(
                 f"the images' transforms add up to {largest:.1e}, out of {_SMALLEST:.0e} to {_LARGEST:.0e}; "
                 "normalise the images (RELION's extraction does: background mean 0 and deviation 1)"
@@ -79,7 +83,10 @@ class ExactSums:
 
     def __iadd__(self, other: ExactSums) -> ExactSums:
         """Add other sums of the same box, padding and symmetry."""
-        mine, others = (self.box, self.padding, self.symmetry), (other.box, other.padding, other.symmetry)
+        mine, others = (
+            (self.box, self.padding, self.symmetry),
+            (other.box, other.padding, other.symmetry),
+        )
         if mine != others:
             raise ValueError(
                 f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
@@ -130,9 +137,18 @@ class ExactSums:
         """
         high, low = arrays["high"], arrays["low"]
         size = len(high)
-        if high.shape != (size, size, size // 2 + 1, 3) or low.shape != high.shape or size % padding:
+        if (
+            high.shape != (size, size, size // 2 + 1, 3)
+            or low.shape != high.shape
+            or size % padding
+        ):
             raise ValueError(f"sums of shapes {high.shape} and {low.shape} with padding {padding}")
         made = cls.__new__(cls)
-        made.box, made.padding, made.symmetry, made.inserted = size // padding, padding, symmetry, inserted
+        made.box, made.padding, made.symmetry, made.inserted = (
+            size // padding,
+            padding,
+            symmetry,
+            inserted,
+        )
         made._high, made._low = high.astype(np.int32, copy=False), low.astype(np.int64, copy=False)
         return made

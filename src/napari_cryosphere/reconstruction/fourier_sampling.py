@@ -1,16 +1,17 @@
 """How evenly a set of views samples Fourier space: one number for preferred orientation.
 
-A view d fills the central plane perpendicular to it, so that a direction q of Fourier space is sampled by the
-views on the great circle around q: the sampling S(q) is the mean density of views on that circle (their Funk
-transform), 1 everywhere for even views. How strongly a view counts does not depend on its sign.
+A view d fills the central plane perpendicular to it, so that a direction q of Fourier space is
+sampled by the views on the great circle around q: the sampling S(q) is the mean density of views on
+that circle (their Funk transform), 1 everywhere for even views. How strongly a view counts does not
+depend on its sign.
 
-The signal-to-noise ratio of a shell falls, against even views, by the harmonic mean of the sampling over
-directions, the sampling compensation factor: ``1 / SCF = mean of 1 / S`` (Baldwin and Lyumkis, Prog. Biophys.
-Mol. Biol. 150:160, 2020). It is 1 for even views, 8 / pi^2 = 0.81 for even side views, and 0 where a
-direction is never seen.
+The signal-to-noise ratio of a shell falls, against even views, by the harmonic mean of the sampling
+over directions, the sampling compensation factor: ``1 / SCF = mean of 1 / S`` (Baldwin and Lyumkis,
+Prog. Biophys. Mol. Biol. 150:160, 2020). It is 1 for even views, 8 / pi^2 = 0.81 for even side
+views, and 0 where a direction is never seen.
 
-Circles are a spacing of the grid to either side of the great one wide (weights 1/4, 1/2, 1/4), so that a few
-hundred particles leave no directions unseen by mere chance.
+Circles are a spacing of the grid to either side of the great one wide (weights 1/4, 1/2, 1/4), so
+that a few hundred particles leave no directions unseen by mere chance.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def fourier_sampling(view_probability: ArrayLike) -> FourierSampling:
     ----------
     view_probability
         ``(n_views,)``: a HEALPix map in RING order of where views fall, such as the mean of
-        `PoseDistribution.view_marginal` over particles; need not sum to 1. With a symmetry it must hold the
-        equivalents too.
+        `PoseDistribution.view_marginal` over particles; need not sum to 1. With a symmetry it must
+        hold the equivalents too.
 
     Raises
     ------
@@ -75,7 +76,9 @@ def fourier_sampling(view_probability: ArrayLike) -> FourierSampling:
     order = _order_of(views)
     total = views.sum()
     if not (views >= 0).all() or not total > 0:
-        raise ValueError("the probabilities of views must not be negative, and some must be positive")
+        raise ValueError(
+            "the probabilities of views must not be negative, and some must be positive"
+        )
     density = views * (len(views) / total)
     return FourierSampling(density[_great_circles(order)].mean(axis=1))
 
@@ -83,7 +86,9 @@ def fourier_sampling(view_probability: ArrayLike) -> FourierSampling:
 def _order_of(views: Array) -> int:
     order = round(np.log2(max(len(views) / 12, 1)) / 2)
     if views.ndim != 1 or len(views) != SO3Grid(order).n_views:
-        raise ValueError(f"views must be a HEALPix map of 12 * 4**k pixels, not of shape {views.shape}")
+        raise ValueError(
+            f"views must be a HEALPix map of 12 * 4**k pixels, not of shape {views.shape}"
+        )
     return order
 
 
@@ -98,7 +103,9 @@ def _great_circles(order: int) -> NDArray[np.int32]:
     second = np.cross(axes, first)
     number = round(_STEPS_PER_SPACING * 360 / grid.spacing_degrees)
     angle = 2 * np.pi * (np.arange(number) + 0.5) / number
-    circle = np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second  # (k, n_views, 3)
+    circle = (
+        np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second
+    )  # (k, n_views, 3)
     beside = np.radians(np.multiply(_BESIDE, grid.spacing_degrees))
     points = np.concatenate([np.cos(off) * circle + np.sin(off) * axes for off in beside])
     pixels = vec2pix(grid.n_side, points[..., 0], points[..., 1], points[..., 2])

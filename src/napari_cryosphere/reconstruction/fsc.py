@@ -38,8 +38,8 @@ class FourierShellCorrelation:
     def resolution_angstrom(self, threshold: float = 0.143) -> float:
         """Return the resolution at which the curve first falls below a threshold.
 
-        Between the last shell above and the first below, the crossing is interpolated linearly in frequency.
-        A curve that never falls below gives Nyquist, twice the pixel size.
+        Between the last shell above and the first below, the crossing is interpolated linearly in
+        frequency. A curve that never falls below gives Nyquist, twice the pixel size.
         """
         below = np.flatnonzero(self.values[1:] < threshold)
         if len(below) == 0:
@@ -59,8 +59,8 @@ def fourier_shell_correlation(
 ) -> FourierShellCorrelation:
     """Correlate two maps in shells of their Fourier transforms (Harauz & van Heel 1986), as RELION does.
 
-    Shells are hard (the radius in cycles a box, rounded) and every stored coefficient of the half transform
-    counts once, which is RELION's way.
+    Shells are hard (the radius in cycles a box, rounded) and every stored coefficient of the half
+    transform counts once, which is RELION's way.
 
     Parameters
     ----------

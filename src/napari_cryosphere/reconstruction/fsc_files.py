@@ -17,15 +17,19 @@ from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation
 from napari_cryosphere.reconstruction.postprocessing import Postprocessed
 
-__all__ = ["read_fsc_csv", "write_fsc_csv", "write_fsc_star", "write_fsc_xml"]
+__all__ = ["half_map_outputs", "read_fsc_csv", "write_fsc_csv", "write_fsc_star", "write_fsc_xml"]
 
 
 def write_fsc_csv(
-    curves: Mapping[str, FourierShellCorrelation | NDArray[np.float64]], path: Path, *, overwrite: bool
+    curves: Mapping[str, FourierShellCorrelation | NDArray[np.float64]],
+    path: Path,
+    *,
+    overwrite: bool,
 ) -> None:
     """Write curves as CSV: shell, resolution_angstrom (inf at shell 0), then a column for each.
 
-    The first must be a `FourierShellCorrelation`; the others may be values by shell, ``(box // 2 + 1,)``.
+    The first must be a `FourierShellCorrelation`; the others may be values by shell, ``(box // 2 +
+    1,)``.
 
     Raises
     ------
@@ -36,9 +40,13 @@ def write_fsc_csv(
     if not isinstance(axis, FourierShellCorrelation):
         raise TypeError("the first curve must know its frequencies")
     columns = [
-        curve.values if isinstance(curve, FourierShellCorrelation) else curve for curve in curves.values()
+        curve.values if isinstance(curve, FourierShellCorrelation) else curve
+        for curve in curves.values()
     ]
-    with atomic_path(path, overwrite=overwrite) as temporary, temporary.open("w", newline="") as stream:
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["shell", "resolution_angstrom", *curves])
         for shell, (frequency, *values) in enumerate(zip(axis.frequencies, *columns, strict=True)):
@@ -88,15 +96,21 @@ def write_fsc_star(made: Postprocessed, mask_name: str, path: Path, *, overwrite
         "rlnFourierShellCorrelationMaskedMaps": curves.masked.values,
         "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": curves.randomised.values,
     }
-    plot = pd.DataFrame(made.guinier[:, :2], columns=["rlnResolutionSquared", "rlnLogAmplitudesOriginal"])
+    plot = pd.DataFrame(
+        made.guinier[:, :2], columns=["rlnResolutionSquared", "rlnLogAmplitudesOriginal"]
+    )
     kept = plot[np.isfinite(plot["rlnLogAmplitudesOriginal"])]
     blocks = {"general": pd.DataFrame(general), "fsc": pd.DataFrame(table), "guinier": kept}
     write_star(blocks, path, overwrite)
 
 
-def write_fsc_xml(curve: FourierShellCorrelation, title: str, path: Path, *, overwrite: bool) -> None:
+def write_fsc_xml(
+    curve: FourierShellCorrelation, title: str, path: Path, *, overwrite: bool
+) -> None:
     """Write a curve as EMDB takes it for deposition: spatial frequency (1/A) and correlation."""
-    root = ElementTree.Element("fsc", title=title, xaxis="Resolution (A-1)", yaxis="Correlation Coefficient")
+    root = ElementTree.Element(
+        "fsc", title=title, xaxis="Resolution (A-1)", yaxis="Correlation Coefficient"
+    )
     for frequency, value in zip(curve.frequencies, curve.values, strict=True):
         point = ElementTree.SubElement(root, "coordinate")
         ElementTree.SubElement(point, "x").text = f"{frequency:.6f}"
@@ -104,3 +118,12 @@ def write_fsc_xml(curve: FourierShellCorrelation, title: str, path: Path, *, ove
     ElementTree.indent(root)
     with atomic_path(path, overwrite=overwrite) as temporary:
         ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+def half_map_outputs(output: Path) -> dict[str, Path]:
+    """Return where half-maps and their FSC go, beside the map."""
+    return {
+        "half1": output.with_name(f"{output.stem}_half1.mrc"),
+        "half2": output.with_name(f"{output.stem}_half2.mrc"),
+        "fsc": output.with_name(f"{output.stem}_fsc.csv"),
+    }

@@ -31,8 +31,8 @@ _CHUNK = 512
 class MapAlignment:
     """How the second map is moved onto the first.
 
-    A point r of the first map, in voxels from the centre (x, y, z), is ``rotation @ r + shift`` in the
-    second, whose z axis is turned round before if ``mirrored``.
+    A point r of the first map, in voxels from the centre (x, y, z), is ``rotation @ r + shift`` in
+    the second, whose z axis is turned round before if ``mirrored``.
 
     Attributes
     ----------
@@ -64,8 +64,8 @@ class MapAlignment:
 def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -> MapAlignment:
     """Find the rotation and shift that lay one map on another, for both hands.
 
-    All rotations of a 15 degree grid are tried on the lowest Fourier shells, after both maps' centres of mass
-    were brought to the centre; the best are refined in real space.
+    All rotations of a 15 degree grid are tried on the lowest Fourier shells, after both maps'
+    centres of mass were brought to the centre; the best are refined in real space.
 
     Parameters
     ----------
@@ -134,7 +134,9 @@ def _best_rotations(
         # padded, so that linear interpolation between its values is good enough
         transforms.append(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(np.pad(centred, box // 2)))))
     axis = np.arange(-_SEARCH_SHELLS, _SEARCH_SHELLS + 1)
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)  # x, y, z
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )  # x, y, z
     length = np.linalg.norm(points, axis=1)
     points = points[(length <= _SEARCH_SHELLS) & (length > 0) & (points[:, 2] >= 0)]
     reference = _sampled(transforms[0], 2 * points.T)
@@ -149,10 +151,14 @@ def _best_rotations(
     return rotations[np.argsort(scores)[::-1][:_STARTS]]
 
 
-def _sampled(transform: NDArray[np.complexfloating], points: NDArray[np.floating]) -> NDArray[np.complex128]:
+def _sampled(
+    transform: NDArray[np.complexfloating], points: NDArray[np.floating]
+) -> NDArray[np.complex128]:
     """Interpolate a centred transform at ``(3, n)`` x, y, z frequencies."""
     where = points[::-1] + len(transform) // 2
-    real, imaginary = (map_coordinates(part, where, order=1) for part in (transform.real, transform.imag))
+    real, imaginary = (
+        map_coordinates(part, where, order=1) for part in (transform.real, transform.imag)
+    )
     return np.asarray(real + 1j * imaginary)
 
 
@@ -197,4 +203,6 @@ def _moved(
     reversed_axes = rotation[::-1, ::-1]  # arrays are z, y, x
     centre = np.full(3, len(voxels) // 2)
     offset = centre + shift_px[::-1] - reversed_axes @ centre
-    return np.asarray(affine_transform(voxels, reversed_axes, offset, order=order), dtype=np.float32)
+    return np.asarray(
+        affine_transform(voxels, reversed_axes, offset, order=order), dtype=np.float32
+    )

@@ -17,8 +17,9 @@ def soft_mask(
 ) -> NDArray[np.float32]:
     """Make a mask around the molecule.
 
-    The map is blurred (a Gaussian that halves ``low_pass_angstrom``), cut at 15 % of its 99.9th percentile,
-    reduced to its largest piece, grown by ``edge_px`` voxels and given a raised-cosine edge as wide again.
+    The map is blurred (a Gaussian that halves ``low_pass_angstrom``), cut at 15 % of its 99.9th
+    percentile, reduced to its largest piece, grown by ``edge_px`` voxels and given a raised-cosine
+    edge as wide again.
 
     Parameters
     ----------
@@ -44,11 +45,14 @@ def soft_mask(
 
 
 def masked_correlation(
-    first: NDArray[np.floating], second: NDArray[np.floating], mask: NDArray[np.floating] | None = None
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    mask: NDArray[np.floating] | None = None,
 ) -> float:
     """Return Pearson's correlation of two maps, each voxel weighted by the mask (None: all the same).
 
-    All are ``(box, box, box)``. Summed in float64, one section at a time, so that large maps need no copies.
+    All are ``(box, box, box)``. Summed in float64, one section at a time, so that large maps need
+    no copies.
     """
     means = np.zeros(3)  # of the weight, and of each map times the weight
     moments = np.zeros(3)

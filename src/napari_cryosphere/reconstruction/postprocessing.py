@@ -97,9 +97,9 @@ def corrected_fsc(
 ) -> HalfMapFsc:
     """Measure two half-maps inside a mask, corrected for what the mask itself correlates.
 
-    Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells further
-    the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the masked one. This is
-    relion_postprocess, its random numbers included.
+    Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells
+    further the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the
+    masked one. This is relion_postprocess, its random numbers included.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def guinier_plot(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return squared spatial frequency (1/A^2) and the log of the mean amplitude, shell by shell.
 
-    ``transform`` is ``(box, box, box // 2 + 1)``, each answer ``(box // 2 + 1,)``. Amplitudes are those of a
-    transform divided by its number of voxels, RELION's; a shell without any gets nan.
+    ``transform`` is ``(box, box, box // 2 + 1)``, each answer ``(box // 2 + 1,)``. Amplitudes are
+    those of a transform divided by its number of voxels, RELION's; a shell without any gets nan.
     """
     box = len(transform)
     amplitude = np.abs(transform) / box**3
@@ -219,8 +219,9 @@ def postprocess_maps(
 ) -> Postprocessed:
     """Sharpen the mean of two half-maps (Rosenthal & Henderson 2003) in relion_postprocess's steps.
 
-    Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their mean
-    against squared frequency, its B-factor is undone, and the map is low-passed at its resolution.
+    Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their
+    mean against squared frequency, its B-factor is undone, and the map is low-passed at its
+    resolution.
 
     Parameters
     ----------
@@ -251,7 +252,9 @@ def postprocess_maps(
     _, after = guinier_plot(transform, size)
     voxels = scipy.fft.irfftn(transform, first.voxels.shape)
     density = DensityMap(np.asarray(voxels, dtype=np.float32), size, first.symmetry)
-    return Postprocessed(density, curves, b_factor, resolution, np.stack([squared, before, after], axis=1))
+    return Postprocessed(
+        density, curves, b_factor, resolution, np.stack([squared, before, after], axis=1)
+    )
 
 
 def _fsc_weights(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -262,14 +265,18 @@ def _fsc_weights(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(2 * kept / (1 + kept))
 
 
-def _sharpen(transform: NDArray[np.complexfloating], b_factor: float, field_angstrom: float) -> None:
+def _sharpen(
+    transform: NDArray[np.complexfloating], b_factor: float, field_angstrom: float
+) -> None:
     """Multiply by exp(-B/4 s^2), in place, s being each voxel's own frequency."""
     box = len(transform)
     frequency = np.fft.fftfreq(box, 1 / box)
     in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
     for z in range(box):
         squared = (in_plane + frequency[z] ** 2) / field_angstrom**2
-        reach = np.minimum(squared, (box / 2 / field_angstrom) ** 2)  # corners are cut off afterwards
+        reach = np.minimum(
+            squared, (box / 2 / field_angstrom) ** 2
+        )  # corners are cut off afterwards
         transform[z] *= np.exp(b_factor / 4 * -reach).astype(np.float32)
 
 

@@ -25,7 +25,8 @@ class WeightedPoses:
     rotations
         ``(n, k, 3, 3)``; image to map coordinates.
     weights
-        ``(n, k)``, not negative. A particle's weights sum to 1, or to less if it is to count for less.
+        ``(n, k)``, not negative. A particle's weights sum to 1, or to less if it is to count for
+        less.
 
     Raises
     ------
@@ -39,7 +40,11 @@ class WeightedPoses:
     def __post_init__(self) -> None:
         rotations = np.asarray(self.rotations, dtype=np.float64)
         weights = np.asarray(self.weights, dtype=np.float64)
-        if rotations.ndim != 4 or rotations.shape[2:] != (3, 3) or weights.shape != rotations.shape[:2]:
+        if (
+            rotations.ndim != 4
+            or rotations.shape[2:] != (3, 3)
+            or weights.shape != rotations.shape[:2]
+        ):
             raise MetadataError(
                 f"weighted poses must be (n, k, 3, 3) with weights (n, k), not {rotations.shape} and "
                 f"{weights.shape}"
@@ -49,7 +54,9 @@ class WeightedPoses:
             raise MetadataError(
                 f"particle {row + 1} has a pose weight that is negative or not a finite number"
             )
-        error = np.abs(rotations @ rotations.swapaxes(2, 3) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
+        error = np.abs(rotations @ rotations.swapaxes(2, 3) - np.eye(3)).max(
+            axis=(1, 2, 3), initial=0
+        )
         proper = (np.linalg.det(rotations) > 0).all(axis=1) & (error < 1e-3)
         if not proper.all():
             raise MetadataError(

@@ -29,7 +29,9 @@ def product(first: PoseDistribution, second: PoseDistribution) -> PoseDistributi
     return _on_common_cells(first, second, lambda p, q, row: p + q)
 
 
-def mixture(first: PoseDistribution, second: PoseDistribution, weight: ArrayLike) -> PoseDistribution:
+def mixture(
+    first: PoseDistribution, second: PoseDistribution, weight: ArrayLike
+) -> PoseDistribution:
     """See `PoseDistribution.mixture`."""
     _check_alike(first, second)
     shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(first))
@@ -58,8 +60,8 @@ def temperature(distribution: PoseDistribution, value: float) -> PoseDistributio
 def symmetrise_cells(cells: CellDistribution, symmetry: str) -> CellDistribution:
     """Average over a point group the density of cells without symmetry.
 
-    The cells of the asymmetric unit that the density's images reach take its mean over their eight parts
-    and the group; their orders are those of the images.
+    The cells of the asymmetric unit that the density's images reach take its mean over their eight
+    parts and the group; their orders are those of the images.
     """
     group = point_group(symmetry)
     rows = []
@@ -86,7 +88,8 @@ def symmetrise_cells(cells: CellDistribution, symmetry: str) -> CellDistribution
 def common_leaves(lists: list[Leaves]) -> Leaves:
     """Return the coarsest cells, ``(orders, indices)``, of which every listed cell is one or a union.
 
-    A cell that holds a finer one of the lists gives way to its children, from the coarsest order down.
+    A cell that holds a finer one of the lists gives way to its children, from the coarsest order
+    down.
     """
     orders = np.concatenate([part[0] for part in lists]).astype(np.int64)
     indices = np.concatenate([part[1] for part in lists])
@@ -118,7 +121,9 @@ def _on_common_cells(
         one, other = first[row], second[row]
         both = [part.cells() for part in (one, other)]
         leaves = [(part.orders[0], part.indices[0]) for part in both]
-        orders, indices = common_leaves([(o[i >= 0].astype(np.int64), i[i >= 0]) for o, i in leaves])
+        orders, indices = common_leaves(
+            [(o[i >= 0].astype(np.int64), i[i >= 0]) for o, i in leaves]
+        )
         logs = [part.log_prob_of_cells(orders, indices) for part in (one, other)]
         rows.append((orders, indices, combine(logs[0], logs[1], row)))
         if not np.isfinite(rows[-1][2]).any():
@@ -134,26 +139,34 @@ def _parts_of(orders: NDArray[np.int64], indices: Indices) -> Array:
     return cell_centres(np.broadcast_to(orders[:, None] + 1, parts.shape), parts)
 
 
-def _from_rows(rows: list[tuple[NDArray[np.int64], Indices, Array]], symmetry: str) -> CellDistribution:
+def _from_rows(
+    rows: list[tuple[NDArray[np.int64], Indices, Array]], symmetry: str
+) -> CellDistribution:
     """Pad rows of different lengths."""
     shape = len(rows), max(len(indices) for _, indices, _ in rows)
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     logs = np.full(shape, -np.inf)
     for row, (its_orders, its_indices, its_logs) in enumerate(rows):
         width = len(its_indices)
-        orders[row, :width], indices[row, :width], logs[row, :width] = its_orders, its_indices, its_logs
+        orders[row, :width], indices[row, :width], logs[row, :width] = (
+            its_orders,
+            its_indices,
+            its_logs,
+        )
     return CellDistribution(orders, indices, logs, symmetry, check=False)
 
 
 def _are_plain(*distributions: PoseDistribution) -> bool:
     """Whether all are coefficients of one degree without symmetry, whose log-densities can be added."""
-    return all(isinstance(d, HarmonicDistribution) and d.symmetry == "C1" for d in distributions) and (
-        len({d.l_max for d in distributions if isinstance(d, HarmonicDistribution)}) == 1
-    )
+    return all(
+        isinstance(d, HarmonicDistribution) and d.symmetry == "C1" for d in distributions
+    ) and (len({d.l_max for d in distributions if isinstance(d, HarmonicDistribution)}) == 1)
 
 
 def _check_alike(first: PoseDistribution, second: PoseDistribution) -> None:
     if len(first) != len(second):
         raise ValueError(f"the distributions are of {len(first)} and {len(second)} particles")
     if first.symmetry != second.symmetry:
-        raise ValueError(f"the distributions have symmetries {first.symmetry} and {second.symmetry}")
+        raise ValueError(
+            f"the distributions have symmetries {first.symmetry} and {second.symmetry}"
+        )

@@ -10,15 +10,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.so3.asymmetric_unit import expand, reduce, view_shares
-from napari_cryosphere.so3.distribution import Array, Index, PoseDistribution, like_given, per_particle
+from napari_cryosphere.so3.distribution import (
+    Array,
+    Index,
+    PoseDistribution,
+    like_given,
+    per_particle,
+)
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
-__all__ = ["CellDistribution", "CredibleSet", "from_log_values", "join_cells", "unit_rotations", "whole_unit"]
+__all__ = [
+    "CellDistribution",
+    "CredibleSet",
+    "from_log_values",
+    "join_cells",
+    "unit_rotations",
+    "whole_unit",
+]
 
 # A cell's key: its index, counted through all orders from 0 on; then one such range a particle.
-_FIRST_KEY = np.concatenate([[0], np.cumsum([SO3Grid(order).size for order in range(MAX_ORDER + 1)])])
+_FIRST_KEY = np.concatenate(
+    [[0], np.cumsum([SO3Grid(order).size for order in range(MAX_ORDER + 1)])]
+)
 _KEYS = int(_FIRST_KEY[-1]) + 1  # the last one is for padding
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
@@ -29,8 +44,8 @@ class CellDistribution(PoseDistribution):
     Attributes
     ----------
     orders, indices
-        ``(n, k)`` int8 and int64: the cells; index -1 is padding. The same list for all particles is held
-        once (a view that repeats its only row).
+        ``(n, k)`` int8 and int64: the cells; index -1 is padding. The same list for all particles
+        is held once (a view that repeats its only row).
     log_density
         ``(n, k)`` float64 nats relative to uniform, normalised; minus infinity in padding.
     log_total
@@ -49,14 +64,18 @@ class CellDistribution(PoseDistribution):
         self.symmetry = normalise_group_name(symmetry)
         values = np.atleast_2d(np.asarray(log_density, dtype=np.float64))
         self.indices: Indices = np.broadcast_to(np.asarray(indices, dtype=np.int64), values.shape)
-        self.orders: NDArray[np.int8] = np.broadcast_to(np.asarray(order, dtype=np.int8), values.shape)
+        self.orders: NDArray[np.int8] = np.broadcast_to(
+            np.asarray(order, dtype=np.int8), values.shape
+        )
         self._check_cells(values, overlaps=check)
         with np.errstate(divide="ignore"):
             logs = np.where(self.indices < 0, -np.inf, values) + np.log(self.volumes)
         peak = logs.max(1, keepdims=True, initial=-np.inf)
         empty = np.flatnonzero(~np.isfinite(peak[:, 0]))
         if len(empty):
-            raise ValueError(f"row {empty[0]} has no cell of finite log-density in the asymmetric unit")
+            raise ValueError(
+                f"row {empty[0]} has no cell of finite log-density in the asymmetric unit"
+            )
         total = peak + np.log(np.exp(logs - peak).sum(1, keepdims=True))
         self.log_total: Array = total[:, 0]
         self.log_density: Array = np.where(np.isfinite(logs), values - total, -np.inf)
@@ -95,7 +114,9 @@ class CellDistribution(PoseDistribution):
     @cached_property
     def shared(self) -> bool:
         """Whether all particles have the same cells."""
-        return len(self.indices) <= 1 or (self.indices.strides[0] == 0 and self.orders.strides[0] == 0)
+        return len(self.indices) <= 1 or (
+            self.indices.strides[0] == 0 and self.orders.strides[0] == 0
+        )
 
     @property
     def _cells(self) -> tuple[NDArray[np.int8], Indices]:
@@ -126,7 +147,9 @@ class CellDistribution(PoseDistribution):
             return volumes
         for order in self._present:
             here = (orders == order) & (indices >= 0)
-            views, place = np.unique(indices[here] // SO3Grid(int(order)).n_psi, return_inverse=True)
+            views, place = np.unique(
+                indices[here] // SO3Grid(int(order)).n_psi, return_inverse=True
+            )
             volumes[here] *= view_shares(int(order), views, self.symmetry)[place]
         return volumes * len(point_group(self.symmetry))
 
@@ -139,7 +162,11 @@ class CellDistribution(PoseDistribution):
     def centres(self) -> Array:
         """The cells' centres, ``(n, k, 3, 3)``, or ``(1, k, 3, 3)`` if all are the same."""
         order = self.whole_order
-        return cell_centres(*self._cells) if order is None else unit_rotations(order, self.symmetry)[None]
+        return (
+            cell_centres(*self._cells)
+            if order is None
+            else unit_rotations(order, self.symmetry)[None]
+        )
 
     @cached_property
     def whole_order(self) -> int | None:
@@ -152,8 +179,8 @@ class CellDistribution(PoseDistribution):
     def find(self, rotations: Array) -> tuple[Indices, Array]:
         """Return the column of the cell that holds each rotation, and how high in the cell it lies.
 
-        ``(n, q, 3, 3)`` to ``(n, q)`` columns, -1 where there is none, and ``(n, q)`` in [0, 1): the place
-        of psi in its bin, which is evenly distributed over the cell.
+        ``(n, q, 3, 3)`` to ``(n, q)`` columns, -1 where there is none, and ``(n, q)`` in [0, 1):
+        the place of psi in its bin, which is evenly distributed over the cell.
         """
         reduced = reduce(rotations, self.symmetry)
         keys, columns = self._sorted
@@ -179,7 +206,11 @@ class CellDistribution(PoseDistribution):
         rows = np.arange(len(self))[index].reshape(-1)
         pick = slice(0, 1) if self.shared else rows
         chosen = CellDistribution(
-            self.orders[pick], self.indices[pick], self.log_density[rows], self.symmetry, check=False
+            self.orders[pick],
+            self.indices[pick],
+            self.log_density[rows],
+            self.symmetry,
+            check=False,
         )
         chosen.log_total = self.log_total[rows]
         return chosen
@@ -198,7 +229,9 @@ class CellDistribution(PoseDistribution):
         for order in single._present:
             for finer in np.unique(orders[orders >= order]):
                 here = np.flatnonzero(orders == finer)
-                wanted = _FIRST_KEY[order] + SO3Grid(int(finer)).ancestors(indices[here], int(order))
+                wanted = _FIRST_KEY[order] + SO3Grid(int(finer)).ancestors(
+                    indices[here], int(order)
+                )
                 at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
                 hit = keys[at] == wanted
                 values[here[hit]] = single.log_density[0, columns[at[hit]]]
@@ -224,19 +257,22 @@ class CellDistribution(PoseDistribution):
     def levels(self, rotations: Array) -> Array:
         """Return the credible level of ``(n, q, 3, 3)`` rotations, ``(n, q)``.
 
-        Cells are taken in the order of their density; in the cell that a level cuts, poses are taken by the
-        place of psi in its bin. Every level's set then holds just that probability.
+        Cells are taken in the order of their density; in the cell that a level cuts, poses are
+        taken by the place of psi in its bin. Every level's set then holds just that probability.
         """
         column, height = self.find(rotations)
         safe = np.maximum(column, 0)
-        start, mass = (np.take_along_axis(table, safe, 1) for table in (self.below, self.probability))
+        start, mass = (
+            np.take_along_axis(table, safe, 1) for table in (self.below, self.probability)
+        )
         return np.where(column < 0, 1.0, np.minimum(start + height * mass, _BELOW_ONE))
 
     def climb(self, rotations: Array) -> Array:
         """Move poses to the centre of mass of the cells around them.
 
-        A piecewise constant density has no slope. The mean, over the cells within 1.5 spacings of the pose's
-        own cell, of rotations weighted by density is the peak of any density that is symmetric about it.
+        A piecewise constant density has no slope. The mean, over the cells within 1.5 spacings of
+        the pose's own cell, of rotations weighted by density is the peak of any density that is
+        symmetric about it.
         """
         moved = rotations.copy()
         column, _ = self.find(rotations)
@@ -362,7 +398,8 @@ def _unit_volumes(order: int, symmetry: str) -> Array:
 def _equivalents(order: int, symmetry: str) -> Indices:
     """Return, for every cell of a grid, the one in the unit that holds an equivalent of its centre.
 
-    Where that is a splinter whose volume was measured as nothing, it is the largest of all such cells.
+    Where that is a splinter whose volume was measured as nothing, it is the largest of all such
+    cells.
     """
     grid = SO3Grid(order)
     volumes = _unit_volumes(order, symmetry)
@@ -379,7 +416,9 @@ def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribu
     flat = values.reshape(len(values), -1)
     sizes = {SO3Grid(order).size: order for order in range(MAX_ORDER + 1)}
     if flat.shape[1] not in sizes:
-        raise ValueError(f"log-values must be (n, n_views, n_psi) on a HEALPix x S1 grid, not {values.shape}")
+        raise ValueError(
+            f"log-values must be (n, n_views, n_psi) on a HEALPix x S1 grid, not {values.shape}"
+        )
     order, name = sizes[flat.shape[1]], normalise_group_name(symmetry)
     unit = whole_unit(order, name)
     if name != "C1":
@@ -392,7 +431,9 @@ def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribu
     return CellDistribution(order, unit, flat, name, check=False)
 
 
-def join_cells(number: int, parts: list[tuple[NDArray[np.int64], CellDistribution]]) -> CellDistribution:
+def join_cells(
+    number: int, parts: list[tuple[NDArray[np.int64], CellDistribution]]
+) -> CellDistribution:
     """Put the parts of a distribution of ``number`` particles together, in the order of the particles."""
     first = parts[0][1]
     alike = [part.indices.shape[1] for _, part in parts]
@@ -402,7 +443,9 @@ def join_cells(number: int, parts: list[tuple[NDArray[np.int64], CellDistributio
         logs = np.empty((number, alike[0]))
         for rows, part in parts:
             logs[rows] = part.log_density
-        return CellDistribution(first.orders[:1], first.indices[:1], logs, first.symmetry, check=False)
+        return CellDistribution(
+            first.orders[:1], first.indices[:1], logs, first.symmetry, check=False
+        )
     shape = (number, max(alike))
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     logs = np.full(shape, -np.inf)

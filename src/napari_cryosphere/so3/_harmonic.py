@@ -36,7 +36,9 @@ __all__ = ["HarmonicDistribution", "order_for_degree"]
 _STEPS = 4
 _STEPS_OF_MODES = 3
 _REACH = 30.0  # degrees; divided by the degree: longest step towards a mode, a twelfth of the shortest wave
-_SETTLED_DEGREES = 1.0  # what would still move farther is on its way to a maximum that others reached
+_SETTLED_DEGREES = (
+    1.0  # what would still move farther is on its way to a maximum that others reached
+)
 _ROUNDING = 1e-5  # of values in single precision
 _STEEP = 1e-3  # of probability: more than this between equal log-densities, and the density is level there
 _CHUNK = 16  # particles at once: what lies between the steps stays in the processor's cache
@@ -62,9 +64,10 @@ class HarmonicDistribution(SmoothDistribution):
 
     Notes
     -----
-    The log-density has the degree L; the density itself may be sharper than any grid made for that degree.
-    The normalisation is a sum over the grid of `order_for_degree`, refined around the best pose while a
-    single cell there would hold more than 0.06, as a normal peak one spacing wide does.
+    The log-density has the degree L; the density itself may be sharper than any grid made for that
+    degree. The normalisation is a sum over the grid of `order_for_degree`, refined around the best
+    pose while a single cell there would hold more than 0.06, as a normal peak one spacing wide
+    does.
     """
 
     def __init__(self, coefficients: Tensor, symmetry: str = "C1") -> None:
@@ -99,7 +102,9 @@ class HarmonicDistribution(SmoothDistribution):
 
     def __getitem__(self, index: Index) -> HarmonicDistribution:
         """Select particles; an integer gives a batch of one."""
-        rows = torch.from_numpy(np.arange(len(self))[index].reshape(-1)).to(self.coefficients.device)
+        rows = torch.from_numpy(np.arange(len(self))[index].reshape(-1)).to(
+            self.coefficients.device
+        )
         return HarmonicDistribution(self.coefficients[rows], self.symmetry)
 
     def cpu(self) -> HarmonicDistribution:
@@ -112,7 +117,11 @@ class HarmonicDistribution(SmoothDistribution):
         group = point_group(self.symmetry)
         images = np.einsum("gij,nqjk->nqgik", group, rotations).reshape(len(rotations), -1, 3, 3)
         values = evaluate_at(exact, torch.from_numpy(images).to(exact.device))
-        return _group_mean(values.reshape(*rotations.shape[:2], len(group)).movedim(-1, 0)).cpu().numpy()
+        return (
+            _group_mean(values.reshape(*rotations.shape[:2], len(group)).movedim(-1, 0))
+            .cpu()
+            .numpy()
+        )
 
     def values_on_grid(self, order: int, views: Tensor | None = None) -> Tensor:
         """Return the unnormalised log-density, averaged over the group, ``(n, n_views, n_psi)``.
@@ -169,11 +178,15 @@ class HarmonicDistribution(SmoothDistribution):
         answers = np.empty(given.shape[:2])
         for rows in self._chunks():
             sums, logs = HarmonicSums(self[rows], ranked=True), self[rows].score(given[rows])
-            lowest, highest = (sums.probability_above(logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS))
+            lowest, highest = (
+                sums.probability_above(logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS)
+            )
             answers[rows] = (lowest + highest) / 2
             level = rows[(highest - lowest > _STEEP).any(1)]
             if len(level):  # the cells' own order decides
-                answers[level] = super(HarmonicDistribution, self[level]).credible_level(given[level])
+                answers[level] = super(HarmonicDistribution, self[level]).credible_level(
+                    given[level]
+                )
         return like_given(answers, rotations)
 
     def _derive(self) -> Callable[[Array, int], Derivatives]:
@@ -183,7 +196,9 @@ class HarmonicDistribution(SmoothDistribution):
 
         def derive(poses: Array, step: int) -> Derivatives:
             images = torch.from_numpy(expand(poses, self.symmetry).reshape(len(poses), -1, 3, 3))
-            found = waves.derivatives(images.to(self.coefficients.device, self.coefficients.real.dtype))
+            found = waves.derivatives(
+                images.to(self.coefficients.device, self.coefficients.real.dtype)
+            )
             value, gradient, hessian = (
                 part.double().cpu().numpy().reshape(*poses.shape[:2], order, *part.shape[2:])
                 for part in found
@@ -208,7 +223,9 @@ class HarmonicDistribution(SmoothDistribution):
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK]
             chunk = self[some]
-            cells = grid_maxima(chunk.values_in_unit(grid.order), grid.order, self.symmetry, 4 * most)
+            cells = grid_maxima(
+                chunk.values_in_unit(grid.order), grid.order, self.symmetry, 4 * most
+            )
             poses, derive = unit_rotations(grid.order, self.symmetry)[cells], chunk._derive()
             first = derive(poses, 0)
             move = uphill(first[1], first[2], np.full(cells.shape, np.radians(reach)))
@@ -217,7 +234,9 @@ class HarmonicDistribution(SmoothDistribution):
             places, _, found = pick(there, promise, apart, min(most, cells.shape[1]), self.symmetry)
             at = np.arange(len(some))[:, None], places
             known = first[0][at], first[1][at], first[2][at]
-            tops, heights, rest = newton(derive, poses[at], reach, _STEPS_OF_MODES, _ROUNDING, known)
+            tops, heights, rest = newton(
+                derive, poses[at], reach, _STEPS_OF_MODES, _ROUNDING, known
+            )
             settled = np.isfinite(found) & (rest < np.radians(_SETTLED_DEGREES))
             logs = np.where(settled, heights - self.log_normaliser[some][:, None], -np.inf)
             yield some, tops, logs, np.full(len(some), spacing)
@@ -236,7 +255,9 @@ class HarmonicDistribution(SmoothDistribution):
     def seeds(self, part: CellDistribution) -> Array:
         """Return the maximum beside the best cell, ``(n, 1, 3, 3)``."""
         best = part.centres[0][part.log_density.argmax(1)][:, None]
-        likely = part.probability.max(1) > 0.02  # less than that, and the peak is wider than the grid
+        likely = (
+            part.probability.max(1) > 0.02
+        )  # less than that, and the peak is wider than the grid
         if likely.any():
             best[likely] = self[np.flatnonzero(likely)].climb(best[likely])
         return reduce(best, self.symmetry)
@@ -259,5 +280,7 @@ def _of_mean(value: Array, gradient: Array, hessian: Array) -> Derivatives:
     shares = shares / total
     slope = np.einsum("nkg,nkgi->nki", shares, gradient)
     bend = hessian + gradient[..., :, None] * gradient[..., None, :]
-    curvature = np.einsum("nkg,nkgij->nkij", shares, bend) - slope[..., :, None] * slope[..., None, :]
+    curvature = (
+        np.einsum("nkg,nkgij->nkij", shares, bend) - slope[..., :, None] * slope[..., None, :]
+    )
     return (highest + np.log(total))[..., 0] - np.log(value.shape[2]), slope, curvature

@@ -1,8 +1,8 @@
 """Sums over SO(3) of distributions with a band-limited log-density, for many particles at once.
 
-What `napari_cryosphere.so3._smooth` does with cells of mixed orders is done here with arrays: the whole
-coarse grid in single precision, and below it lists of the finer cells around sharp peaks, whose values come
-from waves that are summed up once a view direction rather than once a pose.
+What `napari_cryosphere.so3._smooth` does with cells of mixed orders is done here with arrays: the
+whole coarse grid in single precision, and below it lists of the finer cells around sharp peaks,
+whose values come from waves that are summed up once a view direction rather than once a pose.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ _AROUND = 2.2
 _RANKED_FROM = 1e-10
 """Cells of less probability are left out where poses are ranked by density."""
 _ON_GRID = ("C1", "C2", "C4", "D1", "D2", "D4")
-"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each other."""
+"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each
+other.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ class _Finer:
     def volumes(self, symmetry: str) -> Array:
         """Volume of every cell inside the asymmetric unit, as a share of it."""
         grid = SO3Grid(self.order)
-        return _shares(self.order, symmetry)[self.view[self.pair]] * len(point_group(symmetry)) / grid.size
+        return (
+            _shares(self.order, symmetry)[self.view[self.pair]]
+            * len(point_group(symmetry))
+            / grid.size
+        )
 
     def angles_to(self, poses: Array, symmetry: str) -> Array:
         """Return the angle of every cell's centre to its particle's pose ``(n, 3, 3)``, in radians."""
@@ -112,7 +118,8 @@ class HarmonicSums:
     Parameters
     ----------
     ranked
-        Whether to sum over cells half as wide, fine enough to rank poses by density (`probability_above`).
+        Whether to sum over cells half as wide, fine enough to rank poses by density
+        (`probability_above`).
 
     Attributes
     ----------
@@ -146,7 +153,11 @@ class HarmonicSums:
         """See `SmoothDistribution._too_coarse`."""
         grid = SO3Grid(order)
         with np.errstate(over="ignore"):
-            held = np.exp(self._peak[:, 0] - self.log_total) * len(point_group(self._symmetry)) / grid.size
+            held = (
+                np.exp(self._peak[:, 0] - self.log_total)
+                * len(point_group(self._symmetry))
+                / grid.size
+            )
         if self._symmetry not in _ON_GRID:
             width = np.radians(grid.spacing_degrees) * np.cbrt(_SHARPEST / held)
             near = border_depth(self._seeds[:, 0, :, 2], self._symmetry) < 3 * width
@@ -178,7 +189,9 @@ class HarmonicSums:
             self._finer[-1] = last.only(~split_here)
             chosen = last.only(split_here)
             self._finer.append(
-                self._children(order, chosen.rows, chosen.view[chosen.pair], chosen.psi, chosen.home)
+                self._children(
+                    order, chosen.rows, chosen.view[chosen.pair], chosen.psi, chosen.home
+                )
             )
 
     def _reach(self, order: int) -> float:
@@ -188,7 +201,9 @@ class HarmonicSums:
         """Return which coarse cells are split: the probable ones, and those around seeds."""
         total = torch.from_numpy(self.log_total).to(self._values)[:, None]
         probable = self._values + self._log_volumes > total + float(np.log(_SPLIT_FROM))
-        return probable | (self._coarse_cosines(self._seeds[:, 0]) > np.cos(self._reach(self._order)))
+        return probable | (
+            self._coarse_cosines(self._seeds[:, 0]) > np.cos(self._reach(self._order))
+        )
 
     def _add_up(self, remaining: Array) -> None:
         """Set the total from the coarse cells that are left and from the finer ones."""
@@ -206,7 +221,9 @@ class HarmonicSums:
     def _masses(self, level: _Finer) -> Array:
         return np.exp(level.value - self.log_total[level.rows]) * level.volumes(self._symmetry)
 
-    def _children(self, order: int, rows: Indices, views: Indices, psi: Indices, home: Indices) -> _Finer:
+    def _children(
+        self, order: int, rows: Indices, views: Indices, psi: Indices, home: Indices
+    ) -> _Finer:
         """Return the children, inside the unit, of cells of an order."""
         grid = SO3Grid(order + 1)
         pairs, pair = np.unique(rows * SO3Grid(order).n_views + views, return_inverse=True)
@@ -221,7 +238,9 @@ class HarmonicSums:
         pair_of, psi_of = pair_of[inside], psi_of[inside]
         home_of = np.broadcast_to(home[:, None, None], inside.shape)[inside]
         value = values[pair_of, psi_of].astype(np.float64)
-        return _Finer(order + 1, np.repeat(row, 4), below.ravel(), frame, pair_of, psi_of, home_of, value)
+        return _Finer(
+            order + 1, np.repeat(row, 4), below.ravel(), frame, pair_of, psi_of, home_of, value
+        )
 
     def _on_views(self, rows: Indices, frames: Array, grid: SO3Grid) -> NDArray[np.floating]:
         """Return the log-density on whole rings of in-plane angles, ``(p, n_psi)``; rows ascend."""
@@ -297,7 +316,9 @@ class HarmonicSums:
         """Return the probability of the best cell of the grid of `EVALUATION_ORDER`."""
         cells = masses.shape[1]
         for level in self._finer:
-            added = np.bincount(level.rows * cells + level.home, self._masses(level), masses.numel())
+            added = np.bincount(
+                level.rows * cells + level.home, self._masses(level), masses.numel()
+            )
             masses = masses + torch.from_numpy(added.reshape(masses.shape)).to(masses)
         if self._order > EVALUATION_ORDER:
             above = _ancestors(self._order, self._symmetry).to(masses.device)

@@ -31,7 +31,11 @@ class KernelDistribution(SmoothDistribution):
     """
 
     def __init__(
-        self, rotations: ArrayLike, log_weights: ArrayLike, width_degrees: float, symmetry: str = "C1"
+        self,
+        rotations: ArrayLike,
+        log_weights: ArrayLike,
+        width_degrees: float,
+        symmetry: str = "C1",
     ) -> None:
         self.poses: Array = np.asarray(rotations, dtype=np.float64)
         weights = np.asarray(log_weights, dtype=np.float64)
@@ -47,7 +51,9 @@ class KernelDistribution(SmoothDistribution):
         peak = weights.max(1, keepdims=True, initial=-np.inf)
         if not np.isfinite(peak).all():
             raise ValueError("every particle needs a pose of finite log-weight")
-        self.log_weights: Array = weights - peak - np.log(np.exp(weights - peak).sum(1, keepdims=True))
+        self.log_weights: Array = (
+            weights - peak - np.log(np.exp(weights - peak).sum(1, keepdims=True))
+        )
         self._width_degrees = float(width_degrees)
         self.symmetry = normalise_group_name(symmetry)
 
@@ -79,7 +85,9 @@ class KernelDistribution(SmoothDistribution):
             images = (operator @ rotations).reshape(*rotations.shape[:2], 9)
             cosine = ((images @ flat.swapaxes(1, 2) - 1) / 2).clip(-1, 1)
             logs = igso3_log_density(np.arccos(cosine), np.radians(self._width_degrees))
-            total = np.logaddexp(total, np.logaddexp.reduce(logs + self.log_weights[:, None], axis=-1))
+            total = np.logaddexp(
+                total, np.logaddexp.reduce(logs + self.log_weights[:, None], axis=-1)
+            )
         return total - np.log(len(group))
 
     def coarse(self) -> CellDistribution:
@@ -89,7 +97,9 @@ class KernelDistribution(SmoothDistribution):
         values = np.concatenate(
             [
                 self.score(np.broadcast_to(grid.rotations(cells), (len(self), len(cells), 3, 3)))
-                for cells in np.array_split(unit, max(1, len(unit) * self.poses.shape[1] // 100_000))
+                for cells in np.array_split(
+                    unit, max(1, len(unit) * self.poses.shape[1] // 100_000)
+                )
             ],
             axis=1,
         )

@@ -31,9 +31,12 @@ __all__ = [
 ]
 
 Derivatives: TypeAlias = tuple[Array, Array, Array]
-"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in radians."""
+"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in
+radians.
+"""
 
-# Central differences: the centre, +-e_i (gradient, diagonal), then (+,+) and (-,-) of each pair (mixed).
+# Central differences: the centre, +-e_i (gradient, diagonal), then (+,+) and (-,-) of each pair
+# (mixed).
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 _STENCIL = np.concatenate(
     [np.zeros((1, 3)), np.eye(3), -np.eye(3)]
@@ -56,7 +59,8 @@ def newton(
     Parameters
     ----------
     derive
-        Takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the log-density's derivatives.
+        Takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the log-density's
+        derivatives.
     start
         ``(n, k, 3, 3)``.
     reach_degrees
@@ -70,8 +74,8 @@ def newton(
 
     Returns
     -------
-    Poses ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that would follow
-    ``(n, k)`` in radians: large where no maximum was found.
+    Poses ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that
+    would follow ``(n, k)`` in radians: large where no maximum was found.
     """
     poses = start
     value, gradient, hessian = derive(poses, 0) if first is None else first
@@ -94,11 +98,14 @@ def newton(
 def uphill(gradient: Array, hessian: Array, reach: Array) -> Array:
     """Return Newton's steps, ``(..., 3)`` radians, no longer than ``reach``, ``(...)``.
 
-    Every direction is bent downwards first, so that the step leads uphill; flat functions stay as they are.
+    Every direction is bent downwards first, so that the step leads uphill; flat functions stay as
+    they are.
     """
     steepest = np.linalg.eigvalsh(hessian)[..., -1]
     bend = (steepest + 1e-3 * np.abs(hessian).max((-1, -2))).clip(min=0) + 1e-9
-    move = -np.linalg.solve(hessian - bend[..., None, None] * np.eye(3), gradient[..., None])[..., 0]
+    move = -np.linalg.solve(hessian - bend[..., None, None] * np.eye(3), gradient[..., None])[
+        ..., 0
+    ]
     length = np.linalg.norm(move, axis=-1)
     return np.asarray(move * np.minimum(1, reach / np.maximum(length, 1e-12))[..., None])
 
@@ -139,7 +146,9 @@ def find_modes(distribution: PoseDistribution, k: int, apart_degrees: float | No
         raise ValueError(f"ask for at least one mode, not {k}")
     if apart_degrees is not None and not 0 <= apart_degrees <= 180:
         raise ValueError(f"modes can be 0 to 180 degrees apart, not {apart_degrees}")
-    modes = Modes(np.full((len(distribution), k, 3, 3), np.nan), np.full((len(distribution), k), -np.inf))
+    modes = Modes(
+        np.full((len(distribution), k, 3, 3), np.nan), np.full((len(distribution), k), -np.inf)
+    )
     _look_for(distribution, np.arange(len(distribution)), modes, apart_degrees, 2 * k)
     return modes
 
@@ -170,8 +179,8 @@ def pick(
 ) -> tuple[NDArray[np.int64], Array, Array]:
     """Return the k highest of ``(n, c)`` poses that are farther than some angle from all higher ones.
 
-    Their places ``(n, k)``, the poses, NaN where there are fewer, and their log-densities, minus infinity
-    there.
+    Their places ``(n, k)``, the poses, NaN where there are fewer, and their log-densities, minus
+    infinity there.
     """
     number = np.arange(len(poses))
     places = np.zeros((len(poses), k), dtype=np.int64)
@@ -257,7 +266,9 @@ def _where(mask: Tensor) -> Tensor:
 def _local_maxima(part: CellDistribution, most: int) -> Array:
     """Return the centres of up to ``most`` cells that no neighbour exceeds, best first, ``(m, 3, 3)``."""
     if part.whole_order is not None:
-        tops = grid_maxima(torch.from_numpy(part.log_density), part.whole_order, part.symmetry, most)[0]
+        tops = grid_maxima(
+            torch.from_numpy(part.log_density), part.whole_order, part.symmetry, most
+        )[0]
         return part.centres[0][tops]
     density = part.log_density[0]
     ranked = np.argsort(-density, kind="stable")
@@ -290,13 +301,16 @@ def _around(part: CellDistribution, columns: NDArray[np.int64]) -> Array:
 def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     """Return how far on in the unit's list each cell has its neighbours in other views, ``(8, k)``.
 
-    Of the three cells there that touch it, the middle one. A neighbour outside the unit stands where its
-    equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at order 3.
+    Of the three cells there that touch it, the middle one. A neighbour outside the unit stands
+    where its equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at
+    order 3.
     """
     from napari_cryosphere.so3._cells import whole_unit
 
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)
-    beside = grid.neighbours(unit)[:, 10:18:2].T  # after 2 along psi, 8 views at three angles, corners second
+    beside = grid.neighbours(unit)[
+        :, 10:18:2
+    ].T  # after 2 along psi, 8 views at three angles, corners second
     beside = np.where(beside < 0, unit, beside)
     if symmetry != "C1":
         beside = grid.reduced(symmetry).cell_of(grid.rotations(beside))

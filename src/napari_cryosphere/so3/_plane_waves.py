@@ -45,13 +45,13 @@ class PlaneWaves:
 
         Returns
         -------
-        ``(b, q)`` values, ``(b, q, 3)`` gradients and ``(b, q, 3, 3)`` Hessians, by radians about the
-        image's axes x, y and z.
+        ``(b, q)`` values, ``(b, q, 3)`` gradients and ``(b, q, 3, 3)`` Hessians, by radians about
+        the image's axes x, y and z.
 
         Notes
         -----
-        Derivatives by the angles degenerate where the view is along the map's z axis; poses near it are
-        evaluated on functions turned by 90 degrees.
+        Derivatives by the angles degenerate where the view is along the map's z axis; poses near it
+        are evaluated on functions turned by 90 degrees.
         """
         value, gradient, hessian = self._derivatives(rotations)
         polar = torch.hypot(rotations[..., 0, 2], rotations[..., 1, 2]) < _POLAR
@@ -90,7 +90,8 @@ class PlaneWaves:
         starts = np.append(np.searchsorted(rows, np.unique(rows)), len(rows))
         over_n = torch.cat(
             [
-                by_view[first:last].flatten(0, 1).flatten(1) @ self._waves[rows[first]].flatten(0, 1)
+                by_view[first:last].flatten(0, 1).flatten(1)
+                @ self._waves[rows[first]].flatten(0, 1)
                 for first, last in pairwise(starts)
             ]
         )
@@ -107,8 +108,14 @@ class PlaneWaves:
     def _by_angles(self, rot: Tensor, tilt: Tensor, psi: Tensor) -> Tensor:
         """Return derivatives of order 0 to 2 by each of rot, tilt and psi, ``(b, q, 3, 3, 3)``."""
         k = torch.arange(-self._l_max, self._l_max + 1, device=rot.device, dtype=rot.dtype)
-        over_rot, over_tilt, over_psi = _waves(k, rot), _waves(k, tilt), _waves(k[self._l_max :], psi)
-        on_rot = torch.bmm(over_rot.flatten(1, 2), self._waves.flatten(2))  # b, point derivative, k n
+        over_rot, over_tilt, over_psi = (
+            _waves(k, rot),
+            _waves(k, tilt),
+            _waves(k[self._l_max :], psi),
+        )
+        on_rot = torch.bmm(
+            over_rot.flatten(1, 2), self._waves.flatten(2)
+        )  # b, point derivative, k n
         by_point = on_rot.view(-1, 3, len(k), self._l_max + 1)
         on_tilt = over_tilt.flatten(0, 1)[:, None] @ by_point
         on_psi = on_tilt.flatten(1, 2) @ over_psi.flatten(0, 1).mT
@@ -123,15 +130,17 @@ def _wave(k: Tensor, angle: Tensor) -> Tensor:
 def _waves(k: Tensor, angle: Tensor) -> Tensor:
     """Return ``exp(-i k angle)`` and its first and second derivatives by the angle, ``(b, q, 3, k)``."""
     wave = _wave(k, angle)
-    return torch.stack([wave, torch.complex(wave.imag * k, -wave.real * k), wave * -(k * k)], dim=-2)
+    return torch.stack(
+        [wave, torch.complex(wave.imag * k, -wave.real * k), wave * -(k * k)], dim=-2
+    )
 
 
 def _about_image_axes(by_angles: Tensor, tilt: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
     """Turn derivatives by the angles into those by a rotation vector in the image's frame.
 
-    With ``exp(w)`` to the right of ``Rz(rot) Ry(tilt) Rz(psi)`` the fields about x, y, z are, at psi = 0,
-    ``(-d_rot + cos d_psi) / sin``, ``d_tilt`` and ``d_psi``; the Hessian is the mean of both orders of two
-    of them. At another psi, w is first turned by it.
+    With ``exp(w)`` to the right of ``Rz(rot) Ry(tilt) Rz(psi)`` the fields about x, y, z are, at
+    psi = 0, ``(-d_rot + cos d_psi) / sin``, ``d_tilt`` and ``d_psi``; the Hessian is the mean of
+    both orders of two of them. At another psi, w is first turned by it.
     """
     r, t, p = by_angles[..., 1, 0, 0], by_angles[..., 0, 1, 0], by_angles[..., 0, 0, 1]
     rr, tt, pp = by_angles[..., 2, 0, 0], by_angles[..., 0, 2, 0], by_angles[..., 0, 0, 2]

@@ -65,7 +65,10 @@ def mean(part: CellDistribution) -> Array:
         estimate = cells[part.log_density[row].argmax()]
         for _ in range(_ITERATIONS):
             nearest = np.einsum("gij,jl,kil->kg", group, estimate, cells, optimize=True).argmax(1)
-            mates = [weights[nearest == g] @ cells[nearest == g].reshape(-1, 9) for g in range(len(group))]
+            mates = [
+                weights[nearest == g] @ cells[nearest == g].reshape(-1, 9)
+                for g in range(len(group))
+            ]
             moments = np.einsum("gji,gjl->il", group, np.array(mates).reshape(-1, 3, 3))
             previous, estimate = estimate, nearest_rotation(moments)
             if np.abs(estimate - previous).max() < 1e-12:
@@ -83,7 +86,9 @@ def sample(part: CellDistribution, number: int, rng: np.random.Generator) -> Arr
         column = np.minimum(column, np.flatnonzero(probability)[-1])
         waiting = np.arange(number)
         while len(waiting):
-            inside = _within(part.orders[row, column[waiting]], part.indices[row, column[waiting]], rng)
+            inside = _within(
+                part.orders[row, column[waiting]], part.indices[row, column[waiting]], rng
+            )
             drawn[row, waiting] = inside
             waiting = waiting[~inside_asymmetric_unit(inside[:, :, 2], part.symmetry)]
     return drawn
@@ -96,8 +101,14 @@ def _within(orders: np.ndarray, indices: np.ndarray, rng: np.random.Generator) -
         here = orders == order
         grid = SO3Grid(int(order))
         view, psi = np.divmod(indices[here], grid.n_psi)
-        parts = 4 ** (_DEEP - int(order))  # equal areas: any nested pixel below is as likely as any other
-        deep = np.asarray(ring2nest(grid.n_side, view)) * parts + rng.integers(parts, size=len(view))
+        parts = 4 ** (
+            _DEEP - int(order)
+        )  # equal areas: any nested pixel below is as likely as any other
+        deep = np.asarray(ring2nest(grid.n_side, view)) * parts + rng.integers(
+            parts, size=len(view)
+        )
         turn = (psi + rng.random(len(psi))) / grid.n_psi
-        rotations[here] = grid.rotations_at(view, pix2vec(2**_DEEP, deep, nest=True), 2 * np.pi * turn)
+        rotations[here] = grid.rotations_at(
+            view, pix2vec(2**_DEEP, deep, nest=True), 2 * np.pi * turn
+        )
     return rotations

@@ -22,12 +22,16 @@ LEVEL_NATS = 1e-6
 """Log-densities that differ by less are equal."""
 
 _SHARPEST = 0.0635
-"""A cell that would hold more than this, at the peak's density, is split: a normal peak whose standard
-deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cent at 0.6 of it.)"""
+"""A cell that would hold more than this, at the peak's density, is split: a normal peak whose
+standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cent at 0.6 of
+it.)
+"""
 
 _STEPS = 4
 _SPLIT_FROM = 1e-4  # cells of less probability are left whole
-_AROUND = 2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
+_AROUND = (
+    2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
+)
 _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each particle
 
 
@@ -72,14 +76,16 @@ class SmoothDistribution(PoseDistribution):
     def credible_level(self, rotations: ArrayLike) -> Array:
         """Return the level of the smallest credible set that holds each rotation.
 
-        The cells tell how much probability lies at higher densities than the rotation's own, which is read
-        from the formula; where the density is level (uniform) the cells' own order decides.
+        The cells tell how much probability lies at higher densities than the rotation's own, which
+        is read from the formula; where the density is level (uniform) the cells' own order decides.
         """
         given = per_particle(rotations, len(self))
         answers = np.empty(given.shape[:2])
         for rows, part, peak in self._parts_with_peaks(ranked=True):
             logs = self[rows].score(given[rows]) - part.log_total[:, None]
-            lowest, highest = (_mass_above(part, peak, logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS))
+            lowest, highest = (
+                _mass_above(part, peak, logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS)
+            )
             answers[rows] = part.levels(given[rows]).clip(lowest, highest)
         return like_given(answers, rotations)
 
@@ -119,8 +125,9 @@ class SmoothDistribution(PoseDistribution):
     def _too_coarse(self, order: int, seeds: Array, peak: Array, ranked: bool) -> NDArray[np.bool_]:
         """Return whether cells of an order are too large for the highest peak, ``(n,)``.
 
-        They must be half as wide to rank poses by density, where few cells would make large steps, and near
-        the unit's border: what is inside of a cell that it cuts lies off the centre, where density is read.
+        They must be half as wide to rank poses by density, where few cells would make large steps,
+        and near the unit's border: what is inside of a cell that it cuts lies off the centre, where
+        density is read.
         """
         grid = SO3Grid(order)
         held = np.exp(peak) * len(point_group(self.symmetry)) / grid.size  # by the cell at the peak
@@ -158,7 +165,8 @@ class SmoothDistribution(PoseDistribution):
         """Return the cells, the improbable ones dropped, with those of a mask replaced by their children."""
         keep = ~split & (part.probability > _DROP_BELOW)
         children = [
-            SO3Grid(order).children(part.indices[row][split[row]]).reshape(-1) for row in range(len(part))
+            SO3Grid(order).children(part.indices[row][split[row]]).reshape(-1)
+            for row in range(len(part))
         ]
         orders, indices = _pad(children, order + 1)
         centres = SO3Grid(order + 1).rotations(np.maximum(indices, 0))
@@ -206,7 +214,9 @@ def _pad(lists: list[Indices], order: int) -> tuple[NDArray[np.int8], Indices]:
     return np.full(indices.shape, order, dtype=np.int8), indices
 
 
-def _gather(part: CellDistribution, keep: NDArray[np.bool_]) -> tuple[NDArray[np.int8], Indices, Array]:
+def _gather(
+    part: CellDistribution, keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.int8], Indices, Array]:
     """Return the orders, indices and unnormalised log-densities of the cells of a mask, padded."""
     width = int(keep.sum(1).max())
     column = np.argsort(~keep, axis=1, kind="stable")[:, :width]

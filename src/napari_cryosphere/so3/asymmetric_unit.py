@@ -1,8 +1,9 @@
 """RELION's asymmetric units: one view direction of every symmetry-equivalent set.
 
-A unit is a cone on the sphere of view directions, bounded by up to three planes through the origin; the
-in-plane angle is free. Poses are written inside it, since RELION's local searches lose their prior outside.
-Checked against the directions that RELION samples (``_sampling.star``), group by group.
+A unit is a cone on the sphere of view directions, bounded by up to three planes through the origin;
+the in-plane angle is free. Poses are written inside it, since RELION's local searches lose their
+prior outside. Checked against the directions that RELION samples (``_sampling.star``), group by
+group.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ _SUB_ORDERS = 5  # a pixel on the border is measured by 4**5 parts
 def asymmetric_unit_normals(symmetry: str) -> NDArray[np.float64]:
     """Return the inward normals of the unit's planes, ``(planes, 3)`` unit vectors in the map frame.
 
-    C_n: rot within 180/n of 0. D_n: rot within 180/n of 90 and tilt <= 90. T, O, I: the triangle between
-    neighbouring symmetry axes that RELION takes.
+    C_n: rot within 180/n of 0. D_n: rot within 180/n of 90 and tilt <= 90. T, O, I: the triangle
+    between neighbouring symmetry axes that RELION takes.
     """
     name = normalise_group_name(symmetry)
     if name[0] in "CD":
         wedge = _wedge(int(name[1:]), 0.0 if name[0] == "C" else np.pi / 2)
         return wedge if name[0] == "C" else np.vstack([wedge, [[0.0, 0.0, 1.0]]])
     if name == "T":
-        planes = np.array([[-1, 0, 0], [0.5, 0.5 / np.sqrt(3), np.sqrt(2 / 3)], [0.5, np.sqrt(3) / 2, 0]])
+        planes = np.array(
+            [[-1, 0, 0], [0.5, 0.5 / np.sqrt(3), np.sqrt(2 / 3)], [0.5, np.sqrt(3) / 2, 0]]
+        )
     elif name == "O":
         planes = np.array([[0, -1, 1], [1, 1, 0], [-1, 1, 0]]) / np.sqrt(2)
     else:
@@ -99,8 +102,8 @@ def reduce(rotations: ArrayLike, symmetry: str) -> NDArray[np.float64]:
 
     Returns
     -------
-    ``(..., 3, 3)`` float64: the equivalent pose whose view lies deepest in the unit. A pose that is inside
-    is returned as it is; on the border, where several are, one of them.
+    ``(..., 3, 3)`` float64: the equivalent pose whose view lies deepest in the unit. A pose that is
+    inside is returned as it is; on the border, where several are, one of them.
     """
     poses = np.asarray(rotations, dtype=np.float64)
     if normalise_group_name(symmetry) == "C1":
@@ -140,15 +143,21 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
     pixels = np.asarray(views, dtype=np.int64)
     n_side = 2**order
     depth = border_depth(pix2vec(n_side, pixels), symmetry)
-    reach = np.sin(min(np.pi / 2, 0.9 / n_side))  # no corner is farther: 48 degrees at N_side 1, then less
+    reach = np.sin(
+        min(np.pi / 2, 0.9 / n_side)
+    )  # no corner is farther: 48 degrees at N_side 1, then less
     shares = (depth > 0).astype(np.float64)
     border, place = np.unique(pixels[np.abs(depth) <= reach], return_inverse=True)
     parts = 4**_SUB_ORDERS
     measured = np.empty(len(border))
     for start in range(0, len(border), 256):
         nested = np.asarray(ring2nest(n_side, border[start : start + 256]))
-        inner = pix2vec(n_side << _SUB_ORDERS, nested[:, None] * parts + np.arange(parts), nest=True)
+        inner = pix2vec(
+            n_side << _SUB_ORDERS, nested[:, None] * parts + np.arange(parts), nest=True
+        )
         # parts whose centre is on a plane count half
-        measured[start : start + 256] = np.heaviside(np.round(border_depth(inner, symmetry), 12), 0.5).mean(1)
+        measured[start : start + 256] = np.heaviside(
+            np.round(border_depth(inner, symmetry), 12), 0.5
+        ).mean(1)
     shares[np.abs(depth) <= reach] = measured[place]
     return shares

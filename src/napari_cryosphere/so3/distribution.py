@@ -1,17 +1,20 @@
 """Probability distributions over poses, and the questions one asks of them.
 
-`PoseDistribution` is a batch, one distribution a particle. What holds it differs, the questions do not:
+`PoseDistribution` is a batch, one distribution a particle. What holds it differs, the questions do
+not:
 
-- Wigner coefficients of the log-density, as the network predicts (`PoseDistribution.from_coefficients`);
+- Wigner coefficients of the log-density, as the network predicts
+  (`PoseDistribution.from_coefficients`);
 - cells of one or several HEALPix x S1 grids, as a search over poses leaves them (`from_cells`,
   `from_log_values`);
 - weighted poses under an IGSO(3) kernel (`from_poses`).
 
-Densities are relative to the uniform distribution (the normalised Haar measure): a log-density of 0 knows
-nothing. A map's symmetry counts throughout: the density at R is the mean over the group of the density at
-``g R``, so that equivalent poses are one pose. Questions about volumes and masses (entropy, credible sets,
-mean, marginals) are answered on a piecewise constant copy, `PoseDistribution.cells`, which is refined where a
-peak is sharper than the grid; density and modes are those of the distribution itself.
+Densities are relative to the uniform distribution (the normalised Haar measure): a log-density of 0
+knows nothing. A map's symmetry counts throughout: the density at R is the mean over the group of
+the density at ``g R``, so that equivalent poses are one pose. Questions about volumes and masses
+(entropy, credible sets, mean, marginals) are answered on a piecewise constant copy,
+`PoseDistribution.cells`, which is refined where a peak is sharper than the grid; density and modes
+are those of the distribution itself.
 """
 
 from __future__ import annotations
@@ -35,7 +38,13 @@ if TYPE_CHECKING:
     from napari_cryosphere.so3._harmonic import HarmonicDistribution
     from napari_cryosphere.so3._kernel import KernelDistribution
 
-__all__ = ["CONFIDENCE_RADIUS_DEGREES", "EVALUATION_ORDER", "Modes", "PoseDistribution", "PoseSummary"]
+__all__ = [
+    "CONFIDENCE_RADIUS_DEGREES",
+    "EVALUATION_ORDER",
+    "Modes",
+    "PoseDistribution",
+    "PoseSummary",
+]
 
 EVALUATION_ORDER = 3
 """HEALPix order of the grid (7.3 degree spacing) on which distributions are shown and counted."""
@@ -57,17 +66,19 @@ class PoseSummary:
     Attributes
     ----------
     rotations
-        ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image to map coordinates.
+        ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image to map
+        coordinates.
     max_probability
         ``(n,)``: probability of the best cell of the order-3 grid and its equivalents (RELION's
         rlnMaxValueProbDistribution).
     entropy
-        ``(n,)`` nats, relative to the uniform distribution: 0 knows nothing, more negative is sharper;
-        ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
+        ``(n,)`` nats, relative to the uniform distribution: 0 knows nothing, more negative is
+        sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
     spread_degrees
         ``(n,)``: expected angle between the true pose and the reported one, modulo symmetry.
     confidence
-        ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of the reported pose.
+        ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of the reported
+        pose.
     """
 
     rotations: Array
@@ -93,7 +104,8 @@ class Modes:
     Attributes
     ----------
     rotations
-        ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent maxima count once.
+        ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent maxima count
+        once.
     log_prob
         ``(n, k)`` nats relative to uniform; minus infinity where there is none.
     """
@@ -105,8 +117,9 @@ class Modes:
 class PoseDistribution(ABC):
     """A batch of probability distributions over SO(3), one a particle; see the module.
 
-    Wherever rotations are asked about, ``(n, 3, 3)`` is one a particle and ``(n, k, 3, 3)`` are several; a
-    first axis of 1 stands for the same rotations for all. The answer has the same leading shape.
+    Wherever rotations are asked about, ``(n, 3, 3)`` is one a particle and ``(n, k, 3, 3)`` are
+    several; a first axis of 1 stands for the same rotations for all. The answer has the same
+    leading shape.
 
     Attributes
     ----------
@@ -134,14 +147,15 @@ class PoseDistribution(ABC):
         Parameters
         ----------
         order
-            HEALPix order of the cells: one number, or an array that broadcasts to ``(n, k)`` for cells of
-            mixed orders, as a search from coarse to fine leaves them.
+            HEALPix order of the cells: one number, or an array that broadcasts to ``(n, k)`` for
+            cells of mixed orders, as a search from coarse to fine leaves them.
         indices
-            Flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the same cells in all; -1
-            pads rows that have fewer.
+            Flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the same cells in
+            all; -1 pads rows that have fewer.
         log_density
-            ``(n, k)``: of a search, log-likelihood plus log-prior density of the pose at the cell's centre.
-            Volumes are not to be added: a coarse cell counts for more here because it is larger.
+            ``(n, k)``: of a search, log-likelihood plus log-prior density of the pose at the cell's
+            centre. Volumes are not to be added: a coarse cell counts for more here because it is
+            larger.
         symmetry
             Point group. Unless it is C1 the cells are read inside RELION's asymmetric unit alone
             (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
@@ -149,7 +163,8 @@ class PoseDistribution(ABC):
         Raises
         ------
         ValueError
-            If shapes do not fit, an index is out of range, cells of a row overlap, or a row is empty.
+            If shapes do not fit, an index is out of range, cells of a row overlap, or a row is
+            empty.
         """
         from napari_cryosphere.so3._cells import CellDistribution
 
@@ -171,14 +186,15 @@ class PoseDistribution(ABC):
     ) -> KernelDistribution:
         """Take weighted poses ``(n, k, 3, 3)`` under an IGSO(3) kernel.
 
-        ``log_weights`` is ``(n, k)``, minus infinity for padding; ``width_degrees`` is the standard deviation
-        along each axis.
+        ``log_weights`` is ``(n, k)``, minus infinity for padding; ``width_degrees`` is the standard
+        deviation along each axis.
         """
         from napari_cryosphere.so3._kernel import KernelDistribution
 
         return KernelDistribution(rotations, log_weights, width_degrees, symmetry)
 
-    # ------------------------------------------------------------------ what each kind answers itself
+    # ------------------------------------------------------------------ what each kind answers
+    # itself
 
     @abstractmethod
     def __len__(self) -> int:
@@ -196,7 +212,8 @@ class PoseDistribution(ABC):
     def parts(self) -> Iterator[tuple[NDArray[np.int64], CellDistribution]]:
         """Yield particles and their piecewise constant copies, in batches of bounded memory.
 
-        Together the batches hold every particle once; those that need a finer grid come apart from the rest.
+        Together the batches hold every particle once; those that need a finer grid come apart from
+        the rest.
         """
 
     @abstractmethod
@@ -242,16 +259,16 @@ class PoseDistribution(ABC):
     def mode(self, k: int = 1, apart_degrees: float | None = None) -> Modes:
         """Return the k highest local maxima modulo symmetry.
 
-        Candidates are cells whose density no neighbouring cell exceeds; each is then followed uphill below
-        the grid's spacing, and candidates that meet are one.
+        Candidates are cells whose density no neighbouring cell exceeds; each is then followed
+        uphill below the grid's spacing, and candidates that meet are one.
 
         Parameters
         ----------
         k
             How many.
         apart_degrees
-            Leave out a maximum that is not farther than this from a higher one. Without it, that is the
-            spacing of the grid that the candidates come from.
+            Leave out a maximum that is not farther than this from a higher one. Without it, that is
+            the spacing of the grid that the candidates come from.
         """
         from napari_cryosphere.so3._modes import find_modes
 
@@ -264,9 +281,9 @@ class PoseDistribution(ABC):
 
         Yields
         ------
-        Particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their log-densities
-        ``(b, c)``, minus infinity in padding; and the spacing of the grid that they come from in degrees,
-        ``(b,)``.
+        Particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their
+        log-densities ``(b, c)``, minus infinity in padding; and the spacing of the grid that they
+        come from in degrees, ``(b,)``.
         """
         from napari_cryosphere.so3._modes import cell_maxima
 
@@ -277,9 +294,9 @@ class PoseDistribution(ABC):
     def mean(self) -> Array:
         """Return the Bayes rotation under squared chordal error modulo symmetry, ``(n, 3, 3)``.
 
-        The rotation that minimises the expected ``min_g |g R - M|^2``: for C1 the projection of the mean
-        matrix on SO(3); otherwise each equivalent is first taken that is nearest to the estimate, from the
-        best cell on, until nothing changes.
+        The rotation that minimises the expected ``min_g |g R - M|^2``: for C1 the projection of the
+        mean matrix on SO(3); otherwise each equivalent is first taken that is nearest to the
+        estimate, from the best cell on, until nothing changes.
         """
         from napari_cryosphere.so3._questions import mean
 
@@ -425,7 +442,8 @@ def per_particle(rotations: ArrayLike, number: int) -> Array:
     Raises
     ------
     ValueError
-        If the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number of particles or 1.
+        If the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number of particles or
+        1.
     """
     given = np.asarray(rotations, dtype=np.float64)
     if given.ndim == 3:

@@ -1,9 +1,9 @@
 """Pose distributions on disk: a zarr folder that is written batch by batch and read by row.
 
-A folder holds distributions of one kind and symmetry. Wigner coefficients are half floats, the entries that
-may differ from zero alone (1 kB a particle at degree 6); cells and weighted poses are lists, one after
-another, with a table of where each particle's begin. Arrays are chunked, so that a few rows are read without
-the rest. Nothing is pickled.
+A folder holds distributions of one kind and symmetry. Wigner coefficients are half floats, the
+entries that may differ from zero alone (1 kB a particle at degree 6); cells and weighted poses are
+lists, one after another, with a table of where each particle's begin. Arrays are chunked, so that a
+few rows are read without the rest. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -107,12 +107,16 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
     path = Path(path)
     refuse_overwrite(path, overwrite)
     if path.exists() and not (path / "zarr.json").is_file():
-        raise CryosphereError(f"{path} is not a zarr folder and is not replaced; choose another output")
+        raise CryosphereError(
+            f"{path} is not a zarr folder and is not replaced; choose another output"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
     except OSError as error:
-        raise CryosphereError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+        raise CryosphereError(
+            f"cannot write to {path.parent}: {error.strerror or error}"
+        ) from error
     try:
         yield DistributionWriter(beside / "new")
         if path.exists():
@@ -122,7 +126,9 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def save_distribution(distribution: PoseDistribution, path: Path, *, overwrite: bool = False) -> None:
+def save_distribution(
+    distribution: PoseDistribution, path: Path, *, overwrite: bool = False
+) -> None:
     """Write one batch of distributions to a folder, see `write_distributions`."""
     with write_distributions(path, overwrite=overwrite) as writer:
         writer.append(distribution)
@@ -147,7 +153,9 @@ class DistributionStore:
             raise FileFormatError(f"{path} is no readable zarr folder; write it anew") from error
         attributes: dict[str, Any] = dict(self._group.attrs)
         if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
-            raise FileFormatError(f"{path} holds no pose distributions of version {_VERSION}; write it anew")
+            raise FileFormatError(
+                f"{path} holds no pose distributions of version {_VERSION}; write it anew"
+            )
         self._attributes = attributes
         self.symmetry = str(attributes["symmetry"])
 
@@ -175,7 +183,8 @@ class DistributionStore:
         ends = self._array("ends")[max(first - 1, 0) : stop]
         ends = np.concatenate([[0], ends]) if first == 0 else ends
         lists = {
-            name: self._array(name)[int(ends[0]) : int(ends[-1])] for name in _LISTS[self._attributes["kind"]]
+            name: self._array(name)[int(ends[0]) : int(ends[-1])]
+            for name in _LISTS[self._attributes["kind"]]
         }
         return _from_lists(lists, np.diff(ends), self._attributes)
 
@@ -199,7 +208,9 @@ def _mask(l_max: int) -> NDArray[np.bool_]:
 def _packed(distribution: HarmonicDistribution) -> NDArray[np.float16]:
     """Return the entries that may differ from zero, real and imaginary parts in turn, ``(n, width)``."""
     values = distribution.coefficients.detach().cpu().numpy()[:, _mask(distribution.l_max)]
-    pairs: NDArray[np.float16] = np.stack([values.real, values.imag], axis=-1).reshape(len(values), -1)
+    pairs: NDArray[np.float16] = np.stack([values.real, values.imag], axis=-1).reshape(
+        len(values), -1
+    )
     return pairs.astype(np.float16)
 
 
@@ -220,7 +231,10 @@ def _lists(distribution: PoseDistribution) -> tuple[dict[str, NDArray[Any]], NDA
 
         there = np.isfinite(distribution.log_weights)
         quaternions = quaternion_from_rotation(distribution.poses[there])
-        return {"quaternions": quaternions, "log_weights": distribution.log_weights[there]}, there.sum(1)
+        return {
+            "quaternions": quaternions,
+            "log_weights": distribution.log_weights[there],
+        }, there.sum(1)
     assert isinstance(distribution, CellDistribution)
     there = (distribution.indices >= 0) & np.isfinite(distribution.log_density)
     names = ("orders", "indices", "log_density")
@@ -240,8 +254,14 @@ def _from_lists(
         weights = np.full(shape, -np.inf)
         rotations[there] = rotation_from_quaternion(lists["quaternions"])
         weights[there] = lists["log_weights"]
-        return KernelDistribution(rotations, weights, attributes["width_degrees"], attributes["symmetry"])
+        return KernelDistribution(
+            rotations, weights, attributes["width_degrees"], attributes["symmetry"]
+        )
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     density = np.full(shape, -np.inf)
-    orders[there], indices[there], density[there] = lists["orders"], lists["indices"], lists["log_density"]
+    orders[there], indices[there], density[there] = (
+        lists["orders"],
+        lists["indices"],
+        lists["log_density"],
+    )
     return CellDistribution(orders, indices, density, attributes["symmetry"], check=False)

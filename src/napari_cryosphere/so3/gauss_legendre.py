@@ -21,12 +21,12 @@ _PART = 16  # signals at once: what lies between the steps stays in the processo
 class GaussLegendreGrid:
     """A product grid on which band-limited functions are sampled and analysed exactly.
 
-    ``n_tilt x n_rot x n_psi`` points: Gauss-Legendre nodes in cos(tilt), equidistant in rot and psi. An
-    analysis up to degree L of a function of degree K is exact when ``n_rot, n_psi > L + K`` and
-    ``2 n_tilt > L + K``.
+    ``n_tilt x n_rot x n_psi`` points: Gauss-Legendre nodes in cos(tilt), equidistant in rot and
+    psi. An analysis up to degree L of a function of degree K is exact when ``n_rot, n_psi > L + K``
+    and ``2 n_tilt > L + K``.
 
-    Sums over m, n and l are products of real matrices. Between them the batch stays the last axis or next to
-    it, so that nothing is rearranged but the coefficients themselves.
+    Sums over m, n and l are products of real matrices. Between them the batch stays the last axis
+    or next to it, so that nothing is rearranged but the coefficients themselves.
 
     Attributes
     ----------
@@ -35,8 +35,8 @@ class GaussLegendreGrid:
     shape
         ``(n_tilt, n_rot, n_psi)``.
     tilt_synthesis, tilt_analysis
-        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter with
-        quadrature weights and 2 l + 1.
+        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter
+        with quadrature weights and 2 l + 1.
     rot_synthesis, rot_analysis
         ``(2, 2 m, rot)`` each: from or to both parts over m; first axis the part over rot.
     psi_synthesis, psi_analysis
@@ -111,9 +111,9 @@ def gauss_legendre_grid(
     l_max
         Degree L of the functions.
     oversampling
-        1 just represents them (``2 L + 1`` angles); a non-linearity raises the degree, and more points
-        alias less of it back. A ReLU at degree 6 commutes with rotations to 6 per cent at 1.25 and to 0.4 per
-        cent at 3.
+        1 just represents them (``2 L + 1`` angles); a non-linearity raises the degree, and more
+        points alias less of it back. A ReLU at degree 6 commutes with rotations to 6 per cent at
+        1.25 and to 0.4 per cent at 3.
 
     Returns
     -------

@@ -1,20 +1,21 @@
 """HEALPix x S1: an equal-volume partition of the rotations whose polar axis is the optical axis.
 
-A grid of order k has ``12 * 4**k`` view directions (HEALPix pixels, RING order) and ``6 * 2**k`` in-plane
-angles, as many as RELION and Image2Sphere take. The rotation of view pixel v and in-plane index p, at flat
-index ``v n_psi + p``, is
+A grid of order k has ``12 * 4**k`` view directions (HEALPix pixels, RING order) and ``6 * 2**k``
+in-plane angles, as many as RELION and Image2Sphere take. The rotation of view pixel v and in-plane
+index p, at flat index ``v n_psi + p``, is
 
     F_v Rz(psi_p),    psi_p = (p + 1/2) 360 / n_psi degrees,
 
-with a frame F_v whose third axis is the view. It is the centre of a cell: the rotations whose view lies in
-pixel v and whose in-plane angle in the frame of that view lies in [p, p + 1) 360 / n_psi. Cells have equal
-Haar volume and tile SO(3), and each is tiled exactly by eight cells of the next order: HEALPix's four nested
-pixels times psi 2 p and 2 p + 1.
+with a frame F_v whose third axis is the view. It is the centre of a cell: the rotations whose view
+lies in pixel v and whose in-plane angle in the frame of that view lies in [p, p + 1) 360 / n_psi.
+Cells have equal Haar volume and tile SO(3), and each is tiled exactly by eight cells of the next
+order: HEALPix's four nested pixels times psi 2 p and 2 p + 1.
 
-The frame is that of HEALPix's base pixel, ``Rz(rot) Ry(tilt)`` at its centre, carried along the great circle
-to the view; RELION's psi is ``psi_p`` plus an offset that depends on the view alone (`psi_offsets`). Were it
-RELION's own frame, cells near the poles would be up to 90 degrees long, since rot turns quickly there, and a
-pose could be far from the centre of its cell. As it is, no pose is farther than 1.2 spacings.
+The frame is that of HEALPix's base pixel, ``Rz(rot) Ry(tilt)`` at its centre, carried along the
+great circle to the view; RELION's psi is ``psi_p`` plus an offset that depends on the view alone
+(`psi_offsets`). Were it RELION's own frame, cells near the poles would be up to 90 degrees long,
+since rot turns quickly there, and a pose could be far from the centre of its cell. As it is, no
+pose is farther than 1.2 spacings.
 
 Nothing is stored: every quantity follows from the order by arithmetic.
 """
@@ -51,7 +52,9 @@ _CHUNK = 8192
 def _base_frames() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the centres of HEALPix's 12 base pixels and the x axes there, ``(12, 3)`` each."""
     tilt, rot = pix2ang(1, np.arange(12))
-    axes = np.stack([np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1)
+    axes = np.stack(
+        [np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1
+    )
     return pix2vec(1, np.arange(12)), axes
 
 
@@ -111,7 +114,9 @@ class SO3Grid:
         """Return what RELION's psi exceeds `psi_angles` by at every view, ``(n_views,)`` radians."""
         rot, tilt = self.view_angles()
         x, _, _ = self._frames(np.arange(self.n_views))
-        along = np.stack([np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1)
+        along = np.stack(
+            [np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1
+        )
         across = np.stack([-np.sin(rot), np.cos(rot), np.zeros_like(rot)], axis=-1)
         return np.arctan2((x * across).sum(-1), (x * along).sum(-1))
 
@@ -119,14 +124,17 @@ class SO3Grid:
         """Return the rotations at flat ``indices`` (default: all), ``(..., 3, 3)`` float64."""
         flat = np.arange(self.size) if indices is None else np.asarray(indices)
         view, psi = np.divmod(flat, self.n_psi)
-        return self.rotations_at(view, pix2vec(self.n_side, view), (psi + 0.5) * (2 * np.pi / self.n_psi))
+        return self.rotations_at(
+            view, pix2vec(self.n_side, view), (psi + 0.5) * (2 * np.pi / self.n_psi)
+        )
 
     def rotations_at(
         self, views: Indices, directions: NDArray[np.float64], psi: ArrayLike
     ) -> NDArray[np.float64]:
         """Return the rotations of view directions within pixels and in-plane angles in their frames.
 
-        ``(...)`` pixels, ``(..., 3)`` unit vectors in them and ``(...)`` radians to ``(..., 3, 3)``.
+        ``(...)`` pixels, ``(..., 3)`` unit vectors in them and ``(...)`` radians to ``(..., 3,
+        3)``.
         """
         x, y = self._carried(views, directions)
         cosine, sine = np.cos(psi)[..., None], np.sin(psi)[..., None]
@@ -136,7 +144,9 @@ class SO3Grid:
         """Return the frames F_v of view pixels, ``(...)`` to ``(..., 3, 3)``: their poses at psi 0."""
         return np.stack(self._frames(views), axis=-1)
 
-    def _frames(self, views: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _frames(
+        self, views: Indices
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the axes of the frames at pixel centres, each ``(..., 3)``."""
         z = pix2vec(self.n_side, views)
         x, y = self._carried(views, z)
@@ -149,7 +159,8 @@ class SO3Grid:
         centres, axes = _base_frames()
         base = np.asarray(ring2nest(self.n_side, views)) >> (2 * self.order)
         centre, axis = centres[base], axes[base]
-        # the least rotation that takes centre to z, applied to an axis at right angles to the centre
+        # the least rotation that takes centre to z, applied to an axis at right angles to the
+        # centre
         share = (z * axis).sum(-1) / (1 + (z * centre).sum(-1))
         x = axis - share[..., None] * (centre + z)
         return x, _cross(z, x)
@@ -174,9 +185,9 @@ class SO3Grid:
     def nearest(self, rotations: ArrayLike) -> Indices:
         """Return the flat index of the grid rotation at the least angle from each of ``rotations``.
 
-        The pixel under the view direction and its eight neighbours are tried, each with the in-plane angle
-        that is best for it, see `_best_psi`. Memory does not grow with the grid, and is bounded by working
-        through the rotations in chunks.
+        The pixel under the view direction and its eight neighbours are tried, each with the
+        in-plane angle that is best for it, see `_best_psi`. Memory does not grow with the grid, and
+        is bounded by working through the rotations in chunks.
 
         Parameters
         ----------
@@ -201,26 +212,30 @@ class SO3Grid:
         pick = trace.argmax(0), np.arange(len(matrices))
         return np.where(views < 0, home, views)[pick] * self.n_psi + psi[pick]
 
-    def _best_psi(self, views: Indices, matrices: NDArray[np.float64]) -> tuple[Indices, NDArray[np.float64]]:
+    def _best_psi(
+        self, views: Indices, matrices: NDArray[np.float64]
+    ) -> tuple[Indices, NDArray[np.float64]]:
         """Return the in-plane index that brings each view nearest to a rotation, and the trace there.
 
-        ``trace(Rz(psi)^T M) = cos psi (M_xx + M_yy) + sin psi (M_yx - M_xy) + M_zz`` for ``M = F^T R``:
-        largest where psi is nearest to ``atan2(M_yx - M_xy, M_xx + M_yy)``.
-        ``views`` is ``(k, n)``, ``matrices`` ``(n, 3, 3)``; returns ``(k, n)`` arrays.
+        ``trace(Rz(psi)^T M) = cos psi (M_xx + M_yy) + sin psi (M_yx - M_xy) + M_zz`` for ``M = F^T
+        R``: largest where psi is nearest to ``atan2(M_yx - M_xy, M_xx + M_yy)``. ``views`` is ``(k,
+        n)``, ``matrices`` ``(n, 3, 3)``; returns ``(k, n)`` arrays.
         """
         x, y, z = self._frames(views)
         first, second, third = np.moveaxis(matrices, 2, 0)
         even = (x * first + y * second).sum(-1)
         odd = (y * first - x * second).sum(-1)
-        index = np.floor(np.arctan2(odd, even) / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
+        index = (
+            np.floor(np.arctan2(odd, even) / (2 * np.pi) * self.n_psi).astype(np.int64) % self.n_psi
+        )
         angle = (index + 0.5) * (2 * np.pi / self.n_psi)
         return index, np.cos(angle) * even + np.sin(angle) * odd + (z * third).sum(-1)
 
     def neighbours(self, indices: ArrayLike) -> Indices:
         """Return the cells around each cell: ``(...)`` to ``(..., 26)``, -1 where there is none.
 
-        Two along psi, and for each of the eight neighbouring views (some have seven or six) the three
-        in-plane angles that bring it nearest.
+        Two along psi, and for each of the eight neighbouring views (some have seven or six) the
+        three in-plane angles that bring it nearest.
         """
         flat = np.asarray(indices, dtype=np.int64)
         cells = flat.reshape(-1)

@@ -1,10 +1,11 @@
 """Wigner coefficients to values on a whole HEALPix x S1 grid, and back by the adjoint.
 
-The sum is separated (see `napari_cryosphere.so3.wigner`): over l with one small matrix a ring of HEALPix and
-pair m, n; over m with one matrix a ring and n, which carries the offset of the views' frames too; over n with
-one matrix product for all views, which writes the answer. All matrices are real. Batches are worked through
-in parts, so that what lies between the steps stays in the processor's cache: beside the answer a transform
-of degree 8 to order 4 holds 15 MB, where the dense Wigner matrix has 1143 MB.
+The sum is separated (see `napari_cryosphere.so3.wigner`): over l with one small matrix a ring of
+HEALPix and pair m, n; over m with one matrix a ring and n, which carries the offset of the views'
+frames too; over n with one matrix product for all views, which writes the answer. All matrices are
+real. Batches are worked through in parts, so that what lies between the steps stays in the
+processor's cache: beside the answer a transform of degree 8 to order 4 holds 15 MB, where the dense
+Wigner matrix has 1143 MB.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class _Rings:
     tilt
         ``((2 L + 1) (L + 1), r, L + 1)``: d^l_mn(tilt) for every m, n.
     rot
-        ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts over m to both over
-        the ring's pixels; zero in the padding.
+        ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts over m to
+        both over the ring's pixels; zero in the padding.
     spans
-        Of every run of rings that follow each other on the sphere and have one length: its first ring in this
-        group, the number of rings, the first view, and the number of views in a ring.
+        Of every run of rings that follow each other on the sphere and have one length: its first
+        ring in this group, the number of rings, the first view, and the number of views in a ring.
     """
 
     tilt: Tensor
@@ -52,7 +53,8 @@ class _Tables:
     psi: Tensor  # (2 (L + 1), n_psi): cosines, then sines, weighted
 
 
-# Tables made in inference mode could never be used in training: whoever comes first, they are ordinary.
+# Tables made in inference mode could never be used in training: whoever comes first, they are
+# ordinary.
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _tables(l_max: int, order: int, dtype: torch.dtype, device: torch.device) -> _Tables:
@@ -67,7 +69,9 @@ def _tables(l_max: int, order: int, dtype: torch.dtype, device: torch.device) ->
     longest = lengths == lengths.max()
     groups = [group for group in (longest, ~longest) if group.any()]
     return _Tables(
-        groups=tuple(_rings(grid, starts[group], lengths[group], l_max, dtype, device) for group in groups),
+        groups=tuple(
+            _rings(grid, starts[group], lengths[group], l_max, dtype, device) for group in groups
+        ),
         psi=torch.from_numpy(psi).to(device, dtype),
     )
 
@@ -91,7 +95,8 @@ def _rings(
     for n in range(l_max + 1):  # one at a time, for the sake of memory
         # (a + i b) exp(-i phase): the real part a cos + b sin, the imaginary part b cos - a sin
         cosine, sine = (
-            torch.from_numpy(wave(turns + n * offsets) * valid[:, None]) for wave in (np.cos, np.sin)
+            torch.from_numpy(wave(turns + n * offsets) * valid[:, None])
+            for wave in (np.cos, np.sin)
         )
         table[:, n, 0, :, 0] = table[:, n, 1, :, 1] = cosine
         table[:, n, 1, :, 0], table[:, n, 0, :, 1] = sine, -sine
@@ -129,7 +134,9 @@ def _synthesise(coefficients: Tensor, tables: _Tables, order: int) -> Tensor:
             padded = torch.bmm(over_m, group.rot).view(-1, count, batch, 2, group.rot.shape[2] // 2)
             by_ring = padded.permute(3, 1, 2, 0, 4)
             for ring, rings, first, length in group.spans:
-                target = on_views[..., first : first + rings * length].unflatten(-1, (rings, length))
+                target = on_views[..., first : first + rings * length].unflatten(
+                    -1, (rings, length)
+                )
                 target.copy_(by_ring[..., ring : ring + rings, :length])
         out = values[start : start + _PART].view(-1, grid.n_psi)
         torch.mm(on_views.view(2 * count, -1).T, tables.psi, out=out)
@@ -143,7 +150,9 @@ def _new(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu":
         return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, dtype=np.float64 if like.dtype == torch.float64 else np.float32))
+    return torch.from_numpy(
+        np.empty(shape, dtype=np.float64 if like.dtype == torch.float64 else np.float32)
+    )
 
 
 def _adjoin(values: Tensor, tables: _Tables, order: int, l_max: int) -> Tensor:
@@ -161,7 +170,9 @@ def _adjoin(values: Tensor, tables: _Tables, order: int, l_max: int) -> Tensor:
             padded = values.new_zeros(len(group.rot) // count, count, batch, 2, length)
             by_ring = padded.permute(3, 1, 2, 0, 4)
             for ring, rings, first, number in group.spans:
-                source = on_views[..., first : first + rings * number].unflatten(-1, (rings, number))
+                source = on_views[..., first : first + rings * number].unflatten(
+                    -1, (rings, number)
+                )
                 by_ring[..., ring : ring + rings, :number] = source
             over_m = torch.bmm(padded.view(len(group.rot), batch, 2 * length), group.rot.mT)
             on_rings = over_m.view(-1, count, batch, 2, width).permute(4, 1, 0, 2, 3)
@@ -232,8 +243,8 @@ def adjoint_on_grid(values: Tensor, l_max: int) -> Tensor:
 
     Returns
     -------
-    ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable. The inner product is the plain sum over stored
-    coefficients, of which those at n > 0 stand for two.
+    ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable. The inner product is the plain sum over
+    stored coefficients, of which those at n > 0 stand for two.
 
     Raises
     ------

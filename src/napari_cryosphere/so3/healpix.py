@@ -1,7 +1,7 @@
 """HEALPix pixel arithmetic, by hpgeom; the rest of the package imports these names and not the library.
 
-Gorski et al. (2005), ApJ 622:759. healpy computes the same, but brings astropy and matplotlib along, which
-take longer to import than a thousand particles to align; the tests compare with it.
+Gorski et al. (2005), ApJ 622:759. healpy computes the same, but brings astropy and matplotlib
+along, which take longer to import than a thousand particles to align; the tests compare with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A distribution over SO(3) as one picture: the sphere of view directions in Mollweide projection.
 
-Position on the ellipse is the view direction, lightness its probability, hue the most probable in-plane
-angle there. The map from pixel to HEALPix cell is computed once an image size and order.
+Position on the ellipse is the view direction, lightness its probability, hue the most probable
+in-plane angle there. The map from pixel to HEALPix cell is computed once an image size and order.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def mollweide_position(
     Parameters
     ----------
     directions
-        ``(..., 3)`` unit vectors in the map frame; +z is up, +x in the middle, +y to the left of it, as on
-        a sky map (healpy's default).
+        ``(..., 3)`` unit vectors in the map frame; +z is up, +x in the middle, +y to the left of
+        it, as on a sky map (healpy's default).
     height, width
         Size of the picture in pixels.
 
@@ -114,8 +114,8 @@ def _pixel_directions(
 def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
     """Return, for every pixel, its entry in the palette that `rasterise` makes.
 
-    The palette holds each HEALPix cell's colour on the grey interior, then each cell's colour on the
-    graticule (every 30 degrees of latitude and 60 of longitude), then the rim, then nothing.
+    The palette holds each HEALPix cell's colour on the grey interior, then each cell's colour on
+    the graticule (every 30 degrees of latitude and 60 of longitude), then the rim, then nothing.
     """
     inside, polar, longitude = _pixel_directions(height, width)
     cells = ang2pix(n_side, polar, longitude).astype(np.int32)
@@ -144,7 +144,8 @@ def _psi_steps(order: int) -> NDArray[np.float64]:
 def in_plane_colours(number: int) -> NDArray[np.float64]:
     """Return a perceptually even wheel of colours for in-plane angles: number p is that of 360 p / number.
 
-    Equal lightness and chroma in OKLCH (Ottosson 2020), so that no angle looks more probable than another.
+    Equal lightness and chroma in OKLCH (Ottosson 2020), so that no angle looks more probable than
+    another.
 
     Returns
     -------
@@ -164,7 +165,9 @@ def in_plane_colours(number: int) -> NDArray[np.float64]:
         ],
         axis=-1,
     ).clip(0, 1)
-    return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+    return np.asarray(
+        np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    )
 
 
 def _weights_and_hues(probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -172,10 +175,15 @@ def _weights_and_hues(probability: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     cells = np.asarray(probability)
     grid = SO3Grid((cells.shape[1] // 6).bit_length() - 1)
     if cells.shape != (grid.n_views, grid.n_psi):
-        raise ValueError(f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}")
+        raise ValueError(
+            f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}"
+        )
     marginal = cells.sum(1)
     weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
-    steps = np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / grid.n_psi)).astype(np.int64) % _HUES
+    steps = (
+        np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / grid.n_psi)).astype(np.int64)
+        % _HUES
+    )
     return weight, in_plane_colours(_HUES)[steps] * 255
 
 
@@ -196,7 +204,9 @@ def view_colours(probability: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(weight * hues + (1 - weight) * _INTERIOR)
 
 
-def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+def rasterise(
+    probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH
+) -> NDArray[np.uint8]:
     """Draw one distribution.
 
     Parameters
@@ -208,8 +218,8 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
 
     Returns
     -------
-    ``(height, width, 4)`` uint8 RGBA. Lightness follows the square root of the view's probability, the
-    brightest view being full; hue is RELION's psi where it is most probable.
+    ``(height, width, 4)`` uint8 RGBA. Lightness follows the square root of the view's probability,
+    the brightest view being full; hue is RELION's psi where it is most probable.
 
     Raises
     ------
@@ -227,7 +237,9 @@ def rasterise(probability: ArrayLike, height: int = HEIGHT, width: int = WIDTH) 
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
-def rasterise_views(colours: ArrayLike, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+def rasterise_views(
+    colours: ArrayLike, height: int = HEIGHT, width: int = WIDTH
+) -> NDArray[np.uint8]:
     """Draw a map of the sphere with a colour for each view direction.
 
     Parameters
@@ -282,7 +294,8 @@ def draw_cross(
 ) -> None:
     """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels.
 
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
+    ``(3,)``.
     """
     axis = np.arange(-int(radius) - 2, int(radius) + 3)
     reach, thin = np.abs(axis) <= radius, np.abs(axis) <= radius / 8
@@ -299,7 +312,8 @@ def draw_diamond(
 ) -> None:
     """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels.
 
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
+    ``(3,)``.
     """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(1.0, 0.16 * radius)
@@ -349,7 +363,8 @@ def draw_ring(
 ) -> None:
     """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels.
 
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour`` ``(3,)``.
+    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
+    ``(3,)``.
     """
     axis = np.arange(-int(radius) - 3, int(radius) + 4)
     half_width = max(0.8, 0.13 * radius)

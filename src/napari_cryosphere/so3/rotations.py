@@ -1,16 +1,17 @@
 """Rotations: the only place where Euler angles, quaternions and rotation vectors become matrices and back.
 
-The package's pose is a matrix ``R`` that takes image coordinates to map coordinates, ``r_map = R r_img``
-(column vectors in x, y, z order). RELION writes the same pose as three angles, intrinsic ZYZ:
+The package's pose is a matrix ``R`` that takes image coordinates to map coordinates, ``r_map = R
+r_img`` (column vectors in x, y, z order). RELION writes the same pose as three angles, intrinsic
+ZYZ:
 
     R = Rz(rot) Ry(tilt) Rz(psi)
 
 which is the transpose of the matrix that RELION uses inside. The third column of ``R`` is the view
-direction in the map frame, ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. A symmetry operator ``g``
-of the map multiplies from the left: ``g R`` and ``R`` give the same image.
+direction in the map frame, ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. A symmetry operator
+``g`` of the map multiplies from the left: ``g R`` and ``R`` give the same image.
 
-e3nn's polar axis is y, ours the optical axis z: its matrices live in a frame whose axes (x, y, z) are our
-(y, z, x), so that in either frame the same three angles give the same rotation.
+e3nn's polar axis is y, ours the optical axis z: its matrices live in a frame whose axes (x, y, z)
+are our (y, z, x), so that in either frame the same three angles give the same rotation.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
     ``(..., 3, 3)`` float64; each matrix takes image coordinates (x, y, z) to map coordinates.
     """
     angles = np.radians(np.asarray(angles_degrees, dtype=np.float64))
-    (cr, ct, cp), (sr, st, sp) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
+    (cr, ct, cp), (sr, st, sp) = (
+        np.moveaxis(np.cos(angles), -1, 0),
+        np.moveaxis(np.sin(angles), -1, 0),
+    )
     rows = [
         [cr * ct * cp - sr * sp, -cr * ct * sp - sr * cp, cr * st],
         [sr * ct * cp + cr * sp, -sr * ct * sp + cr * cp, sr * st],
@@ -70,7 +74,8 @@ def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
 def relion_angles_from_rotation(rotations: ArrayLike) -> Array:
     """Turn rotation matrices into RELION's (rot, tilt, psi).
 
-    Where tilt is 0 or 180 degrees only one combination of rot and psi is determined; rot is 0 there.
+    Where tilt is 0 or 180 degrees only one combination of rot and psi is determined; rot is 0
+    there.
 
     Parameters
     ----------
@@ -95,8 +100,8 @@ def zyz_angles(rotations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
 
     Returns
     -------
-    Three ``(...)`` of the same kind and precision: rot and psi in [-pi, pi], tilt in [0, pi]. On the poles,
-    where only one combination of rot and psi is determined, rot is 0.
+    Three ``(...)`` of the same kind and precision: rot and psi in [-pi, pi], tilt in [0, pi]. On
+    the poles, where only one combination of rot and psi is determined, rot is 0.
     """
     xp: Any = np if isinstance(rotations, np.ndarray) else sys.modules["torch"]
     # R[:, 2] is the view direction; R[2, :] = (-sin tilt cos psi, sin tilt sin psi, cos tilt).
@@ -134,7 +139,9 @@ def rotation_from_vector(vectors: ArrayLike) -> Array:
     angles = np.linalg.norm(given, axis=-1)[..., None, None]
     x, y, z = np.moveaxis(given, -1, 0)
     zero = np.zeros_like(x)
-    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*given.shape[:-1], 3, 3)
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(
+        *given.shape[:-1], 3, 3
+    )
     half = np.sinc(angles / (2 * np.pi))
     matrices: Array = np.eye(3) + np.sinc(angles / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
     return matrices
@@ -160,7 +167,8 @@ def from_e3nn_frame(rotations: ArrayLike) -> Array:
 def nearest_rotation(matrices: ArrayLike) -> Array:
     """Return the rotation nearest to each 3 x 3 matrix in the Frobenius norm, ``(..., 3, 3)``.
 
-    By singular values, with the sign of the smallest turned where the determinant asks for it (Kabsch 1976).
+    By singular values, with the sign of the smallest turned where the determinant asks for it
+    (Kabsch 1976).
     """
     u, _, vt = np.linalg.svd(np.asarray(matrices, dtype=np.float64))
     u[..., :, 2] *= np.linalg.det(u @ vt)[..., None]
@@ -181,8 +189,8 @@ def geodesic_distance_degrees(first: ArrayLike, second: ArrayLike) -> Any:
 
     Notes
     -----
-    From the Frobenius norm, ``|A - B|_F = 2 sqrt(2) sin(angle / 2)``: unlike the trace's arc cosine it
-    keeps its digits at small angles.
+    From the Frobenius norm, ``|A - B|_F = 2 sqrt(2) sin(angle / 2)``: unlike the trace's arc cosine
+    it keeps its digits at small angles.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     chord = np.sqrt(((a - b) ** 2).sum((-2, -1)) / 8)

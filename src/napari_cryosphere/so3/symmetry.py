@@ -16,7 +16,8 @@ __all__ = ["VALID_GROUPS", "angular_error_degrees", "normalise_group_name", "poi
 VALID_GROUPS = "C1, C2, ... C99, D1, ... D99, T, O, I, I1, I2, I3, I4"
 _NAME = re.compile(r"(?:([CD])([1-9][0-9]?)|(T|O|I[1-4]?))", flags=re.ASCII)
 
-# scipy's O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions, by ZYZ angles
+# scipy's O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions, by
+# ZYZ angles
 _GOLDEN_DEGREES = np.degrees(np.arctan((1 + np.sqrt(5)) / 2))  # 58.28
 _CONJUGATIONS = {
     "T": (90.0, np.degrees(np.arctan(np.sqrt(2))), 135.0),
@@ -47,12 +48,13 @@ def point_group(name: str) -> NDArray[np.float64]:
     Parameters
     ----------
     name
-        RELION's name: n-fold axes along z, D-n's two-fold along x, ``I`` is ``I2``. Upper or lower case.
+        RELION's name: n-fold axes along z, D-n's two-fold along x, ``I`` is ``I2``. Upper or lower
+        case.
 
     Returns
     -------
-    ``(order, 3, 3)`` float64, read-only; the identity comes first. An operator ``g`` acts on the map, so
-    ``g R`` and ``R`` are the same view.
+    ``(order, 3, 3)`` float64, read-only; the identity comes first. An operator ``g`` acts on the
+    map, so ``g R`` and ``R`` are the same view.
     """
     canonical = normalise_group_name(name)
     if canonical[0] in "CD":
@@ -90,7 +92,8 @@ def angular_error_degrees(
 ) -> NDArray[np.float64]:
     """Return the angle between poses, modulo the map's symmetry.
 
-    ``min over g of angle(g truth, predicted)``, the angular error of the CESPED paper (section 2.3).
+    ``min over g of angle(g truth, predicted)``, the angular error of the CESPED paper (section
+    2.3).
 
     Parameters
     ----------

@@ -5,13 +5,13 @@ A real function of the pose ``R = Rz(rot) Ry(tilt) Rz(psi)`` is held as
     f(R) = Re sum_l sum_m sum_(n >= 0) w_n c^l_mn D^l_mn(R),
     D^l_mn(R) = exp(-i m rot) d^l_mn(tilt) exp(-i n psi),     w_0 = 1, w_n = 2 otherwise,
 
-with the small d-matrices of Varshalovich, Moskalev & Khersonskii (1988, ch. 4). Being real, f needs only
-n >= 0. The index m belongs to the map's side (rotating the map mixes m), n to the image's side (rotating
-the image by phi multiplies by a phase). Coefficients are complex, ``(..., L + 1, 2 L + 1, L + 1)`` in the
-order l, m (from -L), n (from 0), zero where abs(m) or n exceeds l.
+with the small d-matrices of Varshalovich, Moskalev & Khersonskii (1988, ch. 4). Being real, f needs
+only n >= 0. The index m belongs to the map's side (rotating the map mixes m), n to the image's side
+(rotating the image by phi multiplies by a phase). Coefficients are complex, ``(..., L + 1, 2 L + 1,
+L + 1)`` in the order l, m (from -L), n (from 0), zero where abs(m) or n exceeds l.
 
-Whole grids are evaluated by `napari_cryosphere.so3.grid_transform`, sampling grids that can be inverted are
-in `napari_cryosphere.so3.gauss_legendre`.
+Whole grids are evaluated by `napari_cryosphere.so3.grid_transform`, sampling grids that can be
+inverted are in `napari_cryosphere.so3.gauss_legendre`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _AT_ONCE = 2048  # points a function: bounds what lies between the steps of `eva
 def _tilt_harmonics(l_max: int) -> np.ndarray:
     """Return T with ``d^l_mn(tilt) = sum_k T[l, m, n, k] exp(-i k tilt)``, n >= 0 only, complex128.
 
-    ``d^l(tilt) = exp(-i tilt J_y)``, and J_y is diagonal (k = -l ... l) in the basis U of its eigenvectors.
+    ``d^l(tilt) = exp(-i tilt J_y)``, and J_y is diagonal (k = -l ... l) in the basis U of its
+    eigenvectors.
     """
     size = 2 * l_max + 1
     table = np.zeros((l_max + 1, size, l_max + 1, size), dtype=np.complex128)
@@ -86,7 +87,10 @@ def small_d(tilt: Tensor, l_max: int) -> Tensor:
     k = torch.arange(-l_max, l_max + 1, device=tilt.device)
     phase = tilt.double()[..., None] * k
     # Re(T exp(-i phase)) = Re T cos(phase) + Im T sin(phase)
-    values = torch.cos(phase) @ table.real.flatten(0, 2).T + torch.sin(phase) @ table.imag.flatten(0, 2).T
+    values = (
+        torch.cos(phase) @ table.real.flatten(0, 2).T
+        + torch.sin(phase) @ table.imag.flatten(0, 2).T
+    )
     return values.reshape(*tilt.shape, l_max + 1, 2 * l_max + 1, l_max + 1).to(tilt.dtype)
 
 
@@ -131,7 +135,8 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
 
     Notes
     -----
-    d^l_mn is a sum of waves in tilt, so the function is one of plane waves in three angles: l comes first.
+    d^l_mn is a sum of waves in tilt, so the function is one of plane waves in three angles: l comes
+    first.
     """
     l_max = degree_of(coefficients)
     if rotations.shape[1] > _AT_ONCE:
@@ -143,7 +148,9 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     table = weighted_harmonics(l_max, coefficients.dtype, coefficients.device)
     waves = torch.einsum("lmnk,blmn->bmkn", table, coefficients).flatten(1, 2)
     by_psi = torch.polar(torch.ones_like(psi)[:, None], -k[l_max:, None] * psi[:, None])
-    on_psi = torch.bmm(waves, by_psi).view(batch, 2 * l_max + 1, 2 * l_max + 1, number)  # b, m, k, point
+    on_psi = torch.bmm(waves, by_psi).view(
+        batch, 2 * l_max + 1, 2 * l_max + 1, number
+    )  # b, m, k, point
     by_tilt = torch.polar(torch.ones_like(tilt)[:, None], -k[:, None] * tilt[:, None])
     by_rot = torch.polar(torch.ones_like(rot)[:, None], -k[:, None] * rot[:, None])
     return ((on_psi * by_tilt[:, None]).sum(2) * by_rot).sum(1).real

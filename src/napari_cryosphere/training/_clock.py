@@ -29,14 +29,15 @@ class LoopSettings:
     Attributes
     ----------
     halve_after
-        The learning rate is halved when the validation loss has not fallen for so many images; None lets it
-        fall to zero along a cosine over the budget. A linear warm-up comes first.
+        The learning rate is halved when the validation loss has not fallen for so many images; None
+        lets it fall to zero along a cosine over the budget. A linear warm-up comes first.
     stop_after
         The run ends when the validation loss has not fallen for so many images; None never does.
     validations
         How many there are in a whole run, the last one included.
     checkpoint
-        File that keeps the state, every ``checkpoint_seconds`` and when the run is stopped; None keeps none.
+        File that keeps the state, every ``checkpoint_seconds`` and when the run is stopped; None
+        keeps none.
     """
 
     batch_size: int
@@ -66,8 +67,8 @@ class Validated:
 class Clock:
     """Keeps time and counts: how far the run is, how fast to learn, and when to say what.
 
-    All that it says between two ticks follows from one reading of the time, the first process's. So processes
-    that train together do the same in the same order, and end at the same step.
+    All that it says between two ticks follows from one reading of the time, the first process's. So
+    processes that train together do the same in the same order, and end at the same step.
     """
 
     def __init__(self, settings: LoopSettings, replicas: Replicas) -> None:
@@ -198,6 +199,9 @@ class Clock:
         self._validated_at = self._images
         if loss < self._best:
             self._best, self._best_at, self._halved_at = loss, self._images, self._images
-        elif self._settings.halve_after and self._images - self._halved_at >= self._settings.halve_after:
+        elif (
+            self._settings.halve_after
+            and self._images - self._halved_at >= self._settings.halve_after
+        ):
             self._halved += 1
             self._halved_at = self._images

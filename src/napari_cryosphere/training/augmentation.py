@@ -1,12 +1,13 @@
 """Random changes of training images, with their poses moved exactly as the images are.
 
-Shift, turn, quarter turn, zoom, uniform and Gaussian noise, erasing (CESPED, appendix B). Only turns change a
-pose: the batch holds no shifts, and a magnified image shows the particle from where it was seen before.
+Shift, turn, quarter turn, zoom, uniform and Gaussian noise, erasing (CESPED, appendix B). Only
+turns change a pose: the batch holds no shifts, and a magnified image shows the particle from where
+it was seen before.
 
-Nothing is remembered from one call to the next: what happens follows from the generator alone, which is to be
-made from the seed and the number of the step. Each kind of change draws from a stream of its own, so that
-switching one off leaves the others as they were. All draws are made for the whole batch, so that a share of
-it changes as it would in the whole.
+Nothing is remembered from one call to the next: what happens follows from the generator alone,
+which is to be made from the seed and the number of the step. Each kind of change draws from a
+stream of its own, so that switching one off leaves the others as they were. All draws are made for
+the whole batch, so that a share of it changes as it would in the whole.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ from napari_cryosphere.training.sources import (
 __all__ = ["Augment", "Augmented", "erase", "zoom"]
 
 _FLATTEST = 0.3
-"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al. 2020)."""
+"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al.
+2020).
+"""
 
 
 def zoom(images: Tensor, factors: Tensor) -> Tensor:
     """Magnify images about pixel n // 2.
 
-    Trigonometric interpolation; what would lie beyond Nyquist in a smaller image is left out, and what lies
-    beyond the edge of the given image is 0.
+    Trigonometric interpolation; what would lie beyond Nyquist in a smaller image is left out, and
+    what lies beyond the edge of the given image is 0.
 
     Parameters
     ----------
@@ -56,7 +59,9 @@ def zoom(images: Tensor, factors: Tensor) -> Tensor:
     kept = frequency < (box / 2) * factors.to(distance).clamp(max=1)[:, None]
     weights = torch.where(kept, 2.0, 0.0) / box
     weights[:, 0] = 1 / box
-    weights[:, -1] = torch.where(factors >= 1, 1 / box, 0.0)  # half of Nyquist's frequency is on either side
+    weights[:, -1] = torch.where(
+        factors >= 1, 1 / box, 0.0
+    )  # half of Nyquist's frequency is on either side
     given = 2 * math.pi / box * frequency * distance[:, None]  # n, k
     wanted = 2 * math.pi / box * frequency * where[..., None]  # b, n, k
     rows = (torch.cos(wanted) * weights[:, None]) @ torch.cos(given).T
@@ -85,9 +90,9 @@ def erase(images: Tensor, corners: Tensor, edges: Tensor) -> Tensor:
 class Augment:
     """Changes batches as an `Augmentation` says: moves and turns, zoom, noise, erasing, soft circle.
 
-    Noise comes after what interpolates, so that it stays white. The soft circle that prepared images have is
-    put on again. Shifts and turns are periodic: what leaves on one side comes back on the other, so that
-    noise fills the circle as before.
+    Noise comes after what interpolates, so that it stays white. The soft circle that prepared
+    images have is put on again. Shifts and turns are periodic: what leaves on one side comes back
+    on the other, so that noise fills the circle as before.
     """
 
     def __init__(self, settings: Augmentation) -> None:
@@ -145,7 +150,8 @@ class _Draws:
         size, settings, rng = self._size, self._settings, self._moving
         reach = settings.shift_fraction * self._box
         shifts = (
-            rng.uniform(-reach, reach, (size, 2)) * self._chosen(settings.shift_probability, rng)[:, None]
+            rng.uniform(-reach, reach, (size, 2))
+            * self._chosen(settings.shift_probability, rng)[:, None]
         )
         reach = math.radians(settings.turn_degrees)
         angles = rng.uniform(-reach, reach, size) * self._chosen(settings.turn_probability, rng)
@@ -173,7 +179,9 @@ class _Draws:
         settings, rng = self._settings, self._uniform
         widths = rng.uniform(0, settings.uniform_noise_width, self._size)
         chosen = self._chosen(settings.uniform_noise_probability, rng)
-        noise = rng.random((int(chosen.sum()), *images.shape[1:]), dtype=np.float32) - np.float32(0.5)
+        noise = rng.random((int(chosen.sum()), *images.shape[1:]), dtype=np.float32) - np.float32(
+            0.5
+        )
         return self._with_noise(images, chosen, noise, widths)
 
     def with_gaussian_noise(self, images: Tensor) -> Tensor:
@@ -209,7 +217,9 @@ class _Draws:
         corners = rng.integers(0, box - edges, endpoint=True)
         if not edges.any():
             return images
-        mine = (torch.from_numpy(values[self._share]).to(images.device) for values in (corners, edges))
+        mine = (
+            torch.from_numpy(values[self._share]).to(images.device) for values in (corners, edges)
+        )
         return erase(images, *mine)
 
 

@@ -1,13 +1,15 @@
 """Whether predicted probabilities are frequencies, and the temperature that makes them so.
 
-A network that is trained by its likelihood is nearly calibrated on what it was trained on; on other particles
-it may be too sure, or not sure enough. Dividing its log-density by one number, fitted to held-out particles
-(Guo, Pleiss, Sun & Weinberger 2017), mends most of that, if these particles are like those to come: a network
-that is right about micrographs of high defocus may be too sure at low defocus.
+A network that is trained by its likelihood is nearly calibrated on what it was trained on; on other
+particles it may be too sure, or not sure enough. Dividing its log-density by one number, fitted to
+held-out particles (Guo, Pleiss, Sun & Weinberger 2017), mends most of that, if these particles are
+like those to come: a network that is right about micrographs of high defocus may be too sure at low
+defocus.
 
-The number is fitted to the levels of the credible sets that just hold the known poses, which are uniform
-between 0 and 1 where probabilities are frequencies. Their likelihood is a poorer guide: it is ruled by the
-few particles whose pose was missed altogether, and makes all others less sure than they should be.
+The number is fitted to the levels of the credible sets that just hold the known poses, which are
+uniform between 0 and 1 where probabilities are frequencies. Their likelihood is a poorer guide: it
+is ruled by the few particles whose pose was missed altogether, and makes all others less sure than
+they should be.
 """
 
 from __future__ import annotations
@@ -62,4 +64,6 @@ def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -
 
 def tempered(predicted: HarmonicDistribution, temperature: float) -> HarmonicDistribution:
     """Return what a model with this temperature says: coefficients divided by it, before symmetry counts."""
-    return PoseDistribution.from_coefficients(predicted.coefficients / temperature, predicted.symmetry)
+    return PoseDistribution.from_coefficients(
+        predicted.coefficients / temperature, predicted.symmetry
+    )

@@ -22,8 +22,8 @@ class TrainingProgress:
     images
         Images seen so far.
     loss
-        Mean negative log-density of the true poses since the last report, in nats relative to the uniform
-        distribution: 0 has learnt nothing, lower is better.
+        Mean negative log-density of the true poses since the last report, in nats relative to the
+        uniform distribution: 0 has learnt nothing, lower is better.
     images_per_second
         Speed since the last report.
     remaining_seconds

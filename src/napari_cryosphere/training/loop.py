@@ -55,18 +55,19 @@ def train_network(
 ) -> Generator[TrainingProgress, None, None]:
     """Train, yielding reports; closing the generator early keeps what is learnt so far.
 
-    The time that a report is held is not part of the run's: who trains may pause it.
-    With ``resume`` the state in ``settings.checkpoint`` is taken up. Counted in images, a run that was
+    The time that a report is held is not part of the run's: who trains may pause it. With
+    ``resume`` the state in ``settings.checkpoint`` is taken up. Counted in images, a run that was
     stopped and taken up ends with the same weights as one that was not.
 
-    Where several processes train together, each makes its share of the batches; the first validates, keeps
-    the state and tells the time, and all yield the same reports, the first with what the network predicts.
+    Where several processes train together, each makes its share of the batches; the first
+    validates, keeps the state and tells the time, and all yield the same reports, the first with
+    what the network predicts.
 
     Raises
     ------
     CryosphereError
-        If the loss is no longer a number, the state cannot be kept, or a batch has fewer images than there
-        are processes; the last good state stays on disk.
+        If the loss is no longer a number, the state cannot be kept, or a batch has fewer images
+        than there are processes; the last good state stays on disk.
     RankLostError
         If another process is gone; the state is kept.
     """
@@ -99,7 +100,12 @@ def train_network(
 
 def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
     """Write the state, in the first process."""
-    if settings.checkpoint is not None and trainer.replicas.first and trainer.steps and trainer.whole:
+    if (
+        settings.checkpoint is not None
+        and trainer.replicas.first
+        and trainer.steps
+        and trainer.whole
+    ):
         trainer.save(settings.checkpoint, clock.progress())
     clock.kept()
 
@@ -112,8 +118,11 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     coefficients = predict_coefficients(trainer.averaged(), validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
-        float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry)) * len(poses)
-        for part, poses in zip(coefficients.split(_PREDICT_BATCH), labels.split(_PREDICT_BATCH), strict=True)
+        float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))
+        * len(poses)
+        for part, poses in zip(
+            coefficients.split(_PREDICT_BATCH), labels.split(_PREDICT_BATCH), strict=True
+        )
     ]
     predicted = PoseDistribution.from_coefficients(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)

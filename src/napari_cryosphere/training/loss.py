@@ -17,14 +17,16 @@ from napari_cryosphere.training.sources import Batch
 __all__ = ["pose_loss"]
 
 
-def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str, order: int = EVALUATION_ORDER) -> Tensor:
+def pose_loss(
+    coefficients: Tensor, batch: Batch, symmetry: str, order: int = EVALUATION_ORDER
+) -> Tensor:
     """Return the weighted cross-entropy of predicted distributions against known poses, or against targets.
 
-    ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label stands at all its symmetry-equivalent poses
-    with weight 1/|G| (CESPED, section 2.1). The density is read at the pose itself, not at the nearest grid
-    point, and normalised over the grid of ``order`` and the pose, which counts as one more cell: a peak that
-    is sharper than a cell and stands between grid points would otherwise be counted as nothing, and the loss
-    would reward it without bound.
+    ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label stands at all its
+    symmetry-equivalent poses with weight 1/|G| (CESPED, section 2.1). The density is read at the
+    pose itself, not at the nearest grid point, and normalised over the grid of ``order`` and the
+    pose, which counts as one more cell: a peak that is sharper than a cell and stands between grid
+    points would otherwise be counted as nothing, and the loss would reward it without bound.
 
     A batch with targets is compared with these on their own grid.
 
@@ -40,7 +42,9 @@ def pose_loss(coefficients: Tensor, batch: Batch, symmetry: str, order: int = EV
     return -(batch.weights * log_density).sum() / batch.weights.sum()
 
 
-def _label_log_density(coefficients: Tensor, rotations: Tensor, symmetry: str, order: int) -> Tensor:
+def _label_log_density(
+    coefficients: Tensor, rotations: Tensor, symmetry: str, order: int
+) -> Tensor:
     """Return the mean log-density at each pose's equivalents, ``(b,)`` nats relative to uniform."""
     group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
     labels = evaluate_at(coefficients, torch.einsum("gij,bjk->bgik", group, rotations))
@@ -52,8 +56,9 @@ def _label_log_density(coefficients: Tensor, rotations: Tensor, symmetry: str, o
 def _target_log_density(coefficients: Tensor, targets: Tensor) -> Tensor:
     """Return the mean log-density under target probabilities on a grid, ``(b,)`` nats relative to uniform.
 
-    ``sum_k t_k log p_k`` plus the log of the number of cells, p being normalised over the targets' grid. At
-    best it is the targets' own information, ``log cells - entropy(t)``: 3 nats for a mask of 5 %.
+    ``sum_k t_k log p_k`` plus the log of the number of cells, p being normalised over the targets'
+    grid. At best it is the targets' own information, ``log cells - entropy(t)``: 3 nats for a mask
+    of 5 %.
     """
     cells = evaluate_on_grid(coefficients, order_of_size(targets.shape[1])).flatten(1)
     return (targets * cells.log_softmax(dim=1)).sum(dim=1) + math.log(cells.shape[1])

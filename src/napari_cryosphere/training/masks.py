@@ -1,14 +1,14 @@
 """Targets that are probabilities on a grid of poses: CryoSphere's masks and what they are compared with.
 
-CryoSphere (Chheda & Nori) compares an image with the map's projections at every pose of a grid over SO(3) and
-trains on the binary mask of the largest 5 % of 1/MSE. Three kinds of label are made here:
+CryoSphere (Chheda & Nori) compares an image with the map's projections at every pose of a grid over
+SO(3) and trains on the binary mask of the largest 5 % of 1/MSE. Three kinds of label are made here:
 
 - ``mask``: those poses, all equally probable;
 - ``raw``: every pose of the grid, as probable as its 1/MSE is large;
 - ``one-hot``: the grid pose nearest to the known one, and its equivalents under the map's symmetry.
 
-All are ``(n, cells)`` float32 over the whole grid of an order, in the order of `SO3Grid`'s flat indices, and
-sum to 1.
+All are ``(n, cells)`` float32 over the whole grid of an order, in the order of `SO3Grid`'s flat
+indices, and sum to 1.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.gallery import Gallery
 from napari_cryosphere.alignment.labels import best_matches, inverse_mse
 from napari_cryosphere.alignment.observation import NoiseModel, observe
+from napari_cryosphere.alignment.references import Gallery
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.resample import map_on_grid
@@ -50,8 +50,8 @@ def inverse_mse_on_grid(
 ) -> Tensor:
     """Return 1/MSE of every image against the map's projection at every pose of a grid.
 
-    The mean runs over the frequencies from the first shell to the last below Nyquist: a constant added to an
-    image makes no difference. It is in units of a variance of 1 a pixel.
+    The mean runs over the frequencies from the first shell to the last below Nyquist: a constant
+    added to an image makes no difference. It is in units of a variance of 1 a pixel.
 
     Parameters
     ----------
@@ -70,11 +70,16 @@ def inverse_mse_on_grid(
     """
     box = images.shape[-1]
     band = FourierBand(box, box // 2 - 1)
-    gallery = Gallery.of_grid(SliceSampler(voxels, band.max_shell), SO3Grid(order).reduced("C1"), band)
+    gallery = Gallery.of_grid(
+        SliceSampler(voxels, band.max_shell), SO3Grid(order).reduced("C1"), band
+    )
     noise = NoiseModel.white(box, contrast=contrast)
     in_place = band.phases(torch.zeros(1, 2))
     return torch.cat(
-        [inverse_mse(gallery, observe(part, None, noise, band), in_place) for part in images.split(_CHUNK)]
+        [
+            inverse_mse(gallery, observe(part, None, noise, band), in_place)
+            for part in images.split(_CHUNK)
+        ]
     )
 
 
@@ -186,10 +191,14 @@ class LabelledImages:
         clean = Projector(voxels, padding=3).project(rotations)
         scale = float(clean.std())
         errors = inverse_mse_on_grid(clean / scale, voxels, order, 1 / scale)
-        targets = label_targets(kind, errors, rotations, order, fraction=fraction, symmetry=symmetry)
+        targets = label_targets(
+            kind, errors, rotations, order, fraction=fraction, symmetry=symmetry
+        )
         return cls(clean / scale * soft_circle(grid.box), rotations, targets, seed)
 
     def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
         """Return the next ``size`` images of a shuffled pass, or a share of them."""
         rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed)[share])
-        return Batch(self._images[rows], self._rotations[rows], torch.ones(len(rows)), self._targets[rows])
+        return Batch(
+            self._images[rows], self._rotations[rows], torch.ones(len(rows)), self._targets[rows]
+        )

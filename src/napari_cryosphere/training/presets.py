@@ -8,7 +8,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, PolarConfig, ResNetConfig
+from napari_cryosphere.model.card import (
+    Image2SphereConfig,
+    NetworkConfig,
+    PolarConfig,
+    ResNetConfig,
+)
 
 __all__ = [
     "CESPED",
@@ -91,8 +96,9 @@ CESPED_AUGMENTATION = Augmentation(
     erasing_probability=0.1,
     erasing_fraction=0.02,
 )
-"""CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of a patch is
-meant, follows its program."""
+"""CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of
+a patch is meant, follows its program.
+"""
 
 TURN_AND_SHIFT = Augmentation(
     shift_probability=1, shift_fraction=1 / 64, turn_probability=1, turn_degrees=180
@@ -103,8 +109,8 @@ TURN_AND_SHIFT = Augmentation(
 class TrainingPreset(BaseModel):
     """A network's shape and how it is trained.
 
-    As it stands: the polar network on projections of the map that the particles' own poses give, then on the
-    particles.
+    As it stands: the polar network on projections of the map that the particles' own poses give,
+    then on the particles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,8 +144,9 @@ class TrainingPreset(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
     """How fast weights shrink, relative to the learning rate."""
     halve_after_epochs: Annotated[int, Field(ge=1)] | None = None
-    """The learning rate is halved when the validation loss has not fallen for so long; None lets it fall
-    along a cosine."""
+    """The learning rate is halved when the validation loss has not fallen for so long; None lets it
+    fall along a cosine.
+    """
     stop_after_epochs: Annotated[int, Field(ge=1)] | None = None
     """The training ends when the validation loss has not fallen for so long."""
 
@@ -168,9 +175,10 @@ CRYOSPHERE = TrainingPreset(
     learning_rate=1e-3,
     weight_decay=1e-4,
 )
-"""CryoSphere's settings (Chheda & Nori, poster): Image2Sphere of degree 4, 200 epochs at a learning rate of
-0.001 on 50 to 400 projections, labels the largest 5 % of 1/MSE. The poster does not state the grid, the batch
-size, the optimiser and the encoder; these are this package's."""
+"""CryoSphere's settings (Chheda & Nori, poster): Image2Sphere of degree 4, 200 epochs at a learning
+rate of 0.001 on 50 to 400 projections, labels the largest 5 % of 1/MSE. The poster does not state
+the grid, the batch size, the optimiser and the encoder; these are this package's.
+"""
 
 CESPED = TrainingPreset(
     network=Image2SphereConfig(
@@ -195,13 +203,15 @@ CESPED = TrainingPreset(
     learning_rate=1e-3,
     weight_decay=1e-5,
 )
-"""CESPED's settings (Sanchez-Garcia et al. 2023, section 2.4, appendix B); the batch size is its program's.
+"""CESPED's settings (Sanchez-Garcia et al. 2023, section 2.4, appendix B); the batch size is its
+program's.
 
-512 channels on the half-sphere go into the S2 convolution and 16 come out of it. Its filters, of global
-support, are held as harmonics of degree 8, which is all that a filter on a HEALPix grid can contribute. What
-differs: all points of the half-sphere are used at inference; features are laid on it by bilinear
-interpolation; a linear path stands beside the SO(3) convolution, and batch normalisation before the ReLU;
-the density is read at the known pose rather than at the nearest of the grid's."""
+512 channels on the half-sphere go into the S2 convolution and 16 come out of it. Its filters, of
+global support, are held as harmonics of degree 8, which is all that a filter on a HEALPix grid can
+contribute. What differs: all points of the half-sphere are used at inference; features are laid on
+it by bilinear interpolation; a linear path stands beside the SO(3) convolution, and batch
+normalisation before the ReLU; the density is read at the known pose rather than at the nearest of
+the grid's."""
 
 PRESETS: Mapping[str, TrainingPreset] = MappingProxyType(
     {"default": DEFAULT, "image2sphere": IMAGE2SPHERE, "cryosphere": CRYOSPHERE, "cesped": CESPED}

@@ -1,8 +1,9 @@
 """Copies of a network in several processes that learn from shares of the same batches.
 
-Every process holds the same weights, takes its share of each batch, and adds its gradient to the others'
-before it makes the step that all make. What a batch is does not depend on their number; sums over a batch are
-taken over all shares. So the weights are those of one process, but for the order in which sums are added up.
+Every process holds the same weights, takes its share of each batch, and adds its gradient to the
+others' before it makes the step that all make. What a batch is does not depend on their number;
+sums over a batch are taken over all shares. So the weights are those of one process, but for the
+order in which sums are added up.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def _no_reason() -> str:
 class Replicas:
     """The processes that train one network, and which of them this is; one alone by default.
 
-    With several, torch.distributed must have been started, and all of them must call the same methods in the
-    same order. Tensors are exchanged in memory or between GPUs, wherever they are.
+    With several, torch.distributed must have been started, and all of them must call the same
+    methods in the same order. Tensors are exchanged in memory or between GPUs, wherever they are.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Batch normalisation over the whole batch where several processes have shares of it.
 
-Ioffe & Szegedy (2015) normalise by the mean and the variance of a batch. Normalised by those of its share,
-every process would train another network than one process does. torch's own ``SyncBatchNorm`` needs GPUs.
+Ioffe & Szegedy (2015) normalise by the mean and the variance of a batch. Normalised by those of its
+share, every process would train another network than one process does. torch's own
+``SyncBatchNorm`` needs GPUs.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ class _Normalised(torch.autograd.Function):
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """A batch normalisation with the parameters and statistics of another, over all processes' shares.
 
-    Moments are computed in each process about its own mean, and put together in float64 (Chan, Golub &
-    LeVeque 1983).
+    Moments are computed in each process about its own mean, and put together in float64 (Chan,
+    Golub & LeVeque 1983).
     """
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm, replicas: Replicas) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        super().__init__(
+            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+        )
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
@@ -65,7 +68,9 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean, variance, number = self._moments(values.detach())
         self._follow(mean, variance, number)
         scale = (variance + self.eps).rsqrt().to(values)
-        normalised: Tensor = _Normalised.apply(values, mean.to(values), scale, number, self._replicas)  # type: ignore[no-untyped-call]
+        normalised: Tensor = _Normalised.apply(
+            values, mean.to(values), scale, number, self._replicas
+        )  # type: ignore[no-untyped-call]
         shape = (1, -1, *[1] * (input.ndim - 2))
         return (normalised * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
 
@@ -84,7 +89,11 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, number: Tensor) -> None:
         """Move the running moments; the variance without its bias, as torch does."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -101,5 +110,7 @@ def share_statistics(network: nn.Module, replicas: Replicas) -> None:
     """Let the batch normalisations of a network, in place, count all processes' shares; names stay."""
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SharedBatchNorm):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(
+                child, SharedBatchNorm
+            ):
                 setattr(module, name, SharedBatchNorm(child, replicas))

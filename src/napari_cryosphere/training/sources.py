@@ -1,9 +1,9 @@
 """Where training images come from: the loaded particles, or projections of a map.
 
-Every source gives batches of images as the network takes them, with the rotation of each. A batch follows
-from the seed and the number of its step alone, so that a run that is taken up again sees what it would have
-seen. Of a batch that several processes learn from, each makes its share: what is random is drawn for the
-whole batch, which is cheap, and images are made for the share.
+Every source gives batches of images as the network takes them, with the rotation of each. A batch
+follows from the seed and the number of its step alone, so that a run that is taken up again sees
+what it would have seen. Of a batch that several processes learn from, each makes its share: what is
+random is drawn for the whole batch, which is cheap, and images are made for the share.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Batch:
     weights
         ``(b,)`` float32: how much each pose is trusted.
     targets
-        ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one pose;
-        None to train on that. The number of cells says the order of the grid.
+        ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one
+        pose; None to train on that. The number of cells says the order of the grid.
     """
 
     images: Tensor
@@ -69,7 +69,10 @@ class Batch:
         """Return the labels on a device; the images stay, they have been used."""
         targets = None if self.targets is None else self.targets.to(device)
         return replace(
-            self, rotations=self.rotations.to(device), weights=self.weights.to(device), targets=targets
+            self,
+            rotations=self.rotations.to(device),
+            weights=self.weights.to(device),
+            targets=targets,
         )
 
 
@@ -113,9 +116,10 @@ def _order(number: int, seed: int, which: int) -> NDArray[np.int64]:
 def turn_and_shift(images: Tensor, angles: Tensor, shifts_px: Tensor) -> Tensor:
     """Move images' content by ``(b, 2)`` pixels, then turn it by ``(b,)`` radians from +x towards +y.
 
-    A quarter turn moves pixels; the rest, within 45 degrees, is three shears, each a phase in the Fourier
-    transform of rows or columns (Unser, Thevenaz & Yaroslavsky 1995). White noise stays white, which
-    interpolating between pixels would not leave it. The pose of the turned image is ``R Rz(-angle)``.
+    A quarter turn moves pixels; the rest, within 45 degrees, is three shears, each a phase in the
+    Fourier transform of rows or columns (Unser, Thevenaz & Yaroslavsky 1995). White noise stays
+    white, which interpolating between pixels would not leave it. The pose of the turned image is
+    ``R Rz(-angle)``.
     """
     moved = from_fourier(to_fourier(images) * shift_phases(shifts_px, images.shape[-1]))
     quarters = torch.round(angles / (torch.pi / 2))
@@ -152,7 +156,9 @@ def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
     """Return the poses ``(b, 3, 3)`` of images turned by ``(b,)`` radians: ``R Rz(-angle)``."""
     cosine, sine = torch.cos(angles), torch.sin(angles)
     zero, one = torch.zeros_like(angles), torch.ones_like(angles)
-    turn = torch.stack([cosine, sine, zero, -sine, cosine, zero, zero, zero, one], -1).reshape(-1, 3, 3)
+    turn = torch.stack([cosine, sine, zero, -sine, cosine, zero, zero, zero, one], -1).reshape(
+        -1, 3, 3
+    )
     return rotations @ turn
 
 
@@ -166,7 +172,8 @@ class LoadedParticles:
     rotations
         ``(n, 3, 3)``.
     weights
-        ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted cross-entropy).
+        ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted
+        cross-entropy).
     seed
         Of the order.
     """
@@ -192,9 +199,9 @@ class LoadedParticles:
 class SimulatedProjections:
     """Training on projections of a map, with the CTFs, shifts, noise and contrast of loaded particles.
 
-    Contrast and noise are measured: each of up to 512 loaded particles is compared with its own projection at
-    its known pose. The least-squares factor is the contrast; the power spectrum of what remains is that of
-    the noise, whatever colour it has.
+    Contrast and noise are measured: each of up to 512 loaded particles is compared with its own
+    projection at its known pose. The least-squares factor is the contrast; the power spectrum of
+    what remains is that of the noise, whatever colour it has.
 
     Parameters
     ----------
@@ -211,10 +218,17 @@ class SimulatedProjections:
     """
 
     def __init__(
-        self, density: DensityMap, stack: ParticleStack, prepared: Tensor, grid: ImageGrid, seed: int = 0
+        self,
+        density: DensityMap,
+        stack: ParticleStack,
+        prepared: Tensor,
+        grid: ImageGrid,
+        seed: int = 0,
     ) -> None:
         self._grid, self._seed = grid, seed
-        self._projector = Projector(map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3)
+        self._projector = Projector(
+            map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3
+        )
         self._ctf = stack.ctf_parameters() if stack.has_ctf else None
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
@@ -229,7 +243,10 @@ class SimulatedProjections:
         """Return projections from uniform directions; the noise grows with progress to its full level."""
         rng = np.random.default_rng([self._seed, step])
         rotations = random_rotations(size, rng)[share]
-        images = self._projections(rotations, rng.integers(self._number, size=size)[share]) * self.contrast
+        images = (
+            self._projections(rotations, rng.integers(self._number, size=size)[share])
+            * self.contrast
+        )
         white = rng.standard_normal((size, *images.shape[1:]), dtype=np.float32)[share]
         noise = from_fourier(to_fourier(torch.from_numpy(white)) * self.noise_amplitude)
         images = (images + noise * _noise_level(progress)) * self._mask
@@ -241,7 +258,9 @@ class SimulatedProjections:
         transforms = self._projector.slices(rotations)
         transforms = transforms * shift_phases(torch.from_numpy(self._shifts_px[particles]), box)
         if self._ctf is not None:
-            transforms = transforms * ctf_2d(self._ctf[particles], box, self._grid.pixel_size_angstrom).abs()
+            transforms = (
+                transforms * ctf_2d(self._ctf[particles], box, self._grid.pixel_size_angstrom).abs()
+            )
         return from_fourier(transforms)
 
 
@@ -253,8 +272,8 @@ def _noise_level(progress: float) -> float:
 def _noise_amplitude(residuals: Tensor, mask: Tensor) -> Tensor:
     """Return what white noise of variance 1 is to be filtered with, ``(box, box // 2 + 1)``.
 
-    Shell by shell, the power of the residuals over that of masked white noise, which is the mask's own mean
-    square at every frequency.
+    Shell by shell, the power of the residuals over that of masked white noise, which is the mask's
+    own mean square at every frequency.
     """
     box = residuals.shape[-1]
     power = to_fourier(residuals).abs().square().mean(0) / mask.square().sum()

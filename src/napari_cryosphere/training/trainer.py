@@ -43,8 +43,8 @@ class Optimisation:
     loss_order
         Order of the grid that predicted densities are normalised on.
     memory
-        Of the exponential average of the weights, per step; it is what a run leaves behind. On noisy images
-        averaging is worth a lower learning rate.
+        Of the exponential average of the weights, per step; it is what a run leaves behind. On
+        noisy images averaging is worth a lower learning rate.
     seed
         Of what a network draws while it trains.
     """
@@ -60,8 +60,8 @@ class Optimisation:
 class Trainer:
     """A network, the average of its weights, its optimiser, and how many steps these have made.
 
-    The same steps on the same batches give the same weights to the last bit on a CPU, whether or not the
-    trainer was saved and loaded between them.
+    The same steps on the same batches give the same weights to the last bit on a CPU, whether or
+    not the trainer was saved and loaded between them.
 
     Parameters
     ----------
@@ -99,7 +99,9 @@ class Trainer:
         )
         self._average = {name: value.clone() for name, value in network.state_dict().items()}
         learnt = {name for name, _ in network.named_parameters()}
-        self._statistics = [value for name, value in network.state_dict().items() if name not in learnt]
+        self._statistics = [
+            value for name, value in network.state_dict().items() if name not in learnt
+        ]
 
     def step(self, batch: Batch, rate: float) -> float:
         """Learn from a batch, or this process's share of it, at a share of the learning rate.
@@ -109,8 +111,8 @@ class Trainer:
         Raises
         ------
         CryosphereError
-            If the loss is no longer a number, or another process is gone; the weights are then those of the
-            step before.
+            If the loss is no longer a number, or another process is gone; the weights are then
+            those of the step before.
         """
         before = [value.clone() for value in self._statistics]  # the forward pass moves them
         try:
@@ -135,13 +137,17 @@ class Trainer:
         self.network.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             coefficients = self.network(batch.images.to(device, non_blocking=True))
-        loss = pose_loss(coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order)
+        loss = pose_loss(
+            coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order
+        )
         # the mean over the batch is that of the shares' means, each as heavy as its labels
         weight = batch.weights.sum().to(loss.detach())
         part = weight / self.replicas.sum(weight)
         value = float(self.replicas.sum(loss.detach() * part))
         if not math.isfinite(value):
-            raise CryosphereError(f"the training loss became {value}; try a learning rate ten times lower")
+            raise CryosphereError(
+                f"the training loss became {value}; try a learning rate ten times lower"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         (loss * part).backward()
         self.replicas.sum_gradients(self._parameters)
@@ -154,7 +160,9 @@ class Trainer:
         decay = min(self._settings.memory, (1 + self.steps) / (10 + self.steps))
         current = self.network.state_dict()
         real = [name for name, value in current.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self._average[n] for n in real], [current[n] for n in real], 1 - decay)
+        torch._foreach_lerp_(
+            [self._average[n] for n in real], [current[n] for n in real], 1 - decay
+        )
         for name in current.keys() - set(real):
             self._average[name].copy_(current[name])
 

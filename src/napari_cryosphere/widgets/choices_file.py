@@ -1,9 +1,10 @@
 """Flags and selection of a data set on disk, so that a crash loses none of them. Knows no Qt.
 
-One small JSON file a data set, in the user's own state folder ($XDG_STATE_HOME/napari-cryosphere, by default
-~/.local/state/napari-cryosphere), and not beside the particles: a project is often shared or read-only, two
-people do not flag alike, and a pipeline's folders stay what its programs made them. The name is a hash of the
-particles' file and of its image names in order, so that flags never land on other particles.
+One small JSON file a data set, in the user's own state folder ($XDG_STATE_HOME/napari-cryosphere,
+by default ~/.local/state/napari-cryosphere), and not beside the particles: a project is often
+shared or read-only, two people do not flag alike, and a pipeline's folders stay what its programs
+made them. The name is a hash of the particles' file and of its image names in order, so that flags
+never land on other particles.
 """
 
 from __future__ import annotations
@@ -70,11 +71,15 @@ def read_choices(path: Path, choices: ParticleChoices) -> None:
         if content["version"] != _VERSION or content["particles"] != choices.number:
             raise ValueError("another version, or another number of particles")
         flags = np.frombuffer(zlib.decompress(base64.b64decode(content["flags"])), dtype=np.uint8)
-        packed = np.frombuffer(zlib.decompress(base64.b64decode(content["selected"])), dtype=np.uint8)
+        packed = np.frombuffer(
+            zlib.decompress(base64.b64decode(content["selected"])), dtype=np.uint8
+        )
         selected = np.unpackbits(packed, count=choices.number)
         choices.restore(flags, selected)
     except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise CryosphereError(f"{path}: these flags cannot be read ({error}); they start anew") from error
+        raise CryosphereError(
+            f"{path}: these flags cannot be read ({error}); they start anew"
+        ) from error
 
 
 def _content(choices: ParticleChoices, source: str) -> bytes:
@@ -85,7 +90,9 @@ def _content(choices: ParticleChoices, source: str) -> bytes:
         "source": source,
         "particles": choices.number,
         "counts": {flag.name.lower(): number for flag, number in choices.counts().items()},
-        **{name: base64.b64encode(zlib.compress(data, 1)).decode() for name, data in packed.items()},
+        **{
+            name: base64.b64encode(zlib.compress(data, 1)).decode() for name, data in packed.items()
+        },
     }
     return json.dumps(content, indent=1).encode()
 
@@ -101,8 +108,8 @@ def _write(path: Path, content: bytes) -> None:
 class ChoicesFile:
     """Keeps choices on disk while they change.
 
-    Every change is written at once by a thread of its own, so that a slow disk holds up nobody; of changes
-    that come while one is being written, only the last is written.
+    Every change is written at once by a thread of its own, so that a slow disk holds up nobody; of
+    changes that come while one is being written, only the last is written.
 
     Attributes
     ----------

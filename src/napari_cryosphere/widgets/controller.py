@@ -55,7 +55,9 @@ class Controller:
     dropped = Signal(object)
     """Particles came, or a visible map onto particles: sent with the layer."""
 
-    def __init__(self, viewer: ViewerModel, runner: Runner, background: Background | None = None) -> None:
+    def __init__(
+        self, viewer: ViewerModel, runner: Runner, background: Background | None = None
+    ) -> None:
         self.viewer = viewer
         self.runner = runner
         self.background = background or SynchronousBackground()
@@ -191,7 +193,8 @@ class Controller:
         Raises
         ------
         CryosphereError
-            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be trained on.
+            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be
+            trained on.
         """
         if self.session is None:
             raise CryosphereError("no particles are loaded; open a STAR file with poses first")

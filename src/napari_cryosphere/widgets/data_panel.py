@@ -25,7 +25,9 @@ from napari_cryosphere.widgets.workbench import Seat
 __all__ = ["DataPanel", "described", "halves_described"]
 
 _EMPTY = "Drop a STAR or .cs file or an MRC stack into the viewer, or take File ▸ Open Sample ▸ CryoSphere."
-_FOLDER_TIP = "Where to look for the images of particles whose project has moved; empty: beside their file"
+_FOLDER_TIP = (
+    "Where to look for the images of particles whose project has moved; empty: beside their file"
+)
 _MOST_WARNINGS = 6
 _MOST_GROUPS = 6
 _GROUP_COLUMNS = {
@@ -52,7 +54,9 @@ class DataPanel(Panel):
         self.layers = LayerCombo("no particles loaded")
         self.symmetry = QLineEdit(controller.symmetry)
         self.symmetry.setFixedWidth(44)
-        self.symmetry.setToolTip("Point group of the molecule, for training and maps: C1, C4, D7, O, I")
+        self.symmetry.setToolTip(
+            "Point group of the molecule, for training and maps: C1, C4, D7, O, I"
+        )
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
         row = QHBoxLayout()
         row.addWidget(self.layers, 1)
@@ -199,7 +203,11 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return (
-        f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
     )
 
 
@@ -220,5 +228,9 @@ def halves_described(summary: dict[str, Any], contrast: str) -> str:
     """Return a line on the half sets and the contrast sign."""
     halves = summary["half_sets"]
     made = "" if summary["half_sets_from"] == "rlnRandomSubset" else " (split here)"
-    signs = {"white": "particles white", "black": "particles black", "unclear": "contrast sign unclear"}
+    signs = {
+        "white": "particles white",
+        "black": "particles black",
+        "unclear": "contrast sign unclear",
+    }
     return f"half sets {halves['1']:,} and {halves['2']:,}{made} · {signs[contrast]}"

@@ -38,8 +38,8 @@ _NO_WINDOW = 300  # seconds that a run without a display may take
 def show_demo(outputs: dict[str, Path]) -> list[str]:
     """Open napari on the demo's files and return when its window is closed.
 
-    Without a display (Linux), the window is drawn on a virtual one and two screenshots are written beside
-    the files instead.
+    Without a display (Linux), the window is drawn on a virtual one and two screenshots are written
+    beside the files instead.
 
     Parameters
     ----------
@@ -77,17 +77,34 @@ def _on_virtual_display(folder: Path) -> list[str]:
             "for screenshots of the window install xvfb-run (Debian: apt-get install xvfb) and run again",
         ]
     screen = f"-screen 0 {_WINDOW[0]}x{_WINDOW[1]}x24 +extension GLX"
-    command = [xvfb, "-a", "-s", screen, sys.executable, "-m", __name__, str(folder), "--screenshots"]
+    command = [
+        xvfb,
+        "-a",
+        "-s",
+        screen,
+        sys.executable,
+        "-m",
+        __name__,
+        str(folder),
+        "--screenshots",
+    ]
     environment = {**os.environ, "QT_QPA_PLATFORM": "xcb"}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_NO_WINDOW, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_NO_WINDOW,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise CryosphereError(f"no screenshots after {_NO_WINDOW} s; take --no-gui") from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CryosphereError(f"napari could not be drawn without a display: {reason}; run with --no-gui")
+        raise CryosphereError(
+            f"napari could not be drawn without a display: {reason}; run with --no-gui"
+        )
     return [f"no display: the window's screenshots are {folder}/screenshot_*.png"]
 
 
@@ -107,7 +124,9 @@ def open_demo(
     maps = dock.controller.maps
     truth = maps.add_map(DensityMap.read(outputs["truth"]), "true map")
     predicted = maps.add_map(DensityMap.read(outputs["map"]), "map from predicted poses")
-    data, options, _ = particle_layer(ParticleStack.read(outputs["particles"]), "simulated particles")
+    data, options, _ = particle_layer(
+        ParticleStack.read(outputs["particles"]), "simulated particles"
+    )
     viewer.add_image(data, **options)
     map_dock.maps.map.choose(predicted)
     map_dock.maps.reference.choose(truth)

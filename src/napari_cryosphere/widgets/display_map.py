@@ -30,7 +30,9 @@ LOW_PASSED = "cryosphere_low_passed"
 """Where they may hold the voxels low-passed to that, made where it keeps no window waiting."""
 
 UNIT = "cryosphere_difference_unit"
-"""Where a difference's metadata hold the standard deviation of the map that it was made from, as shown."""
+"""Where a difference's metadata hold the standard deviation of the map that it was made from, as
+shown.
+"""
 
 
 def is_difference(layer: Layer) -> bool:
@@ -41,8 +43,9 @@ def is_difference(layer: Layer) -> bool:
 def in_standard_deviations(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the voxels in standard deviations from their mean.
 
-    Maps then share one scale. They are also drawn many times faster: vispy's contours search every voxel
-    that is less than 0.2 below the threshold, whatever the map's units, which in most maps is all of them.
+    Maps then share one scale. They are also drawn many times faster: vispy's contours search every
+    voxel that is less than 0.2 below the threshold, whatever the map's units, which in most maps is
+    all of them.
     """
     spread = float(voxels.std())
     return ((voxels - voxels.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)

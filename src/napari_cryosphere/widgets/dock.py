@@ -98,7 +98,9 @@ class CryosphereDock(SeatedDock):
 
     def _update(self) -> None:
         has_maps = bool(self.controller.map_layers)
-        self.maps_button.setToolTip("Show the maps" if has_maps else "Reconstruct a map, or open one")
+        self.maps_button.setToolTip(
+            "Show the maps" if has_maps else "Reconstruct a map, or open one"
+        )
 
     def _on_dropped(self, layer: Layer) -> None:
         """Show a map that was dropped onto particles beside its reference: it would lie over them."""

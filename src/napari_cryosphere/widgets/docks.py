@@ -30,7 +30,8 @@ def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -
     name
         As in the Plugins menu.
     floating
-        Whether a dock that is not there yet becomes a window of its own, over the canvas's upper right.
+        Whether a dock that is not there yet becomes a window of its own, over the canvas's upper
+        right.
     """
     docks = viewer.window.dock_widgets
     known = next((docks[title] for title in _titles(name) if title in docks), None)

@@ -45,8 +45,8 @@ def rows_to_export(session: Session, which: Which) -> NDArray[np.int64]:
 def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     """Return some particles with all that their file says of them, and their predictions if all have one.
 
-    Where they were refined here, their poses and shifts are the refined ones, the network's beside them.
-    Predicted and given poses are never mixed in a file: it would not say which is which.
+    Where they were refined here, their poses and shifts are the refined ones, the network's beside
+    them. Predicted and given poses are never mixed in a file: it would not say which is which.
 
     Raises
     ------
@@ -79,7 +79,9 @@ def export_steps(session: Session, rows: NDArray[np.int64], path: Path) -> Steps
     """
     yield Step(0.0, f"collecting {len(rows):,} particles")
     if path.exists() and path.samefile(session.stack.source):
-        raise CryosphereError(f"{path.name} is the file that the particles came from; choose another name")
+        raise CryosphereError(
+            f"{path.name} is the file that the particles came from; choose another name"
+        )
     stack = chosen_stack(session, rows)
     target = path if path.suffix in (".cs", ".star") else path.with_name(f"{path.name}.star")
     yield Step(0.3, f"writing {target.name}")

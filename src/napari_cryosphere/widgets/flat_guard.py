@@ -62,8 +62,8 @@ class FlatGuard:
 class _Early:
     """Calls a guard before napari slices the layers.
 
-    napari calls its own callbacks before all others, and one of them slices: a guard that comes after is too
-    late. It knows its own by the name of their module.
+    napari calls its own callbacks before all others, and one of them slices: a guard that comes
+    after is too late. It knows its own by the name of their module.
     """
 
     def __init__(self, guard: FlatGuard) -> None:

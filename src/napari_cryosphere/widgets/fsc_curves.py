@@ -57,7 +57,9 @@ def curves_by_kind(
 ) -> list[Curve]:
     """Return two maps' curves, by kind and whether they are drawn at first; a band is the masked one's."""
     return [
-        Curve(group, kind, getattr(curves, kind), threshold, shown, band if kind == "masked" else None)
+        Curve(
+            group, kind, getattr(curves, kind), threshold, shown, band if kind == "masked" else None
+        )
         for kind, shown in kinds.items()
     ]
 
@@ -85,7 +87,8 @@ def value_at(curve: Curve, frequency: float) -> float | None:
 def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
     """Write curves as CSV, in the job's columns: one file for each grid that they were measured on.
 
-    Cones become two columns beside their curve's. The second grid's file is ``NAME_2.csv``, and so on.
+    Cones become two columns beside their curve's. The second grid's file is ``NAME_2.csv``, and so
+    on.
 
     Raises
     ------
@@ -100,11 +103,18 @@ def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
         columns[curve.label] = curve.fsc
         if curve.band is not None:
             columns |= dict(
-                zip((f"{curve.label}, cone_min", f"{curve.label}, cone_max"), curve.band, strict=True)
+                zip(
+                    (f"{curve.label}, cone_min", f"{curve.label}, cone_max"),
+                    curve.band,
+                    strict=True,
+                )
             )
     paths = [
-        path if not i else path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(len(grids))
+        path if not i else path.with_name(f"{path.stem}_{i + 1}{path.suffix}")
+        for i in range(len(grids))
     ]
     for columns, file in zip(grids.values(), paths, strict=True):
-        write_fsc_csv(columns, file, overwrite=file == path)  # the dialog asked about this one alone
+        write_fsc_csv(
+            columns, file, overwrite=file == path
+        )  # the dialog asked about this one alone
     return paths

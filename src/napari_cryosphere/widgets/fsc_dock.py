@@ -35,7 +35,9 @@ def open_fsc_plot(viewer: napari.viewer.Viewer) -> FscPlot:
     return plot
 
 
-def _set_corners(window: weakref.ref[QMainWindow], corners: dict[Qt.Corner, Qt.DockWidgetArea]) -> None:
+def _set_corners(
+    window: weakref.ref[QMainWindow], corners: dict[Qt.Corner, Qt.DockWidgetArea]
+) -> None:
     """Give a window's corners back."""
     present = window()
     if present is not None:

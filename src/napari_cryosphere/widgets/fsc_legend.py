@@ -50,7 +50,9 @@ class FscLegend(QScrollArea):
         """List these curves; what was hidden or shown by hand stays so."""
         self._colours = dict(colours)
         self._hidden = {
-            curve.label: self._hidden[curve.label] for curve in curves if curve.label in self._hidden
+            curve.label: self._hidden[curve.label]
+            for curve in curves
+            if curve.label in self._hidden
         }
         self.boxes, self.values, self.where = {}, {}, caption()
         content = QWidget()
@@ -101,10 +103,14 @@ class FscLegend(QScrollArea):
         self._hidden[label] = not shown
         self.toggled.emit()
 
-    def read_out(self, resolution_angstrom: float | None, values: Mapping[str, float | None]) -> None:
+    def read_out(
+        self, resolution_angstrom: float | None, values: Mapping[str, float | None]
+    ) -> None:
         """Show the curves' values at a resolution; None for no cross-hair."""
         away = resolution_angstrom is None
-        self.where.setText("point at a curve to read it" if away else f"at {resolution_angstrom:.2f} Å")
+        self.where.setText(
+            "point at a curve to read it" if away else f"at {resolution_angstrom:.2f} Å"
+        )
         for label, shown in self.values.items():
             value = values.get(label)
             shown.setText("" if value is None else f"{value:.2f}")

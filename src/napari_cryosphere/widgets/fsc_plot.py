@@ -20,7 +20,31 @@ from napari_cryosphere.widgets.style import DockContent, dock_style, theme_colou
 
 __all__ = ["FscPlot"]
 
-_NICE_ANGSTROM = (100, 50, 30, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.8, 1.6, 1.4, 1.2, 1)
+_NICE_ANGSTROM = (
+    100,
+    50,
+    30,
+    20,
+    15,
+    12,
+    10,
+    9,
+    8,
+    7,
+    6,
+    5,
+    4.5,
+    4,
+    3.5,
+    3,
+    2.5,
+    2,
+    1.8,
+    1.6,
+    1.4,
+    1.2,
+    1,
+)
 _THRESHOLDS = (0.5, 0.143)
 _LINES = {
     "masked": Qt.PenStyle.DashLine,
@@ -32,7 +56,9 @@ _BAND_ALPHA = 45
 class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
     """An axis of spatial frequency that is labelled with the resolution in angstrom."""
 
-    def tickValues(self, minimum: float, maximum: float, size: float) -> list[tuple[None, list[float]]]:
+    def tickValues(
+        self, minimum: float, maximum: float, size: float
+    ) -> list[tuple[None, list[float]]]:
         """Return frequencies of round resolutions, some 42 pixels apart at least."""
         least = 42 * (maximum - minimum) / max(size, 1)
         chosen: list[float] = []
@@ -50,8 +76,8 @@ class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
 class FscPlot(DockContent):
     """Fourier shell correlation against resolution, with the thresholds 0.5 and 0.143.
 
-    The legend stands beside the curves, never over them: for each a box to show it, its resolution and
-    its value under the cross-hair.
+    The legend stands beside the curves, never over them: for each a box to show it, its resolution
+    and its value under the cross-hair.
     """
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
@@ -148,7 +174,9 @@ class FscPlot(DockContent):
     def _draw_threshold(self, threshold: float) -> None:
         pen = pg.mkPen(self._colours["faint"], width=1, style=Qt.PenStyle.DashLine)
         options = {"position": 0.02, "color": self._colours["faint"], "anchors": [(0, 1), (0, 1)]}
-        line = pg.InfiniteLine(threshold, angle=0, pen=pen, label=f"{threshold:g}", labelOpts=options)
+        line = pg.InfiniteLine(
+            threshold, angle=0, pen=pen, label=f"{threshold:g}", labelOpts=options
+        )
         self.plot.addItem(line, ignoreBounds=True)
 
     def _on_mouse(self, position: QPointF) -> None:

@@ -97,7 +97,9 @@ class GalleryDock(SeatedDock):
             return
         self._listen(session)
         self._pictures = None if session is None else TilePictures(session.stack, session.store)
-        self.painter.picture_of = (lambda row: None) if self._pictures is None else self._pictures.get
+        self.painter.picture_of = (
+            (lambda row: None) if self._pictures is None else self._pictures.get
+        )
         self.painter.text_of = self._text
         self.view.set_choices(None if session is None else session.choices)
         self.filters.set_session(session)
@@ -113,7 +115,11 @@ class GalleryDock(SeatedDock):
         if self._session is None:
             return ""
         chosen = self._session.filter
-        return "" if chosen.sort_name == "file order" else chosen.quantities[chosen.sort_name].text(row)
+        return (
+            ""
+            if chosen.sort_name == "file order"
+            else chosen.quantities[chosen.sort_name].text(row)
+        )
 
     def _on_filter(self) -> None:
         """Show other particles: at once, but not while predictions pour in."""
@@ -172,8 +178,8 @@ class GalleryDock(SeatedDock):
     def _make_pictures(self) -> None:
         """Make the pictures in sight that are missing, a few at a time, then those a page above and below.
 
-        None are begun while tiles are scrolled: two threads of Python wait for each other at every call of
-        Qt's, so that painting would take several times as long.
+        None are begun while tiles are scrolled: two threads of Python wait for each other at every
+        call of Qt's, so that painting would take several times as long.
         """
         pictures = self._pictures
         if pictures is None or self._making:
@@ -223,7 +229,10 @@ class GalleryDock(SeatedDock):
         source = session.stack.source
         name = f"{source.name.split('.')[0]}_{which.value.replace(' ', '_')}.star"
         path, _ = QFileDialog.getSaveFileName(
-            self, f"Save {which.value} particles", str(source.with_name(name)), "Particles (*.star *.cs)"
+            self,
+            f"Save {which.value} particles",
+            str(source.with_name(name)),
+            "Particles (*.star *.cs)",
         )
         if path:
             self.save(which, Path(path))

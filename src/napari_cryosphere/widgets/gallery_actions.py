@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QAction, QColor, QIcon, QKeySequence, QPainter, QPixmap
-from qtpy.QtWidgets import QComboBox, QGridLayout, QMenu, QPushButton, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
 
 from napari_cryosphere.widgets.export import Which, rows_to_export
 from napari_cryosphere.widgets.particle_choices import Flag
@@ -48,8 +56,12 @@ class GalleryActions(QWidget):
         self._busy = False
         view.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self.flags = {flag: self._flag_button(flag) for flag in _FLAGS}
-        self.undo = self._button("↶", "Undo", QKeySequence(QKeySequence.StandardKey.Undo), self._undo)
-        self.redo = self._button("↷", "Redo", QKeySequence(QKeySequence.StandardKey.Redo), self._redo)
+        self.undo = self._button(
+            "↶", "Undo", QKeySequence(QKeySequence.StandardKey.Undo), self._undo
+        )
+        self.redo = self._button(
+            "↷", "Redo", QKeySequence(QKeySequence.StandardKey.Redo), self._redo
+        )
         for button in (self.undo, self.redo):
             button.setStyleSheet("QToolButton { font-size: 17px; }")
         self.look = QPushButton("View")

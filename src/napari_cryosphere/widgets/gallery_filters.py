@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cryosphere.widgets.controller import Session
 from napari_cryosphere.widgets.histogram import Histogram
@@ -131,11 +139,15 @@ class GalleryFilters(QWidget):
 
     def _on_sort(self) -> None:
         if self._session is not None:
-            self._session.filter.sort_by(self.quantity.currentData(), self._session.filter.descending)
+            self._session.filter.sort_by(
+                self.quantity.currentData(), self._session.filter.descending
+            )
 
     def _on_direction(self) -> None:
         if self._session is not None:
-            self._session.filter.sort_by(self._session.filter.sort_name, not self._session.filter.descending)
+            self._session.filter.sort_by(
+                self._session.filter.sort_name, not self._session.filter.descending
+            )
 
     def _on_brushed(self, limits: tuple[float, float] | None) -> None:
         if self._session is None:

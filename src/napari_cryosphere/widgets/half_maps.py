@@ -37,8 +37,8 @@ def is_half(layer: Layer) -> bool:
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:
     """Return a map's half-maps: those noted with it, or the layers that are named as its halves.
 
-    Names are those of RELION (``run_half1_class001_unfil``), cryoSPARC (``map_half_A``) and this package.
-    None if there are not both.
+    Names are those of RELION (``run_half1_class001_unfil``), cryoSPARC (``map_half_A``) and this
+    package. None if there are not both.
     """
     if layer is None:
         return None

@@ -46,7 +46,9 @@ class Histogram(ThemedPlot):
     """How a quantity is distributed, over all particles and over the selected ones, with a range to brush."""
 
     brushed = Signal(object)
-    """Sent with the limits ``(low, high)`` when a range was brushed or moved; None when it was taken away."""
+    """Sent with the limits ``(low, high)`` when a range was brushed or moved; None when it was
+    taken away.
+    """
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
         super().__init__(None, parent, pg.PlotWidget(viewBox=_BrushBox(self._on_brush)))

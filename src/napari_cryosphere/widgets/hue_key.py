@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QBrush, QColor, QConicalGradient, QImage, QPainter, QPaintEvent, QPen, QPixmap
+from qtpy.QtGui import (
+    QBrush,
+    QColor,
+    QConicalGradient,
+    QImage,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPixmap,
+)
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QWidget
 
 from napari_cryosphere.widgets.style import caption, wrapped
@@ -42,11 +51,15 @@ class _HueWheel(QWidget):
         for angle in (0, 90, 180, 270):
             x = centre.x() + 42 * np.cos(np.radians(angle))
             y = centre.y() - 37 * np.sin(np.radians(angle))
-            painter.drawText(QRectF(x - 18, y - 8, 36, 16), Qt.AlignmentFlag.AlignCenter, f"{angle}°")
+            painter.drawText(
+                QRectF(x - 18, y - 8, 36, 16), Qt.AlignmentFlag.AlignCenter, f"{angle}°"
+            )
         font.setItalic(True)
         font.setPixelSize(13)
         painter.setFont(font)
-        painter.drawText(QRectF(centre.x() - 12, centre.y() - 10, 24, 20), Qt.AlignmentFlag.AlignCenter, "ψ")
+        painter.drawText(
+            QRectF(centre.x() - 12, centre.y() - 10, 24, 20), Qt.AlignmentFlag.AlignCenter, "ψ"
+        )
         painter.end()
 
 

@@ -150,14 +150,19 @@ class Inspector:
             self.waiting = True
             self.changed.emit()
             self._background.run(
-                "posterior", lambda: aligner(index), lambda found: self._take_posterior(shown, aligner, found)
+                "posterior",
+                lambda: aligner(index),
+                lambda found: self._take_posterior(shown, aligner, found),
             )
         self._read(shown)
 
     def _read(self, shown: tuple[Session, int]) -> None:
         session, index = shown
         coloured, outlined = session.frames.distributions(index)
-        distribution, known = outlined if coloured is None else coloured, session.store.known_rotation(index)
+        distribution, known = (
+            outlined if coloured is None else coloured,
+            session.store.known_rotation(index),
+        )
         if distribution is not None:
             self._background.run(
                 "reading",
@@ -172,7 +177,9 @@ class Inspector:
             aligner = self._aligners[session] = MapAligner(session.stack, density, symmetry)
         return aligner
 
-    def _take_posterior(self, asked: tuple[Session, int], aligner: MapAligner, found: Posterior) -> None:
+    def _take_posterior(
+        self, asked: tuple[Session, int], aligner: MapAligner, found: Posterior
+    ) -> None:
         self.waiting = False
         session, index = asked
         if self._aligners.get(session) is aligner:  # the map is still the one that was asked
@@ -218,7 +225,8 @@ class Inspector:
     def step_uncertain(self, by: int) -> None:
         """Go to the next particle (1) in order of falling spread, or back (-1); around at the ends.
 
-        The first step, and the first after another particle was looked at, goes to the most uncertain one.
+        The first step, and the first after another particle was looked at, goes to the most
+        uncertain one.
         """
         shown = self.shown
         session = self._controller.session

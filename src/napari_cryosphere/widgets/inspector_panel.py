@@ -43,7 +43,10 @@ _CAPTIONS = {
 }
 _SOURCES: dict[Source, tuple[str, str]] = {
     "network": ("Network", "Draw what the network predicts"),
-    "map": ("Map", "Draw the posterior given the map: all poses and shifts compared with the particle"),
+    "map": (
+        "Map",
+        "Draw the posterior given the map: all poses and shifts compared with the particle",
+    ),
     "both": (
         "Both",
         "Draw what the network predicts and outline the 95 % most probable views given the map",
@@ -152,7 +155,9 @@ class InspectorPanel(Panel):
             self._source_group.addButton(button)
             row.addWidget(button, 1)
         self.turn = QPushButton("3D")
-        self.turn.setToolTip("The distribution on a sphere, in its own window: turn it with the mouse")
+        self.turn.setToolTip(
+            "The distribution on a sphere, in its own window: turn it with the mouse"
+        )
         self.turn.setMinimumWidth(32)
         self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)

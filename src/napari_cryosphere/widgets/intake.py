@@ -117,7 +117,9 @@ class Intake:
         if folder.kind != "harmonic":
             session.posteriors.read_from(folder)
             self._controller.show_sphere(session)
-            self._controller.inspector.show_source("map" if session.store.summary() is None else "both")
+            self._controller.inspector.show_source(
+                "map" if session.store.summary() is None else "both"
+            )
             return
         summary = session.store.summary()
         if summary is not None and len(summary) == len(session.stack):

@@ -26,8 +26,8 @@ _MOST_ENTRIES = 200
 def kind_of(path: Path) -> Kind | None:
     """Return what a path is; None for what is not ours.
 
-    ``images`` are particles and maps, ``run`` is the folder of a training run, ``outputs`` one with a table
-    of particles in it.
+    ``images`` are particles and maps, ``run`` is the folder of a training run, ``outputs`` one with
+    a table of particles in it.
     """
     name = path.name.lower()
     if path.is_dir():
@@ -66,18 +66,24 @@ def _holds(file: Path, text: str) -> bool:
 def outputs_in(folder: Path) -> list[Path]:
     """Return what to open of a folder with a job's outputs: its table, distributions and maps.
 
-    The newest table of particles; folders of distributions; maps that are no half-maps and no masks. Empty
-    for a folder without a table, or with hundreds of files.
+    The newest table of particles; folders of distributions; maps that are no half-maps and no
+    masks. Empty for a folder without a table, or with hundreds of files.
     """
     try:
         entries = sorted(folder.iterdir())[: _MOST_ENTRIES + 1]
     except OSError:
         return []
-    tables = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(_TABLES)]
+    tables = [
+        entry for entry in entries if entry.is_file() and entry.name.lower().endswith(_TABLES)
+    ]
     if not tables or len(entries) > _MOST_ENTRIES:
         return []
     newest = max(tables, key=lambda file: file.stat().st_mtime)
-    distributions = [entry for entry in entries if entry.is_dir() and kind_of(entry) == "distributions"]
-    maps = [entry for entry in entries if entry.suffix.lower() in (".mrc", ".map") and entry.is_file()]
+    distributions = [
+        entry for entry in entries if entry.is_dir() and kind_of(entry) == "distributions"
+    ]
+    maps = [
+        entry for entry in entries if entry.suffix.lower() in (".mrc", ".map") and entry.is_file()
+    ]
     whole = [file for file in maps if not file.stem.endswith(_NOT_THE_MAP)]
     return [newest, *distributions, *whole]

@@ -17,8 +17,8 @@ __all__ = ["LayerCombo"]
 class LayerCombo(QComboBox):
     """Names of layers; the chosen one stays chosen while others come and go.
 
-    Layers are compared with ``==`` here and elsewhere: what napari gives to a plugin's dock are proxies,
-    new ones each time, and ``is`` takes them for different layers.
+    Layers are compared with ``==`` here and elsewhere: what napari gives to a plugin's dock are
+    proxies, new ones each time, and ``is`` takes them for different layers.
     """
 
     layer_chosen = Signal(object)

@@ -26,8 +26,8 @@ _MOST_BYTES = 48 * 2**20  # a little above what napari reads to find contrast li
 class LazyFrames(ABC):
     """Pictures along the first axis, as napari's layers take them (its LayerDataProtocol).
 
-    The last pictures are kept. Many at once are refused: napari asks for all of them where it shows the
-    first axis in space, as its 3D button does.
+    The last pictures are kept. Many at once are refused: napari asks for all of them where it shows
+    the first axis in space, as its 3D button does.
 
     Parameters
     ----------

@@ -72,7 +72,9 @@ class MapController:
         layers = [layer for layer in reversed(self.viewer.layers) if map_of(layer) is not None]
         return [layer for layer in layers if not is_difference(layer)]
 
-    def show(self, first: Layer | None = None, reference: Layer | None = None, slices: bool = False) -> None:
+    def show(
+        self, first: Layer | None = None, reference: Layer | None = None, slices: bool = False
+    ) -> None:
         """Show a map, its reference and their difference if there is one; with none, the particles."""
         shown = list(dict.fromkeys(layer for layer in (reference, first) if layer is not None))
         shown += [layer for layer, pair in self._differences.items() if pair == (first, reference)]
@@ -100,7 +102,11 @@ class MapController:
             self.mode_changed.emit(False)
 
     def add_curve(
-        self, group: str, fsc: FourierShellCorrelation, threshold: float, owners: tuple[Layer, ...] = ()
+        self,
+        group: str,
+        fsc: FourierShellCorrelation,
+        threshold: float,
+        owners: tuple[Layer, ...] = (),
     ) -> None:
         """Add a curve to the plot; it goes when a layer that it belongs to is removed."""
         self.add_curves([Curve(group, "", fsc, threshold)], owners)
@@ -113,7 +119,11 @@ class MapController:
         self.curves_changed.emit()
 
     def add_map(
-        self, density: DensityMap, name: str, visible: bool = False, noted: Mapping[str, Any] | None = None
+        self,
+        density: DensityMap,
+        name: str,
+        visible: bool = False,
+        noted: Mapping[str, Any] | None = None,
     ) -> Image:
         """Add a map as a layer, with more to note in its metadata."""
         data, options, _ = map_layer(density, name, visible)
@@ -238,7 +248,10 @@ class MapController:
         if self.runner.busy:
             return
         self.runner.start(
-            title, lambda: steps(one, other), lambda step: self._take(step, take, first, second), lambda: None
+            title,
+            lambda: steps(one, other),
+            lambda step: self._take(step, take, first, second),
+            lambda: None,
         )
 
     def _take(self, step: Step, take: Callable[..., None], *layers: Layer) -> None:

@@ -97,7 +97,13 @@ class MapDock(SeatedDock):
 
     def _on_mode(self, maps: bool) -> None:
         sliced = self.controller.maps.view.sliced
-        chosen = self.slices_button if sliced else self.surfaces_button if maps else self.particles_button
+        chosen = (
+            self.slices_button
+            if sliced
+            else self.surfaces_button
+            if maps
+            else self.particles_button
+        )
         chosen.setChecked(True)
 
     def _on_theme(self, event: Any = None) -> None:

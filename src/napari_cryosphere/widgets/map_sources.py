@@ -61,7 +61,9 @@ def posed_rows(session: Session, poses: Poses) -> NDArray[np.bool_]:
     """Return whether each particle of a session has such a pose, ``(n,)``."""
     if poses is Poses.PREDICTED:
         return session.store.predicted.copy()
-    known = session.refined is not None if poses is Poses.REFINED else session.store.known is not None
+    known = (
+        session.refined is not None if poses is Poses.REFINED else session.store.known is not None
+    )
     return np.full(len(session.stack), known)
 
 

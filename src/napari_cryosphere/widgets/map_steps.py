@@ -52,8 +52,8 @@ class Recipe:
     cones
         Whether the halves are correlated in cones, which shows a preferred orientation.
     distributions
-        Gives batches of the particles' distributions, in order: particles are then inserted at samples of
-        them. It is called in the worker, since it may read them from disk.
+        Gives batches of the particles' distributions, in order: particles are then inserted at
+        samples of them. It is called in the worker, since it may read them from disk.
     """
 
     name: str
@@ -132,9 +132,10 @@ class Comparison:
 def reconstruction_steps(recipe: Recipe) -> Steps:
     """Reconstruct in memory.
 
-    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the `Reconstruction`,
-    and the halves' `HalfMapCurves` inside a soft mask around the map. Each makes one layer at most: napari
-    takes a third of a second to add one, for which the window waits, and between two steps it answers.
+    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the
+    `Reconstruction`, and the halves' `HalfMapCurves` inside a soft mask around the map. Each makes
+    one layer at most: napari takes a third of a second to add one, for which the window waits, and
+    between two steps it answers.
     """
     from napari_cryosphere.jobs.events import Progress, Snapshot
     from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
@@ -142,7 +143,11 @@ def reconstruction_steps(recipe: Recipe) -> Steps:
     poses = yield from _poses_of(recipe)
     number = len(recipe.stack)
     events = reconstruct_stack(
-        recipe.stack, recipe.symmetry, recipe.half_maps, poses=poses, snapshot_seconds=_SNAPSHOT_SECONDS
+        recipe.stack,
+        recipe.symmetry,
+        recipe.half_maps,
+        poses=poses,
+        snapshot_seconds=_SNAPSHOT_SECONDS,
     )
     made: Reconstruction | None = None
     while made is None:
@@ -178,18 +183,23 @@ def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
         done += len(batch)
         yield Step(0.0, f"drew {_SAMPLES} poses each for {done} of {len(recipe.stack)} particles")
     return WeightedPoses(
-        np.concatenate([part.rotations for part in parts]), np.concatenate([part.weights for part in parts])
+        np.concatenate([part.rotations for part in parts]),
+        np.concatenate([part.weights for part in parts]),
     )
 
 
-def _half_map_curves(density: DensityMap, halves: Sequence[DensityMap], cones: bool) -> HalfMapCurves:
+def _half_map_curves(
+    density: DensityMap, halves: Sequence[DensityMap], cones: bool
+) -> HalfMapCurves:
     from napari_cryosphere.reconstruction import conical_fsc, corrected_fsc, soft_mask
 
     first, second = halves
     mask = soft_mask(density.voxels, density.pixel_size_angstrom)
     by_direction = conical_fsc(first, second, mask) if cones else None
     curves = corrected_fsc(first, second, mask)
-    return HalfMapCurves(_made(density, curves.corrected.resolution_angstrom(0.143)), curves, by_direction)
+    return HalfMapCurves(
+        _made(density, curves.corrected.resolution_angstrom(0.143)), curves, by_direction
+    )
 
 
 def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
@@ -205,7 +215,9 @@ def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
     yield Step(1.0, f"correlation {correlation:.3f}", Comparison(curves, correlation, note))
 
 
-def _made(density: DensityMap, resolution: float | None, unit_of: DensityMap | None = None) -> MadeMap:
+def _made(
+    density: DensityMap, resolution: float | None, unit_of: DensityMap | None = None
+) -> MadeMap:
     """Prepare a map to be shown; of a difference, in the unit of the map that it was made from."""
     if resolution is None:
         return MadeMap(density, unit=None if unit_of is None else float(unit_of.voxels.std()))
@@ -214,7 +226,9 @@ def _made(density: DensityMap, resolution: float | None, unit_of: DensityMap | N
     return MadeMap(density, resolution, low_passed(density.voxels, size, resolution), unit)
 
 
-def difference_steps(first: DensityMap, second: DensityMap, resolution: float | None = None) -> Steps:
+def difference_steps(
+    first: DensityMap, second: DensityMap, resolution: float | None = None
+) -> Steps:
     """Subtract the second map, scaled to the first shell by shell; the last payload is a `MadeMap`.
 
     ``resolution`` is that down to which the first map is shown, in A.
@@ -227,7 +241,9 @@ def difference_steps(first: DensityMap, second: DensityMap, resolution: float | 
     yield Step(1.0, "subtracted", _made(difference_map(first, other, mask), resolution, first))
 
 
-def alignment_steps(first: DensityMap, second: DensityMap, resolution: float | None = None) -> Steps:
+def alignment_steps(
+    first: DensityMap, second: DensityMap, resolution: float | None = None
+) -> Steps:
     """Lay the first map on the second, in both hands; the last payload is ``(MapAlignment, MadeMap)``.
 
     ``resolution`` is that down to which the first map is shown, in A.
@@ -238,7 +254,9 @@ def alignment_steps(first: DensityMap, second: DensityMap, resolution: float | N
     moving, _ = _on_one_grid(second, first)
     found = align_maps(second, moving)
     yield Step(0.9, f"correlation {found.correlation:.3f}")
-    yield Step(1.0, f"correlation {found.correlation:.3f}", (found, _made(found.apply(moving), resolution)))
+    yield Step(
+        1.0, f"correlation {found.correlation:.3f}", (found, _made(found.apply(moving), resolution))
+    )
 
 
 def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | None = None) -> Steps:
@@ -257,8 +275,12 @@ def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | No
 
     yield Step(0.0, "making a mask and sharpening")
     curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom)
-    fit_from = max(_FIT_FROM_ANGSTROM, 2 * curve.resolution_angstrom(0.143))  # a coarse map has a line too
-    made, _ = sharpened(first, second, SharpeningConfig(b_factor=b_factor, fit_from_angstrom=fit_from))
+    fit_from = max(
+        _FIT_FROM_ANGSTROM, 2 * curve.resolution_angstrom(0.143)
+    )  # a coarse map has a line too
+    made, _ = sharpened(
+        first, second, SharpeningConfig(b_factor=b_factor, fit_from_angstrom=fit_from)
+    )
     yield Step(1.0, "sharpened", made)
 
 

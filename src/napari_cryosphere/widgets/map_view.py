@@ -29,8 +29,8 @@ _ANGLES = (10.0, -25.0, 75.0)
 class MapView:
     """Shows up to three maps, each in its own part of the canvas, turning together.
 
-    Voxels are shown in standard deviations from the mean. Contours are linked, see `LinkedContours`. Maps
-    of different boxes are laid centre on centre.
+    Voxels are shown in standard deviations from the mean. Contours are linked, see
+    `LinkedContours`. Maps of different boxes are laid centre on centre.
 
     Parameters
     ----------
@@ -105,7 +105,9 @@ class MapView:
         for layer in self._layers:
             fit_name(layer, viewer)
         # whose contour the layer controls then offer
-        viewer.layers.selection.active = [layer for layer in self._layers if not is_difference(layer)][-1]
+        viewer.layers.selection.active = [
+            layer for layer in self._layers if not is_difference(layer)
+        ][-1]
 
     def _show_slices(self, state: ViewerState) -> None:
         viewer = self._viewer
@@ -127,7 +129,10 @@ class MapView:
         threshold, top = contour_levels(density.voxels)
         layer.metadata = {**layer.metadata, KEY: density}
         layer.data = density.voxels
-        layer.contrast_limits_range = (float(density.voxels.min()), max(float(density.voxels.max()), top))
+        layer.contrast_limits_range = (
+            float(density.voxels.min()),
+            max(float(density.voxels.max()), top),
+        )
         layer.contrast_limits = (min(0.0, threshold), top)
         layer.iso_threshold = threshold
         if in_view:

@@ -41,7 +41,9 @@ def comparison_in_words(compared: Comparison) -> str:
 
 def sharpening_in_words(made: Postprocessed) -> str:
     """Return how a map was sharpened."""
-    return f"Sharpened with B = {made.b_factor:.0f} Å², low-passed at {made.resolution_angstrom:.1f} Å"
+    return (
+        f"Sharpened with B = {made.b_factor:.0f} Å², low-passed at {made.resolution_angstrom:.1f} Å"
+    )
 
 
 def cones_in_words(cones: ConicalFsc) -> str:

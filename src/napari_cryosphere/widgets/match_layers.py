@@ -34,7 +34,9 @@ class MatchLayers:
         """Whether the layers are there and visible."""
         return any(layer in self._viewer.layers and layer.visible for layer in self._layers)
 
-    def show(self, particle: Image, projection: NDArray[np.float32], residual: NDArray[np.float32]) -> None:
+    def show(
+        self, particle: Image, projection: NDArray[np.float32], residual: NDArray[np.float32]
+    ) -> None:
         """Show pictures of the particle's size, below it and to the right of that."""
         first = not self.shown
         self.remove()
@@ -43,7 +45,11 @@ class MatchLayers:
         top, left = np.asarray(particle.translate, dtype=float)[-2:]
         low, high = np.percentile(projection, [0.5, 99.7])
         places = {
-            "projection": (projection, (top + step, left), (float(low), float(max(high, low + 1e-6)))),
+            "projection": (
+                projection,
+                (top + step, left),
+                (float(low), float(max(high, low + 1e-6))),
+            ),
             "residual": (residual, (top + step, left + step), tuple(particle.contrast_limits)),
         }
         selected = self._viewer.layers.selection.active
@@ -59,7 +65,9 @@ class MatchLayers:
                 "rgb": False,
             }
             self._layers.append(self._viewer.add_image(picture, **options))
-        self._viewer.layers.selection.active = selected if selected in self._viewer.layers else particle
+        self._viewer.layers.selection.active = (
+            selected if selected in self._viewer.layers else particle
+        )
         if first:
             self._viewer.reset_view()
 

@@ -66,7 +66,8 @@ class ParticleMatcher:
         rotation
             Image to map coordinates.
         shift_px
-            ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks around its origin.
+            ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks around its
+            origin.
         steps
             What the particle is shown after: it is done to projection and residual too.
         """
@@ -87,11 +88,15 @@ class ParticleMatcher:
         if centre is None:
             centre = self._origin_px(particle)
             reach = max(_LEAST_REACH_PX, _REACH * self.stack.box)
-        found = self._matcher.match(image[0], None if ctf is None else ctf[0], rotation, centre, reach)
+        found = self._matcher.match(
+            image[0], None if ctf is None else ctf[0], rotation, centre, reach
+        )
         pictures = torch.from_numpy(np.stack([found.projection, found.residual]))
         if steps is not None:
             done = replace(steps, normalise=False)
-            pictures = done(pictures, self.stack.grid, None if ctf is None else ctf.expand(2, -1, -1))
+            pictures = done(
+                pictures, self.stack.grid, None if ctf is None else ctf.expand(2, -1, -1)
+            )
         projection, residual = pictures.numpy()
         return Match(projection, residual, found.correlation)
 

@@ -6,7 +6,16 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import (
+    QColor,
+    QHelpEvent,
+    QImage,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+)
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_cryosphere.widgets.style import theme_colours
@@ -22,13 +31,16 @@ _LEAST_DRAG = 5  # pixels; less is a click
 def colours_of(density: NDArray[np.float64], highest: float) -> NDArray[np.float64]:
     """Return colours, ``(n, 3)`` 0-255, of densities from 0 to the highest."""
     table = pg.colormap.get(_COLOURS).getLookupTable(nPts=256)
-    return np.asarray(table[(density / max(highest, 1e-12) * 255).clip(0, 255).astype(int)], dtype=np.float64)
+    return np.asarray(
+        table[(density / max(highest, 1e-12) * 255).clip(0, 255).astype(int)], dtype=np.float64
+    )
 
 
 class MollweideMap(QWidget):
     """Densities of view directions; dragging a rectangle or a lasso brushes a region.
 
-    A click takes a single direction, Ctrl or Shift adds to the region, a double click takes it away.
+    A click takes a single direction, Ctrl or Shift adds to the region, a double click takes it
+    away.
     """
 
     brushed = Signal(object)
@@ -105,7 +117,9 @@ class MollweideMap(QWidget):
             colours = np.where(self._region[:, None], colours, _DIMMED * colours + 25)
         ratio = self.devicePixelRatioF()
         height, width = round(self.height() * ratio), round(self.width() * ratio)
-        data = rasterise_views(colours, height, width).tobytes()  # which Qt reads from, and does not own
+        data = rasterise_views(
+            colours, height, width
+        ).tobytes()  # which Qt reads from, and does not own
         image = QImage(data, width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
         image.setDevicePixelRatio(ratio)
         return image
@@ -155,7 +169,9 @@ class MollweideMap(QWidget):
         dragged = np.ptp(outline, axis=0).max() >= _LEAST_DRAG
         region = _inside(self._places()[:, ::-1], outline) if dragged else self._clicked(outline[0])
         self._path = []
-        adding = event.modifiers() & (Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+        adding = event.modifiers() & (
+            Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+        )
         if adding and self._region is not None:
             region = region | self._region
         if region.any():

@@ -6,7 +6,9 @@ import re
 
 __all__ = ["cause_first", "tell_error", "tell_note"]
 
-_FOLDERS = re.compile(r"(?:(?<=\s)|^|(?<=[('\"@]))(?:[A-Za-z]:)?(?:[/\\][^\s/\\:]+)+[/\\](?=[^\s/\\])")
+_FOLDERS = re.compile(
+    r"(?:(?<=\s)|^|(?<=[('\"@]))(?:[A-Za-z]:)?(?:[/\\][^\s/\\:]+)+[/\\](?=[^\s/\\])"
+)
 
 
 def cause_first(error: BaseException | str) -> str:

@@ -48,13 +48,15 @@ def verdict(views: ViewMap) -> tuple[str, bool]:
     if views.compensation_factor < SIDE_VIEWS:
         said = f"Preferred orientation: {weak}; views crowd at {where} ({views.peak_density:.1f} × even)."
         return f"⚠ {said}", True
-    return f"No direction is missing: SCF {views.compensation_factor:.2f}, densest at {where}.", False
+    return (
+        f"No direction is missing: SCF {views.compensation_factor:.2f}, densest at {where}.",
+        False,
+    )
 
 
 def _angles(x: float, y: float, z: float) -> str:
-    return (
-        f"rot {math.degrees(math.atan2(y, x)):.0f}°, tilt {math.degrees(math.acos(max(-1, min(1, z)))):.0f}°"
-    )
+    rot, tilt = math.degrees(math.atan2(y, x)), math.degrees(math.acos(max(-1, min(1, z))))
+    return f"rot {rot:.0f}°, tilt {tilt:.0f}°"
 
 
 class EvennessPanel(Panel):
@@ -106,9 +108,15 @@ class EvennessPanel(Panel):
             self.tiles.set({})
             self._say(_NOTHING if left == 0 else "Working out the views…", False)
             return
-        total = f"{views.particles:,}" if views.particles == chosen else f"{views.particles:,} of {chosen:,}"
+        total = (
+            f"{views.particles:,}"
+            if views.particles == chosen
+            else f"{views.particles:,} of {chosen:,}"
+        )
         self.number.setText(f"{total} · {symmetry}")
-        self.scale.setText(f"black: none · brightest: {views.peak_density:.1f} × the density of even views")
+        self.scale.setText(
+            f"black: none · brightest: {views.peak_density:.1f} × the density of even views"
+        )
         self.tiles.set(
             {
                 "SCF": f"{views.compensation_factor:.2f}",

@@ -130,7 +130,11 @@ class OrientationsDock(SeatedDock):
         if self._session is None:
             return np.empty(0, dtype=np.int64)
         which = self.evenness.which
-        return np.arange(len(self._session.stack)) if which is None else rows_to_export(self._session, which)
+        return (
+            np.arange(len(self._session.stack))
+            if which is None
+            else rows_to_export(self._session, which)
+        )
 
     # ------------------------------------------------------------------ the views
 
@@ -188,7 +192,9 @@ class OrientationsDock(SeatedDock):
             self.brush.say(None)
             return
         # selecting must not change which particles are on the map while they are being selected
-        rows = np.arange(len(session.stack)) if self.evenness.which is Which.SELECTED else self.rows()
+        rows = (
+            np.arange(len(session.stack)) if self.evenness.which is Which.SELECTED else self.rows()
+        )
         share = self.brush.share
 
         def take(found: NDArray[np.int64]) -> None:

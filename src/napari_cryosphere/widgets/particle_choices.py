@@ -36,8 +36,8 @@ class _Step:
 class ParticleChoices:
     """A flag and a selection mark for each particle of a data set.
 
-    Both are undone by `undo`. The selection of a single particle is no step of its own, so that undo goes
-    back over decisions, not over clicks.
+    Both are undone by `undo`. The selection of a single particle is no step of its own, so that
+    undo goes back over decisions, not over clicks.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class ParticleChoices:
         rows
             ``(k,)`` integers or an ``(n,)`` mask.
         continues
-            Whether this goes on with the selection before, as a rubber band that is still being drawn does:
-            undo goes back over both.
+            Whether this goes on with the selection before, as a rubber band that is still being
+            drawn does: undo goes back over both.
         """
         selected = np.zeros(self.number, dtype=bool)
         selected[np.asarray(rows if np.size(rows) else np.empty(0, dtype=np.int64))] = True
@@ -120,8 +120,14 @@ class ParticleChoices:
             If there are not as many as particles, or a flag is none.
         """
         given, marks = np.asarray(flags, dtype=np.uint8), np.asarray(selected, dtype=bool)
-        if given.shape != (self.number,) or marks.shape != (self.number,) or (given > max(Flag)).any():
-            raise ValueError(f"expected {self.number} flags from 0 to {max(Flag)} and as many marks")
+        if (
+            given.shape != (self.number,)
+            or marks.shape != (self.number,)
+            or (given > max(Flag)).any()
+        ):
+            raise ValueError(
+                f"expected {self.number} flags from 0 to {max(Flag)} and as many marks"
+            )
         self._flags, self._selected = given.copy(), marks.copy()
         self._undo.clear()
         self._redo.clear()

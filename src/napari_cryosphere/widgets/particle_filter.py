@@ -23,7 +23,8 @@ FILE_ORDER = "file order"
 class ParticleFilter:
     """The particles of a data set that pass some filters, sorted by a quantity.
 
-    Filters are ranges of quantities, labels of categories and flags; a particle is shown if it passes all.
+    Filters are ranges of quantities, labels of categories and flags; a particle is shown if it
+    passes all.
 
     Parameters
     ----------
@@ -36,7 +37,9 @@ class ParticleFilter:
     changed = Signal()
     """Other particles are shown, or in another order, or other quantities are known of them."""
 
-    def __init__(self, stack: ParticleStack, store: PredictionStore, choices: ParticleChoices) -> None:
+    def __init__(
+        self, stack: ParticleStack, store: PredictionStore, choices: ParticleChoices
+    ) -> None:
         self._stack, self._store, self._choices = stack, store, choices
         self.sort_name, self.descending = FILE_ORDER, False
         self.ranges: dict[str, tuple[float, float]] = {}
@@ -122,7 +125,9 @@ class ParticleFilter:
     def refresh(self, rows: slice | None = None) -> None:
         """Take note that more is known of particles."""
         self.quantities = quantities_of(self._stack, self._store)
-        self.ranges = {name: limits for name, limits in self.ranges.items() if name in self.quantities}
+        self.ranges = {
+            name: limits for name, limits in self.ranges.items() if name in self.quantities
+        }
         if self.sort_name not in self.quantities:
             self.sort_name, self.descending = FILE_ORDER, False
         self._renew()

@@ -61,7 +61,9 @@ class LossPlot(ThemedPlot):
         super().__init__(None, parent)
         self.setFixedHeight(120)
         self.plot.setXRange(0, 100, padding=0.01)
-        self.plot.getAxis("bottom").setTicks([[(value, f"{value} %") for value in (0, 25, 50, 75, 100)], []])
+        self.plot.getAxis("bottom").setTicks(
+            [[(value, f"{value} %") for value in (0, 25, 50, 75, 100)], []]
+        )
         self._line = self.plot.plot(pen=pg.mkPen(CURVE_COLOURS[0], width=2))
         self._right = pg.ViewBox(enableMenu=False, enableMouse=False)
         self.plot.showAxis("right")
@@ -70,7 +72,10 @@ class LossPlot(ThemedPlot):
         self.plot.getAxis("right").enableAutoSIPrefix(False)
         self._right.setXLink(self.plot.getViewBox())
         self._errors = pg.PlotDataItem(
-            pen=pg.mkPen(CURVE_COLOURS[1], width=2), symbol="o", symbolSize=5, symbolBrush=CURVE_COLOURS[1]
+            pen=pg.mkPen(CURVE_COLOURS[1], width=2),
+            symbol="o",
+            symbolSize=5,
+            symbolBrush=CURVE_COLOURS[1],
         )
         self._right.addItem(self._errors)
         for side in ("left", "right"):
@@ -97,8 +102,12 @@ class LossPlot(ThemedPlot):
         errors_degrees: Sequence[tuple[float, float]] = (),
     ) -> None:
         """Draw the losses so far, and the errors as (fraction, degrees)."""
-        self._line.setData(100 * np.asarray(fractions, dtype=float), np.asarray(losses, dtype=float))
-        at, values = np.reshape(errors_degrees, (-1, 2)).T if len(errors_degrees) else (np.empty(0),) * 2
+        self._line.setData(
+            100 * np.asarray(fractions, dtype=float), np.asarray(losses, dtype=float)
+        )
+        at, values = (
+            np.reshape(errors_degrees, (-1, 2)).T if len(errors_degrees) else (np.empty(0),) * 2
+        )
         self._errors.setData(100 * at, values)
         if len(values):
             self._right.setYRange(0, float(max(values)) * 1.1, padding=0)

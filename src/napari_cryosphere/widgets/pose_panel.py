@@ -60,7 +60,9 @@ class PosePanel(Panel):
         self.predict.setObjectName("primary")
         self.predict.clicked.connect(controller.poses.predict)
         self.save = QPushButton("Save STAR…")
-        self.save.setToolTip("Write the poses, refined where they are, and their uncertainty as a STAR file")
+        self.save.setToolTip(
+            "Write the poses, refined where they are, and their uncertainty as a STAR file"
+        )
         self.save.clicked.connect(self._ask_save)
         buttons = QHBoxLayout()
         buttons.addWidget(self.predict, 1)

@@ -32,7 +32,8 @@ class Posterior:
     rotation
         ``(3, 3)``: its best pose.
     shift_px
-        ``(2,)``: where the particle's centre sits relative to pixel n // 2, x and y; None if not known.
+        ``(2,)``: where the particle's centre sits relative to pixel n // 2, x and y; None if not
+        known.
     """
 
     distribution: PoseDistribution
@@ -77,8 +78,8 @@ class MapAligner:
 class Posteriors:
     """The posteriors known so far of a data set.
 
-    A folder of distributions answers for all particles, read row by row. Without one, posteriors are known
-    that have been added; the last 256 are kept.
+    A folder of distributions answers for all particles, read row by row. Without one, posteriors
+    are known that have been added; the last 256 are kept.
     """
 
     changed = Signal(int)

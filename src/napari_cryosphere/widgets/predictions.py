@@ -79,7 +79,10 @@ class PredictionStore:
         self.changed.emit(slice(0, self.number))
 
     def add(
-        self, rows: slice, distribution: PoseDistribution | DistributionStore | None, summary: PoseSummary
+        self,
+        rows: slice,
+        distribution: PoseDistribution | DistributionStore | None,
+        summary: PoseSummary,
     ) -> None:
         """Take the predictions of consecutive particles; batches come in order.
 
@@ -88,8 +91,8 @@ class PredictionStore:
         rows
             The particles.
         distribution
-            Their distributions, in memory or on disk (read when they are asked for); None if only the
-            summary is known.
+            Their distributions, in memory or on disk (read when they are asked for); None if only
+            the summary is known.
         summary
             Their poses and how sure they are.
         """
@@ -110,7 +113,10 @@ class PredictionStore:
         self, index: int
     ) -> tuple[PoseDistribution | DistributionStore | None, PoseSummary, int] | None:
         """Return the batch that holds a particle, and its place there."""
-        starts, parts = self._starts, self._parts  # before the check: pictures are drawn in other threads
+        starts, parts = (
+            self._starts,
+            self._parts,
+        )  # before the check: pictures are drawn in other threads
         if not (0 <= index < self.number and self.predicted[index]):
             return None
         part = bisect_right(starts, index) - 1
@@ -144,7 +150,9 @@ class PredictionStore:
             return None
         return self.nearest_to_prediction(self.known[index], index)
 
-    def nearest_to_prediction(self, rotation: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    def nearest_to_prediction(
+        self, rotation: NDArray[np.float64], index: int
+    ) -> NDArray[np.float64]:
         """Return the equivalent of a pose, ``(3, 3)``, that is nearest to a particle's prediction."""
         predicted = self.rotation(index)
         if predicted is None or self.symmetry == "C1":
@@ -153,7 +161,9 @@ class PredictionStore:
         from napari_cryosphere.so3.symmetry import point_group
 
         equivalents = np.asarray(point_group(self.symmetry)) @ rotation
-        nearest: NDArray[np.float64] = equivalents[geodesic_distance_degrees(equivalents, predicted).argmin()]
+        nearest: NDArray[np.float64] = equivalents[
+            geodesic_distance_degrees(equivalents, predicted).argmin()
+        ]
         return nearest
 
     def pose(self, index: int) -> ParticlePose | None:

@@ -18,7 +18,9 @@ MOST_PICTURES = 6
 HEIGHT, WIDTH = 56, 112
 
 
-def preview_pictures(preview: Preview, known: NDArray[np.float64] | None) -> list[NDArray[np.uint8]]:
+def preview_pictures(
+    preview: Preview, known: NDArray[np.float64] | None
+) -> list[NDArray[np.uint8]]:
     """Draw the first six particles of a preview.
 
     Parameters

@@ -26,7 +26,9 @@ class PreviewStrip(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
-        grid.addWidget(caption("Held-out particles; crosses are their known views"), 0, 0, 1, _COLUMNS)
+        grid.addWidget(
+            caption("Held-out particles; crosses are their known views"), 0, 0, 1, _COLUMNS
+        )
         for place, label in enumerate(self.labels):
             label.setScaledContents(True)
             label.setMinimumSize(1, 1)
@@ -47,6 +49,8 @@ class PreviewStrip(QWidget):
             if place < len(pictures):
                 picture = np.ascontiguousarray(pictures[place])
                 height, width = picture.shape[:2]
-                image = QImage(picture.data, width, height, 4 * width, QImage.Format.Format_RGBA8888)
+                image = QImage(
+                    picture.data, width, height, 4 * width, QImage.Format.Format_RGBA8888
+                )
                 label.setPixmap(QPixmap.fromImage(image.copy()))
                 label.setToolTip(f"particle {int(preview.rows[place]) + 1:,}, held out")

@@ -62,13 +62,17 @@ class ProjectionView:
     changed = Signal()
     """A projection came or went."""
 
-    def __init__(self, controller: Controller, inspector: Inspector, background: Background) -> None:
+    def __init__(
+        self, controller: Controller, inspector: Inspector, background: Background
+    ) -> None:
         self._controller = controller
         self._inspector = inspector
         self._background = background
         self.match: ShownMatch | None = None
         self.layers = MatchLayers(controller.viewer)
-        self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = weakref.WeakKeyDictionary()
+        self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def show(self, direction: NDArray[np.float64]) -> None:
         """Show the map's projection from a place on the sphere; near a mark, at the mark's own pose.
@@ -112,7 +116,8 @@ class ProjectionView:
         near = {
             what: float(rotation[:, 2] @ direction)
             for what, rotation in marks.items()
-            if rotation is not None and rotation[:, 2] @ direction > np.cos(np.radians(_SNAP_DEGREES))
+            if rotation is not None
+            and rotation[:, 2] @ direction > np.cos(np.radians(_SNAP_DEGREES))
         }
         if near:
             what = max(near, key=lambda name: near[name])

@@ -35,7 +35,13 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
         100,
         "Probability that the true pose is within 30° of the predicted one",
     ),
-    "entropy": ("nats", "entropy", "cryosphereEntropy", 1, "0 knows nothing, more negative is sharper"),
+    "entropy": (
+        "nats",
+        "entropy",
+        "cryosphereEntropy",
+        1,
+        "0 knows nothing, more negative is sharper",
+    ),
     "max. probability": (
         "",
         "max_probability",
@@ -45,9 +51,21 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
     ),
 }
 _COLUMNS = {  # name: unit, column, tool tip
-    "log-likelihood": ("nats", "rlnLogLikeliContribution", "Log-likelihood of the image given the map"),
-    "novelty": ("", "cryosphereNovelty", "How unlike the particles of the training; above 1 is suspect"),
-    "correlation": ("", "cryosphereCorrelation", "Correlation of the image with the map's projection"),
+    "log-likelihood": (
+        "nats",
+        "rlnLogLikeliContribution",
+        "Log-likelihood of the image given the map",
+    ),
+    "novelty": (
+        "",
+        "cryosphereNovelty",
+        "How unlike the particles of the training; above 1 is suspect",
+    ),
+    "correlation": (
+        "",
+        "cryosphereCorrelation",
+        "Correlation of the image with the map's projection",
+    ),
 }
 
 
@@ -114,7 +132,11 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
     A prediction of this session goes before the file's column of the same meaning.
     """
     number = len(stack)
-    made = [Quantity("file order", "", lambda: np.arange(1.0, number + 1), "Row of the particle in its file")]
+    made = [
+        Quantity(
+            "file order", "", lambda: np.arange(1.0, number + 1), "Row of the particle in its file"
+        )
+    ]
     for name, (unit, field, column, factor, tip) in _PREDICTED.items():
         if store.predicted.any():
             made.append(Quantity(name, unit, _predicted(store, field, factor), tip))
@@ -127,9 +149,15 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
         if column in stack.particles:
             made.append(Quantity(name, unit, _column(stack, column), tip))
     if "rlnDefocusU" in stack.particles and "rlnDefocusV" in stack.particles:
-        made.append(Quantity("defocus", "µm", lambda: _defocus(stack), "Mean of rlnDefocusU and rlnDefocusV"))
+        made.append(
+            Quantity(
+                "defocus", "µm", lambda: _defocus(stack), "Mean of rlnDefocusU and rlnDefocusV"
+            )
+        )
     known = {"rlnOpticsGroup", "rlnRandomSubset"}
-    known |= {column for *_, column, _, _ in _PREDICTED.values()} | {entry[1] for entry in _COLUMNS.values()}
+    known |= {column for *_, column, _, _ in _PREDICTED.values()} | {
+        entry[1] for entry in _COLUMNS.values()
+    }
     made += [
         Quantity(name, "", _column(stack, name), "Column of the particles' file")
         for name, values in stack.particles.items()
@@ -149,11 +177,16 @@ def _predicted(store: PredictionStore, field: str, factor: float) -> Callable[[]
 
 
 def _column(stack: ParticleStack, name: str, factor: float = 1) -> Callable[[], Values]:
-    return lambda: factor * pd.to_numeric(stack.particles[name], errors="coerce").to_numpy(dtype=np.float64)
+    return lambda: (
+        factor * pd.to_numeric(stack.particles[name], errors="coerce").to_numpy(dtype=np.float64)
+    )
 
 
 def _defocus(stack: ParticleStack) -> Values:
-    sides = (np.asarray(stack.particles[name], dtype=np.float64) for name in ("rlnDefocusU", "rlnDefocusV"))
+    sides = (
+        np.asarray(stack.particles[name], dtype=np.float64)
+        for name in ("rlnDefocusU", "rlnDefocusV")
+    )
     return _MICROMETRE * sum(sides, np.zeros(len(stack))) / 2
 
 

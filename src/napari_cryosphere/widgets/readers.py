@@ -29,13 +29,15 @@ def _listed(path: Paths) -> list[Path]:
 def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     """Return a layer for each image file; particles stay on disk until they are shown.
 
-    What is no layer goes to the viewer's `Inbox`, from which a dock takes it. Particles whose images have
-    moved are looked for in the folder that the dock names; without one the dock offers to try again.
+    What is no layer goes to the viewer's `Inbox`, from which a dock takes it. Particles whose
+    images have moved are looked for in the folder that the dock names; without one the dock offers
+    to try again.
 
     Raises
     ------
     CryosphereError
-        If a file cannot be used and no viewer is open. With a viewer the error is shown in its corner.
+        If a file cannot be used and no viewer is open. With a viewer the error is shown in its
+        corner.
     """
     from napari import current_viewer
 

@@ -61,7 +61,9 @@ class Reading:
     error_degrees: float | None
 
 
-def read_distribution(distribution: PoseDistribution, known: NDArray[np.float64] | None = None) -> Reading:
+def read_distribution(
+    distribution: PoseDistribution, known: NDArray[np.float64] | None = None
+) -> Reading:
     """Read a batch of one; ``known`` is the particle's true pose, ``(3, 3)``. Takes some 0.2 s."""
     from napari_cryosphere.so3.symmetry import angular_error_degrees
 
@@ -69,8 +71,14 @@ def read_distribution(distribution: PoseDistribution, known: NDArray[np.float64]
     best, second = modes.rotations[0]
     drop = float(modes.log_prob[0, 1] - modes.log_prob[0, 0])
     there = bool(np.isfinite(second).all()) and drop > -_MODES_APART_NATS
-    apart = angular_error_degrees(best[None], second[None], distribution.symmetry) if there else None
-    error = None if known is None else angular_error_degrees(known[None], best[None], distribution.symmetry)
+    apart = (
+        angular_error_degrees(best[None], second[None], distribution.symmetry) if there else None
+    )
+    error = (
+        None
+        if known is None
+        else angular_error_degrees(known[None], best[None], distribution.symmetry)
+    )
     return Reading(
         best=_angles(best),
         second=_angles(second) if there else None,
@@ -112,7 +120,8 @@ class SphereProbe:
     def pose(self, direction: ArrayLike) -> NDArray[np.float64]:
         """Return the most probable pose that looks along a direction, ``(3, 3)``.
 
-        That of the direction's cell, turned the shortest way: next to a pole psi itself means little.
+        That of the direction's cell, turned the shortest way: next to a pole psi itself means
+        little.
         """
         from napari_cryosphere.so3.grid import SO3Grid
         from napari_cryosphere.so3.rotations import rotation_from_vector

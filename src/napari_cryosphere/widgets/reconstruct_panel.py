@@ -40,7 +40,9 @@ class ReconstructPanel(Panel):
         self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weigh by distributions")
         self.cones = QCheckBox("by direction")
         self.half_maps.setChecked(True)
-        self.half_maps.setToolTip("Also reconstruct both halves (rlnRandomSubset), and draw their FSC")
+        self.half_maps.setToolTip(
+            "Also reconstruct both halves (rlnRandomSubset), and draw their FSC"
+        )
         self.weigh.setToolTip(_WEIGH)
         self.cones.setToolTip(_CONES)
         self.reconstruct = QPushButton("Reconstruct")
@@ -112,12 +114,16 @@ class ReconstructPanel(Panel):
             if rows is not None and session is not None:
                 rows &= posed_rows(session, poses)
             count = 0 if rows is None else int(rows.sum())
-            self.subset.setItemText(index, subset.value if session is None else f"{subset.value} ({count:,})")
+            self.subset.setItemText(
+                index, subset.value if session is None else f"{subset.value} ({count:,})"
+            )
             number = count if subset is self.subset.currentData() else number
         self.weigh.setEnabled(predicted)
         self.cones.setEnabled(self.half_maps.isChecked())
         self.reconstruct.setEnabled(number > 0 and not busy)
-        waiting = "Predict poses first, or take the input poses" if predicted else "No such particle"
+        waiting = (
+            "Predict poses first, or take the input poses" if predicted else "No such particle"
+        )
         self.reconstruct.setToolTip("" if number else waiting)
 
     def _described(self) -> str:

@@ -31,7 +31,9 @@ class RunLog:
     def finished(self) -> bool:
         """Whether the run has written its model."""
         model, log = self.folder / "model.safetensors", self.folder / "log.jsonl"
-        return model.is_file() and (not log.is_file() or model.stat().st_mtime >= log.stat().st_mtime)
+        return model.is_file() and (
+            not log.is_file() or model.stat().st_mtime >= log.stat().st_mtime
+        )
 
     def new_reports(self) -> list[TrainingProgress]:
         """Return the reports that were added since the last call; a line that is being written waits.
@@ -63,4 +65,6 @@ class RunLog:
             values = json.loads(line)
             return TrainingProgress(**{name: values[name] for name in names if name in values})
         except (ValueError, TypeError) as error:
-            raise FileFormatError(f"{self.folder.name}/log.jsonl holds a line that is no report") from error
+            raise FileFormatError(
+                f"{self.folder.name}/log.jsonl holds a line that is no report"
+            ) from error

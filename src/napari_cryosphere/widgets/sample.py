@@ -56,8 +56,8 @@ def load_cesped_test() -> list[tuple[Any, dict[str, Any], str]]:
     """
     from napari.utils import progress
 
-    from napari_cryosphere.benchmark.download import download_half
-    from napari_cryosphere.benchmark.entries import cesped_entry
+    from napari_cryosphere.evaluation.download import download_half
+    from napari_cryosphere.evaluation.entries import cesped_entry
     from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.widgets.layer_data import particle_layer
 
@@ -76,7 +76,9 @@ def sample_folder(kind: str = "") -> Path:
     """
     from napari_cryosphere import __version__
 
-    return _cache_folder("-".join(part for part in ("sample", __version__, str(_NUMBER), kind) if part))
+    return _cache_folder(
+        "-".join(part for part in ("sample", __version__, str(_NUMBER), kind) if part)
+    )
 
 
 def _cache_folder(name: str) -> Path:

@@ -65,7 +65,9 @@ class SeatedDock(DockContent):
         if not isinstance(container, QDockWidget):
             return
         title = container.windowTitle().partition(" (")[0]
-        container.setWindowTitle(title.removeprefix("CryoSphere ").capitalize() if " " in title else title)
+        container.setWindowTitle(
+            title.removeprefix("CryoSphere ").capitalize() if " " in title else title
+        )
         if container.isFloating():
             return
         window = container.parent()
@@ -82,7 +84,9 @@ class SeatedDock(DockContent):
             and not dock.isFloating()
             and window.dockWidgetArea(dock) == area
         ]
-        wanted = sum(dock.widget().sizeHint().height() for dock in others) + self.sizeHint().height()
+        wanted = (
+            sum(dock.widget().sizeHint().height() for dock in others) + self.sizeHint().height()
+        )
         if others and area in _SIDES and wanted > window.height():
             window.tabifyDockWidget(others[-1], container)
             container.raise_()

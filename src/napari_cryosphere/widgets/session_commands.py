@@ -24,7 +24,9 @@ def save_session(viewer: napari.Viewer) -> None:
     from napari_cryosphere.widgets.notices import tell_error, tell_note
 
     dock = open_dock(viewer, MAIN)
-    chosen, _ = QFileDialog.getSaveFileName(dock, "Save session", f"session{SESSION_SUFFIX}", _FILTER)
+    chosen, _ = QFileDialog.getSaveFileName(
+        dock, "Save session", f"session{SESSION_SUFFIX}", _FILTER
+    )
     if not chosen:
         return
     path = Path(chosen if chosen.endswith(SESSION_SUFFIX) else f"{chosen}{SESSION_SUFFIX}")

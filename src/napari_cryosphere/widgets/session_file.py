@@ -88,7 +88,8 @@ class SavedSession(_Saved):
 def describe(controller: Controller, folder: Path) -> SavedSession:
     """Return the state of a workbench.
 
-    Predictions and maps that are in memory alone are written into ``folder``, so that nothing is lost.
+    Predictions and maps that are in memory alone are written into ``folder``, so that nothing is
+    lost.
 
     Raises
     ------

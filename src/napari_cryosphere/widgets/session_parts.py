@@ -38,8 +38,9 @@ def flags_of(runs: tuple[tuple[int, int], ...], number: int) -> NDArray[np.uint8
 def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Path]]:
     """Return the file of a data set and the folders of its distributions; what is in memory alone is written.
 
-    Predictions of all particles go to ``folder``: a STAR file with their poses, and their distributions.
-    A run that was stopped half-way is not kept: it is predicted again in less time than it takes to explain.
+    Predictions of all particles go to ``folder``: a STAR file with their poses, and their
+    distributions. A run that was stopped half-way is not kept: it is predicted again in less time
+    than it takes to explain.
     """
     store, files = session.store, dict(session.distribution_files)
     summary = store.summary()

@@ -44,9 +44,9 @@ def fit_name(layer: Image, viewer: ViewerModel) -> None:
 class SliceView:
     """A row of slices a map, in napari's grid: layers of its own, which come and go with it.
 
-    Voxels must share one scale (standard deviations): all rows share the first row's contrast limits, and
-    differences show half as much to either side of zero, negative in blue and positive in orange. The centre
-    of every map, voxel n // 2, is the centre of its slices.
+    Voxels must share one scale (standard deviations): all rows share the first row's contrast
+    limits, and differences show half as much to either side of zero, negative in blue and positive
+    in orange. The centre of every map, voxel n // 2, is the centre of its slices.
 
     Parameters
     ----------
@@ -92,7 +92,9 @@ class SliceView:
 
     def _number_kept(self, maps: Sequence[Image]) -> int:
         """Return how many of the first rows are those of these maps, none of their layers deleted by hand."""
-        for number, (shown, wanted, row) in enumerate(zip(self._maps, maps, self._layers, strict=False)):
+        for number, (shown, wanted, row) in enumerate(
+            zip(self._maps, maps, self._layers, strict=False)
+        ):
             if shown != wanted or any(layer not in self._viewer.layers for layer in row):
                 return number
         return min(len(self._maps), len(maps))
@@ -123,12 +125,19 @@ class SliceView:
     def _set_contrast(self) -> None:
         """Give all maps the first one's contrast limits, and link them."""
         planes = [np.asarray(layer.data) for layer in self._layers[0]]
-        low, high = np.percentile(np.concatenate([plane.ravel() for plane in planes]), _CONTRAST_PERCENTILES)
+        low, high = np.percentile(
+            np.concatenate([plane.ravel() for plane in planes]), _CONTRAST_PERCENTILES
+        )
         if not high > low:
             low, high = float(low) - 1, float(low) + 1
         for difference in (False, True):
             rows = zip(self._maps, self._layers, strict=True)
-            chosen = [layer for source, row in rows if is_difference(source) is difference for layer in row]
+            chosen = [
+                layer
+                for source, row in rows
+                if is_difference(source) is difference
+                for layer in row
+            ]
             limits = (-high / 2, high / 2) if difference else (low, high)
             for layer in chosen:
                 layer.contrast_limits_range = (min(limits[0], -high), 2 * high)

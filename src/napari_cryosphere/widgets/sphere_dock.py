@@ -39,7 +39,9 @@ class SphereDock(SeatedDock):
         self.text = wrapped(caption())
         self.follow = QCheckBox("turn to the prediction")
         self.follow.setChecked(True)
-        self.follow.setToolTip("Turn the predicted view to the front whenever another particle is shown")
+        self.follow.setToolTip(
+            "Turn the predicted view to the front whenever another particle is shown"
+        )
         row = QHBoxLayout()
         row.addWidget(self.follow)
         row.addStretch(1)

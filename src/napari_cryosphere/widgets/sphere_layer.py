@@ -37,7 +37,9 @@ HEIGHT, WIDTH = 256, 512
 """Size of a picture; about as large as a window of 1400 pixels shows it."""
 
 ORDER = 4
-"""HEALPix order of the drawing: cells of 3.7 degrees, finer than what degree-6 harmonics can tell apart."""
+"""HEALPix order of the drawing: cells of 3.7 degrees, finer than what degree-6 harmonics can tell
+apart.
+"""
 
 RING_COLOUR = (255, 255, 255)
 CROSS_COLOUR = (255, 226, 122)
@@ -47,14 +49,17 @@ _RADIUS = 10.0  # of the marks, in pixels
 _GAP = 0.06  # between particle and sphere, as a part of the particle's height
 
 Source: TypeAlias = Literal["network", "map", "both"]
-"""Whose distribution is drawn: the network's, that given the map, or the first with the second outlined."""
+"""Whose distribution is drawn: the network's, that given the map, or the first with the second
+outlined.
+"""
 
 
 class SphereFrames(LazyFrames):
     """One picture a particle, ``(n, 256, 512, 4)`` uint8 RGBA.
 
-    The distribution where it is known, an empty grey sphere where not. A ring stands at the predicted view, a
-    cross at the known one, a diamond at the one refined against a map, a small ring where one has clicked.
+    The distribution where it is known, an empty grey sphere where not. A ring stands at the
+    predicted view, a cross at the known one, a diamond at the one refined against a map, a small
+    ring where one has clicked.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ __all__ = ["SphereMouse"]
 class SphereMouse:
     """Listens to a viewer's mouse until `leave`.
 
-    napari computes the status of the active layer in a thread and sets it after the mouse has moved: a line
-    on the sphere is set again whenever that happens.
+    napari computes the status of the active layer in a thread and sets it after the mouse has
+    moved: a line on the sphere is set again whenever that happens.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """A sphere of view directions that is turned with the mouse.
 
-Drawn in memory, some 10 ms a picture: it needs no OpenGL, whose contexts a dock loses when it becomes a
-window of its own.
+Drawn in memory, some 10 ms a picture: it needs no OpenGL, whose contexts a dock loses when it
+becomes a window of its own.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def sphere_picture(
 class SphereView(QWidget):
     """Shows a distribution's views; drag turns the sphere, the wheel brings it nearer.
 
-    The z axis of the map stays upright. Place, lightness and hue mean what they do in the flat picture.
+    The z axis of the map stays upright. Place, lightness and hue mean what they do in the flat
+    picture.
 
     Parameters
     ----------
@@ -139,11 +140,16 @@ class SphereView(QWidget):
     def look_from(self, direction: NDArray[np.float64]) -> None:
         """Turn the sphere so that a direction, ``(3,)``, faces the user."""
         x, y, z = (float(value) for value in direction)
-        self.turn_to(float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arcsin(np.clip(z, -1, 1)))))
+        self.turn_to(
+            float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))
+        )
 
     def turn_to(self, azimuth: float, elevation: float) -> None:
         """Let the direction of a longitude and a latitude, in degrees, face the user."""
-        self.azimuth, self.elevation = (azimuth + 180) % 360 - 180, float(np.clip(elevation, -90, 90))
+        self.azimuth, self.elevation = (
+            (azimuth + 180) % 360 - 180,
+            float(np.clip(elevation, -90, 90)),
+        )
         self._image = None
         self.update()
 
@@ -186,10 +192,14 @@ class SphereView(QWidget):
             self._image = self._draw()
         side = max(self.width(), self.height())
         painter = QPainter(self)
-        painter.drawImage(QPointF((self.width() - side) / 2, (self.height() - side) / 2), self._image)
+        painter.drawImage(
+            QPointF((self.width() - side) / 2, (self.height() - side) / 2), self._image
+        )
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(QColor(120, 124, 134), 1.5))
-        painter.drawEllipse(QPointF(self.width() / 2, self.height() / 2), self._radius(), self._radius())
+        painter.drawEllipse(
+            QPointF(self.width() / 2, self.height() / 2), self._radius(), self._radius()
+        )
         painter.setPen(self._text)
         for name, pole in (("+z", 1.0), ("−z", -1.0)):
             place, seen = self.place_of(np.array([0.0, 0.0, 1.09 * pole]))

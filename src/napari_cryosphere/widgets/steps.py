@@ -49,7 +49,7 @@ def _spare_a_core() -> None:
 def load_model(path: Path | None) -> PoseModel:
     """Load a model file or a run folder's model; None stands for the sample model of the package."""
     from napari_cryosphere.jobs import sample
-    from napari_cryosphere.jobs.device import choose_device
+    from napari_cryosphere.jobs.running.compute import choose_device
     from napari_cryosphere.model.pose_model import PoseModel
 
     model = sample.sample_model() if path is None else PoseModel.load(path)
@@ -70,7 +70,9 @@ def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
         yield Step(rows.stop / len(stack), message, (rows, distribution, distribution.summary()))
 
 
-def refinement_steps(stack: ParticleStack, model_path: Path | None, reference: DensityMap | None) -> Steps:
+def refinement_steps(
+    stack: ParticleStack, model_path: Path | None, reference: DensityMap | None
+) -> Steps:
     """Predict and refine batch by batch; the last payload is the stack with refined poses.
 
     Parameters
@@ -94,7 +96,9 @@ def refinement_steps(stack: ParticleStack, model_path: Path | None, reference: D
     if reference is None:
         own = None if model_path is None else reference_of(model_path)
         if own is None:
-            raise CryosphereError("no map to refine against; open one, or a model with its run's map")
+            raise CryosphereError(
+                "no map to refine against; open one, or a model with its run's map"
+            )
         reference, resolution = DensityMap.read(own), model.card.map_resolution_angstrom
     yield Step(0.0, "measuring noise and contrast")
     work = refine(stack, model, reference, resolution)

@@ -22,16 +22,17 @@ _UNCERTAINTY = ("cryosphereEntropy", "cryosphereSpread", "cryosphereConfidence")
 class StoredPoses:
     """The poses of a stack by what they are.
 
-    A plain file's poses are the known ones. ``infer`` and ``align`` move those to ``cryosphereInputAngleRot``
-    and so on, and ``infer --refine`` the network's to ``cryosphereNetworkAngleRot``.
+    A plain file's poses are the known ones. ``infer`` and ``align`` move those to
+    ``cryosphereInputAngleRot`` and so on, and ``infer --refine`` the network's to
+    ``cryosphereNetworkAngleRot``.
 
     Attributes
     ----------
     known
         ``(n, 3, 3)``, or None if the file has none.
     predicted
-        Predicted poses with their uncertainty, or None if the file holds no predictions. Of refined poses
-        the uncertainty is that after refinement, which is all that the file keeps.
+        Predicted poses with their uncertainty, or None if the file holds no predictions. Of refined
+        poses the uncertainty is that after refinement, which is all that the file keeps.
     refined
         ``(n, 3, 3)`` poses refined against a map, or None.
     """
@@ -52,7 +53,9 @@ class StoredPoses:
         known, network = _poses(stack, "cryosphereInput"), _poses(stack, "cryosphereNetwork")
         aligned = network is not None or "rlnLogLikeliContribution" in columns
         return cls(
-            known, _summary(stack, written if network is None else network), written if aligned else None
+            known,
+            _summary(stack, written if network is None else network),
+            written if aligned else None,
         )
 
 
@@ -76,4 +79,6 @@ def _summary(stack: ParticleStack, rotations: NDArray[np.float64]) -> PoseSummar
         return stack.particles[name].to_numpy(dtype=np.float64)
 
     entropy, spread, confidence = (column(name) for name in _UNCERTAINTY)
-    return PoseSummary(rotations, column("rlnMaxValueProbDistribution"), entropy, spread, confidence)
+    return PoseSummary(
+        rotations, column("rlnMaxValueProbDistribution"), entropy, spread, confidence
+    )

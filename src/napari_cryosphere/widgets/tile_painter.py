@@ -38,7 +38,9 @@ class TilePainter:
         self.spheres = False
         self.picture_of: Callable[[int], TilePicture | None] = lambda row: None
         self.text_of: Callable[[int], str] = lambda row: ""
-        self._pixmaps: OrderedDict[int, tuple[TilePicture, QPixmap | None, QPixmap | None]] = OrderedDict()
+        self._pixmaps: OrderedDict[int, tuple[TilePicture, QPixmap | None, QPixmap | None]] = (
+            OrderedDict()
+        )
         self.set_theme(theme)
 
     def set_theme(self, theme: str) -> None:
@@ -94,11 +96,17 @@ class TilePainter:
         font.setPixelSize(11)
         painter.setFont(font)
         painter.setPen(self._colours["on_accent" if selected else "text"])
-        line = QRect(rect.left() + _MARGIN, rect.bottom() - _LINE - 1, rect.width() - 2 * _MARGIN, _LINE)
-        painter.drawText(line, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, self.text_of(row))
+        line = QRect(
+            rect.left() + _MARGIN, rect.bottom() - _LINE - 1, rect.width() - 2 * _MARGIN, _LINE
+        )
+        painter.drawText(
+            line, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, self.text_of(row)
+        )
         if not selected:
             painter.setPen(self._colours["faint"])
-        painter.drawText(line, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{row + 1}")
+        painter.drawText(
+            line, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{row + 1}"
+        )
 
     def _paint_flag(self, painter: QPainter, above: QRect, flag: Flag) -> None:
         badge = QRect(above.topLeft() + QPoint(3, 3), QSize(18, 18))
@@ -144,6 +152,8 @@ def _pixmap(pixels: NDArray[np.uint8] | None) -> QPixmap | None:
     if pixels is None:
         return None
     height, width = pixels.shape[:2]
-    kind: Any = QImage.Format.Format_Grayscale8 if pixels.ndim == 2 else QImage.Format.Format_RGBA8888
+    kind: Any = (
+        QImage.Format.Format_Grayscale8 if pixels.ndim == 2 else QImage.Format.Format_RGBA8888
+    )
     data = pixels.tobytes()  # which Qt reads from, and does not own
     return QPixmap.fromImage(QImage(data, width, height, pixels.strides[0], kind))

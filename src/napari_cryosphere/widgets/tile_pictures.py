@@ -100,7 +100,10 @@ class TilePictures:
             }
         except (CryosphereError, OSError):
             images = {int(row): self._alone(int(row)) for row in rows}
-        return {row: TilePicture(made.image, self._sphere(row), made.problem) for row, made in images.items()}
+        return {
+            row: TilePicture(made.image, self._sphere(row), made.problem)
+            for row, made in images.items()
+        }
 
     def _alone(self, row: int) -> TilePicture:
         """Read one image: its neighbours' faults are not its own."""
@@ -146,6 +149,9 @@ class TilePictures:
 def _low_passed(images: NDArray[np.float32], pixel_size_angstrom: float) -> NDArray[np.float32]:
     """Filter ``(n, k, k)`` images with a Gaussian that has fallen to a half at 20 A."""
     box = images.shape[-1]
-    y, x = np.fft.fftfreq(box, pixel_size_angstrom)[:, None], np.fft.rfftfreq(box, pixel_size_angstrom)
+    y, x = (
+        np.fft.fftfreq(box, pixel_size_angstrom)[:, None],
+        np.fft.rfftfreq(box, pixel_size_angstrom),
+    )
     keep = np.exp(-np.log(2) * (x**2 + y**2) * _LOW_PASS_ANGSTROM**2).astype(np.float32)
     return np.asarray(np.fft.irfft2(np.fft.rfft2(images) * keep, s=(box, box)), dtype=np.float32)

@@ -1,8 +1,9 @@
 """Tiles of particles, as many as there are: only those in sight are drawn.
 
-Tiles are of one size, so that places follow from arithmetic: nothing is laid out, and 100,000 tiles sort,
-filter and resize as fast as ten. The selection is the data set's own (`ParticleChoices`): Qt's selection
-models hold ranges, and one that is scattered over a sorted gallery has as many ranges as particles.
+Tiles are of one size, so that places follow from arithmetic: nothing is laid out, and 100,000 tiles
+sort, filter and resize as fast as ten. The selection is the data set's own (`ParticleChoices`):
+Qt's selection models hold ranges, and one that is scattered over a sorted gallery has as many
+ranges as particles.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class TileView(QAbstractScrollArea):
         self._before: NDArray[np.bool_] | None = None
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)  # the width stays as it is
+        self.setVerticalScrollBarPolicy(
+            Qt.ScrollBarPolicy.ScrollBarAlwaysOn
+        )  # the width stays as it is
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setMinimumHeight(120)
         self.setAccessibleName("Particles")
@@ -92,7 +95,10 @@ class TileView(QAbstractScrollArea):
         top, size = bar.value(), self.painter.size
         columns = max(1, self.viewport().width() // size.width())
         layout = self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
-        if (former.columns, former.size) != (columns, size):  # else what is in sight stays where it is
+        if (former.columns, former.size) != (
+            columns,
+            size,
+        ):  # else what is in sight stays where it is
             first = former.first_place(top)
             top = layout.rect(min(first, max(len(self.rows) - 1, 0))).top()
         bar.setRange(0, max(0, layout.height - page))
@@ -146,7 +152,9 @@ class TileView(QAbstractScrollArea):
         selected = None if self._choices is None else self._choices.selected
         flags = None if self._choices is None else self._choices.flags
         exposed = event.rect()
-        for place in self._layout.places_between(top + exposed.top(), top + exposed.bottom() + 1).tolist():
+        for place in self._layout.places_between(
+            top + exposed.top(), top + exposed.bottom() + 1
+        ).tolist():
             row, rect = int(self.rows[place]), self._on_screen(place)
             marked = selected is not None and bool(selected[row])
             flag = 0 if flags is None else int(flags[row])
@@ -264,7 +272,11 @@ class TileView(QAbstractScrollArea):
         row = int(self.rows[place])
         if modifiers & _SHIFT and self._anchor >= 0:
             low, high = sorted((self._anchor, place))
-            chosen = self._choices.selected.copy() if toggle else np.zeros(self._choices.number, dtype=bool)
+            chosen = (
+                self._choices.selected.copy()
+                if toggle
+                else np.zeros(self._choices.number, dtype=bool)
+            )
             chosen[self.rows[low : high + 1]] = True
         elif toggle:
             chosen = self._choices.selected.copy()

@@ -21,7 +21,11 @@ __all__ = [
     "sources",
 ]
 
-BOTH, LOADED, PROJECTIONS = "projections, then the particles", "the particles at their poses", "projections"
+BOTH, LOADED, PROJECTIONS = (
+    "projections, then the particles",
+    "the particles at their poses",
+    "projections",
+)
 _NAMES = {BOTH: "both", LOADED: "particles", PROJECTIONS: "map"}
 
 
@@ -65,7 +69,8 @@ class TrainingChoices:
     preset, device
         Names of the config; None for its own default.
     resume
-        Go on with the run in the folder, as it was begun: of the other choices, only the device counts.
+        Go on with the run in the folder, as it was begun: of the other choices, only the device
+        counts.
     """
 
     folder: Path

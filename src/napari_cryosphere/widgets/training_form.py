@@ -75,7 +75,9 @@ class TrainingForm(QWidget):
         self.symmetry = QLineEdit(controller.symmetry)
         self.folder = QLineEdit()
         self.resume = QCheckBox("resume the run in this folder")
-        self.resume.setToolTip("Go on with it where it was stopped, with the choices that it was begun with")
+        self.resume.setToolTip(
+            "Go on with it where it was stopped, with the choices that it was begun with"
+        )
         self._lay_out()
         self.source.currentIndexChanged.connect(self._update)
         self.folder.textChanged.connect(self._update)
@@ -144,7 +146,9 @@ class TrainingForm(QWidget):
         self.folder.setToolTip(_TIPS["into"])
 
     @staticmethod
-    def _add(grid: QGridLayout, name: str, widget: QWidget, line: int, column: int, span: int) -> None:
+    def _add(
+        grid: QGridLayout, name: str, widget: QWidget, line: int, column: int, span: int
+    ) -> None:
         grid.addWidget(caption(name), line, column)
         grid.addWidget(widget, line, column + 1, 1, span)
         widget.setToolTip(_TIPS[name])

@@ -39,13 +39,20 @@ class TrainingPanel(Panel):
         self.button.setObjectName("primary")
         self.button.clicked.connect(self._on_button)
         self.pause.clicked.connect(self._on_pause)
-        self.pause.setToolTip("Hold the training after its present report; the time budget waits too")
+        self.pause.setToolTip(
+            "Hold the training after its present report; the time budget waits too"
+        )
         self.plot = LossPlot(controller.viewer.theme)
         self.strip = PreviewStrip()
         self.text = wrapped(caption())
-        self.predict, self.other = QPushButton("Predict with this model"), QPushButton("Follow a run…")
+        self.predict, self.other = (
+            QPushButton("Predict with this model"),
+            QPushButton("Follow a run…"),
+        )
         self.predict.clicked.connect(self._on_predict)
-        self.other.setToolTip("Show the curves of a run folder that is trained elsewhere, and follow them")
+        self.other.setToolTip(
+            "Show the curves of a run folder that is trained elsewhere, and follow them"
+        )
         self.other.clicked.connect(self._ask_run)
         buttons, below = QHBoxLayout(), QHBoxLayout()
         buttons.addWidget(self.button, 1)
@@ -121,7 +128,11 @@ class TrainingPanel(Panel):
 
     def _update(self, *_: object) -> None:
         """Set the buttons, the plot and the line above it."""
-        run, runner, session = self._controller.training, self._controller.runner, self._controller.session
+        run, runner, session = (
+            self._controller.training,
+            self._controller.runner,
+            self._controller.session,
+        )
         if run.following != self._poll.isActive():
             (self._poll.start if run.following else self._poll.stop)()
         trainable = session is not None and session.stack.has_poses

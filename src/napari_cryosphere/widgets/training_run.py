@@ -87,7 +87,9 @@ class TrainingRun:
             self._note(step.fraction, metrics, left)
         self.changed.emit()
 
-    def _note(self, fraction: float, metrics: dict[str, Any], remaining_seconds: float | None) -> None:
+    def _note(
+        self, fraction: float, metrics: dict[str, Any], remaining_seconds: float | None
+    ) -> None:
         """Keep the figures of a report."""
         self.fractions.append(fraction)
         self.losses.append(metrics["loss"])

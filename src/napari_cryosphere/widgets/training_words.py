@@ -12,7 +12,9 @@ def run_line(run: TrainingRun, paused: bool) -> str:
     if run.active and not run.losses:
         return "Preparing the particles…"
     if not run.losses:
-        return f"{run.folder.name}: no report yet" if run.following and run.folder is not None else ""
+        return (
+            f"{run.folder.name}: no report yet" if run.following and run.folder is not None else ""
+        )
     parts = [f"Loss {run.losses[-1]:.2f} nats (0 knows nothing)"]
     if run.validation_median_degrees is not None:
         parts.append(f"held-out error {run.validation_median_degrees:.1f}° (median)")

@@ -35,8 +35,8 @@ def spikes(
 
     Returns
     -------
-    ``(k, 2, 3)`` starts and vectors in angstrom, axes ``[z, y, x]``, of the directions that matter, and their
-    densities ``(k,)``.
+    ``(k, 2, 3)`` starts and vectors in angstrom, axes ``[z, y, x]``, of the directions that matter,
+    and their densities ``(k,)``.
     """
     highest = max(float(density.max()), 1e-12)
     shown = density > _LEAST * highest

@@ -64,9 +64,10 @@ class ViewMap:
 class ViewStatistics:
     """View directions of a data set's particles, each as a probability over the sphere.
 
-    A particle whose distribution is known counts with its view marginal, one of which only the pose is known
-    (predicted, or the file's) with that view. Both include all equivalents under the symmetry. They are
-    worked out in batches by `fill` and kept in half precision, 1.5 kB a particle.
+    A particle whose distribution is known counts with its view marginal, one of which only the pose
+    is known (predicted, or the file's) with that view. Both include all equivalents under the
+    symmetry. They are worked out in batches by `fill` and kept in half precision, 1.5 kB a
+    particle.
 
     Parameters
     ----------
@@ -186,11 +187,14 @@ class ViewStatistics:
 
         whole = region.copy()
         for operator in point_group(self.symmetry)[1:]:
-            # the directions whose equivalent lies in the region: no holes, unlike mapping the region's own
+            # the directions whose equivalent lies in the region: no holes, unlike mapping the
+            # region's own
             whole |= region[vec2pix(2**ORDER, *(directions() @ operator.T).T)]
         return whole
 
-    def inside(self, region: NDArray[np.bool_], rows: NDArray[np.int64], least: float) -> NDArray[np.int64]:
+    def inside(
+        self, region: NDArray[np.bool_], rows: NDArray[np.int64], least: float
+    ) -> NDArray[np.int64]:
         """Return the particles, among some, with at least a share of their probability in a region."""
         found = []
         for start in range(0, len(rows), _CHUNK):

@@ -42,7 +42,10 @@ class ViewerState:
             (grid.enabled, grid.shape, grid.stride, grid.spacing),
             viewer.canvas.overlays.scale_bar.visible,
             {layer: layer.visible for layer in viewer.layers},
-            {layer: (layer.name_overlay.visible, layer.name_overlay.font_size) for layer in viewer.layers},
+            {
+                layer: (layer.name_overlay.visible, layer.name_overlay.font_size)
+                for layer in viewer.layers
+            },
             viewer.layers.selection.active,
         )
 
@@ -58,7 +61,9 @@ class ViewerState:
             viewer.dims.point = self.point
         for layer in viewer.layers:
             if layer in self.visible:
-                with contextlib.suppress(CryosphereError):  # a viewer that is being closed stays in 3D
+                with contextlib.suppress(
+                    CryosphereError
+                ):  # a viewer that is being closed stays in 3D
                     layer.visible = self.visible[layer]
             name = layer.name_overlay
             name.visible, name.font_size = self.names.get(layer, (False, name.font_size))

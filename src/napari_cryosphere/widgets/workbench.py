@@ -44,7 +44,8 @@ class Seat:
     def connect(self, signal: Any, callback: Callable[..., Any]) -> None:
         """Connect a signal (psygnal's, or an emitter of napari's) until the dock leaves.
 
-        The controller and the viewer outlive a dock that is closed: it must not answer them any more.
+        The controller and the viewer outlive a dock that is closed: it must not answer them any
+        more.
         """
         signal.connect(callback)
         self._connections.append((signal, callback))
@@ -55,7 +56,8 @@ class Seat:
         Parameters
         ----------
         viewer_stays
-            Whether the viewer lives on; it then gets its former view back when the last dock leaves.
+            Whether the viewer lives on; it then gets its former view back when the last dock
+            leaves.
         """
         workbench, self._workbench = self._workbench, None
         if workbench is None:
@@ -68,7 +70,9 @@ class Seat:
             workbench.controller.close(viewer_stays)
 
 
-_workbenches: weakref.WeakKeyDictionary[ViewerModel, weakref.ref[_Workbench]] = weakref.WeakKeyDictionary()
+_workbenches: weakref.WeakKeyDictionary[ViewerModel, weakref.ref[_Workbench]] = (
+    weakref.WeakKeyDictionary()
+)
 """Held by their docks alone: a viewer without docks has none, and keeps nothing alive."""
 
 
@@ -80,7 +84,8 @@ def take_seat(viewer: ViewerModel, runner: Runner | None = None) -> Seat:
     viewer
         napari's viewer.
     runner
-        Runs long work; None for napari's threads, and short work in one of its own. The first dock's counts.
+        Runs long work; None for napari's threads, and short work in one of its own. The first
+        dock's counts.
     """
     held = _workbenches.get(viewer)
     workbench = None if held is None else held()

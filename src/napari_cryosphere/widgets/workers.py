@@ -24,7 +24,8 @@ _HELD_SECONDS = 0.1  # between two looks at the stop flag
 class Runner(Protocol):
     """Runs one piece of work at a time.
 
-    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's thread.
+    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's
+    thread.
     """
 
     busy_changed: Any
@@ -75,8 +76,9 @@ class SynchronousRunner:
 class ThreadRunner:
     """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first.
 
-    The docks' feet show how far the work is. napari's own progress bar comes with a picture that moves in the
-    status bar: eight times a second the whole window would be composed anew, see docs/measurements.md.
+    The docks' feet show how far the work is. napari's own progress bar comes with a picture that
+    moves in the status bar: eight times a second the whole window would be composed anew, see
+    docs/measurements.md.
     """
 
     busy_changed = Signal(bool)
@@ -155,8 +157,8 @@ def _worker(
 ) -> Any:
     """Return napari's worker on ``work(steps, stop, going)``, which ends cleanly when the window is closed.
 
-    napari then calls the worker's ``quit`` and waits for its thread. As napari has it, that drops the work
-    where it stands: a network that is being trained would be lost.
+    napari then calls the worker's ``quit`` and waits for its thread. As napari has it, that drops
+    the work where it stands: a network that is being trained would be lost.
     """
     from napari.qt.threading import GeneratorWorker, create_worker
 
@@ -174,8 +176,9 @@ def _stoppable(
 ) -> Iterator[Step | Exception]:
     """Pass steps on until told to stop, and hold them while not told to go; an error becomes the last step.
 
-    Every error is caught here, since this is the border of a thread: one that crossed it would be shown by
-    napari 0.9 as a TypeError of its own (its callback for failed workers takes one argument too few).
+    Every error is caught here, since this is the border of a thread: one that crossed it would be
+    shown by napari 0.9 as a TypeError of its own (its callback for failed workers takes one
+    argument too few).
     """
     running = steps()
     try:

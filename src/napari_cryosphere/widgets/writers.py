@@ -47,7 +47,9 @@ def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[st
         return [path]
     stack = metadata.get(KEY)
     if not hasattr(stack, "particles"):
-        raise CryosphereError(f"{attributes.get('name')} holds no particles; choose a layer of particles")
+        raise CryosphereError(
+            f"{attributes.get('name')} holds no particles; choose a layer of particles"
+        )
     stack.save(target, overwrite=True)
     return [path]
 
@@ -60,7 +62,8 @@ def write_map(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     path
         An MRC file; napari has asked whether it may be replaced.
     data
-        ``(n, n, n)`` voxels of a layer that is no map of this plugin's; its scale is the voxel size in A.
+        ``(n, n, n)`` voxels of a layer that is no map of this plugin's; its scale is the voxel size
+        in A.
     attributes
         The layer's attributes, as napari gives them to writers.
 
@@ -86,5 +89,7 @@ def _map_in(data: Any, attributes: dict[str, Any]) -> DensityMap:
     scale = np.abs(np.asarray(attributes.get("scale", (1.0,) * 3), dtype=float))
     if scale.max() / scale.min() - 1 > _SAME_SCALE:
         sizes = " x ".join(f"{size:g}" for size in scale)
-        raise CryosphereError(f"{name} has voxels of {sizes} A; a map must have cubic voxels, resample it")
+        raise CryosphereError(
+            f"{name} has voxels of {sizes} A; a map must have cubic voxels, resample it"
+        )
     return DensityMap(np.asarray(data, dtype=np.float32), float(scale[0]))

@@ -1,0 +1,1 @@
+"""How jobs run: batches, journals, ranks, reading ahead, memory, stages and locks."""

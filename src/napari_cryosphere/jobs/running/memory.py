@@ -1,0 +1,112 @@
+"""How much memory a job may take, and what fits into it."""
+
+from __future__ import annotations
+
+import sys
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.configs import PredictingConfig
+
+__all__ = [
+    "GALLERY_BYTES",
+    "NETWORK_BYTES",
+    "SEARCH_BYTES",
+    "MemoryLimit",
+    "peak_gigabytes",
+    "predicting_batch",
+    "reconstruction_bytes",
+    "watch_bytes",
+]
+
+# Allowances, generous ones: what a library takes at its peak is not known beforehand.
+NETWORK_BYTES = 4e6
+"""What a network takes for one image."""
+SEARCH_BYTES = 4e6
+"""What a search against a map takes for one image."""
+GALLERY_BYTES = 0.7e9
+"""What the slices of a map take that images are compared with (docs/measurements.md)."""
+_BASE = 0.7e9  # Python, torch and a network
+_COPIES = 12  # of an image, between the file and the network
+_AWAIT = 3  # batches in memory: one in use and two read ahead
+_GIGABYTE = 1e9
+
+
+class MemoryLimit:
+    """A limit on a process's resident memory; without one everything fits.
+
+    Parameters
+    ----------
+    gigabytes
+        The limit, in 10^9 bytes, or None. What a process holds before it has read anything counts,
+        as a constant, so that the same limit always gives the same batches.
+    """
+
+    def __init__(self, gigabytes: float | None) -> None:
+        self.gigabytes = gigabytes
+
+    def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
+        """Raise CryosphereError if what is to come does not fit."""
+        total = (needed_bytes + _BASE) / _GIGABYTE
+        if self.gigabytes is not None and total > self.gigabytes:
+            raise CryosphereError(
+                f"{what} would bring this process to {total:.2g} GB, over --max-memory {self.gigabytes:g}; "
+                f"{remedy}"
+            )
+
+    def batch_size(
+        self, wanted: int, box: int, each_bytes: float = 0.0, once_bytes: float = 0.0
+    ) -> int:
+        """Return how many images of ``box`` pixels may be worked on at once, at most ``wanted``.
+
+        Parameters
+        ----------
+        each_bytes
+            What is computed from an image takes, beside the images themselves.
+        once_bytes
+            What is held whatever the number of images.
+
+        Raises
+        ------
+        CryosphereError
+            If not even one image fits.
+        """
+        if self.gigabytes is None:
+            return wanted
+        each = 4.0 * box**2 * (_COPIES + _AWAIT) + each_bytes
+        self.refuse_beyond(
+            each + once_bytes, f"one image of {box} px and what is computed from it", "allow more"
+        )
+        return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE - once_bytes) / each)))
+
+
+def predicting_batch(config: PredictingConfig, box: int) -> int:
+    """Return how many images of ``box`` pixels are predicted, and refined where there is a map, at once."""
+    refining = config.map is not None
+    each = NETWORK_BYTES + (SEARCH_BYTES if refining else 0.0)
+    limit = MemoryLimit(config.max_memory_gb)
+    return limit.batch_size(config.batch_size, box, each, GALLERY_BYTES if refining else 0.0)
+
+
+def reconstruction_bytes(box: int, padding: int) -> float:
+    """Return what two half-maps' sums take while they are filled and solved."""
+    from napari_cryosphere.reconstruction import BackProjector  # scipy, which aligning does without
+
+    filled, solving = BackProjector.memory_bytes(box, padding)
+    return 2.0 * filled + solving
+
+
+def watch_bytes(box: int, padding: int) -> float:
+    """Return what two half-maps' running sums take, with one file's sums or the maps made of them."""
+    from napari_cryosphere.reconstruction import ExactSums
+
+    return 2.0 * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
+
+
+def peak_gigabytes() -> float:
+    """Return the most memory that this process has held, in 10^9 bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIGABYTE

@@ -1,0 +1,174 @@
+"""What a model, and a map if there is one, say of a stack's particles: batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cryosphere.alignment.aligner import Aligner, Alignment
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
+from napari_cryosphere.jobs.running.batches import Arrays
+from napari_cryosphere.jobs.running.uncertainty import uncertainty_columns
+from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.particles import ImageGrid, ParticleStack
+from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+
+__all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
+
+_REFINED_WITHIN_DEGREES = 10.0
+_MODES_APART_DEGREES = 20.0
+_SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_NOVELTY_COLUMN = "cryosphereNovelty"
+
+Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
+
+
+def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
+    """Return a stack's images as a model takes them."""
+    grid = ImageGrid(model.card.network.box, model.card.pixel_size_angstrom)
+    return PreparedImages(stack, Preprocessing(grid=grid))
+
+
+def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
+    """Return the pilot that searches around a model's modes, see `prepare_aligner`."""
+    images, origins_px = images_for(model, stack), _origins_px(stack)
+
+    def pilot(
+        aligner: Aligner, rows: NDArray[np.int64], unmasked: Tensor, ctf: Tensor | None
+    ) -> Alignment:
+        starts = _starts(model.predict(images[rows]), modes)
+        return aligner.refine(unmasked, ctf, starts, origins_px[rows], _REFINED_WITHIN_DEGREES)
+
+    return pilot
+
+
+def _starts(distribution: PoseDistribution, modes: int) -> NDArray[np.float64]:
+    """Return the poses to refine, ``(n, modes, 3, 3)``, NaN where there are fewer."""
+    return distribution.mode(modes, apart_degrees=_MODES_APART_DEGREES).rotations
+
+
+def _origins_px(stack: ParticleStack) -> NDArray[np.float64]:
+    return -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+
+
+def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> ParticleStack:
+    """Return the particles with predicted poses and their uncertainty; every other column is kept.
+
+    Poses are written inside RELION's asymmetric unit of the point group. Poses that the input had
+    are kept as ``cryosphereInputAngleRot`` and so on; its origins stay, since the network predicts
+    no shifts.
+    """
+    return stack.with_poses(summary.rotations, symmetry=symmetry).with_columns(
+        uncertainty_columns(summary)
+    )
+
+
+class Predictor:
+    """Predicts poses, and refines the best modes where there is an aligner.
+
+    Parameters
+    ----------
+    model
+        The network.
+    stack
+        The particles.
+    aligner
+        Compares them with a map; None leaves the network's poses.
+    modes
+        How many modes of each distribution are tried, within the width of a network's peak.
+    climbed
+        How many places near them, the best on a coarse lattice, are refined.
+    keep_coefficients
+        Whether `work` returns the distributions too, as ``coefficients``.
+    """
+
+    def __init__(
+        self,
+        model: PoseModel,
+        stack: ParticleStack,
+        aligner: Aligner | None = None,
+        modes: int = 14,
+        climbed: int = 4,
+        keep_coefficients: bool = False,
+    ) -> None:
+        self._model, self._stack, self._aligner = model, stack, aligner
+        self._modes, self._climbed = modes, climbed
+        self._keep_coefficients = keep_coefficients
+        self._images, self._unmasked = images_for(model, stack), AlignerInput(stack)
+        self._origins_px = _origins_px(stack)
+        self._on_gpu = next(model.network.parameters()).device.type == "cuda"
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the arrays that `posed` takes."""
+        novelty = () if self._model.novelty is None else ("novelty",)
+        refined = () if self._aligner is None else ("shifts_px", "log_likelihood", "predicted")
+        return (*_SUMMARY, *novelty, *refined)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was odd about the images read so far."""
+        return self._images.warnings
+
+    def read(self, rows: slice) -> Inputs:
+        """Return the images of some particles, prepared; may be called ahead, in another thread."""
+        images = self._images[rows]
+        if self._on_gpu:
+            images = images.pin_memory()
+        return images, None if self._aligner is None else self._unmasked(rows)
+
+    def work(self, rows: slice, inputs: Inputs) -> Arrays:
+        """Return what is found for some particles, one entry each."""
+        images, unmasked = inputs
+        distribution, novelty = self._model.predict_with_novelty(images)
+        if self._aligner is None or unmasked is None:
+            arrays = _arrays(distribution.summary())
+        else:
+            starts = _starts(distribution, self._modes)
+            origins = self._origins_px[rows]
+            found = self._aligner.refine(
+                *unmasked, starts, origins, _REFINED_WITHIN_DEGREES, climbed=self._climbed
+            )
+            arrays = _arrays(found.summary)
+            arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+            arrays["predicted"] = starts[:, 0]
+        if novelty is not None:
+            arrays["novelty"] = novelty
+        if self._keep_coefficients:
+            assert isinstance(distribution, HarmonicDistribution)
+            arrays["coefficients"] = distribution.coefficients.cpu().numpy()
+        return arrays
+
+    def posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
+        """Return all particles with their poses, and how sure these are.
+
+        Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``... A
+        model that knows its training's particles gives ``cryosphereNovelty`` too.
+        """
+        symmetry, stack = self._model.card.symmetry, self._stack
+        summary = PoseSummary(*(results[name] for name in _SUMMARY))
+        if "novelty" in results:
+            stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
+        if self._aligner is None:
+            return with_predictions(stack, summary, symmetry), summary
+        predicted = stack.with_poses(results["predicted"], symmetry=symmetry)
+        kept = {
+            f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
+            for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        }
+        shifts_px, log_likelihood = results["shifts_px"], results["log_likelihood"]
+        posed = with_alignment(
+            predicted.with_columns(kept), shifts_px, log_likelihood, summary, self._aligner.symmetry
+        )
+        return posed, summary
+
+
+def _arrays(summary: PoseSummary) -> Arrays:
+    return {name: getattr(summary, name) for name in _SUMMARY}

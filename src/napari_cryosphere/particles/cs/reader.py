@@ -1,0 +1,198 @@
+"""From a .cs file to the tables that a STAR file would hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._messages import counted, listed
+from napari_cryosphere.particles.cs.fields import (
+    CARRIED,
+    CTF,
+    DEFAULTS,
+    OF_GROUP,
+    OPTICS_CARRIED,
+    OTHER,
+    TYPES,
+)
+from napari_cryosphere.particles.cs.poses import alignment_columns
+from napari_cryosphere.particles.cs.records import Records, read_records, shortest
+
+__all__ = ["tables_of_cs"]
+
+_MOST_COMPONENTS = 64
+_NOT_APPLIED = (
+    "ctf/shift_A",
+    "ctf/tilt_A",
+    "ctf/trefoil_A",
+    "ctf/tetra_A",
+    "ctf/anisomag",
+    "ctf/bfactor",
+)
+
+
+def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """Read a .cs file, with the fields that it lacks from the passthrough file beside it.
+
+    Returns
+    -------
+    The blocks ``optics`` and ``particles`` under RELION's names and in its units, and warnings.
+    Other fields are kept in columns ``cryosparc/...``.
+
+    Raises
+    ------
+    FileFormatError
+        As :func:`napari_cryosphere.particles.cs.read_cs`.
+    MetadataError
+        If there are no particles, no images, or a value that is used is not a finite number.
+    """
+    read = read_records(path)
+    if "blob/path" not in read or "blob/idx" not in read:
+        raise MetadataError(
+            f"{path} has no images: no field blob/path or blob/idx, here or in a passthrough file beside it; "
+            "put the job's passthrough_particles.cs there, or export the particles' blobs"
+        )
+    columns: dict[str, Any] = {"rlnImageName": _image_names(read)}
+    optics, groups = _optics(read)
+    columns["rlnOpticsGroup"] = groups
+    columns |= _defocus(read)
+    columns |= alignment_columns(read)
+    if "location/micrograph_path" in read:
+        codes, paths = read.texts("location/micrograph_path")
+        columns["rlnMicrographName"] = np.array(
+            [_project_path(name) for name in paths], dtype=object
+        )[codes]
+    _note_what_is_not_applied(read)
+    columns |= dict(_carried(read))
+    return {"optics": optics, "particles": pd.DataFrame(columns)}, tuple(read.notes)
+
+
+def _image_names(read: Records) -> list[str]:
+    """Return ``000001@path`` of each row."""
+    codes, paths = read.texts("blob/path")
+    names = [_project_path(path) for path in paths]
+    indices = read.numbers("blob/idx")
+    if indices.dtype.kind == "f" or indices.min() < 0:
+        raise MetadataError(f"{read.path}: blob/idx must be integers from 0 on")
+    return [
+        f"{index + 1:06d}@{names[code]}"
+        for index, code in zip(indices.tolist(), codes.tolist(), strict=True)
+    ]
+
+
+def _project_path(path: str) -> str:
+    """Return a path without the ``>`` that cryoSPARC writes before one relative to the project's folder."""
+    return path.removeprefix(">")
+
+
+def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the optics table, and the group of each row: one for each exposure group and set of values."""
+    values: dict[str, NDArray[Any]] = {}
+    if "ctf/exp_group_id" in read:
+        values[CARRIED + "ctf/exp_group_id"] = read.numbers("ctf/exp_group_id")
+    for name, column in OF_GROUP.items():
+        if name in read:
+            values[column] = read.numbers(name)
+    if "blob/shape" in read:
+        shape = read.numbers("blob/shape", 2)
+        odd = shape[:, 0] != shape[:, 1]
+        if odd.any():
+            row = int(odd.argmax())
+            raise MetadataError(
+                f"{Place(read.path, '').row(row)}: blob/shape is {shape[row]}; images must be square"
+            )
+        values["rlnImageSize"] = shape[:, 0]
+    for name in read.fields:
+        if name.startswith(OPTICS_CARRIED) and read.fields[name].ndim == 1:
+            values[name.removeprefix(OPTICS_CARRIED)] = _plain(read, name)
+    table = pd.DataFrame(
+        {name: shortest(column) for name, column in values.items()}, index=range(read.number)
+    )
+    if table.empty and not values:
+        groups = np.zeros(read.number, dtype=np.int64)
+    else:
+        groups = table.groupby(list(table), sort=False, dropna=False).ngroup().to_numpy()
+    first = np.unique(groups, return_index=True)[1]
+    optics = table.iloc[first].reset_index(drop=True)
+    numbers = np.arange(1, len(optics) + 1)
+    if "rlnOpticsGroup" in optics:
+        given = pd.to_numeric(optics["rlnOpticsGroup"], errors="coerce")
+        numbers = given.to_numpy() if given.is_unique and given.notna().all() else numbers
+    optics["rlnOpticsGroup"] = numbers
+    if np.array_equal(optics.get(CARRIED + "ctf/exp_group_id", ()), numbers):
+        del optics[CARRIED + "ctf/exp_group_id"]
+    if "rlnOpticsGroupName" not in optics:
+        optics.insert(0, "rlnOpticsGroupName", [f"opticsGroup{number}" for number in numbers])
+    return optics, np.asarray(numbers)[groups]
+
+
+def _defocus(read: Records) -> dict[str, NDArray[np.float64]]:
+    columns = {}
+    for name, (column, unit) in CTF.items():
+        if name in read:
+            values = read.numbers(name).astype(np.float64)
+            if column != "rlnPhaseShift" or values.any():
+                columns[column] = np.degrees(values) if unit == "rad" else values
+    return columns
+
+
+def _note_what_is_not_applied(read: Records) -> None:
+    """Name aberrations that are carried, and images that are dark on light."""
+    there = [
+        name
+        for name in _NOT_APPLIED
+        if name in read and read.fields[name].dtype.kind == "f" and np.any(read.fields[name])
+    ]
+    if there:
+        fields = "field" if len(there) == 1 else "fields"
+        read.notes.append(f"{read.path}: {fields} {', '.join(there)} kept but not applied")
+    if "blob/sign" in read and (read.numbers("blob/sign") < 0).any():
+        read.used.discard("blob/sign")
+        read.notes.append(
+            f"{read.path}: blob/sign is -1, particles are dark on light; images are used as they are stored"
+        )
+
+
+def _carried(read: Records) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Give the fields that no RELION column stands for, one column a component."""
+    left_out = []
+    for name, values in read.fields.items():
+        if name in read.used or _is_default(name, values):
+            continue
+        label = name.removeprefix(OTHER) if name.startswith(OTHER) else CARRIED + name
+        components = int(np.prod(values.shape[1:], dtype=np.int64))
+        if values.dtype.kind not in "iufbSU" or components > _MOST_COMPONENTS:
+            left_out.append(name)
+        elif values.ndim == 1:
+            yield label, _plain(read, name)
+        else:
+            flat = values.reshape(read.number, components)
+            for component in range(components):
+                yield f"{label}[{component}]", flat[:, component]
+    if left_out:
+        read.notes.append(
+            f"{read.path}: {counted(len(left_out), 'field')} left out: {listed(left_out)}"
+        )
+
+
+def _is_default(name: str, values: NDArray[Any]) -> bool:
+    """Return whether a field says nothing: it would be written with the same values if it were not kept."""
+    if name not in TYPES or name in ("uid", "blob/import_sig") or name.startswith("location/"):
+        return False
+    return bool((values == DEFAULTS.get(name, b"" if values.dtype.kind == "S" else 0)).all())
+
+
+def _plain(read: Records, name: str) -> NDArray[Any]:
+    """Return a field of numbers as it is, one of text as text."""
+    if read.fields[name].dtype.kind not in "SU":
+        read.used.add(name)
+        return read.fields[name]
+    codes, words = read.texts(name)
+    return np.array(words, dtype=object)[codes]

@@ -1,0 +1,159 @@
+"""The fields of .cs files: checked when they are used, merged with those of passthrough files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles.cs.file import read_cs
+
+__all__ = ["Records", "read_records", "shortest"]
+
+_NEEDED = ("blob/path", "blob/idx", "ctf/df1_A", "alignments3D/pose")
+
+
+@dataclass
+class Records:
+    """The fields of one file, and of those merged into it; what has been used is noted."""
+
+    path: Path
+    number: int
+    fields: dict[str, NDArray[Any]]
+    used: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+    def numbers(self, name: str, components: int = 1) -> NDArray[Any]:
+        """Return a field as ``(n,)`` or ``(n, components)`` finite numbers in the type it is stored in.
+
+        Raises
+        ------
+        MetadataError
+            If it has another shape, is text, or a value is not finite: file, row and field are
+            named.
+        """
+        values = self.fields[name]
+        shape = (self.number,) if components == 1 else (self.number, components)
+        if values.dtype.kind not in "iuf" or values.shape != shape:
+            raise MetadataError(
+                f"{self.path}: {name} has {values.dtype} of shape {values.shape}; expected numbers of {shape}"
+            )
+        bad = ~np.isfinite(values.reshape(self.number, -1)).all(axis=1)
+        if bad.any():
+            row = int(bad.argmax())
+            raise MetadataError(
+                f"{Place(self.path, '').row(row)}: {name} is {values[row]}; expected finite numbers"
+            )
+        self.used.add(name)
+        return values
+
+    def texts(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return which of the different texts each row has, and those.
+
+        Raises
+        ------
+        MetadataError
+            If it is no text, or one has control characters.
+        """
+        values = self.fields[name]
+        if values.dtype.kind not in "SU" or values.ndim != 1:
+            raise MetadataError(f"{self.path}: {name} has {values.dtype}; expected text")
+        self.used.add(name)
+        words = np.empty(self.number, dtype=object)
+        words[:] = values.tolist()
+        codes, different = pd.factorize(words)
+        texts = [_text(word) for word in different]
+        for code, text in enumerate(texts):
+            if any(character < " " for character in text):
+                row = int((codes == code).argmax())
+                raise MetadataError(
+                    f"{Place(self.path, '').row(row)}: {name} is {shown(text)}; expected text "
+                    "without control characters"
+                )
+        return codes.astype(np.int64), texts
+
+
+def read_records(path: Path) -> Records:
+    """Read a .cs file, with the fields that it lacks from the passthrough file beside it.
+
+    Raises
+    ------
+    FileFormatError
+        As :func:`napari_cryosphere.particles.cs.read_cs`.
+    MetadataError
+        If there are no rows.
+    """
+    records = read_cs(path)
+    if not len(records):
+        raise MetadataError(f"{path} has no particles (fields but no rows)")
+    read = Records(path, len(records), {name: records[name] for name in _names(records)})
+    _pass_through(read)
+    return read
+
+
+def _pass_through(read: Records) -> None:
+    """Add the fields that are missing from passthrough files of the same job, merged by uid."""
+    if all(name in read for name in _NEEDED) or "uid" not in read:
+        return
+    job = re.search(r"J\d+", read.path.name)
+    for path in sorted(read.path.parent.glob("*passthrough*.cs")):
+        if path == read.path or (job and job[0] not in re.findall(r"J\d+", path.name)):
+            continue
+        try:
+            other = read_cs(path)
+        except CryosphereError as error:
+            read.notes.append(str(error))
+            continue
+        rows = _rows_by_uid(read.fields["uid"], other)
+        new = [name for name in _names(other) if name not in read]
+        if rows is None or not new:
+            continue
+        read.fields |= {name: other[name][rows] for name in new}
+        groups = sorted({name.split("/")[0] for name in new})
+        read.notes.append(f"{read.path}: {', '.join(groups)} taken from {path.name}, by uid")
+
+
+def _names(records: NDArray[Any]) -> tuple[str, ...]:
+    return records.dtype.names or ()
+
+
+def _rows_by_uid(wanted: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return the rows of ``other`` that have the uids; None if some are not there or several are."""
+    if "uid" not in _names(other):
+        return None
+    uids = other["uid"]
+    if np.array_equal(uids, wanted):
+        return np.arange(len(uids))
+    index = pd.Index(uids)
+    if not index.is_unique:
+        return None
+    rows = index.get_indexer(pd.Index(wanted))
+    return None if (rows < 0).any() else rows
+
+
+def shortest(column: NDArray[Any]) -> NDArray[Any]:
+    """Return single precision as the shortest decimal number that means it: 2.7, not 2.700000047683716."""
+    if column.dtype.kind != "f" or column.dtype.itemsize >= 8:
+        return column
+    different, codes = np.unique(column, return_inverse=True)
+    return np.array([float(str(value)) for value in different])[codes]
+
+
+def _text(word: bytes | str) -> str:
+    if isinstance(word, str):
+        return word
+    try:
+        return word.decode("utf-8")
+    except UnicodeDecodeError:
+        return word.decode("latin-1")
