@@ -22,6 +22,7 @@ from napari_cryosphere.particles._joining import joined_tables
 from napari_cryosphere.particles._loading import read_data_set
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
+from napari_cryosphere.particles._selection import rows_where
 from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
@@ -417,6 +418,29 @@ class ParticleStack:
         stack = self.with_half_sets()
         of = stack.half_sets()
         return stack[of == 1], stack[of == 2]
+
+    def select(self, expression: str) -> ParticleStack:
+        """Return the particles for which an expression is true, with their optics.
+
+        Parameters
+        ----------
+        expression
+            A condition on columns as :meth:`pandas.DataFrame.query` takes it, with the names that
+            the file has: ``"rlnClassNumber == 3 and rlnDefocusU < 20000"``. Columns of the optics
+            table may be named too. Names with characters such as ``/`` stand in backticks.
+
+        Raises
+        ------
+        MetadataError
+            If the expression cannot be evaluated, is no condition, or is true for no particle.
+        """
+        table = self.particles
+        extra = [name for name in self.optics if name not in table]
+        if extra:
+            of_group = self.optics.set_index(GROUP)[extra].loc[table[GROUP]]
+            table = table.assign(**{str(name): of_group[name].to_numpy() for name in extra})
+        chosen = rows_where(self.source, table.reset_index(drop=True), expression)
+        return self[chosen]
 
     def image_names(self) -> NDArray[np.object_]:
         """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
