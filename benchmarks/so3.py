@@ -19,9 +19,9 @@ from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
-from napari_cryosphere.so3.mollweide import rasterise
 from napari_cryosphere.so3.rotations import random_rotations, to_e3nn_frame
 from napari_cryosphere.so3.wigner import band_mask, rotate_coefficients
+from napari_cryosphere.widgets.state.sphere_picture import rasterise
 
 OVERSAMPLING = 3.0  # at which our activation's equivariance error is below e3nn's
 

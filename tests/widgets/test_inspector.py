@@ -17,13 +17,15 @@ from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.projection_view import REFINED
-from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.docks.main.inspector_panel import match_line
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior, Posteriors
 from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
     most_probable_pose,
     read_distribution,
+    second_line,
+    tile_texts,
     view_angles,
 )
 from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
@@ -206,10 +208,10 @@ def test_a_projection_stands_below_the_particle(
 ) -> None:
     inspector = predicted.inspector
     with pytest.raises(CryosphereError, match="no map"):
-        inspector.projection.show(np.array([1.0, 0, 0]))
+        controller.projection.show(np.array([1.0, 0, 0]))
     inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
-    inspector.projection.show(stack.rotations()[3][:, 2])
-    match = inspector.projection.match
+    controller.projection.show(stack.rotations()[3][:, 2])
+    match = controller.projection.match
     assert match is not None
     assert match.what in ("known view", "predicted view")
     right = match.correlation
@@ -218,15 +220,15 @@ def test_a_projection_stands_below_the_particle(
     projection = predicted.viewer.layers[-2]
     particle = predicted.viewer.layers["particles"]
     assert projection.extent.world[0, 0] > particle.extent.world[1, 1]
-    inspector.projection.show(stack.rotations()[3][:, 0])
-    assert inspector.projection.match is not None
-    assert inspector.projection.match.what == "this view"
-    assert inspector.projection.match.correlation < right
-    assert f"{inspector.projection.match.correlation:.3f}" in match_line(
-        inspector.projection.match, True
+    controller.projection.show(stack.rotations()[3][:, 0])
+    assert controller.projection.match is not None
+    assert controller.projection.match.what == "this view"
+    assert controller.projection.match.correlation < right
+    assert f"{controller.projection.match.correlation:.3f}" in match_line(
+        controller.projection.match, True
     )
     predicted.viewer.dims.set_point(0, 4)
-    assert inspector.projection.match is None
+    assert controller.projection.match is None
     assert "particles projection" not in predicted.viewer.layers
 
 
@@ -239,10 +241,10 @@ def test_a_click_near_a_mark_takes_the_mark(
     session.store.known = None
     inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
     session.posteriors.add(3, posterior)
-    inspector.projection.show(posterior.rotation[:, 2])
-    assert inspector.projection.match is not None
-    assert inspector.projection.match.what == REFINED
-    np.testing.assert_array_equal(inspector.projection.match.rotation, posterior.rotation)
+    controller.projection.show(posterior.rotation[:, 2])
+    assert controller.projection.match is not None
+    assert controller.projection.match.what == REFINED
+    np.testing.assert_array_equal(controller.projection.match.rotation, posterior.rotation)
 
 
 def test_results_for_another_particle_are_not_shown(
