@@ -38,7 +38,10 @@ from napari_cryosphere.particles.image_grid import (
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
-__all__ = ["ParticleStack"]
+__all__ = ["SIGN", "ParticleStack"]
+
+SIGN = "cryosparc/blob/sign"
+"""The column that says by its sign whether stored images are to be multiplied by -1."""
 
 logger = logging.getLogger(__name__)
 
@@ -257,8 +260,8 @@ class ParticleStack:
         -------
         ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
         images of optics groups with another box or pixel size are Fourier-rescaled, with grey
-        values kept. Neighbours in one stack are read in one go, whatever order they are asked for
-        in.
+        values kept. Images whose ``cryosparc/blob/sign`` is -1 are multiplied by it. Neighbours in
+        one stack are read in one go, whatever order they are asked for in.
 
         Raises
         ------
@@ -267,7 +270,8 @@ class ParticleStack:
             named.
         """
         if isinstance(indices, (int, np.integer)) and self._as_stored:
-            return self._images.read_one(range(len(self))[indices])
+            row = range(len(self))[indices]
+            return self._signed(self._images.read_one(row), np.array([row]))
         parts = list(self.images_by_grid(indices))
         if self._grid is None or (len(parts) == 1 and parts[0][2].matches(self._grid)):
             return parts[0][1]
@@ -303,7 +307,8 @@ class ParticleStack:
             own = next(iter(self.grids.values()), None)
             images = source.read(self.box if own is None else own.box)
             stored = ImageGrid(self.box, 1.0) if own is None else own
-            yield np.arange(len(chosen)), resample(images, stored, stored.even()), stored.even()
+            images = self._signed(resample(images, stored, stored.even()), chosen)
+            yield np.arange(len(chosen)), images, stored.even()
             return
         groups = self.optics_groups()[chosen]
         for grid in dict.fromkeys(self.grids.values()):
@@ -311,7 +316,16 @@ class ParticleStack:
                 np.isin(groups, [group for group in self.grids if self.grids[group] == grid])
             )
             if len(mine):
-                yield mine, resample(source[mine].read(grid.box), grid, grid.even()), grid.even()
+                images = resample(source[mine].read(grid.box), grid, grid.even())
+                yield mine, self._signed(images, chosen[mine]), grid.even()
+
+    def _signed(self, images: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Multiply images ``(k, ny, nx)`` of some rows by cryoSPARC's sign of their contrast, if known."""
+        if SIGN in self.particles:
+            signs = self.particles[SIGN].to_numpy(dtype=np.float32)[rows]
+            if (signs < 0).any():
+                return images * np.where(signs < 0, np.float32(-1), np.float32(1))[:, None, None]
+        return images
 
     @property
     def has_poses(self) -> bool:
