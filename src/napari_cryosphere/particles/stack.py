@@ -27,6 +27,7 @@ from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
+from napari_cryosphere.particles.cs.fields import CARRIED
 from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import (
@@ -38,13 +39,11 @@ from napari_cryosphere.particles.image_grid import (
 from napari_cryosphere.particles.star import write_star
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
-__all__ = ["SIGN", "ParticleStack"]
-
-SIGN = "cryosparc/blob/sign"
-"""The column that says by its sign whether stored images are to be multiplied by -1."""
+__all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
 
+_SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
@@ -129,7 +128,10 @@ class ParticleStack:
         """
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images)
-        stack = cls._on_common_grid(data.tables, data.images)
+        images = data.images
+        if _SIGN in data.tables.particles:
+            images = images.inverted(data.tables.particles[_SIGN].to_numpy() < 0)
+        stack = cls._on_common_grid(data.tables, images)
         for warning in stack.warnings:
             logger.info(warning)
         return stack
@@ -270,8 +272,7 @@ class ParticleStack:
             named.
         """
         if isinstance(indices, (int, np.integer)) and self._as_stored:
-            row = range(len(self))[indices]
-            return self._signed(self._images.read_one(row), np.array([row]))
+            return self._images.read_one(range(len(self))[indices])
         parts = list(self.images_by_grid(indices))
         if self._grid is None or (len(parts) == 1 and parts[0][2].matches(self._grid)):
             return parts[0][1]
@@ -307,8 +308,7 @@ class ParticleStack:
             own = next(iter(self.grids.values()), None)
             images = source.read(self.box if own is None else own.box)
             stored = ImageGrid(self.box, 1.0) if own is None else own
-            images = self._signed(resample(images, stored, stored.even()), chosen)
-            yield np.arange(len(chosen)), images, stored.even()
+            yield np.arange(len(chosen)), resample(images, stored, stored.even()), stored.even()
             return
         groups = self.optics_groups()[chosen]
         for grid in dict.fromkeys(self.grids.values()):
@@ -316,16 +316,7 @@ class ParticleStack:
                 np.isin(groups, [group for group in self.grids if self.grids[group] == grid])
             )
             if len(mine):
-                images = resample(source[mine].read(grid.box), grid, grid.even())
-                yield mine, self._signed(images, chosen[mine]), grid.even()
-
-    def _signed(self, images: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Multiply images ``(k, ny, nx)`` of some rows by cryoSPARC's sign of their contrast, if known."""
-        if SIGN in self.particles:
-            signs = self.particles[SIGN].to_numpy(dtype=np.float32)[rows]
-            if (signs < 0).any():
-                return images * np.where(signs < 0, np.float32(-1), np.float32(1))[:, None, None]
-        return images
+                yield mine, resample(source[mine].read(grid.box), grid, grid.even()), grid.even()
 
     @property
     def has_poses(self) -> bool:
