@@ -14,7 +14,7 @@ from napari_cryosphere.widgets.map_steps import Recipe
 from napari_cryosphere.widgets.particle_choices import Flag
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
     from napari_cryosphere.widgets.predictions import PredictionStore
     from napari_cryosphere.widgets.session import Session
 
