@@ -97,7 +97,7 @@ class Intake:
         """Give distributions to the data set with as many particles; others wait for it."""
         if not self._waiting:
             return  # before the import, which brings torch
-        from napari_cryosphere.so3.distribution_store import DistributionStore
+        from napari_cryosphere.so3.distributions.store import DistributionStore
 
         for path in list(self._waiting):
             try:

@@ -14,8 +14,8 @@ from napari_cryosphere.widgets.control.export import chosen_stack
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.so3.distribution import PoseSummary
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions.store import DistributionStore
+    from napari_cryosphere.so3.pose_summary import PoseSummary
     from napari_cryosphere.widgets.control.data_sets import DataSets
     from napari_cryosphere.widgets.control.inspector import Inspector
     from napari_cryosphere.widgets.state.session import Session
