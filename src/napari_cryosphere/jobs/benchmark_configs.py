@@ -17,6 +17,7 @@ __all__ = [
     "CespedConfig",
     "DownloadEntryConfig",
     "EvaluateConfig",
+    "EvaluatingConfig",
     "MergeReportsConfig",
     "PointGroup",
 ]
@@ -31,21 +32,11 @@ DEFAULT_FOLDER = Path("cesped")
 """Where entries are looked for."""
 
 
-class EvaluateConfig(JobConfig):
-    """Predicted poses against true ones, and the maps of both."""
+class EvaluatingConfig(JobConfig):
+    """How predicted poses, and the maps that they give, are compared with true ones."""
 
-    truth: Tables
-    """STAR files with the true poses: one, or one a half."""
-    predicted: Tables
-    """STAR files with the predicted poses: one, or one a half."""
-    output: Path
-    """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
     symmetry: PointGroup = "C1"
     """Point group of the map, in RELION's names."""
-    mask: Path | None = None
-    """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
-    data_dir: Path | None = None
-    """Folder of the truth's images, where they have moved."""
     maps: bool | None = None
     """Whether maps are reconstructed and compared; None where the truth's images are found."""
     predicts: Predicts = "SO3"
@@ -54,6 +45,21 @@ class EvaluateConfig(JobConfig):
     """Weigh particles by rlnParticleFigureOfMerit, where the column is there."""
     relion: bool = False
     """Reconstruct with relion_reconstruct."""
+
+
+class EvaluateConfig(EvaluatingConfig):
+    """Predicted poses against true ones, and the maps of both."""
+
+    truth: Tables
+    """STAR files with the true poses: one, or one a half."""
+    predicted: Tables
+    """STAR files with the predicted poses: one, or one a half."""
+    output: Path
+    """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
+    mask: Path | None = None
+    """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
+    data_dir: Path | None = None
+    """Folder of the truth's images, where they have moved."""
 
 
 class DownloadEntryConfig(JobConfig):

@@ -14,6 +14,7 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
     "AlignConfig",
+    "AligningConfig",
     "ConvertConfig",
     "DemoConfig",
     "DensityConfig",
@@ -28,6 +29,7 @@ __all__ = [
     "ReconstructConfig",
     "SharpeningConfig",
     "SimulateConfig",
+    "SimulatingConfig",
     "SymmetricConfig",
     "WatchConfig",
 ]
@@ -109,19 +111,9 @@ class DensityConfig(ModelConfig):
     """Edge of a voxel."""
 
 
-class SimulateConfig(ModelConfig):
-    """Particles simulated from a map, or from an atomic model."""
+class SimulatingConfig(JobConfig):
+    """How particles are simulated from a map."""
 
-    map: Path
-    """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
-    pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Pixel size of images from an atomic model; a map brings its own."""
-    output: Path
-    """STAR file to write; the images go beside it, with the suffix .mrcs."""
-    poses: Path | None = None
-    """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
-    number: Annotated[int, Field(ge=1)] | None = None
-    """Number of particles; without it 1000, or all that ``poses`` has."""
     snr: Annotated[float, Field(gt=0)] = 0.1
     """Signal-to-noise ratio (defined in ``imaging/forward.py``); infinite for no noise."""
     snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
@@ -132,8 +124,6 @@ class SimulateConfig(ModelConfig):
     """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is
     white.
     """
-    noise_spectrum: Path | None = None
-    """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same particles."""
     shift_px: Annotated[float, Field(ge=0)] = 3.0
@@ -150,9 +140,30 @@ class SimulateConfig(ModelConfig):
     """Axis of the preferred views, x y z in the map's frame; of any length."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> SimulateConfig:
+    def _with_a_direction(self) -> SimulatingConfig:
         if not any(self.preferred_axis):
             raise ValueError("preferred_axis must have a direction, not 0 0 0")
+        return self
+
+
+class SimulateConfig(ModelConfig, SimulatingConfig):
+    """Particles simulated from a map, or from an atomic model."""
+
+    map: Path
+    """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
+    pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of images from an atomic model; a map brings its own."""
+    output: Path
+    """STAR file to write; the images go beside it, with the suffix .mrcs."""
+    poses: Path | None = None
+    """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
+    number: Annotated[int, Field(ge=1)] | None = None
+    """Number of particles; without it 1000, or all that ``poses`` has."""
+    noise_spectrum: Path | None = None
+    """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimulateConfig:
         if self.noise_spectrum is not None and self.noise_length_angstrom:
             raise ValueError(
                 "noise_spectrum and noise_length_angstrom both colour the noise; give one"
@@ -282,15 +293,9 @@ class WatchConfig(PredictingConfig):
         return f"what was predicted so far is in {self.output}: the same command goes on"
 
 
-class AlignConfig(SymmetricConfig, _Resumable):
-    """Poses and shifts found by comparing particles with a map."""
+class AligningConfig(SymmetricConfig, _WithMemory):
+    """How particles are compared with a map."""
 
-    particles: Path
-    """Particles, .star or .cs."""
-    map: Path
-    """MRC file to compare with."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
@@ -302,12 +307,23 @@ class AlignConfig(SymmetricConfig, _Resumable):
     """Largest shift searched along x and along y, from the particles' origins if the search is
     local.
     """
-    distributions: Path | None = None
-    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
+
+
+class AlignConfig(AligningConfig, _Resumable):
+    """Poses and shifts found by comparing particles with a map."""
+
+    particles: Path
+    """Particles, .star or .cs."""
+    map: Path
+    """MRC file to compare with."""
+    data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
+    distributions: Path | None = None
+    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory):

@@ -11,12 +11,43 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs import Device, SymmetricConfig
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
-__all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
+__all__ = ["ExperimentConfig", "PresetName", "TrainConfig", "TrainingConfig"]
 
 PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
 
 
-class TrainConfig(SymmetricConfig, TrainingPreset):
+class TrainingConfig(SymmetricConfig, TrainingPreset):
+    """How a pose network is trained. What is not given is the preset's."""
+
+    preset: PresetName = "default"
+    """Named settings of network and training; what is given with it wins."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated
+    images.
+    """
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the particles held out, whole micrographs where they are known, 500 particles at
+    most. Without it 5 %, or up to 10 % to have 250.
+    """
+    half_set: Literal[1, 2] | None = None
+    """Train on one half only (rlnRandomSubset)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed gives the same run, where its length is counted in images."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_from_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
+            return values
+        preset = PRESETS[values.get("preset", "default")].model_dump()
+        if values.get("map") is not None:
+            preset["source"] = "map"
+        return _updated(preset, values)
+
+
+class TrainConfig(TrainingConfig):
     """A pose network trained on particles with known poses, or on projections of a map.
 
     What is not given is the preset's.
@@ -28,44 +59,18 @@ class TrainConfig(SymmetricConfig, TrainingPreset):
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     data_dir: Path | None = None
     """Folder of the images, where they have moved."""
-    preset: PresetName = "default"
-    """Named settings of network and training; what is given beside it wins."""
     map: Path | None = None
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
     Without it the map that the training particles give at their own poses.
     """
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated
-    images.
-    """
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the particles held out, whole micrographs where they are known, 500 particles at
-    most. Without it 5 %, or up to 10 % to have 250.
-    """
-    half_set: Literal[1, 2] | None = None
-    """Train on one half only (rlnRandomSubset)."""
     encoder_weights: Path | None = None
     """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
     random.
     """
-    seed: Annotated[int, Field(ge=0)] = 0
-    """The same seed gives the same run, where its length is counted in images."""
-    device: Device = "auto"
-    """Where the arithmetic is done; auto takes a GPU if there is one."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     """How often the state is kept that a run can go on from."""
     resume: bool = False
     """Go on with a run that was stopped or killed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _the_rest_from_the_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("preset", "default") not in PRESETS:
-            return values
-        preset = PRESETS[values.get("preset", "default")].model_dump()
-        if values.get("map") is not None:
-            preset["source"] = "map"
-        return _updated(preset, values)
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:

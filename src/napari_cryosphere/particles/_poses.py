@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,10 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
-__all__ = ["ANGLES", "ORIGINS", "pose_columns"]
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distribution import PoseSummary
+
+__all__ = ["ANGLES", "ORIGINS", "pose_columns", "uncertainty_columns"]
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
@@ -76,3 +79,13 @@ def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]
             f"rotation {row + 1} is no rotation matrix: its rows must be orthonormal, its determinant 1"
         )
     return matrices
+
+
+def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
+    """Return the STAR columns of a summary: probability of the best cell, entropy, spread, confidence."""
+    return {
+        "rlnMaxValueProbDistribution": summary.max_probability,
+        "cryosphereEntropy": summary.entropy,
+        "cryosphereSpread": summary.spread_degrees,
+        "cryosphereConfidence": summary.confidence,
+    }
