@@ -4,10 +4,6 @@
 first used: the package itself loads neither torch nor pandas.
 """
 
-from importlib.metadata import version
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-__version__ = version("napari-cryosphere")

@@ -13,6 +13,7 @@ from ._front import refine as refine
 from ._front import sample_model as sample_model
 from ._front import simulate as simulate
 from ._front import train as train
+from ._version import __version__ as __version__
 from .errors import CryosphereError as CryosphereError
 from .model.pose_model import PoseModel as PoseModel
 from .particles import CtfParameters as CtfParameters
@@ -21,5 +22,3 @@ from .particles import ImageGrid as ImageGrid
 from .particles import ParticleStack as ParticleStack
 from .reconstruction import FourierShellCorrelation as FourierShellCorrelation
 from .so3.distribution import PoseDistribution as PoseDistribution
-
-__version__: str

@@ -25,8 +25,9 @@ from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, jo
 from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
 from napari_cryosphere.jobs.running.inputs import (
     described,
-    digest_of_file,
     digest_of_table,
+    open_map,
+    open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
@@ -220,8 +221,8 @@ def align(config: AlignConfig) -> Events:
     refuse_overwrite(config.output, config.overwrite)
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
-    stack = ParticleStack.read(config.particles, config.data_dir)
-    density = DensityMap.read(config.map)
+    stack = open_particles(config)
+    density = open_map(config, config.map)
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
@@ -383,7 +384,6 @@ def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dic
     return described(config) | {
         "number": len(stack),
         "batch_size": batch_size,
-        "map": digest_of_file(config.map),
         "table": digest_of_table(stack),
     }
 

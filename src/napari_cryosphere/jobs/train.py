@@ -18,7 +18,7 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.inputs import open_map, open_particles, warnings_of
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
@@ -49,7 +49,7 @@ moved.
 
 def train(config: TrainConfig) -> Events:
     """Train on the particles that the config names."""
-    yield from train_on_stack(ParticleStack.read(config.particles, config.data_dir), config)
+    yield from train_on_stack(open_particles(config), config)
 
 
 def train_on_stack(
@@ -75,7 +75,7 @@ def train_on_stack(
     """
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
-    density = None if config.map is None else DensityMap.read(config.map)
+    density = None if config.map is None else open_map(config, config.map)
     about = {
         "particles": config.particles.name,
         "map": None if config.map is None else config.map.name,

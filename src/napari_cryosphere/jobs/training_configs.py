@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.configs import Device, SymmetricConfig
+from napari_cryosphere.jobs.configs import (
+    Device,
+    MapInput,
+    MaskedMapInput,
+    ParticlesInput,
+    SymmetricConfig,
+)
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = ["ExperimentConfig", "PresetName", "TrainConfig", "TrainingConfig"]
@@ -47,18 +53,14 @@ class TrainingConfig(SymmetricConfig, TrainingPreset):
         return _updated(preset, values)
 
 
-class TrainConfig(TrainingConfig):
+class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
     """A pose network trained on particles with known poses, or on projections of a map.
 
     What is not given is the preset's.
     """
 
-    particles: Path
-    """Particles with poses, .star or .cs."""
     output: Path
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     map: Path | None = None
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
     Without it the map that the training particles give at their own poses.
@@ -106,7 +108,7 @@ class TrainConfig(TrainingConfig):
         return f"once it has learnt, the model is in {self.output}; the same command with --resume goes on"
 
 
-class ExperimentConfig(SymmetricConfig):
+class ExperimentConfig(SymmetricConfig, MapInput):
     """One of CryoSphere's experiments."""
 
     name: Literal["equivariance", "projections", "labels"]
