@@ -22,4 +22,4 @@ from .particles import DensityMap as DensityMap
 from .particles import ImageGrid as ImageGrid
 from .particles import ParticleStack as ParticleStack
 from .reconstruction import FourierShellCorrelation as FourierShellCorrelation
-from .so3.distribution import PoseDistribution as PoseDistribution
+from .so3.distributions import PoseDistribution as PoseDistribution

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.model.pose_model import PoseModel
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import FourierShellCorrelation, Postprocessed
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
     ConfigT = TypeVar("ConfigT", bound=JobConfig)
 

@@ -16,7 +16,7 @@ from napari_cryosphere.jobs.configs import AlignConfig, ReconstructConfig, Simul
 from napari_cryosphere.jobs.events import Event, Progress, follow
 from napari_cryosphere.jobs.reconstruct import reconstruct as reconstruct_job
 from napari_cryosphere.jobs.simulate import simulate as simulate_job
-from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 SETTINGS = {"snr": 0.5, "seed": 3, "shift_px": 1.0}

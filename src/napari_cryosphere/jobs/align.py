@@ -36,7 +36,8 @@ from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, M
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
     "Aligned",
@@ -369,7 +370,7 @@ def _write_distributions(
     path: Path, journal: Journal, batches: Batches, config: AlignConfig
 ) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
-    from napari_cryosphere.so3.distribution_store import (
+    from napari_cryosphere.so3.distributions.store import (
         write_distributions,
     )  # brings all kinds of them
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import FourierShellCorrelation
     from napari_cryosphere.reconstruction.relion_files import RelionJob
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
     Curves: TypeAlias = dict[str, FourierShellCorrelation]
     Noun: TypeAlias = ParticleStack | DensityMap | PoseModel | PoseDistribution | RelionJob | Curves
@@ -87,7 +87,7 @@ def _read_images(
 
 def _read_folder(path: Path) -> PoseModel | PoseDistribution | RelionJob:
     if (path / "zarr.json").is_file():
-        from napari_cryosphere.so3.distribution_store import DistributionStore
+        from napari_cryosphere.so3.distributions.store import DistributionStore
 
         return DistributionStore(path)[:]
     from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel

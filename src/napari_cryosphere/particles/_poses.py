@@ -13,7 +13,7 @@ from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseSummary
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["ANGLES", "ORIGINS", "pose_columns", "uncertainty_columns"]
 

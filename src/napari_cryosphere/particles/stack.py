@@ -42,7 +42,8 @@ from napari_cryosphere.particles.star.file import block_of_table, table_of_block
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["ParticleStack"]
 
