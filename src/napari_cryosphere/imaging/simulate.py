@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.orientations import draw_rotations
-from napari_cryosphere.particles import CtfParameters, ParticleStack
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation
+from napari_cryosphere.particles import CtfParameters, ParticleStack, pose_columns
 
 __all__ = ["OpticsGroup", "ParticleParameters", "draw_parameters", "parameters_from_stack"]
 
@@ -100,18 +99,13 @@ class ParticleParameters:
     ) -> dict[str, pd.DataFrame]:
         """Return RELION 3.1's optics and particles tables for a stack of these particles in order."""
         number = len(self)
-        angles = relion_angles_from_rotation(self.rotations)
         columns: dict[str, object] = {
             "rlnImageName": [f"{index + 1:06d}@{stack_name}" for index in range(number)],
             "rlnMicrographName": self.micrographs,
             "rlnOpticsGroup": self.optics_groups,
             "rlnRandomSubset": self.half_sets,
-            "rlnAngleRot": angles[:, 0],
-            "rlnAngleTilt": angles[:, 1],
-            "rlnAnglePsi": angles[:, 2],
             # RELION's origin is the shift that would bring the particle back to the centre
-            "rlnOriginXAngst": -self.shifts_px[:, 0] * pixel_size_angstrom,
-            "rlnOriginYAngst": -self.shifts_px[:, 1] * pixel_size_angstrom,
+            **pose_columns(self.rotations, -self.shifts_px * pixel_size_angstrom),
         }
         if self.micrographs is None:
             del columns["rlnMicrographName"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from napari_cryosphere.particles._checks import counted, listed
 from napari_cryosphere.particles._image_source import ImageSource
-from napari_cryosphere.particles._messages import counted, listed
 from napari_cryosphere.particles._tables import GROUP, Tables
 from napari_cryosphere.particles.image_grid import ImageGrid
 

@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import FileFormatError, MissingImagesError
-from napari_cryosphere.particles._columns import Place, refuse
-from napari_cryosphere.particles._messages import listed, shown
+from napari_cryosphere.particles._checks import Place, listed, refuse, shown
 from napari_cryosphere.particles.mrc import MrcStack
 
 __all__ = ["StackFile", "locate_images", "parse_image_names", "renamed"]

@@ -14,8 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place, numbers, refuse
-from napari_cryosphere.particles._messages import listed
+from napari_cryosphere.particles._checks import Place, listed, numbers, refuse
 
 __all__ = ["Tables", "tables_from_blocks"]
 
