@@ -268,7 +268,7 @@ def test_with_columns(stack: ParticleStack, tmp_path: Path) -> None:
     for bad, says in (
         ({"a": [1.0]}, "shape"),
         ({"rlnImageName": ["x"] * NUMBER}, "cannot be replaced"),
-        ({"rlnAngleRot": [np.nan] * NUMBER}, "row 1: rlnAngleRot is nan"),
+        ({"rlnDefocusU": [np.nan] * NUMBER}, "row 1: rlnDefocusU is nan"),
     ):
         with pytest.raises(MetadataError, match=says):
             stack.with_columns(bad)

@@ -1,4 +1,4 @@
-"""Checks of a table's columns, and how a message names file, row, column and value."""
+"""Checks of a table's columns against legal ranges; how a message names file, row, column and value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.errors import MetadataError
 
-__all__ = ["Place", "counted", "first_row", "listed", "numbers", "refuse", "shown"]
+__all__ = [
+    "Place",
+    "counted",
+    "first_row",
+    "in_legal_ranges",
+    "listed",
+    "numbers",
+    "refuse",
+    "shown",
+]
 
 _LONGEST = 80  # characters of a value in a message, so that it stays one readable line
 
@@ -84,6 +94,37 @@ def numbers(place: Place, table: pd.DataFrame, column: str) -> NDArray[np.float6
     values = np.asarray(pd.to_numeric(series, errors="coerce"), dtype=np.float64)
     refuse(place, table, column, ~np.isfinite(values), "expected a finite number")
     return values
+
+
+def in_legal_ranges(
+    place: Place, table: pd.DataFrame, skipped: tuple[str, ...] = ()
+) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+    """Return the columns that have a range in `RANGES`, as numbers, and warnings of unusual values.
+
+    Raises
+    ------
+    MetadataError
+        If a value is no finite number or outside its legal range: the first row is named.
+    """
+    columns: dict[str, NDArray[np.float64]] = {}
+    warnings: list[str] = []
+    for column, legal in RANGES.items():
+        if column not in table or column in skipped:
+            continue
+        values = columns[column] = numbers(place, table, column)
+        bad = ~((values >= legal.lowest) & (values <= legal.highest))
+        if legal.whole:
+            bad |= values != np.floor(values)
+        if bad.any():
+            remark = legal.remark(float(values[bad.argmax()]))
+            refuse(place, table, column, bad, "; ".join(filter(None, (legal.legal, remark))))
+        if legal.usual is not None:
+            odd = (values < legal.usual[0]) | (values > legal.usual[1])
+            if odd.any():
+                value = float(values[odd.argmax()])
+                said = "; ".join(filter(None, (legal.unusual(value), legal.remark(value))))
+                warnings.append(first_row(place, values, column, odd, said))
+    return columns, warnings
 
 
 def refuse(place: Place, table: pd.DataFrame, column: str, bad: NDArray[Any], legal: str) -> None:

@@ -97,6 +97,7 @@ class ParticleStack:
         data_dir: str | PathLike[str] | None = None,
         *,
         require_images: bool = True,
+        open_images: bool = True,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
@@ -116,6 +117,9 @@ class ParticleStack:
         require_images
             Whether stacks that are missing are an error; if False they are a warning, and
             :meth:`images` raises. Enough for work on poses alone.
+        open_images
+            Whether stacks are looked for and their headers read; if False no file of images is
+            touched, and box and pixel size are known only where the table names them.
 
         Raises
         ------
@@ -125,7 +129,7 @@ class ParticleStack:
             If a table or a value in it cannot be used: file, row, column and value are named.
         """
         folder = None if data_dir is None else Path(data_dir)
-        data = read_data_set(Path(path), folder, require_images)
+        data = read_data_set(Path(path), folder, require_images and open_images, open_images)
         stack = cls._on_common_grid(data.tables, data.images)
         for warning in stack.warnings:
             logger.info(warning)
