@@ -42,31 +42,32 @@ class Range:
     whole: bool = False
 
     @property
-    def legal(self) -> str:
-        """What is legal, in a sentence."""
-        number = " in whole numbers" if self.whole else ""
-        return f"{self.what} is {self._from_to(self.lowest, self.highest)}{number}"
-
-    @property
     def bounds(self) -> annotated_types.Interval:
         """The legal values, for the annotation of a config's field."""
         return annotated_types.Interval(ge=self.lowest, le=self.highest)
 
-    def remark(self, value: float) -> str:
-        """Return which unit a value that is not usual looks to be in; empty if it looks like none."""
+    def refusal(self, value: float) -> str:
+        """Return why a value is refused: what is legal, and the unit that it looks to be in."""
+        positive = "it must be positive" if value <= 0 < self.lowest else ""
+        whole = " in whole numbers" if self.whole else ""
+        legal = f"{self.what} is {self._from_to(self.lowest, self.highest)}{whole}"
+        return "; ".join(filter(None, (positive, legal, self._slip(value))))
+
+    def doubt(self, value: float) -> str:
+        """Return why a legal value is warned of: what is usual, and the unit that it looks to be in."""
+        usual = self.usual or (self.lowest, self.highest)
+        return "; ".join(filter(None, (f"usual is {self._from_to(*usual)}", self._slip(value))))
+
+    def _from_to(self, low: float, high: float) -> str:
+        return f"{low:g} to {high:g} {self.unit}".rstrip()
+
+    def _slip(self, value: float) -> str:
+        """Return which unit a value looks to be in by mistake; empty if it looks like none."""
         low, high = self.usual or (self.lowest, self.highest)
         for unit, factor in self.slips:
             if low <= value / factor <= high and value != 0:
                 return f"{value:g} {unit} would be {value / factor:g} {self.unit}".rstrip()
         return ""
-
-    def _from_to(self, low: float, high: float) -> str:
-        return f"{low:g} to {high:g} {self.unit}".rstrip()
-
-    def unusual(self, value: float) -> str:
-        """Return what is said of a legal value outside the usual ones."""
-        assert self.usual is not None
-        return f"usual is {self._from_to(*self.usual)}"
 
 
 _ANGLE = Range("an angle", "degrees", -36000, 36000)
@@ -87,8 +88,8 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("rlnDefocusU", "rlnDefocusV"), _DEFOCUS),
     "rlnDefocusAngle": _PHASE,
     "rlnPhaseShift": _PHASE,
-    # exp(-B s^2 / 4) is 5e21 at -200 A^2 and s of 1 / A: lower ones overflow single precision.
-    "rlnCtfBfactor": Range("a B-factor", "A^2", -200, 1e5),
+    # exp(-B s^2 / 4) of -1000 A^2 stays within single precision up to s of 0.59 / A.
+    "rlnCtfBfactor": Range("a B-factor", "A^2", -1000, 1e5),
     "rlnCtfScalefactor": Range("a scale factor", "", 0, 1000),
     # Microscopes have 60 to 1300 kV; 3000 kV is the highest that was built.
     "rlnVoltage": Range("a voltage", "kV", 1, 3000, (60, 1300), (("V", 1e3), ("MV", 1e-3))),

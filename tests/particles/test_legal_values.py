@@ -59,7 +59,7 @@ def written(folder: Path, blocks: dict[str, pd.DataFrame]) -> Path:
         ("particles", "rlnDefocusU", 1.2e9, "is -1e+06 to 1e+06 A"),
         ("particles", "rlnDefocusAngle", 1e9, "is -720 to 720 degrees"),
         ("particles", "rlnPhaseShift", 1e9, "is -720 to 720 degrees"),
-        ("particles", "rlnCtfBfactor", -1e6, "is -200 to 100000 A^2"),
+        ("particles", "rlnCtfBfactor", -1e6, "is -1000 to 100000 A^2"),
         ("particles", "rlnCtfScalefactor", -1.0, "is 0 to 1000"),
         ("particles", "rlnAmplitudeContrast", 7.0, "is 0 to 1; 7 % would be 0.07"),
         ("particles", "rlnAngleTilt", 1e30, "degrees"),
@@ -113,7 +113,7 @@ def test_a_header_without_a_pixel_size_says_nothing(tmp_path: Path, pixel_size: 
 
 
 @pytest.mark.parametrize("contrast", [0.0, 1.0])
-@pytest.mark.parametrize("b_factor", [-200.0, 1e5])
+@pytest.mark.parametrize("b_factor", [-1000.0, 1e5])
 def test_a_ctf_at_the_ends_of_the_ranges_is_finite(
     tmp_path: Path, contrast: float, b_factor: float
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_ctf_at_the_ends_of_the_ranges_is_finite(
         rlnCtfBfactor=b_factor, rlnDefocusU=1e6, rlnDefocusV=-1e6, rlnPhaseShift=720.0
     )
     stack = ParticleStack.read(written(tmp_path, blocks))
-    frequencies = np.stack(np.meshgrid(np.linspace(-0.7, 0.7, 9), np.linspace(0, 0.7, 5)), -1)
+    frequencies = np.stack(np.meshgrid(np.linspace(-0.4, 0.4, 9), np.linspace(0, 0.4, 5)), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(transfer_values(stack, frequencies.reshape(-1, 2))).all()
@@ -157,13 +157,12 @@ def test_tomography_is_refused(
     for block, columns in change.items():
         blocks[block] = blocks.get(block, pd.DataFrame({"a": [1]})).assign(**columns)
     path = written(tmp_path, blocks)
-    for images in (True, False):
-        with pytest.raises(CryosphereError) as caught:
-            describe(path, images=images)
-        message = str(caught.value)
-        assert said in message
-        assert "use RELION's subtomogram averaging, or Warp and M" in message
-        assert "\n" not in message
+    with pytest.raises(CryosphereError) as caught:
+        describe(path)
+    message = str(caught.value)
+    assert said in message
+    assert "use RELION's subtomogram averaging, or Warp and M" in message
+    assert "\n" not in message
 
 
 def volume(path: Path, shape: tuple[int, ...], space_group: int) -> Path:
@@ -177,11 +176,11 @@ def volume(path: Path, shape: tuple[int, ...], space_group: int) -> Path:
 @pytest.mark.parametrize("space_group", [0, 1])
 def test_a_volume_is_no_stack(tmp_path: Path, space_group: int) -> None:
     path = volume(tmp_path / "sub.mrc", (8, 8, 8), space_group)
-    with pytest.raises(CryosphereError, match="a 3D volume of 8 voxels an edge"):
+    with pytest.raises(CryosphereError, match="a 3D map of 8 voxels an edge"):
         ParticleStack.read(path)
     blocks = tables()
     blocks["particles"] = blocks["particles"].iloc[:1].assign(rlnImageName="sub.mrc")
-    with pytest.raises(CryosphereError, match=r"a 3D volume .* RELION's subtomogram averaging"):
+    with pytest.raises(CryosphereError, match=r"a 3D map .* RELION's subtomogram averaging"):
         ParticleStack.read(written(tmp_path, blocks))
 
 
@@ -211,10 +210,8 @@ def test_rows_that_name_one_stack_without_a_number_are_refused(tmp_path: Path) -
     with pytest.raises(CryosphereError, match=r"row 1: .*without the number .*23 more rows"):
         ParticleStack.read(written(tmp_path, blocks))
     blocks["particles"] = blocks["particles"].iloc[:1]
-    with pytest.raises(
-        CryosphereError, match=r"names none of the 24 images .*; write 000001@a.mrcs"
-    ):
-        ParticleStack.read(written(tmp_path, blocks))
+    (warning,) = ParticleStack.read(written(tmp_path, blocks)).warnings[:1]
+    assert "has 24 images and is named without the number of one; the first is taken" in warning
 
 
 def test_files_of_one_image_need_no_number(tmp_path: Path) -> None:

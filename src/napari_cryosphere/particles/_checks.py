@@ -66,7 +66,7 @@ class Place:
 
     path: Path
     block: str
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def row(self, index: int) -> str:
         """Return the place of a row, counted from 1."""
@@ -116,13 +116,11 @@ def in_legal_ranges(
         if legal.whole:
             bad |= values != np.floor(values)
         if bad.any():
-            remark = legal.remark(float(values[bad.argmax()]))
-            refuse(place, table, column, bad, "; ".join(filter(None, (legal.legal, remark))))
+            refuse(place, table, column, bad, legal.refusal(float(values[bad.argmax()])))
         if legal.usual is not None:
             odd = (values < legal.usual[0]) | (values > legal.usual[1])
             if odd.any():
-                value = float(values[odd.argmax()])
-                said = "; ".join(filter(None, (legal.unusual(value), legal.remark(value))))
+                said = legal.doubt(float(values[odd.argmax()]))
                 warnings.append(first_row(place, values, column, odd, said))
     return columns, warnings
 

@@ -12,7 +12,12 @@ import pandas as pd
 from napari_cryosphere.errors import FileFormatError, MetadataError
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._oddities import note_oddities
-from napari_cryosphere.particles._other_kinds import refuse_other_files, refuse_other_tables
+from napari_cryosphere.particles._other_kinds import (
+    WARP_SERIES,
+    is_warp_series,
+    refuse_other_files,
+    refuse_other_tables,
+)
 from napari_cryosphere.particles._stack_files import StackFile, locate_images, parse_image_names
 from napari_cryosphere.particles._tables import (
     GROUP,
@@ -57,11 +62,15 @@ def read_data_set(
     tables = tables_from_blocks(path, blocks)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
+    series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
     if open_images:
         files = locate_images(tables.place, names, file_of, data_dir, require_images)
     else:
         files = tuple(map(StackFile, names))
     images = ImageSource.of_file(tables.place, files, file_of, index_of)
+    if series and require_images:
+        raise MetadataError(series)
+    tables.warnings += filter(None, [series])
     _check_images(tables, images)
     _complete_optics(tables, images, require_images)
     origins_in_angstrom(tables)
@@ -86,6 +95,11 @@ def _check_images(tables: Tables, images: ImageSource) -> None:
         opened = images.files[number].stack
         if opened is not None:
             refuse_other_files(opened, named_whole=number in named_whole)
+            if number in named_whole and len(opened) > 1:
+                tables.warnings.append(
+                    f"{place.path}: {opened.path} has {len(opened)} images and is named without the "
+                    f"number of one; the first is taken: write 000001@{opened.path.name}"
+                )
     counts = np.array([np.inf if file.stack is None else len(file.stack) for file in images.files])
     beyond = images.index_of >= counts[images.file_of]
     if beyond.any():

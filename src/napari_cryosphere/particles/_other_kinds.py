@@ -9,10 +9,13 @@ import pandas as pd
 from napari_cryosphere.errors import FileFormatError, MetadataError
 from napari_cryosphere.particles.mrc import MrcStack
 
-__all__ = ["refuse_other_files", "refuse_other_tables"]
+__all__ = ["WARP_SERIES", "is_warp_series", "refuse_other_files", "refuse_other_tables"]
 
 _TOMOGRAPHY = (
     "this program works on single particles; use RELION's subtomogram averaging, or Warp and M"
+)
+WARP_SERIES = (
+    f"tilt series of Warp (rlnGroupName names a particle, rlnCtfBfactor its tilts); {_TOMOGRAPHY}"
 )
 _EXTRACT = "extract particles first"
 # No particle's image is that large; no detector has fewer pixels along its edge.
@@ -34,6 +37,8 @@ def refuse_other_tables(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
             raise MetadataError(f"{where} holds {found}; {_TOMOGRAPHY}")
     has_images = any("rlnImageName" in table for table in blocks.values())
     for block, table in blocks.items():
+        if block == "particles":
+            continue
         for column, what in (
             ("rlnMicrographName", "micrographs"),
             ("rlnMicrographMovieName", "movies"),
@@ -61,12 +66,10 @@ def _tomography(table: pd.DataFrame) -> str:
             return f"subtomograms with their 3D CTFs ({name})"
         if name.startswith("wrp"):
             return f"a tilt series of Warp ({name})"
-    if _is_warp_series(table):
-        return "tilt series of Warp (rlnGroupName names a particle, rlnCtfBfactor its tilts)"
     return ""
 
 
-def _is_warp_series(table: pd.DataFrame) -> bool:
+def is_warp_series(table: pd.DataFrame) -> bool:
     """Return whether rows are tilts of a particle: Warp weighs them by dose, with B-factors below 0."""
     if not {"rlnGroupName", "rlnCtfBfactor", "rlnCtfScalefactor"} <= set(table.columns):
         return False
@@ -102,8 +105,8 @@ def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = 
         and (bare or named_whole or stack.header.is_volume)
     ):
         raise FileFormatError(
-            f"{stack.path} is a 3D volume of {rows} voxels an edge, not a stack of particles; "
-            f"{_TOMOGRAPHY if named_whole else 'a map is given as one, with --map'}"
+            f"{stack.path} is a 3D map of {rows} voxels an edge, not a stack of particles"
+            + (f"; of subtomograms: {_TOMOGRAPHY}" if named_whole else "")
         )
     large = max(rows, columns) >= _SMALLEST_MICROGRAPH_PX
     if sections == 1 and large and (rows != columns or bare):
@@ -116,9 +119,4 @@ def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = 
     if rows != columns:
         raise FileFormatError(
             f"{stack.path} has images of {columns} x {rows} pixels; images must be square"
-        )
-    if named_whole and sections > 1:
-        raise FileFormatError(
-            f"rlnImageName names none of the {sections} images of {stack.path}; write "
-            f"000001@{stack.path.name}"
         )
