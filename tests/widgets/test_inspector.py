@@ -12,22 +12,22 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.posteriors import MapAligner, Posterior, Posteriors
-from napari_cryosphere.widgets.projection_view import REFINED
-from napari_cryosphere.widgets.reading import (
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.projection_view import REFINED
+from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior, Posteriors
+from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
     most_probable_pose,
     read_distribution,
     view_angles,
 )
-from napari_cryosphere.widgets.reading_text import match_line, second_line, tile_texts
-from napari_cryosphere.widgets.sphere_layer import HEIGHT, WIDTH, SphereFrames
-from napari_cryosphere.widgets.stored_poses import StoredPoses
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
+from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_posterior_is_computed_when_it_is_looked_at(
 
 
 def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Posterior) -> None:
-    from napari_cryosphere.so3.distribution_store import DistributionStore, write_distributions
+    from napari_cryosphere.so3.distributions.store import DistributionStore, write_distributions
 
     with write_distributions(tmp_path / "posterior.zarr") as writer:
         for _ in range(3):
