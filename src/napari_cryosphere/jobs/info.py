@@ -88,7 +88,7 @@ def _describe_particles(path: Path, data_dir: Path | None, images: bool) -> dict
     from napari_cryosphere.imaging.inspection import inspect_images
     from napari_cryosphere.particles import ParticleStack
 
-    stack = ParticleStack.read(path, data_dir, require_images=images)
+    stack = ParticleStack.read(path, data_dir, require_images=images, open_images=images)
     summary = stack.summary()
     if not images:
         return summary
@@ -100,8 +100,7 @@ def _describe_mrc(path: Path, data_dir: Path | None, images: bool) -> dict[str, 
     """Describe a map, or particles in a file that is named like one."""
     from napari_cryosphere.particles import DensityMap, MrcStack
 
-    number, rows, columns = MrcStack(path).shape
-    if rows == columns and number != rows:
+    if len(set(MrcStack(path).shape)) > 1:
         return _describe_particles(path, data_dir, images)
     density = DensityMap.read(path)
     return {
