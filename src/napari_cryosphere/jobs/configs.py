@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
@@ -112,7 +113,7 @@ class DensityConfig(ModelConfig):
     """PDB or mmCIF file."""
     output: NewMap
     """MRC file to write."""
-    pixel_size_angstrom: Annotated[float, Field(gt=0)]
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds]
     """Edge of a voxel."""
 
 
@@ -121,7 +122,7 @@ class SimulateConfig(ModelConfig, MapInput):
 
     map: Annotated[Path, File("read", "*.mrc *.map *.pdb *.cif"), Argument()]
     """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
-    pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of images from an atomic model; a map brings its own."""
     output: NewParticles
     """STAR file to write; the images go next to it, with the suffix .mrcs."""

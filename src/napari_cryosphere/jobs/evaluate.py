@@ -17,7 +17,7 @@ from napari_cryosphere.evaluation import half_maps, metrics, svg
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["Evaluation", "evaluate", "evaluate_halves", "evaluation_outputs", "write_evaluation"]
@@ -197,11 +197,7 @@ def evaluate_halves(
 def _errors_of(half: MatchedHalf, symmetry: str) -> metrics.PoseErrors:
     for side, stack in (("truth", half.truth), ("prediction", half.predicted)):
         if not stack.has_poses:
-            lacking = [
-                name
-                for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-                if name not in stack.particles
-            ]
+            lacking = [name for name in ANGLES if name not in stack.particles]
             raise MetadataError(f"{stack.source}, the {side}, has no column {', '.join(lacking)}")
     weights = half.truth.particles.get(_WEIGHT)
     both = half.truth.has_shifts and half.predicted.has_shifts

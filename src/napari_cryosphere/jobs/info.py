@@ -98,7 +98,8 @@ def _describe_particles(path: Path, how: ImagesInput, images: bool) -> dict[str,
     from napari_cryosphere.jobs.running.inputs import chosen
     from napari_cryosphere.particles import ParticleStack
 
-    stack = chosen(ParticleStack.read(path, how.data_dir, require_images=images), how)
+    stack = ParticleStack.read(path, how.data_dir, require_images=images, open_images=images)
+    stack = chosen(stack, how)
     summary = stack.summary()
     if not images:
         return summary
@@ -110,8 +111,7 @@ def _describe_mrc(path: Path, how: ImagesInput, images: bool) -> dict[str, Any]:
     """Describe a map, or particles in a file that is named like one."""
     from napari_cryosphere.particles import DensityMap, MrcStack
 
-    number, rows, columns = MrcStack(path).shape
-    if rows == columns and number != rows:
+    if len(set(MrcStack(path).shape)) > 1:
         return _describe_particles(path, how, images)
     density = DensityMap.read(path)
     return {
