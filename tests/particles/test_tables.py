@@ -35,7 +35,7 @@ def tables(name: str = "stack.mrcs") -> dict[str, pd.DataFrame | dict[str, objec
             "rlnOpticsGroup": 1,
         }
     )
-    return {"optics": optics, "particles": particles, "general": {"rlnTomoName": "none", "n": 3}}
+    return {"optics": optics, "particles": particles, "general": {"rlnOurNote": "none", "n": 3}}
 
 
 def test_what_starfile_reads_is_what_the_package_reads(tmp_path: Path, images: np.ndarray) -> None:
@@ -53,7 +53,7 @@ def test_tables_come_back_and_starfile_writes_them(tmp_path: Path, images: np.nd
     write_stack(images, tmp_path / "stack.mrcs", 2.5)
     starfile.write(tables(), tmp_path / "first.star")
     given = ParticleStack.read(tmp_path / "first.star").to_tables()
-    assert given["general"] == {"rlnTomoName": "none", "n": 3}
+    assert given["general"] == {"rlnOurNote": "none", "n": 3}
     starfile.write(given, tmp_path / "second.star")
     first, second = (starfile.read(tmp_path / f"{name}.star") for name in ("first", "second"))
     pd.testing.assert_frame_equal(

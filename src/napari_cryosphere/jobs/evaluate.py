@@ -112,6 +112,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     truth, lacking = _read_truth(config)
     predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
     halves = matched_halves(truth, predicted)
+    if config.select is not None:
+        halves = [_selected(half, config.select) for half in halves]
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
@@ -122,6 +124,11 @@ def evaluate(config: EvaluateConfig) -> Events:
     yield Result(outputs, metrics_shown)
 
 
+def _selected(half: MatchedHalf, expression: str) -> MatchedHalf:
+    rows = half.predicted.rows_where(expression)
+    return MatchedHalf(half.truth[rows], half.predicted[rows])
+
+
 def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingImagesError | None]:
     """Read the true poses, with their images if maps are wanted; returns also which images are not there."""
     lacking = None
@@ -129,7 +136,8 @@ def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingIma
     for path in config.truth:
         if config.maps is not False and lacking is None:
             try:
-                stacks.append(ParticleStack.read(path, config.data_dir))
+                stack = ParticleStack.read(path, config.data_dir)
+                stacks.append(stack.inverted() if config.invert else stack)
                 continue
             except MissingImagesError as error:
                 if config.maps:

@@ -502,13 +502,16 @@ class ParticleStack:
         MetadataError
             If the expression cannot be evaluated, is no condition, or is true for no particle.
         """
+        return self[self.rows_where(expression)]
+
+    def rows_where(self, expression: str) -> NDArray[np.bool_]:
+        """Return for which particles an expression is true, ``(n,)``; see :meth:`select`."""
         table = self.particles
         extra = [name for name in self.optics if name not in table]
         if extra:
             of_group = self.optics.set_index(GROUP)[extra].loc[table[GROUP]]
             table = table.assign(**{str(name): of_group[name].to_numpy() for name in extra})
-        chosen = rows_where(self.source, table.reset_index(drop=True), expression)
-        return self[chosen]
+        return rows_where(self.source, table.reset_index(drop=True), expression)
 
     def inverted(self) -> ParticleStack:
         """Return a stack whose images come with inverted contrast; files stay as they are."""
