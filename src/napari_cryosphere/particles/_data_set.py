@@ -1,7 +1,8 @@
-"""Reading a data set: tables, stacks, and the checks that need both."""
+"""A data set as it is read: tables, stacks, and the checks that need both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,18 @@ import pandas as pd
 from napari_cryosphere.errors import FileFormatError, MetadataError
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._oddities import note_oddities
-from napari_cryosphere.particles._stack_files import locate_images, parse_image_names
+from napari_cryosphere.particles._other_kinds import (
+    WARP_SERIES,
+    is_warp_series,
+    refuse_other_files,
+    refuse_other_tables,
+)
+from napari_cryosphere.particles._stack_files import (
+    ArrayStack,
+    StackFile,
+    locate_images,
+    parse_image_names,
+)
 from napari_cryosphere.particles._tables import (
     GROUP,
     PIXEL_SIZE,
@@ -23,9 +35,11 @@ from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
 from napari_cryosphere.particles.star.reader import parse_star
 
-__all__ = ["DataSet", "read_data_set"]
+__all__ = ["DataSet", "data_set_of_blocks", "read_data_set"]
 
 _STACK_SUFFIXES = (".mrc", ".mrcs")
+_UNSET_PIXEL_SIZE = 1.0  # A; what programs write that know none
+_SAME_PIXEL_SIZE = 0.01  # calibrations change a pixel size by less
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,9 @@ class DataSet:
     images: ImageSource
 
 
-def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> DataSet:
+def read_data_set(
+    path: Path, data_dir: Path | None, require_images: bool, open_images: bool
+) -> DataSet:
     """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; expected a .star or .cs file or an .mrcs stack")
@@ -47,32 +63,90 @@ def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> Da
         blocks = _blocks_of_stack(path)
     else:
         blocks, notes = parse_star(path)
+    return data_set_of_blocks(path, blocks, notes, data_dir, require_images, open_images)
+
+
+def data_set_of_blocks(
+    path: Path,
+    blocks: dict[str, pd.DataFrame],
+    notes: tuple[str, ...] = (),
+    data_dir: Path | None = None,
+    require_images: bool = True,
+    open_images: bool = True,
+    images: ArrayStack | None = None,
+) -> DataSet:
+    """Check the blocks of a STAR file and find the images. See :meth:`ParticleStack.from_tables`.
+
+    Parameters
+    ----------
+    path
+        The file, for messages and as the place to look for stacks from.
+    notes
+        Warnings to begin with.
+    images
+        The images of all rows, in order; None looks for the stacks that the rows name.
+    """
+    if images is not None:
+        blocks = _naming(images, path, blocks)
+    refuse_other_tables(path, blocks)
     tables = tables_from_blocks(path, blocks)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
-    files = locate_images(tables.place, names, file_of, data_dir, require_images)
-    images = ImageSource.of_file(tables.place, files, file_of, index_of)
-    _check_images(tables, images)
-    _complete_optics(tables, images, require_images)
+    series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
+    files: tuple[StackFile, ...]
+    if images is not None:
+        files = (StackFile(names[0], None, images),)
+    elif open_images:
+        files = locate_images(tables.place, names, file_of, data_dir, require_images)
+    else:
+        files = tuple(map(StackFile, names))
+    source = ImageSource.of_file(tables.place, files, file_of, index_of)
+    if series and require_images:
+        raise MetadataError(series)
+    tables.warnings += filter(None, [series])
+    _check_images(tables, source)
+    _complete_optics(tables, source, require_images)
     origins_in_angstrom(tables)
-    note_oddities(tables, images)
-    return DataSet(tables, images)
+    note_oddities(tables, source if open_images else None)
+    return DataSet(tables, source)
+
+
+def _naming(
+    images: ArrayStack, path: Path, blocks: dict[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Return the blocks with rlnImageName of the rows of images in memory."""
+    name = "particles" if "particles" in blocks else next(iter(blocks), "")
+    table = blocks.get(name, pd.DataFrame(index=range(len(images))))
+    if len(table) != len(images):
+        raise MetadataError(
+            f"{path}: data_{name} has {len(table)} rows for {len(images)} images; give one row each"
+        )
+    named = [f"{number:06d}@{images.path.name}" for number in range(1, len(images) + 1)]
+    return blocks | {name or "particles": table.assign(rlnImageName=named)}
 
 
 def _blocks_of_stack(path: Path) -> dict[str, pd.DataFrame]:
     """Return the particle table that describes a bare stack: image names, nothing else."""
     stack = MrcStack(path)
-    if stack.header.is_volume and len(set(stack.shape)) == 1 and path.suffix.lower() == ".mrc":
-        raise FileFormatError(
-            f"{path} is a 3D map of {len(stack)} voxels an edge, not a stack of particles"
-        )
+    refuse_other_files(stack, bare=True)
     names = [f"{number:06d}@{path.name}" for number in range(1, len(stack) + 1)]
     return {"particles": pd.DataFrame({"rlnImageName": names})}
 
 
 def _check_images(tables: Tables, images: ImageSource) -> None:
-    """Check indices against the number of images, and that all images are square."""
+    """Check that files are stacks of particles, and indices against the number of images."""
     place = tables.place
+    whole = ~tables.particles["rlnImageName"].str.contains("@", regex=False).to_numpy(dtype=bool)
+    named_whole = set(images.file_of[whole].tolist())
+    for number in np.unique(images.file_of).tolist():
+        opened = images.files[number].stack
+        if opened is not None:
+            refuse_other_files(opened, named_whole=number in named_whole)
+            if number in named_whole and len(opened) > 1:
+                tables.warnings.append(
+                    f"{place.path}: {opened.path} has {len(opened)} images and is named without the "
+                    f"number of one; the first is taken: write 000001@{opened.path.name}"
+                )
     counts = np.array([np.inf if file.stack is None else len(file.stack) for file in images.files])
     beyond = images.index_of >= counts[images.file_of]
     if beyond.any():
@@ -83,19 +157,15 @@ def _check_images(tables: Tables, images: ImageSource) -> None:
             f"{place.row(row)}: image {images.index_of[row] + 1} of {stack.path}, which has {len(stack)}; "
             "export the STAR file again, or remove the row"
         )
-    for stack in images.used:
-        _, rows, columns = stack.shape
-        if rows != columns:
-            raise FileFormatError(
-                f"{stack.path} has images of {columns} x {rows} pixels; images must be square"
-            )
 
 
-def _stacks_of_groups(tables: Tables, images: ImageSource) -> dict[int, list[MrcStack]]:
+def _stacks_of_groups(
+    tables: Tables, images: ImageSource
+) -> dict[int, list[MrcStack | ArrayStack]]:
     """Return the opened stacks that the particles of each optics group are in."""
     numbers, codes = np.unique(tables.particles[GROUP], return_inverse=True)
     pairs = np.sort(pd.unique(codes * len(images.files) + images.file_of))
-    found: dict[int, list[MrcStack]] = {}
+    found: dict[int, list[MrcStack | ArrayStack]] = {}
     for pair in pairs.tolist():
         code, file = divmod(pair, len(images.files))
         stack = images.files[file].stack
@@ -114,11 +184,13 @@ def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> Non
     if "rlnImageSize" not in optics and len(boxes) == len(optics):
         optics = optics.assign(rlnImageSize=optics[GROUP].map(boxes), rlnImageDimensionality=2)
     tables.optics = optics
-    if PIXEL_SIZE not in optics:
+    if PIXEL_SIZE in optics:
+        tables.warnings += _other_pixel_sizes(tables, stacks)
+    else:
         _take_pixel_sizes(tables, stacks, required)
 
 
-def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
+def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack | ArrayStack]) -> int:
     """Return the box of an optics group's stacks; refuse different ones and another rlnImageSize."""
     path, box = tables.place.path, stacks[0].shape[1]
     other = next((stack for stack in stacks if stack.shape[1] != box), None)
@@ -137,7 +209,26 @@ def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
     return box
 
 
-def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], required: bool) -> None:
+def _other_pixel_sizes(
+    tables: Tables, stacks: dict[int, list[MrcStack | ArrayStack]]
+) -> Iterator[str]:
+    """Name the first stack of each optics group whose header has another pixel size than the table."""
+    place = tables.place
+    said = dict(zip(tables.optics[GROUP], tables.optics[PIXEL_SIZE], strict=True))
+    for group, mine in stacks.items():
+        for stack in mine:
+            found = stack.pixel_size_angstrom or _UNSET_PIXEL_SIZE
+            if found != _UNSET_PIXEL_SIZE and abs(found / said[group] - 1) > _SAME_PIXEL_SIZE:
+                yield (
+                    f"{place.path}: {place.name(PIXEL_SIZE)} is {said[group]:g} A in optics group "
+                    f"{group}, but {found:g} A in the header of {stack.path}; one of the two is wrong"
+                )
+                break
+
+
+def _take_pixel_sizes(
+    tables: Tables, stacks: dict[int, list[MrcStack | ArrayStack]], required: bool
+) -> None:
     """Take the pixel size of each optics group from the headers of its stacks."""
     path, optics = tables.place.path, tables.optics
     sizes: dict[int, float] = {}
