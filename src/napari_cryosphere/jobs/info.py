@@ -11,7 +11,7 @@ from napari_cryosphere.errors import CryosphereError, FileFormatError
 __all__ = ["describe", "text_lines"]
 
 _COMPRESSED = {".gz", ".bz2"}
-_PARTICLES = {".star", ".cs", ".mrcs"}
+_PARTICLES = {".star", ".cs", ".csg", ".mrcs"}
 _MAPS = {".mrc", ".map"}
 
 

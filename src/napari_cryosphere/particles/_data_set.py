@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from napari_cryosphere.particles._tables import (
     origins_in_angstrom,
     tables_from_blocks,
 )
+from napari_cryosphere.particles.cs.fields import NAMES
 from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
 from napari_cryosphere.particles.star.reader import parse_star
@@ -50,16 +51,20 @@ def read_data_set(
 ) -> DataSet:
     """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
     if path.is_dir():
-        raise FileFormatError(f"{path} is a folder; expected a .star or .cs file or an .mrcs stack")
+        raise FileFormatError(
+            f"{path} is a folder; expected a .star, .cs or .csg file or an .mrcs stack"
+        )
     notes: tuple[str, ...] = ()
-    if path.suffix.lower() == ".cs":
+    names_in_file: Mapping[str, str] = {}
+    if path.suffix.lower() in (".cs", ".csg"):
         blocks, notes = tables_of_cs(path)
+        names_in_file = NAMES
     elif any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
         blocks = _blocks_of_stack(path)
     else:
         blocks, notes = parse_star(path)
     refuse_other_tables(path, blocks)
-    tables = tables_from_blocks(path, blocks)
+    tables = tables_from_blocks(path, blocks, names_in_file)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
     series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
@@ -143,7 +148,8 @@ def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> Non
 
 def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
     """Return the box of an optics group's stacks; refuse different ones and another rlnImageSize."""
-    path, box = tables.place.path, stacks[0].shape[1]
+    place, box = tables.place, stacks[0].shape[1]
+    path = place.path
     other = next((stack for stack in stacks if stack.shape[1] != box), None)
     if other is not None:
         raise FileFormatError(
@@ -154,7 +160,7 @@ def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
         said = int(tables.optics["rlnImageSize"][tables.optics[GROUP] == group].iloc[0])
         if said != box:
             raise MetadataError(
-                f"{path}: rlnImageSize is {said}, but the images in {stacks[0].path} have "
+                f"{path}: {place.name('rlnImageSize')} is {said}, but the images in {stacks[0].path} have "
                 f"{box} px; one of the two files is not the right one"
             )
     return box
@@ -192,7 +198,8 @@ def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], require
         if path != first.path:
             shown = " and ".join(f"{size:g} A" for size in dict.fromkeys(sizes.values()))
             tables.warnings.append(
-                f"{path}: no {PIXEL_SIZE}; {shown} was taken from the header of {first.path}"
+                f"{path}: no {tables.place.name(PIXEL_SIZE)}; {shown} was taken from the header of "
+                f"{first.path}"
             )
     elif required and path == first.path:
         raise MetadataError(
@@ -204,6 +211,10 @@ def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], require
             if several
             else "no pixel size in the stack's header"
         )
+        if tables.place.names:
+            raise MetadataError(
+                f"{path}: no pixel size: no field {tables.place.name(PIXEL_SIZE)}, and {found_none}"
+            )
         raise MetadataError(
             f"{path}: no pixel size: no column {PIXEL_SIZE} in data_optics (nor rlnDetectorPixelSize and "
             f"rlnMagnification), and {found_none}; add {PIXEL_SIZE} to data_optics"

@@ -7,13 +7,12 @@ fall. RELION keeps the segments of a tube together, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_cryosphere.particles._checks import counted
+from napari_cryosphere.particles._checks import Place, counted
 
 __all__ = ["TUBE", "dealt_halves", "half_set_warnings", "tubes_of"]
 
@@ -50,16 +49,17 @@ def dealt_halves(images: NDArray[np.int64], tubes: NDArray[np.int64] | None) -> 
 
 
 def half_set_warnings(
-    path: Path, particles: pd.DataFrame, tubes: NDArray[np.int64] | None
+    place: Place, particles: pd.DataFrame, tubes: NDArray[np.int64] | None
 ) -> Iterator[str]:
     """Say how halves are made where a table names none, and which filaments are in both."""
+    path, column = place.path, place.name(_SUBSET)
     bare = any(suffix.lower() in (".mrc", ".mrcs") for suffix in path.suffixes[-2:])
     if _SUBSET not in particles:
         if tubes is not None:
-            yield f"{path}: no column {_SUBSET}; filaments were split whole into half sets"
+            yield f"{path}: no column {column}; filaments were split whole into half sets"
         elif not bare:  # a stack of images has no columns
             yield (
-                f"{path}: no column {_SUBSET}; images were split in turn, the first into half set "
+                f"{path}: no column {column}; images were split in turn, the first into half set "
                 "1, the second into half set 2 and so on"
             )
     elif tubes is not None:
@@ -68,5 +68,5 @@ def half_set_warnings(
         if torn:
             yield (
                 f"{path}: segments of {counted(torn, 'filament')} are in both half sets, which makes "
-                f"the FSC too high; remove {_SUBSET} for a split by filament"
+                f"the FSC too high; remove {column} for a split by filament"
             )

@@ -70,11 +70,12 @@ def duplicate_warnings(path: Path, particles: pd.DataFrame, images: ImageSource)
 
 def _incomplete(tables: Tables) -> Iterator[str]:
     """Name what is missing of poses or a CTF that are there in part."""
-    path, particles = tables.place.path, tables.particles
+    place, particles = tables.place, tables.particles
     for what, columns in (("poses are", _POSE), ("the CTF is", _CTF)):
         missing = [name for name in columns if name not in particles and name not in tables.optics]
         if missing and any(name in particles for name in columns[:3]):
-            yield f"{path}: {what} incomplete: no column {', '.join(missing)}"
+            names = ", ".join(dict.fromkeys(map(place.name, missing)))
+            yield f"{place.path}: {what} incomplete: no column {names}"
 
 
 def _other_units(tables: Tables) -> Iterator[str]:

@@ -17,10 +17,11 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
-__all__ = ["ANGLES", "ORIGINS", "is_pose_column", "moved_to_poses", "pose_columns"]
+__all__ = ["ANGLES", "ORIGINS", "PSI_PRIOR", "is_pose_column", "moved_to_poses", "pose_columns"]
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+PSI_PRIOR = "rlnAnglePsiPrior"
 _ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
 _ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.

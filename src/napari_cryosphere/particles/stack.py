@@ -222,7 +222,7 @@ class ParticleStack:
             *self._tables.warnings,
             *of_images,
             *duplicate_warnings(self.source, self.particles, self._images),
-            *half_set_warnings(self.source, self.particles, self.filaments()),
+            *half_set_warnings(self._tables.place, self.particles, self.filaments()),
         )
 
     @property
@@ -339,6 +339,10 @@ class ParticleStack:
         """Whether all parameters of the CTF are there."""
         return not self._missing_ctf()
 
+    def _named(self, columns: Sequence[str]) -> str:
+        """Return columns by the names that the file itself has for them."""
+        return ", ".join(dict.fromkeys(map(self._tables.place.name, columns)))
+
     def _missing_ctf(self) -> list[str]:
         missing = [column for column in _DEFOCUS if column not in self.particles]
         return missing + [
@@ -356,7 +360,7 @@ class ParticleStack:
         missing = [column for column in ANGLES if column not in self.particles]
         if missing:
             raise MetadataError(
-                f"{self.source}: no poses: no column {', '.join(missing)}; run inference first"
+                f"{self.source}: no poses: no column {self._named(missing)}; run inference first"
             )
         return rotation_from_relion_angles(self.particles[list(ANGLES)].to_numpy(dtype=np.float64))
 
@@ -382,7 +386,7 @@ class ParticleStack:
         missing = self._missing_ctf()
         if missing:
             raise MetadataError(
-                f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
+                f"{self.source}: no CTF: no column {self._named(missing)}; add it to the file"
             )
         values = dict(
             zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True)
