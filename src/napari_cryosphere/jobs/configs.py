@@ -26,6 +26,7 @@ __all__ = [
     "PostprocessConfig",
     "PredictingConfig",
     "ReconstructConfig",
+    "RefineConfig",
     "SharpeningConfig",
     "SimulateConfig",
     "SymmetricConfig",
@@ -308,6 +309,37 @@ class AlignConfig(SymmetricConfig, _Resumable):
     """Images that are worked on at once."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
+
+
+class RefineConfig(SymmetricConfig, _WithMemory):
+    """Poses and a map refined with independent halves."""
+
+    particles: Path
+    """Particles, .star or .cs."""
+    map: Path
+    """Starting map; only its coarse features are used."""
+    output: Path
+    """Run folder."""
+    data_dir: Path | None = None
+    """Folder of the images, where they have moved."""
+    initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
+    """Resolution to which the starting map is low-passed; all that the halves share."""
+    mask: str = "auto"
+    """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
+    file.
+    """
+    local_degrees: Annotated[float, Field(gt=0, le=180)] | None = None
+    """Search within this angle of the particles' poses; None searches everywhere."""
+    iterations: Annotated[int, Field(ge=1, le=100)] = 20
+    """Most iterations; it ends before when the resolution no longer improves."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest shift searched along x and along y."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Images that are worked on at once."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory):
