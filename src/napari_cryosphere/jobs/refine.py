@@ -31,6 +31,8 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
+    open_map,
+    open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
@@ -145,8 +147,9 @@ class Refinement:
         grid = stack.grid
         start = resampled_map(reference, grid.box, grid.pixel_size_angstrom)
         self._start = low_passed(start, config.initial_resolution_angstrom)
-        self._identity = described(config) | {
-            "map": digest_of_file(config.map),
+        file = config.mask not in ("auto", "none")
+        self._identity = described(config.model_copy(update={"mask": None})) | {
+            "mask": digest_of_file(Path(config.mask)) if file else config.mask,
             "table": digest_of_table(stack),
         }
         self._stack, self._ranks = stack, current_ranks()
@@ -349,14 +352,14 @@ def refine(config: RefineConfig) -> Events:
     outputs = refine_outputs(config)
     if not config.resume:
         refuse_overwrite(outputs["particles"], config.overwrite)
-    stack = ParticleStack.read(config.particles, config.data_dir).with_half_sets()
+    stack = open_particles(config).with_half_sets()
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
             f"{stack.source}: no poses to search around; leave --local out to search everywhere"
         )
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))
-    refinement = Refinement(config, stack, DensityMap.read(config.map), mask)
+    refinement = Refinement(config, stack, open_map(config, config.map), mask)
     history: list[Iteration] = []
     for event in refinement:
         if not isinstance(event, Iteration):
