@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 from napari_cryosphere.widgets.control.controller import Controller
@@ -185,7 +185,7 @@ def test_a_posterior_is_computed_when_it_is_looked_at(
 
 
 def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Posterior) -> None:
-    from napari_cryosphere.so3.distribution_store import DistributionStore, write_distributions
+    from napari_cryosphere.so3.distributions.store import DistributionStore, write_distributions
 
     with write_distributions(tmp_path / "posterior.zarr") as writer:
         for _ in range(3):

@@ -13,7 +13,7 @@ from napari.utils.notifications import notification_manager
 
 from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution_store import save_distribution
+from napari_cryosphere.so3.distributions.store import save_distribution
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.state.drop import present_drop

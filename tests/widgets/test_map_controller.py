@@ -14,7 +14,8 @@ from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control import map_steps
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe

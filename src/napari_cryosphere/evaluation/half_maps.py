@@ -14,8 +14,10 @@ import numpy as np
 
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.evaluation.matching import MatchedHalf
+from napari_cryosphere.imaging.corrections import corrected_images
 from napari_cryosphere.imaging.ctf import transfer_values
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles.aberrations import aberrations_of
 from napari_cryosphere.reconstruction import BackProjector
 
 __all__ = [
@@ -105,8 +107,10 @@ def reconstructed(
     for first in range(0, len(stack), _CHUNK):
         rows = slice(first, min(first + _CHUNK, len(stack)))
         part = stack[rows]
-        ctf = transfer_values(part, frequencies)
-        projector.add(part.images(), rotations[rows], ctf, shifts[rows], weights[rows])
+        ctf = transfer_values(part, frequencies, undistorted=False)
+        images = corrected_images(part, part.images(), stack.grid, undistort=False)
+        matrices = aberrations_of(part).matrices()
+        projector.add(images, rotations[rows], ctf, shifts[rows], weights[rows], matrices)
         yield rows.stop
     return DensityMap(projector.solve(gridding=True), stack.pixel_size_angstrom, symmetry)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.orientations import draw_rotations
 from napari_cryosphere.particles import CtfParameters, ParticleStack
+from napari_cryosphere.particles.aberrations import AberrationsOfImages, aberrations_of
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
 __all__ = ["OpticsGroup", "ParticleParameters", "draw_parameters", "parameters_from_stack"]
@@ -71,6 +72,8 @@ class ParticleParameters:
         ``(n,)`` 1 or 2.
     optics_groups
         ``(n,)`` number of each particle's optics group, from 1.
+    aberrations
+        Beam tilt, trefoil, anisotropic magnification and so on, or None without any.
     """
 
     rotations: NDArray[np.float64]
@@ -79,6 +82,7 @@ class ParticleParameters:
     micrographs: NDArray[np.object_] | None
     half_sets: NDArray[np.int64]
     optics_groups: NDArray[np.int64]
+    aberrations: AberrationsOfImages | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -93,6 +97,7 @@ class ParticleParameters:
             None if self.micrographs is None else self.micrographs[rows],
             self.half_sets[rows],
             self.optics_groups[rows],
+            None if self.aberrations is None else self.aberrations[rows],
         )
 
     def tables(
@@ -136,6 +141,8 @@ class ParticleParameters:
                 "rlnSphericalAberration": self.ctf.spherical_aberration_mm[first],
                 "rlnAmplitudeContrast": self.ctf.amplitude_contrast[first],
             }
+        if self.aberrations is not None:
+            optics |= self.aberrations.optics_columns(first)
         return pd.DataFrame(optics)
 
 
@@ -231,7 +238,10 @@ def draw_parameters(
 def parameters_from_stack(
     stack: ParticleStack, pixel_size_angstrom: float, with_ctf: bool = True
 ) -> ParticleParameters:
-    """Take poses, shifts, CTFs, micrographs, halves and optics groups from particles; images are not needed.
+    """Take poses, shifts, CTFs, aberrations, micrographs, halves and optics groups from particles.
+
+    Images are not needed. Particles of one optics group with different aberrations, as RELION 3.0's
+    files may have them, come in groups of their own.
 
     Parameters
     ----------
@@ -251,11 +261,19 @@ def parameters_from_stack(
         raise MetadataError(
             f"{stack.source} has no CTF to simulate with; add its columns or pass --no-ctf"
         )
+    aberrations = aberrations_of(stack) if with_ctf else None
+    groups = stack.optics_groups()
+    if aberrations is not None and aberrations.harmless:
+        aberrations = None
+    if aberrations is not None and "rlnBeamTiltX" in stack.particles:
+        pairs = np.stack([groups, aberrations.of], axis=1)
+        groups = 1 + np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return ParticleParameters(
         rotations=stack.rotations(),
         shifts_px=-stack.shifts_angstrom() / pixel_size_angstrom,
         ctf=stack.ctf_parameters() if with_ctf else None,
         micrographs=stack.micrographs(),
         half_sets=stack.half_sets(),
-        optics_groups=np.asarray(stack.particles["rlnOpticsGroup"], dtype=np.int64),
+        optics_groups=groups,
+        aberrations=aberrations,
     )

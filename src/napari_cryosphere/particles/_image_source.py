@@ -122,9 +122,10 @@ class ImageSource:
             sign_of=self.sign_of[indices],
         )
 
-    def inverted(self) -> ImageSource:
-        """Return the source of the same images with inverted contrast."""
-        return replace(self, sign_of=-self.sign_of)
+    def inverted(self, which: NDArray[np.bool_] | None = None) -> ImageSource:
+        """Return the source of the same images with inverted contrast: all, or some, ``(n,)`` bool."""
+        chosen = True if which is None else which
+        return replace(self, sign_of=np.where(chosen, -self.sign_of, self.sign_of))
 
     def _by_path(self) -> list[tuple[Path | str, StackFile]]:
         """Return the stacks with what tells them apart: their path, or the name of one not found."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._messages import counted, listed
-from napari_cryosphere.particles._tables import GROUP, Tables
+from napari_cryosphere.particles._tables import Tables
 from napari_cryosphere.particles.image_grid import ImageGrid
 
 __all__ = [
@@ -26,15 +25,6 @@ _CTF = (
     *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
     *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
 )
-_NOT_APPLIED = {
-    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"), 0.0),
-    **{"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0},
-}
-"""Columns of aberrations that are read and carried but not applied, and the value that means none."""
-_PREPARED = {
-    "rlnCtfDataAreCtfPremultiplied": "multiplied by the CTF",
-    "rlnCtfDataArePhaseFlipped": "phase-flipped",
-}
 
 
 def note_oddities(tables: Tables, images: ImageSource) -> None:
@@ -50,7 +40,6 @@ def note_oddities(tables: Tables, images: ImageSource) -> None:
         tables.warnings.append(odd[0] + more)
     tables.warnings += [
         *_incomplete(tables),
-        *_not_applied(tables),
         *one_half_warning(path, tables.particles),
     ]
 
@@ -75,36 +64,6 @@ def _incomplete(tables: Tables) -> Iterator[str]:
         missing = [name for name in columns if name not in particles and name not in tables.optics]
         if missing and any(name in particles for name in columns[:3]):
             yield f"{path}: {what} incomplete: no column {', '.join(missing)}"
-
-
-def _not_applied(tables: Tables) -> Iterator[str]:
-    """Name, once, the columns that would change the images' formation and are not applied."""
-    path = tables.place.path
-    used = tables.optics[tables.optics[GROUP].isin(tables.particles[GROUP].unique())]
-    found = [
-        name
-        for name, neutral in _NOT_APPLIED.items()
-        if any(
-            name in table and _differs(table[name], neutral) for table in (used, tables.particles)
-        )
-    ]
-    if found:
-        columns = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
-        yield f"{path}: {columns} kept but not applied"
-    for name, done in _PREPARED.items():
-        if any(name in table and _differs(table[name], 0.0) for table in (used, tables.particles)):
-            yield (
-                f"{path}: {name} is 1 (images {done}), but images are used as if they were not; "
-                "extract them again without it"
-            )
-
-
-def _differs(column: pd.Series, neutral: float) -> bool:
-    """Return whether a value, or a number in a list such as ``[0,0,1.2]``, is another than ``neutral``."""
-    if column.dtype.kind in "if":
-        return bool((column != neutral).any())
-    numbers = column.astype(str).str.strip("[]").str.split(",").explode()
-    return bool((pd.to_numeric(numbers, errors="coerce").fillna(np.inf) != neutral).any())
 
 
 def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:

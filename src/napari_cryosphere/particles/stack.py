@@ -27,6 +27,7 @@ from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
+from napari_cryosphere.particles.cs.fields import CARRIED
 from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import (
@@ -42,6 +43,7 @@ __all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
 
+_SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
@@ -126,7 +128,10 @@ class ParticleStack:
         """
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images)
-        stack = cls._on_common_grid(data.tables, data.images)
+        images = data.images
+        if _SIGN in data.tables.particles:
+            images = images.inverted(data.tables.particles[_SIGN].to_numpy() < 0)
+        stack = cls._on_common_grid(data.tables, images)
         for warning in stack.warnings:
             logger.info(warning)
         return stack
@@ -257,8 +262,8 @@ class ParticleStack:
         -------
         ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
         images of optics groups with another box or pixel size are Fourier-rescaled, with grey
-        values kept. Neighbours in one stack are read in one go, whatever order they are asked for
-        in.
+        values kept. Images whose ``cryosparc/blob/sign`` is -1 are multiplied by it. Neighbours in
+        one stack are read in one go, whatever order they are asked for in.
 
         Raises
         ------

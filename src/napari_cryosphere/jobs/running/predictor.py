@@ -17,8 +17,8 @@ from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.uncertainty import uncertainty_columns
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import ImageGrid, ParticleStack
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
 

@@ -12,8 +12,8 @@ from napari_cryosphere.widgets.state.kinds import kind_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseSummary
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions.store import DistributionStore
+    from napari_cryosphere.so3.pose_summary import PoseSummary
     from napari_cryosphere.widgets.control.controller import Controller
     from napari_cryosphere.widgets.state.session import Session
 
@@ -86,7 +86,7 @@ class Intake:
         """Give distributions to the data set with as many particles; others wait for it."""
         if not self._waiting:
             return  # before the import, which brings torch
-        from napari_cryosphere.so3.distribution_store import DistributionStore
+        from napari_cryosphere.so3.distributions.store import DistributionStore
 
         for path in list(self._waiting):
             try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import ConicalFsc, HalfMapFsc, WeightedPoses
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
     "Comparison",

@@ -74,13 +74,14 @@ class ParticleMatcher:
         import torch
 
         from napari_cryosphere.imaging.comparison import ProjectionMatcher
+        from napari_cryosphere.imaging.corrections import corrected_images
         from napari_cryosphere.imaging.ctf import transfer_functions
         from napari_cryosphere.imaging.preprocess import normalise_background
 
         if self._matcher is None:
             self._matcher = ProjectionMatcher(self.density, self.stack.grid)
         particle = self.stack[[index]]
-        image = torch.from_numpy(particle.images())
+        image = torch.from_numpy(corrected_images(particle, particle.images(), self.stack.grid))
         if steps is not None and steps.normalise:
             image = normalise_background(image)
         ctf = transfer_functions(particle)

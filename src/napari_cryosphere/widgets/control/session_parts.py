@@ -48,7 +48,7 @@ def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Pa
     if summary is None or on_disk or not store.predicted.all():
         return session.stack.source, files
     from napari_cryosphere.jobs.infer import with_predictions
-    from napari_cryosphere.so3.distribution_store import write_distributions
+    from napari_cryosphere.so3.distributions.store import write_distributions
 
     name = session.stack.source.name.split(".")[0]
     star, zarr = folder / f"{name}_predicted.star", folder / f"{name}_predicted.zarr"
@@ -62,7 +62,7 @@ def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Pa
 def restore_particles(controller: Controller, layer: Layer, saved: SavedParticles) -> list[str]:
     """Give a layer its flags, selection and distributions back; returns the names of folders not found."""
     from napari_cryosphere.errors import CryosphereError
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions.store import DistributionStore
 
     session = next(one for one in controller.sessions if one.layer == layer)
     number, lost = len(session.stack), []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
     "CREDIBLE_LEVEL",
@@ -43,7 +43,7 @@ class Reading:
     second_ratio
         Density of the second mode as a part of the first's.
     entropy, spread_degrees, confidence
-        As in `napari_cryosphere.so3.distribution.PoseSummary`.
+        As in `napari_cryosphere.so3.distributions.PoseSummary`.
     credible_share
         The share of all poses that the smallest set with 95 % of the probability fills.
     error_degrees

@@ -1,34 +1,41 @@
-"""Piecewise constant distributions on cells of HEALPix x S1 grids, of one order or of several."""
+"""Piecewise constant densities on cells of HEALPix x S1 grids, of one order or of several.
+
+The lowest layer of the distributions: arrays and their arithmetic. `CellDistribution` adds what all
+pose distributions can be asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.so3.asymmetric_unit import expand, reduce, view_shares
-from napari_cryosphere.so3.distribution import (
-    Array,
-    Index,
-    PoseDistribution,
-    like_given,
-    per_particle,
-)
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
 __all__ = [
-    "CellDistribution",
-    "CredibleSet",
+    "Array",
+    "Cells",
+    "Index",
     "from_log_values",
     "join_cells",
+    "like_given",
+    "padded",
+    "per_particle",
     "unit_rotations",
     "whole_unit",
 ]
+
+Array = NDArray[np.float64]
+Index = int | slice | NDArray[np.integer] | NDArray[np.bool_]
+Rows = tuple[NDArray[np.int8], Indices, Array]
+"""Orders, indices and log-densities of cells, each ``(n, k)``, or ``(1, k)`` and shared."""
+Self = TypeVar("Self", bound="Cells")
 
 # A cell's key: its index, counted through all orders from 0 on; then one such range a particle.
 _FIRST_KEY = np.concatenate(
@@ -38,8 +45,8 @@ _KEYS = int(_FIRST_KEY[-1]) + 1  # the last one is for padding
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
-class CellDistribution(PoseDistribution):
-    """A density that is constant in each of a list of cells, zero outside: `PoseDistribution.from_cells`.
+class Cells:
+    """Densities that are constant in each of a list of cells and zero outside, one per particle.
 
     Attributes
     ----------
@@ -196,16 +203,21 @@ class CellDistribution(PoseDistribution):
             height[hit] = place[hit]
         return found, height
 
+    def leaves(self) -> tuple[NDArray[np.int64], Indices]:
+        """Return orders and indices of the first particle's cells, ``(k,)`` each, without padding."""
+        there = self.indices[0] >= 0
+        return self.orders[0, there].astype(np.int64), self.indices[0, there]
+
     # ------------------------------------------------------------------ answers
 
     def __len__(self) -> int:
         return len(self.log_density)
 
-    def __getitem__(self, index: Index) -> CellDistribution:
+    def __getitem__(self: Self, index: Index) -> Self:
         """Select particles; an integer gives a batch of one."""
         rows = np.arange(len(self))[index].reshape(-1)
         pick = slice(0, 1) if self.shared else rows
-        chosen = CellDistribution(
+        chosen = type(self)(
             self.orders[pick],
             self.indices[pick],
             self.log_density[rows],
@@ -236,11 +248,6 @@ class CellDistribution(PoseDistribution):
                 hit = keys[at] == wanted
                 values[here[hit]] = single.log_density[0, columns[at[hit]]]
         return values
-
-    def parts(self) -> Iterator[tuple[NDArray[np.int64], CellDistribution]]:
-        """Yield consecutive particles."""
-        for rows in self._chunks():
-            yield rows, self if len(rows) == len(self) else self[rows]
 
     @cached_property
     def below(self) -> Array:
@@ -327,50 +334,6 @@ class CellDistribution(PoseDistribution):
         spread: Array = density[:, _equivalents(order, self.symmetry)]
         return np.asarray(spread / spread.sum(1, keepdims=True))
 
-    def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """See `PoseDistribution.symmetrise`; cells on the unit's borders are resampled."""
-        name = self._other_symmetry(symmetry)
-        if name == self.symmetry:
-            return self
-        from napari_cryosphere.so3._algebra import symmetrise_cells
-
-        return symmetrise_cells(self, name)
-
-
-@dataclass(frozen=True)
-class CredibleSet:
-    """The smallest set of poses, modulo symmetry, that holds the truth with a given probability.
-
-    Attributes
-    ----------
-    distribution
-        What it is a set of; every particle has its own.
-    level
-        The probability, in [0, 1].
-    """
-
-    distribution: PoseDistribution
-    level: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.level <= 1:
-            raise ValueError(f"a credible set's level must be between 0 and 1, not {self.level}")
-
-    @cached_property
-    def volume(self) -> Array:
-        """The share of SO(3) that the set fills, equivalents included, ``(n,)``."""
-        return np.asarray(self.distribution._ask(self._volume))
-
-    def _volume(self, part: CellDistribution) -> Array:
-        mass = part.probability
-        room = np.maximum(self.level - part.below, 0)
-        share = np.divide(room, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
-        return np.asarray((share * part.volumes).sum(1))
-
-    def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether each rotation, or an equivalent, is in its particle's set."""
-        return self.distribution.credible_level(rotations) < self.level
-
 
 @lru_cache(maxsize=16)
 def whole_unit(order: int, symmetry: str) -> Indices:
@@ -410,8 +373,11 @@ def _equivalents(order: int, symmetry: str) -> Indices:
     return cells
 
 
-def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribution:
-    """See `PoseDistribution.from_log_values`."""
+def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices, Array]:
+    """Return order, cells and log-densities of functions on a whole grid, gathered in the unit.
+
+    See `PoseDistribution.from_log_values`.
+    """
     values = np.asarray(log_values, dtype=np.float64)
     flat = values.reshape(len(values), -1)
     sizes = {SO3Grid(order).size: order for order in range(MAX_ORDER + 1)}
@@ -419,38 +385,67 @@ def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribu
         raise ValueError(
             f"log-values must be (n, n_views, n_psi) on a HEALPix x S1 grid, not {values.shape}"
         )
-    order, name = sizes[flat.shape[1]], normalise_group_name(symmetry)
-    unit = whole_unit(order, name)
-    if name != "C1":
+    order = sizes[flat.shape[1]]
+    unit = whole_unit(order, symmetry)
+    if symmetry != "C1":
         grid = SO3Grid(order)
         gathered = np.full((len(flat), len(unit)), -np.inf)
-        for operator in point_group(name):
-            mates = grid.cell_of(operator @ unit_rotations(order, name))
+        for operator in point_group(symmetry):
+            mates = grid.cell_of(operator @ unit_rotations(order, symmetry))
             gathered = np.logaddexp(gathered, flat[:, mates])
         flat = gathered
-    return CellDistribution(order, unit, flat, name, check=False)
+    return order, unit, flat
 
 
-def join_cells(
-    number: int, parts: list[tuple[NDArray[np.int64], CellDistribution]]
-) -> CellDistribution:
-    """Put the parts of a distribution of ``number`` particles together, in the order of the particles."""
+def join_cells(number: int, parts: list[tuple[NDArray[np.int64], Cells]]) -> Rows:
+    """Put the parts of a batch of ``number`` particles together, in the order of the particles."""
     first = parts[0][1]
-    alike = [part.indices.shape[1] for _, part in parts]
     if all(part.shared for _, part in parts) and all(
         np.array_equal(part._cells, first._cells) for _, part in parts
     ):
-        logs = np.empty((number, alike[0]))
+        logs = np.empty((number, first.indices.shape[1]))
         for rows, part in parts:
             logs[rows] = part.log_density
-        return CellDistribution(
-            first.orders[:1], first.indices[:1], logs, first.symmetry, check=False
-        )
-    shape = (number, max(alike))
+        return first.orders[:1], first.indices[:1], logs
+    single = {
+        int(row): (part.orders[place], part.indices[place], part.log_density[place])
+        for rows, part in parts
+        for place, row in enumerate(rows)
+    }
+    return padded([single[row] for row in range(number)])
+
+
+def padded(rows: Sequence[tuple[NDArray[np.integer], Indices, Array]]) -> Rows:
+    """Return the cells of particles that have different numbers of them as ``(n, k)`` arrays."""
+    shape = len(rows), max(len(indices) for _, indices, _ in rows)
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     logs = np.full(shape, -np.inf)
-    for rows, part in parts:
-        width = part.indices.shape[1]
-        orders[rows, :width], indices[rows, :width] = part.orders, part.indices
-        logs[rows, :width] = part.log_density
-    return CellDistribution(orders, indices, logs, first.symmetry, check=False)
+    for row, parts in enumerate(rows):
+        width = len(parts[1])
+        orders[row, :width], indices[row, :width], logs[row, :width] = parts
+    return orders, indices, logs
+
+
+def per_particle(rotations: ArrayLike, number: int) -> Array:
+    """Return rotations as ``(number, k, 3, 3)``, one row per particle.
+
+    Raises
+    ------
+    ValueError
+        If the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number of particles or
+        1.
+    """
+    given = np.asarray(rotations, dtype=np.float64)
+    if given.ndim == 3:
+        given = given[:, None]
+    if given.ndim != 4 or given.shape[2:] != (3, 3) or given.shape[0] not in (1, number):
+        raise ValueError(
+            f"rotations must be ({number}, 3, 3) or ({number}, k, 3, 3), or 1 in place of {number}, "
+            f"not {np.shape(rotations)}"
+        )
+    return np.broadcast_to(given, (number, *given.shape[1:]))
+
+
+def like_given(answers: Array, rotations: ArrayLike) -> Array:
+    """Drop the second axis of ``(n, 1)`` answers if one rotation per particle was asked about."""
+    return answers[:, 0] if np.ndim(rotations) == 3 else answers

@@ -1,43 +1,41 @@
 """Sums over SO(3) of distributions with a band-limited log-density, for many particles at once.
 
-What `napari_cryosphere.so3._smooth` does with cells of mixed orders is done here with arrays: the
-whole coarse grid in single precision, and below it lists of the finer cells around sharp peaks,
-whose values come from waves that are summed up once a view direction rather than once a pose.
+What `smooth` does with cells of mixed orders is done here with arrays: the whole coarse grid in
+single precision, and below it lists of the finer cells around sharp peaks, whose values come from
+waves that are summed up once per view direction rather than once per pose.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.so3._cells import unit_rotations
-from napari_cryosphere.so3._plane_waves import PlaneWaves
-from napari_cryosphere.so3._smooth import probability_above
 from napari_cryosphere.so3.asymmetric_unit import border_depth, expand
-from napari_cryosphere.so3.distribution import (
-    CONFIDENCE_RADIUS_DEGREES,
-    EVALUATION_ORDER,
-    Array,
-    PoseSummary,
+from napari_cryosphere.so3.distributions.band_limited import BandLimited
+from napari_cryosphere.so3.distributions.cells import Array, unit_rotations
+from napari_cryosphere.so3.distributions.smooth import (
+    AROUND_SPACINGS,
+    SHARPEST,
+    SPLIT_FROM,
+    probability_above,
 )
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid
 from napari_cryosphere.so3.healpix import nest2ring, ring2nest
+from napari_cryosphere.so3.plane_waves import PlaneWaves
+from napari_cryosphere.so3.pose_summary import (
+    CONFIDENCE_RADIUS_DEGREES,
+    EVALUATION_ORDER,
+    PoseSummary,
+)
 from napari_cryosphere.so3.symmetry import point_group
-
-if TYPE_CHECKING:
-    from napari_cryosphere.so3._harmonic import HarmonicDistribution
 
 __all__ = ["HarmonicSums"]
 
-_SHARPEST = 0.0635  # see `_smooth`, of which these are the rules
-_SPLIT_FROM = 1e-4
-_AROUND = 2.2
 _RANKED_FROM = 1e-10
 """Cells of less probability are left out where poses are ranked by density."""
 _ON_GRID = ("C1", "C2", "C4", "D1", "D2", "D4")
@@ -117,6 +115,8 @@ class HarmonicSums:
 
     Parameters
     ----------
+    functions
+        The log-densities, not normalised.
     ranked
         Whether to sum over cells half as wide, fine enough to rank poses by density
         (`probability_above`).
@@ -127,16 +127,16 @@ class HarmonicSums:
         ``(n,)``: logarithm of the mean of the exponentials of the unnormalised log-density.
     """
 
-    def __init__(self, distribution: HarmonicDistribution, *, ranked: bool = False) -> None:
-        self._distribution, self._ranked = distribution, ranked
-        self._symmetry = distribution.symmetry
-        self._order = distribution.coarse_order
-        self._waves = PlaneWaves(distribution.coefficients.detach())
-        self._values = distribution.values_in_unit(self._order)
+    def __init__(self, functions: BandLimited, *, ranked: bool = False) -> None:
+        self._functions, self._ranked = functions, ranked
+        self._symmetry = functions.symmetry
+        self._order = functions.coarse_order
+        self._waves = PlaneWaves(functions.coefficients.detach())
+        self._values = functions.values_in_unit(self._order)
         self._log_volumes = _log_volumes(self._order, self._symmetry).to(self._values)
         self._finer: list[_Finer] = []
         start = self._values.argmax(1).cpu().numpy()
-        self._seeds, self._peak = distribution.climb_to(self._centres[start][:, None])
+        self._seeds, self._peak = functions.climb_to(self._centres[start][:, None])
         self.log_total = self._coarse_total()
         self._refine()
 
@@ -159,12 +159,12 @@ class HarmonicSums:
                 / grid.size
             )
         if self._symmetry not in _ON_GRID:
-            width = np.radians(grid.spacing_degrees) * np.cbrt(_SHARPEST / held)
+            width = np.radians(grid.spacing_degrees) * np.cbrt(SHARPEST / held)
             near = border_depth(self._seeds[:, 0, :, 2], self._symmetry) < 3 * width
             held = np.where(near | self._ranked, 8 * held, held)
         elif self._ranked:
             held = 8 * held
-        return np.asarray(held > _SHARPEST)
+        return np.asarray(held > SHARPEST)
 
     def _refine(self) -> None:
         """Split cells around peaks, order by order, until none holds too much of one."""
@@ -185,7 +185,7 @@ class HarmonicSums:
                 break
             last = self._finer[-1]
             near = last.angles_to(self._seeds[:, 0], self._symmetry) < self._reach(order)
-            split_here = coarse[last.rows] & (near | (self._masses(last) > _SPLIT_FROM))
+            split_here = coarse[last.rows] & (near | (self._masses(last) > SPLIT_FROM))
             self._finer[-1] = last.only(~split_here)
             chosen = last.only(split_here)
             self._finer.append(
@@ -195,12 +195,12 @@ class HarmonicSums:
             )
 
     def _reach(self, order: int) -> float:
-        return float(np.radians(_AROUND * SO3Grid(order).spacing_degrees))
+        return float(np.radians(AROUND_SPACINGS * SO3Grid(order).spacing_degrees))
 
     def _to_split(self) -> Tensor:
         """Return which coarse cells are split: the probable ones, and those around seeds."""
         total = torch.from_numpy(self.log_total).to(self._values)[:, None]
-        probable = self._values + self._log_volumes > total + float(np.log(_SPLIT_FROM))
+        probable = self._values + self._log_volumes > total + float(np.log(SPLIT_FROM))
         return probable | (
             self._coarse_cosines(self._seeds[:, 0]) > np.cos(self._reach(self._order))
         )
@@ -310,7 +310,7 @@ class HarmonicSums:
             higher = last[level.value[ranked[last]] > best[rows[last]]]
             best[rows[higher]] = level.value[ranked[higher]]
             start[rows[higher]] = level.rotations(ranked[higher])
-        return self._distribution.climb(start[:, None])[:, 0]
+        return self._functions.climb(start[:, None])[:, 0]
 
     def _max_probability(self, masses: Tensor) -> Array:
         """Return the probability of the best cell of the grid of `EVALUATION_ORDER`."""

@@ -22,96 +22,39 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_cryosphere.so3.distributions import questions
+from napari_cryosphere.so3.distributions.algebra import common_leaves, symmetrised
+from napari_cryosphere.so3.distributions.cells import (
+    Array,
+    Cells,
+    Index,
+    from_log_values,
+    join_cells,
+    like_given,
+    padded,
+    per_particle,
+)
+from napari_cryosphere.so3.distributions.modes import Maxima, find_modes, local_maxima
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER, Modes, PoseSummary
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_cryosphere.so3._cells import CellDistribution, CredibleSet
-    from napari_cryosphere.so3._harmonic import HarmonicDistribution
-    from napari_cryosphere.so3._kernel import KernelDistribution
+__all__ = ["CellDistribution", "CredibleSet", "PoseDistribution"]
 
-__all__ = [
-    "CONFIDENCE_RADIUS_DEGREES",
-    "EVALUATION_ORDER",
-    "Modes",
-    "PoseDistribution",
-    "PoseSummary",
-]
-
-EVALUATION_ORDER = 3
-"""HEALPix order of the grid (7.3 degree spacing) on which distributions are shown and counted."""
-
-CONFIDENCE_RADIUS_DEGREES = 30.0
-"""A pose's confidence is the probability that the truth lies within this angle of it."""
-
-Array = NDArray[np.float64]
-Index = int | slice | NDArray[np.integer] | NDArray[np.bool_]
 Self = TypeVar("Self", bound="PoseDistribution")
 
-_CHUNK = 32
-
-
-@dataclass(frozen=True)
-class PoseSummary:
-    """What one line of a STAR file can say of a distribution; one entry a particle.
-
-    Attributes
-    ----------
-    rotations
-        ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image to map
-        coordinates.
-    max_probability
-        ``(n,)``: probability of the best cell of the order-3 grid and its equivalents (RELION's
-        rlnMaxValueProbDistribution).
-    entropy
-        ``(n,)`` nats, relative to the uniform distribution: 0 knows nothing, more negative is
-        sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
-    spread_degrees
-        ``(n,)``: expected angle between the true pose and the reported one, modulo symmetry.
-    confidence
-        ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of the reported
-        pose.
-    """
-
-    rotations: Array
-    max_probability: Array
-    entropy: Array
-    spread_degrees: Array
-    confidence: Array
-
-    def __len__(self) -> int:
-        return len(self.rotations)
-
-    @classmethod
-    def concatenate(cls, parts: list[PoseSummary]) -> PoseSummary:
-        """Join summaries of consecutive particles."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-@dataclass(frozen=True)
-class Modes:
-    """The highest local maxima of every distribution, best first.
-
-    Attributes
-    ----------
-    rotations
-        ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent maxima count
-        once.
-    log_prob
-        ``(n, k)`` nats relative to uniform; minus infinity where there is none.
-    """
-
-    rotations: Array
-    log_prob: Array
+_PARTICLES_AT_ONCE = 32
+"""Keeps whole grids of order 3 below 10 MB each; chosen, not tuned."""
 
 
 class PoseDistribution(ABC):
@@ -128,15 +71,20 @@ class PoseDistribution(ABC):
     """
 
     symmetry: str
+    _kinds: ClassVar[dict[str, Callable[..., PoseDistribution]]] = {}
+
+    def __init_subclass__(cls, kind: str | None = None) -> None:
+        """Register a kind that is defined above this module, for the constructions."""
+        super().__init_subclass__()
+        if kind is not None:
+            PoseDistribution._kinds[kind] = cls
 
     # ------------------------------------------------------------------ constructions
 
     @staticmethod
-    def from_coefficients(coefficients: Tensor, symmetry: str = "C1") -> HarmonicDistribution:
+    def from_coefficients(coefficients: Tensor, symmetry: str = "C1") -> PoseDistribution:
         """Take ``(n, L + 1, 2 L + 1, L + 1)`` complex Wigner coefficients of the unnormalised log-density."""
-        from napari_cryosphere.so3._harmonic import HarmonicDistribution
-
-        return HarmonicDistribution(coefficients, symmetry)
+        return PoseDistribution._kinds["harmonic"](coefficients, symmetry)
 
     @staticmethod
     def from_cells(
@@ -166,8 +114,6 @@ class PoseDistribution(ABC):
             If shapes do not fit, an index is out of range, cells of a row overlap, or a row is
             empty.
         """
-        from napari_cryosphere.so3._cells import CellDistribution
-
         return CellDistribution(order, indices, log_density, symmetry)
 
     @staticmethod
@@ -176,22 +122,19 @@ class PoseDistribution(ABC):
 
         With a symmetry, equivalent cells are averaged into the asymmetric unit.
         """
-        from napari_cryosphere.so3._cells import from_log_values
-
-        return from_log_values(log_values, symmetry)
+        name = normalise_group_name(symmetry)
+        return CellDistribution(*from_log_values(log_values, name), name, check=False)
 
     @staticmethod
     def from_poses(
         rotations: ArrayLike, log_weights: ArrayLike, width_degrees: float, symmetry: str = "C1"
-    ) -> KernelDistribution:
+    ) -> PoseDistribution:
         """Take weighted poses ``(n, k, 3, 3)`` under an IGSO(3) kernel.
 
         ``log_weights`` is ``(n, k)``, minus infinity for padding; ``width_degrees`` is the standard
         deviation along each axis.
         """
-        from napari_cryosphere.so3._kernel import KernelDistribution
-
-        return KernelDistribution(rotations, log_weights, width_degrees, symmetry)
+        return PoseDistribution._kinds["poses"](rotations, log_weights, width_degrees, symmetry)
 
     # ------------------------------------------------------------------ what each kind answers
     # itself
@@ -209,7 +152,7 @@ class PoseDistribution(ABC):
         """Return the log-density at rotations, in nats relative to uniform."""
 
     @abstractmethod
-    def parts(self) -> Iterator[tuple[NDArray[np.int64], CellDistribution]]:
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
         """Yield particles and their piecewise constant copies, in batches of bounded memory.
 
         Together the batches hold every particle once; those that need a finer grid come apart from
@@ -242,12 +185,11 @@ class PoseDistribution(ABC):
 
     def cells(self) -> CellDistribution:
         """Return the piecewise constant copy of all particles at once; `parts` needs less memory."""
-        from napari_cryosphere.so3._cells import join_cells
+        joined = join_cells(len(self), list(self.parts()))
+        return CellDistribution(*joined, self.symmetry, check=False)
 
-        return join_cells(len(self), list(self.parts()))
-
-    def _ask(self, question: Callable[[CellDistribution], Any]) -> Any:
-        """Put a question to all parts and bring the answers, arrays with one entry a particle, in order."""
+    def _ask(self, question: Callable[[Cells], Any]) -> Any:
+        """Put a question to all parts and bring the answers, arrays with one entry per particle, in order."""
         answers: Any = None
         for rows, part in self.parts():
             answer = question(part)
@@ -270,13 +212,9 @@ class PoseDistribution(ABC):
             Leave out a maximum that is not farther than this from a higher one. Without it, that is
             the spacing of the grid that the candidates come from.
         """
-        from napari_cryosphere.so3._modes import find_modes
+        return find_modes(self.maxima, len(self), self.symmetry, k, apart_degrees)
 
-        return find_modes(self, k, apart_degrees)
-
-    def maxima(
-        self, rows: NDArray[np.int64], most: int
-    ) -> Iterator[tuple[NDArray[np.int64], Array, Array, Array]]:
+    def maxima(self, rows: NDArray[np.int64], most: int) -> Maxima:
         """Yield local maxima of some particles, batch by batch: what `mode` picks from.
 
         Yields
@@ -285,11 +223,13 @@ class PoseDistribution(ABC):
         log-densities ``(b, c)``, minus infinity in padding; and the spacing of the grid that they
         come from in degrees, ``(b,)``.
         """
-        from napari_cryosphere.so3._modes import cell_maxima
-
         for places, part in self[rows].parts():
             for place, row in enumerate(rows[places]):
-                yield rows[places][[place]], *cell_maxima(self[int(row)], part[place], most)
+                single, its = self[int(row)], part[place]
+                poses = single.climb(local_maxima(its, 2 * most)[None])
+                grid = SO3Grid(int(its.orders[0, its.log_density[0].argmax()]))
+                spacing = np.array([grid.spacing_degrees])
+                yield rows[places][[place]], poses, single.log_prob(poses), spacing
 
     def mean(self) -> Array:
         """Return the Bayes rotation under squared chordal error modulo symmetry, ``(n, 3, 3)``.
@@ -298,15 +238,11 @@ class PoseDistribution(ABC):
         mean matrix on SO(3); otherwise each equivalent is first taken that is nearest to the
         estimate, from the best cell on, until nothing changes.
         """
-        from napari_cryosphere.so3._questions import mean
-
-        return np.asarray(self._ask(mean))
+        return np.asarray(self._ask(questions.mean))
 
     def entropy(self) -> Array:
         """Return the entropy relative to uniform in nats, ``(n,)``: 0 knows nothing, negative is sharper."""
-        from napari_cryosphere.so3._questions import entropy
-
-        return np.asarray(self._ask(entropy))
+        return np.asarray(self._ask(questions.entropy))
 
     def effective_poses(self, order: int = EVALUATION_ORDER) -> Array:
         """Return the entropy as a number of equally probable grid cells, modulo symmetry, ``(n,)``."""
@@ -319,8 +255,6 @@ class PoseDistribution(ABC):
 
     def credible_set(self, level: float) -> CredibleSet:
         """Return the smallest set of poses that holds the truth with probability ``level``."""
-        from napari_cryosphere.so3._cells import CredibleSet
-
         return CredibleSet(self, level)
 
     def credible_level(self, rotations: ArrayLike) -> Array:
@@ -377,18 +311,16 @@ class PoseDistribution(ABC):
 
         Drawn from the piecewise constant copy: a cell by its probability, then evenly inside of it.
         """
-        from napari_cryosphere.so3._questions import sample
-
         drawn = np.empty((len(self), number, 3, 3))
         for rows, part in self.parts():
-            drawn[rows] = sample(part, number, rng)
+            drawn[rows] = questions.sample(part, number, rng)
         return drawn
 
     def summary(self) -> PoseSummary:
         """Return best pose, entropy, spread and confidence of every particle, in bounded memory."""
-        from napari_cryosphere.so3._questions import summarise
-
-        pieces = [(rows, summarise(self[rows], part)) for rows, part in self.parts()]
+        pieces = [
+            (rows, questions.summarise(part, self[rows].climb)) for rows, part in self.parts()
+        ]
         order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
         joined = PoseSummary.concatenate([summary for _, summary in pieces])
         return PoseSummary(*(getattr(joined, field.name)[order] for field in fields(PoseSummary)))
@@ -403,28 +335,55 @@ class PoseDistribution(ABC):
         ValueError
             If numbers of particles or symmetries differ, or the densities have nothing in common.
         """
-        from napari_cryosphere.so3._algebra import product
-
-        return product(self, other)
+        return self._combined(other, lambda p, q, row: p + q)
 
     def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
         """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``."""
-        from napari_cryosphere.so3._algebra import mixture
+        shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
+        if ((shares < 0) | (shares > 1)).any():
+            raise ValueError("a mixture's weight must be between 0 and 1")
 
-        return mixture(self, other, weight)
+        def mixed(p: Array, q: Array, row: int) -> Array:
+            with np.errstate(divide="ignore"):
+                return np.logaddexp(p + np.log(1 - shares[row]), q + np.log(shares[row]))
+
+        return self._combined(other, mixed)
 
     def temperature(self, value: float) -> PoseDistribution:
         """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper."""
-        from napari_cryosphere.so3._algebra import temperature
+        if not value > 0:
+            raise ValueError(f"a temperature must be positive, not {value}")
+        cells = self.cells()
+        logs = cells.log_density / value
+        return CellDistribution(cells.orders, cells.indices, logs, self.symmetry, check=False)
 
-        return temperature(self, value)
+    def _combined(
+        self, other: PoseDistribution, combine: Callable[[Array, Array, int], Array]
+    ) -> CellDistribution:
+        """Combine log-densities at the centres of the cells that resolve both distributions."""
+        if len(self) != len(other):
+            raise ValueError(f"the distributions are of {len(self)} and {len(other)} particles")
+        if self.symmetry != other.symmetry:
+            raise ValueError(
+                f"the distributions have symmetries {self.symmetry} and {other.symmetry}"
+            )
+        rows = []
+        for row in range(len(self)):
+            both = self[row], other[row]
+            leaves = common_leaves([part.cells().leaves() for part in both])
+            first, second = (part.log_prob_of_cells(*leaves) for part in both)
+            logs = combine(first, second, row)
+            if not np.isfinite(logs).any():
+                raise ValueError(f"row {row}: the two densities have no pose in common")
+            rows.append((*leaves, logs))
+        return CellDistribution(*padded(rows), self.symmetry, check=False)
 
     # ------------------------------------------------------------------ helpers of the kinds
 
     def _chunks(self) -> Iterator[NDArray[np.int64]]:
         """Yield the rows of batches that are small enough for whole grids."""
-        for start in range(0, len(self), _CHUNK):
-            yield np.arange(start, min(start + _CHUNK, len(self)))
+        for start in range(0, len(self), _PARTICLES_AT_ONCE):
+            yield np.arange(start, min(start + _PARTICLES_AT_ONCE, len(self)))
 
     def _other_symmetry(self, symmetry: str) -> str:
         """Return a canonical group name if the distribution may be symmetrised by it."""
@@ -436,26 +395,61 @@ class PoseDistribution(ABC):
         return name
 
 
-def per_particle(rotations: ArrayLike, number: int) -> Array:
-    """Return rotations as ``(number, k, 3, 3)``, see `PoseDistribution`.
+class CellDistribution(Cells, PoseDistribution):
+    """Piecewise constant distributions, see `PoseDistribution.from_cells`; a copy of any other kind.
 
-    Raises
-    ------
-    ValueError
-        If the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number of particles or
-        1.
+    A density and its piecewise constant copy define each other, so they share a module.
     """
-    given = np.asarray(rotations, dtype=np.float64)
-    if given.ndim == 3:
-        given = given[:, None]
-    if given.ndim != 4 or given.shape[2:] != (3, 3) or given.shape[0] not in (1, number):
-        raise ValueError(
-            f"rotations must be ({number}, 3, 3) or ({number}, k, 3, 3), or 1 in place of {number}, "
-            f"not {np.shape(rotations)}"
-        )
-    return np.broadcast_to(given, (number, *given.shape[1:]))
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
+        """Yield consecutive particles."""
+        for rows in self._chunks():
+            yield rows, self if len(rows) == len(self) else self[rows]
+
+    def symmetrise(self, symmetry: str) -> PoseDistribution:
+        """Return the mean over a point group; cells on the border of the unit are resampled.
+
+        Raises
+        ------
+        ValueError
+            If the distribution has another symmetry already.
+        """
+        name = self._other_symmetry(symmetry)
+        if name == self.symmetry:
+            return self
+        return CellDistribution(*symmetrised(self, name), name, check=False)
 
 
-def like_given(answers: Array, rotations: ArrayLike) -> Array:
-    """Drop the second axis of ``(n, 1)`` answers if one rotation a particle was asked about."""
-    return answers[:, 0] if np.ndim(rotations) == 3 else answers
+@dataclass(frozen=True)
+class CredibleSet:
+    """The smallest set of poses, modulo symmetry, that holds the truth with a given probability.
+
+    Attributes
+    ----------
+    distribution
+        What it is a set of; every particle has its own.
+    level
+        The probability, in [0, 1].
+    """
+
+    distribution: PoseDistribution
+    level: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise ValueError(f"a credible set's level must be between 0 and 1, not {self.level}")
+
+    @cached_property
+    def volume(self) -> Array:
+        """The share of SO(3) that the set fills, equivalents included, ``(n,)``."""
+        return np.asarray(self.distribution._ask(self._volume))
+
+    def _volume(self, part: Cells) -> Array:
+        mass = part.probability
+        room = np.maximum(self.level - part.below, 0)
+        share = np.divide(room, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
+        return np.asarray((share * part.volumes).sum(1))
+
+    def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether each rotation, or an equivalent, is in its particle's set."""
+        return self.distribution.credible_level(rotations) < self.level

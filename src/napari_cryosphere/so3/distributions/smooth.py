@@ -9,27 +9,39 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cryosphere.so3._cells import CellDistribution
-from napari_cryosphere.so3._modes import by_differences, newton
 from napari_cryosphere.so3.asymmetric_unit import border_depth, expand
-from napari_cryosphere.so3.distribution import Array, PoseDistribution, like_given, per_particle
+from napari_cryosphere.so3.distributions.cells import (
+    Array,
+    Cells,
+    like_given,
+    per_particle,
+)
+from napari_cryosphere.so3.distributions.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions.modes import by_differences, newton
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.symmetry import point_group
 
-__all__ = ["LEVEL_NATS", "SmoothDistribution", "probability_above"]
+__all__ = [
+    "AROUND_SPACINGS",
+    "LEVEL_NATS",
+    "SHARPEST",
+    "SPLIT_FROM",
+    "SmoothDistribution",
+    "probability_above",
+]
 
 LEVEL_NATS = 1e-6
 """Log-densities that differ by less are equal."""
 
-_SHARPEST = 0.0635
+SHARPEST = 0.0635
 """A cell that would hold more than this, at the peak's density, is split: a normal peak whose
 standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cent at 0.6 of
 it.)
 """
 
 _STEPS = 4
-_SPLIT_FROM = 1e-4  # cells of less probability are left whole
-_AROUND = (
+SPLIT_FROM = 1e-4  # cells of less probability are left whole
+AROUND_SPACINGS = (
     2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
 )
 _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each particle
@@ -43,11 +55,11 @@ class SmoothDistribution(PoseDistribution):
         """Return the unnormalised log-density, averaged over the group: ``(n, q, 3, 3)`` to ``(n, q)``."""
 
     @abstractmethod
-    def coarse(self) -> CellDistribution:
+    def coarse(self) -> Cells:
         """Return the copy of a small batch on one grid, the same cells for all."""
 
     @abstractmethod
-    def seeds(self, part: CellDistribution) -> Array:
+    def seeds(self, part: Cells) -> Array:
         """Return poses ``(n, s, 3, 3)`` where a peak may hide between the points of the coarse grid."""
 
     @property
@@ -90,30 +102,30 @@ class SmoothDistribution(PoseDistribution):
         return like_given(answers, rotations)
 
     def climb(self, rotations: Array) -> Array:
-        """Move poses uphill by Newton's method, see `napari_cryosphere.so3._modes.newton`."""
-        spacing = SO3Grid(self._base_order).spacing_degrees
+        """Move poses uphill by Newton's method, see `napari_cryosphere.so3.distributions.modes.newton`."""
+        spacing = SO3Grid(self.coarse_order).spacing_degrees
         return newton(by_differences(self.score, spacing / 16), rotations, spacing / 2, _STEPS)[0]
 
     @property
     @abstractmethod
-    def _base_order(self) -> int:
-        """Order of the coarse grid."""
+    def coarse_order(self) -> int:
+        """Order of the grid that refinement starts from."""
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64], CellDistribution]]:
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
         """Yield particles whose peaks the coarse grid resolves together, and the others refined."""
         for rows, part, _ in self._parts_with_peaks():
             yield rows, part
 
     def _parts_with_peaks(
         self, ranked: bool = False
-    ) -> Iterator[tuple[NDArray[np.int64], CellDistribution, Array]]:
+    ) -> Iterator[tuple[NDArray[np.int64], Cells, Array]]:
         """Yield what `parts` does, and the log-density at the highest peak; ``ranked`` on smaller cells."""
         for rows in self._chunks():
             chunk = self[rows]
             part = chunk.coarse()
             seeds = chunk.seeds(part)
             peak = chunk.score(seeds).max(1)
-            sharp = chunk._too_coarse(self._base_order, seeds, peak - part.log_total, ranked)
+            sharp = chunk._too_coarse(self.coarse_order, seeds, peak - part.log_total, ranked)
             for refine in (False, True):
                 which = np.flatnonzero(sharp == refine)
                 if len(which):
@@ -131,15 +143,15 @@ class SmoothDistribution(PoseDistribution):
         """
         grid = SO3Grid(order)
         held = np.exp(peak) * len(point_group(self.symmetry)) / grid.size  # by the cell at the peak
-        width = np.radians(grid.spacing_degrees) * np.cbrt(_SHARPEST / held)  # of a normal peak
+        width = np.radians(grid.spacing_degrees) * np.cbrt(SHARPEST / held)  # of a normal peak
         near = (border_depth(seeds[..., 2], self.symmetry) < 3 * width[:, None]).any(1)
-        return (held * np.where(near | ranked, 8, 1) > _SHARPEST) | (
+        return (held * np.where(near | ranked, 8, 1) > SHARPEST) | (
             0 < self.width_degrees < grid.spacing_degrees
         )
 
-    def _refined(self, part: CellDistribution, seeds: Array, ranked: bool) -> CellDistribution:
+    def _refined(self, part: Cells, seeds: Array, ranked: bool) -> Cells:
         """Split the cells around peaks, order by order, until no cell holds too much of one."""
-        for order in range(self._base_order, MAX_ORDER):
+        for order in range(self.coarse_order, MAX_ORDER):
             split = self._to_split(part, seeds, order)
             part = self._with_children(part, split, order)
             peak = self.score(seeds).max(1) - part.log_total
@@ -147,11 +159,11 @@ class SmoothDistribution(PoseDistribution):
                 break
         return part
 
-    def _to_split(self, part: CellDistribution, seeds: Array, order: int) -> NDArray[np.bool_]:
+    def _to_split(self, part: Cells, seeds: Array, order: int) -> NDArray[np.bool_]:
         """Return which cells ``(n, k)`` are split: the probable ones of an order, and those around seeds."""
         finest = (part.orders == order) & (part.indices >= 0)
-        split = finest & (part.probability > _SPLIT_FROM)
-        reach = 1 + 2 * np.cos(np.radians(_AROUND * SO3Grid(order).spacing_degrees))
+        split = finest & (part.probability > SPLIT_FROM)
+        reach = 1 + 2 * np.cos(np.radians(AROUND_SPACINGS * SO3Grid(order).spacing_degrees))
         images = expand(seeds, part.symmetry).reshape(len(part), -1, 9)
         centres = part.centres.reshape(len(part.centres), -1, 9)
         for row in range(len(part)):
@@ -159,9 +171,7 @@ class SmoothDistribution(PoseDistribution):
             split[row, finest[row]] |= (its_centres @ images[row].T).max(1) > reach
         return split
 
-    def _with_children(
-        self, part: CellDistribution, split: NDArray[np.bool_], order: int
-    ) -> CellDistribution:
+    def _with_children(self, part: Cells, split: NDArray[np.bool_], order: int) -> Cells:
         """Return the cells, the improbable ones dropped, with those of a mask replaced by their children."""
         keep = ~split & (part.probability > _DROP_BELOW)
         children = [
@@ -172,7 +182,7 @@ class SmoothDistribution(PoseDistribution):
         centres = SO3Grid(order + 1).rotations(np.maximum(indices, 0))
         scores = np.where(indices < 0, -np.inf, self.score(centres))
         kept = _gather(part, keep)
-        return CellDistribution(
+        return Cells(
             np.hstack([kept[0], orders]),
             np.hstack([kept[1], indices]),
             np.hstack([kept[2], scores]),
@@ -200,7 +210,7 @@ def probability_above(values: Array, masses: Array, peak: float, logs: Array) ->
     return np.interp(logs, np.append(values[rank], top), above, left=1.0, right=0.0)
 
 
-def _mass_above(part: CellDistribution, peak: Array, logs: Array) -> Array:
+def _mass_above(part: Cells, peak: Array, logs: Array) -> Array:
     """Return `probability_above` of ``(n, q)`` log-densities."""
     rows = zip(part.log_density, part.probability, peak, logs, strict=True)
     return np.stack([probability_above(*row) for row in rows])
@@ -214,9 +224,7 @@ def _pad(lists: list[Indices], order: int) -> tuple[NDArray[np.int8], Indices]:
     return np.full(indices.shape, order, dtype=np.int8), indices
 
 
-def _gather(
-    part: CellDistribution, keep: NDArray[np.bool_]
-) -> tuple[NDArray[np.int8], Indices, Array]:
+def _gather(part: Cells, keep: NDArray[np.bool_]) -> tuple[NDArray[np.int8], Indices, Array]:
     """Return the orders, indices and unnormalised log-densities of the cells of a mask, padded."""
     width = int(keep.sum(1).max())
     column = np.argsort(~keep, axis=1, kind="stable")[:, :width]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,23 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.so3.asymmetric_unit import expand, reduce
-from napari_cryosphere.so3.distribution import Array, Modes, PoseDistribution
+from napari_cryosphere.so3.distributions.cells import Array, Cells, whole_unit
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.pose_summary import Modes
 from napari_cryosphere.so3.rotations import rotation_from_vector
-
-if TYPE_CHECKING:
-    from napari_cryosphere.so3._cells import CellDistribution
 
 __all__ = [
     "Derivatives",
+    "Maxima",
     "by_differences",
-    "cell_maxima",
     "find_modes",
     "grid_maxima",
+    "local_maxima",
     "newton",
     "pick",
     "uphill",
 ]
+
+Maxima: TypeAlias = Iterator[tuple[NDArray[np.int64], Array, Array, Array]]
+"""Batches of local maxima, see `PoseDistribution.maxima`."""
 
 Derivatives: TypeAlias = tuple[Array, Array, Array]
 """Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in
@@ -140,38 +142,35 @@ def _derivatives(values: Array, step: float) -> Derivatives:
     return centre, gradient, hessian
 
 
-def find_modes(distribution: PoseDistribution, k: int, apart_degrees: float | None) -> Modes:
-    """See `PoseDistribution.mode`."""
+def find_modes(
+    maxima: Callable[[NDArray[np.int64], int], Maxima],
+    number: int,
+    symmetry: str,
+    k: int,
+    apart_degrees: float | None,
+) -> Modes:
+    """Return the k highest maxima of ``number`` particles, see `PoseDistribution.mode`.
+
+    ``maxima`` yields local maxima of some particles, as many as are asked for or more. Twice k are
+    asked for; where fewer than k of these lie far enough apart, four times as many, twice at most.
+    """
     if k < 1:
         raise ValueError(f"ask for at least one mode, not {k}")
     if apart_degrees is not None and not 0 <= apart_degrees <= 180:
         raise ValueError(f"modes can be 0 to 180 degrees apart, not {apart_degrees}")
-    modes = Modes(
-        np.full((len(distribution), k, 3, 3), np.nan), np.full((len(distribution), k), -np.inf)
-    )
-    _look_for(distribution, np.arange(len(distribution)), modes, apart_degrees, 2 * k)
+    modes = Modes(np.full((number, k, 3, 3), np.nan), np.full((number, k), -np.inf))
+    rows, most = np.arange(number), 2 * k
+    while len(rows) and most <= 32 * k:
+        wanting = [rows[:0]]
+        for some, poses, logs, spacing in maxima(rows, most):
+            apart = spacing if apart_degrees is None else np.full(len(some), apart_degrees)
+            _, picked, found = pick(poses, logs, apart, k, symmetry)
+            modes.rotations[some] = _reduced(picked, symmetry)
+            modes.log_prob[some] = found
+            if logs.shape[1] >= most:  # there may be more
+                wanting.append(some[~np.isfinite(found[:, -1])])
+        rows, most = np.concatenate(wanting), 4 * most
     return modes
-
-
-def _look_for(
-    distribution: PoseDistribution,
-    rows: NDArray[np.int64],
-    modes: Modes,
-    apart_degrees: float | None,
-    most: int,
-) -> None:
-    """Fill in the modes of some particles from the ``most`` highest maxima, or more if those do not do."""
-    k, wanting = modes.log_prob.shape[1], []
-    for some, poses, logs, spacing in distribution.maxima(rows, most):
-        apart = spacing if apart_degrees is None else np.full(len(some), apart_degrees)
-        _, picked, found = pick(poses, logs, apart, k, distribution.symmetry)
-        modes.rotations[some] = _reduced(picked, distribution.symmetry)
-        modes.log_prob[some] = found
-        if logs.shape[1] >= most:  # there may be more
-            wanting.append(some[~np.isfinite(found[:, -1])])
-    again = np.concatenate([rows[:0], *wanting])
-    if len(again) and most <= 8 * k:
-        _look_for(distribution, again, modes, apart_degrees, 4 * most)
 
 
 def pick(
@@ -205,15 +204,6 @@ def _reduced(rotations: Array, symmetry: str) -> Array:
     there = np.isfinite(rotations).all((-1, -2))
     answer[there] = reduce(rotations[there], symmetry)
     return answer
-
-
-def cell_maxima(
-    distribution: PoseDistribution, part: CellDistribution, most: int
-) -> tuple[Array, Array, Array]:
-    """Return the maxima of one particle for `PoseDistribution.maxima`, by way of its cells."""
-    climbed = distribution.climb(_local_maxima(part, 2 * most)[None])
-    spacing = SO3Grid(int(part.orders[0, part.log_density[0].argmax()])).spacing_degrees
-    return climbed, distribution.log_prob(climbed), np.array([spacing])
 
 
 def grid_maxima(values: Tensor, order: int, symmetry: str, most: int) -> NDArray[np.int64]:
@@ -263,7 +253,7 @@ def _where(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 0]
 
 
-def _local_maxima(part: CellDistribution, most: int) -> Array:
+def local_maxima(part: Cells, most: int) -> Array:
     """Return the centres of up to ``most`` cells that no neighbour exceeds, best first, ``(m, 3, 3)``."""
     if part.whole_order is not None:
         tops = grid_maxima(
@@ -285,7 +275,7 @@ def _local_maxima(part: CellDistribution, most: int) -> Array:
     return np.array(found[:most]).reshape(-1, 3, 3)
 
 
-def _around(part: CellDistribution, columns: NDArray[np.int64]) -> Array:
+def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
     """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one lacks."""
     orders, cells = part.orders[0, columns], part.indices[0, columns]
     centres = np.empty((len(columns), 26, 3, 3))
@@ -305,8 +295,6 @@ def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     where its equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at
     order 3.
     """
-    from napari_cryosphere.so3._cells import whole_unit
-
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)
     beside = grid.neighbours(unit)[
         :, 10:18:2

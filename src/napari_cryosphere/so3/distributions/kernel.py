@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_cryosphere.so3._cells import CellDistribution, whole_unit
-from napari_cryosphere.so3._smooth import SmoothDistribution
 from napari_cryosphere.so3.asymmetric_unit import reduce
-from napari_cryosphere.so3.distribution import EVALUATION_ORDER, Array, Index, PoseDistribution
+from napari_cryosphere.so3.distributions.cells import Array, Cells, Index, whole_unit
+from napari_cryosphere.so3.distributions.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions.smooth import SmoothDistribution
 from napari_cryosphere.so3.grid import MAX_ORDER, SO3Grid
 from napari_cryosphere.so3.igso3 import igso3_log_density
+from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 
 __all__ = ["KernelDistribution"]
@@ -19,7 +20,7 @@ _NARROWEST_DEGREES = SO3Grid(MAX_ORDER).spacing_degrees
 _MOST_SEEDS = 64
 
 
-class KernelDistribution(SmoothDistribution):
+class KernelDistribution(SmoothDistribution, kind="poses"):
     """See `PoseDistribution.from_poses`.
 
     Attributes
@@ -63,7 +64,8 @@ class KernelDistribution(SmoothDistribution):
         return self._width_degrees
 
     @property
-    def _base_order(self) -> int:
+    def coarse_order(self) -> int:
+        """Order of the grid that refinement starts from."""
         return EVALUATION_ORDER
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ class KernelDistribution(SmoothDistribution):
             )
         return total - np.log(len(group))
 
-    def coarse(self) -> CellDistribution:
+    def coarse(self) -> Cells:
         """Return the copy of a small batch on the grid of order 3."""
         unit = whole_unit(EVALUATION_ORDER, self.symmetry)
         grid = SO3Grid(EVALUATION_ORDER)
@@ -103,9 +105,9 @@ class KernelDistribution(SmoothDistribution):
             ],
             axis=1,
         )
-        return CellDistribution(EVALUATION_ORDER, unit, values, self.symmetry, check=False)
+        return Cells(EVALUATION_ORDER, unit, values, self.symmetry, check=False)
 
-    def seeds(self, part: CellDistribution) -> Array:
+    def seeds(self, part: Cells) -> Array:
         """Return the poses of most weight, ``(n, up to 64, 3, 3)``."""
         best = np.argsort(-self.log_weights, axis=1, kind="stable")[:, :_MOST_SEEDS]
         return reduce(np.take_along_axis(self.poses, best[..., None, None], 1), part.symmetry)

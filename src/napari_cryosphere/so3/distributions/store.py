@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import CryosphereError, FileFormatError
-from napari_cryosphere.so3._cells import CellDistribution
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3._kernel import KernelDistribution
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions.distribution import CellDistribution, PoseDistribution
+from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distributions.kernel import KernelDistribution
+from napari_cryosphere.so3.rotations import (
+    quaternion_from_rotation,
+    rotation_from_quaternion,
+)
+from napari_cryosphere.so3.wigner import band_mask
 
 if TYPE_CHECKING:
     import zarr
@@ -200,8 +204,6 @@ def _describe(distribution: PoseDistribution) -> dict[str, Any]:
 
 
 def _mask(l_max: int) -> NDArray[np.bool_]:
-    from napari_cryosphere.so3.wigner import band_mask
-
     return band_mask(l_max).numpy()
 
 
@@ -227,8 +229,6 @@ def _unpacked(values: NDArray[np.float16], l_max: int, symmetry: str) -> Harmoni
 def _lists(distribution: PoseDistribution) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Return the entries of all particles one after another, without padding, and how many each has."""
     if isinstance(distribution, KernelDistribution):
-        from napari_cryosphere.so3.rotations import quaternion_from_rotation
-
         there = np.isfinite(distribution.log_weights)
         quaternions = quaternion_from_rotation(distribution.poses[there])
         return {
@@ -248,8 +248,6 @@ def _from_lists(
     shape = len(counts), int(counts.max())
     there = np.arange(shape[1]) < counts[:, None]
     if attributes["kind"] == "poses":
-        from napari_cryosphere.so3.rotations import rotation_from_quaternion
-
         rotations = np.broadcast_to(np.eye(3), (*shape, 3, 3)).copy()
         weights = np.full(shape, -np.inf)
         rotations[there] = rotation_from_quaternion(lists["quaternions"])

@@ -1,20 +1,20 @@
-"""What is asked of a piecewise constant distribution; every function takes a small batch."""
+"""Entropy, mean, samples and summaries of piecewise constant densities, for small batches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from napari_cryosphere.so3._cells import CellDistribution
 from napari_cryosphere.so3.asymmetric_unit import expand, inside_asymmetric_unit
-from napari_cryosphere.so3.distribution import (
-    CONFIDENCE_RADIUS_DEGREES,
-    EVALUATION_ORDER,
-    Array,
-    PoseDistribution,
-    PoseSummary,
-)
+from napari_cryosphere.so3.distributions.cells import Array, Cells
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.healpix import pix2vec, ring2nest
+from napari_cryosphere.so3.pose_summary import (
+    CONFIDENCE_RADIUS_DEGREES,
+    EVALUATION_ORDER,
+    PoseSummary,
+)
 from napari_cryosphere.so3.rotations import nearest_rotation
 from napari_cryosphere.so3.symmetry import point_group
 
@@ -24,14 +24,14 @@ _DEEP = 20  # HEALPix order of the points that a view is drawn from: 0.2 arc sec
 _ITERATIONS = 50
 
 
-def entropy(part: CellDistribution) -> Array:
+def entropy(part: Cells) -> Array:
     """Return ``- sum p log(density)``, ``(n,)`` nats relative to uniform."""
     logs = np.where(part.probability > 0, part.log_density, 0.0)
     return np.asarray(-(part.probability * logs).sum(1))
 
 
-def angles_to(part: CellDistribution, rotations: Array) -> Array:
-    """Return the angle from every cell's centre to a pose a particle modulo symmetry, ``(n, k)`` degrees."""
+def angles_to(part: Cells, rotations: Array) -> Array:
+    """Return the angle of every cell's centre to the particle's pose modulo symmetry, ``(n, k)`` degrees."""
     images = expand(rotations, part.symmetry).reshape(len(part), -1, 9)
     centres = part.centres.reshape(*part.centres.shape[:2], 9)
     if len(centres) == 1:
@@ -41,11 +41,19 @@ def angles_to(part: CellDistribution, rotations: Array) -> Array:
     return np.degrees(np.arccos(((traces.max(1) - 1) / 2).clip(-1, 1)))
 
 
-def summarise(distribution: PoseDistribution, part: CellDistribution) -> PoseSummary:
-    """Summarise a small batch; ``part`` is its piecewise constant copy."""
+def summarise(part: Cells, climb: Callable[[Array], Array]) -> PoseSummary:
+    """Summarise a small batch.
+
+    Parameters
+    ----------
+    part
+        The piecewise constant copy of the densities.
+    climb
+        Moves poses ``(n, 1, 3, 3)`` onto the maxima of the densities themselves.
+    """
     best = part.log_density.argmax(1)
     centres = np.broadcast_to(part.centres, (len(part), *part.centres.shape[1:]))
-    rotations = distribution.climb(centres[np.arange(len(part)), best][:, None])[:, 0]
+    rotations = climb(centres[np.arange(len(part)), best][:, None])[:, 0]
     angles = angles_to(part, rotations)
     return PoseSummary(
         rotations=rotations,
@@ -56,7 +64,7 @@ def summarise(distribution: PoseDistribution, part: CellDistribution) -> PoseSum
     )
 
 
-def mean(part: CellDistribution) -> Array:
+def mean(part: Cells) -> Array:
     """Return the Bayes rotation under squared chordal error modulo symmetry, ``(n, 3, 3)``."""
     centres = np.broadcast_to(part.centres, (len(part), *part.centres.shape[1:]))
     group = point_group(part.symmetry)
@@ -77,7 +85,7 @@ def mean(part: CellDistribution) -> Array:
     return estimates
 
 
-def sample(part: CellDistribution, number: int, rng: np.random.Generator) -> Array:
+def sample(part: Cells, number: int, rng: np.random.Generator) -> Array:
     """Draw poses, ``(n, number, 3, 3)``: a cell by its probability, then evenly in its part of the unit."""
     drawn = np.empty((len(part), number, 3, 3))
     for row, probability in enumerate(part.probability):
