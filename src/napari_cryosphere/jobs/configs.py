@@ -324,9 +324,9 @@ class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
 class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
     """Poses and a map refined with independent halves."""
 
-    map: Path
+    map: MapFile
     """Starting map; only its coarse features are used."""
-    output: Path
+    output: Folder
     """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
@@ -334,8 +334,8 @@ class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
     """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
     file.
     """
-    local_degrees: Annotated[float, Field(gt=0, le=180)] | None = None
-    """Search within this angle of the particles' poses; None searches everywhere."""
+    local_degrees: LocalDegrees = None
+    """Search within this angle of the particles' poses; without it everywhere."""
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
@@ -346,6 +346,11 @@ class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
     resume: bool = False
     """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"aligned batches are kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

@@ -48,7 +48,7 @@ from napari_cryosphere.reconstruction import (
 )
 from napari_cryosphere.reconstruction._shells import scale_shells, shell_sums, transform_of
 from napari_cryosphere.reconstruction.postprocessing import HalfMapFsc, corrected_fsc
-from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 Maps: TypeAlias = tuple[DensityMap, DensityMap]
