@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,17 +14,18 @@ from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.local import LocalSearch
 from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
 from napari_cryosphere.alignment.noise import (
-    contrast_factor,
     estimate_noise,
     informative_shell,
-    mean_signal_power,
     particle_radius_px,
+    refit_noise,
+    slice_power,
 )
 from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
 from napari_cryosphere.alignment.posterior import CellDensities, posterior_cells
 from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
+from napari_cryosphere.imaging.fourier import to_fourier
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
 from napari_cryosphere.so3.symmetry import normalise_group_name
@@ -121,6 +122,7 @@ class Aligner:
         self.band = FourierBand(voxels.shape[-1], min(max_shell, voxels.shape[-1] // 2 - 1))
         self.shift_reach_px = shift_reach_px
         self._sampler = SliceSampler(voxels.to(device), self.band.max_shell, moments=True)
+        self._power = slice_power(self._sampler)
         self._global: GlobalSearch | None = None
 
     @classmethod
@@ -147,10 +149,9 @@ class Aligner:
         """
         box = voxels.shape[-1]
         highest = box // 2 - 1 if max_shell is None else min(max_shell, box // 2 - 1)
-        sampler = SliceSampler(voxels, box // 2 - 1)
-        signal = mean_signal_power(sampler, ctf)
-        noise = estimate_noise(images, signal, particle_radius_px(voxels))
-        shell = min(highest, informative_shell(noise, signal))
+        power = slice_power(SliceSampler(voxels, box // 2 - 1))
+        noise = estimate_noise(images, ctf, power, particle_radius_px(voxels))
+        shell = min(highest, informative_shell(noise, power, ctf))
         return cls(voxels, symmetry, noise, shell, shift_reach_px, device)
 
     def observe(self, images: Tensor, ctf: Tensor | None) -> Observation:
@@ -220,22 +221,27 @@ class Aligner:
         starts = _Starts.best_of(scored, self.band.max_shell, _APART_DEGREES / 2, climbed)
         return self._finish(observation, starts, with_distribution)
 
-    def contrast_factor(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> float:
-        """Return the factor on the contrast that fits images at the poses found for them; 1 is perfect.
+    def refitted(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> Aligner:
+        """Return the aligner with noise and contrast measured at the poses found for some images.
 
-        Negative if the images are dark where the map is bright.
+        References are shared. The contrast is not positive if the images are dark where the map is
+        bright.
         """
-        observation = self.observe(images, ctf)
+        poses, shifts = (
+            torch.from_numpy(a).float() for a in (alignment.rotations, alignment.shifts_px)
+        )
         device = self._sampler.device
-        rotations = torch.from_numpy(alignment.rotations).float().to(device)
-        slices = self._sampler.values(rotations, self.band.frequencies.to(device))
-        phases = self.band.phases(torch.from_numpy(alignment.shifts_px).float().to(device))
-        return contrast_factor(observation, slices * phases * observation.filters)
-
-    def with_contrast(self, factor: float) -> Aligner:
-        """Return the same aligner, galleries shared, with the contrast multiplied."""
+        slices = self._sampler.values(poses.to(device), self.band.frequencies.to(device)).cpu()
         changed = copy(self)
-        changed.noise = replace(self.noise, contrast=self.noise.contrast * factor)
+        changed.noise = refit_noise(
+            self.band.of(to_fourier(images)),
+            None if ctf is None else self.band.of(ctf),
+            slices * self.band.phases(shifts),
+            torch.from_numpy(alignment.summary.confidence).float(),
+            self.noise,
+            self._power,
+            self.band,
+        )
         return changed
 
     def _finish(

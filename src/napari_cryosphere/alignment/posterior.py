@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.observation import (
+    Observation,
+    best_contrast,
+    contrast_integral,
+)
 from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.alignment.search import Candidates
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -141,13 +145,17 @@ class Likelihood:
         power = 0.5 * self.image.filters[0].square()
         curvature = self.modes.information[mode, 3:, 3:].double()
         at_once = max(1, _SAMPLES_AT_ONCE // len(frequencies))
-        scores, gradients = [], []
+        products, norms, gradients = [], [], []
         for start in range(0, len(poses), at_once):
             slices = self.sampler.values(poses[start : start + at_once], frequencies)
-            scores.append((slices @ matched).real - slices.abs().square() @ power)
+            products.append((slices @ matched).real)
+            norms.append(slices.abs().square() @ power)
             gradients.append((slices @ (matched[:, None] * frequencies)).imag)
-        score = torch.cat(scores).double()
-        gradient = torch.cat(gradients).double() * (2 * math.pi / self.image.band.box)
+        product, norm = torch.cat(products).double(), torch.cat(norms).double()
+        spread = self.image.contrast_spread
+        score = contrast_integral(product, norm, spread)
+        contrast = best_contrast(product, norm, spread)[:, None]
+        gradient = torch.cat(gradients).double() * contrast * (2 * math.pi / self.image.band.box)
         gain = 0.5 * torch.einsum("ni,ij,nj->n", gradient, torch.linalg.inv(curvature), gradient)
         constant = math.log(2 * math.pi) - 0.5 * torch.logdet(curvature)
         integral: Values = (score + gain + constant).cpu().numpy()

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.observation import Observation
-from napari_cryosphere.alignment.references import Gallery, shift_grid
+from napari_cryosphere.alignment.observation import (
+    Observation,
+    best_contrast,
+    contrast_integral,
+)
+from napari_cryosphere.alignment.references import References, shift_grid
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 
@@ -107,14 +111,14 @@ class GlobalSearch:
         device = sampler.device
         reduced, fine_reduced = coarse.reduced(symmetry), fine.reduced(symmetry)
         shell = min(band.max_shell, shells_for_spacing(coarse.spacing_degrees, radius_px, band.box))
-        self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
+        self._coarse = References.of_grid(sampler, reduced, FourierBand(band.box, shell))
         kept = fine_reduced.indices()
         self._fine_cells = torch.from_numpy(kept).to(device)
         fine_shell = min(
             band.max_shell, shells_for_spacing(fine.spacing_degrees, radius_px, band.box)
         )
         fine_band = FourierBand(band.box, fine_shell)
-        self._fine = Gallery.of_grid(sampler, fine_reduced, fine_band)
+        self._fine = References.of_grid(sampler, fine_reduced, fine_band)
         self._unseen = _power_beyond(sampler, band, fine_shell)
         rows = np.full(fine.size, -1, dtype=np.int64)
         rows[kept] = np.arange(len(kept))
@@ -179,10 +183,13 @@ class GlobalSearch:
         rows = rows.clamp(min=0).flatten(1)
         scores = self._fine.products_of_rows(images, self._fine_phases, rows)
         best, places = scores.max(-1)
-        # exponentials that underflow are slow
-        shares = scores.sub_(best[..., None]).clamp_(min=_LEAST_LOG).exp_().sum(-1)
         lost = self._fine.norms_of_rows(images, rows) + unseen[:, None]
-        marginal = best + shares.log_() + self._log_shift_area - lost
+        spread = images.contrast_spread
+        contrast = best_contrast(best, lost, spread)
+        # exponentials that underflow are slow
+        scores = scores.sub_(best[..., None]).mul_(contrast[..., None])
+        shares = scores.clamp_(min=_LEAST_LOG).exp_().sum(-1)
+        marginal = contrast_integral(best, lost, spread) + shares.log_() + self._log_shift_area
         rows, each = rows[there], there.sum(1).tolist()
         columns = (
             self._fine_cells[rows],

@@ -30,7 +30,7 @@ from napari_cryosphere.jobs.running.inputs import (
 )
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, map_detail
-from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -151,21 +151,17 @@ def prepare_aligner(
     rows = spread_rows(len(stack), _PILOT_ALIGNED)
     images, ctf = read(rows)
     found = pilot(aligner, rows, images, ctf)
-    factor = aligner.contrast_factor(images, ctf, found)
-    if pilot is not _search and factor < _DOUBTFUL:
+    refitted = aligner.refitted(images, ctf, found)
+    if pilot is not _search and refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
         pilot, found = _search, aligner.search(images, ctf)
-        factor = aligner.contrast_factor(images, ctf, found)
+        refitted = aligner.refitted(images, ctf, found)
     few = slice(None, None, 3)
     dark = pilot(aligner, rows[few], -images[few], None if ctf is None else ctf[few])
     if dark.log_likelihood.mean() > found.log_likelihood[few].mean() + _CLEARLY_NATS:
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    return (
-        aligner
-        if abs(factor - 1) < _LEAST_CHANGE
-        else aligner.with_contrast(max(factor, _LEAST_CHANGE))
-    )
+    return refitted if refitted.noise.contrast > _LEAST_CHANGE * aligner.noise.contrast else aligner
 
 
 def with_alignment(
@@ -204,7 +200,7 @@ def align(config: AlignConfig) -> Events:
     ranks = current_ranks()
     # cells come in lists of different lengths: a batch is kept as it is
     limit = MemoryLimit(config.max_memory_gb)
-    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, GALLERY_BYTES)
+    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, REFERENCES_BYTES)
     batches = Batches(len(stack), size)
     journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
