@@ -36,6 +36,11 @@ _CLIMBED = 4
 _APART_DEGREES = 15.0
 _SPAN = 12.0
 _SAME_DEGREES = 2.0
+_LOCAL_REACH_PX = 4.0
+_REACH_OF_BOX, _FARTHEST_OF_BOX = 1 / 12, 1 / 6
+"""Shifts searched at first and at most, in boxes. Tuned on realistic simulations (3 % of particles off
+by 5 to 8 % of the box): insensitive from 1/16 to 1/10; beyond 1/6 the edge cuts off particles.
+"""
 _FIRST_STEPS, _LAST_STEPS = 2, 2
 _HOPELESS = 10.0
 
@@ -104,7 +109,9 @@ class Aligner:
     max_shell
         Highest frequency compared, cycles a box.
     shift_reach_px
-        Largest shift searched along x and along y.
+        Largest shift searched, from the middle in a search of all poses, from the given shifts
+        otherwise. None starts from what particle picking usually leaves and goes on to a sixth
+        of the box for images whose answers lie at the rim.
     """
 
     def __init__(
@@ -113,14 +120,20 @@ class Aligner:
         symmetry: str,
         noise: NoiseModel,
         max_shell: int,
-        shift_reach_px: float = 4.0,
+        shift_reach_px: float | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.symmetry = normalise_group_name(symmetry)
         self.noise = noise
         self.radius_px = particle_radius_px(voxels)
         self.band = FourierBand(voxels.shape[-1], min(max_shell, voxels.shape[-1] // 2 - 1))
-        self.shift_reach_px = shift_reach_px
+        self._widens = shift_reach_px is None
+        self._local_reach_px = _LOCAL_REACH_PX if shift_reach_px is None else shift_reach_px
+        self._global_reach_px = (
+            max(_LOCAL_REACH_PX, _REACH_OF_BOX * voxels.shape[-1])
+            if shift_reach_px is None
+            else shift_reach_px
+        )
         self._sampler = SliceSampler(voxels.to(device), self.band.max_shell, moments=True)
         self._power = slice_power(self._sampler)
         self._global: GlobalSearch | None = None
@@ -133,7 +146,7 @@ class Aligner:
         images: Tensor,
         ctf: Tensor | None,
         max_shell: int | None = None,
-        shift_reach_px: float = 4.0,
+        shift_reach_px: float | None = None,
         device: torch.device | None = None,
     ) -> Aligner:
         """Find noise, contrast and band from images, then be ready to align.
@@ -164,10 +177,12 @@ class Aligner:
         """Align images from nothing: over all rotations, and shifts about the middle."""
         if self._global is None:
             self._global = GlobalSearch(
-                self._sampler, self.band, self.radius_px, self.shift_reach_px, self.symmetry
+                self._sampler, self.band, self.radius_px, self._global_reach_px, self.symmetry
             )
         search, observation = self._global, self.observe(images, ctf)
         candidates = search.search(observation)
+        if self._widens:
+            self._search_beyond_rim(search, observation, candidates)
         counts = torch.tensor([len(found.cells) for found in candidates])
         scored = (
             torch.arange(len(candidates)).repeat_interleave(counts).to(self._sampler.device),
@@ -177,6 +192,22 @@ class Aligner:
         )
         starts = _Starts.best_of(scored, search.max_shell, _APART_DEGREES, candidates=candidates)
         return self._finish(observation, starts, with_distribution)
+
+    def _search_beyond_rim(
+        self, search: GlobalSearch, observation: Observation, candidates: list[Candidates]
+    ) -> None:
+        """Search images again, twice as far, whose best answers lie at the rim of the shifts."""
+        farthest = _FARTHEST_OF_BOX * self.band.box
+        rows = list(range(len(candidates)))
+        while search.shift_reach_px < farthest:
+            rows = [row for row in rows if search.at_rim(candidates[row])]
+            if not rows:
+                return
+            search = search.widened(min(2 * search.shift_reach_px, farthest))
+            for row, found in zip(
+                rows, search.search(observation[torch.tensor(rows)]), strict=True
+            ):
+                candidates[row] = found
 
     def refine(
         self,
@@ -213,7 +244,7 @@ class Aligner:
         owners = torch.nonzero(there)[:, 0]
         centres = torch.from_numpy(shifts_px).float().to(device)
         local = LocalSearch(
-            self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self.shift_reach_px
+            self._sampler, self.band.max_shell, self.radius_px, reach_degrees, self._local_reach_px
         )
         tried, scores, shifts = local.search(observation, owners, given[there], centres)
         image = owners[:, None].expand_as(scores)
@@ -224,8 +255,7 @@ class Aligner:
     def refitted(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> Aligner:
         """Return the aligner with noise and contrast measured at the poses found for some images.
 
-        References are shared. The contrast is not positive if the images are dark where the map is
-        bright.
+        References are shared. The contrast is negative if the images are dark where the map is bright.
         """
         poses, shifts = (
             torch.from_numpy(a).float() for a in (alignment.rotations, alignment.shifts_px)

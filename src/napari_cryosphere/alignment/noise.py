@@ -141,7 +141,11 @@ def refit_noise(
 
 
 def _contrast_and_fall_off(product: Tensor, norm: Tensor, max_shell: int) -> tuple[float, float]:
-    """Return the gain ``c exp(-f k^2)`` that fits best: of the largest ``c sum g product - c^2/2 sum g^2 norm``."""
+    """Return c and f of the gain ``g = c exp(-f k^2)`` with the largest likelihood.
+
+    That is ``sum g product - sum g^2 norm / 2`` with a normal prior of deviation 1 on the exponent at
+    the last shell.
+    """
     fall_offs = _FALL_OFFS.double() / max_shell**2
     envelopes = torch.exp(-fall_offs[:, None] * torch.arange(len(product)).square())
     cross, own = envelopes @ product, envelopes.square() @ norm

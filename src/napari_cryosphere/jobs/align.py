@@ -106,7 +106,7 @@ def prepare_aligner(
     density: DensityMap,
     symmetry: str,
     resolution_angstrom: float | None = None,
-    shift_range_px: float = 4.0,
+    shift_range_px: float | None = None,
     device: torch.device | None = None,
     pilot: Pilot = _search,
 ) -> Aligner:
@@ -122,7 +122,7 @@ def prepare_aligner(
     resolution_angstrom
         Finest detail compared; no more than what the particles tell of poses.
     shift_range_px
-        Largest shift searched.
+        Largest shift searched; None follows the data, see `Aligner`.
     device
         Where to compute.
     pilot

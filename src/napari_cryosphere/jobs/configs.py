@@ -298,9 +298,10 @@ class AlignConfig(SymmetricConfig, _Resumable):
     (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the
     particles tell of poses.
     """
-    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest shift searched along x and along y, from the particles' origins if the search is
-    local.
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Largest shift searched, from the particles' origins if the search is local. Without it: a
+    twelfth of the box, and up to a sixth for images whose answers lie at the rim; 4 pixels if the
+    search is local.
     """
     distributions: Path | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
