@@ -24,8 +24,9 @@ from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, jo
 from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
 from napari_cryosphere.jobs.running.inputs import (
     described,
-    digest_of_file,
     digest_of_table,
+    open_map,
+    open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
@@ -34,7 +35,8 @@ from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
     "AlignerInput",
@@ -190,8 +192,8 @@ def align(config: AlignConfig) -> Events:
     refuse_overwrite(config.output, config.overwrite)
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
-    stack = ParticleStack.read(config.particles, config.data_dir)
-    density = DensityMap.read(config.map)
+    stack = open_particles(config)
+    density = open_map(config, config.map)
     yield from warnings_of(stack, "they are compared as they are")
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
@@ -266,7 +268,7 @@ def _align_batch(
 
 def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
-    from napari_cryosphere.so3.distribution_store import (
+    from napari_cryosphere.so3.distributions.store import (
         write_distributions,
     )  # brings all kinds of them
 
@@ -282,7 +284,6 @@ def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dic
     return described(config) | {
         "number": len(stack),
         "batch_size": batch_size,
-        "map": digest_of_file(config.map),
         "table": digest_of_table(stack),
     }
 

@@ -1,0 +1,78 @@
+"""All that the docks of a viewer do: its data sets, poses, maps, training, inspection and session files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.control.data_sets import DataSets
+from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.intake import Intake
+from napari_cryosphere.widgets.control.pose_controller import PoseController
+from napari_cryosphere.widgets.control.projection_view import ProjectionView
+from napari_cryosphere.widgets.control.running import Background, Runner, SynchronousBackground
+from napari_cryosphere.widgets.control.session_file import SessionFile
+from napari_cryosphere.widgets.control.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_cryosphere.widgets.state.training_choices import TrainingChoices
+
+__all__ = ["Controller"]
+
+
+class Controller(DataSets):
+    """The data sets of a viewer and the work on them; results stay with the layer they came from.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    runner
+        Runs long work.
+    background
+        Does short work that the window must not wait for; without one it is done at once.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, runner: Runner, background: Background | None = None
+    ) -> None:
+        super().__init__(viewer, runner)
+        self.background = background or SynchronousBackground()
+        self.inspector = Inspector(self, self.background)
+        self.projection = ProjectionView(self, self.inspector, self.background)
+        self.poses = PoseController(self, self.inspector)
+        self.training = TrainingRun(runner)
+        self.training.finished.connect(self.choose_model)
+        self.session_file = SessionFile(self, self.inspector, self.poses)
+        self.intake = Intake(self, self.poses, self.training, self.session_file)
+        self.choose(next(iter(self.particle_layers), None))
+        self.intake.take()
+
+    def close(self, viewer_stays: bool = True) -> None:
+        """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
+        self.runner.stop()
+        self.background.close()
+        if viewer_stays:
+            self.inspector.leave()
+            self.maps.view.leave()
+        super().close()
+
+    def train(self, choices: TrainingChoices) -> None:
+        """Train on the chosen particles.
+
+        Raises
+        ------
+        CryosphereError
+            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be
+            trained on.
+        """
+        from napari_cryosphere.so3.symmetry import normalise_group_name
+
+        if self.session is None:
+            raise CryosphereError("no particles are loaded; open a STAR file with poses first")
+        if self.runner.busy:
+            return
+        stack = self.session.stack
+        self.training.start(stack, choices.config(stack, normalise_group_name(self.symmetry)))

@@ -1,0 +1,67 @@
+"""The plugin's docks by name, opened once and brought to the front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from napari_cryosphere.widgets.state.viewer_context import unwrapped
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from qtpy.QtWidgets import QWidget
+
+__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "SPHERE", "TRAINING", "open_dock"]
+
+MAIN = "CryoSphere"
+MAPS = "CryoSphere maps"
+TRAINING = "CryoSphere training"
+GALLERY = "CryoSphere gallery"
+ORIENTATIONS = "CryoSphere orientations"
+SPHERE = "CryoSphere sphere"
+
+_PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
+
+
+def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -> Any:
+    """Open one of the plugin's docks, or bring it to the front, and return what it holds.
+
+    Parameters
+    ----------
+    viewer
+        The viewer, or napari's proxy of it.
+    name
+        As in the Plugins menu.
+    floating
+        Whether a dock that is not there yet becomes a window of its own, over the canvas's upper
+        right.
+    """
+    viewer = unwrapped(viewer)
+    docks = viewer.window.dock_widgets
+    known = next((docks[title] for title in _titles(name) if title in docks), None)
+    content: Any = known
+    if content is None:
+        content = _class_of(name)(viewer)
+        viewer.window.add_dock_widget(content, name=_titles(name)[0], tabify=True)
+    container = content.parent()
+    if floating and known is None:
+        container.setFloating(True)
+        container.resize(content.sizeHint())
+        canvas = container.parent().centralWidget()
+        container.move(canvas.mapToGlobal(canvas.rect().topRight() - container.rect().topRight()))
+    container.show()
+    container.raise_()
+    return content
+
+
+def _titles(name: str) -> tuple[str, str]:
+    """Return how napari calls a dock: opened from its menu, which shows and hides it, and from a script."""
+    return f"{name} ({_DISPLAY_NAME})", f"{name} ({_PLUGIN})"
+
+
+def _class_of(name: str) -> type[QWidget]:
+    """Return the class that the manifest names for a dock."""
+    from npe2 import PluginManager
+
+    widgets = PluginManager.instance().iter_widgets()
+    found = next(one for one in widgets if one.plugin_name == _PLUGIN and one.display_name == name)
+    return cast("type[QWidget]", found.get_callable())
