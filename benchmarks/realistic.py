@@ -30,7 +30,7 @@ from _common import DATA, child_cpu_seconds, report, roc_area
 from numpy.typing import NDArray
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
 RELION = {
