@@ -21,7 +21,7 @@ from napari_cryosphere.alignment.noise import (
     slice_power,
 )
 from napari_cryosphere.alignment.observation import NoiseModel, Observation, observe
-from napari_cryosphere.alignment.posterior import CellDensities, posterior_cells
+from napari_cryosphere.alignment.posterior import posterior
 from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
@@ -282,15 +282,11 @@ class Aligner:
         refined, counts = self._distinct(*self._climb(observation, starts), len(observation))
         ends = np.cumsum(counts)
         best = refined[torch.from_numpy(ends - counts).to(self._sampler.device)]
-        distribution = None
-        if with_distribution:
-            cells = []
-            for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
-                modes = refined[slice(end - count, end)]
-                compared = starts.candidates[row] if starts.candidates else None
-                image = observation[row : row + 1]
-                cells.append(posterior_cells(self._sampler, image, modes, compared, self.symmetry))
-            distribution = _joined(cells, self.symmetry)
+        distribution = (
+            posterior(refined, counts, starts.candidates, self.symmetry)
+            if with_distribution
+            else None
+        )
         return Alignment(
             best.rotations.double().cpu().numpy(),
             best.shifts_px.double().cpu().numpy(),
@@ -336,16 +332,3 @@ class Aligner:
             climb = Climb(self._sampler, observation, climb.image, *climb.next_poses())
         climb.step(_LAST_STEPS)
         return climb.image.cpu(), climb.poses()
-
-
-def _joined(parts: list[CellDensities], symmetry: str) -> PoseDistribution:
-    """Return one distribution of images with different numbers of cells."""
-    width = max(len(part.cells) for part in parts)
-    orders = np.zeros((len(parts), width), dtype=np.int8)
-    cells = np.full((len(parts), width), -1, dtype=np.int64)
-    densities = np.full((len(parts), width), -np.inf)
-    for row, part in enumerate(parts):
-        count = len(part.cells)
-        orders[row, :count], cells[row, :count] = part.orders, part.cells
-        densities[row, :count] = part.log_density
-    return PoseDistribution.from_cells(orders, cells, densities, symmetry)
