@@ -32,12 +32,12 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = ["Aligner", "Alignment"]
 
-_CLIMBED = 4
-_APART_DEGREES = 15.0
-_SPAN = 12.0
-_SAME_DEGREES = 2.0
-_FIRST_STEPS, _LAST_STEPS = 2, 2
-_HOPELESS = 10.0
+_CLIMBED = 4  # poses per image that are climbed from, at most; chosen, not tuned
+_APART_DEGREES = 15.0  # between these: one cell of the coarse grid (HEALPix order 2)
+_SPAN = 12.0  # nats below the best score, a factor of 6e-6: what lies lower is not climbed from
+_SAME_DEGREES = 2.0  # climbs that end closer than this ended at one mode; chosen, not tuned
+_FIRST_STEPS, _LAST_STEPS = 2, 2  # of a climb before and after hopeless ones are dropped
+_HOPELESS = 10.0  # nats of evidence below the best after the first steps, a factor of 5e-5
 
 
 @dataclass(frozen=True)

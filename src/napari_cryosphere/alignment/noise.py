@@ -20,9 +20,9 @@ __all__ = [
     "particle_radius_px",
 ]
 
-_FEWEST_BACKGROUND_PIXELS = 0.1
-_LEAST_SHARE = 0.5
-_SAMPLES_AT_ONCE = 1 << 16
+_FEWEST_BACKGROUND_PIXELS = 0.1  # of an image; the circle shrinks until so many lie outside
+_LEAST_SHARE = 0.5  # of the background's power is noise under the particle too; chosen, not tuned
+_SAMPLES_AT_ONCE = 1 << 16  # values of slices: 0.5 MB complex, which a core's cache holds
 
 
 def particle_radius_px(voxels: Tensor) -> float:

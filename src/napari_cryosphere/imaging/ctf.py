@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ctf_2d", "ctf_values", "transfer_functions", "transfer_values"]
 
-_ANGSTROM_PER_MILLIMETRE = 1e7
+_ANGSTROM_PER_MILLIMETRE = 1e7  # by definition
 
 
 def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> NDArray[np.float32]:

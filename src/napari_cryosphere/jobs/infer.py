@@ -54,7 +54,7 @@ __all__ = [
     "with_predictions",
 ]
 
-_REFINED_AT_ONCE = 64
+_REFINED_AT_ONCE = 64  # particles; chosen, not tuned
 
 
 def predict(

@@ -25,7 +25,7 @@ from napari_cryosphere.so3.asymmetric_unit import reduce
 
 __all__ = ["simulate", "simulate_density"]
 
-_DEFAULT_NUMBER = 1000
+_DEFAULT_NUMBER = 1000  # particles
 
 
 def simulate(config: SimulateConfig) -> Events:

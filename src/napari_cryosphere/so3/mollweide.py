@@ -29,8 +29,9 @@ __all__ = [
     "view_colours",
 ]
 
-HEIGHT, WIDTH = 128, 256
+HEIGHT, WIDTH = 128, 256  # pixels of the sphere's picture
 
+# Colours (red, green, blue) that stand out from napari's dark theme.
 _INTERIOR = (38, 40, 46)
 _GRATICULE = (62, 65, 74)
 _RIM = (120, 124, 134)
