@@ -15,9 +15,9 @@ from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError, MissingImagesError
 from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
-from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
+from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["Evaluation", "evaluate", "evaluate_halves", "evaluation_outputs", "write_evaluation"]
@@ -113,6 +113,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     truth, lacking = _read_truth(config)
     predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
     halves = matched_halves(truth, predicted)
+    if config.select is not None:
+        halves = [_selected(half, config.select) for half in halves]
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
@@ -125,6 +127,11 @@ def evaluate(config: EvaluateConfig) -> Events:
     yield Result(outputs, metrics_shown)
 
 
+def _selected(half: MatchedHalf, expression: str) -> MatchedHalf:
+    rows = half.predicted.rows_where(expression)
+    return MatchedHalf(half.truth[rows], half.predicted[rows])
+
+
 def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingImagesError | None]:
     """Read the true poses, with their images if maps are wanted; returns also which images are not there."""
     lacking = None
@@ -132,7 +139,8 @@ def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingIma
     for path in config.truth:
         if config.maps is not False and lacking is None:
             try:
-                stacks.append(ParticleStack.read(path, config.data_dir))
+                stack = ParticleStack.read(path, config.data_dir)
+                stacks.append(stack.inverted() if config.invert else stack)
                 continue
             except MissingImagesError as error:
                 if config.maps:
@@ -144,11 +152,11 @@ def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingIma
 
 def evaluate_halves(
     halves: Sequence[MatchedHalf],
-    config: EvaluateConfig,
+    config: EvaluatingConfig,
     mask: DensityMap | None,
     truth_maps: Sequence[DensityMap] | None = None,
 ) -> Generator[Event, None, Evaluation]:
-    """Compare matched particles; the files that ``config`` names are not read.
+    """Compare matched particles.
 
     Parameters
     ----------
@@ -192,11 +200,7 @@ def evaluate_halves(
 def _errors_of(half: MatchedHalf, symmetry: str) -> metrics.PoseErrors:
     for side, stack in (("truth", half.truth), ("prediction", half.predicted)):
         if not stack.has_poses:
-            lacking = [
-                name
-                for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-                if name not in stack.particles
-            ]
+            lacking = [name for name in ANGLES if name not in stack.particles]
             raise MetadataError(f"{stack.source}, the {side}, has no column {', '.join(lacking)}")
     weights = half.truth.particles.get(_WEIGHT)
     both = half.truth.has_shifts and half.predicted.has_shifts
@@ -228,7 +232,7 @@ def _said_of(
 
 
 def _maps_wanted(
-    halves: Sequence[MatchedHalf], config: EvaluateConfig
+    halves: Sequence[MatchedHalf], config: EvaluatingConfig
 ) -> Generator[Event, None, bool]:
     """Return whether maps are to be compared, and say why not if that was not asked for."""
     if config.maps is False:
@@ -243,7 +247,7 @@ def _maps_wanted(
 
 
 def _half_maps(
-    stacks: Sequence[ParticleStack], config: EvaluateConfig, start: float, stop: float, kind: str
+    stacks: Sequence[ParticleStack], config: EvaluatingConfig, start: float, stop: float, kind: str
 ) -> Generator[Event, None, list[DensityMap]]:
     """Reconstruct the halves, one after the other."""
     total, before, maps = sum(map(len, stacks)), 0, []

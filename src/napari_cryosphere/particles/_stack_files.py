@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from napari_cryosphere.errors import FileFormatError, MissingImagesError
-from napari_cryosphere.particles._columns import Place, refuse
-from napari_cryosphere.particles._messages import listed, shown
+from napari_cryosphere.errors import FileFormatError, MetadataError, MissingImagesError
+from napari_cryosphere.particles._checks import Place, listed, refuse, shown
 from napari_cryosphere.particles.mrc import MrcStack
 
-__all__ = ["StackFile", "locate_images", "parse_image_names", "renamed"]
+__all__ = ["ArrayStack", "StackFile", "locate_images", "parse_image_names", "renamed"]
+
+
+_NUMBERS = itertools.count(1)
+
+
+class ArrayStack:
+    """Images in memory, with the attributes that `MrcStack` has.
+
+    Parameters
+    ----------
+    images
+        ``(n, box, box)``, axes ``[y, x]``; kept as float32.
+    pixel_size_angstrom
+        Pixel size; None if only the optics table knows it.
+
+    Raises
+    ------
+    MetadataError
+        If the shape is another, or a pixel is not finite.
+    """
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, images: ArrayLike, pixel_size_angstrom: float | None = None) -> None:
+        self._images = np.ascontiguousarray(images, dtype=np.float32)
+        self.path = Path(f"memory-{next(_NUMBERS)}.mrcs")
+        if self._images.ndim != 3 or self._images.shape[1] != self._images.shape[2]:
+            raise MetadataError(f"images must be (n, box, box), not {self._images.shape}")
+        odd = np.flatnonzero(~np.isfinite(self._images).all(axis=(1, 2)))
+        if len(odd):
+            raise MetadataError(f"image {odd[0] + 1} has pixels that are not finite")
+        self.shape: tuple[int, int, int] = self._images.shape
+        self.pixel_size_angstrom = pixel_size_angstrom
+        self.file_bytes = self._images.nbytes
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def read(self, indices: Any = None) -> NDArray[np.float32]:
+        """Return a copy of images, ``(k, box, box)``: integers counted from 0, one integer, or all."""
+        every = np.arange(len(self))
+        return self._images[np.atleast_1d(every if indices is None else indices)]
+
+
+_MOST_PLACES = 3  # that a message names
 
 
 @dataclass(frozen=True)
@@ -30,14 +77,14 @@ class StackFile:
     folder
         The folder that ``name`` is relative to; None if the stack was found by a part of its name.
     stack
-        The opened stack; None if it was not looked for or not found.
+        The opened stack, in a file or in memory; None if it was not looked for or not found.
     in_project
         Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
     """
 
     name: str
     folder: Path | None = None
-    stack: MrcStack | None = None
+    stack: MrcStack | ArrayStack | None = None
     in_project: bool = False
 
 
@@ -49,14 +96,15 @@ def parse_image_names(
     Returns
     -------
     The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A
-    name without ``@`` is the first image of a file.
+    name without ``@`` is the only image of a file.
 
     Raises
     ------
     MetadataError
-        If the number is not one from 1 on.
+        If the number is not one from 1 on, or several rows name one file without a number.
     """
     parts = [name.partition("@") for name in table["rlnImageName"].tolist()]
+    _refuse_repeated_files(place, table, np.array([not at for _, at, _ in parts]))
     numbers = [number if at else "1" for number, at, _ in parts]
     paths = [path if at else number for number, at, path in parts]
     if not _all_numbers(numbers):
@@ -81,6 +129,17 @@ def parse_image_names(
         "the path is missing",
     )
     return [str(name) for name in names], codes.astype(np.int64), indices
+
+
+def _refuse_repeated_files(place: Place, table: pd.DataFrame, whole: NDArray[np.bool_]) -> None:
+    """Refuse rows that name a file without the number of an image, as another row does."""
+    if not whole.any():
+        return
+    repeated = whole & table["rlnImageName"].where(whole).duplicated(keep=False).to_numpy()
+    legal = (
+        "several rows name this stack without the number of an image; write 000001@ and its path"
+    )
+    refuse(place, table, "rlnImageName", repeated, legal)
 
 
 def _all_numbers(words: list[str]) -> bool:
@@ -114,10 +173,9 @@ def locate_images(
         found = _find(name, place.path, data_dir)
         if found is None:
             if required:
-                tried = listed([str(path) for path, _ in _candidates(name, place.path, data_dir)])
+                tried = _tried(name, place.path, data_dir)
                 raise MissingImagesError(
-                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; "
-                    "if the images have moved, give their folder with --data-dir"
+                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; {_remedy(name)}"
                 )
             files.append(StackFile(name))
             continue
@@ -133,6 +191,19 @@ def locate_images(
         except FileFormatError as error:
             raise FileFormatError(f"{place.row(int(row))}: {error}") from error
     return tuple(files)
+
+
+def _tried(name: str, star: Path, data_dir: Path | None) -> str:
+    """Return the first places where a stack was looked for."""
+    paths = dict.fromkeys(str(path) for path, _ in _candidates(name, star, data_dir))
+    return listed(list(paths), _MOST_PLACES)
+
+
+def _remedy(name: str) -> str:
+    """Return what to do about a stack that was not found."""
+    if PureWindowsPath(name).drive:
+        return "this is a path of Windows: give the folder of the images here with --data-dir"
+    return "if the images have moved, give their folder with --data-dir"
 
 
 def _find(name: str, star: Path, data_dir: Path | None) -> tuple[Path, Path | None] | None:
@@ -155,6 +226,8 @@ def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[
     """
     here = _folder_of(star)
     spellings = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+    if PureWindowsPath(name).drive:
+        spellings = []  # such as C:\\data: nowhere in this file system
     for spelling in spellings:
         if PurePosixPath(spelling).is_absolute():
             yield Path(spelling), here
@@ -162,7 +235,9 @@ def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[
         folders = [*([] if data_dir is None else [_folder_of(data_dir / "x")]), here, *here.parents]
         yield from ((folder / spelling, folder) for folder in folders)
     if data_dir is not None:
-        parts = [part for part in PurePosixPath(spellings[-1]).parts if part not in ("/", "..")]
+        windows = PureWindowsPath(name)
+        pure = windows if windows.drive else PurePosixPath(spellings[-1])
+        parts = [part for part in pure.parts if part not in (pure.anchor, "..")]
         yield from ((data_dir.joinpath(*parts[start:]), None) for start in range(len(parts)))
 
 
@@ -171,8 +246,26 @@ def _folder_of(path: Path) -> Path:
     return Path(os.path.abspath(path)).parent  # noqa: PTH100
 
 
-def renamed(file: StackFile, target: Path) -> str:
-    """Return the name under which a STAR file at ``target`` refers to the stack.
+def renamed(files: Sequence[StackFile], target: Path) -> list[str]:
+    """Return the names under which a STAR file at ``target`` refers to its stacks.
+
+    Images in memory are written next to the STAR file, under its name with the suffix .mrcs.
+    """
+    counts = itertools.count(1)
+    return [
+        _in_memory_name(target, next(counts))
+        if isinstance(file.stack, ArrayStack)
+        else _renamed(file, target)
+        for file in files
+    ]
+
+
+def _in_memory_name(target: Path, number: int) -> str:
+    return f"{target.stem}.mrcs" if number == 1 else f"{target.stem}_{number}.mrcs"
+
+
+def _renamed(file: StackFile, target: Path) -> str:
+    """Return the name under which a STAR file at ``target`` refers to a stack.
 
     A name relative to the folder of a RELION project stays as it is while the new STAR file is
     inside the same project; otherwise it becomes relative to the new STAR file's folder, or

@@ -9,24 +9,33 @@ from dataclasses import fields
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._checks import Place
+from napari_cryosphere.particles._data_set import data_set_of_blocks, read_data_set
+from napari_cryosphere.particles._half_sets import half_set_warnings, tubes_of
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
-from napari_cryosphere.particles._loading import read_data_set
-from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
-from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
+from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings
+from napari_cryosphere.particles._poses import (
+    ANGLES,
+    ORIGINS,
+    is_pose_column,
+    moved_to_poses,
+    uncertainty_columns,
+)
 from napari_cryosphere.particles._selection import rows_where
-from napari_cryosphere.particles._stack_files import renamed
+from napari_cryosphere.particles._stack_files import ArrayStack, renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
+from napari_cryosphere.particles.cs.fields import CARRIED
 from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import (
@@ -35,13 +44,20 @@ from napari_cryosphere.particles.image_grid import (
     refuse_unlike,
     resample,
 )
+from napari_cryosphere.particles.mrc import write_stack
 from napari_cryosphere.particles.star import write_star
+from napari_cryosphere.particles.star.file import block_of_table, table_of_block
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
+
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
 
+_SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
@@ -97,6 +113,7 @@ class ParticleStack:
         data_dir: str | PathLike[str] | None = None,
         *,
         require_images: bool = True,
+        open_images: bool = True,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
@@ -116,6 +133,9 @@ class ParticleStack:
         require_images
             Whether stacks that are missing are an error; if False they are a warning, and
             :meth:`images` raises. Enough for work on poses alone.
+        open_images
+            Whether stacks are looked for and their headers read; if False no file of images is
+            touched, and box and pixel size are known only where the table names them.
 
         Raises
         ------
@@ -125,14 +145,64 @@ class ParticleStack:
             If a table or a value in it cannot be used: file, row, column and value are named.
         """
         folder = None if data_dir is None else Path(data_dir)
-        data = read_data_set(Path(path), folder, require_images)
-        stack = cls._on_common_grid(data.tables, data.images)
+        data = read_data_set(Path(path), folder, require_images and open_images, open_images)
+        images = data.images
+        if _SIGN in data.tables.particles:
+            images = images.inverted(data.tables.particles[_SIGN].to_numpy() < 0)
+        stack = cls._on_common_grid(data.tables, images)
         for warning in stack.warnings:
             logger.info(warning)
         return stack
 
     @classmethod
+    def from_tables(
+        cls,
+        tables: pd.DataFrame | Mapping[str, pd.DataFrame | Mapping[str, Any]],
+        images: ArrayLike | None = None,
+        data_dir: str | PathLike[str] | None = None,
+        *,
+        require_images: bool = True,
+    ) -> ParticleStack:
+        """Take tables as ``starfile.read`` returns them, checked as :meth:`read` checks a file.
+
+        Parameters
+        ----------
+        tables
+            The particle table, or blocks by name: ``optics`` and ``particles`` of RELION 3.1, each
+            a table, or a mapping of labels to values for a block without ``loop_``.
+        images
+            ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be there.
+            None looks for the stacks that rlnImageName names.
+        data_dir
+            Folder that the stacks' names are relative to; the working folder without it.
+        require_images
+            See :meth:`read`.
+
+        Raises
+        ------
+        FileFormatError, MetadataError
+            As :meth:`read`.
+        """
+        given = {"particles": tables} if isinstance(tables, pd.DataFrame) else dict(tables)
+        blocks = {name: table_of_block(block) for name, block in given.items()}
+        folder = Path() if data_dir is None else Path(data_dir)
+        held = None if images is None else ArrayStack(images)
+        data = data_set_of_blocks(
+            folder / "tables in memory", blocks, (), folder, require_images, images=held
+        )
+        return cls._on_common_grid(data.tables, data.images)
+
+    def to_tables(self) -> dict[str, pd.DataFrame | dict[str, Any]]:
+        """Return the blocks as ``starfile.write`` takes them: optics, particles, then all others.
+
+        Blocks that a file had without ``loop_`` are dictionaries, as ``starfile.read`` gives them.
+        """
+        others = {name: block_of_table(table) for name, table in self.other_blocks.items()}
+        return {"optics": self.optics.copy(), "particles": self.particles.copy(), **others}
+
+    @classmethod
     def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
+        images = images.dealt(tubes_of(tables.particles, images.file_of))
         grids = grids_of_groups(tables.optics, tables.particles[GROUP].unique())
         refuse_unlike(tables.place.path, grids.values())
         return cls(tables, images, grids)
@@ -211,7 +281,7 @@ class ParticleStack:
             *self._tables.warnings,
             *of_images,
             *duplicate_warnings(self.source, self.particles, self._images),
-            *split_warning(self.source, self.particles),
+            *half_set_warnings(self._tables.place, self.particles, self.filaments()),
         )
 
     @property
@@ -257,8 +327,8 @@ class ParticleStack:
         -------
         ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
         images of optics groups with another box or pixel size are Fourier-rescaled, with grey
-        values kept. Neighbours in one stack are read in one go, whatever order they are asked for
-        in.
+        values kept. Images whose ``cryosparc/blob/sign`` is -1 are multiplied by it. Neighbours in
+        one stack are read in one go, whatever order they are asked for in.
 
         Raises
         ------
@@ -328,6 +398,10 @@ class ParticleStack:
         """Whether all parameters of the CTF are there."""
         return not self._missing_ctf()
 
+    def _named(self, columns: Sequence[str]) -> str:
+        """Return columns by the names that the file itself has for them."""
+        return ", ".join(dict.fromkeys(map(self._tables.place.name, columns)))
+
     def _missing_ctf(self) -> list[str]:
         missing = [column for column in _DEFOCUS if column not in self.particles]
         return missing + [
@@ -345,7 +419,7 @@ class ParticleStack:
         missing = [column for column in ANGLES if column not in self.particles]
         if missing:
             raise MetadataError(
-                f"{self.source}: no poses: no column {', '.join(missing)}; run inference first"
+                f"{self.source}: no poses: no column {self._named(missing)}; run inference first"
             )
         return rotation_from_relion_angles(self.particles[list(ANGLES)].to_numpy(dtype=np.float64))
 
@@ -371,7 +445,7 @@ class ParticleStack:
         missing = self._missing_ctf()
         if missing:
             raise MetadataError(
-                f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
+                f"{self.source}: no CTF: no column {self._named(missing)}; add it to the file"
             )
         values = dict(
             zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True)
@@ -398,12 +472,22 @@ class ParticleStack:
         """Return the half set of each particle, ``(n,)`` of 1 and 2.
 
         From rlnRandomSubset. Without it the different images of the file are split in turn, in the
-        order of its rows: the same file gives the same halves, slicing keeps them, and an image
-        that stands twice is in one of them only.
+        order of its rows, and whole filaments where there is rlnHelicalTubeID: the same file gives
+        the same halves, slicing keeps them, and an image that is there twice is in one of them
+        only.
         """
         if "rlnRandomSubset" in self.particles:
             return np.asarray(self.particles["rlnRandomSubset"], dtype=np.int64)
-        return self._images.image_of % 2 + 1
+        return self._images.half_of.astype(np.int64)
+
+    def filaments(self) -> NDArray[np.int64] | None:
+        """Return which filament each segment is of, ``(n,)`` numbers from 0; None for particles."""
+        return tubes_of(self.particles, self._images.file_of)
+
+    def split_anew(self) -> ParticleStack:
+        """Return a stack whose rlnRandomSubset splits these particles, whatever it was before."""
+        images = self._images.dealt(self.filaments())
+        return self._with(self.particles.assign(rlnRandomSubset=images.half_of.astype(np.int64)))
 
     def with_half_sets(self) -> ParticleStack:
         """Return a stack with the column rlnRandomSubset, from :meth:`half_sets` where there was none."""
@@ -434,13 +518,16 @@ class ParticleStack:
         MetadataError
             If the expression cannot be evaluated, is no condition, or is true for no particle.
         """
+        return self[self.rows_where(expression)]
+
+    def rows_where(self, expression: str) -> NDArray[np.bool_]:
+        """Return for which particles an expression is true, ``(n,)``; see :meth:`select`."""
         table = self.particles
         extra = [name for name in self.optics if name not in table]
         if extra:
             of_group = self.optics.set_index(GROUP)[extra].loc[table[GROUP]]
             table = table.assign(**{str(name): of_group[name].to_numpy() for name in extra})
-        chosen = rows_where(self.source, table.reset_index(drop=True), expression)
-        return self[chosen]
+        return rows_where(self.source, table.reset_index(drop=True), expression)
 
     def inverted(self) -> ParticleStack:
         """Return a stack whose images come with inverted contrast; files stay as they are."""
@@ -475,13 +562,19 @@ class ParticleStack:
         Raises
         ------
         MetadataError
-            If a length is wrong, a value not legal, or the column is rlnImageName or
-            rlnOpticsGroup.
+            If a length is wrong, a value not legal, or the column is rlnImageName, rlnOpticsGroup
+            or one of a pose, which :meth:`with_poses` writes.
         """
         fixed = sorted({"rlnImageName", GROUP} & set(columns))
         if fixed:
             raise MetadataError(
                 f"the column {fixed[0]} says where the images are and cannot be replaced"
+            )
+        poses = next(filter(is_pose_column, columns), None)
+        if poses is not None:
+            raise MetadataError(
+                f"the column {poses} belongs to a pose; write poses with with_poses, which moves "
+                "priors too"
             )
         for name, values in columns.items():
             if np.shape(values) != (len(self),):
@@ -496,11 +589,13 @@ class ParticleStack:
     def with_poses(
         self, rotations: ArrayLike, shifts_angstrom: ArrayLike | None = None, symmetry: str = "C1"
     ) -> ParticleStack:
-        """Return a stack with new poses.
+        """Return a stack with new poses, and with what is tied to them.
 
-        Poses that the input file had are kept as ``cryosphereInputAngleRot``, ``...Tilt``,
-        ``...Psi`` and ``cryosphereInputOriginXAngst``, ``...YAngst``; such columns that are already
-        there stay.
+        RELION's priors of angles and origins, where they are there, become the new pose; origins in
+        pixels become the new ones; the class becomes 1. Statistics of the earlier pose
+        (likelihoods, cryoSPARC's ``alignments3D/...``) are taken away. All that the input file had
+        is kept as ``cryosphereInputAngleRot``, ``cryosphereInputOriginXAngst`` and so on; such
+        columns that are already there stay.
 
         Parameters
         ----------
@@ -520,11 +615,37 @@ class ParticleStack:
             If there is no such point group.
         """
         pixel_sizes = self._value_of_group(PIXEL_SIZE) if PIXEL_SIZE in self.optics else None
-        added = pose_columns(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
-        return self._with(self.particles.assign(**added))
+        return self._with(
+            moved_to_poses(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
+        )
+
+    def with_distribution(self, distribution: PoseDistribution) -> ParticleStack:
+        """Return the particles at the best poses of their distributions, with how sure these are.
+
+        Adds rlnMaxValueProbDistribution, cryosphereEntropy, cryosphereSpread and
+        cryosphereConfidence, see `PoseSummary`; origins stay as they are.
+
+        Raises
+        ------
+        MetadataError
+            If there are not as many distributions as particles.
+        """
+        return self.with_summary(distribution.summary(), distribution.symmetry)
+
+    def with_summary(
+        self, summary: PoseSummary, symmetry: str, shifts_angstrom: ArrayLike | None = None
+    ) -> ParticleStack:
+        """Return the particles at the poses of a summary, see :meth:`with_distribution`.
+
+        ``shifts_angstrom`` is as in :meth:`with_poses`.
+        """
+        posed = self.with_poses(summary.rotations, shifts_angstrom, symmetry)
+        return posed.with_columns(uncertainty_columns(summary))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
+
+        Images in memory are written to a stack next to it, with the suffix .mrcs.
 
         Image paths are written so that they hold from the new file: unchanged inside the same
         RELION project, else relative to the new file's folder. RELION takes them relative to the
@@ -543,7 +664,12 @@ class ParticleStack:
             If the file exists and ``overwrite`` is False.
         """
         target = Path(path)
-        new = [renamed(file, target) for file in self._images.files]
+        new = renamed(self._images.files, target)
+        refuse_overwrite(target, overwrite)
+        for number, file in enumerate(self._images.files):
+            if isinstance(file.stack, ArrayStack):
+                path = target.with_name(new[number])
+                write_stack(file.stack.read(), path, self.pixel_size_angstrom, overwrite)
         images = zip(self._images.file_of.tolist(), self._images.index_of.tolist(), strict=True)
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)

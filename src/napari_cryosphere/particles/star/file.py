@@ -18,7 +18,7 @@ import pandas as pd
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, MetadataError
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import shown
 from napari_cryosphere.particles.star.reader import PAIRS, parse_star
 
 __all__ = ["read_star", "write_star"]
@@ -93,6 +93,22 @@ def write_star(
                 stream.writelines(lines)
         except OSError as error:
             raise CryosphereError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def table_of_block(block: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
+    """Return a block of ``starfile.read`` as a table; label-value pairs become one row."""
+    if isinstance(block, pd.DataFrame):
+        return block
+    table = pd.DataFrame({label: [value] for label, value in block.items()})
+    table.attrs[PAIRS] = True
+    return table
+
+
+def block_of_table(table: pd.DataFrame) -> pd.DataFrame | dict[str, Any]:
+    """Return a table as ``starfile.write`` takes it: pairs, where the file had these, as a dictionary."""
+    if not table.attrs.get(PAIRS):
+        return table.copy()
+    return {str(label): column.iloc[0] for label, column in table.items()}
 
 
 def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:

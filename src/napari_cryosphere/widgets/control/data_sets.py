@@ -1,0 +1,330 @@
+"""The viewer's data sets: which particle layer is chosen, its session, and the particle under the slider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
+from napari_cryosphere.widgets.control.map_controller import MapController
+from napari_cryosphere.widgets.control.running import Runner
+from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
+from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+from napari_cryosphere.widgets.state.session import Session
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, SphereFrames
+from napari_cryosphere.widgets.state.viewer_context import context_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+__all__ = ["DataSets", "add_sphere_layer"]
+
+_GAP = 0.06  # between particle and sphere, as a fraction of the particle's height
+
+
+class DataSets:
+    """Follows the viewer's layers and slider; a session holds what is known of each particle layer.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    runner
+        Runs long work.
+    """
+
+    layers_changed = Signal()
+    """Particle or map layers came, went or were renamed."""
+    session_changed = Signal()
+    particle_changed = Signal()
+    """The slider moved, or the shown particle's prediction is new."""
+    predictions_changed = Signal()
+    model_changed = Signal(object)
+    """Sent with the path of the model that is chosen, None for the package's."""
+    symmetry_changed = Signal(str)
+    dropped = Signal(object)
+    """Particles came, or a map is to be shown that would cover particles: sent with the layer."""
+
+    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+        self.viewer = viewer
+        self.runner = runner
+        self.model_path: Path | None = None
+        self.symmetry = "C1"
+        self.session: Session | None = None
+        self.image_folder = context_of(viewer).image_folder
+        self.maps = MapController(viewer, runner)
+        self._sessions: dict[Layer, Session] = {}
+        self._index: int | None = None
+        keep_flat(viewer)
+        self._connections = [
+            (viewer.layers.events.inserted, self._on_inserted),
+            (viewer.layers.events.removed, self._on_removed),
+            (viewer.layers.events.reordered, self._on_renamed),
+            (viewer.layers.selection.events.active, self._on_active),
+            (viewer.dims.events.point, self._on_slider),
+            (viewer.dims.events.range, self._fit_slider),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
+        for layer in viewer.layers:
+            self._follow(layer)
+        self.maps.mode_changed.connect(self._on_mode)
+        text = viewer.canvas.overlays.text
+        self._former_text = (text.visible, text.text)
+
+    def close(self) -> None:
+        """Let go of the viewer; flags that are not on disk yet are written."""
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)
+        for layer in self.viewer.layers:
+            self._follow(layer, False)
+        self._connections = []
+        text = self.viewer.canvas.overlays.text
+        text.visible, text.text = self._former_text
+        for session in self._sessions.values():
+            session.kept.close()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The particle layers that have been looked at."""
+        return list(self._sessions.values())
+
+    @property
+    def particle_layers(self) -> list[Image]:
+        """The viewer's layers of particles, the topmost first."""
+        return [layer for layer in reversed(self.viewer.layers) if particles_of(layer) is not None]
+
+    @property
+    def map_layers(self) -> list[Image]:
+        """The viewer's layers of maps, the topmost first."""
+        return self.maps.layers
+
+    def choose(self, layer: Layer | None) -> None:
+        """Work on the particles of a layer and show them alone; None for none."""
+        former = self.session
+        stack = particles_of(layer)
+        if layer is None or stack is None:
+            self.session = None
+        else:
+            if layer not in self._sessions:
+                self._sessions[layer] = Session.of(layer, stack)
+                self._sessions[layer].data_dir = self.image_folder.path
+            self.session = self._sessions[layer]
+            if self.session.store.predicted.any():
+                self.show_sphere(self.session)
+        if self.session is not None and self.session is not former:
+            self._raise(self.session)
+        self._index = None
+        self.session_changed.emit()
+        self._on_slider()
+
+    def choose_model(self, path: Path | None) -> None:
+        """Predict with a model file or a run folder's model from now on; None for the package's."""
+        self.model_path = path
+        self.model_changed.emit(path)
+
+    def choose_symmetry(self, name: str) -> None:
+        """Take another point group for training, maps and posteriors."""
+        if name != self.symmetry:
+            self.symmetry = name
+            self.symmetry_changed.emit(name)
+
+    def look_in(self, folder: Path | None) -> None:
+        """Look for images that have moved in a folder, and open the files that have waited for one."""
+        waiting = self.image_folder.choose(folder)
+        if waiting and folder is not None:
+            self.viewer.open([str(file) for file in waiting], plugin="napari-cryosphere")
+
+    @property
+    def index(self) -> int | None:
+        """The chosen layer's particle under the slider; None if there is none."""
+        if self.session is None:
+            return None
+        layer, dims = self.session.layer, self.viewer.dims
+        if layer not in self.viewer.layers or is_in_space(self.viewer, layer):
+            return None
+        axis = dims.ndim - layer.ndim
+        index = round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
+        return index if 0 <= index < len(self.session.stack) else None
+
+    @property
+    def shown(self) -> tuple[Session, int] | None:
+        """The chosen particles and the one under the slider; None if there is none."""
+        session, index = self.session, self.index
+        return None if session is None or index is None else (session, index)
+
+    def show_particle(self, index: int) -> None:
+        """Move the slider to one of the chosen particles."""
+        if self.session is None or self.session.layer not in self.viewer.layers:
+            return
+        layer, dims = self.session.layer, self.viewer.dims
+        dims.set_point(dims.ndim - layer.ndim, layer.translate[0] + index * layer.scale[0])
+
+    def open_particle(self, index: int) -> None:
+        """Show one of the chosen particles, whatever was shown before."""
+        self.maps.show()
+        if self.session is not None and not is_in_space(self.viewer, self.session.layer):
+            self.session.layer.visible = True
+        self.show_particle(index)
+
+    def show_sphere(self, session: Session) -> None:
+        """Show the spheres next to the particles."""
+        if session.sphere is None or session.sphere not in self.viewer.layers:
+            session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
+        session.sphere.refresh()
+
+    def _on_slider(self, event: Any = None) -> None:
+        if self.index != self._index or event is None:
+            self._index = self.index
+            self._name_particle()
+            self.particle_changed.emit()
+
+    # ------------------------------------------------------------------ one data set at a time
+
+    def _raise(self, session: Session) -> None:
+        """Show a data set alone: its layers, its length of the slider, and the view fitted to it."""
+        if self.maps.view.active:
+            return
+        self._hide_others()
+        own = (session.layer, session.sphere)
+        shown = [layer for layer in own if layer is not None and layer in self.viewer.layers]
+        for layer in shown:
+            if not is_in_space(self.viewer, layer):
+                layer.visible = True
+        self._fit_slider()
+        if session.layer in self.viewer.layers:
+            self.viewer.layers.selection.active = session.layer
+        if self.viewer.dims.ndisplay == 2:
+            self.viewer.reset_view(layers=shown)
+
+    def _hide_others(self) -> None:
+        """Hide maps and the layers of other data sets: they share the slider, and cover the particle."""
+        mine = () if self.session is None else (self.session.layer, self.session.sphere)
+        for layer in self.viewer.layers:
+            theirs = isinstance(layer.data, LazyFrames) or map_of(layer) is not None
+            if theirs and layer not in mine and layer.visible:
+                layer.visible = False
+
+    def _fit_slider(self, event: Any = None) -> None:
+        """Let the slider run over the chosen particles alone; napari's runs to the longest layer's end."""
+        session, dims = self.session, self.viewer.dims
+        if session is None or self.maps.view.active or session.layer not in self.viewer.layers:
+            return
+        layer, axis = session.layer, dims.ndim - session.layer.ndim
+        first, step = float(layer.translate[0]), float(layer.scale[0])
+        wanted = (first, first + (len(session.stack) - 1) * step, step)
+        if tuple(dims.range[axis]) != wanted:
+            dims.set_range(axis, wanted)
+
+    def _name_particle(self) -> None:
+        """Name data set, particle, model and symmetry on the canvas."""
+        text, session = self.viewer.canvas.overlays.text, self.session
+        text.visible = session is not None and self._index is not None
+        if session is None or self._index is None:
+            return
+        parts = [session.layer.name, f"particle {self._index + 1:,} of {len(session.stack):,}"]
+        if session.store.predicted.any():
+            parts += [session.model_name, session.store.symmetry]
+        text.text = " · ".join(part for part in parts if part)
+
+    def _on_mode(self, maps: bool) -> None:
+        """Keep maps hidden once the particles are back."""
+        if maps:
+            self.viewer.canvas.overlays.text.visible = False
+        elif self.session is not None:
+            self._hide_others()
+            self._fit_slider()
+            self._name_particle()
+
+    def _on_active(self, event: Any = None) -> None:
+        """Choose the data set whose layer is selected in napari's list."""
+        layer = self.viewer.layers.selection.active
+        if layer is None or self.maps.view.active:
+            return
+        by_sphere = {one.sphere: one.layer for one in self.sessions if one.sphere is not None}
+        layer = by_sphere.get(layer, layer)
+        chosen = None if self.session is None else self.session.layer
+        if particles_of(layer) is not None and layer != chosen:
+            self.choose(layer)
+
+    def _on_visible(self, event: Any) -> None:
+        self._on_map_visible(event.source)
+
+    def _on_map_visible(self, layer: Layer) -> None:
+        """Let a map that would cover the particle be shown by itself instead."""
+        covers = layer.visible and map_of(layer) is not None and self.session is not None
+        if covers and not self.maps.view.active:
+            layer.visible = False
+            self.dropped.emit(layer)
+
+    # ------------------------------------------------------------------ what the viewer says
+
+    def _follow(self, layer: Layer, follow: bool = True) -> None:
+        """Listen to a layer's name and visibility, or no longer."""
+        for emitter, callback in (
+            (layer.events.name, self._on_renamed),
+            (layer.events.visible, self._on_visible),
+        ):
+            (emitter.connect if follow else emitter.disconnect)(callback)
+
+    def _on_renamed(self, event: Any = None) -> None:
+        self.layers_changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        layer = event.value
+        self._follow(layer)
+        if particles_of(layer) is not None:
+            self.choose(layer)
+            self.layers_changed.emit()
+            self.dropped.emit(layer)
+        elif map_of(layer) is not None:
+            self.layers_changed.emit()
+            self._on_map_visible(layer)
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        self._follow(layer, False)
+        self.maps.forget(layer)
+        gone = self._sessions.pop(layer, None)
+        if gone is not None:
+            gone.kept.close()
+            if gone.sphere is not None and gone.sphere in self.viewer.layers:
+                self.viewer.layers.remove(gone.sphere)
+            if gone is self.session:
+                self.choose(next(iter(self.particle_layers), None))
+        if not isinstance(layer.data, SphereFrames):
+            self.layers_changed.emit()
+
+
+def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereFrames) -> Image:
+    """Add the spheres of a particle layer to the right of the particle, as tall as it is.
+
+    The view is fitted to both, and the particle layer stays the selected one.
+    """
+    box = particle_layer.data.shape[-1]
+    pixel = float(particle_layer.scale[-1])
+    scale = box * pixel / HEIGHT
+    corner = np.asarray(particle_layer.translate) - np.array([0, pixel / 2, pixel / 2])
+    translate = corner + np.array([0, scale / 2, scale / 2 + box * pixel * (1 + _GAP)])
+    options: dict[str, Any] = {
+        "name": f"{particle_layer.name} poses",
+        "rgb": True,
+        "multiscale": False,
+        "scale": (particle_layer.scale[0], scale, scale),
+        "translate": translate,
+        "units": particle_layer.units,
+        "axis_labels": particle_layer.axis_labels,
+        "interpolation2d": "linear",
+        "visible": particle_layer.visible,
+    }
+    keep_flat(viewer)
+    active = viewer.layers.selection.active
+    layer: Image = viewer.add_image(frames, **options)
+    viewer.layers.selection.active = particle_layer if active is None or active is layer else active
+    if particle_layer.visible:
+        viewer.reset_view(layers=[particle_layer, layer])
+    return layer
