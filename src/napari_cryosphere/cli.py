@@ -144,10 +144,11 @@ class JobCommand(click.Command):
             assign(values, self.fields[field], None if unset else value)
         for item in settings:
             _set(values, item)
+        kind = self.row.load_config()
         try:
-            checked = self.row.load_config().model_validate({**values, **self.row.fixed})
+            checked = kind.model_validate({**values, **self.row.fixed})
         except ValidationError as error:
-            text = complaint(error, self.fields.values(), _name_of)
+            text = complaint(error, kind, self.fields.values(), _name_of)
             raise click.UsageError(text) from error
         _run_and_print(self.row, checked)
 

@@ -289,7 +289,10 @@ def assign(values: dict[str, Any], spec: FieldSpec, value: Any) -> None:
 
 
 def complaint(
-    error: ValidationError, fields: Iterable[FieldSpec], name_of: Callable[[FieldSpec], str]
+    error: ValidationError,
+    config: type[BaseModel],
+    fields: Iterable[FieldSpec],
+    name_of: Callable[[FieldSpec], str],
 ) -> str:
     """Return one line on the first of a config's errors, on an unknown key before all others.
 
@@ -297,6 +300,8 @@ def complaint(
     ----------
     error
         What pydantic found.
+    config
+        In the values of which config.
     fields
         The fields that a person sees, which ``name_of`` names.
     """
@@ -307,7 +312,7 @@ def complaint(
         return message  # a rule between keys says it all itself
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        keys = ", ".join(dict.fromkeys(spec.path[0] for spec in fields))
+        keys = ", ".join(config.model_fields)
         return f"{name}: {message}" + (f"; the keys are {keys}" if len(where) == 1 else "")
     name = next((name_of(spec) for spec in fields if list(spec.path) == where), name)
     if first["type"] == "missing":

@@ -98,7 +98,9 @@ class ConfigForm:
         try:
             return self._config.model_validate({**values, **self._fixed})
         except ValidationError as error:
-            raise CryosphereError(complaint(error, self.fields.values(), _label)) from error
+            raise CryosphereError(
+                complaint(error, self._config, self.fields.values(), _label)
+            ) from error
 
     def set_value(self, config: JobConfig) -> None:
         """Show a config."""
