@@ -47,18 +47,21 @@ def test_every_command_has_a_form_with_a_row_for_each_option(name: str) -> None:
 def test_rows_have_the_bounds_and_choices_of_the_config() -> None:
     form = form_of("align")  # kept: it owns its widgets
     widgets = form.widgets
-    device, size, shift = (widgets[key] for key in ("device", "batch_size", "shift_range_px"))
+    device, size, local = (widgets[key] for key in ("device", "batch_size", "local_degrees"))
     assert isinstance(device, ComboBox)
     assert device.choices == ("auto", "cpu", "cuda", "mps")
     assert isinstance(size, SpinBox)
     assert (size.min, size.max, size.value) == (1, 4096, 128)
-    assert isinstance(shift, FloatSpinBox)
-    assert (shift.min, shift.max, shift.value) == (0, 100, 4.0)
+    assert "[>= 0, <= 180]" in local.tooltip
     assert isinstance(widgets["invert"], CheckBox)
     assert isinstance(widgets["map"], FileEdit)
     assert "*.mrc" in widgets["map"].filter
     assert widgets["output"].mode.value == "w"
     assert widgets["data_dir"].mode.value == "d"
+    training = form_of("train")
+    share = training.widgets["fine_tuning"]
+    assert isinstance(share, FloatSpinBox)
+    assert (share.min, share.max, share.value) == (0, 1, 0.1)
 
 
 def test_what_is_untouched_is_left_to_the_config() -> None:
