@@ -22,6 +22,7 @@ __all__ = [
     "load_model",
     "prediction_work",
     "refinement_work",
+    "spare_a_core",
     "training_work",
 ]
 
@@ -38,7 +39,7 @@ class Predicted(NamedTuple):
     summary: PoseSummary
 
 
-def _spare_a_core() -> None:
+def spare_a_core() -> None:
     """Leave a core to the window: with all of them busy it stutters."""
     import os
 
@@ -62,7 +63,7 @@ def prediction_work(stack: ParticleStack, model_path: Path | None) -> Events:
     yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
 
-    _spare_a_core()
+    spare_a_core()
     model = load_model(model_path)
     yield Progress(0.0, f"predicting {len(stack)} poses")
     for rows, on_device in predict(images_for(model, stack), model):
@@ -93,7 +94,7 @@ def refinement_work(
     from napari_cryosphere.jobs.infer import reference_of, refine
     from napari_cryosphere.particles import DensityMap
 
-    _spare_a_core()
+    spare_a_core()
     model, resolution = load_model(model_path), None
     if reference is None:
         own = None if model_path is None else reference_of(model_path)
@@ -111,6 +112,6 @@ def training_work(stack: ParticleStack, config: TrainConfig) -> Events:
     """Train; the events are the job's. Closed, it writes the model learnt so far."""
     from napari_cryosphere.jobs.train import train_on_stack
 
-    _spare_a_core()
+    spare_a_core()
     yield Progress(0.0, "preparing the particles")
     yield from train_on_stack(stack, config, report_seconds=1.0)
