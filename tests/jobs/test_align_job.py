@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import MetadataError, ModelError

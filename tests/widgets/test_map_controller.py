@@ -19,7 +19,7 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control import map_steps
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.state.display_map import RESOLUTION, UNIT, low_passed
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.particle_choices import Flag

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.orientations import draw_rotations
-from napari_cryosphere.particles import CtfParameters, ParticleStack
+from napari_cryosphere.particles import CtfParameters, ParticleStack, pose_columns
 from napari_cryosphere.particles.aberrations import AberrationsOfImages, aberrations_of
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
 __all__ = ["OpticsGroup", "ParticleParameters", "draw_parameters", "parameters_from_stack"]
+
+_Defocus: TypeAlias = Annotated[float, RANGES["rlnDefocusU"].bounds]
 
 
 class OpticsGroup(BaseModel):
@@ -25,17 +27,17 @@ class OpticsGroup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    voltage_kv: Annotated[float, Field(gt=0)] = 300.0
+    voltage_kv: Annotated[float, RANGES["rlnVoltage"].bounds] = 300.0
     """Accelerating voltage."""
-    spherical_aberration_mm: Annotated[float, Field(ge=0)] = 2.7
+    spherical_aberration_mm: Annotated[float, RANGES["rlnSphericalAberration"].bounds] = 2.7
     """Spherical aberration of the objective lens."""
-    amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
+    amplitude_contrast: Annotated[float, RANGES["rlnAmplitudeContrast"].bounds] = 0.1
     """Share of amplitude contrast in the CTF."""
-    phase_shift_degrees: float = 0.0
+    phase_shift_degrees: Annotated[float, RANGES["rlnPhaseShift"].bounds] = 0.0
     """Phase plate's shift (rlnPhaseShift)."""
-    b_factor_angstrom2: float = 0.0
+    b_factor_angstrom2: Annotated[float, RANGES["rlnCtfBfactor"].bounds] = 0.0
     """Envelope ``exp(-B s^2 / 4)`` of the CTF (rlnCtfBfactor)."""
-    defocus_angstrom: tuple[float, float] = (8000.0, 25000.0)
+    defocus_angstrom: tuple[_Defocus, _Defocus] = (8000.0, 25000.0)
     """Lowest and highest mean defocus of a micrograph; underfocus is positive."""
     defocus_spread_angstrom: Annotated[float, Field(ge=0)] = 100.0
     """Standard deviation of the particles' defocus within a micrograph."""
@@ -105,18 +107,13 @@ class ParticleParameters:
     ) -> dict[str, pd.DataFrame]:
         """Return RELION 3.1's optics and particles tables for a stack of these particles in order."""
         number = len(self)
-        angles = relion_angles_from_rotation(self.rotations)
         columns: dict[str, object] = {
             "rlnImageName": [f"{index + 1:06d}@{stack_name}" for index in range(number)],
             "rlnMicrographName": self.micrographs,
             "rlnOpticsGroup": self.optics_groups,
             "rlnRandomSubset": self.half_sets,
-            "rlnAngleRot": angles[:, 0],
-            "rlnAngleTilt": angles[:, 1],
-            "rlnAnglePsi": angles[:, 2],
             # RELION's origin is the shift that would bring the particle back to the centre
-            "rlnOriginXAngst": -self.shifts_px[:, 0] * pixel_size_angstrom,
-            "rlnOriginYAngst": -self.shifts_px[:, 1] * pixel_size_angstrom,
+            **pose_columns(self.rotations, -self.shifts_px * pixel_size_angstrom),
         }
         if self.micrographs is None:
             del columns["rlnMicrographName"]

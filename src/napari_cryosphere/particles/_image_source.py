@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
-from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import Place, shown
 from napari_cryosphere.particles._stack_files import StackFile
 from napari_cryosphere.particles.mrc import MrcStack
 

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._messages import counted, listed
+from napari_cryosphere.particles._checks import Place, counted, listed
 from napari_cryosphere.particles.cs.fields import (
     CARRIED,
     CTF,

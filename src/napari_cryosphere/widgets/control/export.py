@@ -1,4 +1,4 @@
-"""Some of a session's particles as a new STAR or .cs file. Knows no Qt."""
+"""Some of a session's particles as a new STAR or .cs file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which particles, at which poses, a map is made from. Knows no Qt."""
+"""Which particles, at which poses, a map is made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The long work on maps, as generators of steps over the jobs. Knows no Qt."""
+"""The long work on maps, as generators of steps over the jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a map says of the particles' poses: read from a folder, or computed for one particle. Knows no Qt."""
+"""What a map says of the particles' poses: read from a folder, or computed for one particle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model said of a data set's particles, as it arrives. Knows no Qt."""
+"""What a model said of a data set's particles, as it arrives."""
 
 from __future__ import annotations
 

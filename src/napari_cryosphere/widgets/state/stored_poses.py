@@ -1,4 +1,4 @@
-"""Poses that a STAR file of predictions brings along: what was known, predicted and refined. Knows no Qt."""
+"""Poses that a STAR file of predictions brings along: what was known, predicted and refined."""
 
 from __future__ import annotations
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.events import EventEmitter
+
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+from napari_cryosphere.widgets.state.viewer_context import context_of, unwrapped
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -23,9 +26,12 @@ class FlatGuard:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self._hidden: weakref.WeakSet[Layer] = weakref.WeakSet()
-        self._early = _Early(self)
+        # napari calls its own callbacks before all others, and one of them slices: hiding layers
+        # after that is too late. An emitter of napari's that passes the event on is called first.
+        self._early = EventEmitter(source=self, type_name="before_slicing")
+        self._early.connect(self.hide)
         for emitter in (viewer.dims.events.ndisplay, viewer.dims.events.order):
-            emitter.connect(self._early.hide, position="first")
+            emitter.connect(self._early, position="first")
             emitter.connect(self.show)
         viewer.layers.events.inserted.connect(self._on_inserted)
 
@@ -37,7 +43,7 @@ class FlatGuard:
         lazy = [layer for layer in viewer.layers if isinstance(layer.data, LazyFrames)]
         return [layer for layer in lazy if is_in_space(viewer, layer) == in_space]
 
-    def hide(self) -> None:
+    def hide(self, event: Any = None) -> None:
         """Hide layers that the viewer is about to show in space."""
         for layer in self._layers(in_space=True):
             if layer.visible:
@@ -59,33 +65,15 @@ class FlatGuard:
             self._hidden.add(layer)
 
 
-class _Early:
-    """Calls a guard before napari slices the layers.
-
-    napari calls its own callbacks before all others, and one of them slices: a guard that comes
-    after is too late. It knows its own by the name of their module.
-    """
-
-    def __init__(self, guard: FlatGuard) -> None:
-        self.__module__ = "napari.cryosphere"
-        self._guard = weakref.ref(guard)
-
-    def hide(self, event: Any = None) -> None:
-        guard = self._guard()
-        if guard is not None:
-            guard.hide()
-
-
 def is_in_space(viewer: ViewerModel, layer: Layer) -> bool:
     """Return whether the viewer shows a layer's first axis as a direction of space, not by a slider."""
     return viewer.dims.ndim - layer.ndim in viewer.dims.displayed
 
 
-_guards: weakref.WeakKeyDictionary[ViewerModel, FlatGuard] = weakref.WeakKeyDictionary()
-
-
 def keep_flat(viewer: ViewerModel) -> FlatGuard:
     """Return the viewer's guard, made at the first call."""
-    if viewer not in _guards:
-        _guards[viewer] = FlatGuard(viewer)
-    return _guards[viewer]
+    context = context_of(viewer)
+    if context.flat_guard is None:
+        context.flat_guard = FlatGuard(unwrapped(viewer))
+    guard: FlatGuard = context.flat_guard
+    return guard

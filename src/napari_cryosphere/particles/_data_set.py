@@ -1,7 +1,8 @@
-"""Reading a data set: tables, stacks, and the checks that need both."""
+"""A data set as it is read: tables, stacks, and the checks that need both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,13 @@ import pandas as pd
 from napari_cryosphere.errors import FileFormatError, MetadataError
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._oddities import note_oddities
-from napari_cryosphere.particles._stack_files import locate_images, parse_image_names
+from napari_cryosphere.particles._other_kinds import (
+    WARP_SERIES,
+    is_warp_series,
+    refuse_other_files,
+    refuse_other_tables,
+)
+from napari_cryosphere.particles._stack_files import StackFile, locate_images, parse_image_names
 from napari_cryosphere.particles._tables import (
     GROUP,
     PIXEL_SIZE,
@@ -26,6 +33,8 @@ from napari_cryosphere.particles.star.reader import parse_star
 __all__ = ["DataSet", "read_data_set"]
 
 _STACK_SUFFIXES = (".mrc", ".mrcs")
+_UNSET_PIXEL_SIZE = 1.0  # A; what programs write that know none
+_SAME_PIXEL_SIZE = 0.01  # calibrations change a pixel size by less
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,9 @@ class DataSet:
     images: ImageSource
 
 
-def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> DataSet:
+def read_data_set(
+    path: Path, data_dir: Path | None, require_images: bool, open_images: bool
+) -> DataSet:
     """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; expected a .star or .cs file or an .mrcs stack")
@@ -47,32 +58,48 @@ def read_data_set(path: Path, data_dir: Path | None, require_images: bool) -> Da
         blocks = _blocks_of_stack(path)
     else:
         blocks, notes = parse_star(path)
+    refuse_other_tables(path, blocks)
     tables = tables_from_blocks(path, blocks)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
-    files = locate_images(tables.place, names, file_of, data_dir, require_images)
+    series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
+    if open_images:
+        files = locate_images(tables.place, names, file_of, data_dir, require_images)
+    else:
+        files = tuple(map(StackFile, names))
     images = ImageSource.of_file(tables.place, files, file_of, index_of)
+    if series and require_images:
+        raise MetadataError(series)
+    tables.warnings += filter(None, [series])
     _check_images(tables, images)
     _complete_optics(tables, images, require_images)
     origins_in_angstrom(tables)
-    note_oddities(tables, images)
+    note_oddities(tables, images if open_images else None)
     return DataSet(tables, images)
 
 
 def _blocks_of_stack(path: Path) -> dict[str, pd.DataFrame]:
     """Return the particle table that describes a bare stack: image names, nothing else."""
     stack = MrcStack(path)
-    if stack.header.is_volume and len(set(stack.shape)) == 1 and path.suffix.lower() == ".mrc":
-        raise FileFormatError(
-            f"{path} is a 3D map of {len(stack)} voxels an edge, not a stack of particles"
-        )
+    refuse_other_files(stack, bare=True)
     names = [f"{number:06d}@{path.name}" for number in range(1, len(stack) + 1)]
     return {"particles": pd.DataFrame({"rlnImageName": names})}
 
 
 def _check_images(tables: Tables, images: ImageSource) -> None:
-    """Check indices against the number of images, and that all images are square."""
+    """Check that files are stacks of particles, and indices against the number of images."""
     place = tables.place
+    whole = ~tables.particles["rlnImageName"].str.contains("@", regex=False).to_numpy(dtype=bool)
+    named_whole = set(images.file_of[whole].tolist())
+    for number in np.unique(images.file_of).tolist():
+        opened = images.files[number].stack
+        if opened is not None:
+            refuse_other_files(opened, named_whole=number in named_whole)
+            if number in named_whole and len(opened) > 1:
+                tables.warnings.append(
+                    f"{place.path}: {opened.path} has {len(opened)} images and is named without the "
+                    f"number of one; the first is taken: write 000001@{opened.path.name}"
+                )
     counts = np.array([np.inf if file.stack is None else len(file.stack) for file in images.files])
     beyond = images.index_of >= counts[images.file_of]
     if beyond.any():
@@ -83,12 +110,6 @@ def _check_images(tables: Tables, images: ImageSource) -> None:
             f"{place.row(row)}: image {images.index_of[row] + 1} of {stack.path}, which has {len(stack)}; "
             "export the STAR file again, or remove the row"
         )
-    for stack in images.used:
-        _, rows, columns = stack.shape
-        if rows != columns:
-            raise FileFormatError(
-                f"{stack.path} has images of {columns} x {rows} pixels; images must be square"
-            )
 
 
 def _stacks_of_groups(tables: Tables, images: ImageSource) -> dict[int, list[MrcStack]]:
@@ -114,7 +135,9 @@ def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> Non
     if "rlnImageSize" not in optics and len(boxes) == len(optics):
         optics = optics.assign(rlnImageSize=optics[GROUP].map(boxes), rlnImageDimensionality=2)
     tables.optics = optics
-    if PIXEL_SIZE not in optics:
+    if PIXEL_SIZE in optics:
+        tables.warnings += _other_pixel_sizes(tables, stacks)
+    else:
         _take_pixel_sizes(tables, stacks, required)
 
 
@@ -135,6 +158,21 @@ def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
                 f"{box} px; one of the two files is not the right one"
             )
     return box
+
+
+def _other_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]]) -> Iterator[str]:
+    """Name the first stack of each optics group whose header has another pixel size than the table."""
+    place = tables.place
+    said = dict(zip(tables.optics[GROUP], tables.optics[PIXEL_SIZE], strict=True))
+    for group, mine in stacks.items():
+        for stack in mine:
+            found = stack.pixel_size_angstrom or _UNSET_PIXEL_SIZE
+            if found != _UNSET_PIXEL_SIZE and abs(found / said[group] - 1) > _SAME_PIXEL_SIZE:
+                yield (
+                    f"{place.path}: {place.name(PIXEL_SIZE)} is {said[group]:g} A in optics group "
+                    f"{group}, but {found:g} A in the header of {stack.path}; one of the two is wrong"
+                )
+                break
 
 
 def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], required: bool) -> None:
