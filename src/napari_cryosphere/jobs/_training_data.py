@@ -19,8 +19,8 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
-from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.jobs.running.ranks import Ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
@@ -169,7 +169,9 @@ def _reference_map(
 ) -> Generator[Event, None, _Reference]:
     """Return the map to make projections of; the first rank keeps it in the run folder."""
     if config.map is not None:
-        reference = _Reference(open_map(config, config.map), None)
+        density, notes = open_reference(config, config.map, training.grid)
+        yield from notes
+        reference = _Reference(density, None)
         if ranks.first:
             reference.density.save(config.output / REFERENCE_MAP, overwrite=True)
         return reference

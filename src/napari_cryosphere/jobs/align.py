@@ -25,7 +25,6 @@ from napari_cryosphere.jobs.running.compute import batches_at_once, choose_devic
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
@@ -33,6 +32,7 @@ from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, map_detail
 from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
@@ -197,7 +197,8 @@ def align(config: AlignConfig) -> Events:
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = open_particles(config)
-    density = open_map(config, config.map)
+    density, notes = open_reference(config, config.map, stack.grid)
+    yield from notes
     yield from warnings_of(stack, "they are compared as they are")
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(

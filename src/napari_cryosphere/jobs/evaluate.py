@@ -17,6 +17,7 @@ from napari_cryosphere.evaluation import half_maps, metrics, svg
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
@@ -117,7 +118,10 @@ def evaluate(config: EvaluateConfig) -> Events:
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    mask = None
+    if config.mask is not None and config.maps is not False:
+        mask, notes = open_mask(config.mask, truth[0].grid, f"{config.truth[0]}")
+        yield from notes
     found = yield from evaluate_halves(halves, config, mask)
     outputs = write_evaluation(found, config, config.output)
     metrics_shown = {name: value for name, value in found.figures().items() if value is not None}
