@@ -44,8 +44,9 @@ def fsc(config: FscConfig) -> Events:
         second = resampled_map(second, grid.box, grid.pixel_size_angstrom)
     mask = None
     if config.mask is not None:
-        mask, notes = open_mask(config.mask, grid, f"the map {config.first}")
-        yield from notes
+        opened = open_mask(config.mask, grid, f"the map {config.first}")
+        yield from opened.notes
+        mask = opened.density
     names = (str(config.first), str(config.second), str(config.mask))
     for path, density in zip(names, (first, second), strict=False):
         if mask is not None and not (density.voxels * mask.voxels).any():

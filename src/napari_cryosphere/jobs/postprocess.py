@@ -57,8 +57,9 @@ def postprocess(config: PostprocessConfig) -> Events:
     mask = None
     if config.mask is not None:
         grid = ImageGrid(first.box, first.pixel_size_angstrom)
-        mask, notes = open_mask(config.mask, grid, f"the half-map {config.half1}")
-        yield from notes
+        opened = open_mask(config.mask, grid, f"the half-map {config.half1}")
+        yield from opened.notes
+        mask = opened.density
     made, mask = sharpened(
         first, second, config, mask, (str(config.half1), str(config.half2), str(config.mask))
     )

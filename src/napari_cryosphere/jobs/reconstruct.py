@@ -174,8 +174,9 @@ def reconstruct(config: ReconstructConfig) -> Events:
     stack = open_particles(config)
     mask = None
     if config.mask is not None:
-        mask, notes = open_mask(config.mask, stack.grid, f"{config.particles}")
-        yield from notes
+        opened = open_mask(config.mask, stack.grid, f"{config.particles}")
+        yield from opened.notes
+        mask = opened.density
     poses = _chosen_poses(stack, _sampled_poses(config, len(stack)))
     _check_halves(stack, config.half_maps, mask)
     MemoryLimit(config.max_memory_gb).refuse_beyond(

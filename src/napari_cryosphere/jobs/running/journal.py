@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,38 @@ from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.running.ranks import Ranks
 
-__all__ = ["Journal"]
+__all__ = ["Finished", "Journal", "MemoryJournal"]
+
+
+class Finished(Protocol):
+    """Where the finished batches of a run are kept: a folder, or memory."""
+
+    def __contains__(self, first: int) -> bool:
+        """Return whether the batch that begins with particle ``first`` is finished."""
+
+    def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep the results of a batch."""
+
+    def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some results of a batch."""
+
+
+class MemoryJournal:
+    """The finished batches of a run that begins and ends in memory."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def __contains__(self, first: int) -> bool:
+        return first in self._batches
+
+    def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep the results of the batch that begins with particle ``first``."""
+        self._batches[first] = arrays
+
+    def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some results of a batch."""
+        return {name: self._batches[first][name] for name in names}
 
 
 class Journal:

@@ -33,10 +33,11 @@ _CONSTANT = 1e-6  # of the largest grey value
 
 
 class Opened(NamedTuple):
-    """A map, and what there is to say about it."""
+    """A map, what there is to say about it, and the same map with its solvent, by which it is judged."""
 
     density: DensityMap
     notes: list[Note]
+    whole: DensityMap
 
 
 def open_map(config: MapsInput, path: Path, symmetry: str = "C1") -> DensityMap:
@@ -87,7 +88,8 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
     if abs(size / wanted - 1) > _SAME_SIZE:
         text = f"the mask {path} says {size:.5g} A a voxel, {of} {wanted:.5g} A; taken as {wanted:.5g} A"
         notes.append(Note(text, warning=True))
-    return Opened(DensityMap(np.clip(mask.voxels, 0, 1), wanted), notes)
+    clipped = DensityMap(np.clip(mask.voxels, 0, 1), wanted)
+    return Opened(clipped, notes, clipped)
 
 
 def open_reference(
@@ -134,7 +136,7 @@ def open_reference(
                 f"{map_radius_angstrom(masked):.0f} A (--mask or --mask-radius for another)"
             )
         )
-    return Opened(masked, notes)
+    return Opened(masked, notes, density)
 
 
 def pixel_size_notes(path: Path, density: DensityMap, particles: ImageGrid) -> list[Note]:

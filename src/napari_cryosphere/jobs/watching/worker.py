@@ -52,8 +52,9 @@ class Worker:
         self._map: DensityMap | None = None
         self._resolution_angstrom: float | None = None
         if config.map is not None:
-            self._map = open_reference(config, config.map, None).density
-            detail = map_detail(config.map, self._map, config.resolution_angstrom)
+            opened = open_reference(config, config.map, None)
+            self._map = opened.density
+            detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
             self._resolution_angstrom = detail.resolution_angstrom
         self.run = WatchRun(
             config.output, self._description(), config.model_dump(mode="json"), overwrite=overwrite
