@@ -26,7 +26,7 @@ def reports(shared_data: Path) -> Path:
 
 
 def opened(path: Path, **settings: object) -> tuple[DensityMap, list[Note]]:
-    return open_reference(MaskedMapInput(map=path, **settings), path, GRID)
+    return open_reference(MaskedMapInput(map=path, **settings), path, GRID)[:2]
 
 
 def test_a_header_of_1_A_is_refused_with_both_sizes_and_a_remedy(reports: Path) -> None:
