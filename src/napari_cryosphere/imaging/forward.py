@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
-_PILOT = 512
+_PILOT = 512  # images whose mean power is taken for the signal of all; chosen, not tuned
 
 
 def projector_of(density: DensityMap) -> Projector:

@@ -22,7 +22,9 @@ __all__ = [
     "normalise_map",
 ]
 
-_SAME_PIXEL_SIZE = 0.01
+_SAME_PIXEL_SIZE = (
+    0.01  # relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
+)
 
 
 @dataclass(frozen=True)
