@@ -353,10 +353,6 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
-    samples: Annotated[int, Field(ge=1, le=100)] = 4
-    """Poses drawn from each particle's posterior for the maps; each counts for its share."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of these poses."""
     resume: bool = False
     """Go on with a run that was stopped."""
 

@@ -8,7 +8,7 @@ reaches (Scheres & Chen 2012; Scheres 2012, J. Struct. Biol. 180:519).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
 from napari_cryosphere.jobs.align import (
     Aligned,
     align_rows,
     batches_of,
     gathered,
-    joined_cells,
     with_alignment,
 )
 from napari_cryosphere.jobs.configs import RefineConfig
@@ -34,13 +34,13 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import open_map, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import (
@@ -177,7 +177,7 @@ class Refinement:
                     before.rotations(), stack.rotations(), config.symmetry
                 )
                 change = float(np.median(angles))
-            maps = yield from self._reconstruct(number, stack, found)
+            maps = yield from self._reconstruct(stack)
             mask = self._solvent(maps.density)
             first, second = maps.halves
             fsc = corrected_fsc(*whitened(first, second), mask.voxels)
@@ -207,10 +207,9 @@ class Refinement:
             detail = MapDetail(compared, "as far as the half-maps agree")
             yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
             yield from align_rows(
-                mine, reference, config, detail, True, batches, self._ranks, journal
+                mine, reference, config, detail, False, batches, self._ranks, journal
             )
-        found = gathered(mine, batches, journal, config.symmetry)
-        return replace(found, distribution=joined_cells(batches, journal, config.symmetry))
+        return gathered(mine, batches, journal, config.symmetry)
 
     def _posed(self, found: list[Aligned]) -> tuple[ParticleStack, PoseSummary]:
         """Return the particles with the poses of both halves, in the order of the file."""
@@ -227,23 +226,10 @@ class Refinement:
         symmetry = self._config.symmetry
         return with_alignment(self._stack, shifts_px, likelihood, summary, symmetry), summary
 
-    def _reconstruct(
-        self, number: int, stack: ParticleStack, found: list[Aligned]
-    ) -> Generator[Progress, None, Reconstruction]:
-        """Insert all particles at poses drawn from their posteriors; return map, half-maps and FSC."""
-        order = np.argsort(np.concatenate(self._half_rows))
-        rng = np.random.default_rng((self._config.seed, number))
-        drawn = [
-            WeightedPoses.samples_of(half.distribution, self._config.samples, rng)
-            for half in found
-            if half.distribution is not None
-        ]
-        poses = WeightedPoses(
-            np.concatenate([half.rotations for half in drawn])[order],
-            np.concatenate([half.weights for half in drawn])[order],
-        )
+    def _reconstruct(self, stack: ParticleStack) -> Generator[Progress, None, Reconstruction]:
+        """Insert all particles and return the map, its half-maps and their FSC."""
         halves = Halves(stack.grid, self._config.symmetry, padding=2)
-        for done in halves.fill(stack, poses):
+        for done in halves.fill(stack, WeightedPoses.best(stack.rotations())):
             yield Progress(0.0, f"inserted {done} of {len(stack)} particles")
         return halves.solve(half_maps=True)
 
@@ -348,7 +334,13 @@ def refine(config: RefineConfig) -> Events:
         )
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))
-    refinement = Refinement(config, stack, open_map(config, config.map), mask)
+    density = open_map(config, config.map)
+    if config.map_pixel_size_angstrom is None:
+        yield from pixel_size_notes(config.map, density, stack.grid)
+    wide = None
+    if config.mask == "auto":
+        wide = particle_mask(density.voxels, density.pixel_size_angstrom)
+    refinement = Refinement(config, stack, masked_map(density, wide), mask)
     history: list[Iteration] = []
     for event in refinement:
         if not isinstance(event, Iteration):
