@@ -47,6 +47,22 @@ class PoseModel:
     card: ModelCard
     novelty: Novelty | None = None
 
+    def _repr_html_(self) -> str:
+        """Return a table of the card, for notebooks."""
+        from napari_cryosphere._html import page
+
+        card = self.card
+        entries = {
+            "network": card.network.kind,
+            "l_max": card.network.l_max,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "box": card.network.box,
+            "pixel_size_angstrom": card.pixel_size_angstrom,
+            "symmetry": card.symmetry,
+            "temperature": card.calibration.temperature,
+        }
+        return page("Pose model", entries | card.training)
+
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
         """Build an untrained model; its weights come from torch's global random generator."""
