@@ -358,7 +358,10 @@ class AligningConfig(SymmetricConfig, _WithMemory):
 
 
 class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
-    """Poses and shifts found by comparing particles with a map."""
+    """Poses and shifts found by comparing particles with a map.
+
+    They have the map's hand, right or wrong: a map and its mirror image have the same projections.
+    """
 
     map: MapFile
     """Map to compare with, an MRC file."""
