@@ -33,7 +33,7 @@ class ImageInspection:
         Number of images that were read, spread evenly over the stack.
     contrast
         Whether particles are lighter or darker than their background: ``"white"`` (RELION's
-        convention), ``"black"``, or ``"unclear"`` where they cannot be told apart.
+        convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
     warnings
         One line for each oddity.
     """

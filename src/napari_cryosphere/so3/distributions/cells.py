@@ -37,7 +37,7 @@ Rows = tuple[NDArray[np.int8], Indices, Array]
 """Orders, indices and log-densities of cells, each ``(n, k)``, or ``(1, k)`` and shared."""
 Self = TypeVar("Self", bound="Cells")
 
-# A cell's key: its index, counted through all orders from 0 on; then one such range a particle.
+# A cell's key: its index, counted through all orders from 0 on; then one such range per particle.
 _FIRST_KEY = np.concatenate(
     [[0], np.cumsum([SO3Grid(order).size for order in range(MAX_ORDER + 1)])]
 )
@@ -115,7 +115,7 @@ class Cells:
                 clash = np.append(clash, keys[at] == wanted)
         if clash.any():
             raise ValueError(
-                "cells of a row overlap: each may be listed once, and not beside its descendants"
+                "cells of a row overlap: each may be listed once, and not together with its descendants"
             )
 
     # ------------------------------------------------------------------ the list of cells

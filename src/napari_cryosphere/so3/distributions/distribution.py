@@ -1,7 +1,7 @@
 """Probability distributions over poses, and the questions one asks of them.
 
-`PoseDistribution` is a batch, one distribution a particle. What holds it differs, the questions do
-not:
+`PoseDistribution` is a batch, one distribution per particle. It is stored in one of three ways, and
+asked in one:
 
 - Wigner coefficients of the log-density, as the network predicts
   (`PoseDistribution.from_coefficients`);
@@ -58,10 +58,10 @@ _PARTICLES_AT_ONCE = 32
 
 
 class PoseDistribution(ABC):
-    """A batch of probability distributions over SO(3), one a particle; see the module.
+    """A batch of probability distributions over SO(3), one per particle.
 
-    Wherever rotations are asked about, ``(n, 3, 3)`` is one a particle and ``(n, k, 3, 3)`` are
-    several; a first axis of 1 stands for the same rotations for all. The answer has the same
+    Wherever rotations are asked about, ``(n, 3, 3)`` is one per particle and ``(n, k, 3, 3)`` are
+    several; a first axis of 1 gives the same rotations to all. The answer has the same
     leading shape.
 
     Attributes
@@ -446,8 +446,8 @@ class CredibleSet:
 
     def _volume(self, part: Cells) -> Array:
         mass = part.probability
-        room = np.maximum(self.level - part.below, 0)
-        share = np.divide(room, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
+        left = np.maximum(self.level - part.below, 0)
+        share = np.divide(left, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
         return np.asarray((share * part.volumes).sum(1))
 
     def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:

@@ -54,7 +54,7 @@ def newton(
     rounding: float = 0.0,
     first: Derivatives | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Move poses to the maxima of a log-density beside them, by Newton's method in the tangent space.
+    """Move poses to the nearest maxima of a log-density, by Newton's method in the tangent space.
 
     A step is kept only if it leads uphill; where it does not, the next is shorter.
 
@@ -291,8 +291,8 @@ def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
 def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     """Return how far on in the unit's list each cell has its neighbours in other views, ``(8, k)``.
 
-    Of the three cells there that touch it, the middle one. A neighbour outside the unit stands
-    where its equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at
+    Of the three cells there that touch it, the middle one. A neighbour outside the unit is
+    replaced by its equivalent, one that does not exist where the cell itself does. 1 MB for C1 at
     order 3.
     """
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)

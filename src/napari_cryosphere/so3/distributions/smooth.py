@@ -47,7 +47,7 @@ _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each 
 
 
 class SmoothDistribution(PoseDistribution):
-    """What distributions given by a formula share: `score` is the formula, the rest follows."""
+    """Base of distributions whose unnormalised log-density, `score`, is given by a formula."""
 
     @abstractmethod
     def score(self, rotations: Array) -> Array:
@@ -68,7 +68,7 @@ class SmoothDistribution(PoseDistribution):
 
     @cached_property
     def log_normaliser(self) -> Array:
-        """What `score` exceeds the normalised log-density by, ``(n,)``."""
+        """Logarithm of the integral of ``exp(score)`` over the uniform distribution, ``(n,)``."""
         totals = np.empty(len(self))
         for rows, part in self.parts():
             totals[rows] = part.log_total
@@ -87,7 +87,7 @@ class SmoothDistribution(PoseDistribution):
     def credible_level(self, rotations: ArrayLike) -> Array:
         """Return the level of the smallest credible set that holds each rotation.
 
-        The cells tell how much probability lies at higher densities than the rotation's own, which
+        The cells give the probability that lies at higher densities than the rotation's own, which
         is read from the formula; where the density is level (uniform) the cells' own order decides.
         """
         given = per_particle(rotations, len(self))
