@@ -378,7 +378,21 @@ def _equivalents(order: int, symmetry: str) -> Indices:
 def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices, Array]:
     """Return order, cells and log-densities of functions on a whole grid, gathered in the unit.
 
-    See `PoseDistribution.from_log_values`.
+    Parameters
+    ----------
+    log_values
+        ``(n, n_views, n_psi)``, views in RING order.
+    symmetry
+        Canonical name of a point group; equivalent cells are averaged.
+
+    Returns
+    -------
+    The grid's order, the cells ``(k,)`` and their log-densities ``(n, k)``.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not that of a grid.
     """
     values = np.asarray(log_values, dtype=np.float64)
     flat = values.reshape(len(values), -1)
@@ -400,7 +414,7 @@ def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices,
 
 
 def join_cells(number: int, parts: list[tuple[NDArray[np.int64], Cells]]) -> Rows:
-    """Put the parts of a batch of ``number`` particles together, in the order of the particles."""
+    """Put parts together, in the order of the particles: orders, indices and log-densities, ``(n, k)``."""
     first = parts[0][1]
     if all(part.shared for _, part in parts) and all(
         np.array_equal(part._cells, first._cells) for _, part in parts

@@ -338,7 +338,13 @@ class PoseDistribution(ABC):
         return self._combined(other, lambda p, q, row: p + q)
 
     def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
-        """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``."""
+        """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``.
+
+        Raises
+        ------
+        ValueError
+            If the weight is out of range, or numbers of particles or symmetries differ.
+        """
         shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
         if ((shares < 0) | (shares > 1)).any():
             raise ValueError("a mixture's weight must be between 0 and 1")
@@ -350,7 +356,13 @@ class PoseDistribution(ABC):
         return self._combined(other, mixed)
 
     def temperature(self, value: float) -> PoseDistribution:
-        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper."""
+        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper.
+
+        Raises
+        ------
+        ValueError
+            If the temperature is not positive.
+        """
         if not value > 0:
             raise ValueError(f"a temperature must be positive, not {value}")
         cells = self.cells()
@@ -402,7 +414,7 @@ class CellDistribution(Cells, PoseDistribution):
     """
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
-        """Yield consecutive particles."""
+        """Yield consecutive particles ``(b,)`` and their cells."""
         for rows in self._chunks():
             yield rows, self if len(rows) == len(self) else self[rows]
 
@@ -451,5 +463,5 @@ class CredibleSet:
         return np.asarray((share * part.volumes).sum(1))
 
     def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether each rotation, or an equivalent, is in its particle's set."""
+        """Return whether each of ``(n, 3, 3)`` rotations, or an equivalent, is in its particle's set."""
         return self.distribution.credible_level(rotations) < self.level

@@ -153,6 +153,12 @@ def find_modes(
 
     ``maxima`` yields local maxima of some particles, as many as are asked for or more. Twice k are
     asked for; where fewer than k of these lie far enough apart, four times as many, twice at most.
+    The modes are ``(n, k, 3, 3)`` poses and ``(n, k)`` log-densities.
+
+    Raises
+    ------
+    ValueError
+        If k is below 1, or the angle is not between 0 and 180 degrees.
     """
     if k < 1:
         raise ValueError(f"ask for at least one mode, not {k}")
