@@ -26,7 +26,6 @@ from napari_cryosphere.jobs.running.compute import batches_at_once, choose_devic
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
@@ -34,6 +33,7 @@ from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJour
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
@@ -223,14 +223,16 @@ def align(config: AlignConfig) -> Events:
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = open_particles(config)
-    density = open_map(config, config.map)
+    opened = open_reference(config, config.map, stack.grid)
+    density = opened.density
+    yield from opened.notes
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
     batches = _batches(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
-    detail = map_detail(config.map, density, config.resolution_angstrom)
+    detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
     yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
