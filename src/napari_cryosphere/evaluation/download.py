@@ -119,7 +119,7 @@ def download_half(
     """Fetch one half of an entry into its folder; yields bytes there and bytes in all.
 
     What an earlier call has fetched is kept: whole files with the right MD5, and the parts of
-    others. The table comes last, so that a half whose table is there is whole.
+    others. The table comes last, so that a half with a table is complete.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def _fetch(parts: list[RecordFile], path: Path) -> Iterator[int]:
 
 
 def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
-    """Fetch one chunk, going on with what is there; yields its bytes so far.
+    """Fetch one chunk, continuing a partial one; yields its bytes so far.
 
     A connection that breaks is opened again, as often as bytes arrive, and five times in a row
     where none do.

@@ -15,7 +15,7 @@ turning the map turns its symmetry axes, and the model takes these to be where t
 
 The error is the mean over a grid of ``(p'(X) - p(transported X))^2``, with densities relative to
 the uniform distribution. It grows with the sharpness of the predictions and vanishes for a network
-that knows nothing, so it is compared with the same error with the rotations shuffled among the pairs:
+with a uniform answer, so it is compared with the same error with the rotations shuffled among the pairs:
 their ratio is 0 for an equivariant network and 1 for one whose answers do not follow the volume at
 all.
 

@@ -108,7 +108,7 @@ def _sign(contrasts: NDArray[np.float64]) -> Literal["white", "black", "unclear"
 
 
 def _named(stack: ParticleStack, rows: NDArray[np.int64], what: str) -> list[str]:
-    """Return a line that names particles, from 1, and what is odd about them; none without particles."""
+    """Return a line that names particles, from 1, and what is wrong with them; none without particles."""
     if not len(rows):
         return []
     first = ", ".join(str(row + 1) for row in rows[:4])

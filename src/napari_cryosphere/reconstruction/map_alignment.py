@@ -21,7 +21,7 @@ __all__ = ["MapAlignment", "align_maps"]
 
 # Voxels per edge: holds the shells below and the padding; chosen, not tuned.
 _SEARCH_BOX_VOXELS = 32
-_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be passed over
+_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be stepped over
 _SEARCH_ORDER = 2  # HEALPix order: 14.7 degrees
 _REFINE_BOX_VOXELS = 48  # voxels an edge: chosen, not tuned
 _STARTS = 4  # rotations that are refined, for maps with near symmetry; chosen, not tuned

@@ -10,7 +10,7 @@ asked in one:
 - weighted poses under an IGSO(3) kernel (`from_poses`).
 
 Densities are relative to the uniform distribution (the normalised Haar measure): a log-density of 0
-knows nothing. A map's symmetry counts throughout: the density at R is the mean over the group of
+is the uniform one. A map's symmetry counts throughout: the density at R is the mean over the group of
 the density at ``g R``, so that equivalent poses are one pose. Questions about volumes and masses
 (entropy, credible sets, mean, marginals) are answered on a piecewise constant copy,
 `PoseDistribution.cells`, which is refined where a peak is sharper than the grid; density and modes
@@ -241,7 +241,7 @@ class PoseDistribution(ABC):
         return np.asarray(self._ask(questions.mean))
 
     def entropy(self) -> Array:
-        """Return the entropy relative to uniform in nats, ``(n,)``: 0 knows nothing, negative is sharper."""
+        """Return the entropy relative to uniform in nats, ``(n,)``: 0 is uniform, negative is sharper."""
         return np.asarray(self._ask(questions.entropy))
 
     def effective_poses(self, order: int = EVALUATION_ORDER) -> Array:

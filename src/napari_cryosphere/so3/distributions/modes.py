@@ -205,7 +205,7 @@ def pick(
 
 
 def _reduced(rotations: Array, symmetry: str) -> Array:
-    """Move the poses that are there into the asymmetric unit; NaN stays."""
+    """Move poses into the asymmetric unit and leave NaN as it is."""
     answer = rotations.copy()
     there = np.isfinite(rotations).all((-1, -2))
     answer[there] = reduce(rotations[there], symmetry)
@@ -282,7 +282,7 @@ def local_maxima(part: Cells, most: int) -> Array:
 
 
 def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
-    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one lacks."""
+    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where there is none."""
     orders, cells = part.orders[0, columns], part.indices[0, columns]
     centres = np.empty((len(columns), 26, 3, 3))
     for order in np.unique(orders):

@@ -106,7 +106,7 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
     OutputExistsError
         If ``path`` exists and ``overwrite`` is False.
     CryosphereError
-        If the folder cannot be written to, or ``path`` is there and no folder of distributions.
+        If the folder cannot be written to, or ``path`` exists and is no folder of distributions.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
@@ -179,7 +179,7 @@ class DistributionStore:
         """Read consecutive particles; an integer gives a batch of one."""
         rows = np.arange(len(self))[index].reshape(-1)
         if len(rows) == 0 or (np.diff(rows) != 1).any():
-            raise IndexError("ask for one row or for consecutive rows that are there")
+            raise IndexError("ask for one row or for consecutive rows within the store")
         first, stop = int(rows[0]), int(rows[-1]) + 1
         if self._attributes["kind"] == "harmonic":
             values = self._array("coefficients")[first:stop]
