@@ -101,6 +101,11 @@ class Aligned:
     log_likelihood: NDArray[np.float64]
     distribution: PoseDistribution | None = None
 
+    def _repr_html_(self) -> str:
+        """Return the particles and their posteriors, for notebooks."""
+        parts = [part for part in (self.particles, self.distribution) if part is not None]
+        return "".join(part._repr_html_() for part in parts)
+
 
 class AlignerInput:
     """The images and CTFs that an aligner takes, by rows of a stack."""
