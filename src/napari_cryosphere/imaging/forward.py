@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 _CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
-_PILOT = 512
-_POWER_IN_CIRCLE = 0.99
+_PILOT = 512  # images whose mean power is taken for the signal of all; chosen, not tuned
+_POWER_IN_CIRCLE = 0.99  # of a map, defines the circle in which the SNR counts; a convention
 
 
 def projector_of(density: DensityMap) -> Projector:

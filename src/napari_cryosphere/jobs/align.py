@@ -56,11 +56,15 @@ __all__ = [
 Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
-_PILOT = 384
+_PILOT = 384  # particles from which noise and contrast are estimated
+# Of these aligned to correct the contrast; 48 cost 0.1 s more (docs/measurements.md).
 _PILOT_ALIGNED = 32
-_LEAST_CHANGE = 0.03
+_LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chosen, not tuned
+# Per particle, by which inverted images must fit better: a factor of 20; chosen, not tuned.
 _CLEARLY_NATS = 3.0
-_DOUBTFUL = 0.6
+_DOUBTFUL = (
+    0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
+)
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError, MissingImagesError
-from napari_cryosphere.evaluation import half_maps, metrics, svg
+from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
@@ -60,7 +60,8 @@ class Evaluation:
         angles = self.angles_degrees
         chosen = self.masked or self.unmasked
         return {
-            "particles": len(angles),
+            "particles": sum(map(_different_images, self.halves)),
+            **({"rows": len(angles)} if any(map(_copies, self.halves)) else {}),
             **_pose_figures(self.errors),
             "median_error_degrees": float(np.median(angles)),
             "fraction_beyond_30_degrees": float(np.mean(angles > 30)),
@@ -69,11 +70,23 @@ class Evaluation:
 
     def content(self) -> dict[str, Any]:
         """Return all that metrics.json says of poses and maps."""
-        halves = [{"particles": len(e.angles_degrees)} | _pose_figures([e]) for e in self.errors]
+        halves = [
+            {"particles": _different_images(half)} | _pose_figures([errors])
+            for half, errors in zip(self.halves, self.errors, strict=True)
+        ]
         figures = self.figures() | {"halves": halves}
         if self.masked is not None and self.unmasked is not None:
             figures["unmasked"] = self.unmasked.figures()
         return figures
+
+
+def _different_images(half: MatchedHalf) -> int:
+    """Return the number of particles of a half: those of several rows, symmetry-expanded, once."""
+    return len(np.unique(half.truth.image_names().astype(str)))
+
+
+def _copies(half: MatchedHalf) -> int:
+    return len(half.truth) - _different_images(half)
 
 
 def _pose_figures(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | None]:
@@ -89,8 +102,9 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
     files = {
         "metrics": folder / "metrics.json",
         "errors": folder / "errors.csv",
-        "plot": folder / "plot.svg",
     }
+    if report.can_plot():
+        files["plot"] = folder / "plot.svg"
     if maps:
         files |= {name: folder / f"{name}.mrc" for name in _MAPS} | {"fsc": folder / "fsc.csv"}
     if maps and masked:
@@ -104,8 +118,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     Raises
     ------
     MetadataError
-        If a column is missing, a particle stands twice, or the two sides do not have the same
-        particles.
+        If a column is missing, only some particles have several rows, or the two sides do not have
+        the same particles.
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
@@ -119,6 +133,8 @@ def evaluate(config: EvaluateConfig) -> Events:
         config = config.model_copy(update={"maps": False})
     mask = None if config.mask is None else DensityMap.read(config.mask)
     found = yield from evaluate_halves(halves, config, mask)
+    if not report.can_plot():
+        yield Note(report.NO_PLOT, warning=True)
     outputs = write_evaluation(found, config, config.output)
     metrics_shown = {name: value for name, value in found.figures().items() if value is not None}
     yield Result(outputs, metrics_shown)
@@ -220,6 +236,14 @@ def _said_of(
         yield Note(f"{sources}: no column {_WEIGHT}, so there is no wMAnE", warning=True)
     elif metrics.weighted_mean_angular_error_degrees(errors) is None:
         yield Note(f"{sources}: {_WEIGHT} is 0 throughout, so there is no wMAnE", warning=True)
+    repeated = sum(map(_copies, halves))
+    if repeated:
+        total = sum(len(half.truth) for half in halves)
+        yield Note(
+            f"{sources}: {total} rows of {total - repeated} particles (symmetry-expanded); errors are "
+            "of rows, and rows of one particle are not independent",
+            warning=True,
+        )
     for half in halves:
         for stack in (half.truth, half.predicted):
             if not stack.has_shifts:
@@ -287,7 +311,8 @@ def write_evaluation(found: Evaluation, config: EvaluateConfig, folder: Path) ->
     if found.masked is not None and found.unmasked is not None:
         _write_curves(found.unmasked, outputs["fsc_unmasked"], config.overwrite)
     _write_errors(found, outputs["errors"], config.overwrite)
-    svg.write_svg(_panels(found), outputs["plot"], overwrite=config.overwrite)
+    if "plot" in outputs:
+        report.draw_panels(_panels(found), outputs["plot"], overwrite=config.overwrite)
     made_with = "relion_reconstruct" if config.relion else "napari-cryosphere"
     about = {
         "truth": [str(path) for path in config.truth],
@@ -325,13 +350,14 @@ def _write_errors(found: Evaluation, path: Path, overwrite: bool) -> None:
                 writer.writerow([half, name, f"{angle:.4f}", shift, weight])
 
 
-def _panels(found: Evaluation) -> list[svg.Panel]:
+def _panels(found: Evaluation) -> list[report.Panel]:
     edges = np.linspace(0, 180, 37)
-    errors = [
-        svg.histogram(f"half {half}", one.angles_degrees, edges)
-        for half, one in enumerate(found.errors)
-    ]
-    panels = [svg.Panel("Angular error", "degrees", "particles, %", errors)]
+    middles = tuple((edges[1:] + edges[:-1]) / 2)
+    errors = []
+    for half, one in enumerate(found.errors):
+        share = 100 * np.histogram(one.angles_degrees, edges)[0] / max(1, len(one.angles_degrees))
+        errors.append(report.Series(f"half {half}", middles, tuple(share)))
+    panels = [report.Panel("degrees", "particles, %", tuple(errors), title="Angular error")]
     chosen = found.masked or found.unmasked
     if chosen is None:
         return panels
@@ -339,8 +365,18 @@ def _panels(found: Evaluation) -> list[svg.Panel]:
     curves = []
     for name, attribute in _PAIRS.items():
         curve = getattr(chosen, attribute).curve
-        curves.append(svg.Curve(labels[name], curve.frequencies[1:], curve.values[1:]))
-    highest = float(curves[0].x[-1])
-    ticks = [(part * highest, f"{1 / (part * highest):.3g}") for part in (0.2, 0.4, 0.6, 0.8, 1.0)]
-    title = "FSC inside the mask" if found.masked else "FSC, no mask"
-    return [*panels, svg.Panel(title, "Å", "FSC", curves, (0.143, 0.5), ticks, (-0.1, 1.0))]
+        curves.append(
+            report.Series(labels[name], tuple(curve.frequencies[1:]), tuple(curve.values[1:]))
+        )
+    places = tuple(part * curves[0].x[-1] for part in (0.2, 0.4, 0.6, 0.8, 1.0))
+    fsc = report.Panel(
+        "Å",
+        "FSC",
+        tuple(curves),
+        ticks=tuple(f"{1 / place:.3g}" for place in places),
+        tick_places=places,
+        title="FSC inside the mask" if found.masked else "FSC, no mask",
+        levels=(0.143, 0.5),
+        y_range=(-0.1, 1.0),
+    )
+    return [*panels, fsc]

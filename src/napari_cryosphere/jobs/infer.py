@@ -49,7 +49,7 @@ __all__ = [
     "refine",
 ]
 
-_REFINED_AT_ONCE = 64
+_REFINED_AT_ONCE = 64  # particles; chosen, not tuned
 
 
 def predict(

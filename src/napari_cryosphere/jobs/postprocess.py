@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
@@ -100,7 +102,7 @@ def sharpened(
         config.fit_from_angstrom,
         config.fit_to_angstrom,
         config.low_pass_angstrom,
-        config.seed,
+        np.random.default_rng(config.seed),
     )
     return made, mask
 

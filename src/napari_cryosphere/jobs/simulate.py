@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "simulate_stack"]
 
-_DEFAULT_NUMBER = 1000
+_DEFAULT_NUMBER = 1000  # particles
 
 
 def simulate(config: SimulateConfig) -> Events:

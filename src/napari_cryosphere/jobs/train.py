@@ -35,9 +35,9 @@ from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack", "train_stack"]
 
-_VALIDATIONS = 10
-_PREVIEWED = 8
-_REPORT_SECONDS = 10.0
+_VALIDATIONS = 10  # over a run, where nobody watches
+_PREVIEWED = 8  # particles whose predictions are shown while the network learns: two rows of four
+_REPORT_SECONDS = 10.0  # between reports; chosen, not tuned
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 

@@ -24,7 +24,10 @@ __all__ = [
     "resampled_map",
 ]
 
-_SAME_PIXEL_SIZE = 0.01
+_SAME_PIXEL_SIZE = (
+    0.01  # relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
+)
+# Relative: less than 0.05 voxel over a box of 1000, and resampling would only blur.
 _SAME_GRID = 1e-4
 
 
