@@ -259,7 +259,7 @@ def test_an_empty_half_has_no_fsc_and_equal_maps_are_told(halves: Path, tmp_path
     config = FscConfig(
         first=halves / "half1.mrc", second=tmp_path / "empty.mrc", output=tmp_path / "fsc.csv"
     )
-    with pytest.raises(MetadataError, match="zero everywhere"):
+    with pytest.raises(MetadataError, match="0 everywhere"):
         run(fsc(config))
     _, events = run(fsc(config.model_copy(update={"second": tmp_path / "same.mrc"})))
     assert any(

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.observation import NoiseModel, best_contrast
-from napari_cryosphere.imaging.forward import map_radius_px
 from napari_cryosphere.imaging.fourier import to_fourier
+from napari_cryosphere.imaging.map_mask import map_radius_px
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import rotation_from_vector

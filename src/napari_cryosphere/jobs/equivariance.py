@@ -16,7 +16,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig, MapInput
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.references import open_map
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 

@@ -17,6 +17,7 @@ from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
@@ -131,7 +132,11 @@ def evaluate(config: EvaluateConfig) -> Events:
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    mask = None
+    if config.mask is not None and config.maps is not False:
+        opened = open_mask(config.mask, truth[0].grid, f"{config.truth[0]}")
+        yield from opened.notes
+        mask = opened.density
     found = yield from evaluate_halves(halves, config, mask)
     if not report.can_plot():
         yield Note(report.NO_PLOT, warning=True)

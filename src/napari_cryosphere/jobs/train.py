@@ -18,8 +18,9 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import open_map, open_particles, warnings_of
+from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
@@ -75,7 +76,11 @@ def train_on_stack(
     """
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
-    density = None if config.map is None else open_map(config, config.map)
+    density = None
+    if config.map is not None:
+        opened = open_reference(config, config.map, stack.grid)
+        yield from opened.notes
+        density = opened.density
     about = {
         "particles": config.particles.name,
         "map": None if config.map is None else config.map.name,

@@ -127,7 +127,7 @@ class SphereFrames(LazyFrames):
         cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(ORDER)[0]
         picture = rasterise(cells, HEIGHT, WIDTH)
         if outlined is not None:
-            draw_outline(picture, outlined.view_marginal(ORDER)[0], colour=OUTLINE_COLOUR)
+            draw_outline(picture, outlined.view_map(ORDER)[0], colour=OUTLINE_COLOUR)
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
         if predicted is not None:
