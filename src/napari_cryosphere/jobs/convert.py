@@ -1,11 +1,14 @@
-"""The job ``convert``: particles from RELION's STAR to cryoSPARC's .cs and back."""
+"""The job ``convert``: particles from RELION's STAR to cryoSPARC's .cs and back, and maps to other grids."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_particles
+from napari_cryosphere.particles import read_cs
 
 __all__ = ["convert"]
 
@@ -15,9 +18,15 @@ _RELION_SUFFIX = ".mrcs"
 def convert(config: ConvertConfig) -> Events:
     """Read particles and write them in the format that the output's suffix names; images stay where they are.
 
-    Images need not be there: their names are then kept as they are.
+    Images need not be there: their names are then kept as they are. A map is converted by
+    `convert_map`.
     """
     refuse_overwrite(config.output, config.overwrite)
+    if config.of_map:
+        from napari_cryosphere.jobs.convert_map import convert_map  # scipy and torch
+
+        yield from convert_map(config)
+        return
     stack = open_particles(config, require_images=False)
     for warning in stack.warnings:
         yield Note(warning, warning=True)
@@ -31,4 +40,15 @@ def convert(config: ConvertConfig) -> Events:
             warning=True,
         )
     stack.save(config.output, config.overwrite)
+    if to_cs and "rlnCoordinateX" in stack.particles and not _has_locations(config.output):
+        yield Note(
+            "coordinates are kept as relion/rlnCoordinateX and Y: cryoSPARC needs the micrographs' size, "
+            "and not all files of rlnMicrographName are there to tell it",
+            warning=True,
+        )
     yield Result({"particles": config.output}, {"number": len(stack)})
+
+
+def _has_locations(path: Path) -> bool:
+    """Return whether a .cs file has places on micrographs."""
+    return "location/center_x_frac" in (read_cs(path).dtype.names or ())
