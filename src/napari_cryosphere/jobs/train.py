@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from napari_cryosphere._files import refuse_overwrite, write_json
+from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
@@ -229,9 +229,8 @@ class _Log:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self._path = path
-        self._earlier = (
-            path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
-        )
+        text = path.read_text(encoding="utf-8") if resume and path.is_file() else ""
+        self._earlier = text.split("\n")[:-1]  # what follows the last line was cut by a kill
         self._begun = False
 
     def add(self, report: TrainingProgress) -> None:
@@ -242,10 +241,10 @@ class _Log:
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
-            self._path.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
+            with atomic_path(self._path, overwrite=True) as temporary:
+                temporary.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
             self._begun = True
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._path, json.dumps(line))
 
 
 def _progress(report: TrainingProgress) -> Progress:
