@@ -61,8 +61,8 @@ def bare(box: int, steps: int) -> dict[str, Any]:
 
 def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
     """Move the slider, without and with the sphere."""
-    from napari_cryosphere.widgets.dock import CryosphereDock
-    from napari_cryosphere.widgets.layer_data import particle_layer
+    from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
+    from napari_cryosphere.widgets.state.layer_data import particle_layer
 
     viewer = open_viewer(1280, 800)
     dock = CryosphereDock(viewer)
@@ -88,9 +88,9 @@ def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
 
 def training(stack: ParticleStack, run: Path, steps: int) -> list[dict[str, Any]]:
     """Let the window rest, then train in it; lateness is that of a 10 ms timer."""
-    from napari_cryosphere.widgets.layer_data import particle_layer
-    from napari_cryosphere.widgets.training_choices import LOADED, TrainingChoices
-    from napari_cryosphere.widgets.training_dock import TrainingDock
+    from napari_cryosphere.widgets.docks.training.dock import TrainingDock
+    from napari_cryosphere.widgets.state.layer_data import particle_layer
+    from napari_cryosphere.widgets.state.training_choices import LOADED, TrainingChoices
 
     viewer = open_viewer(1280, 800)
     dock = TrainingDock(viewer)
@@ -114,7 +114,7 @@ def training(stack: ParticleStack, run: Path, steps: int) -> list[dict[str, Any]
 
 def opening(folder: Path, stacks: int) -> list[dict[str, Any]]:
     """Open a table whose images are in thousands of stacks, into a window with the dock."""
-    from napari_cryosphere.widgets.dock import CryosphereDock
+    from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
     images = np.random.default_rng(0).normal(size=(4, 32, 32)).astype(np.float32)
     many = folder / "many"

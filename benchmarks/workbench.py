@@ -41,8 +41,8 @@ def gallery(stack: ParticleStack, number: int) -> list[dict[str, Any]]:
     """Open the gallery and use it."""
     from qtpy.QtWidgets import QApplication
 
-    from napari_cryosphere.widgets.gallery import GalleryDock
-    from napari_cryosphere.widgets.layer_data import particle_layer
+    from napari_cryosphere.widgets.docks.gallery.dock import GalleryDock
+    from napari_cryosphere.widgets.state.layer_data import particle_layer
 
     viewer = open_viewer()
     data, settings, _ = particle_layer(stack)
@@ -103,7 +103,7 @@ def scrolling(dock: Any, number: int, where: str) -> list[dict[str, Any]]:
 
 def changes(dock: Any, session: Any) -> dict[str, Callable[[], Any]]:
     """Return what changes all tiles."""
-    from napari_cryosphere.widgets.particle_choices import Flag
+    from napari_cryosphere.widgets.state.particle_choices import Flag
 
     return {
         "sort by spread": lambda: session.filter.sort_by("spread", not session.filter.descending),

@@ -80,8 +80,8 @@ def _window(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _session(viewer: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
     """Open particles and a map, reconstruct while slices are shown, close; add rows on lateness."""
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.widgets.docks import MAPS, open_dock
-    from napari_cryosphere.widgets.map_sources import Poses, recipe
+    from napari_cryosphere.widgets.control.map_sources import Poses, recipe
+    from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 
     viewer.open(str(folder / "particles.star"), plugin="napari-cryosphere")
     dock = open_dock(viewer, MAPS)

@@ -268,7 +268,7 @@ def idle(dock: Any) -> Callable[[], bool]:
 
 def sample_story(walk: Walk, _: argparse.Namespace) -> None:
     """Sample, predict, the uncertain ones, reject, reconstruct both, compare, export."""
-    from napari_cryosphere.widgets.layer_data import map_of
+    from napari_cryosphere.widgets.state.layer_data import map_of
 
     walk.step(
         "open the sample",
@@ -414,7 +414,7 @@ def map_and_comparison(
     shown.
     """
     from napari_cryosphere.reconstruction import corrected_fsc, masked_correlation, soft_mask
-    from napari_cryosphere.widgets.layer_data import map_of
+    from napari_cryosphere.widgets.state.layer_data import map_of
 
     reconstruct(walk, maps, subset, poses)
     name = f"{poses} poses, {subset}"
@@ -475,7 +475,7 @@ def compare(walk: Walk, maps: Any, reference: str = "true map") -> None:
 
 def resolutions(maps: Any) -> dict[str, str]:
     """Return what the plot's legend says of every curve."""
-    from napari_cryosphere.widgets.fsc_curves import resolution_of
+    from napari_cryosphere.widgets.state.fsc_curves import resolution_of
 
     return {label: resolution_of(curve) for label, curve in maps.controller.maps.curves.items()}
 

@@ -495,7 +495,7 @@ def demo(
     chosen = _config(DemoConfig, config, settings, {"output": output}, overwrite=True)
     result = _run(job, chosen)
     if not no_gui:
-        from napari_cryosphere.widgets.demo import show_demo
+        from napari_cryosphere.widgets.docks.main.demo import show_demo
 
         for line in show_demo(result.outputs):
             typer.echo(line)

@@ -207,7 +207,7 @@ def check_arguments(arguments: list[str], where: str) -> None:
         patch("napari_cryosphere.jobs.events.follow", lambda *_: nothing),
         patch("napari_cryosphere.jobs.info.describe", lambda *_, **__: {"warnings": []}),
         patch("napari_cryosphere.jobs.info.text_lines", lambda _: []),
-        patch("napari_cryosphere.widgets.demo.show_demo", lambda _: []),
+        patch("napari_cryosphere.widgets.docks.main.demo.show_demo", lambda _: []),
     ):
         words = [word for word in arguments if not word.startswith(("<", ">"))]
         status, text = run_here(words)

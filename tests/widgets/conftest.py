@@ -20,10 +20,10 @@ from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-from napari_cryosphere.widgets.flat_guard import keep_flat
-from napari_cryosphere.widgets.layer_data import map_layer, particle_layer
-from napari_cryosphere.widgets.steps import Step
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.steps import Step
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.flat_guard import keep_flat
+from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
 NUMBER = 80
 

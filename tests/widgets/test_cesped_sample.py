@@ -10,7 +10,7 @@ import pytest
 from napari_cryosphere.evaluation import download
 from napari_cryosphere.evaluation.entries import CespedEntry, add_half
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.sample import load_cesped_test
+from napari_cryosphere.widgets.plugin.samples import load_cesped_test
 
 
 def test_the_entry_is_fetched_once(

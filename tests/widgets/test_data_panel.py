@@ -12,10 +12,10 @@ from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError, MissingImagesError
 from napari_cryosphere.particles import ParticleStack, write_star
-from napari_cryosphere.widgets.dock import CryosphereDock
-from napari_cryosphere.widgets.image_folder import image_folder
-from napari_cryosphere.widgets.layer_data import map_of, particles_of
-from napari_cryosphere.widgets.readers import get_reader
+from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
+from napari_cryosphere.widgets.plugin.readers import get_reader
+from napari_cryosphere.widgets.state.image_folder import image_folder
+from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 
 
 @pytest.fixture

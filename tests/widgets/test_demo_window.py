@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari_cryosphere.widgets.plugin.open_docks.main import demo
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import fourier_shell_correlation, write_fsc_csv
-from napari_cryosphere.widgets import demo
-from napari_cryosphere.widgets.docks import MAPS, open_dock
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 
 
 @pytest.fixture
@@ -75,7 +75,12 @@ def test_without_a_display_screenshots_are_made(
     assert f"{sample}/screenshot_*.png" in line
     (command,) = commands
     assert command[0] == "/usr/bin/xvfb-run"
-    assert command[-4:] == ["-m", "napari_cryosphere.widgets.demo", str(sample), "--screenshots"]
+    assert command[-4:] == [
+        "-m",
+        "napari_cryosphere.widgets.docks.main.demo",
+        str(sample),
+        "--screenshots",
+    ]
     assert sys.executable in command
 
 

@@ -15,9 +15,9 @@ from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets import steps
-from napari_cryosphere.widgets.dock import CryosphereDock
-from napari_cryosphere.widgets.workers import ThreadRunner
+from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.widgets.docks.kit.workers import ThreadRunner
+from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_map_dropped_onto_particles_is_shown_in_3d(
     dock: CryosphereDock, viewer: Any, sample: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a drop of its own; one that comes with the particles stays out of their way."""
-    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", -1.0)
+    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
     qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=2_000)
@@ -196,7 +196,7 @@ def test_the_sample_opens_and_its_predictions_are_saved(
     dock: CryosphereDock, viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("napari_cryosphere.widgets.sample._NUMBER", 6)
+    monkeypatch.setattr("napari_cryosphere.widgets.plugin.samples._NUMBER", 6)
     viewer.open_sample("napari-cryosphere", "simulated_particles")
     assert [(layer.name, layer.visible) for layer in viewer.layers] == [
         ("simulated particles", True),
@@ -205,7 +205,7 @@ def test_the_sample_opens_and_its_predictions_are_saved(
     qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: idle(dock), timeout=20_000)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName",
+        "napari_cryosphere.widgets.docks.main.pose_panel.QFileDialog.getSaveFileName",
         lambda *args: (str(tmp_path / "out"), ""),
     )
     qtbot.mouseClick(dock.poses.save, Qt.MouseButton.LeftButton)

@@ -11,11 +11,16 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.controller import Session
-from napari_cryosphere.widgets.export import Which, chosen_stack, export_steps, rows_to_export
-from napari_cryosphere.widgets.particle_choices import Flag
-from napari_cryosphere.widgets.workbench import take_seat
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.controller import Session
+from napari_cryosphere.widgets.control.export import (
+    Which,
+    chosen_stack,
+    export_steps,
+    rows_to_export,
+)
+from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.particle_choices import Flag
 
 
 @pytest.fixture

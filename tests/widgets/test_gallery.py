@@ -11,10 +11,10 @@ import pytest
 from qtpy.QtCore import QPoint, QSize, Qt
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.gallery import GalleryDock
-from napari_cryosphere.widgets.particle_choices import Flag
-from napari_cryosphere.widgets.tile_layout import TileLayout
-from napari_cryosphere.widgets.tile_pictures import TILE, TilePictures
+from napari_cryosphere.widgets.docks.gallery.dock import GalleryDock
+from napari_cryosphere.widgets.docks.gallery.tile_layout import TileLayout
+from napari_cryosphere.widgets.docks.gallery.tile_pictures import TILE, TilePictures
+from napari_cryosphere.widgets.state.particle_choices import Flag
 
 LEFT = Qt.MouseButton.LeftButton
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
@@ -237,7 +237,7 @@ def test_saving_what_is_not_rejected(
     bar.which.setCurrentIndex(3)
     bar.which.activated.emit(3)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.gallery.QFileDialog.getSaveFileName",
+        "napari_cryosphere.widgets.docks.gallery.dock.QFileDialog.getSaveFileName",
         lambda *args: (str(tmp_path / "good.star"), ""),
     )
     qtbot.mouseClick(bar.save, LEFT)
@@ -284,7 +284,7 @@ def test_layers_and_docks_close_while_tiles_are_made(
 def test_commands_of_the_palette(viewer: Any, stack: ParticleStack, add_particles: Any) -> None:
     from napari.utils.notifications import notification_manager
 
-    from napari_cryosphere.widgets import gallery_commands
+    from napari_cryosphere.widgets.plugin import gallery_commands
 
     notification_manager.records.clear()
     gallery_commands.keep_selected(viewer)
@@ -335,7 +335,7 @@ def test_an_image_that_cannot_be_read_spoils_no_other(
     stack: ParticleStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_cryosphere.errors import CryosphereError
-    from napari_cryosphere.widgets.predictions import PredictionStore
+    from napari_cryosphere.widgets.state.predictions import PredictionStore
 
     pictures = TilePictures(stack, PredictionStore(len(stack)))
     read = TilePictures._images

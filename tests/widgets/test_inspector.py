@@ -15,19 +15,19 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.posteriors import MapAligner, Posterior, Posteriors
-from napari_cryosphere.widgets.projection_view import REFINED
-from napari_cryosphere.widgets.reading import (
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.projection_view import REFINED
+from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior, Posteriors
+from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
     most_probable_pose,
     read_distribution,
     view_angles,
 )
-from napari_cryosphere.widgets.reading_text import match_line, second_line, tile_texts
-from napari_cryosphere.widgets.sphere_layer import HEIGHT, WIDTH, SphereFrames
-from napari_cryosphere.widgets.stored_poses import StoredPoses
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
+from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from napari.utils.notifications import notification_manager
 from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution_store import save_distribution
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.drop import present_drop
-from napari_cryosphere.widgets.inbox import inbox
-from napari_cryosphere.widgets.kinds import kind_of, outputs_in
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.drop import present_drop
+from napari_cryosphere.widgets.state.inbox import inbox
+from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
 
 
 @pytest.fixture
@@ -146,14 +146,14 @@ def test_a_map_that_comes_with_particles_stays_hidden(
     assert not layer.visible
     assert other.visible
     assert drop.has_particles
-    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", -1.0)
+    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0)
     assert not present_drop(viewer_model).has_particles
 
 
 def test_a_table_dropped_with_a_map_stays_in_sight(
     viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", 60.0)
+    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", 60.0)
     viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     for name in ("truth.mrc", "particles.star"):
         viewer.open(sample / name, plugin="napari-cryosphere")

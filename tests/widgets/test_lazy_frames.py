@@ -8,7 +8,7 @@ from napari.layers._data_protocols import LayerDataProtocol
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.lazy_frames import ParticleFrames
+from napari_cryosphere.widgets.state.lazy_frames import ParticleFrames
 
 
 @pytest.fixture

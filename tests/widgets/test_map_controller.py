@@ -15,13 +15,13 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-from napari_cryosphere.widgets import map_steps
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.display_map import RESOLUTION, UNIT, low_passed
-from napari_cryosphere.widgets.layer_data import map_of
-from napari_cryosphere.widgets.map_sources import Poses, Subset, recipe
-from napari_cryosphere.widgets.particle_choices import Flag
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.display_map import RESOLUTION, UNIT, low_passed
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.particle_choices import Flag
 
 Predictions = tuple[slice, PoseDistribution, PoseSummary]
 

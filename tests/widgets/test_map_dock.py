@@ -16,10 +16,10 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import fourier_shell_correlation
-from napari_cryosphere.widgets import map_steps
-from napari_cryosphere.widgets.docks import MAIN, MAPS, open_dock
-from napari_cryosphere.widgets.map_dock import MapDock
-from napari_cryosphere.widgets.particle_choices import Flag
+from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.widgets.docks.maps.dock import MapDock
+from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, open_dock
+from napari_cryosphere.widgets.state.particle_choices import Flag
 
 LEFT = Qt.MouseButton.LeftButton
 DIALOG = "QFileDialog.getSaveFileName"
@@ -168,7 +168,9 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.widgets.drop._TOGETHER_SECONDS", -1.0)  # each by itself
+    monkeypatch.setattr(
+        "napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0
+    )  # each by itself
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     small.save(tmp_path / "small.mrc")
     viewer.open(tmp_path / "small.mrc", plugin="napari-cryosphere")
@@ -220,7 +222,8 @@ def test_the_plot_is_read_toggled_and_exported(
     for button, name in ((plot.csv, "fsc.csv"), (plot.png, "fsc.png")):
         answer = (str(tmp_path / name), "")
         monkeypatch.setattr(
-            f"napari_cryosphere.widgets.fsc_plot.{DIALOG}", lambda *_, answer=answer: answer
+            f"napari_cryosphere.widgets.docks.maps.fsc_plot.{DIALOG}",
+            lambda *_, answer=answer: answer,
         )
         qtbot.mouseClick(button, LEFT)
     with (tmp_path / "fsc.csv").open(newline="") as stream:
@@ -252,7 +255,9 @@ def test_maps_are_saved_with_a_click_and_errors_are_told(
 ) -> None:
     dock.controller.maps.add_map(small, "small")
     answers = iter([(str(tmp_path / "saved"), ""), (str(tmp_path / "file" / "saved.mrc"), "")])
-    monkeypatch.setattr(f"napari_cryosphere.widgets.map_panel.{DIALOG}", lambda *_: next(answers))
+    monkeypatch.setattr(
+        f"napari_cryosphere.widgets.docks.maps.panel.{DIALOG}", lambda *_: next(answers)
+    )
     qtbot.mouseClick(dock.maps.save, LEFT)
     np.testing.assert_array_equal(DensityMap.read(tmp_path / "saved.mrc").voxels, small.voxels)
     (tmp_path / "file").write_text("not a folder")
@@ -267,7 +272,7 @@ def test_commands_of_the_palette(
 ) -> None:
     from napari._app_model import get_app_model
 
-    from napari_cryosphere.widgets import commands
+    from napari_cryosphere.widgets.plugin import commands
 
     registered = {command for command, _ in get_app_model().commands}
     for name in commands.__all__:

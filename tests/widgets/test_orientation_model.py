@@ -9,9 +9,9 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.export import Which
-from napari_cryosphere.widgets.orientations import OrientationsDock
-from napari_cryosphere.widgets.view_statistics import directions
+from napari_cryosphere.widgets.control.export import Which
+from napari_cryosphere.widgets.docks.orientations.dock import OrientationsDock
+from napari_cryosphere.widgets.state.view_statistics import directions
 
 LEFT = Qt.MouseButton.LeftButton
 

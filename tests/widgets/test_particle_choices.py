@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets import choices_file
-from napari_cryosphere.widgets.choices_file import (
+from napari_cryosphere.widgets.state import choices_file
+from napari_cryosphere.widgets.state.choices_file import (
     ChoicesFile,
     choices_path,
     read_choices,
     write_choices,
 )
-from napari_cryosphere.widgets.particle_choices import Flag, ParticleChoices
+from napari_cryosphere.widgets.state.particle_choices import Flag, ParticleChoices
 
 NUMBER = 30
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.particle_choices import Flag, ParticleChoices
-from napari_cryosphere.widgets.particle_filter import FILE_ORDER, ParticleFilter
-from napari_cryosphere.widgets.predictions import PredictionStore
-from napari_cryosphere.widgets.quantities import categories_of, quantities_of
+from napari_cryosphere.widgets.state.particle_choices import Flag, ParticleChoices
+from napari_cryosphere.widgets.state.particle_filter import FILE_ORDER, ParticleFilter
+from napari_cryosphere.widgets.state.predictions import PredictionStore
+from napari_cryosphere.widgets.state.quantities import categories_of, quantities_of
 
 
 @pytest.fixture

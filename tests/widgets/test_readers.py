@@ -13,10 +13,10 @@ from napari.utils.notifications import notification_manager
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets import sample as sample_module
-from napari_cryosphere.widgets.layer_data import map_of, particles_of
-from napari_cryosphere.widgets.notices import cause_first
-from napari_cryosphere.widgets.readers import get_reader
+from napari_cryosphere.widgets.plugin import samples as sample_module
+from napari_cryosphere.widgets.plugin.readers import get_reader
+from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
+from napari_cryosphere.widgets.state.notices import cause_first
 
 
 def read(path: Any) -> list[Any]:
@@ -124,7 +124,7 @@ def test_messages_lose_their_folders(message: str, shown: str) -> None:
 
 def test_importing_the_reader_is_cheap() -> None:
     heavy = {"torch", "e3nn", "healpy", "pandas", "qtpy", "napari"}
-    code = "import sys, napari_cryosphere.widgets.readers; print(*sys.modules)"
+    code = "import sys, napari_cryosphere.widgets.plugin.readers; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

@@ -19,10 +19,10 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets import map_steps, steps
-from napari_cryosphere.widgets.docks import MAIN, MAPS, TRAINING, open_dock
-from napari_cryosphere.widgets.map_sources import Poses, recipe
-from napari_cryosphere.widgets.training_choices import TrainingChoices
+from napari_cryosphere.widgets.control import map_steps, steps
+from napari_cryosphere.widgets.control.map_sources import Poses, recipe
+from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, TRAINING, open_dock
+from napari_cryosphere.widgets.state.training_choices import TrainingChoices
 
 JOBS = ("predict", "refine", "train", "reconstruct")
 
@@ -171,7 +171,7 @@ def _told_of(viewer: Any, sample: Path, path: Path, predictions: Any, monkeypatc
     dock.controller.predictions_changed.emit()
     before = len(notification_manager.records)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.pose_panel.QFileDialog.getSaveFileName",
+        "napari_cryosphere.widgets.docks.main.pose_panel.QFileDialog.getSaveFileName",
         lambda *_: (str(path), ""),
     )
     dock.poses.save.click()
@@ -183,10 +183,10 @@ _QUIT = """
 import sys, time, napari
 from pathlib import Path
 from qtpy.QtCore import QTimer
-from napari_cryosphere.widgets import map_steps, steps
-from napari_cryosphere.widgets.docks import MAIN, open_dock
-from napari_cryosphere.widgets.map_sources import Poses, recipe
-from napari_cryosphere.widgets.training_choices import TrainingChoices
+from napari_cryosphere.widgets.control import map_steps, steps
+from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
+from napari_cryosphere.widgets.control.map_sources import Poses, recipe
+from napari_cryosphere.widgets.state.training_choices import TrainingChoices
 
 def slow(*arguments):
     for count in range(100_000):

@@ -13,11 +13,15 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import fourier_shell_correlation
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.particle_choices import Flag
-from napari_cryosphere.widgets.session_file import read_session, restore_session, save_session
-from napari_cryosphere.widgets.session_parts import flags_of, runs_of
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.session_file import (
+    read_session,
+    restore_session,
+    save_session,
+)
+from napari_cryosphere.widgets.control.session_parts import flags_of, runs_of
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.state.particle_choices import Flag
 
 
 @pytest.fixture

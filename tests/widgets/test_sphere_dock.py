@@ -12,10 +12,10 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.docks import MAIN, SPHERE, open_dock
-from napari_cryosphere.widgets.sphere_dock import SphereDock
-from napari_cryosphere.widgets.sphere_view import SphereView, sphere_picture
-from napari_cryosphere.widgets.view_statistics import directions as cell_directions
+from napari_cryosphere.widgets.docks.sphere.dock import SphereDock
+from napari_cryosphere.widgets.docks.sphere.view import SphereView, sphere_picture
+from napari_cryosphere.widgets.plugin.open_docks import MAIN, SPHERE, open_dock
+from napari_cryosphere.widgets.state.view_statistics import directions as cell_directions
 
 
 @pytest.fixture

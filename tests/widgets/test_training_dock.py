@@ -19,11 +19,14 @@ from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.jobs.events import Preview, Progress
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets import steps
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.preview_pictures import preview_pictures
-from napari_cryosphere.widgets.run_log import RunLog
-from napari_cryosphere.widgets.training_choices import (
+from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.run_log import RunLog
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.docks.training.dock import TrainingDock
+from napari_cryosphere.widgets.docks.training.preview_pictures import preview_pictures
+from napari_cryosphere.widgets.docks.training.words import duration, run_line
+from napari_cryosphere.widgets.state.training_choices import (
     BOTH,
     LOADED,
     PROJECTIONS,
@@ -32,9 +35,6 @@ from napari_cryosphere.widgets.training_choices import (
     legal,
     sources,
 )
-from napari_cryosphere.widgets.training_dock import TrainingDock
-from napari_cryosphere.widgets.training_words import duration, run_line
-from napari_cryosphere.widgets.workers import SynchronousRunner
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 from napari_cryosphere.so3.symmetry import point_group
-from napari_cryosphere.widgets.orientation_panels import verdict
-from napari_cryosphere.widgets.predictions import PredictionStore
-from napari_cryosphere.widgets.view_spikes import spikes
-from napari_cryosphere.widgets.view_statistics import ORDER, ViewStatistics, directions
+from napari_cryosphere.widgets.control.view_spikes import spikes
+from napari_cryosphere.widgets.docks.orientations.panels import verdict
+from napari_cryosphere.widgets.state.predictions import PredictionStore
+from napari_cryosphere.widgets.state.view_statistics import ORDER, ViewStatistics, directions
 
 EVERY = np.arange(80)
 

@@ -10,9 +10,9 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.map_dock import MapDock
-from napari_cryosphere.widgets.workbench import take_seat
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.docks.maps.dock import MapDock
 
 
 def test_docks_of_a_viewer_share_a_controller(viewer_model: ViewerModel) -> None:

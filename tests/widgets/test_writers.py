@@ -15,9 +15,9 @@ from npe2 import PluginManager
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-from napari_cryosphere.widgets.controller import Controller
-from napari_cryosphere.widgets.map_view import MapView
-from napari_cryosphere.widgets.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.map_view import MapView
+from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
+from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.jobs.training_configs import TrainConfig
@@ -168,7 +169,7 @@ def _reference_map(
 ) -> Generator[Event, None, _Reference]:
     """Return the map to make projections of; the first rank keeps it in the run folder."""
     if config.map is not None:
-        reference = _Reference(DensityMap.read(config.map), None)
+        reference = _Reference(open_map(config, config.map), None)
         if ranks.first:
             reference.density.save(config.output / REFERENCE_MAP, overwrite=True)
         return reference

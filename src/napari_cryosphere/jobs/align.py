@@ -24,8 +24,9 @@ from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, jo
 from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
 from napari_cryosphere.jobs.running.inputs import (
     described,
-    digest_of_file,
     digest_of_table,
+    open_map,
+    open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
@@ -194,8 +195,8 @@ def align(config: AlignConfig) -> Events:
     refuse_overwrite(config.output, config.overwrite)
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
-    stack = ParticleStack.read(config.particles, config.data_dir)
-    density = DensityMap.read(config.map)
+    stack = open_particles(config)
+    density = open_map(config, config.map)
     yield from warnings_of(stack, "they are compared as they are")
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
@@ -286,7 +287,6 @@ def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dic
     return described(config) | {
         "number": len(stack),
         "batch_size": batch_size,
-        "map": digest_of_file(config.map),
         "table": digest_of_table(stack),
     }
 

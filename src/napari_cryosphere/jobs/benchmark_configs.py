@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from napari_cryosphere.evaluation.download import ZENODO
 from napari_cryosphere.evaluation.half_maps import Predicts
-from napari_cryosphere.jobs.configs import Device, JobConfig
+from napari_cryosphere.jobs.configs import Device, ImagesInput, JobConfig
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
@@ -76,7 +76,7 @@ class DownloadEntryConfig(JobConfig):
         return "the bytes so far are kept: the same command goes on from there"
 
 
-class AddEntryConfig(JobConfig):
+class AddEntryConfig(ImagesInput):
     """Particles with poses as a local entry."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -87,8 +87,6 @@ class AddEntryConfig(JobConfig):
     """Point group of the map, in RELION's names."""
     benchmark_dir: Path = DEFAULT_FOLDER
     """Folder of the entries."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     mask: Path | None = None
     """Mask to evaluate with; copied into the entry."""
     simulated: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -61,15 +61,60 @@ class SymmetricConfig(JobConfig):
         return normalise_group_name(value)
 
 
-class ConvertConfig(JobConfig):
-    """Particles from one format to another."""
+class ImagesInput(JobConfig):
+    """How particles are read, whichever file they are in."""
 
-    particles: Path
-    """Particles, .star or .cs."""
-    output: Path
-    """.star for RELION, .cs for cryoSPARC."""
     data_dir: Path | None = None
     """Folder of the images, where they have moved."""
+    select: Annotated[str, Field(min_length=1)] | None = None
+    """Only the particles for which an expression on their columns is true, such as
+    ``rlnClassNumber == 3 and rlnDefocusU < 20000``.
+    """
+    invert: bool = False
+    """Invert the contrast of the images: for particles that are dark on a light background."""
+
+
+class ParticlesInput(ImagesInput):
+    """The particles that a job reads; `jobs.running.inputs.open_particles` opens them."""
+
+    particles: Path
+    """Particles: .star or .cs file, or a bare stack (.mrcs)."""
+
+
+class MapsInput(JobConfig):
+    """How maps are read, whichever files they are in; `jobs.running.inputs.open_map` opens them."""
+
+    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of maps whose header is wrong; without it the header's."""
+
+
+class MapInput(MapsInput):
+    """The map that a job reads."""
+
+    map: Path | None = None
+    """Map, an MRC file."""
+
+    @model_validator(mode="after")
+    def _pixel_size_of_a_map(self) -> Self:
+        if self.map is None and self.map_pixel_size_angstrom is not None:
+            raise ValueError("map_pixel_size_angstrom goes with map, whose header it corrects")
+        return self
+
+
+class MaskedMapInput(MapInput):
+    """A map that particles are compared with."""
+
+    mask: Path | None = None
+    """Mask around the molecule, values 0 to 1, that the map is multiplied by before it is
+    compared.
+    """
+
+
+class ConvertConfig(ParticlesInput):
+    """Particles from one format to another."""
+
+    output: Path
+    """.star for RELION, .cs for cryoSPARC."""
 
     @field_validator("output")
     @classmethod
@@ -109,7 +154,7 @@ class DensityConfig(ModelConfig):
     """Edge of a voxel."""
 
 
-class SimulateConfig(ModelConfig):
+class SimulateConfig(ModelConfig, MapInput):
     """Particles simulated from a map, or from an atomic model."""
 
     map: Path
@@ -168,12 +213,18 @@ class SimulateConfig(ModelConfig):
                 raise ValueError(
                     f"{self.map.name} is an atomic model; give pixel_size_angstrom (--pixel-size)"
                 )
+            if self.map_pixel_size_angstrom is not None:
+                raise ValueError(
+                    f"{self.map.name} is an atomic model without a header that "
+                    "map_pixel_size_angstrom could correct; leave it out"
+                )
             return self
         for_models = ModelConfig.model_fields.keys() - SymmetricConfig.model_fields.keys()
         given = sorted((for_models | {"pixel_size_angstrom"}) & self.model_fields_set)
         if given:
             raise ValueError(
-                f"{given[0]} belongs to an atomic model; {self.map.name} is a map and brings its own"
+                f"{given[0]} belongs to an atomic model; {self.map.name} is a map and brings its own "
+                "(map_pixel_size_angstrom corrects its header)"
             )
         return self
 
@@ -204,13 +255,11 @@ class _Resumable(_WithMemory):
         )
 
 
-class PredictingConfig(_WithMemory):
+class PredictingConfig(_WithMemory, ImagesInput, MaskedMapInput):
     """What prediction needs, of a file or of a folder that is followed."""
 
     model: Path
     """Model file, or the run folder that holds it."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
     device: Device = "auto"
@@ -231,11 +280,9 @@ class PredictingConfig(_WithMemory):
     """Largest change of the shift when refining."""
 
 
-class InferConfig(PredictingConfig, _Resumable):
+class InferConfig(PredictingConfig, _Resumable, ParticlesInput):
     """Poses predicted by a model."""
 
-    particles: Path
-    """Particles, .star or .cs."""
     distributions: Path | None = None
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
@@ -282,15 +329,11 @@ class WatchConfig(PredictingConfig):
         return f"what was predicted so far is in {self.output}: the same command goes on"
 
 
-class AlignConfig(SymmetricConfig, _Resumable):
+class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Poses and shifts found by comparing particles with a map."""
 
-    particles: Path
-    """Particles, .star or .cs."""
     map: Path
-    """MRC file to compare with."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
+    """Map to compare with, an MRC file."""
     local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     """Search within this angle of the particles' poses; None searches everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
@@ -310,15 +353,11 @@ class AlignConfig(SymmetricConfig, _Resumable):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
-class ReconstructConfig(SymmetricConfig, _WithMemory):
+class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     """A map from particles and their poses."""
 
-    particles: Path
-    """Particles with poses, .star or .cs."""
     output: Path
     """MRC file to write."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     half_maps: bool = False
     """Also write OUTPUT_half1.mrc, OUTPUT_half2.mrc and their FSC, OUTPUT_fsc.csv."""
     mask: Path | None = None
@@ -332,7 +371,7 @@ class ReconstructConfig(SymmetricConfig, _WithMemory):
     any.
     """
     distributions: Path | None = None
-    """The particles' distributions (zarr), in the same order."""
+    """The particles' distributions (zarr), in the same order (of those that ``select`` leaves)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
     """Poses drawn from each distribution; each counts for its share."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -362,7 +401,7 @@ class ReconstructConfig(SymmetricConfig, _WithMemory):
         )
 
 
-class FscConfig(JobConfig):
+class FscConfig(MapsInput):
     """The Fourier shell correlation of two maps."""
 
     first: Path
@@ -396,7 +435,7 @@ class SharpeningConfig(JobConfig):
     """Of the random phases."""
 
 
-class PostprocessConfig(SharpeningConfig):
+class PostprocessConfig(SharpeningConfig, MapsInput):
     """Half-maps to a sharpened map and their FSC."""
 
     half1: Path
@@ -426,7 +465,7 @@ class DemoConfig(JobConfig):
         return self
 
 
-class EquivarianceConfig(JobConfig):
+class EquivarianceConfig(MapInput):
     """How equivariant a model is."""
 
     model: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.jobs.running.inputs import open_particles
 
 __all__ = ["convert"]
 
@@ -18,7 +18,7 @@ def convert(config: ConvertConfig) -> Events:
     Images need not be there: their names are then kept as they are.
     """
     refuse_overwrite(config.output, config.overwrite)
-    stack = ParticleStack.read(config.particles, config.data_dir, require_images=False)
+    stack = open_particles(config, require_images=False)
     for warning in stack.warnings:
         yield Note(warning, warning=True)
     to_cs = config.output.suffix.lower() == ".cs"

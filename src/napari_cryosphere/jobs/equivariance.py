@@ -13,9 +13,10 @@ from napari_cryosphere.evaluation.learning import untrained
 from napari_cryosphere.evaluation.report import Report, can_plot
 from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig
+from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig, MapInput
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
+from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
@@ -26,7 +27,7 @@ def equivariance(config: EquivarianceConfig) -> Events:
     """Compare a model with an untrained one of the same shape, and both with shuffled rotations."""
     refuse_overwrite(config.output / "equivariance.md", config.overwrite)
     model = PoseModel.load(config.model).to(choose_device(config.device))
-    density, volume = volume_of(config.map)
+    density, volume = volume_of(config)
     yield Note(f"volume: {volume}")
     grid = ImageGrid(model.card.network.box, model.card.pixel_size_angstrom)
     views = MapViews(density, grid, math.inf if config.snr is None else config.snr)
@@ -39,11 +40,11 @@ def equivariance(config: EquivarianceConfig) -> Events:
     yield from write_report(report, config, config.output)
 
 
-def volume_of(path: Path | None) -> tuple[DensityMap, str]:
-    """Return a map and its name; without a path, the package's phantom."""
-    if path is None:
+def volume_of(config: MapInput) -> tuple[DensityMap, str]:
+    """Return the map of a config and its name; without one, the package's phantom."""
+    if config.map is None:
         return protein_phantom(), "the package's phantom"
-    return DensityMap.read(path), path.name
+    return open_map(config, config.map), config.map.name
 
 
 def report_steps(

@@ -49,7 +49,7 @@ def experiment(config: ExperimentConfig) -> Events:
 
 
 def _setting(config: ExperimentConfig) -> Setting:
-    density, volume = volume_of(config.map)
+    density, volume = volume_of(config)
     box = config.preset.network.box
     field = config.field_angstrom or density.box * density.pixel_size_angstrom
     views = MapViews(

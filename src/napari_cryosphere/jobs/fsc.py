@@ -8,7 +8,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
-from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.reconstruction import (
     FourierShellCorrelation,
     compare_maps,
@@ -28,8 +28,8 @@ def fsc(config: FscConfig) -> Events:
         If a map is zero everywhere, or maps and mask are not on one grid.
     """
     refuse_overwrite(config.output, config.overwrite)
-    first, second = DensityMap.read(config.first), DensityMap.read(config.second)
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    first, second = open_map(config, config.first), open_map(config, config.second)
+    mask = None if config.mask is None else open_map(config, config.mask)
     for path, density in ((config.first, first), (config.second, second)):
         if not density.voxels.any():
             raise MetadataError(f"{path} is zero everywhere, as of an empty half: it has no FSC")

@@ -21,6 +21,8 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
+    open_map,
+    open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
@@ -116,12 +118,12 @@ def infer(config: InferConfig) -> Events:
         refuse_overwrite(config.distributions, config.overwrite)
     ranks = current_ranks()
     model = PoseModel.load(config.model).to(choose_device(config.device))
-    stack = ParticleStack.read(config.particles, config.data_dir)
+    stack = open_particles(config)
     yield from warnings_of(stack, "phases are not flipped")
     symmetry, aligner = model.card.symmetry, None
     if config.refine:
         yield Progress(0.0, "measuring noise and contrast")
-        density = DensityMap.read(_reference(config))
+        density = open_map(config, _reference(config))
         detail = _detail_of_reference(config, model, density)
         aligner = prepare_aligner(
             stack,

@@ -8,6 +8,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import (
     Postprocessed,
@@ -51,9 +52,9 @@ def postprocess(config: PostprocessConfig) -> Events:
         raise MetadataError(
             f"both half-maps are {config.half1}; give the two halves of one reconstruction"
         )
-    first, second = DensityMap.read(config.half1), DensityMap.read(config.half2)
+    first, second = open_map(config, config.half1), open_map(config, config.half2)
     yield Progress(0.1, "read the half-maps")
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    mask = None if config.mask is None else open_map(config, config.mask)
     if mask is not None and (mask.voxels.min() < 0 or mask.voxels.max() > 1):
         yield Note(f"{config.mask} has values outside 0 to 1; a mask should not", warning=True)
     made, mask = sharpened(

@@ -15,7 +15,7 @@ from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
 from napari_cryosphere.jobs.running.batches import Pace
 from napari_cryosphere.jobs.running.halves import CHUNK, Halves, Reconstruction, chunks
-from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -170,7 +170,7 @@ def reconstruct(config: ReconstructConfig) -> Events:
     for path in outputs.values():
         refuse_overwrite(path, config.overwrite)
     ranks = current_ranks()
-    stack = ParticleStack.read(config.particles, config.data_dir)
+    stack = open_particles(config)
     mask = None if config.mask is None else DensityMap.read(config.mask)
     poses = _chosen_poses(stack, _sampled_poses(config, len(stack)))
     _check_halves(stack, config.half_maps, mask)

@@ -19,6 +19,7 @@ from napari_cryosphere.imaging.simulate import (
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
 from napari_cryosphere.so3.asymmetric_unit import reduce
 
@@ -38,7 +39,7 @@ def simulate(config: SimulateConfig) -> Events:
             config.pixel_size_angstrom, config.box, config.resolution_angstrom, config.symmetry
         )
     else:
-        density = DensityMap.read(config.map, config.symmetry)
+        density = open_map(config, config.map, config.symmetry)
     yield from simulate_density(density, config)
 
 

@@ -17,7 +17,7 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
@@ -47,7 +47,7 @@ moved.
 
 def train(config: TrainConfig) -> Events:
     """Train on the particles that the config names."""
-    yield from train_on_stack(ParticleStack.read(config.particles, config.data_dir), config)
+    yield from train_on_stack(open_particles(config), config)
 
 
 def train_on_stack(

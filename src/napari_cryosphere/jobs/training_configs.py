@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.configs import Device, SymmetricConfig
+from napari_cryosphere.jobs.configs import (
+    Device,
+    MapInput,
+    MaskedMapInput,
+    ParticlesInput,
+    SymmetricConfig,
+)
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
@@ -16,18 +22,14 @@ __all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
 PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
 
 
-class TrainConfig(SymmetricConfig, TrainingPreset):
+class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInput):
     """A pose network trained on particles with known poses, or on projections of a map.
 
     What is not given is the preset's.
     """
 
-    particles: Path
-    """Particles with poses, .star or .cs."""
     output: Path
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
     preset: PresetName = "default"
     """Named settings of network and training; what is given beside it wins."""
     map: Path | None = None
@@ -101,7 +103,7 @@ class TrainConfig(SymmetricConfig, TrainingPreset):
         return f"once it has learnt, the model is in {self.output}; the same command with --resume goes on"
 
 
-class ExperimentConfig(SymmetricConfig):
+class ExperimentConfig(SymmetricConfig, MapInput):
     """One of CryoSphere's experiments."""
 
     name: Literal["equivariance", "projections", "labels"]

@@ -39,6 +39,8 @@ class ImageSource:
         rows with the same image have the same number.
     place_of
         ``(n,)``: which of ``places`` its row is in.
+    sign_of
+        ``(n,)`` of 1 and -1: what its grey values are multiplied by as they are read.
     places
         The tables that rows are from; several where stacks were joined.
     """
@@ -49,6 +51,7 @@ class ImageSource:
     row_of: NDArray[np.int64]
     image_of: NDArray[np.int64]
     place_of: NDArray[np.int32]
+    sign_of: NDArray[np.int8]
     places: tuple[Place, ...]
 
     @classmethod
@@ -69,6 +72,7 @@ class ImageSource:
             np.arange(number),
             _image_numbers(file_of, index_of),
             where,
+            np.ones(number, dtype=np.int8),
             (place,),
         )
 
@@ -102,6 +106,7 @@ class ImageSource:
             np.concatenate([source.row_of for source in sources]),
             _image_numbers(all_files, index_of),
             np.concatenate(place_of),
+            np.concatenate([source.sign_of for source in sources]),
             tuple(places),
         )
 
@@ -114,7 +119,12 @@ class ImageSource:
             row_of=self.row_of[indices],
             image_of=self.image_of[indices],
             place_of=self.place_of[indices],
+            sign_of=self.sign_of[indices],
         )
+
+    def inverted(self) -> ImageSource:
+        """Return the source of the same images with inverted contrast."""
+        return replace(self, sign_of=-self.sign_of)
 
     def _by_path(self) -> list[tuple[Path | str, StackFile]]:
         """Return the stacks with what tells them apart: their path, or the name of one not found."""
@@ -161,13 +171,19 @@ class ImageSource:
             try:
                 pixels: NDArray[np.float32] = file.stack.read(self.index_of[rows])
                 if len(rows) == len(images):
-                    return pixels
+                    return self._signed(pixels)
                 images[rows] = pixels
             except FileFormatError as error:
                 raise FileFormatError(
                     f"{self._where(self._first_bad(file.stack, rows))}: {error}"
                 ) from error
-        return images
+        return self._signed(images)
+
+    def _signed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return all particles' images, ``(n, box, box)``, with their signs."""
+        if (self.sign_of > 0).all():
+            return images
+        return images * self.sign_of[:, np.newaxis, np.newaxis].astype(np.float32)
 
     def read_one(self, row: int) -> NDArray[np.float32]:
         """Return the image of one particle, ``(1, box, box)``: :meth:`read` without its fixed costs."""
@@ -175,7 +191,8 @@ class ImageSource:
         if file.stack is None:
             raise MetadataError(f"{self._where(row)}: the stack {shown(file.name)} was not found")
         try:
-            return file.stack.read(int(self.index_of[row]))
+            image = file.stack.read(int(self.index_of[row]))
+            return image if self.sign_of[row] > 0 else -image
         except FileFormatError as error:
             raise FileFormatError(f"{self._where(row)}: {error}") from error
 

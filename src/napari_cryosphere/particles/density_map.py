@@ -56,7 +56,13 @@ class DensityMap:
         return int(self.voxels.shape[0])
 
     @classmethod
-    def read(cls, path: str | PathLike[str], symmetry: str = "C1") -> DensityMap:
+    def read(
+        cls,
+        path: str | PathLike[str],
+        symmetry: str = "C1",
+        *,
+        pixel_size_angstrom: float | None = None,
+    ) -> DensityMap:
         """Read a map from an MRC file.
 
         The axis order of the header (mapc, mapr, maps) is honoured; its ORIGIN and NSTART are
@@ -68,6 +74,8 @@ class DensityMap:
             An MRC file of mode 0, 1, 2, 6 or 12.
         symmetry
             Point group to note with the map.
+        pixel_size_angstrom
+            Edge of a voxel, where the header is wrong; None takes the header's.
 
         Raises
         ------
@@ -77,6 +85,8 @@ class DensityMap:
         """
         stack = MrcStack(path)
         _check_shape(stack.shape, str(path), FileFormatError)
+        if pixel_size_angstrom is not None:
+            return cls(stack.read(), pixel_size_angstrom, symmetry)
         sizes = stack.header.voxel_size_angstrom
         if min(sizes) <= 0:
             raise FileFormatError(

@@ -442,6 +442,10 @@ class ParticleStack:
         chosen = rows_where(self.source, table.reset_index(drop=True), expression)
         return self[chosen]
 
+    def inverted(self) -> ParticleStack:
+        """Return a stack whose images come with inverted contrast; files stay as they are."""
+        return self._with(self.particles, self._images.inverted())
+
     def image_names(self) -> NDArray[np.object_]:
         """Return rlnImageName, ``(n,)``: the number of the image in its stack, @, and the stack's path."""
         return np.asarray(self.particles["rlnImageName"], dtype=object)

@@ -27,7 +27,7 @@ from napari_cryosphere.jobs.benchmark_configs import (
     MergeReportsConfig,
 )
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
-from napari_cryosphere.jobs.running.inputs import warnings_of
+from napari_cryosphere.jobs.running.inputs import chosen, warnings_of
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = ["add_entry", "download_entry", "list_entries", "merge_reports", "text_lines"]
@@ -130,7 +130,9 @@ def add_entry(config: AddEntryConfig) -> Events:
     for half in HALVES:
         for stem, suffix in (("particles", "star"), ("particles", "mrcs"), ("info", "json")):
             refuse_overwrite(folder / f"{stem}_{half}.{suffix}", config.overwrite)
-    stacks = [ParticleStack.read(path, config.data_dir) for path in config.particles]
+    stacks = [
+        chosen(ParticleStack.read(path, config.data_dir), config) for path in config.particles
+    ]
     for stack in stacks:
         yield from warnings_of(stack)
     halves = stacks[0].halves() if len(stacks) == 1 else tuple(stacks)

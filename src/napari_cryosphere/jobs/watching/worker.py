@@ -13,7 +13,7 @@ from napari_cryosphere.jobs.align import prepare_aligner
 from napari_cryosphere.jobs.configs import WatchConfig
 from napari_cryosphere.jobs.running.batches import Batches, joined
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import digest_of_file
+from napari_cryosphere.jobs.running.inputs import chosen, described, digest_of_file, open_map
 from napari_cryosphere.jobs.running.map_detail import map_detail
 from napari_cryosphere.jobs.running.memory import predicting_batch
 from napari_cryosphere.jobs.running.predictor import Predictor, pilot_of
@@ -51,7 +51,7 @@ class Worker:
         self._map: DensityMap | None = None
         self._resolution_angstrom: float | None = None
         if config.map is not None:
-            self._map = DensityMap.read(config.map)
+            self._map = open_map(config, config.map)
             detail = map_detail(config.map, self._map, config.resolution_angstrom)
             self._resolution_angstrom = detail.resolution_angstrom
         self.run = WatchRun(
@@ -61,19 +61,15 @@ class Worker:
     def _description(self) -> dict[str, Any]:
         """Return all that results depend on, but the particles."""
         kept = (
-            "modes",
-            "climbed",
-            "resolution_angstrom",
-            "shift_range_px",
-            "batch_size",
-            "padding",
-            "max_memory_gb",
+            *("select", "invert", "map", "map_pixel_size_angstrom", "mask", "modes", "climbed"),
+            *("resolution_angstrom", "shift_range_px", "batch_size", "padding"),
         )
+        settings = described(self._config)
         return {
             "folder": self._config.folder.resolve(),
             "model": digest_of_file(model_file(self._config.model)),
-            "map": None if self._config.map is None else digest_of_file(self._config.map),
-            **{name: getattr(self._config, name) for name in kept},
+            "max_memory_gb": self._config.max_memory_gb,
+            **{name: settings[name] for name in kept},
         }
 
     def read(self, path: Path) -> tuple[ParticleStack, str]:
@@ -82,7 +78,7 @@ class Worker:
             star = path.read_bytes()
         except OSError as error:
             raise CryosphereError(f"{path} cannot be read: {error.strerror or error}") from error
-        stack = ParticleStack.read(path, self._config.data_dir)
+        stack = chosen(ParticleStack.read(path, self._config.data_dir), self._config)
         return stack, hashlib.sha256(star).hexdigest()
 
     def take(self, name: str, stack: ParticleStack, identity: str) -> Outcome:

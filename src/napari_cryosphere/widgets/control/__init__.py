@@ -1,0 +1,1 @@
+"""What the docks do, without Qt: controllers, long work, session files."""

@@ -1,0 +1,240 @@
+"""Looking at one particle: its image, its distributions, and a map's projection beside it. Knows no Qt."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_cryosphere.widgets.control.projection_view import ProjectionView
+from napari_cryosphere.widgets.docks.kit.background import Background
+from napari_cryosphere.widgets.state.layer_data import frame_limits, map_of
+from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior
+from napari_cryosphere.widgets.state.reading import (
+    NEAR_DEGREES,
+    Reading,
+    SphereProbe,
+    read_distribution,
+    view_angles,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_cryosphere.imaging.preprocess import Preprocessing
+    from napari_cryosphere.particles import DensityMap
+    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.state.session import Session
+    from napari_cryosphere.widgets.state.sphere_layer import Source
+
+__all__ = ["Inspector"]
+
+_LIMITS_FROM = 8
+
+
+class Inspector:
+    """What is looked at, and how; results stay with the particle they belong to.
+
+    Parameters
+    ----------
+    controller
+        Knows the chosen particles and the one under the slider.
+    background
+        Does what takes longer than a step of the slider may.
+    """
+
+    changed = Signal()
+    """The reading or what is looked at has changed."""
+
+    def __init__(self, controller: Controller, background: Background) -> None:
+        self._controller = controller
+        self._background = background
+        self.source: Source = "network"
+        self.steps: Preprocessing | None = None
+        self.map_layer: Layer | None = None
+        self.reading: Reading | None = None
+        self.waiting = False
+        """Whether a posterior is being computed."""
+        self.projection = ProjectionView(controller, self, background)
+        self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
+        self._probe: SphereProbe | None = None
+        self._walked: tuple[Session, int] | None = None
+        controller.particle_changed.connect(self._on_particle)
+        controller.session_changed.connect(self._on_session)
+
+    @property
+    def shown(self) -> tuple[Session, int] | None:
+        """The chosen particles and the one under the slider; None if there is none."""
+        session, index = self._controller.session, self._controller.index
+        return None if session is None or index is None else (session, index)
+
+    # ------------------------------------------------------------------ how
+
+    def show_source(self, source: Source) -> None:
+        """Draw the network's distribution, that given the map, or both."""
+        self.source = source
+        self._on_session()
+
+    def show_steps(self, steps: Preprocessing | None) -> None:
+        """Show the particles after some steps of preprocessing; None for as they are stored."""
+        self.projection.clear()
+        self.steps = steps
+        self._prepare()
+        self.changed.emit()
+
+    def choose_map(self, layer: Layer | None) -> None:
+        """Take another map for posteriors and projections."""
+        if layer is self.map_layer:
+            return
+        self.map_layer = layer
+        self._aligners.clear()
+        for session in self._controller.sessions:
+            if not session.posteriors.stored:
+                session.posteriors.clear()
+        self.projection.clear()
+        self.refresh()
+
+    def _on_session(self) -> None:
+        session = self._controller.session
+        if session is not None:
+            session.frames.show(self.source)
+        self._prepare()
+        self.refresh()
+        self.projection.clear()
+
+    def leave(self) -> None:
+        """Show the particles alone, as they are stored."""
+        self.show_steps(None)
+
+    def _prepare(self) -> None:
+        """Let the chosen particles be shown after the steps that are set."""
+        session = self._controller.session
+        if session is None or session.steps_shown == self.steps:
+            return
+        session.steps_shown = self.steps
+        frames = session.layer.data
+        frames.prepare(self.steps)
+        session.layer.contrast_limits = frame_limits(frames, _LIMITS_FROM)
+        session.layer.refresh()
+
+    def refresh(self) -> None:
+        """Draw the sphere anew."""
+        session = self._controller.session
+        self._probe = None
+        if session is not None:
+            session.refresh_sphere(self._controller.viewer)
+        self.changed.emit()
+
+    # ------------------------------------------------------------------ the particle's distribution
+
+    def _on_particle(self) -> None:
+        self.reading, self._probe = None, None
+        self.projection.clear()
+        self.changed.emit()
+
+    def settle(self) -> None:
+        """Read the particle that is shown, and compute its posterior if that is looked at and not known."""
+        shown = self.shown
+        if shown is None:
+            return
+        session, index = shown
+        density = map_of(self.map_layer)
+        if self.source != "network" and (density is not None or session.posteriors.stored):
+            self._controller.show_sphere(session)
+        wanted = self.source != "network" and session.posteriors.get(index) is None
+        if wanted and density is not None and not session.posteriors.stored:
+            aligner = self._aligner(session, density)
+            self.waiting = True
+            self.changed.emit()
+            self._background.run(
+                "posterior",
+                lambda: aligner(index),
+                lambda found: self._take_posterior(shown, aligner, found),
+            )
+        self._read(shown)
+
+    def _read(self, shown: tuple[Session, int]) -> None:
+        session, index = shown
+        coloured, outlined = session.frames.distributions(index)
+        distribution, known = (
+            outlined if coloured is None else coloured,
+            session.store.known_rotation(index),
+        )
+        if distribution is not None:
+            self._background.run(
+                "reading",
+                lambda: read_distribution(distribution, known),
+                lambda reading: self._take_reading(shown, reading),
+            )
+
+    def _aligner(self, session: Session, density: DensityMap) -> MapAligner:
+        symmetry = self._controller.symmetry
+        aligner = self._aligners.get(session)
+        if aligner is None or aligner.density is not density or aligner.symmetry != symmetry:
+            aligner = self._aligners[session] = MapAligner(session.stack, density, symmetry)
+        return aligner
+
+    def _take_posterior(
+        self, asked: tuple[Session, int], aligner: MapAligner, found: Posterior
+    ) -> None:
+        self.waiting = False
+        session, index = asked
+        if self._aligners.get(session) is aligner:  # the map is still the one that was asked
+            session.posteriors.add(index, found)
+        if self.shown == asked:
+            self.refresh()
+            self._read(asked)
+        else:
+            self.changed.emit()
+
+    def _take_reading(self, asked: tuple[Session, int], reading: Reading) -> None:
+        if self.shown == asked:
+            self.reading = reading
+            self.changed.emit()
+
+    # ------------------------------------------------------------------ the sphere under the mouse
+
+    def probe(self) -> SphereProbe | None:
+        """Return what the sphere that is shown can be asked; None if it is empty."""
+        shown = self.shown
+        if shown is None:
+            return None
+        session, index = shown
+        coloured, outlined = session.frames.distributions(index)
+        distribution = outlined if coloured is None else coloured
+        if self._probe is None and distribution is not None:
+            self._probe = SphereProbe(distribution)
+        return self._probe
+
+    def describe(self, direction: NDArray[np.float64]) -> str:
+        """Return a line on a place of the sphere, for the status bar."""
+        rot, tilt = view_angles(direction)
+        line = f"view rot {rot:.1f}°, tilt {tilt:.1f}°"
+        probe = self.probe()
+        if probe is None:
+            return f"{line} · nothing predicted"
+        share = 100 * probe.probability_near(direction)
+        likely = probe.psi_degrees(direction)
+        return f"{line} · probability {share:.3g} % within {NEAR_DEGREES:.0f}° · most likely ψ {likely:.0f}°"
+
+    # ------------------------------------------------------------------ the most uncertain
+
+    def step_uncertain(self, by: int) -> None:
+        """Go to the next particle (1) in order of falling spread, or back (-1); around at the ends.
+
+        The first step, and the first after another particle was looked at, goes to the most
+        uncertain one.
+        """
+        shown = self.shown
+        session = self._controller.session
+        order = np.empty(0, dtype=np.int64) if session is None else session.store.uncertain_order()
+        if not order.size:
+            return
+        at = np.flatnonzero(order == (-1 if shown is None else shown[1]))
+        walking = at.size and (at[0] == 0 or shown == self._walked)
+        place = (int(at[0]) + by) % len(order) if walking else 0
+        self._controller.open_particle(int(order[place]))
+        self._walked = self.shown

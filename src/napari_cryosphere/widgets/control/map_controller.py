@@ -1,0 +1,308 @@
+"""The dock's maps: made from particles, compared with one another, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.widgets.control.map_view import MapView
+from napari_cryosphere.widgets.control.map_words import (
+    alignment_in_words,
+    comparison_in_words,
+    cones_in_words,
+    sharpening_in_words,
+)
+from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.widgets.docks.kit.workers import Runner
+from napari_cryosphere.widgets.state.display_map import LOW_PASSED, RESOLUTION, UNIT, is_difference
+from napari_cryosphere.widgets.state.fsc_curves import Curve, curves_by_kind
+from napari_cryosphere.widgets.state.half_maps import halves_of, remember_halves
+from napari_cryosphere.widgets.state.layer_data import map_layer, map_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+    from napari_cryosphere.particles import DensityMap
+    from napari_cryosphere.reconstruction import FourierShellCorrelation
+
+__all__ = ["MapController"]
+
+_HALVES = {"corrected": True, "masked": True, "unmasked": True}
+_PAIR = {"masked": True, "unmasked": False, "corrected": False}
+"""Kinds of curves, and whether they are drawn at first."""
+
+
+class MapController:
+    """Reconstructs, compares and shows maps.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    runner
+        Runs long work.
+    """
+
+    curves_changed = Signal()
+    mode_changed = Signal(bool)
+    """Sent with whether maps are shown."""
+    reconstructed = Signal(object)
+    """Sent with a new map's layer, which is to be shown."""
+    told = Signal(str)
+    """Sent with a line that says what was found."""
+
+    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+        self.viewer = viewer
+        self.runner = runner
+        self.view = MapView(viewer)
+        self.curves: dict[str, Curve] = {}
+        self.owners: dict[str, tuple[Layer, ...]] = {}
+        self._growing: Image | None = None
+        self._differences: dict[Image, tuple[Image, Image]] = {}
+
+    @property
+    def layers(self) -> list[Image]:
+        """The viewer's layers of maps, the topmost first; differences are not among them."""
+        layers = [layer for layer in reversed(self.viewer.layers) if map_of(layer) is not None]
+        return [layer for layer in layers if not is_difference(layer)]
+
+    def show(
+        self, first: Layer | None = None, reference: Layer | None = None, slices: bool = False
+    ) -> None:
+        """Show a map, its reference and their difference if there is one; with none, the particles."""
+        shown = list(dict.fromkeys(layer for layer in (reference, first) if layer is not None))
+        shown += [layer for layer, pair in self._differences.items() if pair == (first, reference)]
+        if shown:
+            self.view.show(shown, slices)
+        else:
+            self.view.leave()
+        self.mode_changed.emit(self.view.active)
+
+    def forget(self, layer: Layer) -> None:
+        """Take note that a layer was removed."""
+        was_active = self.view.active
+        self.view.forget(layer)
+        self._differences = {
+            difference: pair
+            for difference, pair in self._differences.items()
+            if layer not in (difference, *pair)
+        }
+        gone = [label for label, owners in self.owners.items() if layer in owners]
+        for label in gone:
+            del self.curves[label], self.owners[label]
+        if gone:
+            self.curves_changed.emit()
+        if was_active and not self.view.active:
+            self.mode_changed.emit(False)
+
+    def add_curve(
+        self,
+        group: str,
+        fsc: FourierShellCorrelation,
+        threshold: float,
+        owners: tuple[Layer, ...] = (),
+    ) -> None:
+        """Add a curve to the plot; it goes when a layer that it belongs to is removed."""
+        self.add_curves([Curve(group, "", fsc, threshold)], owners)
+
+    def add_curves(self, curves: list[Curve], owners: tuple[Layer, ...]) -> None:
+        """Add curves; they go when a layer that they belong to is removed."""
+        for curve in curves:
+            self.curves[curve.label] = curve
+            self.owners[curve.label] = owners
+        self.curves_changed.emit()
+
+    def add_map(
+        self,
+        density: DensityMap,
+        name: str,
+        visible: bool = False,
+        noted: Mapping[str, Any] | None = None,
+    ) -> Image:
+        """Add a map as a layer, with more to note in its metadata."""
+        data, options, _ = map_layer(density, name, visible)
+        options["metadata"] |= noted or {}
+        active = self.viewer.layers.selection.active
+        layer: Image = self.viewer.add_image(data, **options)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+        return layer
+
+    def _add_made(self, made: map_steps.MadeMap, name: str) -> Image:
+        return self.add_map(made.density, name, noted=_how_shown(made))
+
+    def reconstruct(self, recipe: map_steps.Recipe) -> None:
+        """Reconstruct; the map shows from the start and sharpens, half-maps are hidden.
+
+        Stopped, or its layer closed, the work ends; the map of the particles so far stays.
+        """
+        if self.runner.busy:
+            return
+        self._growing = None
+        self.runner.start(
+            f"Reconstructing {recipe.name}",
+            lambda: map_steps.reconstruction_steps(recipe),
+            lambda step: self._take_reconstruction(recipe.name, step.payload),
+            lambda: None,
+        )
+
+    def _take_reconstruction(self, name: str, made: Any) -> None:
+        """Take what a step has made: see `map_steps.reconstruction_steps`."""
+        from napari_cryosphere.jobs.reconstruct import Reconstruction
+
+        if made is None:
+            return
+        layer = self._growing
+        if layer is not None and layer not in self.viewer.layers:
+            self.runner.stop()
+            return
+        if isinstance(made, map_steps.HalfMapCurves):
+            self._take_half_map_curves(layer, made)
+            return
+        if isinstance(made, map_steps.HalfMap):
+            self.add_map(made.density, f"{name}, half {made.number}")
+            return
+        self._growing = grown = self.add_map(made.density, name) if layer is None else layer
+        if isinstance(made, Reconstruction):
+            remember_halves(grown, made.halves)
+        if layer is None:
+            self.reconstructed.emit(grown)
+        else:
+            self.view.replace(grown, made.density)
+
+    def _take_half_map_curves(self, layer: Image | None, made: map_steps.HalfMapCurves) -> None:
+        """Add the curves of the map that was just made."""
+        if layer is None:
+            return
+        band = None if made.cones is None else (made.cones.lowest, made.cones.highest)
+        curves = curves_by_kind(f"half-maps of {layer.name}", made.curves, 0.143, _HALVES, band)
+        self.add_curves(curves, (layer,))
+        layer.metadata.update(_how_shown(made.made))
+        self.view.replace(layer, made.made.density)
+        cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
+        self.told.emit(f"{layer.name}: FSC 0.143 at {made.made.resolution_angstrom:.1f} Å{cones}")
+
+    def compare(self, first: Layer | None, second: Layer | None) -> None:
+        """Measure the FSC of two maps inside a mask around the second.
+
+        Raises
+        ------
+        CryosphereError
+            If there are not two maps; the same for what follows.
+        """
+
+        def take(compared: map_steps.Comparison, one: Image, other: Image) -> None:
+            curves = curves_by_kind(f"{one.name} / {other.name}", compared.curves, 0.5, _PAIR)
+            self.add_curves(curves, (one, other))
+            self.told.emit(comparison_in_words(compared))
+
+        self._start_pair("Comparing maps", map_steps.comparison_steps, take, first, second)
+
+    def subtract(self, first: Layer | None, second: Layer | None) -> None:
+        """Add the first map less the second as a layer, and show it beside them."""
+
+        def take(made: map_steps.MadeMap, one: Image, other: Image) -> None:
+            for old in [old for old, pair in self._differences.items() if pair == (one, other)]:
+                self.viewer.layers.remove(old)
+            layer = self._add_made(made, f"difference, {one.name} − {other.name}")
+            layer.colormap = "orange"
+            self._differences[layer] = (one, other)
+            self.told.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
+            self.reconstructed.emit(one)
+
+        steps = partial(map_steps.difference_steps, resolution=_resolution_of(first))
+        self._start_pair("Subtracting maps", steps, take, first, second)
+
+    def align(self, first: Layer | None, second: Layer | None) -> None:
+        """Lay the first map on the second, in the hand that fits better, as a new layer."""
+
+        def take(found: Any, one: Image, other: Image) -> None:
+            alignment, made = found
+            layer = self._add_made(made, f"{one.name}, aligned")
+            self.told.emit(alignment_in_words(alignment))
+            self.reconstructed.emit(layer)
+
+        steps = partial(map_steps.alignment_steps, resolution=_resolution_of(first))
+        self._start_pair("Aligning maps", steps, take, first, second)
+
+    def _start_pair(
+        self,
+        title: str,
+        steps: Callable[[DensityMap, DensityMap], Steps],
+        take: Callable[[Any, Image, Image], None],
+        first: Layer | None,
+        second: Layer | None,
+    ) -> None:
+        """Run work on two maps and take its last payload, unless one of their layers is gone by then."""
+        one, other = map_of(first), map_of(second)
+        if first is None or second is None or one is None or other is None:
+            raise CryosphereError("two maps are needed; reconstruct one or open an MRC file")
+        if first == second:
+            raise CryosphereError("choose two different maps to compare")
+        if self.runner.busy:
+            return
+        self.runner.start(
+            title,
+            lambda: steps(one, other),
+            lambda step: self._take(step, take, first, second),
+            lambda: None,
+        )
+
+    def _take(self, step: Step, take: Callable[..., None], *layers: Layer) -> None:
+        if step.payload is not None and all(layer in self.viewer.layers for layer in layers):
+            take(step.payload, *layers)
+
+    def sharpen(self, layer: Layer | None, b_factor: float | None = None) -> None:
+        """Sharpen the mean of a map's half-maps, as a new layer.
+
+        Parameters
+        ----------
+        layer
+            The map, or one of its halves.
+        b_factor
+            In A^2, negative to sharpen; None fits it.
+
+        Raises
+        ------
+        CryosphereError
+            If its half-maps are not known.
+        """
+        halves = halves_of(layer, self.layers)
+        if layer is None or halves is None:
+            raise CryosphereError(
+                "half-maps are needed: reconstruct with half-maps, or open NAME_half1.mrc and NAME_half2.mrc"
+            )
+        if self.runner.busy:
+            return
+
+        def take(made: Any, one: Image) -> None:
+            sharp = self.add_map(made.density, f"{one.name}, sharpened")
+            remember_halves(sharp, halves)
+            curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
+            self.add_curves(curves, (sharp,))
+            self.told.emit(sharpening_in_words(made))
+            self.reconstructed.emit(sharp)
+
+        self.runner.start(
+            f"Sharpening {layer.name}",
+            lambda: map_steps.sharpening_steps(*halves, b_factor),
+            lambda step: self._take(step, take, layer),
+            lambda: None,
+        )
+
+
+def _how_shown(made: map_steps.MadeMap) -> dict[str, Any]:
+    """Return what `ShownMap` looks for in the metadata of a map's layer."""
+    noted = {RESOLUTION: made.resolution_angstrom, LOW_PASSED: made.low_passed, UNIT: made.unit}
+    return {key: value for key, value in noted.items() if value is not None}
+
+
+def _resolution_of(layer: Layer | None) -> float | None:
+    """Return the resolution down to which a map is shown; None for as it is."""
+    return None if layer is None else layer.metadata.get(RESOLUTION)

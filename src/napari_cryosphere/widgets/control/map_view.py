@@ -1,0 +1,182 @@
+"""Maps side by side, as surfaces or as slices, and the viewer afterwards as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cryosphere.widgets.control.contours import LinkedContours
+from napari_cryosphere.widgets.control.slice_view import SliceView, fit_name
+from napari_cryosphere.widgets.state.display_map import ShownMap, is_difference, reach_angstrom
+from napari_cryosphere.widgets.state.layer_data import KEY, contour_levels
+from napari_cryosphere.widgets.state.viewer_state import ViewerState
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+    from napari_cryosphere.particles import DensityMap
+
+__all__ = ["MOST_MAPS", "MapView"]
+
+MOST_MAPS = 3
+
+_ANGLES = (10.0, -25.0, 75.0)
+
+
+class MapView:
+    """Shows up to three maps, each in its own part of the canvas, turning together.
+
+    Voxels are shown in standard deviations from the mean. Contours are linked, see
+    `LinkedContours`. Maps of different boxes are laid centre on centre.
+
+    Parameters
+    ----------
+    viewer
+        The viewer; nothing is changed in it before `show`, and everything is set back by `leave`.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._state: ViewerState | None = None
+        self._layers: list[Image] = []
+        self._shown: dict[Image, ShownMap] = {}
+        self.contours = LinkedContours()
+        self.slices = SliceView(viewer)
+
+    @property
+    def active(self) -> bool:
+        """Whether maps are shown."""
+        return self._state is not None
+
+    @property
+    def sliced(self) -> bool:
+        """Whether they are shown as slices."""
+        return bool(self.slices.layers)
+
+    @property
+    def layers(self) -> tuple[Image, ...]:
+        """The maps that are shown."""
+        return tuple(self._layers)
+
+    def show(self, layers: Sequence[Image], slices: bool = False) -> None:
+        """Show these maps, and only these; a second call exchanges them. The first one's contour leads.
+
+        Raises
+        ------
+        ValueError
+            If there are none or more than three.
+        """
+        if not 1 <= len(layers) <= MOST_MAPS:
+            raise ValueError(f"one to three maps can be shown, not {len(layers)}")
+        new_view = self._state is None or self.sliced or len(layers) != len(self._layers)
+        if self._state is None:
+            self._state = ViewerState.of(self._viewer)
+        self.contours.unlink()
+        if slices != self.sliced or len(layers) != len(self._layers):
+            # laid out once, when all layers are there, and not anew for each that comes or goes
+            self._viewer.canvas.grid.enabled = False
+        if not slices:
+            self.slices.remove()
+        self._layers = list(layers)
+        for layer in [layer for layer in self._shown if layer not in layers]:
+            self._give_back(layer)
+        for layer in layers:
+            self._shown[layer] = self._shown.get(layer) or ShownMap(layer)
+            self._shown[layer].centre_on(layers[0])
+        self._viewer.canvas.overlays.scale_bar.visible = True
+        if slices:
+            self._show_slices(self._state)
+        else:
+            self._show_surfaces()
+            if new_view:
+                self._frame()
+        self.contours.link(layers)
+
+    def _show_surfaces(self) -> None:
+        viewer, number = self._viewer, len(self._layers)
+        for layer in viewer.layers:
+            layer.visible = layer in self._layers
+        viewer.dims.ndisplay = 3
+        grid = viewer.canvas.grid
+        grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
+        for layer in self._layers:
+            fit_name(layer, viewer)
+        # whose contour the layer controls then offer
+        viewer.layers.selection.active = [
+            layer for layer in self._layers if not is_difference(layer)
+        ][-1]
+
+    def _show_slices(self, state: ViewerState) -> None:
+        viewer = self._viewer
+        viewer.dims.ndisplay = 2
+        viewer.dims.order = tuple(range(viewer.dims.ndim))
+        for layer in viewer.layers:
+            # visible may be particles that came while maps were shown in 3D
+            if layer.visible and layer not in self.slices.layers:
+                state.visible.setdefault(layer, layer not in self._layers)
+                layer.visible = False
+        self.slices.show(self._layers)
+
+    def replace(self, layer: Image, density: DensityMap) -> None:
+        """Give a map layer other voxels on the same grid; one that is shown keeps its contour."""
+        in_view, contour = layer in self._shown, layer.iso_threshold
+        if in_view:
+            self.contours.unlink()
+            self._give_back(layer)
+        threshold, top = contour_levels(density.voxels)
+        layer.metadata = {**layer.metadata, KEY: density}
+        layer.data = density.voxels
+        layer.contrast_limits_range = (
+            float(density.voxels.min()),
+            max(float(density.voxels.max()), top),
+        )
+        layer.contrast_limits = (min(0.0, threshold), top)
+        layer.iso_threshold = threshold
+        if in_view:
+            self._shown[layer] = ShownMap(layer)
+            self._shown[layer].centre_on(self._layers[0])
+            layer.iso_threshold = contour
+            self.contours.link(self._layers)
+            self.slices.refresh()
+
+    def _give_back(self, layer: Image) -> None:
+        """Give a layer its own voxels back."""
+        shown = self._shown.pop(layer, None)
+        if shown is not None:
+            shown.restore()
+
+    def _frame(self) -> None:
+        """Turn the camera to the maps, as large as their contours allow from any side."""
+        camera, layer = self._viewer.scene.camera, self._layers[0]
+        middle = np.asarray(layer.extent.world).mean(axis=0)[-3:]
+        cell = min(self._viewer.canvas.viewbox_size(self._viewer.layers))
+        camera.angles, camera.center = _ANGLES, tuple(middle)
+        camera.zoom = cell / (2.5 * reach_angstrom(layer))
+
+    def leave(self) -> None:
+        """Leave the viewer as it was found."""
+        if self._state is None:
+            return
+        self.contours.unlink()
+        self.slices.remove()
+        shown, self._layers = self._layers, []
+        for layer in shown:
+            layer.visible = layer.name_overlay.visible = False
+            self._give_back(layer)
+        state, self._state = self._state, None
+        state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
+
+    def forget(self, layer: Layer) -> None:
+        """Take note that a layer was removed: the others stay; without any the mode is left."""
+        if layer not in self._layers:
+            return
+        self.contours.unlink()
+        self._layers.remove(layer)
+        self._give_back(layer)
+        if any(not is_difference(left) for left in self._layers):
+            self.show(self._layers, self.sliced)
+        else:
+            self.leave()

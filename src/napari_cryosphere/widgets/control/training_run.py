@@ -1,0 +1,171 @@
+"""A training run as the dock sees it: one of its own, or one that goes on elsewhere. Knows no Qt."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.widgets.control.run_log import RunLog
+from napari_cryosphere.widgets.docks.kit.workers import Runner
+
+if TYPE_CHECKING:
+    from napari_cryosphere.jobs.events import Preview
+    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.particles import ParticleStack
+
+__all__ = ["TrainingRun", "new_run_folder"]
+
+
+class TrainingRun:
+    """Trains in the background, or follows a run folder, and keeps the figures for the plot.
+
+    Parameters
+    ----------
+    runner
+        Runs long work.
+    """
+
+    changed = Signal()
+    finished = Signal(object)
+    """Sent with the run folder once it holds a model."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.active = False
+        self.folder: Path | None = None
+        self._followed: RunLog | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the figures of an earlier run."""
+        self.fractions: list[float] = []
+        self.losses: list[float] = []
+        self.errors_degrees: list[tuple[float, float]] = []
+        self.images_per_second: float | None = None
+        self.remaining_seconds: float | None = None
+        self.preview: Preview | None = None
+
+    @property
+    def validation_median_degrees(self) -> float | None:
+        """The last median error on held-out particles; None if there is none yet."""
+        return self.errors_degrees[-1][1] if self.errors_degrees else None
+
+    @property
+    def following(self) -> bool:
+        """Whether a run that goes on elsewhere is followed; `poll` looks for news."""
+        return self._followed is not None
+
+    def start(self, stack: ParticleStack, config: TrainConfig) -> None:
+        """Train into a run folder, which must not hold a model unless the run is resumed."""
+        if self.runner.busy:
+            return
+        folder = config.output
+        self._followed = None
+        self._forget()
+        self.folder, self.active = folder, True
+        self.changed.emit()
+        self.runner.start(
+            f"Training on {stack.source.name}",
+            lambda: steps.training_steps(stack, config),
+            self._take,
+            lambda: self._end(folder),
+        )
+
+    def _take(self, step: steps.Step) -> None:
+        from napari_cryosphere.jobs.events import Preview
+
+        if isinstance(step.payload, Preview):
+            self.preview = step.payload
+        metrics = getattr(step.payload, "metrics", {})
+        if "images_per_second" in metrics:  # a report, not the job's result
+            left = getattr(step.payload, "remaining_seconds", None)
+            self._note(step.fraction, metrics, left)
+        self.changed.emit()
+
+    def _note(
+        self, fraction: float, metrics: dict[str, Any], remaining_seconds: float | None
+    ) -> None:
+        """Keep the figures of a report."""
+        self.fractions.append(fraction)
+        self.losses.append(metrics["loss"])
+        self.images_per_second = metrics["images_per_second"]
+        self.remaining_seconds = remaining_seconds
+        median = metrics.get("validation_median_degrees")
+        if median is not None:
+            self.errors_degrees.append((fraction, median))
+
+    def _end(self, folder: Path) -> None:
+        from napari_cryosphere.model.pose_model import MODEL_FILE
+
+        self.active = False
+        self.changed.emit()
+        if self.losses and (folder / MODEL_FILE).is_file():
+            self.finished.emit(folder)
+
+    # ------------------------------------------------------------------ a run elsewhere
+
+    def follow(self, folder: Path) -> None:
+        """Show the figures of a run folder, and go on looking while it has no model.
+
+        Raises
+        ------
+        FileFormatError
+            If its log cannot be read.
+        """
+        if self.active:
+            return
+        self._forget()
+        self.folder = folder
+        log = RunLog(folder)
+        self._followed = None if log.finished else log
+        self._note_all(log)
+        self.changed.emit()
+
+    def poll(self) -> None:
+        """Look for news of the run that is followed.
+
+        Raises
+        ------
+        FileFormatError
+            If its log cannot be read; it is not followed any more.
+        """
+        log = self._followed
+        if log is None:
+            return
+        self._followed = None  # unless what follows goes well
+        news = self._note_all(log)
+        if log.finished:
+            self.changed.emit()
+            self.finished.emit(log.folder)
+            return
+        self._followed = log
+        if news:
+            self.changed.emit()
+
+    def leave(self) -> None:
+        """Follow no run any more."""
+        self._followed = None
+        self.changed.emit()
+
+    def _note_all(self, log: RunLog) -> int:
+        """Keep the figures of a log's new reports; returns their number."""
+        reports = log.new_reports()
+        for report in reports:
+            self._note(report.fraction, vars(report), report.remaining_seconds)
+        return len(reports)
+
+
+def new_run_folder(beside: Path | None) -> Path:
+    """Return the name of a run folder that does not exist yet, beside a file where that can be written."""
+    parent = Path(tempfile.gettempdir()) if beside is None else beside.absolute().parent
+    if not os.access(parent, os.W_OK):
+        parent = Path(tempfile.gettempdir())
+    number = 1
+    while (parent / "runs" / f"run{number:02d}").exists():
+        number += 1
+    return parent / "runs" / f"run{number:02d}"

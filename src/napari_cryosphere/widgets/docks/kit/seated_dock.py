@@ -1,0 +1,128 @@
+"""What the plugin's docks have in common: a seat at the viewer's controller, and panels that scroll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, QSize, Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+
+from napari_cryosphere.widgets.docks.kit.style import DockContent
+from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_cryosphere.widgets.docks.kit.workers import Runner
+
+__all__ = ["SeatedDock", "scrolled", "single_shot"]
+
+_LEAST_WIDTH = 300
+_SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
+
+
+class SeatedDock(DockContent):
+    """A dock that shares the viewer's controller; closed, it lets go of it.
+
+    Parameters
+    ----------
+    viewer
+        napari's viewer, given by napari.
+    runner
+        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    """
+
+    wide, high = 340, 560
+    """Size that the dock asks for, in pixels: it leaves the canvas room on a small screen."""
+
+    def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._placed = False
+        self._seat = take_seat(viewer, runner)
+        self.controller = self._seat.controller
+        self.setMinimumWidth(_LEAST_WIDTH)
+        self.taken_out.connect(self._leave)
+        self.destroyed.connect(partial(self._seat.leave, False))
+
+    def sizeHint(self) -> QSize:
+        """Return the size that the dock asks for."""
+        return QSize(self.wide, self.high)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """When first shown, share the place of a dock that leaves no room for both, as one of its tabs."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, self, self._make_tab)
+
+    def _make_tab(self) -> None:
+        """Take a short title, which a tab has room for, and become a tab where there is no room."""
+        container = self.parent()
+        if not isinstance(container, QDockWidget):
+            return
+        title = container.windowTitle().partition(" (")[0]
+        container.setWindowTitle(
+            title.removeprefix("CryoSphere ").capitalize() if " " in title else title
+        )
+        if container.isFloating():
+            return
+        window = container.parent()
+        if not isinstance(window, QMainWindow):
+            return
+        area, beside = window.dockWidgetArea(container), window.tabifiedDockWidgets(container)
+        others = [
+            dock
+            for dock in window.findChildren(QDockWidget)
+            if dock is not container
+            and dock not in beside
+            and isinstance(dock.widget(), SeatedDock)
+            and dock.isVisible()
+            and not dock.isFloating()
+            and window.dockWidgetArea(dock) == area
+        ]
+        wanted = (
+            sum(dock.widget().sizeHint().height() for dock in others) + self.sizeHint().height()
+        )
+        if others and area in _SIDES and wanted > window.height():
+            window.tabifyDockWidget(others[-1], container)
+            container.raise_()
+
+    def _leave(self) -> None:
+        """Let go of what outlives the dock; it has been taken out of the window."""
+        self._seat.leave()
+
+    def _column(self) -> QVBoxLayout:
+        """Return the dock's own layout, with its margins."""
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 8, 4, 8)
+        return column
+
+
+def scrolled(*panels: QWidget) -> QScrollArea:
+    """Return panels one below the other that scroll where they are higher than the dock."""
+    content = QWidget()
+    column = QVBoxLayout(content)
+    column.setContentsMargins(0, 0, 6, 0)
+    column.setSpacing(10)
+    for panel in panels:
+        column.addWidget(panel)
+    column.addStretch(1)
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+    return area
+
+
+def single_shot(parent: QObject, milliseconds: int, callback: Callable[[], object]) -> QTimer:
+    """Return a timer that calls back once, so long after it was last started."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(callback)
+    return timer

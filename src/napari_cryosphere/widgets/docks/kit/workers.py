@@ -1,0 +1,194 @@
+"""Running steps: in a thread, or at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from psygnal import Signal
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.widgets.state.notices import tell_error
+
+__all__ = ["Runner", "SynchronousRunner", "ThreadRunner"]
+
+OnStep = Callable[[Step], None]
+OnEnd = Callable[[], None]
+
+_HELD_SECONDS = 0.1  # between two looks at the stop flag
+
+
+class Runner(Protocol):
+    """Runs one piece of work at a time.
+
+    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's
+    thread.
+    """
+
+    busy_changed: Any
+    progressed: Any
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the work that goes on is held."""
+
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+        """Start work."""
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step; what it has made is kept."""
+
+    def pause(self, paused: bool = True) -> None:
+        """Hold the work after its present step, or let it go on."""
+
+
+class SynchronousRunner:
+    """Runs steps to their end before it returns: for scripts and tests without an event loop."""
+
+    busy_changed = Signal(bool)
+    progressed = Signal(float, str)
+    busy = False
+    paused = False
+
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+        """Run all steps; errors are raised."""
+        try:
+            for step in steps():
+                self.progressed.emit(step.fraction, step.message)
+                on_step(step)
+        finally:
+            on_end()
+
+    def stop(self) -> None:
+        """Do nothing: there is never work to stop."""
+
+    def pause(self, paused: bool = True) -> None:
+        """Do nothing: there is never work to hold."""
+
+
+class ThreadRunner:
+    """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first.
+
+    The docks' feet show how far the work is. napari's own progress bar comes with a picture that
+    moves in the status bar: eight times a second the whole window would be composed anew, see
+    docs/measurements.md.
+    """
+
+    busy_changed = Signal(bool)
+    progressed = Signal(float, str)
+
+    def __init__(self) -> None:
+        self._stop, self._going = threading.Event(), threading.Event()
+        self._worker: Any = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+        return self._worker is not None
+
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+        """Start work; does nothing while other work is going on (the dock's buttons are grey then)."""
+        if self.busy:
+            return
+        stop = self._stop = threading.Event()
+        going = self._going = threading.Event()
+        going.set()
+
+        def hear(step: Step | Exception) -> None:
+            if isinstance(step, (CryosphereError, OSError)):
+                tell_error(step)
+                return
+            if isinstance(step, Exception):
+                raise step  # a bug: napari shows it with its traceback
+            self.progressed.emit(step.fraction, step.message)
+            on_step(step)
+
+        def end() -> None:
+            self._worker = None
+            on_end()
+            self.busy_changed.emit(False)
+
+        self._worker = _worker(title, _stoppable, steps, stop, going)
+        self._worker.yielded.connect(hear)
+        self._worker.finished.connect(end)
+        self.busy_changed.emit(True)
+        self.progressed.emit(0.0, title)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step; what it has made is kept."""
+        self._stop.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the work that goes on is held."""
+        return self.busy and not self._going.is_set()
+
+    def pause(self, paused: bool = True) -> None:
+        """Hold the work after its present step, or let it go on."""
+        if paused:
+            self._going.clear()
+        else:
+            self._going.set()
+
+
+class _Titled(partial[Iterator[Any]]):
+    """A function that is called by a title: napari names it when it asks whether to close a busy window."""
+
+    title = ""
+
+    def __repr__(self) -> str:
+        return self.title
+
+
+def _worker(
+    title: str,
+    work: Callable[..., Iterator[Step | Exception]],
+    steps: Callable[[], Steps],
+    stop: threading.Event,
+    going: threading.Event,
+) -> Any:
+    """Return napari's worker on ``work(steps, stop, going)``, which ends cleanly when the window is closed.
+
+    napari then calls the worker's ``quit`` and waits for its thread. As napari has it, that drops
+    the work where it stands: a network that is being trained would be lost.
+    """
+    from napari.qt.threading import GeneratorWorker, create_worker
+
+    class Worker(GeneratorWorker):  # type: ignore[misc]  # napari is not typed
+        def quit(self) -> None:
+            stop.set()
+
+    titled = _Titled(work, steps, stop, going)
+    titled.title = title
+    return create_worker(titled, _worker_class=Worker)
+
+
+def _stoppable(
+    steps: Callable[[], Steps], stop: threading.Event, going: threading.Event
+) -> Iterator[Step | Exception]:
+    """Pass steps on until told to stop, and hold them while not told to go; an error becomes the last step.
+
+    Every error is caught here, since this is the border of a thread: one that crossed it would be
+    shown by napari 0.9 as a TypeError of its own (its callback for failed workers takes one
+    argument too few).
+    """
+    running = steps()
+    try:
+        for step in running:
+            yield step
+            while not (stop.is_set() or going.wait(_HELD_SECONDS)):
+                pass
+            if stop.is_set():
+                return
+    except Exception as error:
+        yield error
+    finally:
+        running.close()

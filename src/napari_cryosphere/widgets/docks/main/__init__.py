@@ -1,0 +1,1 @@
+"""The main dock: data, poses, and the particle under the slider."""

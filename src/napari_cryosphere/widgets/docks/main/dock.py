@@ -1,0 +1,120 @@
+"""The CryoSphere dock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QHBoxLayout,
+    QPushButton,
+)
+
+from napari_cryosphere.widgets.docks.kit.footer import Footer
+from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled
+from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.kit.workers import Runner
+from napari_cryosphere.widgets.docks.main.data_panel import DataPanel
+from napari_cryosphere.widgets.docks.main.inspector_panel import InspectorPanel
+from napari_cryosphere.widgets.docks.main.pose_panel import PosePanel
+from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.notices import tell_error
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from napari.layers import Layer
+
+__all__ = ["CryosphereDock"]
+
+
+class CryosphereDock(SeatedDock):
+    """Predict and inspect; works on whatever is loaded, and on nothing.
+
+    Parameters are those of `SeatedDock`.
+    """
+
+    high = 640
+
+    def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
+        super().__init__(viewer, runner)
+        self.setAcceptDrops(True)
+        self.data = DataPanel(self._seat)
+        self.poses = PosePanel(self._seat)
+        self.inspector = InspectorPanel(self._seat)
+        self.footer = Footer(self._seat)
+        self._make_mode_buttons()
+        self._lay_out()
+        controller = self.controller
+        for signal, callback in (
+            (controller.maps.mode_changed, self._on_mode),
+            (controller.layers_changed, self._update),
+            (controller.dropped, self._on_dropped),
+            (viewer.events.theme, self._on_theme),
+        ):
+            self._seat.connect(signal, callback)
+        self._on_theme()
+        self._update()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files and folders: here they are the plugin's, without a question which reader to use."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what is dropped."""
+        for url in event.mimeData().urls():
+            try:
+                self._viewer.open(url.toLocalFile(), plugin="napari-cryosphere")
+            except ValueError:  # of napari: no reader takes it
+                tell_error(f"{url.fileName()} is nothing that CryoSphere opens")
+
+    def _leave(self) -> None:
+        self.inspector.leave()
+        super()._leave()
+
+    def _make_mode_buttons(self) -> None:
+        self.particles_button, self.maps_button = QPushButton("Particles"), QPushButton("Maps")
+        self._modes = QButtonGroup(self)
+        for button in (self.particles_button, self.maps_button):
+            button.setObjectName("mode")
+            button.setCheckable(True)
+            self._modes.addButton(button)
+        self.particles_button.setChecked(True)
+        self.particles_button.clicked.connect(lambda: self.controller.maps.show())
+        self.maps_button.clicked.connect(self._on_maps)
+
+    def _lay_out(self) -> None:
+        modes = QHBoxLayout()
+        modes.setSpacing(4)
+        modes.addWidget(self.particles_button, 1)
+        modes.addWidget(self.maps_button, 1)
+        outer = self._column()
+        outer.addLayout(modes)
+        outer.addWidget(scrolled(self.data, self.poses, self.inspector), 1)
+        outer.addWidget(self.footer)
+
+    def _update(self) -> None:
+        has_maps = bool(self.controller.map_layers)
+        self.maps_button.setToolTip(
+            "Show the maps" if has_maps else "Reconstruct a map, or open one"
+        )
+
+    def _on_dropped(self, layer: Layer) -> None:
+        """Show a map that was dropped onto particles beside its reference: it would lie over them."""
+        if map_of(layer) is not None:
+            QTimer.singleShot(0, self._on_maps)
+
+    def _on_maps(self) -> None:
+        """Open the dock of the maps, and show them if there are any."""
+        open_dock(self._viewer, MAPS).show_maps()
+        self._on_mode(self.controller.maps.view.active)
+
+    def _on_mode(self, maps: bool) -> None:
+        (self.maps_button if maps else self.particles_button).setChecked(True)
+
+    def _on_theme(self, event: Any = None) -> None:
+        theme = self._viewer.theme
+        self.setStyleSheet(dock_style(theme))

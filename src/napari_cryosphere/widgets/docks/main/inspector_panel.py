@@ -1,0 +1,247 @@
+"""The particle that is shown: how its image is treated, whose distribution is drawn, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QPushButton,
+    QToolButton,
+    QWidget,
+)
+
+from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
+from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
+from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.docks.main.hue_key import HueKey
+from napari_cryosphere.widgets.docks.main.sphere_mouse import SphereMouse
+from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.sphere_layer import Source
+
+__all__ = ["InspectorPanel"]
+
+_SETTLED_MS = 120  # the slider rests for so long before the slow figures are asked for
+_KEYS = {"U": 1, "Shift-U": -1}
+_CAPTIONS = {
+    "rot": "rlnAngleRot of the most probable pose",
+    "tilt": "rlnAngleTilt of the most probable pose",
+    "psi": "rlnAnglePsi of the most probable pose",
+    "error": "Angle between that pose and the known one, modulo symmetry",
+    "spread": "Expected angle between the true pose and the most probable one",
+    "confidence": "Probability that the true pose is within 30° of the most probable one",
+    "entropy": "Nats relative to the uniform distribution: 0 knows nothing, more negative is sharper",
+    "95 % set": "Share of all poses that the smallest set with 95 % of the probability fills",
+}
+_SOURCES: dict[Source, tuple[str, str]] = {
+    "network": ("Network", "Draw what the network predicts"),
+    "map": (
+        "Map",
+        "Draw the posterior given the map: all poses and shifts compared with the particle",
+    ),
+    "both": (
+        "Both",
+        "Draw what the network predicts and outline the 95 % most probable views given the map",
+    ),
+}
+
+
+class InspectorPanel(Panel):
+    """Read-outs of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__("Particle", parent)
+        self._controller = controller = seat.controller
+        self._inspector = controller.inspector
+        self._viewer = controller.viewer
+        self._make_walk_row()
+        self._make_image_row()
+        self._make_source_row()
+        self.tiles = Tiles(_CAPTIONS)
+        self.second, self.match = wrapped(caption()), wrapped(caption())
+        for widget in (self.tiles, self.second, self.match, HueKey()):
+            self.body.addWidget(widget)
+        self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
+        for signal, callback in (
+            (controller.particle_changed, self._on_particle),
+            (controller.predictions_changed, self._on_particle),
+            (controller.layers_changed, self._on_layers),
+            (self._inspector.changed, self._show),
+            (self._inspector.projection.changed, self._show),
+        ):
+            seat.connect(signal, callback)
+        self._mouse: SphereMouse | None = SphereMouse(controller.viewer, self._inspector)
+        for key, by in _KEYS.items():
+            controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
+        self._on_layers()
+        self._on_particle()
+
+    def leave(self) -> None:
+        """Let go of the viewer's mouse and keys; the second time nothing happens."""
+        mouse, self._mouse = self._mouse, None
+        if mouse is None:
+            return
+        self._settled.stop()
+        mouse.leave()
+        for key in _KEYS:
+            self._viewer.bind_key(key, None)
+
+    # ------------------------------------------------------------------ rows
+
+    def _make_walk_row(self) -> None:
+        self.particle = wrapped(caption())
+        self.back, self.next = QToolButton(), QToolButton()
+        for button, text, tip, by in (
+            (self.back, "◀", "Back to the more uncertain particle (Shift-U)", -1),
+            (self.next, "▶", "Next most uncertain particle: widest spread first (U)", 1),
+        ):
+            button.setText(text)
+            button.setToolTip(tip)
+            button.clicked.connect(partial(self._on_walk, by))
+        row = QHBoxLayout()
+        row.addWidget(self.particle, 1)
+        row.addWidget(caption("uncertain"))
+        row.addWidget(self.back)
+        row.addWidget(self.next)
+        self.body.addLayout(row)
+
+    def _make_image_row(self) -> None:
+        self.normalise, self.flip = QCheckBox("norm"), QCheckBox("flip")
+        self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
+        self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
+        self.flip.setToolTip("Undo the CTF's sign (phase flip)")
+        self.low_pass.setToolTip("Remove what is finer than this resolution")
+        self.resolution.setRange(1, 200)
+        self.resolution.setDecimals(0)
+        self.resolution.setValue(20)
+        self.resolution.setSuffix(" Å")
+        self.resolution.setKeyboardTracking(False)
+        self.resolution.setFixedWidth(100)
+        row = QHBoxLayout()
+        for box in (self.normalise, self.flip, self.low_pass):
+            box.toggled.connect(self._on_steps)
+            row.addWidget(box)
+        self.resolution.valueChanged.connect(self._on_steps)
+        row.addWidget(self.resolution)
+        row.addStretch(1)
+        self.body.addLayout(row)
+
+    def _make_source_row(self) -> None:
+        self.sources: dict[Source, QPushButton] = {}
+        self._source_group = QButtonGroup(self)
+        row = QHBoxLayout()
+        row.setSpacing(2)
+        for source, (text, tip) in _SOURCES.items():
+            button = self.sources[source] = QPushButton(text)
+            button.setObjectName("mode")
+            button.setCheckable(True)
+            button.setToolTip(tip)
+            button.setMinimumWidth(40)
+            button.clicked.connect(partial(self._on_source, source))
+            self._source_group.addButton(button)
+            row.addWidget(button, 1)
+        self.turn = QPushButton("3D")
+        self.turn.setToolTip(
+            "The distribution on a sphere, in its own window: turn it with the mouse"
+        )
+        self.turn.setMinimumWidth(32)
+        self.turn.clicked.connect(self._on_turn)
+        row.addWidget(self.turn)
+        self.sources["network"].setChecked(True)
+        self.map = LayerCombo("no map loaded")
+        self.map.setToolTip("The map that particles are compared with")
+        self.map.layer_chosen.connect(self._inspector.choose_map)
+        second = QHBoxLayout()
+        second.addWidget(caption("map"))
+        second.addWidget(self.map, 1)
+        self.body.addLayout(row)
+        self.body.addLayout(second)
+
+    # ------------------------------------------------------------------ what the user does
+
+    def _on_steps(self) -> None:
+        """Show the particles after the steps that are ticked."""
+        from napari_cryosphere.imaging.preprocess import Preprocessing
+
+        ticked = (self.normalise.isChecked(), self.flip.isChecked(), self.low_pass.isChecked())
+        steps = None
+        if any(ticked):
+            steps = Preprocessing(
+                normalise=ticked[0],
+                ctf="flip" if ticked[1] else None,
+                low_pass_angstrom=self.resolution.value() if ticked[2] else None,
+                mask=False,
+            )
+        if steps != self._inspector.steps:
+            self._inspector.show_steps(steps)
+
+    def _on_walk(self, by: int, checked: bool = False) -> None:
+        self._inspector.step_uncertain(by)
+
+    def _on_turn(self) -> None:
+        open_dock(self._viewer, SPHERE, floating=True)
+
+    def _on_source(self, source: Source, checked: bool = False) -> None:
+        self._inspector.show_source(source)
+        self._settled.start()
+
+    # ------------------------------------------------------------------ what has changed
+
+    def _on_layers(self) -> None:
+        self.map.set_layers(self._controller.map_layers)
+        self._inspector.choose_map(self.map.layer())
+        self._show()
+
+    def _on_particle(self) -> None:
+        if self._mouse is not None:
+            self._mouse.forget()
+            self._settled.start()
+        self._show()
+
+    def _show(self) -> None:
+        """Show what is known of the particle under the slider."""
+        session, index = self._controller.session, self._controller.index
+        inspector = self._inspector
+        self.sources[inspector.source].setChecked(True)
+        predicted = session is not None and bool(session.store.predicted.any())
+        for button in (self.back, self.next):
+            button.setEnabled(predicted)
+        has_map = map_of(inspector.map_layer) is not None
+        if session is None or index is None:
+            self.particle.setText("No particle shown")
+            texts = {}
+        else:
+            at = f"{index + 1:,} of {len(session.stack):,}"
+            waiting = inspector.source != "network" and inspector.waiting
+            self.particle.setText(f"{at} · comparing…" if waiting else at)
+            pose = session.store.pose(index) if inspector.source != "map" else None
+            texts = tile_texts(pose, inspector.reading)
+        self.tiles.set(texts)
+        self.second.setText(second_line(inspector.reading))
+        self.second.setVisible(inspector.reading is not None)
+        drawn = session is not None and session.sphere is not None
+        self.match.setText(match_line(inspector.projection.match, has_map))
+        self.match.setVisible(drawn)
+
+
+def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
+    """Return what answers a key of the viewer: a function, since napari asks for its name."""
+
+    def walk(viewer: object) -> None:
+        inspector.step_uncertain(by)
+
+    return walk

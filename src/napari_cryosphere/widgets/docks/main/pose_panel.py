@@ -1,0 +1,183 @@
+"""Choosing a model, predicting poses with it, and saving them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.notices import tell_error, tell_note
+
+__all__ = ["PosePanel"]
+
+_REFINE_TIP = (
+    "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
+    "shifts too, about 25 ms a particle"
+)
+_OWN_MAP = "the model's own map"
+
+
+class PosePanel(Panel):
+    """The model, the buttons, and a line on all particles.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__("Poses", parent)
+        self._controller = controller = seat.controller
+        self.models = QComboBox()
+        self.models.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.models.addItem("Sample model (bundled)", None)
+        self.models.currentIndexChanged.connect(self._on_model)
+        other = QPushButton("Open")
+        other.setToolTip("Take another model")
+        menu = QMenu(other)
+        menu.addAction("Model file…", self._ask_file)
+        menu.addAction("Run folder…", self._ask_folder)
+        other.setMenu(menu)
+        row = QHBoxLayout()
+        row.addWidget(self.models, 1)
+        row.addWidget(other)
+        self.predict = QPushButton("Predict poses")
+        self.predict.setObjectName("primary")
+        self.predict.clicked.connect(controller.poses.predict)
+        self.save = QPushButton("Save STAR…")
+        self.save.setToolTip(
+            "Write the poses, refined where they are, and their uncertainty as a STAR file"
+        )
+        self.save.clicked.connect(self._ask_save)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.predict, 1)
+        buttons.addWidget(self.save)
+        self.overall = wrapped(caption())
+        self.body.addLayout(row)
+        self.body.addLayout(buttons)
+        self.body.addLayout(self._refine_row())
+        self.body.addWidget(self.overall)
+        for signal, callback in (
+            (controller.predictions_changed, self._update),
+            (controller.session_changed, self._update),
+            (controller.runner.busy_changed, self._update),
+            (controller.layers_changed, self._on_maps),
+            (controller.model_changed, self._on_model_changed),
+        ):
+            seat.connect(signal, callback)
+        self._on_model_changed(controller.model_path)
+        self._update()
+
+    def _refine_row(self) -> QHBoxLayout:
+        self.refine, self.reference = QPushButton("Refine"), LayerCombo("no map loaded")
+        self.refine.setToolTip(_REFINE_TIP)
+        self.refine.clicked.connect(self._on_refine)
+        self.reference.setToolTip("The map that poses are refined against")
+        row = QHBoxLayout()
+        row.addWidget(self.refine)
+        row.addWidget(caption("against"))
+        row.addWidget(self.reference, 1)
+        return row
+
+    def add_model(self, path: Path) -> None:
+        """Offer a model file or a run folder, and choose it."""
+        at = self.models.findData(str(path))
+        if at < 0:
+            name = path.name if path.suffix else f"{path.parent.name}/{path.name}"
+            self.models.addItem(name, str(path))
+            at = self.models.count() - 1
+            self.models.setItemData(at, str(path), 3)  # tool tip
+        self.models.setCurrentIndex(at)
+
+    def _on_model(self) -> None:
+        chosen = self.models.currentData()
+        path = None if chosen is None else Path(chosen)
+        if path != self._controller.model_path:
+            self._controller.choose_model(path)
+
+    def _on_model_changed(self, path: Path | None) -> None:
+        if path is None:
+            self.models.setCurrentIndex(0)
+        else:
+            self.add_model(path)
+        self._on_maps()
+        if self._has_own_map():
+            self.reference.choose(None)
+        self._update()
+
+    def _has_own_map(self) -> bool:
+        """Return whether the model's run left its map beside it."""
+        path = self._controller.model_path
+        folder = path if path is None or path.is_dir() else path.parent
+        return folder is not None and (folder / "map.mrc").is_file()
+
+    def _on_maps(self) -> None:
+        """Offer the maps to refine against."""
+        own = _OWN_MAP if self._has_own_map() else ""
+        self.reference.set_layers(self._controller.map_layers, own)
+        self._update()
+
+    def _on_refine(self) -> None:
+        self._controller.poses.refine(map_of(self.reference.layer()))
+
+    def _ask_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Model file", "", "Models (*.safetensors)")
+        if path:
+            self.add_model(Path(path))
+
+    def _ask_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Run folder")
+        if path:
+            self.add_model(Path(path))
+
+    def _ask_save(self) -> None:
+        try:
+            stack = self._controller.poses.stack()
+            default = str(stack.source.with_name(f"{stack.source.stem}_predicted.star"))
+            path, _ = QFileDialog.getSaveFileName(
+                self, "Save predicted poses", default, "STAR files (*.star)"
+            )
+            if path:
+                target = Path(path if path.endswith(".star") else f"{path}.star")
+                stack.save(target, overwrite=True)
+                tell_note(f"{len(stack):,} particles in {target.name}")
+        except (CryosphereError, OSError) as error:
+            tell_error(error)
+
+    def _update(self) -> None:
+        """Set buttons, the read-outs and the line on all particles."""
+        session, busy = self._controller.session, self._controller.runner.busy
+        done = 0 if session is None else int(session.store.predicted.sum())
+        self.predict.setEnabled(session is not None and not busy)
+        self.save.setEnabled(done > 0 and not busy)
+        self.refine.setEnabled(done > 0 and self.reference.chosen and not busy)
+        self.overall.setVisible(done > 0)
+        if session is not None and done:
+            summary = session.store.summary()
+            spread = 0.0 if summary is None else float(np.median(summary.spread_degrees))
+            text = f"{done:,} predicted: median spread {spread:.1f}°"
+            if done < len(session.stack):
+                text = f"{done:,} of {len(session.stack):,} predicted: median spread {spread:.1f}°"
+            if session.store.known is not None:
+                text += f", error {np.nanmedian(session.store.errors_degrees):.1f}°"
+            errors = session.refined_errors_degrees()
+            if errors is not None:
+                text += f"; refined: {np.median(errors):.1f}°"
+            elif session.refined is not None:
+                text += "; refined"
+            self.overall.setText(text)

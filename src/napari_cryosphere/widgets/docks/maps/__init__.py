@@ -1,0 +1,1 @@
+"""The dock that reconstructs and compares maps, and the plot of their FSC."""

@@ -1,0 +1,217 @@
+"""Comparing, looking at and saving maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QDoubleSpinBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSlider,
+    QWidget,
+)
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.state.half_maps import halves_of, is_half
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.notices import tell_error
+
+__all__ = ["MapPanel"]
+
+_NOTE = (
+    "Shown in standard deviations, at one contrast; contours enclose equal volumes. Maps made here are shown "
+    "low-passed at their half-map resolution (FSC 0.143) and saved as they are."
+)
+_AUTOMATIC = -1000.0
+_TIPS = {
+    "compare": "FSC and correlation of the two maps inside a soft mask around the reference",
+    "subtract": "The map less the reference, amplitudes matched shell by shell",
+    "align": "Turn and move the map onto the reference, in both hands, and say which fits",
+    "sharpen": "Sharpen the mean of the half-maps as relion_postprocess does",
+    "save": "Write the map as an MRC file",
+}
+
+
+class MapPanel(Panel):
+    """Two maps: their FSC, difference and alignment, and how they are looked at."""
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__("Compare", parent)
+        self._controller = seat.controller
+        self._known: list[Any] = []
+        self._slices = False
+        self.map, self.reference = LayerCombo("no map yet"), LayerCombo("no other map")
+        self.compare, self.subtract = QPushButton("FSC"), QPushButton("Difference")
+        self.align, self.sharpen = QPushButton("Align and check hand"), QPushButton("Sharpen")
+        self.save = QPushButton("Save map…")
+        for name, tip in _TIPS.items():
+            getattr(self, name).setToolTip(tip)
+        self.b_factor = QDoubleSpinBox()
+        self.b_factor.setRange(_AUTOMATIC, 0)
+        self.b_factor.setDecimals(0)
+        self.b_factor.setSingleStep(10)
+        self.b_factor.setSpecialValueText("B fitted")
+        self.b_factor.setSuffix(" Å²")
+        self.b_factor.setValue(_AUTOMATIC)
+        self.b_factor.setToolTip("B-factor in Å², negative sharpens; at the lower end it is fitted")
+        self.offset = QSlider(Qt.Orientation.Horizontal)
+        self.offset.setToolTip("Distance of the slices from the map's centre, in Å")
+        self.where = caption()
+        self.result = wrapped(caption())
+        self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.note = wrapped(caption(_NOTE))
+        self._lay_out()
+        self._connect(seat)
+        self._on_layers()
+
+    def _lay_out(self) -> None:
+        form, buttons, sharpen, place = QGridLayout(), QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        for line, (name, combo) in enumerate((("map", self.map), ("reference", self.reference))):
+            form.addWidget(caption(name), line, 0)
+            form.addWidget(combo, line, 1)
+        form.setColumnStretch(1, 1)
+        buttons.addWidget(self.compare, 1)
+        buttons.addWidget(self.subtract, 1)
+        sharpen.addWidget(self.sharpen, 1)
+        sharpen.addWidget(self.b_factor)
+        sharpen.addWidget(self.save)
+        self._place = QWidget()
+        self._place.setLayout(place)
+        place.setContentsMargins(0, 0, 0, 0)
+        place.addWidget(caption("slices at"))
+        place.addWidget(self.offset, 1)
+        place.addWidget(self.where)
+        self.body.addLayout(form)
+        self.body.addWidget(self._place)
+        self.body.addLayout(buttons)
+        self.body.addWidget(self.align)
+        self.body.addWidget(self.result)
+        self.body.addLayout(sharpen)
+        self.body.addWidget(self.note)
+
+    def _connect(self, seat: Seat) -> None:
+        controller, maps = seat.controller, seat.controller.maps
+        for combo in (self.map, self.reference):
+            combo.layer_chosen.connect(self._on_maps_chosen)
+        for button, work in (
+            (self.compare, maps.compare),
+            (self.subtract, maps.subtract),
+            (self.align, maps.align),
+        ):
+            button.clicked.connect(
+                lambda _=False, work=work: self._try(work, self.map.layer(), self.reference.layer())
+            )
+        self.sharpen.clicked.connect(self._on_sharpen)
+        self.save.clicked.connect(self._ask_save)
+        self.offset.valueChanged.connect(self._on_offset)
+        for signal, callback in (
+            (controller.layers_changed, self._on_layers),
+            (controller.runner.busy_changed, self._on_busy),
+            (maps.mode_changed, self._on_mode),
+            (maps.reconstructed, self._on_reconstructed),
+            (maps.told, self._on_told),
+        ):
+            seat.connect(signal, callback)
+
+    def show_maps(self, slices: bool = False) -> None:
+        """Show the chosen map and its reference in 3D, or their slices."""
+        self._slices = slices
+        self._controller.maps.show(self.map.layer(), self.reference.layer(), slices)
+
+    def _on_mode(self, maps_shown: bool) -> None:
+        view = self._controller.maps.view.slices
+        self._place.setVisible(bool(view.layers))
+        self.note.setVisible(maps_shown)
+        if view.layers:
+            reach = int(view.reach_angstrom)
+            self.offset.blockSignals(True)
+            self.offset.setRange(-reach, reach)
+            self.offset.setValue(round(view.offset_angstrom))
+            self.offset.blockSignals(False)
+            self.where.setText(f"{view.offset_angstrom:+.0f} Å")
+
+    def _on_offset(self, value: int) -> None:
+        self._controller.maps.view.slices.move(value)
+        self.where.setText(f"{value:+d} Å")
+
+    def _on_layers(self) -> None:
+        layers = self._controller.map_layers
+        self._known = list(layers)
+        self.map.set_layers(layers)
+        self.reference.set_layers(layers)
+        if len(layers) > 1 and self.map.layer() == self.reference.layer():
+            self._choose_reference()
+        self._update()
+
+    def _choose_reference(self) -> None:
+        """Choose another map than the first: the oldest, and no half-map where there is a choice."""
+        others = [layer for layer in self._known if layer != self.map.layer()]
+        whole = [layer for layer in others if not is_half(layer)]
+        self.reference.choose(next(reversed(whole or others), None))
+
+    def _on_maps_chosen(self, layer: Any) -> None:
+        self._update()
+        if self._controller.maps.view.active:
+            self.show_maps(self._slices)
+
+    def _on_reconstructed(self, layer: Any) -> None:
+        """Show what was made; a reference that was chosen by hand stays."""
+        self.map.choose(layer)
+        if self.reference.layer() in (None, layer) or is_half(self.reference.layer()):
+            self._choose_reference()
+        self.show_maps(self._slices and self._controller.maps.view.sliced)
+        self._update()
+
+    def _on_told(self, text: str) -> None:
+        self.result.setText(text)
+        self._update()
+
+    def _on_busy(self, busy: bool) -> None:
+        self._update()
+
+    def _try(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Start work; what is wrong with the choice is told in napari's corner."""
+        try:
+            work(*arguments)
+        except CryosphereError as error:
+            tell_error(error)
+
+    def _on_sharpen(self) -> None:
+        value = self.b_factor.value()
+        b_factor = None if value == _AUTOMATIC else value
+        self._try(self._controller.maps.sharpen, self.map.layer(), b_factor)
+
+    def _ask_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save map", "map.mrc", "MRC maps (*.mrc)")
+        if path:
+            self.save_map(Path(path if path.endswith((".mrc", ".map")) else f"{path}.mrc"))
+
+    def save_map(self, path: Path) -> None:
+        """Write the chosen map, as it is and not as it is shown; an error is told in napari's corner."""
+        density = map_of(self.map.layer())
+        if density is None:
+            return
+        try:
+            density.save(path, overwrite=True)
+        except (CryosphereError, OSError) as error:
+            tell_error(error)
+
+    def _update(self) -> None:
+        busy, first, second = self._controller.runner.busy, self.map.layer(), self.reference.layer()
+        pair = None not in (first, second) and first != second and not busy
+        for button in (self.compare, self.subtract, self.align):
+            button.setEnabled(pair)
+        for widget in (self.sharpen, self.b_factor):
+            widget.setEnabled(halves_of(first, self._known) is not None and not busy)
+        self.save.setEnabled(first is not None)
+        self.result.setVisible(bool(self.result.text()))
+        self._on_mode(self._controller.maps.view.active)

@@ -1,0 +1,1 @@
+"""The dock of all view directions of a data set."""

@@ -1,0 +1,1 @@
+"""The dock of one particle's distribution on a sphere in 3D."""

@@ -1,0 +1,130 @@
+"""Opens what is dropped on napari: particles, maps, models, runs, distributions, session files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+__all__ = ["get_reader", "read_layers"]
+
+Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
+Reader: TypeAlias = Callable[[Paths], list[tuple[Any, ...]]]
+
+
+def get_reader(path: Paths) -> Reader | None:
+    """Return the reader of a file or folder, or of several; None where one is not ours."""
+    from napari_cryosphere.widgets.state.kinds import kind_of
+
+    paths = _listed(path)
+    return read_layers if paths and all(kind_of(item) for item in paths) else None
+
+
+def _listed(path: Paths) -> list[Path]:
+    items = [path] if isinstance(path, (str, PathLike)) else path
+    return [Path(fspath(item)) for item in items]
+
+
+def read_layers(path: Paths) -> list[tuple[Any, ...]]:
+    """Return a layer for each image file; particles stay on disk until they are shown.
+
+    What is no layer goes to the viewer's `Inbox`, from which a dock takes it. Particles whose
+    images have moved are looked for in the folder that the dock names; without one the dock offers
+    to try again.
+
+    Raises
+    ------
+    CryosphereError
+        If a file cannot be used and no viewer is open. With a viewer the error is shown in its
+        corner.
+    """
+    from napari import current_viewer
+
+    from napari_cryosphere.errors import CryosphereError, MissingImagesError
+    from napari_cryosphere.widgets.state.image_folder import image_folder
+    from napari_cryosphere.widgets.state.notices import tell_error
+
+    viewer = current_viewer()
+    files = _files_of(_listed(path), viewer)
+    if viewer is None:
+        return [_read(item, None) for item in files]
+    folder = image_folder(viewer)
+    layers: list[tuple[Any, ...]] = []
+    for item in files:
+        try:
+            layers.append(_read(item, folder.path))
+        except MissingImagesError:
+            folder.remember(item)
+            remedy = "name their folder in the CryoSphere dock (images in)"
+            tell_error(f"{item.name}: its images were not found; {remedy}")
+        except CryosphereError as error:
+            tell_error(error)
+    _prepare(viewer, layers)
+    return layers or [(None,)]
+
+
+def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
+    """Return the images among what was dropped; the rest goes to the viewer's inbox."""
+    from napari_cryosphere.errors import CryosphereError
+    from napari_cryosphere.widgets.state.inbox import inbox
+    from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
+
+    files: list[Path] = []
+    for item in paths:
+        kind = kind_of(item)
+        if kind == "images":
+            files.append(item)
+        elif kind == "outputs":
+            files += _files_of(outputs_in(item), viewer)
+        elif viewer is None:
+            raise CryosphereError(f"{item.name} is no layer; open it in napari's window")
+        else:
+            inbox(viewer).put(item)
+            _open_dock_for(kind, viewer)
+    return files
+
+
+def _open_dock_for(kind: str | None, viewer: Any) -> None:
+    """Open a dock for what is no layer, where none has taken it."""
+    from napari_cryosphere.widgets.plugin.open_docks import MAIN, TRAINING, open_dock
+    from napari_cryosphere.widgets.state.inbox import inbox
+
+    if not hasattr(viewer, "window"):
+        return
+    if kind == "run":
+        open_dock(viewer, TRAINING)
+    elif len(inbox(viewer)):
+        open_dock(viewer, MAIN)
+
+
+def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
+    """Read particles or a map, whichever the file holds."""
+    from napari_cryosphere.particles import DensityMap, MrcStack, ParticleStack
+    from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
+
+    if path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".map")):
+        number, rows, columns = MrcStack(path).shape
+        if rows != columns or number == rows:
+            return map_layer(DensityMap.read(path), path.stem)
+    return particle_layer(ParticleStack.read(path, data_dir))
+
+
+def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
+    """Keep particles out of 3D, and maps that came with particles out of sight.
+
+    Particles that come while the viewer shows 3D wait until it is back in 2D.
+    """
+    from napari_cryosphere.widgets.state.drop import present_drop
+    from napari_cryosphere.widgets.state.flat_guard import keep_flat
+    from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+
+    drop = present_drop(viewer)
+    for data, options, _ in layers:
+        if isinstance(data, LazyFrames):
+            keep_flat(viewer)
+            options["visible"] = viewer.dims.ndisplay == 2
+            drop.note_particles()
+        else:
+            options["visible"] = not drop.has_particles
+            drop.note_map()

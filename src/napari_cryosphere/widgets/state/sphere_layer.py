@@ -1,0 +1,176 @@
+"""The sphere of poses beside the particle: a layer whose pictures are drawn when they are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.widgets.state.flat_guard import keep_flat
+from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+from napari_cryosphere.widgets.state.posteriors import Posteriors
+from napari_cryosphere.widgets.state.predictions import PredictionStore
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_cryosphere.so3.distribution import PoseDistribution
+
+__all__ = [
+    "CROSS_COLOUR",
+    "DIAMOND_COLOUR",
+    "HEIGHT",
+    "ORDER",
+    "OUTLINE_COLOUR",
+    "POINT_COLOUR",
+    "RING_COLOUR",
+    "WIDTH",
+    "PredictionStore",
+    "Source",
+    "SphereFrames",
+    "add_sphere_layer",
+]
+
+HEIGHT, WIDTH = 256, 512
+"""Size of a picture; about as large as a window of 1400 pixels shows it."""
+
+ORDER = 4
+"""HEALPix order of the drawing: cells of 3.7 degrees, finer than what degree-6 harmonics can tell
+apart.
+"""
+
+RING_COLOUR = (255, 255, 255)
+CROSS_COLOUR = (255, 226, 122)
+DIAMOND_COLOUR = OUTLINE_COLOUR = (122, 226, 255)
+POINT_COLOUR = (255, 120, 90)
+_RADIUS = 10.0  # of the marks, in pixels
+_GAP = 0.06  # between particle and sphere, as a part of the particle's height
+
+Source: TypeAlias = Literal["network", "map", "both"]
+"""Whose distribution is drawn: the network's, that given the map, or the first with the second
+outlined.
+"""
+
+
+class SphereFrames(LazyFrames):
+    """One picture a particle, ``(n, 256, 512, 4)`` uint8 RGBA.
+
+    The distribution where it is known, an empty grey sphere where not. A ring stands at the
+    predicted view, a cross at the known one, a diamond at the one refined against a map, a small
+    ring where one has clicked.
+
+    Parameters
+    ----------
+    store
+        The network's predictions.
+    posteriors
+        What a map says.
+    refined
+        ``(n, 3, 3)`` poses refined against a map, for particles without a posterior.
+    """
+
+    def __init__(
+        self,
+        store: PredictionStore,
+        posteriors: Posteriors | None = None,
+        refined: NDArray[np.float64] | None = None,
+    ) -> None:
+        super().__init__((store.number, HEIGHT, WIDTH, 4), np.uint8)
+        self.store = store
+        self.posteriors = posteriors or Posteriors()
+        self.source: Source = "network"
+        self.refined = refined
+        self._pointed: tuple[int, NDArray[np.float64]] | None = None
+        store.changed.connect(self._on_changed)
+        self.posteriors.changed.connect(self._on_changed)
+
+    def show(self, source: Source) -> None:
+        """Draw another distribution from now on."""
+        self.source = source
+        self.forget()
+
+    def distributions(self, index: int) -> tuple[PoseDistribution | None, PoseDistribution | None]:
+        """Return what is coloured and what is outlined of a particle; None for what is not."""
+        network = self.store.distribution(index) if self.source != "map" else None
+        posterior = self.posteriors.get(index) if self.source != "network" else None
+        given_map = None if posterior is None else posterior.distribution
+        if self.source == "both":
+            return network, given_map
+        return (given_map if network is None else network), None
+
+    def point_at(self, index: int, direction: NDArray[np.float64] | None) -> None:
+        """Mark a place on a particle's sphere, ``(3,)``, and no other; None takes the mark away."""
+        self._pointed = None if direction is None else (index, direction)
+        self.forget()
+
+    def refined_rotation(self, index: int) -> NDArray[np.float64] | None:
+        """Return a particle's pose refined against a map, ``(3, 3)``; None if there is none."""
+        posterior = self.posteriors.get(index)
+        if posterior is not None:
+            return self.store.nearest_to_prediction(posterior.rotation, index)
+        if self.refined is None:
+            return None
+        return self.store.nearest_to_prediction(self.refined[index], index)
+
+    def _on_changed(self, changed: object) -> None:
+        self.forget()
+
+    def _make(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([self._draw(int(index)) for index in indices])
+
+    def _draw(self, index: int) -> NDArray[np.uint8]:
+        from napari_cryosphere.so3.mollweide import (
+            draw_cross,
+            draw_diamond,
+            draw_outline,
+            draw_ring,
+            rasterise,
+        )
+
+        coloured, outlined = self.distributions(index)
+        cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(ORDER)[0]
+        picture = rasterise(cells, HEIGHT, WIDTH)
+        if outlined is not None:
+            draw_outline(picture, outlined.view_marginal(ORDER)[0], colour=OUTLINE_COLOUR)
+        known, predicted = self.store.known_rotation(index), self.store.rotation(index)
+        refined = self.refined_rotation(index)
+        if predicted is not None:
+            draw_ring(picture, predicted[:, 2], RING_COLOUR, _RADIUS)
+        if refined is not None:
+            draw_diamond(picture, refined[:, 2], DIAMOND_COLOUR, _RADIUS)
+        if known is not None:
+            draw_cross(picture, known[:, 2], CROSS_COLOUR, _RADIUS - 2)
+        if self._pointed is not None and self._pointed[0] == index:
+            draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2)
+        return picture
+
+
+def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereFrames) -> Image:
+    """Add the spheres of a particle layer to the right of the particle, as tall as it is.
+
+    The view is fitted to both, and the particle layer stays the selected one.
+    """
+    box = particle_layer.data.shape[-1]
+    pixel = float(particle_layer.scale[-1])
+    scale = box * pixel / HEIGHT
+    corner = np.asarray(particle_layer.translate) - np.array([0, pixel / 2, pixel / 2])
+    translate = corner + np.array([0, scale / 2, scale / 2 + box * pixel * (1 + _GAP)])
+    options: dict[str, Any] = {
+        "name": f"{particle_layer.name} poses",
+        "rgb": True,
+        "multiscale": False,
+        "scale": (particle_layer.scale[0], scale, scale),
+        "translate": translate,
+        "units": particle_layer.units,
+        "axis_labels": particle_layer.axis_labels,
+        "interpolation2d": "linear",
+        "visible": particle_layer.visible,
+    }
+    keep_flat(viewer)
+    active = viewer.layers.selection.active
+    layer: Image = viewer.add_image(frames, **options)
+    viewer.layers.selection.active = particle_layer if active is None or active is layer else active
+    viewer.reset_view()
+    return layer
