@@ -32,6 +32,7 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, map_detail
 from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -184,6 +185,7 @@ def with_alignment(
     )
 
 
+@claims(files=("output",), stores=("distributions",))
 def align(config: AlignConfig) -> Events:
     """Align particles to a map and write their poses.
 

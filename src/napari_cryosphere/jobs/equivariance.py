@@ -17,12 +17,14 @@ from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig, MapInp
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
 __all__ = ["equivariance", "report_steps", "volume_of", "write_report"]
 
 
+@claims(folders=("output",))
 def equivariance(config: EquivarianceConfig) -> Events:
     """Compare a model with an untrained one of the same shape, and both with shuffled rotations."""
     refuse_overwrite(config.output / "equivariance.md", config.overwrite)

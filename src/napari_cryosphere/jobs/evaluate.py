@@ -17,6 +17,7 @@ from napari_cryosphere.evaluation import half_maps, metrics, svg
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
@@ -98,6 +99,7 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
     return files
 
 
+@claims(folders=("output",))
 def evaluate(config: EvaluateConfig) -> Events:
     """Compare predictions with the truth and write what was found.
 

@@ -19,6 +19,7 @@ from napari_cryosphere.evaluation.learning import Learnt, untrained
 from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.jobs.equivariance import report_steps, volume_of, write_report
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.training_configs import ExperimentConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import ImageGrid
@@ -28,6 +29,7 @@ __all__ = ["experiment"]
 _QUICK_TEST = EquivarianceTest(pairs=8, images=4, angles=4)
 
 
+@claims(folders=("output",))
 def experiment(config: ExperimentConfig) -> Events:
     """Run one of CryoSphere's experiments and write its report; the same seed gives the same figures."""
     refuse_overwrite(config.output / f"{config.name}.md", config.overwrite)

@@ -9,6 +9,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.reconstruction import (
     FourierShellCorrelation,
     compare_maps,
@@ -19,6 +20,7 @@ from napari_cryosphere.reconstruction import (
 __all__ = ["fsc"]
 
 
+@claims(files=("output",))
 def fsc(config: FscConfig) -> Events:
     """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143.
 

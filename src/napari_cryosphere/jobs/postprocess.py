@@ -9,6 +9,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import (
     Postprocessed,
@@ -37,6 +38,7 @@ def postprocess_outputs(config: PostprocessConfig) -> dict[str, Path]:
     return files | made
 
 
+@claims(files=("output",))
 def postprocess(config: PostprocessConfig) -> Events:
     """Sharpen the mean of two half-maps and measure their FSC.
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import refuse_beyond_room, refuse_overwrite
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
@@ -20,6 +20,7 @@ from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
 from napari_cryosphere.so3.asymmetric_unit import reduce
 
@@ -28,6 +29,7 @@ __all__ = ["simulate", "simulate_density"]
 _DEFAULT_NUMBER = 1000
 
 
+@claims(files=("output",))
 def simulate(config: SimulateConfig) -> Events:
     """Simulate particles from the map or model that the config names."""
     _refuse_outputs(config)
@@ -62,6 +64,7 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
             warning=True,
         )
     total, done = len(parameters), 0
+    refuse_beyond_room(stack.parent, 4.0 * total * density.box**2, "the images")
     deviation = None if level is None else level.deviation
     images = noisy_images(
         projector, parameters, pixel_size, deviation, config.seed + 1000, spectrum

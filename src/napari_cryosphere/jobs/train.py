@@ -18,6 +18,7 @@ from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
+from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
@@ -71,6 +72,11 @@ def train_on_stack(
     CryosphereError
         If a run is to be taken up that has ended or was another. One that is not there is begun.
     """
+    with claimed(folders=[config.output]):
+        yield from _train(stack, config, report_seconds)
+
+
+def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     yield from warnings_of(stack)
