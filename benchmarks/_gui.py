@@ -83,7 +83,8 @@ def predict(store: Any) -> None:
     """Fill a store with made-up predictions: the same distributions in every batch."""
     import torch
 
-    from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
     torch.manual_seed(0)
     coefficients = 0.4 * torch.randn(_PER_BATCH, 7, 13, 7, dtype=torch.complex64)

@@ -34,7 +34,7 @@ from napari_cryosphere.jobs.train import train
 from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.sources import turn_and_shift, turned_rotations

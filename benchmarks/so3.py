@@ -10,18 +10,19 @@ import torch
 from _common import cpu_seconds, options, report
 from e3nn import o3
 from e3nn.nn import SO3Activation as DenseActivation
-
 from napari_cryosphere.so3._harmonic import HarmonicDistribution
 from napari_cryosphere.so3._modes import _local_maxima
 from napari_cryosphere.so3._questions import summarise
 from napari_cryosphere.so3._smooth import SmoothDistribution
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
-from napari_cryosphere.so3.mollweide import rasterise
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.rotations import random_rotations, to_e3nn_frame
 from napari_cryosphere.so3.wigner import band_mask, rotate_coefficients
+from napari_cryosphere.widgets.state.sphere_picture import rasterise
 
 OVERSAMPLING = 3.0  # at which our activation's equivariance error is below e3nn's
 

@@ -19,8 +19,8 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.state.layer_data import particle_layer
 

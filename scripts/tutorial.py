@@ -351,8 +351,8 @@ def compare_particle(walk: Walk, dock: Any) -> None:
     walk.step("posterior", lambda: walk.click(inspector.sources["both"]))
     walk.rest(2.0)
     walk.wait(lambda: not controller.inspector.waiting, "the posterior")
-    controller.inspector.projection.show(controller.session.store.known[controller.index][:, 2])
-    walk.wait(lambda: controller.inspector.projection.match is not None, "the projection")
+    controller.projection.show(controller.session.store.known[controller.index][:, 2])
+    walk.wait(lambda: controller.projection.match is not None, "the projection")
     walk.rest(1.0)
 
 

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import textwrap
 from dataclasses import dataclass
-from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-CONFIG_OF = {
-    "align": "AlignConfig",
-    "cesped add": "AddEntryConfig",
-    "cesped download": "DownloadEntryConfig",
-    "cesped report": "MergeReportsConfig",
-    "cesped run": "CespedConfig",
-    "convert": "ConvertConfig",
-    "demo": "DemoConfig",
-    "density": "DensityConfig",
-    "equivariance": "EquivarianceConfig",
-    "evaluate": "EvaluateConfig",
-    "experiment equivariance": "ExperimentConfig",
-    "experiment labels": "ExperimentConfig",
-    "experiment projections": "ExperimentConfig",
-    "fsc": "FscConfig",
-    "infer": "InferConfig",
-    "postprocess": "PostprocessConfig",
-    "reconstruct": "ReconstructConfig",
-    "simulate": "SimulateConfig",
-    "train": "TrainConfig",
-    "watch": "WatchConfig",
-}
+from napari_cryosphere.jobs.commands import COMMANDS
+from napari_cryosphere.jobs.fields import documentation, limits_in_words
+
+CONFIG_OF = {row.name: row.load_config() for row in COMMANDS}
 """Which config a command fills."""
 
 INTRODUCTION = """# Configs
@@ -60,14 +39,7 @@ class Field:
 
 def job_configs() -> dict[str, type[BaseModel]]:
     """Return the configs that commands fill, by name."""
-    from napari_cryosphere.jobs import benchmark_configs, configs, training_configs
-
-    found: dict[str, type[BaseModel]] = {}
-    for module in (benchmark_configs, configs, training_configs):
-        found |= {
-            name: getattr(module, name) for name in CONFIG_OF.values() if name in module.__all__
-        }
-    return dict(sorted(found.items()))
+    return dict(sorted((config.__name__, config) for config in CONFIG_OF.values()))
 
 
 def settings() -> dict[str, type[BaseModel]]:
@@ -85,12 +57,16 @@ def settings() -> dict[str, type[BaseModel]]:
 
 def fields(model: type[BaseModel]) -> list[Field]:
     """Return the fields of a model, those that must be given first."""
-    texts = _attribute_docstrings(model)
+    texts = documentation(model)
     required = [item for item in model.model_fields.items() if item[1].is_required()]
     optional = [item for item in model.model_fields.items() if not item[1].is_required()]
     return [
         Field(
-            name, _type_name(field.annotation), _limits(field), _default(field), texts.get(name, "")
+            name,
+            _type_name(field.annotation),
+            limits_in_words(field),
+            _default(field),
+            texts.get(name, ""),
         )
         for name, field in required + optional
     ]
@@ -116,7 +92,7 @@ def config_page() -> str:
 
 
 def _users(config: str) -> list[str]:
-    return [command for command, name in CONFIG_OF.items() if name == config]
+    return [command for command, model in CONFIG_OF.items() if model.__name__ == config]
 
 
 def _heading(name: str) -> str:
@@ -146,29 +122,6 @@ def _plain(text: str) -> str:
     return re.sub(r"``([^`]+)``", r"`\1`", text)
 
 
-def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the strings that follow the fields of a model and of what it inherits from."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for statement, following in pairwise(body):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                text = _string(following)
-                if text:
-                    found[statement.target.id] = inspect.cleandoc(text)
-    return found
-
-
-def _string(statement: ast.stmt) -> str | None:
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        value = statement.value.value
-        return value if isinstance(value, str) else None
-    return None
-
-
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -191,29 +144,6 @@ def _type_name(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{anchor(annotation.__name__)})"
     return f"`{getattr(annotation, '__name__', annotation)}`"
-
-
-def _limits(field: FieldInfo) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
-    found = [
-        f"{signs[name]} {value:g}"
-        for item in _metadata(field)
-        for name, value in _bounds(item, signs)
-    ]
-    return ", ".join(dict.fromkeys(found))  # the bounds of several numbers are those of each
-
-
-def _metadata(field: FieldInfo) -> list[Any]:
-    """Return the constraints of a field, also those of a type that may be None."""
-    inner = [
-        item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ())
-    ]
-    nested = [item for entry in inner for item in getattr(entry, "metadata", [entry])]
-    return [*field.metadata, *nested]
-
-
-def _bounds(item: Any, signs: dict[str, str]) -> list[tuple[str, float]]:
-    return [(name, getattr(item, name)) for name in signs if getattr(item, name, None) is not None]
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,7 +1,8 @@
-"""The command line: parse, run a job, show its events.
+"""The command line: options made of a job's config, the job run, its events shown.
 
-Every command is a thin face on a job with one frozen config. Heavy modules (torch, e3nn, napari)
-are imported only by the command that needs them, so that ``--help`` answers at once.
+Each command of `napari_cryosphere.jobs.commands` gets an option for each field of its config
+(`napari_cryosphere.jobs.fields`). Heavy modules (torch, e3nn, napari) are imported by the command
+that needs them alone, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -11,509 +12,374 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.models import CommandInfo
+import click
 
-from napari_cryosphere._commands import (
-    Assembly,
-    Box,
-    ConfigFile,
-    DataDir,
-    Device,
-    MaxMemory,
-    ModelBFactor,
-    Overwrite,
-    PixelSize,
-    Resolution,
-    Resume,
-    Settings,
-    State,
-    Symmetry,
-)
-from napari_cryosphere._commands import config_of as _config
-from napari_cryosphere._commands import run_job as _run
-from napari_cryosphere.cli_benchmark import cesped, evaluate
-from napari_cryosphere.cli_experiments import equivariance, experiments
-from napari_cryosphere.cli_watch import watch
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.running.ranks import report_failure
+from napari_cryosphere.jobs.commands import COMMANDS, GROUPS, Command
+from napari_cryosphere.jobs.running.ranks import report_failure, this_rank, who
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.events import Events, Result
+    from napari_cryosphere.jobs.fields import FieldSpec
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="napari-cryosphere",
-    help="How sure are we of this particle's orientation? Cryo-EM pose distributions and their maps.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-app.command()(evaluate)
-app.add_typer(cesped, name="cesped")
-app.command()(equivariance)
-app.add_typer(experiments, name="experiment")
-app.command()(watch)
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_UNSET = "__unset"
+_EVERYWHERE = ("--quiet", "-q", "--debug")
+_UNITS = {"_angstrom": " (A)", "_degrees": " (degrees)"}
+_THRESHOLDS = {"0143": "at FSC 0.143", "05": "at FSC 0.5"}
 
 
-def _show_version(wanted: bool) -> None:
+class _Commands(click.Group):
+    """The commands, or those of one group; a command is built when it is asked for."""
+
+    def __init__(self, prefix: str = "", **options: Any) -> None:
+        super().__init__(context_settings=_CONTEXT, no_args_is_help=True, **options)
+        rows = {row.name.removeprefix(prefix): row for row in COMMANDS}
+        self._rows = {
+            name: row for name, row in rows.items() if row.name == prefix + name and " " not in name
+        }
+        self._groups = {} if prefix else GROUPS
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which help shows them."""
+        return [*self._rows, *self._groups]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name; None if there is none."""
+        if cmd_name in self._groups:
+            return _Commands(f"{cmd_name} ", name=cmd_name, help=self._groups[cmd_name])
+        row = self._rows.get(cmd_name)
+        return None if row is None else JobCommand(row)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command's line of help; no command is built for that."""
+        lines = {name: row.help for name, row in self._rows.items()} | self._groups
+        with formatter.section("Commands"):
+            formatter.write_dl(list(lines.items()))
+
+
+class JobCommand(click.Command):
+    """A command made of the fields of a job's config.
+
+    Values reach the config as they were typed, so that there is one place that says what is legal.
+    """
+
+    def __init__(self, row: Command) -> None:
+        self.row = row
+        self.fields = {spec.key: spec for spec in row.fields()}
+        arguments = [
+            _argument(key, spec)
+            for key, spec in sorted(self.fields.items(), key=self._place)
+            if spec.argument
+        ]
+        options = [
+            option
+            for key, spec in sorted(self.fields.items(), key=lambda item: not item[1].required)
+            if spec.argument is None
+            for option in _options(key, spec)
+        ]
+        super().__init__(
+            row.name.split()[-1],
+            callback=self._run,
+            params=[*arguments, *options, *_config_options()],
+            help=row.help,
+            context_settings=_CONTEXT,
+        )
+
+    def _place(self, item: tuple[str, FieldSpec]) -> int:
+        """Return where a field stands in the config: arguments come in this order."""
+        return list(self.row.load_config().model_fields).index(item[1].path[0])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; what a config file may give need not be on the command line."""
+        if any(word.partition("=")[0] == "--config" for word in args):
+            for parameter in self.params:
+                parameter.required = False
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help, with that of each field, for which its module is read."""
+        _describe(self)
+        super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments and options, with what they mean."""
+        arguments = [one for one in self.params if isinstance(one, click.Argument)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl(
+                    [(one.make_metavar(ctx), help_of(self, one)) for one in arguments]
+                )
+        super().format_options(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; Ctrl-C ends it with 130, whatever it was at."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            sys.stderr.write(f"{who()}stopped\n")
+            raise click.exceptions.Exit(130) from error
+
+    def _run(self, config: str | None, settings: Sequence[str], **given: Any) -> None:
+        values = _from_file(config)
+        chosen = {key: value for key, value in given.items() if value not in (None, ())}
+        for key, value in chosen.items():
+            field = key.removesuffix(_UNSET)
+            unset = field != key
+            if unset and field in chosen:
+                names = [one.opts[0] for one in self.params if one.name in (field, key)]
+                raise click.UsageError(f"{' and '.join(names)} exclude each other")
+            _assign(values, self.fields[field], None if unset else value)
+        for item in settings:
+            _set(values, item)
+        kind = self.row.load_config()
+        from pydantic import ValidationError
+
+        try:
+            checked = kind.model_validate({**values, **self.row.fixed})
+        except ValidationError as error:
+            raise click.UsageError(self._complaint(error)) from error
+        _run_and_print(self.row, checked)
+
+    def _complaint(self, error: ValidationError) -> str:
+        """Return one line on the first of a config's errors, an unknown key before all others."""
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        where = [part for part in first["loc"] if isinstance(part, str)]
+        message = first["msg"].removeprefix("Value error, ")
+        if not where:
+            return message  # a rule between keys says it all itself
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            keys = ", ".join(self.row.load_config().model_fields)
+            return f"{name}: {message}" + (f"; the keys are {keys}" if len(where) == 1 else "")
+        spec = next((spec for spec in self.fields.values() if list(spec.path) == where), None)
+        if spec is not None and spec.argument is None:
+            name = spec.option.names[0].partition("/")[0]
+        if first["type"] == "missing":
+            return f"{name} is missing"
+        return f"{name}: {message}, not {first['input']!r}"
+
+
+def help_of(command: JobCommand, parameter: click.Parameter) -> str:
+    """Return what a parameter of a command means: its field's help, bounds and default."""
+    spec = command.fields.get((parameter.name or "").removesuffix(_UNSET))
+    if spec is None:
+        return getattr(parameter, "help", None) or ""
+    if (parameter.name or "").endswith(_UNSET) and spec.option.unset:
+        return spec.option.unset[1]
+    from napari_cryosphere.jobs.fields import limits_in_words
+
+    notes = [limits_in_words(spec.info)]
+    if spec.count == 0 and isinstance(parameter, click.Option):
+        notes.append("may be given several times")
+    if spec.default not in (None, False, ()) and spec.kind in (
+        "choice",
+        "integer",
+        "number",
+        "path",
+    ):
+        shown = spec.default if isinstance(spec.default, tuple) else (spec.default,)
+        notes.append(f"default {' '.join(map(str, shown))}")
+    said = "; ".join(note for note in notes if note)
+    return f"{spec.help}  [{said}]" if said else spec.help
+
+
+def _describe(command: JobCommand) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            parameter.help = help_of(command, parameter)
+
+
+def _argument(key: str, spec: FieldSpec) -> click.Argument:
+    """Return the argument of a field that is taken by its place."""
+    assert spec.argument is not None
+    name = spec.argument.metavar or spec.name.upper()
+    many = spec.count == 0
+    return click.Argument(
+        [key],
+        required=spec.required,
+        nargs=-1 if many else 1,
+        metavar=f"{name}..." if many else name if spec.required else f"[{name}]",
+        type=click.UNPROCESSED,
+    )
+
+
+def _options(key: str, spec: FieldSpec) -> list[click.Option]:
+    """Return the option of a field, and the flag that says that it has no value."""
+    names = spec.option
+    if spec.kind == "flag":
+        on = names.names[0]
+        both = spec.default is not False and "/" not in on
+        flags = f"{on}/--no-{on.removeprefix('--')}" if both else on
+        return [click.Option([key, flags], is_flag=True, default=None, show_default=False)]
+    found = [
+        click.Option(
+            [key, *names.names],
+            nargs=max(1, spec.count),
+            multiple=spec.count == 0,
+            metavar=_metavar(spec),
+            type=click.UNPROCESSED,
+            required=spec.required,
+            envvar=names.variable,
+        )
+    ]
+    if names.unset:
+        found.append(click.Option([key + _UNSET, names.unset[0]], is_flag=True, default=None))
+    return found
+
+
+def _metavar(spec: FieldSpec) -> str:
+    if spec.kind == "choice":
+        word = "|".join(map(str, spec.choices))
+    elif spec.kind == "path":
+        word = "|".join(map(str, (*spec.choices, "DIR" if spec.file.use == "folder" else "FILE")))
+    else:
+        word = spec.unit or {"integer": "N", "number": "X"}.get(spec.kind, "TEXT")
+    return " ".join([word] * max(1, spec.count))
+
+
+def _config_options() -> list[click.Option]:
+    return [
+        click.Option(["config", "--config"], metavar="FILE", help="JSON file with the config."),
+        click.Option(
+            ["settings", "--set"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set one value of the config; KEY may be a path, such as network.l_max.",
+        ),
+    ]
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--config: {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise click.UsageError(f"--config: {path} holds no JSON object with a config's keys")
+    return values
+
+
+def _assign(values: dict[str, Any], spec: FieldSpec, value: Any) -> None:
+    """Put a field's value in its place; of several models inside a config into the first."""
+    for name in spec.path[:-1]:
+        inner = values.setdefault(name, [{}] if spec.listed else {})
+        values = inner[0] if isinstance(inner, list) else inner
+    values[spec.name] = value
+
+
+def _set(values: dict[str, Any], item: str) -> None:
+    """Set ``values[a][b]`` from ``a.b=text``; the text is JSON where it parses as such."""
+    key, separator, text = item.partition("=")
+    if not separator:
+        raise click.UsageError(f"--set: {item!r} is not KEY=VALUE")
+    *outer, last = key.split(".")
+    for name in outer:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise click.UsageError(f"--set: {name} of {key} has no keys of its own")
+    try:
+        values[last] = json.loads(text)
+    except json.JSONDecodeError:
+        values[last] = text
+
+
+def _run_and_print(row: Command, config: JobConfig) -> None:
+    """Run a job, showing its progress, and print its result; or print what it says."""
+    try:
+        job = row.load_job()(config)
+        if isinstance(job, str):
+            click.echo(job)
+            return
+        result = _followed(job)
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"{who()}stopped; {config.kept_when_stopped}\n")
+        raise click.exceptions.Exit(130) from error
+    for key, value in result.metrics.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        click.echo(f"{_in_words(key)}: {shown}")
+    for role, path in result.outputs.items():
+        click.echo(f"{role.replace('_', ' ')}: {path}")
+    if row.name == "demo" and getattr(config, "gui", False):
+        from napari_cryosphere.widgets.docks.main.demo import show_demo
+
+        click.echo("\n".join(show_demo(result.outputs)))
+
+
+def _followed(job: Events) -> Result:
+    """Run a job to its end: a bar on a terminal, plain lines elsewhere.
+
+    Under torchrun rank 0 shows and prints for all; a rank that fails tells the others why.
+    """
+    from napari_cryosphere._console import Console
+    from napari_cryosphere.jobs.events import follow
+
+    if not gc.isenabled():
+        # `main` has left it to the job: what has been imported needs no collecting
+        gc.freeze()
+        gc.enable()
+    # what a cluster sends when time is up, and torchrun when another rank is gone
+    signal.signal(signal.SIGTERM, _interrupt)
+    quiet = click.get_current_context().find_root().params["quiet"]
+    with Console(quiet=quiet or this_rank() > 0) as console:
+        return follow(job, console.show)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _in_words(metric: str) -> str:
+    """Return a metric's name as it is printed: ``resolution_0143_angstrom`` has threshold and unit."""
+    end = next((end for end in _UNITS if metric.endswith(end)), "")
+    words = metric.removesuffix(end).split("_")
+    return " ".join(_THRESHOLDS.get(word, word) for word in words) + _UNITS.get(end, "")
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         from napari_cryosphere import __version__
 
-        typer.echo(__version__)
-        raise typer.Exit
+        click.echo(__version__)
+        ctx.exit()
 
 
-@app.callback()
-def _options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
-    State.quiet, State.debug = quiet, debug
+def _begin(quiet: bool, debug: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-@app.command()
-def info(
-    file: Annotated[Path, typer.Argument(help="Particles, map, model or run folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    no_images: Annotated[
-        bool,
-        typer.Option(
-            "--no-images", help="Describe the particles' table alone; images may be elsewhere."
+app = _Commands(
+    name="napari-cryosphere",
+    help="How sure are we of this particle's orientation? "
+    "Cryo-EM pose distributions and their maps.",
+    callback=_begin,
+    params=[
+        click.Option(["quiet", "--quiet", "-q"], is_flag=True, help="Only errors and results."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
         ),
-    ] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Say what a file holds."""
-    from napari_cryosphere.jobs.info import describe, text_lines
-
-    description = describe(file, data_dir, images=not no_images)
-    if as_json:
-        typer.echo(json.dumps(description, indent=2, default=str))
-    else:
-        typer.echo("\n".join(text_lines(description)))
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Particles: .star or .cs.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .star or .cs.")],
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Convert particles between RELION's STAR and cryoSPARC's .cs files."""
-    from napari_cryosphere.jobs.configs import ConvertConfig
-    from napari_cryosphere.jobs.convert import convert as job
-
-    given = {"particles": source, "output": output, "data_dir": data_dir}
-    _run(job, _config(ConvertConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def simulate(
-    map_file: Annotated[
-        Path, typer.Argument(metavar="MAP", help="Map, or model (.pdb, .cif), to project.")
     ],
-    output: Annotated[Path, typer.Option(help="STAR file to write; images go beside it.")],
-    number: Annotated[
-        int | None, typer.Option(help="Number of particles (1000, or all of --poses).")
-    ] = None,
-    snr: Annotated[
-        float | None, typer.Option(help="Signal-to-noise ratio; inf for no noise.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same particles.")
-    ] = None,
-    symmetry: Symmetry = None,
-    shift_px: Annotated[
-        float | None, typer.Option(help="Largest shift along x and y, pixels.")
-    ] = None,
-    no_ctf: Annotated[bool, typer.Option("--no-ctf", help="Images without a CTF.")] = False,
-    poses: Annotated[
-        Path | None, typer.Option(help="STAR file with poses, shifts and CTFs to use.")
-    ] = None,
-    preference: Annotated[
-        float | None,
-        typer.Option(help="Preferred views: > 0 along the axis, < 0 across it, 0 none."),
-    ] = None,
-    preferred_axis: Annotated[
-        tuple[float, float, float] | None,
-        typer.Option(help="Axis of preferred views: x y z in the map."),
-    ] = None,
-    defocus: Annotated[
-        tuple[float, float] | None, typer.Option(help="Lowest and highest defocus, A.")
-    ] = None,
-    phase_shift: Annotated[float | None, typer.Option(help="Phase plate's shift, degrees.")] = None,
-    b_factor: Annotated[
-        float | None, typer.Option(help="B-factor of the CTF's envelope, A^2.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(help="Voltage, kV.")] = None,
-    noise_length: Annotated[
-        float | None,
-        typer.Option(help="Noise power falls as 1 / (1 + (s L)^2): L in A; 0 is white."),
-    ] = None,
-    noise_spectrum: Annotated[
-        Path | None, typer.Option(help="CSV with the noise's power: frequency_per_angstrom,power.")
-    ] = None,
-    pixel_size: PixelSize = None,
-    box: Box = None,
-    resolution: Resolution = None,
-    model_b_factor: ModelBFactor = None,
-    assembly: Assembly = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Simulate particles from a map, or from an atomic model."""
-    from napari_cryosphere.jobs.configs import SimulateConfig
-    from napari_cryosphere.jobs.simulate import simulate as job
-
-    optics = {
-        "defocus_angstrom": defocus,
-        "phase_shift_degrees": phase_shift,
-        "b_factor_angstrom2": b_factor,
-        "voltage_kv": voltage,
-    }
-    chosen = {name: value for name, value in optics.items() if value is not None}
-    given = {
-        "map": map_file,
-        "output": output,
-        "number": number,
-        "snr": snr,
-        "seed": seed,
-        "symmetry": symmetry,
-        "shift_px": shift_px,
-        "ctf": False if no_ctf else None,
-        "poses": poses,
-        "preference": preference,
-        "preferred_axis": preferred_axis,
-        "optics": [chosen] if chosen else None,
-        "noise_length_angstrom": noise_length,
-        "noise_spectrum": noise_spectrum,
-        "pixel_size_angstrom": pixel_size,
-        "box": box,
-        "resolution_angstrom": resolution,
-        "model_b_factor_angstrom2": model_b_factor,
-        "assembly": assembly,
-    }
-    _run(job, _config(SimulateConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def density(
-    model: Annotated[Path, typer.Argument(help="PDB or mmCIF file.")],
-    output: Annotated[Path, typer.Option(help="Map to write.")],
-    pixel_size: PixelSize = None,
-    box: Box = None,
-    resolution: Resolution = None,
-    model_b_factor: ModelBFactor = None,
-    assembly: Assembly = None,
-    waters: Annotated[bool, typer.Option("--waters", help="Keep waters.")] = False,
-    hydrogens: Annotated[bool, typer.Option("--hydrogens", help="Keep hydrogens.")] = False,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make a density map from an atomic model."""
-    from napari_cryosphere.jobs.configs import DensityConfig
-    from napari_cryosphere.jobs.density import density as job
-
-    given = {
-        "model": model,
-        "output": output,
-        "pixel_size_angstrom": pixel_size,
-        "box": box,
-        "resolution_angstrom": resolution,
-        "model_b_factor_angstrom2": model_b_factor,
-        "assembly": assembly,
-        "waters": waters or None,
-        "hydrogens": hydrogens or None,
-    }
-    _run(job, _config(DensityConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def train(
-    particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
-    output: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Annotated[
-        str | None, typer.Option(help="default, image2sphere, cryosphere, cesped.")
-    ] = None,
-    symmetry: Symmetry = None,
-    map_file: Annotated[
-        Path | None, typer.Option("--map", help="Train on projections of this map.")
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time budget in minutes.")] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Passes over the particles, without --minutes.")
-    ] = None,
-    device: Device = None,
-    half_set: Annotated[int | None, typer.Option(help="Train on half 1 or 2 only.")] = None,
-    resume: Resume = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Train a pose network on particles with known poses."""
-    from napari_cryosphere.jobs.train import train as job
-    from napari_cryosphere.jobs.training_configs import TrainConfig
-
-    given = {
-        "particles": particles,
-        "output": output,
-        "preset": preset,
-        "symmetry": symmetry,
-        "map": map_file,
-        "minutes": minutes,
-        "epochs": epochs,
-        "device": device,
-        "half_set": half_set,
-        "resume": resume,
-        "data_dir": data_dir,
-    }
-    _run(job, _config(TrainConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def infer(
-    particles: Annotated[Path, typer.Argument(help="STAR file.")],
-    model: Annotated[Path, typer.Option(help="Model file or run folder.")],
-    output: Annotated[Path, typer.Option(help="STAR file to write.")],
-    distributions: Annotated[
-        Path | None, typer.Option(help="Also write every particle's distribution (zarr).")
-    ] = None,
-    refine: Annotated[
-        bool | None,
-        typer.Option("--refine", help="Refine the best modes against a map; finds shifts."),
-    ] = None,
-    map_: Annotated[
-        Path | None, typer.Option("--map", help="Map to refine against (that of the run).")
-    ] = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    resume: Resume = None,
-    max_memory: MaxMemory = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Predict each particle's pose and how sure it is."""
-    from napari_cryosphere.jobs.configs import InferConfig
-    from napari_cryosphere.jobs.infer import infer as job
-
-    given = {
-        "particles": particles,
-        "model": model,
-        "output": output,
-        "distributions": distributions,
-        "refine": refine,
-        "map": map_,
-        "device": device,
-        "data_dir": data_dir,
-        "resume": resume,
-        "max_memory_gb": max_memory,
-    }
-    _run(job, _config(InferConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def align(
-    particles: Annotated[Path, typer.Argument(help="STAR or .cs file.")],
-    map_: Annotated[Path, typer.Option("--map", help="Map to compare with.")],
-    output: Annotated[Path, typer.Option(help="STAR file to write.")],
-    symmetry: Symmetry = None,
-    everywhere: Annotated[
-        bool, typer.Option("--global", help="Search all orientations (the default).")
-    ] = False,
-    local: Annotated[
-        float | None,
-        # torchrun takes --local for the beginning of an option of its own
-        typer.Option(
-            "--local",
-            "--local-degrees",
-            metavar="DEGREES",
-            help="Search within this angle of the given poses.",
-        ),
-    ] = None,
-    resolution: Annotated[float | None, typer.Option(help="Finest detail compared, A.")] = None,
-    shift_range: Annotated[
-        float | None, typer.Option(help="Largest shift searched, pixels.")
-    ] = None,
-    distributions: Annotated[
-        Path | None, typer.Option(help="Also write every particle's posterior (zarr).")
-    ] = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    resume: Resume = None,
-    max_memory: MaxMemory = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Find each particle's pose and shift by comparing it with a map."""
-    from napari_cryosphere.jobs.align import align as job
-    from napari_cryosphere.jobs.configs import AlignConfig
-
-    if everywhere and local is not None:
-        raise typer.BadParameter("--global and --local exclude each other")
-    given = {
-        "particles": particles,
-        "map": map_,
-        "output": output,
-        "symmetry": symmetry,
-        "local_degrees": local,
-        "resolution_angstrom": resolution,
-        "shift_range_px": shift_range,
-        "distributions": distributions,
-        "device": device,
-        "data_dir": data_dir,
-        "resume": resume,
-        "max_memory_gb": max_memory,
-    }
-    _run(job, _config(AlignConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def reconstruct(
-    particles: Annotated[Path, typer.Argument(help="STAR file with poses.")],
-    output: Annotated[Path, typer.Option(help="Map to write.")],
-    half_maps: Annotated[
-        bool | None, typer.Option("--half-maps", help="Also write half-maps and their FSC.")
-    ] = None,
-    symmetry: Symmetry = None,
-    mask: Annotated[Path | None, typer.Option(help="Mask for the half-maps' FSC.")] = None,
-    regularise: Annotated[
-        bool | None,
-        typer.Option(
-            "--regularise/--no-regularise", help="Filter the map by its half-maps' FSC (default)."
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Insert at poses (the default) or at samples of distributions."),
-    ] = None,
-    distributions: Annotated[
-        Path | None,
-        typer.Option(help="The particles' distributions (zarr), for --weights distributions."),
-    ] = None,
-    data_dir: DataDir = None,
-    max_memory: MaxMemory = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Reconstruct a map from particles at their poses."""
-    from napari_cryosphere.jobs.configs import ReconstructConfig
-    from napari_cryosphere.jobs.reconstruct import reconstruct as job
-
-    given = {
-        "particles": particles,
-        "output": output,
-        "half_maps": half_maps,
-        "symmetry": symmetry,
-        "mask": mask,
-        "regularise": regularise,
-        "weights": weights,
-        "distributions": distributions,
-        "data_dir": data_dir,
-        "max_memory_gb": max_memory,
-    }
-    _run(job, _config(ReconstructConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def fsc(
-    first: Annotated[Path, typer.Argument(metavar="A", help="First map.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Second map.")],
-    output: Annotated[Path, typer.Option(help="CSV file to write.")],
-    mask: Annotated[Path | None, typer.Option(help="Mask, multiplied with both maps.")] = None,
-    cones: Annotated[
-        bool | None, typer.Option("--cones", help="Also by direction: preferred orientations show.")
-    ] = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Compare two maps by Fourier shell correlation."""
-    from napari_cryosphere.jobs.configs import FscConfig
-    from napari_cryosphere.jobs.fsc import fsc as job
-
-    given = {"first": first, "second": second, "output": output, "mask": mask, "cones": cones}
-    _run(job, _config(FscConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def postprocess(
-    half1: Annotated[Path, typer.Argument(metavar="HALF1", help="Unfiltered half-map.")],
-    half2: Annotated[Path, typer.Argument(metavar="HALF2", help="The other.")],
-    output: Annotated[Path, typer.Option(help="Map to write; its mask and its FSC go beside it.")],
-    mask: Annotated[
-        Path | None, typer.Option(help="Mask around the molecule; made if not given.")
-    ] = None,
-    b_factor: Annotated[
-        float | None,
-        typer.Option(help="B-factor in square angstrom, negative to sharpen; fitted if not given."),
-    ] = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Sharpen a map and measure its resolution from its half-maps."""
-    from napari_cryosphere.jobs.configs import PostprocessConfig
-    from napari_cryosphere.jobs.postprocess import postprocess as job
-
-    given = {"half1": half1, "half2": half2, "output": output, "mask": mask, "b_factor": b_factor}
-    _run(job, _config(PostprocessConfig, config, settings, given, overwrite))
-
-
-@app.command()
-def demo(
-    output: Annotated[Path | None, typer.Option(help="Folder for what the demo makes.")] = None,
-    no_gui: Annotated[bool, typer.Option("--no-gui", help="Only files, no napari.")] = False,
-    config: ConfigFile = None,
-    settings: Settings = None,
-) -> None:
-    """Simulate, predict, reconstruct and compare, and open napari on the result."""
-    from napari_cryosphere.jobs.configs import DemoConfig
-    from napari_cryosphere.jobs.demo import demo as job
-
-    chosen = _config(DemoConfig, config, settings, {"output": output}, overwrite=True)
-    result = _run(job, chosen)
-    if not no_gui:
-        from napari_cryosphere.widgets.docks.main.demo import show_demo
-
-        for line in show_demo(result.outputs):
-            typer.echo(line)
-
-
-def _with_command(name: str) -> typer.Typer:
-    """Return the app with one command alone, if it has it: typer builds all that it has (0.08 CPU s)."""
-    commands = [command for command in app.registered_commands if _name_of(command) == name]
-    groups = [group for group in app.registered_groups if group.name == name]
-    if not commands and not groups:
-        return app
-    narrowed = copy(app)
-    narrowed.registered_commands, narrowed.registered_groups = commands, groups
-    return narrowed
-
-
-def _name_of(command: CommandInfo) -> str:
-    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+)
 
 
 def main() -> None:
@@ -526,14 +392,14 @@ def main() -> None:
     # CPU s), and once more at the end (0.4 CPU s)
     gc.disable()
     atexit.register(gc.freeze)
-    # --quiet and --debug belong to every command; typer wants them before it
-    everywhere = [argument for argument in sys.argv[1:] if argument in ("--quiet", "-q", "--debug")]
+    # --quiet and --debug belong to every command; click wants them before it
+    everywhere = [argument for argument in sys.argv[1:] if argument in _EVERYWHERE]
     rest = [argument for argument in sys.argv[1:] if argument not in everywhere]
     try:
-        _with_command(rest[0] if rest else "")(everywhere + rest)
+        app(everywhere + rest, prog_name="napari-cryosphere")
     except CryosphereError as error:
         line = report_failure(str(error))
-        if State.debug:
+        if "--debug" in everywhere:
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.particles import ParticleStack
 
 REFERENCE = Path(__file__).parents[1] / "data" / "cesped"
 
@@ -54,6 +55,20 @@ def test_evaluate_prints_and_writes_the_metrics(tmp_path: Path) -> None:
     assert found["mane_degrees"] == pytest.approx(mean, abs=1e-4)
     assert f"mane (degrees): {mean:.4g}" in printed
     assert "pcc_gt_v" not in found  # there are no images
+
+
+def test_evaluate_compares_what_is_selected_of_the_predictions(tmp_path: Path) -> None:
+    found = {}
+    for name, options in {"all": (), "few": ("--select", "rlnAngleTilt < 60")}.items():
+        sides = ["--truth", REFERENCE / "truth_C1_0.star"]
+        sides += ["--predicted", REFERENCE / "predicted_C1_0.star"]
+        run("evaluate", *sides, "--output", tmp_path / name, *options)
+        found[name] = (tmp_path / name / "errors.csv").read_text().splitlines()
+    predicted = ParticleStack.read(REFERENCE / "predicted_C1_0.star", require_images=False)
+    number = int((predicted.particles["rlnAngleTilt"] < 60).sum())
+    assert 0 < number < len(predicted) == len(found["all"]) - 1
+    assert len(found["few"]) - 1 == number
+    assert set(found["few"]) <= set(found["all"])
 
 
 def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import click
+
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("bash", "python")
 NOT_RUN = {
@@ -226,15 +228,16 @@ def _check_torchrun(words: list[str], where: str) -> None:
 
 def check_inline(text: str) -> None:
     """Check a command line that may be cut short: its command exists, and so do its options."""
-    from typer.main import get_command
-
     from napari_cryosphere.cli import app
 
-    command: Any = get_command(app)
+    command: Any = app
+    context = click.Context(app)
     words = text.split()[1:]
-    while words and hasattr(command, "commands"):
-        if words[0] in command.commands:
-            command = command.commands[words.pop(0)]
+    while words and isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        if found is not None:
+            command = found
+            words.pop(0)
         else:
             every = words[0].startswith("-") or not re.fullmatch(r"[a-z]+", words[0])
             assert every, f"`{text}`: there is no command {words[0]!r}"

@@ -18,7 +18,7 @@ from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.particles import ImageGrid
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import (
     geodesic_distance_degrees,
     random_rotations,

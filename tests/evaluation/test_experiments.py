@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from napari_cryosphere.cli import app
 from napari_cryosphere.evaluation import report as report_module

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import MetadataError, ModelError
@@ -25,7 +25,7 @@ from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
 from napari_cryosphere.reconstruction import FourierShellCorrelation, write_fsc_csv
-from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 NUMBER = 48

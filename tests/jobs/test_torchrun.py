@@ -24,7 +24,7 @@ from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution_store import DistributionStore
+from napari_cryosphere.so3.distributions.store import DistributionStore
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,8 +15,8 @@ from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation
-from napari_cryosphere.so3.distribution import PoseDistribution
-from napari_cryosphere.so3.distribution_store import save_distribution
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.distributions.store import save_distribution
 
 NUMBER = 200
 

@@ -344,7 +344,7 @@ def test_what_is_kept_but_not_applied(make: Make) -> None:
     }
     stack = ParticleStack.read(make(**odd))
     warnings = "\n".join(stack.warnings)
-    assert "particles are dark on light" in warnings
+    assert "images are multiplied by it" in warnings
     assert "1 field left out: extra/times" in warnings
     words = next(stack.particles[name] for name in stack.particles if name.endswith("extra/words"))
     assert words.tolist()[:2] == ["one", "zw\xf6lf"]

@@ -47,8 +47,8 @@ def make(images: NDArray[np.float32], tmp_path: Path) -> Make:
         **columns: Any,
     ) -> Path:
         if not (tmp_path / "a.mrcs").exists():
-            write_stack(images[::2], tmp_path / "a.mrcs", 2.0)
-            write_stack(images[1::2], tmp_path / "sub" / "b.mrcs", 2.0)
+            write_stack(images[::2], tmp_path / "a.mrcs", 2.5)
+            write_stack(images[1::2], tmp_path / "sub" / "b.mrcs", 2.5)
         rng = np.random.default_rng(4)
         rows = range(NUMBER)
         table = {
@@ -268,7 +268,7 @@ def test_with_columns(stack: ParticleStack, tmp_path: Path) -> None:
     for bad, says in (
         ({"a": [1.0]}, "shape"),
         ({"rlnImageName": ["x"] * NUMBER}, "cannot be replaced"),
-        ({"rlnAngleRot": [np.nan] * NUMBER}, "row 1: rlnAngleRot is nan"),
+        ({"rlnDefocusU": [np.nan] * NUMBER}, "row 1: rlnDefocusU is nan"),
     ):
         with pytest.raises(MetadataError, match=says):
             stack.with_columns(bad)
@@ -421,7 +421,7 @@ def test_values_that_are_refused(changes: dict[str, Any], says: str, make: Make)
         ({"drop": ("rlnOriginXAngst",)}, "no column rlnOriginXAngst; shifts there are taken as 0"),
         ({"drop": ("rlnAngleTilt",)}, "poses are incomplete: no column rlnAngleTilt"),
         ({"drop": ("rlnVoltage",)}, "the CTF is incomplete: no column rlnVoltage"),
-        ({"drop": ("rlnImagePixelSize",)}, "no rlnImagePixelSize; 2 A was taken from the header"),
+        ({"drop": ("rlnImagePixelSize",)}, "no rlnImagePixelSize; 2.5 A was taken from the header"),
         ({"drop": ("optics",)}, "there is no optics table"),
     ],
 )

@@ -28,7 +28,7 @@ from napari_cryosphere.reconstruction import (
     ssnr_of_full_map,
 )
 from napari_cryosphere.reconstruction._solving import divide
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations
 from napari_cryosphere.so3.symmetry import point_group
 

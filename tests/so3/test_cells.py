@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_cryosphere.so3.asymmetric_unit import expand
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group

@@ -8,9 +8,10 @@ import torch
 from scipy.stats import chi2, kstest
 
 from napari_cryosphere.so3.asymmetric_unit import expand
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.igso3 import igso3_angle_cdf, igso3_log_density, sample_igso3
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.rotations import (
     geodesic_distance_degrees,
     nearest_rotation,

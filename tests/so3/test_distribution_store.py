@@ -10,8 +10,8 @@ import torch
 import zarr
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, OutputExistsError
-from napari_cryosphere.so3.distribution import PoseDistribution
-from napari_cryosphere.so3.distribution_store import (
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.distributions.store import (
     DistributionStore,
     save_distribution,
     write_distributions,

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3._modes import by_differences
-from napari_cryosphere.so3._plane_waves import PlaneWaves
-from napari_cryosphere.so3._smooth import SmoothDistribution
 from napari_cryosphere.so3.asymmetric_unit import expand
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
+from napari_cryosphere.so3.distributions.modes import by_differences
+from napari_cryosphere.so3.distributions.smooth import SmoothDistribution
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.plane_waves import PlaneWaves
 from napari_cryosphere.so3.rotations import (
     random_rotations,
     rotation_from_relion_angles,
@@ -106,7 +105,7 @@ def test_modes_are_all_maxima(l_max: int, scale: float, symmetry: str) -> None:
 
 def _at(distribution: HarmonicDistribution, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the length in degrees of Newton's step and the highest curvature at poses."""
-    _, gradient, hessian = distribution._derive()(poses, 0)
+    _, gradient, hessian = distribution.derive()(poses, 0)
     step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
     return np.degrees(np.linalg.norm(step, axis=-1)), np.linalg.eigvalsh(hessian)[..., -1]
 

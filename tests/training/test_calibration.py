@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
 from napari_cryosphere.training.calibration import calibrate

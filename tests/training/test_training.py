@@ -16,7 +16,7 @@ from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.model.card import Image2SphereConfig
 from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.training import trainer as trainer_module

@@ -19,10 +19,11 @@ from napari_cryosphere.jobs.sample import make_sample
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.widgets.control.flat_guard import keep_flat
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.control.steps import Step
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
-from napari_cryosphere.widgets.state.flat_guard import keep_flat
 from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
 NUMBER = 80

@@ -11,8 +11,8 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.control.training_run import new_run_folder
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.state.training_choices import TrainingChoices
 
 

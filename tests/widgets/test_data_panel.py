@@ -14,8 +14,8 @@ from napari_cryosphere.errors import CryosphereError, MissingImagesError
 from napari_cryosphere.particles import ParticleStack, write_star
 from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 from napari_cryosphere.widgets.plugin.readers import get_reader
-from napari_cryosphere.widgets.state.image_folder import image_folder
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
+from napari_cryosphere.widgets.state.viewer_context import context_of
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_moved_images_are_found_in_the_folder_that_is_named(
     qtbot.keyClick(dock.data.folder, Qt.Key.Key_Return)
     assert [layer.name for layer in viewer.layers] == ["changed"]
     assert dock.data.summary.text().startswith("12 particles")
-    assert image_folder(viewer).waiting == []
+    assert context_of(viewer).image_folder.waiting == []
     viewer.open(path, plugin="napari-cryosphere")  # the folder stays
     assert len(viewer.layers) == 2
     np.testing.assert_array_equal(

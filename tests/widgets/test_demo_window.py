@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari_cryosphere.widgets.plugin.open_docks.main import demo
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import fourier_shell_correlation, write_fsc_csv
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.docks.main import demo
 from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 
 

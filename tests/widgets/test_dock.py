@@ -181,7 +181,7 @@ def test_a_map_dropped_onto_particles_is_shown_in_3d(
     dock: CryosphereDock, viewer: Any, sample: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a drop of its own; one that comes with the particles stays out of their way."""
-    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0)
+    monkeypatch.setattr("napari_cryosphere.widgets.state.viewer_context._TOGETHER_SECONDS", -1.0)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
     qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=2_000)

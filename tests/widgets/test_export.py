@@ -11,16 +11,16 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.control.controller import Session
 from napari_cryosphere.widgets.control.export import (
     Which,
     chosen_stack,
     export_steps,
     rows_to_export,
 )
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.state.particle_choices import Flag
+from napari_cryosphere.widgets.state.session import Session
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.widgets.state.flat_guard import keep_flat
+from napari_cryosphere.widgets.control.flat_guard import keep_flat
 
 
 def test_3d_hides_particles_and_reads_nothing(

@@ -12,18 +12,20 @@ from napari.components import ViewerModel
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.projection_view import REFINED
-from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.docks.main.inspector_panel import match_line
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior, Posteriors
 from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
     most_probable_pose,
     read_distribution,
+    second_line,
+    tile_texts,
     view_angles,
 )
 from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
@@ -185,7 +187,7 @@ def test_a_posterior_is_computed_when_it_is_looked_at(
 
 
 def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Posterior) -> None:
-    from napari_cryosphere.so3.distribution_store import DistributionStore, write_distributions
+    from napari_cryosphere.so3.distributions.store import DistributionStore, write_distributions
 
     with write_distributions(tmp_path / "posterior.zarr") as writer:
         for _ in range(3):
@@ -206,10 +208,10 @@ def test_a_projection_stands_below_the_particle(
 ) -> None:
     inspector = predicted.inspector
     with pytest.raises(CryosphereError, match="no map"):
-        inspector.projection.show(np.array([1.0, 0, 0]))
+        predicted.projection.show(np.array([1.0, 0, 0]))
     inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
-    inspector.projection.show(stack.rotations()[3][:, 2])
-    match = inspector.projection.match
+    predicted.projection.show(stack.rotations()[3][:, 2])
+    match = predicted.projection.match
     assert match is not None
     assert match.what in ("known view", "predicted view")
     right = match.correlation
@@ -218,15 +220,15 @@ def test_a_projection_stands_below_the_particle(
     projection = predicted.viewer.layers[-2]
     particle = predicted.viewer.layers["particles"]
     assert projection.extent.world[0, 0] > particle.extent.world[1, 1]
-    inspector.projection.show(stack.rotations()[3][:, 0])
-    assert inspector.projection.match is not None
-    assert inspector.projection.match.what == "this view"
-    assert inspector.projection.match.correlation < right
-    assert f"{inspector.projection.match.correlation:.3f}" in match_line(
-        inspector.projection.match, True
+    predicted.projection.show(stack.rotations()[3][:, 0])
+    assert predicted.projection.match is not None
+    assert predicted.projection.match.what == "this view"
+    assert predicted.projection.match.correlation < right
+    assert f"{predicted.projection.match.correlation:.3f}" in match_line(
+        predicted.projection.match, True
     )
     predicted.viewer.dims.set_point(0, 4)
-    assert inspector.projection.match is None
+    assert predicted.projection.match is None
     assert "particles projection" not in predicted.viewer.layers
 
 
@@ -239,10 +241,10 @@ def test_a_click_near_a_mark_takes_the_mark(
     session.store.known = None
     inspector.choose_map(add_map(predicted.viewer, truth, visible=False))
     session.posteriors.add(3, posterior)
-    inspector.projection.show(posterior.rotation[:, 2])
-    assert inspector.projection.match is not None
-    assert inspector.projection.match.what == REFINED
-    np.testing.assert_array_equal(inspector.projection.match.rotation, posterior.rotation)
+    predicted.projection.show(posterior.rotation[:, 2])
+    assert predicted.projection.match is not None
+    assert predicted.projection.match.what == REFINED
+    np.testing.assert_array_equal(predicted.projection.match.rotation, posterior.rotation)
 
 
 def test_results_for_another_particle_are_not_shown(

@@ -13,12 +13,11 @@ from napari.utils.notifications import notification_manager
 
 from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution_store import save_distribution
+from napari_cryosphere.so3.distributions.store import save_distribution
 from napari_cryosphere.widgets.control.controller import Controller
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
-from napari_cryosphere.widgets.state.drop import present_drop
-from napari_cryosphere.widgets.state.inbox import inbox
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
+from napari_cryosphere.widgets.state.viewer_context import context_of
 
 
 @pytest.fixture
@@ -71,12 +70,12 @@ def test_a_folder_of_outputs_gives_its_newest_table(
 def test_a_model_is_chosen_after_a_look(
     controller: Controller, model_file: Path, tmp_path: Path
 ) -> None:
-    inbox(controller.viewer).put(model_file)
+    context_of(controller.viewer).inbox.put(model_file)
     assert controller.model_path == model_file
     assert said() == [f"{model_file.name} chosen: press Predict poses"]
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no")
-    inbox(controller.viewer).put(broken)
+    context_of(controller.viewer).inbox.put(broken)
     assert controller.model_path == model_file
     assert said()[-1].startswith("broken.safetensors is not a napari-cryosphere model")
 
@@ -84,9 +83,9 @@ def test_a_model_is_chosen_after_a_look(
 def test_what_came_before_the_dock_waits_for_it(
     viewer_model: ViewerModel, model_file: Path
 ) -> None:
-    inbox(viewer_model).put(model_file)
+    context_of(viewer_model).inbox.put(model_file)
     assert Controller(viewer_model, SynchronousRunner()).model_path == model_file
-    assert len(inbox(viewer_model)) == 0
+    assert len(context_of(viewer_model).inbox) == 0
 
 
 @pytest.mark.parametrize("particles_first", [True, False])
@@ -100,7 +99,7 @@ def test_a_table_and_its_distributions_pair_up(
     star, zarr = stored
     if particles_first:
         add_particles(controller.viewer, ParticleStack.read(star))
-    inbox(controller.viewer).put(zarr)
+    context_of(controller.viewer).inbox.put(zarr)
     if not particles_first:
         add_particles(controller.viewer, ParticleStack.read(star))
     session = controller.session
@@ -116,7 +115,7 @@ def test_distributions_without_a_summary_are_read_through(
     controller: Controller, stored: tuple[Path, Path], add_particles: Any, stack: ParticleStack
 ) -> None:
     add_particles(controller.viewer, stack[:40])
-    inbox(controller.viewer).put(stored[1])
+    context_of(controller.viewer).inbox.put(stored[1])
     assert controller.session is not None
     assert controller.session.store.predicted.all()
     assert np.nanmedian(controller.session.store.errors_degrees) == pytest.approx(10, abs=3)
@@ -126,7 +125,7 @@ def test_distributions_of_other_particles_wait(
     controller: Controller, stored: tuple[Path, Path], add_particles: Any, stack: ParticleStack
 ) -> None:
     add_particles(controller.viewer, stack)
-    inbox(controller.viewer).put(stored[1])
+    context_of(controller.viewer).inbox.put(stored[1])
     assert controller.session is not None
     assert not controller.session.store.predicted.any()
     assert "40 distributions, 80 particles" in said()[-1]
@@ -137,8 +136,8 @@ def test_distributions_of_other_particles_wait(
 def test_a_map_that_comes_with_particles_stays_hidden(
     viewer_model: ViewerModel, truth: DensityMap, add_map: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop = present_drop(viewer_model)
-    assert present_drop(viewer_model) is drop
+    drop = context_of(viewer_model).drop
+    assert context_of(viewer_model).drop is drop
     layer, other = add_map(viewer_model, truth), viewer_model.add_image(np.zeros((4, 4, 4)))
     drop.note_map()
     assert layer.visible
@@ -146,14 +145,14 @@ def test_a_map_that_comes_with_particles_stays_hidden(
     assert not layer.visible
     assert other.visible
     assert drop.has_particles
-    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0)
-    assert not present_drop(viewer_model).has_particles
+    monkeypatch.setattr("napari_cryosphere.widgets.state.viewer_context._TOGETHER_SECONDS", -1.0)
+    assert not context_of(viewer_model).drop.has_particles
 
 
 def test_a_table_dropped_with_a_map_stays_in_sight(
     viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", 60.0)
+    monkeypatch.setattr("napari_cryosphere.widgets.state.viewer_context._TOGETHER_SECONDS", 60.0)
     viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere")
     for name in ("truth.mrc", "particles.star"):
         viewer.open(sample / name, plugin="napari-cryosphere")

@@ -14,11 +14,12 @@ from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control import map_steps
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.state.display_map import RESOLUTION, UNIT, low_passed
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.particle_choices import Flag

@@ -169,7 +169,7 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.state.drop._TOGETHER_SECONDS", -1.0
+        "napari_cryosphere.widgets.state.viewer_context._TOGETHER_SECONDS", -1.0
     )  # each by itself
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     small.save(tmp_path / "small.mrc")

@@ -15,10 +15,9 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import FourierShellCorrelation
 from napari_cryosphere.reconstruction.map_alignment import MapAlignment
-from napari_cryosphere.widgets.control.map_words import alignment_in_words
+from napari_cryosphere.widgets.control.map_controller import alignment_in_words
 from napari_cryosphere.widgets.state.fsc_curves import Curve, described, value_at, write_curves
-from napari_cryosphere.widgets.state.half_maps import halves_of, is_half
-from napari_cryosphere.widgets.state.layer_data import map_layer
+from napari_cryosphere.widgets.state.layer_data import halves_of, is_half, map_layer
 
 
 def named(name: str, value: float = 0.0) -> Image:

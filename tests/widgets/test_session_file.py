@@ -14,13 +14,12 @@ from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import fourier_shell_correlation
 from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.control.session_file import (
+    flags_of,
     read_session,
-    restore_session,
-    save_session,
+    runs_of,
 )
-from napari_cryosphere.widgets.control.session_parts import flags_of, runs_of
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
 
@@ -53,7 +52,7 @@ def saved(
     curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
     controller.maps.add_curve("truth / truth", curve, 0.5, (layer,))
     path = tmp_path / "work.cryosphere.json"
-    save_session(controller, path)
+    controller.session_file.save(path)
     controller.close()
     return path
 
@@ -63,7 +62,7 @@ def test_everything_comes_back(
 ) -> None:
     viewer = ViewerModel()
     controller = Controller(viewer, SynchronousRunner())
-    assert restore_session(controller, saved) == []
+    assert controller.session_file.restore(saved) == []
     session = controller.session
     assert session is not None
     assert session.layer.name == "forty"
@@ -89,9 +88,9 @@ def test_everything_comes_back(
 
 def test_saving_again_changes_nothing(saved: Path, tmp_path: Path) -> None:
     controller = Controller(ViewerModel(), SynchronousRunner())
-    restore_session(controller, saved)
+    controller.session_file.restore(saved)
     again = tmp_path / "again.cryosphere.json"
-    save_session(controller, again)
+    controller.session_file.save(again)
     first, second = read_session(saved), read_session(again)
     assert second == first
 
@@ -99,7 +98,7 @@ def test_saving_again_changes_nothing(saved: Path, tmp_path: Path) -> None:
 def test_files_that_are_gone_are_named_and_the_rest_restored(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "work.files" / "a_map.mrc").unlink()
     controller = Controller(ViewerModel(), SynchronousRunner())
-    assert restore_session(controller, saved) == ["a_map.mrc"]
+    assert controller.session_file.restore(saved) == ["a_map.mrc"]
     assert controller.session is not None
 
 

@@ -10,13 +10,9 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, relion_angles_from_rotation
+from napari_cryosphere.widgets.control.data_sets import add_sphere_layer
 from napari_cryosphere.widgets.state.predictions import PredictionStore
-from napari_cryosphere.widgets.state.sphere_layer import (
-    HEIGHT,
-    WIDTH,
-    SphereFrames,
-    add_sphere_layer,
-)
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
 
 
 @pytest.fixture

@@ -21,11 +21,10 @@ from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets.control import steps
 from napari_cryosphere.widgets.control.controller import Controller
-from napari_cryosphere.widgets.control.run_log import RunLog
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
-from napari_cryosphere.widgets.docks.training.dock import TrainingDock
-from napari_cryosphere.widgets.docks.training.preview_pictures import preview_pictures
-from napari_cryosphere.widgets.docks.training.words import duration, run_line
+from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.control.training_run import RunLog
+from napari_cryosphere.widgets.docks.training.dock import TrainingDock, duration, run_line
+from napari_cryosphere.widgets.docks.training.preview_strip import preview_pictures
 from napari_cryosphere.widgets.state.training_choices import (
     BOTH,
     LOADED,

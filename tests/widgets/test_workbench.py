@@ -10,8 +10,8 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
 from napari_cryosphere.widgets.docks.maps.dock import MapDock
 
 

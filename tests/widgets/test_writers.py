@@ -14,10 +14,11 @@ from npe2 import PluginManager
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_view import MapView
-from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,8 @@ from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
 from napari_cryosphere.imaging.slices import SliceSampler
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = ["Aligner", "Alignment"]

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.alignment.search import Candidates
-from napari_cryosphere.so3.distribution import (
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.pose_summary import (
     CONFIDENCE_RADIUS_DEGREES,
     EVALUATION_ORDER,
     PoseSummary,
 )
-from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["summarise_modes"]

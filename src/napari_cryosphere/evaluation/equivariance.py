@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.imaging.preprocess import soft_circle
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.sources import turn_and_shift, turned_rotations

@@ -14,9 +14,12 @@ import numpy as np
 
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.evaluation.matching import MatchedHalf
+from napari_cryosphere.imaging.corrections import corrected_images
 from napari_cryosphere.imaging.ctf import transfer_values
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ANGLES, ORIGINS, DensityMap, ParticleStack, is_pose_column
+from napari_cryosphere.particles.aberrations import aberrations_of
 from napari_cryosphere.reconstruction import BackProjector
+from napari_cryosphere.so3.rotations import rotation_from_relion_angles
 
 __all__ = [
     "FIGURE_OF_MERIT",
@@ -61,22 +64,22 @@ def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> Pa
         If the predictions lack a column that is taken from them.
     """
     truth, predicted = half.truth, half.predicted
-    names = {"S2": 2, "SO3": 3, "SO3xR2": 5}[predicts]
-    columns = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"][
-        :names
-    ]
-    missing = [name for name in columns if name not in predicted.particles]
+    names = (*ANGLES, *ORIGINS)[: {"S2": 2, "SO3": 3, "SO3xR2": 5}[predicts]]
+    missing = [name for name in names if name not in predicted.particles]
     if missing:
         raise MetadataError(
             f"{predicted.source} has no column {', '.join(missing)} to reconstruct with"
         )
-    taken = {name: predicted.particles[name].to_numpy() for name in columns}
+    angles = [(predicted if name in names else truth).particles[name] for name in ANGLES]
+    shifts = (predicted if ORIGINS[0] in names else truth).shifts_angstrom()
+    rotations = rotation_from_relion_angles(np.stack(angles, axis=1).round(_DECIMALS))
+    posed = truth.with_poses(rotations, shifts.round(_DECIMALS))
+    numbers = posed.particles.select_dtypes("float").round(_DECIMALS)
+    columns = {name: numbers[name].to_numpy() for name in numbers if not is_pose_column(name)}
     if weighted:
         merit = predicted.particles.get(FIGURE_OF_MERIT, np.ones(len(predicted)))
-        taken[FIGURE_OF_MERIT] = np.asarray(merit, dtype=np.float64)
-    posed = truth.with_columns(taken)
-    numbers = posed.particles.select_dtypes("float").round(_DECIMALS)
-    return posed.with_columns({name: numbers[name].to_numpy() for name in numbers})
+        columns[FIGURE_OF_MERIT] = np.asarray(merit, dtype=np.float64).round(_DECIMALS)
+    return posed.with_columns(columns)
 
 
 def reconstructed(
@@ -105,8 +108,10 @@ def reconstructed(
     for first in range(0, len(stack), _CHUNK):
         rows = slice(first, min(first + _CHUNK, len(stack)))
         part = stack[rows]
-        ctf = transfer_values(part, frequencies)
-        projector.add(part.images(), rotations[rows], ctf, shifts[rows], weights[rows])
+        ctf = transfer_values(part, frequencies, undistorted=False)
+        images = corrected_images(part, part.images(), stack.grid, undistort=False)
+        matrices = aberrations_of(part).matrices()
+        projector.add(images, rotations[rows], ctf, shifts[rows], weights[rows], matrices)
         yield rows.stop
     return DensityMap(projector.solve(gridding=True), stack.pixel_size_angstrom, symmetry)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.events import TrainingProgress

@@ -7,18 +7,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.particles.ctf_parameters import CtfParameters
+from napari_cryosphere.particles.aberrations import Aberrations, aberrations_of
+from napari_cryosphere.particles.ctf_parameters import CtfParameters, wavelength_angstrom
+from napari_cryosphere.particles.image_grid import ImageGrid
 from napari_cryosphere.particles.stack import ParticleStack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ctf_2d", "ctf_values", "transfer_functions", "transfer_values"]
+__all__ = [
+    "LEAST_CTF",
+    "aberrated_ctf",
+    "ctf_2d",
+    "ctf_values",
+    "fft_frequencies",
+    "transfer_functions",
+    "transfer_values",
+]
 
+LEAST_CTF = 0.05
+"""Least absolute CTF that a premultiplied image is divided by: below it rounding of the stored
+pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
+"""
 _ANGSTROM_PER_MILLIMETRE = 1e7
 
 
-def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> NDArray[np.float32]:
+def ctf_values(
+    parameters: CtfParameters,
+    frequencies: NDArray[np.floating],
+    extra_phase: NDArray[np.floating] | None = None,
+) -> NDArray[np.float32]:
     """Return the CTF of each particle at spatial frequencies.
 
     ``sin(pi lambda dz s^2 - pi/2 Cs lambda^3 s^4 + asin(w) + phase shift)`` with ``dz = (U + V)/2 +
@@ -35,6 +53,8 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
         ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees).
     frequencies
         ``(p, 2)``: x and y in 1/angstrom.
+    extra_phase
+        ``(p,)`` radians added to the sine's argument: symmetric aberrations.
 
     Returns
     -------
@@ -43,7 +63,7 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
     x, y = np.asarray(frequencies, dtype=np.float64).T
     squared = x**2 + y**2
     basis = np.stack([np.ones_like(x), squared, x**2 - y**2, 2 * x * y, squared**2])
-    wavelength = _wavelength_angstrom(parameters.voltage_kv)
+    wavelength = wavelength_angstrom(parameters.voltage_kv)
     u, v = parameters.defocus_u_angstrom, parameters.defocus_v_angstrom
     twice = 2 * np.radians(parameters.defocus_angle_degrees)
     offset = np.arcsin(parameters.amplitude_contrast) + np.radians(parameters.phase_shift_degrees)
@@ -56,6 +76,8 @@ def ctf_values(parameters: CtfParameters, frequencies: NDArray[np.floating]) -> 
         -np.pi / 2 * spherical * wavelength**3,
     ]
     phase = np.stack(weights, axis=1).astype(np.float32) @ basis.astype(np.float32)
+    if extra_phase is not None:
+        phase += extra_phase.astype(np.float32)
     values: NDArray[np.float32] = np.sin(phase, out=phase)
     if parameters.b_factor_angstrom2.any():
         values *= np.exp(
@@ -84,17 +106,30 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
     """
     import torch
 
-    values = ctf_values(parameters, _fft_frequencies(box, pixel_size_angstrom))
+    values = ctf_values(parameters, fft_frequencies(box, pixel_size_angstrom))
     return torch.from_numpy(values.reshape(-1, box, box // 2 + 1))
 
 
-def transfer_values(
-    stack: ParticleStack, frequencies: NDArray[np.floating]
-) -> NDArray[np.float32] | None:
-    """Return what each particle's image, on the stack's grid, holds of given spatial frequencies.
+def aberrated_ctf(
+    parameters: CtfParameters, frequencies: NDArray[np.floating], kind: Aberrations
+) -> NDArray[np.float32]:
+    """Return the CTF of particles with one kind of aberrations; see `ctf_values`.
 
-    That is its CTF (1 where it is not known), and zero from the Nyquist frequency of its own optics
-    group on where the stack's grid is finer.
+    ``frequencies`` are those of undistorted images.
+    """
+    return ctf_values(parameters, frequencies, kind.even_phase(frequencies))
+
+
+def transfer_values(
+    stack: ParticleStack, frequencies: NDArray[np.floating], undistorted: bool = True
+) -> NDArray[np.float32] | None:
+    """Return what each particle's corrected image, on the stack's grid, holds of given frequencies.
+
+    That is its CTF (1 where it is not known) with tetrafoil and other symmetric aberrations; of
+    images whose phases were flipped its absolute value, and of images that were multiplied by their
+    CTF likewise, once `napari_cryosphere.imaging.corrections.corrected_images` has divided them by
+    it. It is zero from the Nyquist frequency of a particle's own optics group on where the stack's
+    grid is finer.
 
     Parameters
     ----------
@@ -102,13 +137,15 @@ def transfer_values(
         Particles.
     frequencies
         ``(p, 2)``: x and y in 1/angstrom.
+    undistorted
+        Whether anisotropic magnification has been undone in the images.
 
     Returns
     -------
     ``(n, p)`` float32; None if it is 1 everywhere.
     """
     coarser = _coarser_groups(stack)
-    values = ctf_values(stack.ctf_parameters(), frequencies) if stack.has_ctf else None
+    values = _ctf_left(stack, frequencies, undistorted) if stack.has_ctf else None
     if not coarser:
         return values
     if values is None:
@@ -120,8 +157,28 @@ def transfer_values(
     return values
 
 
-def transfer_functions(stack: ParticleStack) -> Tensor | None:
-    """Return `transfer_values` on the grid of a real-input FFT.
+def _ctf_left(
+    stack: ParticleStack, frequencies: NDArray[np.floating], undistorted: bool
+) -> NDArray[np.float32]:
+    """Return the CTF that is in corrected images, ``(n, p)``."""
+    parameters, aberrations = stack.ctf_parameters(), aberrations_of(stack)
+    if aberrations.harmless:
+        return ctf_values(parameters, frequencies)
+    values = np.empty((len(stack), len(frequencies)), dtype=np.float32)
+    for rows, kind in aberrations.parts():
+        matrix = None if undistorted else kind.matrix
+        own = frequencies if matrix is None else frequencies @ matrix.T
+        ctf = aberrated_ctf(parameters[rows], own, kind)
+        if kind.treatment != "none":
+            np.abs(ctf, out=ctf)
+        if kind.treatment == "premultiplied":  # what is left of its square
+            ctf *= np.minimum(ctf / LEAST_CTF, 1)
+        values[rows] = ctf
+    return values
+
+
+def transfer_functions(stack: ParticleStack, grid: ImageGrid | None = None) -> Tensor | None:
+    """Return `transfer_values` on the grid of a real-input FFT, the stack's own unless one is given.
 
     Returns
     -------
@@ -129,14 +186,14 @@ def transfer_functions(stack: ParticleStack) -> Tensor | None:
     """
     import torch
 
-    grid = stack.grid
-    values = transfer_values(stack, _fft_frequencies(grid.box, grid.pixel_size_angstrom))
+    chosen = stack.grid if grid is None else grid
+    values = transfer_values(stack, fft_frequencies(chosen.box, chosen.pixel_size_angstrom))
     if values is None:
         return None
-    return torch.from_numpy(values.reshape(-1, grid.box, grid.box // 2 + 1))
+    return torch.from_numpy(values.reshape(-1, chosen.box, chosen.box // 2 + 1))
 
 
-def _fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:
+def fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:
     """Return a real-input FFT's frequencies in row order, ``(box * (box // 2 + 1), 2)`` in 1/angstrom."""
     y = np.fft.fftfreq(box, pixel_size_angstrom)
     x = np.arange(box // 2 + 1) / (box * pixel_size_angstrom)
@@ -148,9 +205,3 @@ def _coarser_groups(stack: ParticleStack) -> dict[int, float]:
     finest = stack.pixel_size_angstrom * (1 + 1e-4)
     sizes = {group: grid.pixel_size_angstrom for group, grid in stack.grids.items()}
     return {group: size for group, size in sizes.items() if size > finest}
-
-
-def _wavelength_angstrom(voltage_kv: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the relativistic electron wavelength (Reimer & Kohl 2008, eq. 2.5)."""
-    volts = voltage_kv * 1e3
-    return 12.2642596 / np.sqrt(volts * (1 + 0.978475e-6 * volts))

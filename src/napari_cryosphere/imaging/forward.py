@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
-from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.ctf import aberrated_ctf, fft_frequencies
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.simulate import ParticleParameters
 from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.particles.aberrations import Aberrations
 
 __all__ = [
     "NoiseLevel",
@@ -51,11 +53,38 @@ def clean_images(
     chunk = max(1, _CHUNK_PIXELS // projector.box**2)
     for start in range(0, len(parameters), chunk):
         part = parameters[start : start + chunk]
-        transforms = projector.slices(part.rotations)
+        if part.aberrations is None:
+            transforms = _transforms(projector, part, Aberrations(), pixel_size_angstrom)
+        else:
+            shape = (len(part), projector.box, projector.box // 2 + 1)
+            transforms = torch.empty(shape, dtype=torch.complex64)
+            for rows, kind in part.aberrations.parts():
+                transforms[rows] = _transforms(projector, part[rows], kind, pixel_size_angstrom)
         transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), projector.box)
-        if part.ctf is not None:
-            transforms = transforms * ctf_2d(part.ctf, projector.box, pixel_size_angstrom)
         yield from_fourier(transforms).numpy()
+
+
+def _transforms(
+    projector: Projector, part: ParticleParameters, kind: Aberrations, pixel_size_angstrom: float
+) -> Tensor:
+    """Return the transforms of centred images with one kind of aberrations, ``(n, box, box // 2 + 1)``.
+
+    An image's frequency k is that of the undistorted one at M k.
+    """
+    rotations, shape = part.rotations, (-1, projector.box, projector.box // 2 + 1)
+    frequencies = fft_frequencies(projector.box, pixel_size_angstrom)
+    if kind.matrix is not None:
+        frequencies = frequencies @ kind.matrix.T
+        in_plane = rotations[..., :2] @ kind.matrix
+        rotations = np.concatenate([in_plane, rotations[..., 2:]], axis=-1)
+    transforms = projector.slices(rotations)
+    if part.ctf is not None:
+        ctf = aberrated_ctf(part.ctf, frequencies, kind)
+        transforms = transforms * torch.from_numpy(ctf).reshape(shape)
+    odd = kind.odd_phase(frequencies)
+    if odd is not None:
+        transforms = transforms * torch.from_numpy(np.exp(1j * odd)).to(transforms).reshape(shape)
+    return transforms
 
 
 @dataclass(frozen=True)

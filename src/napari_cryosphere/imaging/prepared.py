@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.corrections import corrected_images
+from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.preprocess import Preprocessing, background_statistics
 from napari_cryosphere.particles import ParticleStack
 
@@ -55,10 +56,10 @@ class PreparedImages:
         prepared = torch.empty(len(rows), self.grid.box, self.grid.box)
         for mine, images, grid in self.stack.images_by_grid(rows):
             chosen = rows[mine]
-            part, raw = self.stack[chosen], torch.from_numpy(images)
-            ctf = None
-            if part.has_ctf and self.steps.ctf is not None:
-                ctf = ctf_2d(part.ctf_parameters(), grid.box, grid.pixel_size_angstrom)
+            part = self.stack[chosen]
+            raw = torch.from_numpy(corrected_images(part, images, grid))
+            wanted = part.has_ctf and self.steps.ctf is not None
+            ctf = transfer_functions(part, grid) if wanted else None
             self._note_flat(raw, chosen)
             prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
         return prepared

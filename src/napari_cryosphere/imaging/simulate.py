@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.orientations import draw_rotations
-from napari_cryosphere.particles import CtfParameters, ParticleStack
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation
+from napari_cryosphere.particles import CtfParameters, ParticleStack, pose_columns
+from napari_cryosphere.particles.aberrations import AberrationsOfImages, aberrations_of
 
 __all__ = ["OpticsGroup", "ParticleParameters", "draw_parameters", "parameters_from_stack"]
+
+_Defocus: TypeAlias = Annotated[float, RANGES["rlnDefocusU"].bounds]
 
 
 class OpticsGroup(BaseModel):
@@ -24,17 +27,17 @@ class OpticsGroup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    voltage_kv: Annotated[float, Field(gt=0)] = 300.0
+    voltage_kv: Annotated[float, RANGES["rlnVoltage"].bounds] = 300.0
     """Accelerating voltage."""
-    spherical_aberration_mm: Annotated[float, Field(ge=0)] = 2.7
+    spherical_aberration_mm: Annotated[float, RANGES["rlnSphericalAberration"].bounds] = 2.7
     """Spherical aberration of the objective lens."""
-    amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
+    amplitude_contrast: Annotated[float, RANGES["rlnAmplitudeContrast"].bounds] = 0.1
     """Share of amplitude contrast in the CTF."""
-    phase_shift_degrees: float = 0.0
+    phase_shift_degrees: Annotated[float, RANGES["rlnPhaseShift"].bounds] = 0.0
     """Phase plate's shift (rlnPhaseShift)."""
-    b_factor_angstrom2: float = 0.0
+    b_factor_angstrom2: Annotated[float, RANGES["rlnCtfBfactor"].bounds] = 0.0
     """Envelope ``exp(-B s^2 / 4)`` of the CTF (rlnCtfBfactor)."""
-    defocus_angstrom: tuple[float, float] = (8000.0, 25000.0)
+    defocus_angstrom: tuple[_Defocus, _Defocus] = (8000.0, 25000.0)
     """Lowest and highest mean defocus of a micrograph; underfocus is positive."""
     defocus_spread_angstrom: Annotated[float, Field(ge=0)] = 100.0
     """Standard deviation of the particles' defocus within a micrograph."""
@@ -71,6 +74,8 @@ class ParticleParameters:
         ``(n,)`` 1 or 2.
     optics_groups
         ``(n,)`` number of each particle's optics group, from 1.
+    aberrations
+        Beam tilt, trefoil, anisotropic magnification and so on, or None without any.
     """
 
     rotations: NDArray[np.float64]
@@ -79,6 +84,7 @@ class ParticleParameters:
     micrographs: NDArray[np.object_] | None
     half_sets: NDArray[np.int64]
     optics_groups: NDArray[np.int64]
+    aberrations: AberrationsOfImages | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -93,6 +99,7 @@ class ParticleParameters:
             None if self.micrographs is None else self.micrographs[rows],
             self.half_sets[rows],
             self.optics_groups[rows],
+            None if self.aberrations is None else self.aberrations[rows],
         )
 
     def tables(
@@ -100,18 +107,13 @@ class ParticleParameters:
     ) -> dict[str, pd.DataFrame]:
         """Return RELION 3.1's optics and particles tables for a stack of these particles in order."""
         number = len(self)
-        angles = relion_angles_from_rotation(self.rotations)
         columns: dict[str, object] = {
             "rlnImageName": [f"{index + 1:06d}@{stack_name}" for index in range(number)],
             "rlnMicrographName": self.micrographs,
             "rlnOpticsGroup": self.optics_groups,
             "rlnRandomSubset": self.half_sets,
-            "rlnAngleRot": angles[:, 0],
-            "rlnAngleTilt": angles[:, 1],
-            "rlnAnglePsi": angles[:, 2],
             # RELION's origin is the shift that would bring the particle back to the centre
-            "rlnOriginXAngst": -self.shifts_px[:, 0] * pixel_size_angstrom,
-            "rlnOriginYAngst": -self.shifts_px[:, 1] * pixel_size_angstrom,
+            **pose_columns(self.rotations, -self.shifts_px * pixel_size_angstrom),
         }
         if self.micrographs is None:
             del columns["rlnMicrographName"]
@@ -136,6 +138,8 @@ class ParticleParameters:
                 "rlnSphericalAberration": self.ctf.spherical_aberration_mm[first],
                 "rlnAmplitudeContrast": self.ctf.amplitude_contrast[first],
             }
+        if self.aberrations is not None:
+            optics |= self.aberrations.optics_columns(first)
         return pd.DataFrame(optics)
 
 
@@ -231,7 +235,10 @@ def draw_parameters(
 def parameters_from_stack(
     stack: ParticleStack, pixel_size_angstrom: float, with_ctf: bool = True
 ) -> ParticleParameters:
-    """Take poses, shifts, CTFs, micrographs, halves and optics groups from particles; images are not needed.
+    """Take poses, shifts, CTFs, aberrations, micrographs, halves and optics groups from particles.
+
+    Images are not needed. Particles of one optics group with different aberrations, as RELION 3.0's
+    files may have them, come in groups of their own.
 
     Parameters
     ----------
@@ -251,11 +258,19 @@ def parameters_from_stack(
         raise MetadataError(
             f"{stack.source} has no CTF to simulate with; add its columns or pass --no-ctf"
         )
+    aberrations = aberrations_of(stack) if with_ctf else None
+    groups = stack.optics_groups()
+    if aberrations is not None and aberrations.harmless:
+        aberrations = None
+    if aberrations is not None and "rlnBeamTiltX" in stack.particles:
+        pairs = np.stack([groups, aberrations.of], axis=1)
+        groups = 1 + np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return ParticleParameters(
         rotations=stack.rotations(),
         shifts_px=-stack.shifts_angstrom() / pixel_size_angstrom,
         ctf=stack.ctf_parameters() if with_ctf else None,
         micrographs=stack.micrographs(),
         half_sets=stack.half_sets(),
-        optics_groups=np.asarray(stack.particles["rlnOpticsGroup"], dtype=np.int64),
+        optics_groups=groups,
+        aberrations=aberrations,
     )

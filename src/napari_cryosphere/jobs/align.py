@@ -36,7 +36,8 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
     "AlignerInput",
@@ -273,7 +274,7 @@ def _align_batch(
 
 def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
-    from napari_cryosphere.so3.distribution_store import (
+    from napari_cryosphere.so3.distributions.store import (
         write_distributions,
     )  # brings all kinds of them
 

@@ -9,7 +9,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from napari_cryosphere.evaluation.download import ZENODO
 from napari_cryosphere.evaluation.half_maps import Predicts
-from napari_cryosphere.jobs.configs import Device, ImagesInput, JobConfig
+from napari_cryosphere.jobs.config_bases import (
+    Device,
+    Folder,
+    ImagesInput,
+    JobConfig,
+    MapFile,
+    ParticlesFile,
+)
+from napari_cryosphere.jobs.fields import Argument, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
@@ -17,13 +25,14 @@ __all__ = [
     "CespedConfig",
     "DownloadEntryConfig",
     "EvaluateConfig",
+    "ListEntriesConfig",
     "MergeReportsConfig",
     "PointGroup",
 ]
 
 PointGroup: TypeAlias = Annotated[str, AfterValidator(normalise_group_name)]
 """A point group in RELION's names, in capitals."""
-Tables: TypeAlias = Annotated[tuple[Path, ...], Field(min_length=1, max_length=2)]
+Tables: TypeAlias = Annotated[tuple[ParticlesFile, ...], Field(min_length=1, max_length=2)]
 """One STAR file, or one for each half."""
 Confidence: TypeAlias = Literal["cryosphereConfidence", "rlnMaxValueProbDistribution", "none"]
 
@@ -31,21 +40,30 @@ DEFAULT_FOLDER = Path("cesped")
 """Where entries are looked for."""
 
 
-class EvaluateConfig(JobConfig):
+EntriesFolder: TypeAlias = Annotated[
+    Folder, Option(("--benchmark-dir",), variable="CESPED_BENCHMARK_DIR")
+]
+
+
+class EvaluateConfig(ImagesInput):
     """Predicted poses against true ones, and the maps of both."""
 
     truth: Tables
     """STAR files with the true poses: one, or one a half."""
     predicted: Tables
     """STAR files with the predicted poses: one, or one a half."""
-    output: Path
+    output: Folder
     """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
     symmetry: PointGroup = "C1"
     """Point group of the map, in RELION's names."""
-    mask: Path | None = None
+    mask: MapFile | None = None
     """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
     """Folder of the truth's images, where they have moved."""
+    select: Annotated[str, Field(min_length=1)] | None = None
+    """Compare only the particles for which an expression on the predictions' columns is true, such
+    as ``cryosphereConfidence > 0.8``.
+    """
     maps: bool | None = None
     """Whether maps are reconstructed and compared; None where the truth's images are found."""
     predicts: Predicts = "SO3"
@@ -56,14 +74,23 @@ class EvaluateConfig(JobConfig):
     """Reconstruct with relion_reconstruct."""
 
 
+class ListEntriesConfig(JobConfig):
+    """The entries on Zenodo and those in the folder."""
+
+    benchmark_dir: EntriesFolder = DEFAULT_FOLDER
+    """Folder of the entries."""
+    as_json: Annotated[bool, Option(("--json",))] = False
+    """Print JSON."""
+
+
 class DownloadEntryConfig(JobConfig):
     """An entry, or one half of it, from Zenodo."""
 
-    entry: str
+    entry: Annotated[str, Argument()]
     """Its name, such as TEST or 10280."""
-    half: Literal[0, 1] | None = None
+    half: Annotated[Literal[0, 1] | None, Argument()] = None
     """One half only; None for both."""
-    benchmark_dir: Path = DEFAULT_FOLDER
+    benchmark_dir: EntriesFolder = DEFAULT_FOLDER
     """Folder of the entries."""
     mask: bool = True
     """Also fetch the entry's mask."""
@@ -79,15 +106,15 @@ class DownloadEntryConfig(JobConfig):
 class AddEntryConfig(ImagesInput):
     """Particles with poses as a local entry."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), Argument()]
     """Name of the entry and of its folder."""
-    particles: Tables
+    particles: Annotated[Tables, Argument()]
     """One file for each half, or one that rlnRandomSubset splits."""
     symmetry: PointGroup = "C1"
     """Point group of the map, in RELION's names."""
-    benchmark_dir: Path = DEFAULT_FOLDER
+    benchmark_dir: EntriesFolder = DEFAULT_FOLDER
     """Folder of the entries."""
-    mask: Path | None = None
+    mask: MapFile | None = None
     """Mask to evaluate with; copied into the entry."""
     simulated: bool = False
     """Reports say so."""
@@ -96,11 +123,11 @@ class AddEntryConfig(ImagesInput):
 class CespedConfig(JobConfig):
     """The gold-standard protocol: each half's poses predicted by a model that saw the other half only."""
 
-    entry: str
+    entry: Annotated[str, Argument()]
     """Name of an entry in the folder."""
-    output: Path
+    output: Folder
     """Folder for models, predictions, maps and the report."""
-    benchmark_dir: Path = DEFAULT_FOLDER
+    benchmark_dir: EntriesFolder = DEFAULT_FOLDER
     """Folder of the entries."""
     minutes: Annotated[float, Field(gt=0)] = 15
     """Time for training each of the two models."""
@@ -114,9 +141,9 @@ class CespedConfig(JobConfig):
     """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may
     differ.
     """
-    models: Path | None = None
+    models: Folder | None = None
     """Output of an earlier run whose models are used instead of training."""
-    mask: Path | None = None
+    mask: MapFile | None = None
     """Mask to evaluate with; without it the entry's, if it has one."""
     predicts: Predicts = "SO3"
     """What the maps take from the predictions; the rest of a pose is the truth's."""
@@ -126,7 +153,9 @@ class CespedConfig(JobConfig):
     """
     relion: bool = False
     """Reconstruct with relion_reconstruct; with ``local_degrees`` also refine with relion_refine."""
-    local_degrees: Annotated[float, Field(gt=0, le=180)] | None = None
+    local_degrees: Annotated[
+        Annotated[float, Field(gt=0, le=180)] | None, Option(("--local", "--local-degrees"))
+    ] = None
     """Refine the predicted poses within this angle, each half against its own map, and evaluate
     again.
     """
@@ -162,7 +191,7 @@ class CespedConfig(JobConfig):
 class MergeReportsConfig(JobConfig):
     """The reports of several runs as one."""
 
-    runs: Annotated[tuple[Path, ...], Field(min_length=1)]
+    runs: Annotated[tuple[Folder, ...], Field(min_length=1), Argument()]
     """Outputs of ``cesped run``."""
-    output: Path
+    output: Folder
     """Folder for the report."""

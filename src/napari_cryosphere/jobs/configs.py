@@ -1,16 +1,39 @@
-"""One frozen config for every verb: the dock edits it, the command line fills it, the run stores it."""
+"""Configs of jobs: one frozen declaration per command.
+
+The command line and the window's forms are made of it, and the run stores it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
-from napari_cryosphere.so3.symmetry import normalise_group_name
+from napari_cryosphere.jobs.config_bases import (
+    Device,
+    Folder,
+    ImagesInput,
+    JobConfig,
+    LocalDegrees,
+    MapFile,
+    MapInput,
+    MapsInput,
+    MaskedMapInput,
+    ModelFile,
+    NewDistributions,
+    NewMap,
+    NewParticles,
+    NewTable,
+    ParticlesFile,
+    ParticlesInput,
+    SymmetricConfig,
+)
+from napari_cryosphere.jobs.fields import Argument, File, Inside, Option
 
 __all__ = [
     "AlignConfig",
@@ -20,9 +43,15 @@ __all__ = [
     "Device",
     "EquivarianceConfig",
     "FscConfig",
+    "ImagesInput",
     "InferConfig",
+    "InfoConfig",
     "JobConfig",
+    "MapInput",
+    "MapsInput",
+    "MaskedMapInput",
     "ModelConfig",
+    "ParticlesInput",
     "PostprocessConfig",
     "PredictingConfig",
     "ReconstructConfig",
@@ -32,88 +61,22 @@ __all__ = [
     "WatchConfig",
 ]
 
-Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 
+class InfoConfig(ImagesInput):
+    """What a file holds."""
 
-class JobConfig(BaseModel):
-    """What all configs share: frozen, nothing unknown, outputs replaced only on request."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    overwrite: bool = False
-    """Replace outputs that exist."""
-
-    @property
-    def kept_when_stopped(self) -> str:
-        """What a run that is stopped leaves behind, in words."""
-        return "no output was written"
-
-
-class SymmetricConfig(JobConfig):
-    """A job on a map, or on particles of one."""
-
-    symmetry: str = "C1"
-    """Point group of the map, in RELION's names."""
-
-    @field_validator("symmetry")
-    @classmethod
-    def _canonical(cls, value: str) -> str:
-        return normalise_group_name(value)
-
-
-class ImagesInput(JobConfig):
-    """How particles are read, whichever file they are in."""
-
-    data_dir: Path | None = None
-    """Folder of the images, where they have moved."""
-    select: Annotated[str, Field(min_length=1)] | None = None
-    """Only the particles for which an expression on their columns is true, such as
-    ``rlnClassNumber == 3 and rlnDefocusU < 20000``.
-    """
-    invert: bool = False
-    """Invert the contrast of the images: for particles that are dark on a light background."""
-
-
-class ParticlesInput(ImagesInput):
-    """The particles that a job reads; `jobs.running.inputs.open_particles` opens them."""
-
-    particles: Path
-    """Particles: .star or .cs file, or a bare stack (.mrcs)."""
-
-
-class MapsInput(JobConfig):
-    """How maps are read, whichever files they are in; `jobs.running.inputs.open_map` opens them."""
-
-    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Pixel size of maps whose header is wrong; without it the header's."""
-
-
-class MapInput(MapsInput):
-    """The map that a job reads."""
-
-    map: Path | None = None
-    """Map, an MRC file."""
-
-    @model_validator(mode="after")
-    def _pixel_size_of_a_map(self) -> Self:
-        if self.map is None and self.map_pixel_size_angstrom is not None:
-            raise ValueError("map_pixel_size_angstrom goes with map, whose header it corrects")
-        return self
-
-
-class MaskedMapInput(MapInput):
-    """A map that particles are compared with."""
-
-    mask: Path | None = None
-    """Mask around the molecule, values 0 to 1, that the map is multiplied by before it is
-    compared.
-    """
+    file: Annotated[Path, Argument()]
+    """Particles, map, model or run folder."""
+    as_json: Annotated[bool, Option(("--json",))] = False
+    """Print JSON."""
+    images: bool = True
+    """Whether to look at the particles' images too, and not at their table alone."""
 
 
 class ConvertConfig(ParticlesInput):
     """Particles from one format to another."""
 
-    output: Path
+    output: Annotated[Path, File("write", "*.star *.cs"), Argument()]
     """.star for RELION, .cs for cryoSPARC."""
 
     @field_validator("output")
@@ -146,24 +109,24 @@ class ModelConfig(SymmetricConfig):
 class DensityConfig(ModelConfig):
     """A density map from an atomic model."""
 
-    model: Path
+    model: Annotated[Path, File("read", "*.pdb *.cif"), Argument()]
     """PDB or mmCIF file."""
-    output: Path
+    output: NewMap
     """MRC file to write."""
-    pixel_size_angstrom: Annotated[float, Field(gt=0)]
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds]
     """Edge of a voxel."""
 
 
 class SimulateConfig(ModelConfig, MapInput):
     """Particles simulated from a map, or from an atomic model."""
 
-    map: Path
+    map: Annotated[Path, File("read", "*.mrc *.map *.pdb *.cif"), Argument()]
     """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
-    pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of images from an atomic model; a map brings its own."""
-    output: Path
-    """STAR file to write; the images go beside it, with the suffix .mrcs."""
-    poses: Path | None = None
+    output: NewParticles
+    """STAR file to write; the images go next to it, with the suffix .mrcs."""
+    poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
     number: Annotated[int, Field(ge=1)] | None = None
     """Number of particles; without it 1000, or all that ``poses`` has."""
@@ -177,15 +140,19 @@ class SimulateConfig(ModelConfig, MapInput):
     """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is
     white.
     """
-    noise_spectrum: Path | None = None
+    noise_spectrum: Annotated[Path, File("read", "*.csv")] | None = None
     """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same particles."""
-    shift_px: Annotated[float, Field(ge=0)] = 3.0
+    shift_px: Annotated[float, Field(ge=0), Option(("--shift-px",))] = 3.0
     """Largest shift along x and along y, in pixels."""
     ctf: bool = True
     """Whether images have a CTF."""
-    optics: Annotated[tuple[OpticsGroup, ...], Field(min_length=1)] = (OpticsGroup(),)
+    optics: Annotated[
+        tuple[OpticsGroup, ...],
+        Field(min_length=1),
+        Inside(("defocus_angstrom", "phase_shift_degrees", "b_factor_angstrom2", "voltage_kv")),
+    ] = (OpticsGroup(),)
     """The optics groups; particles are spread over their micrographs."""
     preference: Annotated[float, Field(ge=-STRONGEST_PREFERENCE, le=STRONGEST_PREFERENCE)] = 0.0
     """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across
@@ -237,7 +204,7 @@ class _WithMemory(JobConfig):
 
 
 class _Resumable(_WithMemory):
-    output: Path
+    output: NewParticles
     """STAR file to write."""
     resume: bool = False
     """Go on with a run that was stopped."""
@@ -258,7 +225,7 @@ class _Resumable(_WithMemory):
 class PredictingConfig(_WithMemory, ImagesInput, MaskedMapInput):
     """What prediction needs, of a file or of a folder that is followed."""
 
-    model: Path
+    model: ModelFile
     """Model file, or the run folder that holds it."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
@@ -283,7 +250,7 @@ class PredictingConfig(_WithMemory, ImagesInput, MaskedMapInput):
 class InferConfig(PredictingConfig, _Resumable, ParticlesInput):
     """Poses predicted by a model."""
 
-    distributions: Path | None = None
+    distributions: NewDistributions | None = None
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
     """Refine the network's best modes against `map`, which also finds shifts. Without one: against
@@ -302,9 +269,9 @@ class InferConfig(PredictingConfig, _Resumable, ParticlesInput):
 class WatchConfig(PredictingConfig):
     """A folder followed while particles arrive in it: poses, half-maps and their FSC grow with them."""
 
-    folder: Path
+    folder: Annotated[Folder, Argument()]
     """Where STAR files appear; nothing is written there but a lock."""
-    output: Path
+    output: Folder
     """Run folder."""
     pattern: str = "*.star"
     """Which files are taken, relative to the folder; ``**/*.star`` for those in all its folders."""
@@ -332,10 +299,10 @@ class WatchConfig(PredictingConfig):
 class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Poses and shifts found by comparing particles with a map."""
 
-    map: Path
+    map: MapFile
     """Map to compare with, an MRC file."""
-    local_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    """Search within this angle of the particles' poses; None searches everywhere."""
+    local_degrees: LocalDegrees = None
+    """Search within this angle of the particles' poses; without it everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
     (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the
@@ -345,7 +312,7 @@ class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Largest shift searched along x and along y, from the particles' origins if the search is
     local.
     """
-    distributions: Path | None = None
+    distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
@@ -356,11 +323,11 @@ class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     """A map from particles and their poses."""
 
-    output: Path
+    output: NewMap
     """MRC file to write."""
     half_maps: bool = False
     """Also write OUTPUT_half1.mrc, OUTPUT_half2.mrc and their FSC, OUTPUT_fsc.csv."""
-    mask: Path | None = None
+    mask: MapFile | None = None
     """Mask for the half-maps' FSC."""
     padding: Literal[1, 2, 3] = 2
     """How many times its box a map is padded to before its transform is used."""
@@ -370,7 +337,7 @@ class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     """Insert each particle at its one pose, or at samples of its distribution; these if there are
     any.
     """
-    distributions: Path | None = None
+    distributions: Annotated[Path, File("read", "*.zarr")] | None = None
     """The particles' distributions (zarr), in the same order (of those that ``select`` leaves)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
     """Poses drawn from each distribution; each counts for its share."""
@@ -404,13 +371,13 @@ class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
 class FscConfig(MapsInput):
     """The Fourier shell correlation of two maps."""
 
-    first: Path
+    first: Annotated[MapFile, Argument("A")]
     """MRC file."""
-    second: Path
+    second: Annotated[MapFile, Argument("B")]
     """MRC file, on the same grid."""
-    output: Path
+    output: NewTable
     """CSV file to write."""
-    mask: Path | None = None
+    mask: MapFile | None = None
     """MRC file that both maps are multiplied with."""
     cones: bool = False
     """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and
@@ -438,25 +405,29 @@ class SharpeningConfig(JobConfig):
 class PostprocessConfig(SharpeningConfig, MapsInput):
     """Half-maps to a sharpened map and their FSC."""
 
-    half1: Path
+    half1: Annotated[MapFile, Argument()]
     """Unfiltered half-map, MRC file."""
-    half2: Path
+    half2: Annotated[MapFile, Argument()]
     """The other half-map."""
-    output: Path
-    """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go beside it."""
-    mask: Path | None = None
+    output: NewMap
+    """Map to write; OUTPUT_fsc.csv, OUTPUT_fsc.star and OUTPUT_fsc.xml go next to it."""
+    mask: MapFile | None = None
     """Mask around the molecule; None makes one from the low-passed map and writes OUTPUT_mask.mrc."""
 
 
 class DemoConfig(JobConfig):
     """The demonstration on simulated particles."""
 
-    output: Path = Path("demo-output")
+    output: Folder = Path("demo-output")
     """Folder for what the demo makes; an earlier demo there is replaced."""
     number: Annotated[int, Field(ge=16, le=100_000)] = 1000
     """Number of particles, even."""
     snr: Annotated[float, Field(gt=0)] = 0.3
     """Signal-to-noise ratio of the particles."""
+    gui: bool = True
+    """Open napari on the result."""
+    overwrite: bool = True
+    """Replace the files of an earlier demo."""
 
     @model_validator(mode="after")
     def _even(self) -> DemoConfig:
@@ -468,11 +439,11 @@ class DemoConfig(JobConfig):
 class EquivarianceConfig(MapInput):
     """How equivariant a model is."""
 
-    model: Path
+    model: ModelFile
     """Model file, or the run folder that holds it."""
-    output: Path
+    output: Folder
     """Folder for the report."""
-    map: Path | None = None
+    map: MapFile | None = None
     """Volume to look at; without it the package's phantom."""
     snr: Annotated[float, Field(gt=0)] | None = None
     """Signal-to-noise ratio of the images; without it no noise."""

@@ -15,7 +15,7 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import compare_maps, soft_mask, write_fsc_csv
-from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["demo"]
 

@@ -18,7 +18,7 @@ from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["Evaluation", "evaluate", "evaluate_halves", "evaluation_outputs", "write_evaluation"]
@@ -114,6 +114,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     truth, lacking = _read_truth(config)
     predicted = [ParticleStack.read(path, require_images=False) for path in config.predicted]
     halves = matched_halves(truth, predicted)
+    if config.select is not None:
+        halves = [_selected(half, config.select) for half in halves]
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
@@ -124,6 +126,11 @@ def evaluate(config: EvaluateConfig) -> Events:
     yield Result(outputs, metrics_shown)
 
 
+def _selected(half: MatchedHalf, expression: str) -> MatchedHalf:
+    rows = half.predicted.rows_where(expression)
+    return MatchedHalf(half.truth[rows], half.predicted[rows])
+
+
 def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingImagesError | None]:
     """Read the true poses, with their images if maps are wanted; returns also which images are not there."""
     lacking = None
@@ -131,7 +138,8 @@ def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingIma
     for path in config.truth:
         if config.maps is not False and lacking is None:
             try:
-                stacks.append(ParticleStack.read(path, config.data_dir))
+                stack = ParticleStack.read(path, config.data_dir)
+                stacks.append(stack.inverted() if config.invert else stack)
                 continue
             except MissingImagesError as error:
                 if config.maps:
@@ -191,11 +199,7 @@ def evaluate_halves(
 def _errors_of(half: MatchedHalf, symmetry: str) -> metrics.PoseErrors:
     for side, stack in (("truth", half.truth), ("prediction", half.predicted)):
         if not stack.has_poses:
-            lacking = [
-                name
-                for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-                if name not in stack.particles
-            ]
+            lacking = [name for name in ANGLES if name not in stack.particles]
             raise MetadataError(f"{stack.source}, the {side}, has no column {', '.join(lacking)}")
     weights = half.truth.particles.get(_WEIGHT)
     both = half.truth.has_shifts and half.predicted.has_shifts

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = ["Event", "Events", "Note", "Preview", "Progress", "Result", "Snapshot", "follow"]
 

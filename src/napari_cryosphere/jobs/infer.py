@@ -40,8 +40,9 @@ from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-from napari_cryosphere.so3.distribution_store import write_distributions
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.distributions.store import write_distributions
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = [

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.jobs.configs import ImagesInput, InfoConfig
 
-__all__ = ["describe", "text_lines"]
+__all__ = ["describe", "info", "text_lines"]
 
 _COMPRESSED = {".gz", ".bz2"}
 _PARTICLES = {".star", ".cs", ".mrcs"}
 _MAPS = {".mrc", ".map"}
 
 
-def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -> dict[str, Any]:
+def info(config: InfoConfig) -> str:
+    """Return what a file holds as text, or as JSON."""
+    description = describe(config.file, config, images=config.images)
+    if config.as_json:
+        return json.dumps(description, indent=2, default=str)
+    return "\n".join(text_lines(description))
+
+
+def describe(path: Path, how: ImagesInput | None = None, *, images: bool = True) -> dict[str, Any]:
     """Return a JSON-ready description of particles, a map, a model or a run folder.
 
     Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images
@@ -26,8 +35,8 @@ def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -
     ----------
     path
         What to describe.
-    data_dir
-        Folder of the particles' images, where they have moved.
+    how
+        Where the particles' images are, and which particles are looked at.
     images
         Whether to look at the particles' images too; without them the table alone is described.
 
@@ -45,9 +54,9 @@ def describe(path: Path, data_dir: Path | None = None, *, images: bool = True) -
     if suffix == ".safetensors":
         return _describe_model(path)
     if suffix in _PARTICLES:
-        return _describe_particles(path, data_dir, images)
+        return _describe_particles(path, how or ImagesInput(), images)
     if suffix in _MAPS:
-        return _describe_mrc(path, data_dir, images)
+        return _describe_mrc(path, how or ImagesInput(), images)
     known = ", ".join(sorted(_PARTICLES | _MAPS | {".safetensors"}))
     raise FileFormatError(f"{path} is of no known kind; known are {known} and run folders")
 
@@ -84,11 +93,13 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _describe_particles(path: Path, data_dir: Path | None, images: bool) -> dict[str, Any]:
+def _describe_particles(path: Path, how: ImagesInput, images: bool) -> dict[str, Any]:
     from napari_cryosphere.imaging.inspection import inspect_images
+    from napari_cryosphere.jobs.running.inputs import chosen
     from napari_cryosphere.particles import ParticleStack
 
-    stack = ParticleStack.read(path, data_dir, require_images=images)
+    stack = ParticleStack.read(path, how.data_dir, require_images=images, open_images=images)
+    stack = chosen(stack, how)
     summary = stack.summary()
     if not images:
         return summary
@@ -96,13 +107,12 @@ def _describe_particles(path: Path, data_dir: Path | None, images: bool) -> dict
     return summary | {"contrast": seen.contrast, "warnings": [*summary["warnings"], *seen.warnings]}
 
 
-def _describe_mrc(path: Path, data_dir: Path | None, images: bool) -> dict[str, Any]:
+def _describe_mrc(path: Path, how: ImagesInput, images: bool) -> dict[str, Any]:
     """Describe a map, or particles in a file that is named like one."""
     from napari_cryosphere.particles import DensityMap, MrcStack
 
-    number, rows, columns = MrcStack(path).shape
-    if rows == columns and number != rows:
-        return _describe_particles(path, data_dir, images)
+    if len(set(MrcStack(path).shape)) > 1:
+        return _describe_particles(path, how, images)
     density = DensityMap.read(path)
     return {
         "kind": "map",

@@ -142,7 +142,7 @@ def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | No
     """Draw poses from the distributions that the config names, batch by batch; None if it names none."""
     if config.distributions is None:
         return None
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions.store import DistributionStore
 
     store, rng = DistributionStore(config.distributions), np.random.default_rng(config.seed)
     if len(store) != number:

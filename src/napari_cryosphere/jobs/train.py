@@ -27,7 +27,7 @@ from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network

@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.configs import (
+from napari_cryosphere.jobs.config_bases import (
     Device,
+    Folder,
+    MapFile,
     MapInput,
     MaskedMapInput,
     ParticlesInput,
     SymmetricConfig,
 )
+from napari_cryosphere.jobs.fields import File, Inside, Option
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
@@ -28,11 +31,11 @@ class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInpu
     What is not given is the preset's.
     """
 
-    output: Path
+    output: Folder
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     preset: PresetName = "default"
     """Named settings of network and training; what is given beside it wins."""
-    map: Path | None = None
+    map: MapFile | None = None
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
     Without it the map that the training particles give at their own poses.
     """
@@ -46,7 +49,7 @@ class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInpu
     """
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
-    encoder_weights: Path | None = None
+    encoder_weights: Annotated[Path, File("read", "*.safetensors")] | None = None
     """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
     random.
     """
@@ -54,7 +57,7 @@ class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInpu
     """The same seed gives the same run, where its length is counted in images."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    checkpoint_seconds: Annotated[float, Field(ge=0), Option(("--checkpoint-seconds",))] = 60.0
     """How often the state is kept that a run can go on from."""
     resume: bool = False
     """Go on with a run that was stopped or killed."""
@@ -108,17 +111,19 @@ class ExperimentConfig(SymmetricConfig, MapInput):
 
     name: Literal["equivariance", "projections", "labels"]
     """Which one."""
-    output: Path
+    output: Folder
     """Folder for the report; the equivariance experiment also leaves its model there."""
     quick: bool = False
     """Less of everything: to see that it works, not what comes out."""
-    map: Path | None = None
+    map: MapFile | None = None
     """Volume to look at; without it the package's phantom."""
-    field_angstrom: Annotated[float, Field(gt=0)] | None = None
+    field_angstrom: Annotated[
+        Annotated[float, Field(gt=0)] | None, Option(("--field-angstrom",))
+    ] = None
     """Width of the images; without it that of the map."""
     snr: Annotated[float, Field(gt=0)] | None = None
     """Signal-to-noise ratio of the images; without it no noise."""
-    preset: TrainingPreset = CRYOSPHERE
+    preset: Annotated[TrainingPreset, Inside(("epochs", "projections"))] = CRYOSPHERE
     """How networks are trained, and on how many projections unless the experiment varies that."""
     projections: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (
         50,

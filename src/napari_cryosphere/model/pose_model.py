@@ -19,7 +19,7 @@ from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "model_file"]
 

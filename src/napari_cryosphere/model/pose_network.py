@@ -24,7 +24,7 @@ class PoseNetwork(nn.Module, ABC):
         Returns
         -------
         ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`,
-        what `napari_cryosphere.so3.distribution.PoseDistribution.from_coefficients` takes.
+        what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
 
     @abstractmethod

@@ -1,5 +1,6 @@
-"""Particles and maps on disk: STAR and MRC in and out, particle stacks and density maps."""
+"""Particles and maps on disk: STAR, CS and MRC files, particle stacks and density maps."""
 
+from napari_cryosphere.particles._poses import ANGLES, ORIGINS, is_pose_column, pose_columns
 from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
@@ -9,11 +10,15 @@ from napari_cryosphere.particles.stack import ParticleStack
 from napari_cryosphere.particles.star import read_star, write_star
 
 __all__ = [
+    "ANGLES",
+    "ORIGINS",
     "CtfParameters",
     "DensityMap",
     "ImageGrid",
     "MrcStack",
     "ParticleStack",
+    "is_pose_column",
+    "pose_columns",
     "read_cs",
     "read_star",
     "stack_writer",

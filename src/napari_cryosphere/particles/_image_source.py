@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
-from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import Place, shown
 from napari_cryosphere.particles._stack_files import StackFile
 from napari_cryosphere.particles.mrc import MrcStack
 
@@ -122,9 +121,10 @@ class ImageSource:
             sign_of=self.sign_of[indices],
         )
 
-    def inverted(self) -> ImageSource:
-        """Return the source of the same images with inverted contrast."""
-        return replace(self, sign_of=-self.sign_of)
+    def inverted(self, which: NDArray[np.bool_] | None = None) -> ImageSource:
+        """Return the source of the same images with inverted contrast: all, or some, ``(n,)`` bool."""
+        chosen = True if which is None else which
+        return replace(self, sign_of=np.where(chosen, -self.sign_of, self.sign_of))
 
     def _by_path(self) -> list[tuple[Path | str, StackFile]]:
         """Return the stacks with what tells them apart: their path, or the name of one not found."""

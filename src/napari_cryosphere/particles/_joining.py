@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._messages import listed
+from napari_cryosphere.particles._checks import listed
 from napari_cryosphere.particles._oddities import one_half_warning
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables
 

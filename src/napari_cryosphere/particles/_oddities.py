@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from napari_cryosphere.particles._checks import counted, first_row, listed
 from napari_cryosphere.particles._image_source import ImageSource
-from napari_cryosphere.particles._messages import counted, listed
-from napari_cryosphere.particles._tables import GROUP, Tables
+from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables
 from napari_cryosphere.particles.image_grid import ImageGrid
 
 __all__ = [
@@ -21,24 +21,30 @@ __all__ = [
     "split_warning",
 ]
 
+# Focus is never that near for all particles; in micrometres a defocus is 0.1 to 10.
+_SMALLEST_DEFOCUS_ANGSTROM = 100.0
+_ENOUGH_ANGLES = 20  # poses of which none has an angle above 6.3 degrees by chance
 _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _CTF = (
     *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
     *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
 )
-_NOT_APPLIED = {
-    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"), 0.0),
-    **{"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0},
-}
-"""Columns of aberrations that are read and carried but not applied, and the value that means none."""
-_PREPARED = {
-    "rlnCtfDataAreCtfPremultiplied": "multiplied by the CTF",
-    "rlnCtfDataArePhaseFlipped": "phase-flipped",
-}
 
 
-def note_oddities(tables: Tables, images: ImageSource) -> None:
+def note_oddities(tables: Tables, images: ImageSource | None) -> None:
     """Add warnings about the stacks and columns of a file that has been read."""
+    path = tables.place.path
+    if images is not None:
+        _note_stacks(tables, images)
+    tables.warnings += [
+        *_incomplete(tables),
+        *_other_units(tables),
+        *_outside_box(tables),
+        *one_half_warning(path, tables.particles),
+    ]
+
+
+def _note_stacks(tables: Tables, images: ImageSource) -> None:
     path = tables.place.path
     if images.missing:
         tables.warnings.append(
@@ -48,11 +54,6 @@ def note_oddities(tables: Tables, images: ImageSource) -> None:
     if odd:
         more = f" (and {counted(len(odd) - 1, 'more stack')} like it)" if len(odd) > 1 else ""
         tables.warnings.append(odd[0] + more)
-    tables.warnings += [
-        *_incomplete(tables),
-        *_not_applied(tables),
-        *one_half_warning(path, tables.particles),
-    ]
 
 
 def duplicate_warnings(path: Path, particles: pd.DataFrame, images: ImageSource) -> Iterator[str]:
@@ -77,34 +78,39 @@ def _incomplete(tables: Tables) -> Iterator[str]:
             yield f"{path}: {what} incomplete: no column {', '.join(missing)}"
 
 
-def _not_applied(tables: Tables) -> Iterator[str]:
-    """Name, once, the columns that would change the images' formation and are not applied."""
-    path = tables.place.path
-    used = tables.optics[tables.optics[GROUP].isin(tables.particles[GROUP].unique())]
-    found = [
-        name
-        for name, neutral in _NOT_APPLIED.items()
-        if any(
-            name in table and _differs(table[name], neutral) for table in (used, tables.particles)
-        )
-    ]
-    if found:
-        columns = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
-        yield f"{path}: {columns} kept but not applied"
-    for name, done in _PREPARED.items():
-        if any(name in table and _differs(table[name], 0.0) for table in (used, tables.particles)):
+def _other_units(tables: Tables) -> Iterator[str]:
+    """Say if defocus looks to be in micrometres, or angles in radians: no single value tells."""
+    place, particles = tables.place, tables.particles
+    if "rlnDefocusU" in particles:
+        largest = float(np.abs(particles["rlnDefocusU"].to_numpy()).max())
+        if 0 < largest < _SMALLEST_DEFOCUS_ANGSTROM:
             yield (
-                f"{path}: {name} is 1 (images {done}), but images are used as if they were not; "
-                "extract them again without it"
+                f"{place.path}: {place.name('rlnDefocusU')} is below {_SMALLEST_DEFOCUS_ANGSTROM:.0f} A "
+                f"for all particles (largest {largest:g}); is it in micrometres? The unit is A"
+            )
+    if set(_POSE) <= set(particles.columns) and len(particles) >= _ENOUGH_ANGLES:
+        angles = np.abs(particles[list(_POSE)].to_numpy(dtype=np.float64))
+        if angles.max() <= 2 * np.pi and angles[:, 1].max() > 1:
+            yield (
+                f"{place.path}: {place.name('rlnAngleTilt')} is {angles[:, 1].max():.3g} at most, and "
+                "no angle is above 6.3; are they in radians? The unit is degrees"
             )
 
 
-def _differs(column: pd.Series, neutral: float) -> bool:
-    """Return whether a value, or a number in a list such as ``[0,0,1.2]``, is another than ``neutral``."""
-    if column.dtype.kind in "if":
-        return bool((column != neutral).any())
-    numbers = column.astype(str).str.strip("[]").str.split(",").explode()
-    return bool((pd.to_numeric(numbers, errors="coerce").fillna(np.inf) != neutral).any())
+def _outside_box(tables: Tables) -> Iterator[str]:
+    """Name the first particle whose shift puts its centre outside its own image."""
+    place, particles, optics = tables.place, tables.particles, tables.optics
+    if "rlnImageSize" not in optics or PIXEL_SIZE not in optics:
+        return
+    field = (optics["rlnImageSize"] * optics[PIXEL_SIZE]).set_axis(optics[GROUP])
+    half = field.loc[particles[GROUP]].to_numpy() / 2
+    for column in ("rlnOriginXAngst", "rlnOriginYAngst"):
+        if column in particles:
+            outside = np.abs(particles[column].to_numpy()) > half
+            if outside.any():
+                edge = 2 * half[outside.argmax()]
+                said = f"the particle's centre lies outside its image of {edge:g} A"
+                yield first_row(place, particles[column], column, outside, said)
 
 
 def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:

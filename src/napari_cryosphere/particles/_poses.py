@@ -1,7 +1,12 @@
-"""The columns that poses are written to, and where the earlier ones are kept."""
+"""Poses in a table of particles, and everything that is tied to them.
+
+Columns of poses are made here and nowhere else: whoever writes a pose also moves RELION's priors,
+which its local searches go back to, and takes away what was true of the earlier pose only.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,52 +17,125 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
-__all__ = ["ANGLES", "ORIGINS", "pose_columns"]
+__all__ = ["ANGLES", "ORIGINS", "is_pose_column", "moved_to_poses", "pose_columns"]
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
-_OLD_ORIGINS = ("rlnOriginX", "rlnOriginY")
+_ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
+_ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
+# RELION 3.0's columns, in pixels.
+_ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
+_ORIGIN_PRIORS_PX = ("rlnOriginXPrior", "rlnOriginYPrior")
+_CLASS = "rlnClassNumber"
+# Columns that were true of the earlier pose only: of RELION, and of cryoSPARC as they are carried.
+_OF_EARLIER_POSE = re.compile(
+    r"rln(LogLikeliContribution|MaxValueProbDistribution|NrOfSignificantSamples"
+    r"|Angle(Psi|Rot)Flip)|cryosparc/(alignments3D|alignments_class)[^\n]*"
+)
 _KEPT = "cryosphereInput"
-_ORTHOGONAL = 1e-3
+_ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6
+# 2e-10 rad: gives the angles of an input file back as they were.
 _DECIMALS = 8
 
 
+def is_pose_column(name: str) -> bool:
+    """Return whether a column holds a pose or a prior of one, which only this module writes."""
+    return name in (
+        *(*ANGLES, *ORIGINS, *_ANGLE_PRIORS, *_ORIGIN_PRIORS),
+        *(*_ORIGINS_PX, *_ORIGIN_PRIORS_PX),
+    )
+
+
 def pose_columns(
+    rotations: NDArray[np.float64], shifts_angstrom: NDArray[np.float64] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Return RELION's columns of new poses.
+
+    Parameters
+    ----------
+    rotations
+        ``(n, 3, 3)``; image to map coordinates.
+    shifts_angstrom
+        ``(n, 2)`` in x, y order, as rlnOriginX/YAngst; None for no origins.
+    """
+    angles = relion_angles_from_rotation(rotations).round(_DECIMALS)
+    columns = {name: angles[:, axis] for axis, name in enumerate(ANGLES)}
+    if shifts_angstrom is not None:
+        columns |= {name: shifts_angstrom[:, axis] for axis, name in enumerate(ORIGINS)}
+    return columns
+
+
+def moved_to_poses(
     particles: pd.DataFrame,
     rotations: ArrayLike,
     shifts_angstrom: ArrayLike | None,
     pixel_sizes_angstrom: NDArray[np.float64] | None,
     symmetry: str,
-) -> dict[str, NDArray[Any]]:
-    """Return the columns to assign. See :meth:`ParticleStack.with_poses`."""
+) -> pd.DataFrame:
+    """Return the table with new poses. See :meth:`ParticleStack.with_poses`."""
     matrices = _checked_rotations(rotations, len(particles))
-    columns: dict[str, NDArray[Any]] = {}
-    for name in (*ANGLES, *ORIGINS):
-        kept = _KEPT + name.removeprefix("rln")
-        if name in particles and kept not in particles:
-            columns[kept] = particles[name].to_numpy()
-    # Eight decimals (2e-10 rad) give the angles of an input file back as they were.
-    angles = relion_angles_from_rotation(_in_asymmetric_unit(matrices, symmetry)).round(_DECIMALS)
-    columns |= {name: angles[:, axis] for axis, name in enumerate(ANGLES)}
-    if shifts_angstrom is None:
-        return columns
-    shifts = np.asarray(shifts_angstrom, dtype=np.float64)
-    if shifts.shape != (len(particles), 2) or not np.isfinite(shifts).all():
-        raise MetadataError(
-            f"shifts must be finite, of shape ({len(particles)}, 2) in A; got shape {shifts.shape}"
-        )
-    for axis, (name, old) in enumerate(zip(ORIGINS, _OLD_ORIGINS, strict=True)):
-        columns[name] = shifts[:, axis]
-        if old in particles and pixel_sizes_angstrom is not None:
-            columns[old] = shifts[:, axis] / pixel_sizes_angstrom
-    return columns
+    shifts = None if shifts_angstrom is None else _checked_shifts(shifts_angstrom, len(particles))
+    new: dict[str, Any] = dict(pose_columns(_in_asymmetric_unit(matrices, symmetry), shifts))
+    _move(new, ANGLES, _ANGLE_PRIORS, particles)
+    if shifts is not None:
+        _move(new, ORIGINS, _ORIGIN_PRIORS, particles)
+        if pixel_sizes_angstrom is not None:
+            for old in (_ORIGINS_PX, _ORIGIN_PRIORS_PX):
+                _move(new, ORIGINS, old, particles, pixel_sizes_angstrom)
+    if _CLASS in particles:
+        new[_CLASS] = np.ones(len(particles), dtype=np.int64)
+    stale = [name for name in particles if _OF_EARLIER_POSE.fullmatch(str(name))]
+    changed = [
+        name
+        for name in (*ANGLES, *ORIGINS, *new, *stale)
+        if name in particles and name not in (*_ORIGINS_PX, *_ORIGIN_PRIORS_PX)
+    ]
+    kept = {
+        name: particles[old].to_numpy()
+        for old in dict.fromkeys(changed)
+        if (name := _name_kept(str(old))) not in particles and not _same(new, old, particles)
+    }
+    return particles.drop(columns=stale).assign(**kept, **new)
+
+
+def _move(
+    new: dict[str, Any],
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    particles: pd.DataFrame,
+    divisor: NDArray[np.float64] | float = 1.0,
+) -> None:
+    """Give columns that are there the values of the pose's own columns."""
+    new |= {
+        target: new[source] / divisor
+        for source, target in zip(sources, targets, strict=True)
+        if target in particles
+    }
+
+
+def _name_kept(name: str) -> str:
+    """Return the column that an earlier value is kept in."""
+    return _KEPT + name.removeprefix("rln").removeprefix("cryosparc")
+
+
+def _same(new: dict[str, Any], name: str, particles: pd.DataFrame) -> bool:
+    """Return whether a class number stays as it was, so that there is nothing to keep."""
+    return name == _CLASS and bool((particles[name] == new[name]).all())
 
 
 def _in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
     """Return the equivalents of poses that lie in RELION's asymmetric unit."""
-    if symmetry == "C1":
-        return rotations
-    return reduce(rotations, symmetry)
+    return rotations if symmetry == "C1" else reduce(rotations, symmetry)
+
+
+def _checked_shifts(shifts_angstrom: ArrayLike, number: int) -> NDArray[np.float64]:
+    """Return ``(number, 2)`` float64; refuse another shape and what is not finite."""
+    shifts = np.asarray(shifts_angstrom, dtype=np.float64)
+    if shifts.shape != (number, 2) or not np.isfinite(shifts).all():
+        raise MetadataError(
+            f"shifts must be finite, of shape ({number}, 2) in A; got shape {shifts.shape}"
+        )
+    return shifts
 
 
 def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._messages import listed, shown
+from napari_cryosphere.particles._checks import listed, shown
 
 __all__ = ["rows_where"]
 

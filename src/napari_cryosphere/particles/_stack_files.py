@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import FileFormatError, MissingImagesError
-from napari_cryosphere.particles._columns import Place, refuse
-from napari_cryosphere.particles._messages import listed, shown
+from napari_cryosphere.particles._checks import Place, listed, refuse, shown
 from napari_cryosphere.particles.mrc import MrcStack
 
 __all__ = ["StackFile", "locate_images", "parse_image_names", "renamed"]
+
+_MOST_PLACES = 3  # that a message names
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ def parse_image_names(
     Returns
     -------
     The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A
-    name without ``@`` is the first image of a file.
+    name without ``@`` is the only image of a file.
 
     Raises
     ------
     MetadataError
-        If the number is not one from 1 on.
+        If the number is not one from 1 on, or several rows name one file without a number.
     """
     parts = [name.partition("@") for name in table["rlnImageName"].tolist()]
+    _refuse_repeated_files(place, table, np.array([not at for _, at, _ in parts]))
     numbers = [number if at else "1" for number, at, _ in parts]
     paths = [path if at else number for number, at, path in parts]
     if not _all_numbers(numbers):
@@ -81,6 +83,17 @@ def parse_image_names(
         "the path is missing",
     )
     return [str(name) for name in names], codes.astype(np.int64), indices
+
+
+def _refuse_repeated_files(place: Place, table: pd.DataFrame, whole: NDArray[np.bool_]) -> None:
+    """Refuse rows that name a file without the number of an image, as another row does."""
+    if not whole.any():
+        return
+    repeated = whole & table["rlnImageName"].where(whole).duplicated(keep=False).to_numpy()
+    legal = (
+        "several rows name this stack without the number of an image; write 000001@ and its path"
+    )
+    refuse(place, table, "rlnImageName", repeated, legal)
 
 
 def _all_numbers(words: list[str]) -> bool:
@@ -114,10 +127,9 @@ def locate_images(
         found = _find(name, place.path, data_dir)
         if found is None:
             if required:
-                tried = listed([str(path) for path, _ in _candidates(name, place.path, data_dir)])
+                tried = _tried(name, place.path, data_dir)
                 raise MissingImagesError(
-                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; "
-                    "if the images have moved, give their folder with --data-dir"
+                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; {_remedy(name)}"
                 )
             files.append(StackFile(name))
             continue
@@ -133,6 +145,19 @@ def locate_images(
         except FileFormatError as error:
             raise FileFormatError(f"{place.row(int(row))}: {error}") from error
     return tuple(files)
+
+
+def _tried(name: str, star: Path, data_dir: Path | None) -> str:
+    """Return the first places where a stack was looked for."""
+    paths = dict.fromkeys(str(path) for path, _ in _candidates(name, star, data_dir))
+    return listed(list(paths), _MOST_PLACES)
+
+
+def _remedy(name: str) -> str:
+    """Return what to do about a stack that was not found."""
+    if PureWindowsPath(name).drive:
+        return "this is a path of Windows: give the folder of the images here with --data-dir"
+    return "if the images have moved, give their folder with --data-dir"
 
 
 def _find(name: str, star: Path, data_dir: Path | None) -> tuple[Path, Path | None] | None:
@@ -155,6 +180,8 @@ def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[
     """
     here = _folder_of(star)
     spellings = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+    if PureWindowsPath(name).drive:
+        spellings = []  # such as C:\\data: nowhere in this file system
     for spelling in spellings:
         if PurePosixPath(spelling).is_absolute():
             yield Path(spelling), here
@@ -162,7 +189,9 @@ def _candidates(name: str, star: Path, data_dir: Path | None) -> Iterator[tuple[
         folders = [*([] if data_dir is None else [_folder_of(data_dir / "x")]), here, *here.parents]
         yield from ((folder / spelling, folder) for folder in folders)
     if data_dir is not None:
-        parts = [part for part in PurePosixPath(spellings[-1]).parts if part not in ("/", "..")]
+        windows = PureWindowsPath(name)
+        pure = windows if windows.drive else PurePosixPath(spellings[-1])
+        parts = [part for part in pure.parts if part not in (pure.anchor, "..")]
         yield from ((data_dir.joinpath(*parts[start:]), None) for start in range(len(parts)))
 
 

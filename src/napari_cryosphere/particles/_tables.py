@@ -14,8 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place, numbers, refuse
-from napari_cryosphere.particles._messages import listed
+from napari_cryosphere.particles._checks import Place, in_legal_ranges, listed, numbers, refuse
 
 __all__ = ["Tables", "tables_from_blocks"]
 
@@ -24,25 +23,7 @@ GROUP = "rlnOpticsGroup"
 _OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _OLD_PIXEL_SIZE = ("rlnDetectorPixelSize", "rlnMagnification")
 _PIXEL_SIZES = (PIXEL_SIZE, "rlnPixelSize")
-_USED = (
-    "rlnAngleRot",
-    "rlnAngleTilt",
-    "rlnAnglePsi",
-    "rlnOriginXAngst",
-    "rlnOriginYAngst",
-    "rlnOriginX",
-    "rlnOriginY",
-    "rlnDefocusU",
-    "rlnDefocusV",
-    "rlnDefocusAngle",
-    "rlnPhaseShift",
-    "rlnCtfBfactor",
-    "rlnCtfScalefactor",
-    *_OPTICS_COLUMNS,
-)
-_LARGEST_BOX = 65536
-_LARGEST_GROUP = 2**31 - 1
-_SMALLEST_DEFOCUS, _LARGEST_DEFOCUS = 100.0, 1e6
+_LARGEST_GROUP = 2**31 - 1  # RELION counts groups in 32 bits
 
 
 @dataclass
@@ -107,29 +88,15 @@ def _particle_block(path: Path, blocks: dict[str, pd.DataFrame]) -> str:
 
 
 def check_particles(tables: Tables) -> None:
-    """Check every numeric column that is used; columns are float64 afterwards."""
+    """Check every column that has a legal range; these are float64 afterwards."""
     particles, place = tables.particles, tables.place
-    checked = {column: numbers(place, particles, column) for column in _USED if column in particles}
-    particles = particles.assign(**checked)
-    for column in ("rlnDefocusU", "rlnDefocusV"):
-        if column in checked:
-            legal = f"a defocus is in A and below {_LARGEST_DEFOCUS:.0f}"
-            refuse(place, particles, column, np.abs(checked[column]) > _LARGEST_DEFOCUS, legal)
-    defocus = np.abs(checked.get("rlnDefocusU", np.zeros(1)))
-    if 0 < defocus.max() < _SMALLEST_DEFOCUS:
-        tables.warnings.append(
-            f"{place.path}: rlnDefocusU is below {_SMALLEST_DEFOCUS:.0f} A for all particles "
-            f"(largest {defocus.max():g}); is it in micrometres? RELION's unit is A"
-        )
+    columns, warnings = in_legal_ranges(place, particles)
+    tables.warnings += warnings
+    particles = particles.assign(**columns)
     if "rlnRandomSubset" in particles:
         subset = numbers(place, particles, "rlnRandomSubset")
-        refuse(
-            place,
-            particles,
-            "rlnRandomSubset",
-            (subset != 1) & (subset != 2),
-            "a half set is 1 or 2",
-        )
+        bad = (subset != 1) & (subset != 2)
+        refuse(place, particles, "rlnRandomSubset", bad, "a half set is 1 or 2")
         particles = particles.assign(rlnRandomSubset=subset.astype(np.int64))
     tables.particles = particles
 
@@ -143,14 +110,10 @@ def _check_groups(tables: Tables) -> None:
                 f"{path}: data_optics has {len(optics)} rows but no column {GROUP}; number the groups"
             )
         optics = tables.optics = optics.assign(**{GROUP: 1})
-    known = _group_numbers(Place(path, "optics"), optics)
-    refuse(
-        Place(path, "optics"),
-        optics,
-        GROUP,
-        optics[GROUP].duplicated().to_numpy(),
-        "each group may stand once",
-    )
+    in_optics = place.in_block("optics")
+    known = _group_numbers(in_optics, optics)
+    repeated = optics[GROUP].duplicated().to_numpy()
+    refuse(in_optics, optics, GROUP, repeated, "each group may be there once")
     if GROUP not in tables.particles:
         if len(optics) > 1:
             raise MetadataError(
@@ -203,15 +166,7 @@ def _build_optics(tables: Tables) -> None:
     else:
         optics[GROUP] = np.arange(1, len(optics) + 1)
     if old:
-        factors = [numbers(tables.place, particles, column) for column in _OLD_PIXEL_SIZE]
-        for column, values in zip(_OLD_PIXEL_SIZE, factors, strict=True):
-            refuse(
-                tables.place,
-                particles,
-                column,
-                values <= 0,
-                "it must be positive, to give the pixel size",
-            )
+        factors = [particles[column].to_numpy() for column in _OLD_PIXEL_SIZE]
         optics[PIXEL_SIZE] = (factors[0] * 1e4 / factors[1])[first]
     elif PIXEL_SIZE not in optics and "rlnPixelSize" in optics:
         optics[PIXEL_SIZE] = optics["rlnPixelSize"]
@@ -224,27 +179,12 @@ def _build_optics(tables: Tables) -> None:
 
 def _check_optics(tables: Tables) -> None:
     """Check the numbers of the optics groups."""
-    optics = tables.optics
-    place = Place(tables.place.path, "optics")
-    optional = ("rlnPhaseShift", "rlnCtfBfactor", "rlnCtfScalefactor")
-    for column in (*_OPTICS_COLUMNS, *optional, PIXEL_SIZE, "rlnImageSize"):
-        if column in optics:
-            values = numbers(place, optics, column)
-            if column in ("rlnVoltage", PIXEL_SIZE, "rlnImageSize"):
-                refuse(place, optics, column, values <= 0, "it must be positive")
-            if column == "rlnImageSize":
-                odd = (values != np.floor(values)) | (values > _LARGEST_BOX)
-                refuse(
-                    place,
-                    optics,
-                    column,
-                    odd,
-                    f"a box is a whole number of up to {_LARGEST_BOX} pixels",
-                )
-            optics = optics.assign(
-                **{column: values.astype(np.int64) if column == "rlnImageSize" else values}
-            )
-    tables.optics = optics
+    columns, warnings = in_legal_ranges(tables.place.in_block("optics"), tables.optics)
+    tables.warnings += warnings
+    tables.optics = tables.optics.assign(**columns)
+    if "rlnImageSize" in columns:
+        sizes = columns["rlnImageSize"].astype(np.int64)
+        tables.optics = tables.optics.assign(rlnImageSize=sizes)
 
 
 def origins_in_angstrom(tables: Tables) -> None:

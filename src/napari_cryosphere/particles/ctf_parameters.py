@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CtfParameters"]
+__all__ = ["CtfParameters", "wavelength_angstrom"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,3 +66,9 @@ class CtfParameters:
     def __getitem__(self, indices: Any) -> CtfParameters:
         """Return the parameters of some particles (a slice, a mask, an array of integers or one integer)."""
         return CtfParameters(**{one.name: getattr(self, one.name)[indices] for one in fields(self)})
+
+
+def wavelength_angstrom(voltage_kv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the relativistic electron wavelength (Reimer & Kohl 2008, eq. 2.5)."""
+    volts = voltage_kv * 1e3
+    return np.asarray(12.2642596 / np.sqrt(volts * (1 + 0.978475e-6 * volts)))

@@ -16,17 +16,18 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._checks import Place
+from napari_cryosphere.particles._data_set import read_data_set
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
-from napari_cryosphere.particles._loading import read_data_set
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
-from napari_cryosphere.particles._poses import ANGLES, ORIGINS, pose_columns
+from napari_cryosphere.particles._poses import ANGLES, ORIGINS, is_pose_column, moved_to_poses
 from napari_cryosphere.particles._selection import rows_where
 from napari_cryosphere.particles._stack_files import renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
+from napari_cryosphere.particles.cs.fields import CARRIED
 from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import (
@@ -42,6 +43,7 @@ __all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
 
+_SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
@@ -97,6 +99,7 @@ class ParticleStack:
         data_dir: str | PathLike[str] | None = None,
         *,
         require_images: bool = True,
+        open_images: bool = True,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
@@ -116,6 +119,9 @@ class ParticleStack:
         require_images
             Whether stacks that are missing are an error; if False they are a warning, and
             :meth:`images` raises. Enough for work on poses alone.
+        open_images
+            Whether stacks are looked for and their headers read; if False no file of images is
+            touched, and box and pixel size are known only where the table names them.
 
         Raises
         ------
@@ -125,8 +131,11 @@ class ParticleStack:
             If a table or a value in it cannot be used: file, row, column and value are named.
         """
         folder = None if data_dir is None else Path(data_dir)
-        data = read_data_set(Path(path), folder, require_images)
-        stack = cls._on_common_grid(data.tables, data.images)
+        data = read_data_set(Path(path), folder, require_images and open_images, open_images)
+        images = data.images
+        if _SIGN in data.tables.particles:
+            images = images.inverted(data.tables.particles[_SIGN].to_numpy() < 0)
+        stack = cls._on_common_grid(data.tables, images)
         for warning in stack.warnings:
             logger.info(warning)
         return stack
@@ -257,8 +266,8 @@ class ParticleStack:
         -------
         ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
         images of optics groups with another box or pixel size are Fourier-rescaled, with grey
-        values kept. Neighbours in one stack are read in one go, whatever order they are asked for
-        in.
+        values kept. Images whose ``cryosparc/blob/sign`` is -1 are multiplied by it. Neighbours in
+        one stack are read in one go, whatever order they are asked for in.
 
         Raises
         ------
@@ -434,13 +443,16 @@ class ParticleStack:
         MetadataError
             If the expression cannot be evaluated, is no condition, or is true for no particle.
         """
+        return self[self.rows_where(expression)]
+
+    def rows_where(self, expression: str) -> NDArray[np.bool_]:
+        """Return for which particles an expression is true, ``(n,)``; see :meth:`select`."""
         table = self.particles
         extra = [name for name in self.optics if name not in table]
         if extra:
             of_group = self.optics.set_index(GROUP)[extra].loc[table[GROUP]]
             table = table.assign(**{str(name): of_group[name].to_numpy() for name in extra})
-        chosen = rows_where(self.source, table.reset_index(drop=True), expression)
-        return self[chosen]
+        return rows_where(self.source, table.reset_index(drop=True), expression)
 
     def inverted(self) -> ParticleStack:
         """Return a stack whose images come with inverted contrast; files stay as they are."""
@@ -475,13 +487,19 @@ class ParticleStack:
         Raises
         ------
         MetadataError
-            If a length is wrong, a value not legal, or the column is rlnImageName or
-            rlnOpticsGroup.
+            If a length is wrong, a value not legal, or the column is rlnImageName, rlnOpticsGroup
+            or one of a pose, which :meth:`with_poses` writes.
         """
         fixed = sorted({"rlnImageName", GROUP} & set(columns))
         if fixed:
             raise MetadataError(
                 f"the column {fixed[0]} says where the images are and cannot be replaced"
+            )
+        poses = next(filter(is_pose_column, columns), None)
+        if poses is not None:
+            raise MetadataError(
+                f"the column {poses} belongs to a pose; write poses with with_poses, which moves "
+                "priors too"
             )
         for name, values in columns.items():
             if np.shape(values) != (len(self),):
@@ -496,11 +514,13 @@ class ParticleStack:
     def with_poses(
         self, rotations: ArrayLike, shifts_angstrom: ArrayLike | None = None, symmetry: str = "C1"
     ) -> ParticleStack:
-        """Return a stack with new poses.
+        """Return a stack with new poses, and with what is tied to them.
 
-        Poses that the input file had are kept as ``cryosphereInputAngleRot``, ``...Tilt``,
-        ``...Psi`` and ``cryosphereInputOriginXAngst``, ``...YAngst``; such columns that are already
-        there stay.
+        RELION's priors of angles and origins, where they are there, become the new pose; origins in
+        pixels become the new ones; the class becomes 1. Statistics of the earlier pose
+        (likelihoods, cryoSPARC's ``alignments3D/...``) are taken away. All that the input file had
+        is kept as ``cryosphereInputAngleRot``, ``cryosphereInputOriginXAngst`` and so on; such
+        columns that are already there stay.
 
         Parameters
         ----------
@@ -520,8 +540,9 @@ class ParticleStack:
             If there is no such point group.
         """
         pixel_sizes = self._value_of_group(PIXEL_SIZE) if PIXEL_SIZE in self.optics else None
-        added = pose_columns(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
-        return self._with(self.particles.assign(**added))
+        return self._with(
+            moved_to_poses(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
+        )
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.

@@ -53,6 +53,7 @@ class SliceVolume:
         factors: NDArray[np.float32],
         powers: NDArray[np.float32],
         rotations: NDArray[np.float64],
+        stretched: bool = False,
     ) -> None:
         """Add slices.
 
@@ -66,11 +67,14 @@ class SliceVolume:
             ``(n, p)``: the weight that goes with the product.
         rotations
             ``(n, 3, 3)``; the first two columns span the slice.
+        stretched
+            Whether columns may be longer than 1. Points that leave the volume must then have
+            factors and powers of 0.
         """
         step = max(1, _POINTS // self._points.shape[1])
         for start in range(0, len(slices), step):
             part = slice(start, start + step)
-            self._insert_few(slices[part], factors[part], powers[part], rotations[part])
+            self._insert_few(slices[part], factors[part], powers[part], rotations[part], stretched)
 
     def _insert_few(
         self,
@@ -78,9 +82,13 @@ class SliceVolume:
         factors: NDArray[np.float32],
         powers: NDArray[np.float32],
         rotations: NDArray[np.float64],
+        stretched: bool,
     ) -> None:
         spanned = rotations[:, :, :2].astype(np.float32).transpose(1, 0, 2).reshape(-1, 2)
-        x, y, z = (spanned @ self._points).reshape(3, -1)
+        places = spanned @ self._points
+        if stretched:
+            np.clip(places, -self.size / 2, self.size / 2, out=places)
+        x, y, z = places.reshape(3, -1)
         # only z >= 0 is kept: the mirror image of a point holds the conjugate
         sign = np.copysign(np.float32(1), z)
         x *= sign

@@ -71,6 +71,7 @@ class BackProjector:
         ctf: ArrayLike | None = None,
         shifts_px: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        magnification: ArrayLike | None = None,
     ) -> None:
         """Insert particles, each at one pose or at several with weights.
 
@@ -88,6 +89,9 @@ class BackProjector:
             moved back.
         weights
             ``(n,)``, or ``(n, k)`` beside k poses; non-negative. None counts as 1, or 1 / k.
+        magnification
+            ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted one, M k, where it
+            is put (RELION's rlnMagMat00 to 11). None for images without distortion.
 
         Raises
         ------
@@ -112,11 +116,22 @@ class BackProjector:
             raise CryosphereError("a particle's weight is negative or not a finite number")
         shifts = np.zeros((n, 2)) if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
         contrast = None if ctf is None else self._at_points(np.asarray(ctf, dtype=np.float32))
+        if magnification is not None:
+            matrices = np.asarray(magnification, dtype=np.float64)
+            poses = poses.copy()
+            poses[..., :2] = poses[..., :2] @ matrices[:, None]
+            beyond = np.linalg.norm(self.frequencies @ matrices.swapaxes(1, 2), axis=2)
+            inside = (beyond <= self.box / 2).astype(np.float32)
+            contrast = inside if contrast is None else contrast * inside
         for start in range(0, n, _ROW):
             rows = slice(start, start + _ROW)
             slices = self._slices(pixels[rows], shifts[rows], start)
             self._insert(
-                slices, None if contrast is None else contrast[rows], poses[rows], shares[rows]
+                slices,
+                None if contrast is None else contrast[rows],
+                poses[rows],
+                shares[rows],
+                stretched=magnification is not None,
             )
         self.inserted += n
 
@@ -149,6 +164,7 @@ class BackProjector:
         ctf: NDArray[np.float32] | None,
         poses: NDArray[np.float64],
         shares: NDArray[np.float64],
+        stretched: bool,
     ) -> None:
         for mode in range(poses.shape[1]):
             kept: NDArray[np.intp] | slice = np.flatnonzero(shares[:, mode])
@@ -160,7 +176,9 @@ class BackProjector:
             factors = weight if ctf is None else weight * ctf[kept]
             powers = weight if ctf is None else factors * ctf[kept]
             for operator in self._symmetry.insertions:
-                self._volume.insert(slices[kept], factors, powers, operator @ poses[kept, mode])
+                self._volume.insert(
+                    slices[kept], factors, powers, operator @ poses[kept, mode], stretched
+                )
 
     def __iadd__(self, other: BackProjector) -> BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = ["WeightedPoses"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.replicas import Replicas
 

@@ -15,17 +15,13 @@ they should be.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from napari_cryosphere.model.card import Calibration
-from napari_cryosphere.so3.distribution import PoseDistribution
-
-if TYPE_CHECKING:
-    from napari_cryosphere.so3._harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution
 
 __all__ = ["LEVELS", "calibrate", "tempered"]
 
@@ -64,6 +60,4 @@ def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -
 
 def tempered(predicted: HarmonicDistribution, temperature: float) -> HarmonicDistribution:
     """Return what a model with this temperature says: coefficients divided by it, before symmetry counts."""
-    return PoseDistribution.from_coefficients(
-        predicted.coefficients / temperature, predicted.symmetry
-    )
+    return HarmonicDistribution(predicted.coefficients / temperature, predicted.symmetry)

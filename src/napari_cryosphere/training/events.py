@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3._harmonic import HarmonicDistribution
+    from napari_cryosphere.so3.distributions import HarmonicDistribution
 
 __all__ = ["TrainingProgress"]
 

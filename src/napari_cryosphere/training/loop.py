@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError, RankLostError
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.so3.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training._clock import Clock, LoopSettings, Validated
 from napari_cryosphere.training.events import TrainingProgress
@@ -124,7 +124,7 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
             coefficients.split(_PREDICT_BATCH), labels.split(_PREDICT_BATCH), strict=True
         )
     ]
-    predicted = PoseDistribution.from_coefficients(coefficients, symmetry)
+    predicted = HarmonicDistribution(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
     figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
     loss, median, mean = trainer.replicas.of_first(figures)

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from napari_cryosphere.so3.distribution import EVALUATION_ORDER
 from napari_cryosphere.so3.grid import order_of_size
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
+from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
 from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.sources import Batch

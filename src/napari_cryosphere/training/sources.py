@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.imaging.ctf import ctf_2d
+from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
@@ -229,7 +229,7 @@ class SimulatedProjections:
         self._projector = Projector(
             map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3
         )
-        self._ctf = stack.ctf_parameters() if stack.has_ctf else None
+        self._stack = stack
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
@@ -257,10 +257,9 @@ class SimulatedProjections:
         box = self._grid.box
         transforms = self._projector.slices(rotations)
         transforms = transforms * shift_phases(torch.from_numpy(self._shifts_px[particles]), box)
-        if self._ctf is not None:
-            transforms = (
-                transforms * ctf_2d(self._ctf[particles], box, self._grid.pixel_size_angstrom).abs()
-            )
+        ctf = transfer_functions(self._stack[particles], self._grid)
+        if ctf is not None:
+            transforms = transforms * ctf.abs()
         return from_fourier(transforms)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.so3.distribution import EVALUATION_ORDER
+from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
 from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.replicas import Replicas
 from napari_cryosphere.training.shared_norm import share_statistics

@@ -24,6 +24,7 @@ from napari_cryosphere.jobs.benchmark_configs import (
     DEFAULT_FOLDER,
     AddEntryConfig,
     DownloadEntryConfig,
+    ListEntriesConfig,
     MergeReportsConfig,
 )
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
@@ -31,7 +32,14 @@ from napari_cryosphere.jobs.running.inputs import chosen, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed, claims
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = ["add_entry", "download_entry", "list_entries", "merge_reports", "text_lines"]
+__all__ = [
+    "add_entry",
+    "download_entry",
+    "entries_text",
+    "list_entries",
+    "merge_reports",
+    "text_lines",
+]
 
 
 def list_entries(benchmark_dir: Path | None = None) -> list[dict[str, Any]]:
@@ -54,6 +62,12 @@ def list_entries(benchmark_dir: Path | None = None) -> list[dict[str, Any]]:
             }
         )
     return entries + [{"entry": name, "on_disk": list(halves)} for name, halves in here.items()]
+
+
+def entries_text(config: ListEntriesConfig) -> str:
+    """Return the entries as a table, or as JSON."""
+    entries = list_entries(config.benchmark_dir)
+    return json.dumps(entries, indent=2) if config.as_json else "\n".join(text_lines(entries))
 
 
 def text_lines(entries: list[dict[str, Any]]) -> list[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.imaging.corrections import corrected_images
 from napari_cryosphere.imaging.ctf import transfer_values
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.particles.aberrations import aberrations_of
 from napari_cryosphere.reconstruction import (
     BackProjector,
     FourierShellCorrelation,
@@ -102,10 +104,12 @@ class Halves:
         """
         of, shifts_px = stack.half_sets(), -stack.shifts_angstrom() / stack.pixel_size_angstrom
         frequencies = self.pair[0].frequencies / self.grid.field_angstrom
+        magnification = aberrations_of(stack).matrices()
 
         def read(chunk: slice) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
             part = stack[chunk]
-            return part.images(), transfer_values(part, frequencies)
+            images = corrected_images(part, part.images(), self.grid, undistort=False)
+            return images, transfer_values(part, frequencies, undistorted=False)
 
         done = 0
         for chunk, (images, ctf) in prefetched(
@@ -120,6 +124,7 @@ class Halves:
                         None if ctf is None else ctf[mine],
                         shifts_px[chunk][mine],
                         poses.weights[chunk][mine],
+                        None if magnification is None else magnification[chunk][mine],
                     )
             done += len(images)
             yield done

@@ -16,9 +16,9 @@ from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.uncertainty import uncertainty_columns
 from napari_cryosphere.model.pose_model import PoseModel
-from napari_cryosphere.particles import ImageGrid, ParticleStack
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
+from napari_cryosphere.particles import ANGLES, ImageGrid, ParticleStack
+from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
 
@@ -161,7 +161,7 @@ class Predictor:
         predicted = stack.with_poses(results["predicted"], symmetry=symmetry)
         kept = {
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
-            for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+            for name in ANGLES
         }
         shifts_px, log_likelihood = results["shifts_px"], results["log_likelihood"]
         posed = with_alignment(

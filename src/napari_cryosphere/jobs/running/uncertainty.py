@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3.distribution import PoseSummary
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = ["summary_metrics", "uncertainty_columns"]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.particles._poses import pose_columns
 from napari_cryosphere.particles.cs.records import Records, shortest
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation, rotation_from_vector
+from napari_cryosphere.so3.rotations import rotation_from_vector
 
 __all__ = ["alignment_columns"]
 
-_DECIMALS = 8
 _CLASS = re.compile(r"(alignments_class_?\w*?\d+)/pose")
 
 
@@ -25,16 +25,12 @@ def alignment_columns(read: Records) -> dict[str, NDArray[Any]]:
             read.notes.append(f"{read.path}: no 3D poses, only those of 2D classes (alignments2D)")
         return {}
     vectors = read.numbers(f"{group}/pose", 3).astype(np.float64)
-    angles = relion_angles_from_rotation(rotation_from_vector(vectors)).round(_DECIMALS)
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    columns: dict[str, NDArray[Any]] = {name: angles[:, axis] for axis, name in enumerate(names)}
     size = next((name for name in (f"{group}/psize_A", "blob/psize_A") if name in read), None)
+    shifts = None
     if f"{group}/shift" in read and size is not None:
-        shifts = (
-            read.numbers(f"{group}/shift", 2).astype(np.float64)
-            * shortest(read.numbers(size))[:, None]
-        )
-        columns |= {f"rlnOrigin{axis}Angst": shifts[:, number] for number, axis in enumerate("XY")}
+        in_pixels = read.numbers(f"{group}/shift", 2).astype(np.float64)
+        shifts = in_pixels * shortest(read.numbers(size))[:, None]
+    columns: dict[str, NDArray[Any]] = dict(pose_columns(rotation_from_vector(vectors), shifts))
     for name, column in (("split", "rlnRandomSubset"), ("class", "rlnClassNumber")):
         if f"{group}/{name}" in read:
             columns[column] = read.numbers(f"{group}/{name}").astype(np.int64) + 1

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._messages import counted, listed
+from napari_cryosphere.particles._checks import Place, counted, listed
 from napari_cryosphere.particles.cs.fields import (
     CARRIED,
     CTF,
@@ -156,7 +155,7 @@ def _note_what_is_not_applied(read: Records) -> None:
     if "blob/sign" in read and (read.numbers("blob/sign") < 0).any():
         read.used.discard("blob/sign")
         read.notes.append(
-            f"{read.path}: blob/sign is -1, particles are dark on light; images are used as they are stored"
+            f"{read.path}: blob/sign is -1 (particles dark on light); images are multiplied by it"
         )
 
 

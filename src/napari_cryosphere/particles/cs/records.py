@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, MetadataError
-from napari_cryosphere.particles._columns import Place
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import Place, shown
 from napari_cryosphere.particles.cs.file import read_cs
 
 __all__ = ["Records", "read_records", "shortest"]

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._columns import Place
+from napari_cryosphere.particles._checks import Place
+from napari_cryosphere.particles._poses import ANGLES, ORIGINS
 from napari_cryosphere.particles._stack_files import parse_image_names
 from napari_cryosphere.particles._tables import GROUP
 from napari_cryosphere.particles.cs.fields import (
@@ -28,8 +29,6 @@ from napari_cryosphere.so3.rotations import rotation_from_relion_angles, vector_
 
 __all__ = ["records_of_tables"]
 
-_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 _NO_DEFAULT = {
     *OF_GROUP,
     "blob/shape",
@@ -109,21 +108,21 @@ def _add_alignment(
     path: Path, particles: pd.DataFrame, fields: dict[str, NDArray[Any]]
 ) -> set[str]:
     """Add poses, shifts, half sets and classes if there are poses; return the columns that were used."""
-    if not all(name in particles for name in _ANGLES):
+    if not all(name in particles for name in ANGLES):
         return set()
-    rotations = rotation_from_relion_angles(particles[list(_ANGLES)].to_numpy(dtype=np.float64))
+    rotations = rotation_from_relion_angles(particles[list(ANGLES)].to_numpy(dtype=np.float64))
     fields["alignments3D/pose"] = vector_from_rotation(rotations)
-    used = set(_ANGLES)
-    if all(name in particles for name in _ORIGINS):
+    used = set(ANGLES)
+    if all(name in particles for name in ORIGINS):
         if "blob/psize_A" not in fields:
             raise MetadataError(
                 f"{path}: shifts in pixels need the pixel size; add rlnImagePixelSize to data_optics"
             )
         sizes = np.asarray(fields["blob/psize_A"], dtype=np.float64)
         fields["alignments3D/psize_A"] = sizes
-        shifts = particles[list(_ORIGINS)].to_numpy(dtype=np.float64)
+        shifts = particles[list(ORIGINS)].to_numpy(dtype=np.float64)
         fields["alignments3D/shift"] = shifts / sizes[:, None]
-        used |= set(_ORIGINS)
+        used |= set(ORIGINS)
     for column, field in (("rlnRandomSubset", "split"), ("rlnClassNumber", "class")):
         if (
             column in particles

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import FileFormatError
-from napari_cryosphere.particles._messages import listed
+from napari_cryosphere.particles._checks import listed
 from napari_cryosphere.particles.mrc.header import read_header
 from napari_cryosphere.particles.mrc.pixel_views import ViewKey, count_copied, open_view
 from napari_cryosphere.particles.mrc.writer import section_writer

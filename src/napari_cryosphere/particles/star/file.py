@@ -18,7 +18,7 @@ import pandas as pd
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, MetadataError
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import shown
 from napari_cryosphere.particles.star.reader import PAIRS, parse_star
 
 __all__ = ["read_star", "write_star"]

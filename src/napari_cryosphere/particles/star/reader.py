@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from napari_cryosphere.errors import FileFormatError
-from napari_cryosphere.particles._messages import shown
+from napari_cryosphere.particles._checks import shown
 from napari_cryosphere.particles.star.rows import RowError, column_of, read_rows, words_of
 from napari_cryosphere.particles.star.text_file import line_of, read_text
 

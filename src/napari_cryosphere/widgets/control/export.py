@@ -1,4 +1,4 @@
-"""Some of a session's particles as a new STAR or .cs file. Knows no Qt."""
+"""Some of a session's particles as a new STAR or .cs file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     if summary is None or not store.predicted[rows].all():
         return stack
     from napari_cryosphere.jobs.infer import with_predictions
-    from napari_cryosphere.so3.distribution import PoseSummary
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
     at = np.cumsum(store.predicted)[rows] - 1
     mine = PoseSummary(*(getattr(summary, field.name)[at] for field in fields(PoseSummary)))

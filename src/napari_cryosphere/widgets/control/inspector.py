@@ -1,4 +1,4 @@
-"""Looking at one particle: its image, its distributions, and a map's projection beside it. Knows no Qt."""
+"""Inspection of one particle: its image, its distributions, and places on its sphere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_cryosphere.widgets.control.projection_view import ProjectionView
-from napari_cryosphere.widgets.docks.kit.background import Background
+from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.state.layer_data import frame_limits, map_of
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior
 from napari_cryosphere.widgets.state.reading import (
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.control.data_sets import DataSets
     from napari_cryosphere.widgets.state.session import Session
     from napari_cryosphere.widgets.state.sphere_layer import Source
 
@@ -40,17 +39,19 @@ class Inspector:
 
     Parameters
     ----------
-    controller
-        Knows the chosen particles and the one under the slider.
+    data
+        The viewer's data sets, the chosen particles and the one under the slider.
     background
         Does what takes longer than a step of the slider may.
     """
 
     changed = Signal()
     """The reading or what is looked at has changed."""
+    left = Signal()
+    """Another particle, treatment or map is looked at: what was shown next to the particle goes."""
 
-    def __init__(self, controller: Controller, background: Background) -> None:
-        self._controller = controller
+    def __init__(self, data: DataSets, background: Background) -> None:
+        self._data = data
         self._background = background
         self.source: Source = "network"
         self.steps: Preprocessing | None = None
@@ -58,18 +59,16 @@ class Inspector:
         self.reading: Reading | None = None
         self.waiting = False
         """Whether a posterior is being computed."""
-        self.projection = ProjectionView(controller, self, background)
         self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
         self._probe: SphereProbe | None = None
         self._walked: tuple[Session, int] | None = None
-        controller.particle_changed.connect(self._on_particle)
-        controller.session_changed.connect(self._on_session)
+        data.particle_changed.connect(self._on_particle)
+        data.session_changed.connect(self._on_session)
 
     @property
     def shown(self) -> tuple[Session, int] | None:
         """The chosen particles and the one under the slider; None if there is none."""
-        session, index = self._controller.session, self._controller.index
-        return None if session is None or index is None else (session, index)
+        return self._data.shown
 
     # ------------------------------------------------------------------ how
 
@@ -80,7 +79,7 @@ class Inspector:
 
     def show_steps(self, steps: Preprocessing | None) -> None:
         """Show the particles after some steps of preprocessing; None for as they are stored."""
-        self.projection.clear()
+        self.left.emit()
         self.steps = steps
         self._prepare()
         self.changed.emit()
@@ -91,19 +90,19 @@ class Inspector:
             return
         self.map_layer = layer
         self._aligners.clear()
-        for session in self._controller.sessions:
+        for session in self._data.sessions:
             if not session.posteriors.stored:
                 session.posteriors.clear()
-        self.projection.clear()
+        self.left.emit()
         self.refresh()
 
     def _on_session(self) -> None:
-        session = self._controller.session
+        session = self._data.session
         if session is not None:
             session.frames.show(self.source)
         self._prepare()
         self.refresh()
-        self.projection.clear()
+        self.left.emit()
 
     def leave(self) -> None:
         """Show the particles alone, as they are stored."""
@@ -111,7 +110,7 @@ class Inspector:
 
     def _prepare(self) -> None:
         """Let the chosen particles be shown after the steps that are set."""
-        session = self._controller.session
+        session = self._data.session
         if session is None or session.steps_shown == self.steps:
             return
         session.steps_shown = self.steps
@@ -122,17 +121,17 @@ class Inspector:
 
     def refresh(self) -> None:
         """Draw the sphere anew."""
-        session = self._controller.session
+        session = self._data.session
         self._probe = None
         if session is not None:
-            session.refresh_sphere(self._controller.viewer)
+            session.refresh_sphere(self._data.viewer)
         self.changed.emit()
 
     # ------------------------------------------------------------------ the particle's distribution
 
     def _on_particle(self) -> None:
         self.reading, self._probe = None, None
-        self.projection.clear()
+        self.left.emit()
         self.changed.emit()
 
     def settle(self) -> None:
@@ -143,7 +142,7 @@ class Inspector:
         session, index = shown
         density = map_of(self.map_layer)
         if self.source != "network" and (density is not None or session.posteriors.stored):
-            self._controller.show_sphere(session)
+            self._data.show_sphere(session)
         wanted = self.source != "network" and session.posteriors.get(index) is None
         if wanted and density is not None and not session.posteriors.stored:
             aligner = self._aligner(session, density)
@@ -171,7 +170,7 @@ class Inspector:
             )
 
     def _aligner(self, session: Session, density: DensityMap) -> MapAligner:
-        symmetry = self._controller.symmetry
+        symmetry = self._data.symmetry
         aligner = self._aligners.get(session)
         if aligner is None or aligner.density is not density or aligner.symmetry != symmetry:
             aligner = self._aligners[session] = MapAligner(session.stack, density, symmetry)
@@ -229,12 +228,12 @@ class Inspector:
         uncertain one.
         """
         shown = self.shown
-        session = self._controller.session
+        session = self._data.session
         order = np.empty(0, dtype=np.int64) if session is None else session.store.uncertain_order()
         if not order.size:
             return
         at = np.flatnonzero(order == (-1 if shown is None else shown[1]))
         walking = at.size and (at[0] == 0 or shown == self._walked)
         place = (int(at[0]) + by) % len(order) if walking else 0
-        self._controller.open_particle(int(order[place]))
+        self._data.open_particle(int(order[place]))
         self._walked = self.shown

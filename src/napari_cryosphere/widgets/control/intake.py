@@ -1,4 +1,4 @@
-"""Takes what was dropped and is no layer to where it belongs. Knows no Qt."""
+"""Dropped files that are no layers: models, runs, distributions and session files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.steps import Step, Steps
-from napari_cryosphere.widgets.state.inbox import inbox
 from napari_cryosphere.widgets.state.kinds import kind_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
+from napari_cryosphere.widgets.state.viewer_context import context_of
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseSummary
-    from napari_cryosphere.so3.distribution_store import DistributionStore
-    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.control.data_sets import DataSets
+    from napari_cryosphere.widgets.control.pose_controller import PoseController
+    from napari_cryosphere.widgets.control.session_file import SessionFile
+    from napari_cryosphere.widgets.control.training_run import TrainingRun
     from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["Intake"]
-
-_BATCH = 64
 
 
 class Intake:
@@ -27,16 +25,31 @@ class Intake:
 
     Parameters
     ----------
-    controller
-        Of the viewer.
+    data
+        The viewer's data sets, for which models are chosen.
+    poses
+        Reads distributions.
+    training
+        Follows runs.
+    session_file
+        Restores sessions.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(
+        self,
+        data: DataSets,
+        poses: PoseController,
+        training: TrainingRun,
+        session_file: SessionFile,
+    ) -> None:
+        self._data = data
+        self._poses = poses
+        self._training = training
+        self._session_file = session_file
         self._waiting: list[Path] = []
-        self._inbox = inbox(controller.viewer)
+        self._inbox = context_of(data.viewer).inbox
         self._inbox.arrived.connect(self.take)
-        controller.session_changed.connect(self._pair)
+        data.session_changed.connect(self._pair)
 
     def take(self) -> None:
         """Take what has come; what cannot be used is said."""
@@ -51,16 +64,14 @@ class Intake:
         if kind == "model":
             self._choose_model(path)
         elif kind == "run":
-            self._controller.training.follow(path)
+            self._training.follow(path)
             if (path / "model.safetensors").is_file():
                 self._choose_model(path)
         elif kind == "distributions":
             self._waiting.append(path)
             self._pair()
         elif kind == "session":
-            from napari_cryosphere.widgets.control.session_file import restore_session
-
-            restore_session(self._controller, path)
+            self._session_file.restore(path)
         else:
             raise CryosphereError(f"{path.name} is nothing that CryoSphere opens")
 
@@ -75,9 +86,9 @@ class Intake:
         from napari_cryosphere.model.pose_model import PoseModel
 
         card = PoseModel.load(path).card
-        self._controller.choose_model(path)
-        if self._controller.symmetry == "C1":
-            self._controller.choose_symmetry(card.symmetry)
+        self._data.choose_model(path)
+        if self._data.symmetry == "C1":
+            self._data.choose_symmetry(card.symmetry)
         tell_note(f"{path.name} chosen: press Predict poses")
 
     # ------------------------------------------------------------------ distributions
@@ -86,7 +97,7 @@ class Intake:
         """Give distributions to the data set with as many particles; others wait for it."""
         if not self._waiting:
             return  # before the import, which brings torch
-        from napari_cryosphere.so3.distribution_store import DistributionStore
+        from napari_cryosphere.so3.distributions.store import DistributionStore
 
         for path in list(self._waiting):
             try:
@@ -98,53 +109,15 @@ class Intake:
             session = self._partner(len(folder))
             if session is not None:
                 self._waiting.remove(path)
-                self.attach(session, folder, path)
-            elif self._controller.session is not None:
-                number = len(self._controller.session.stack)
+                self._poses.attach(session, folder, path)
+            elif self._data.session is not None:
+                number = len(self._data.session.stack)
                 tell_note(
                     f"{path.name}: {len(folder):,} distributions, {number:,} particles; it waits for its own"
                 )
 
     def _partner(self, number: int) -> Session | None:
         """Return the data set of a number of particles, the chosen one first."""
-        chosen = self._controller.session
-        sessions = [*([] if chosen is None else [chosen]), *self._controller.sessions]
+        chosen = self._data.session
+        sessions = [*([] if chosen is None else [chosen]), *self._data.sessions]
         return next((session for session in sessions if len(session.stack) == number), None)
-
-    def attach(self, session: Session, folder: DistributionStore, path: Path) -> None:
-        """Read a data set's distributions from a folder: predictions, or posteriors given a map."""
-        session.distribution_files[folder.kind] = path
-        if folder.kind != "harmonic":
-            session.posteriors.read_from(folder)
-            self._controller.show_sphere(session)
-            self._controller.inspector.show_source(
-                "map" if session.store.summary() is None else "both"
-            )
-            return
-        summary = session.store.summary()
-        if summary is not None and len(summary) == len(session.stack):
-            self._take_all(session, folder, summary)
-        else:
-            self._summarise(session, folder)
-
-    def _take_all(self, session: Session, folder: DistributionStore, summary: PoseSummary) -> None:
-        """Take distributions whose summaries the STAR file holds: none is read before it is shown."""
-        session.store.clear()
-        session.store.add(slice(0, len(session.stack)), folder, summary)
-        self._controller.show_sphere(session)
-        self._controller.predictions_changed.emit()
-        self._controller.particle_changed.emit()
-
-    def _summarise(self, session: Session, folder: DistributionStore) -> None:
-        """Read all distributions for their summaries, batch by batch, as if they were predicted now."""
-
-        def steps() -> Steps:
-            for start in range(0, len(folder), _BATCH):
-                rows = slice(start, min(start + _BATCH, len(folder)))
-                part = folder[rows]
-                message = f"read {rows.stop:,} of {len(folder):,} distributions"
-                yield Step(rows.stop / len(folder), message, (rows, part, part.summary()))
-
-        session.store.clear()
-        self._controller.show_sphere(session)
-        self._controller.poses.run(session, f"Reading {session.layer.name}", steps)

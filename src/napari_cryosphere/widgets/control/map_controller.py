@@ -6,36 +6,40 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control import map_steps
 from napari_cryosphere.widgets.control.map_view import MapView
-from napari_cryosphere.widgets.control.map_words import (
-    alignment_in_words,
-    comparison_in_words,
-    cones_in_words,
-    sharpening_in_words,
-)
+from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.steps import Step, Steps
-from napari_cryosphere.widgets.docks.kit.workers import Runner
 from napari_cryosphere.widgets.state.display_map import LOW_PASSED, RESOLUTION, UNIT, is_difference
 from napari_cryosphere.widgets.state.fsc_curves import Curve, curves_by_kind
-from napari_cryosphere.widgets.state.half_maps import halves_of, remember_halves
-from napari_cryosphere.widgets.state.layer_data import map_layer, map_of
+from napari_cryosphere.widgets.state.layer_data import halves_of, map_layer, map_of, remember_halves
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.reconstruction import FourierShellCorrelation
+    from napari_cryosphere.reconstruction import ConicalFsc, FourierShellCorrelation, Postprocessed
+    from napari_cryosphere.reconstruction.map_alignment import MapAlignment
+    from napari_cryosphere.widgets.control.map_steps import Comparison
 
-__all__ = ["MapController"]
+__all__ = [
+    "MapController",
+    "alignment_in_words",
+    "comparison_in_words",
+    "cones_in_words",
+    "sharpening_in_words",
+]
 
 _HALVES = {"corrected": True, "masked": True, "unmasked": True}
 _PAIR = {"masked": True, "unmasked": False, "corrected": False}
 """Kinds of curves, and whether they are drawn at first."""
+
+_HAND_MARGIN = 0.02  # of correlation: closer than this, noise decides
 
 
 class MapController:
@@ -306,3 +310,39 @@ def _how_shown(made: map_steps.MadeMap) -> dict[str, Any]:
 def _resolution_of(layer: Layer | None) -> float | None:
     """Return the resolution down to which a map is shown; None for as it is."""
     return None if layer is None else layer.metadata.get(RESOLUTION)
+
+
+def alignment_in_words(found: MapAlignment) -> str:
+    """Return how a map had to be moved, and whether its hand is that of the reference."""
+    angle = np.degrees(np.arccos(np.clip((np.trace(found.rotation) - 1) / 2, -1, 1)))
+    shift = float(np.linalg.norm(found.shift_angstrom))
+    moved = f"turned by {angle:.1f}°, moved by {shift:.1f} Å: correlation {found.correlation:.3f}."
+    other = found.correlation_other_hand
+    if found.correlation - other < _HAND_MARGIN:
+        return f"{moved} The hand is not determined: mirror images fit as well ({other:.3f})."
+    if found.mirrored:
+        return f"The hand is the other one. Mirrored, {moved} As it was: {other:.3f}."
+    return f"The hand is that of the reference. {moved[0].upper()}{moved[1:]} Its mirror image: {other:.3f}."
+
+
+def comparison_in_words(compared: Comparison) -> str:
+    """Return how alike two maps are."""
+    masked, unmasked = compared.curves.masked, compared.curves.unmasked
+    line = (
+        f"FSC 0.5 at {masked.resolution_angstrom(0.5):.1f} Å in the mask "
+        f"({unmasked.resolution_angstrom(0.5):.1f} Å without), correlation {compared.correlation:.3f}"
+    )
+    return f"{line}; {compared.note}" if compared.note else line
+
+
+def sharpening_in_words(made: Postprocessed) -> str:
+    """Return how a map was sharpened."""
+    return (
+        f"Sharpened with B = {made.b_factor:.0f} Å², low-passed at {made.resolution_angstrom:.1f} Å"
+    )
+
+
+def cones_in_words(cones: ConicalFsc) -> str:
+    """Return how the resolution depends on the direction."""
+    best, worst = cones.resolution_range_angstrom(0.143)
+    return f"by direction {best:.1f} to {worst:.1f} Å"

@@ -1,4 +1,4 @@
-"""Which particles, at which poses, a map is made from. Knows no Qt."""
+"""Which particles, at which poses, a map is made from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_cryosphere.widgets.control.map_steps import Recipe
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
     from napari_cryosphere.widgets.state.predictions import PredictionStore
     from napari_cryosphere.widgets.state.session import Session
 

@@ -1,4 +1,4 @@
-"""The long work on maps, as generators of steps over the jobs. Knows no Qt."""
+"""The long work on maps, as generators of steps over the jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.reconstruction import ConicalFsc, HalfMapFsc, WeightedPoses
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
     "Comparison",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.control.contours import LinkedContours
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.slice_view import SliceView, fit_name
 from napari_cryosphere.widgets.state.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.state.layer_data import KEY, contour_levels
-from napari_cryosphere.widgets.state.viewer_state import ViewerState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.particles import DensityMap
 
-__all__ = ["MOST_MAPS", "MapView"]
+__all__ = ["MOST_MAPS", "LinkedContours", "MapView", "ViewerState"]
 
 MOST_MAPS = 3
 
 _ANGLES = (10.0, -25.0, 75.0)
+
+_MOST_SORTED = 500_000
+_DIFFERENCE = 0.5  # of the maps' contour: what differs by less does not matter to it
 
 
 class MapView:
@@ -180,3 +185,122 @@ class MapView:
             self.show(self._layers, self.sliced)
         else:
             self.leave()
+
+
+@dataclass
+class ViewerState:
+    """Dimensions, camera, grid, overlays, the layers' visibility and their names' on the canvas."""
+
+    ndisplay: int
+    order: tuple[int, ...]
+    point: tuple[float, ...]
+    camera: tuple[Any, float, Any]
+    grid: tuple[bool, tuple[int, int], int, float]
+    scale_bar: bool
+    visible: dict[Layer, bool]
+    names: dict[Layer, tuple[bool, float]]
+    active: Layer | None
+
+    @classmethod
+    def of(cls, viewer: ViewerModel) -> ViewerState:
+        """Return the state of a viewer."""
+        dims, camera, grid = viewer.dims, viewer.scene.camera, viewer.canvas.grid
+        return cls(
+            dims.ndisplay,
+            tuple(dims.order),
+            tuple(dims.point),
+            (camera.center, camera.zoom, camera.angles),
+            (grid.enabled, grid.shape, grid.stride, grid.spacing),
+            viewer.canvas.overlays.scale_bar.visible,
+            {layer: layer.visible for layer in viewer.layers},
+            {
+                layer: (layer.name_overlay.visible, layer.name_overlay.font_size)
+                for layer in viewer.layers
+            },
+            viewer.layers.selection.active,
+        )
+
+    def restore(self, viewer: ViewerModel, added: Sequence[Layer]) -> None:
+        """Set everything back; layers that came meanwhile are hidden where they are among ``added``."""
+        grid = viewer.canvas.grid
+        grid.enabled, grid.shape, grid.stride, grid.spacing = self.grid
+        for layer in added:
+            layer.visible = self.visible.get(layer, False)
+        viewer.dims.ndisplay = self.ndisplay
+        if len(self.order) == viewer.dims.ndim:
+            viewer.dims.order = self.order
+            viewer.dims.point = self.point
+        for layer in viewer.layers:
+            if layer in self.visible:
+                with contextlib.suppress(
+                    CryosphereError
+                ):  # a viewer that is being closed stays in 3D
+                    layer.visible = self.visible[layer]
+            name = layer.name_overlay
+            name.visible, name.font_size = self.names.get(layer, (False, name.font_size))
+        viewer.canvas.overlays.scale_bar.visible = self.scale_bar
+        camera = viewer.scene.camera
+        camera.center, camera.zoom, camera.angles = self.camera
+        if self.active in viewer.layers:
+            viewer.layers.selection.active = self.active
+
+
+class LinkedContours:
+    """Moves the other maps' contours when one is moved.
+
+    Maps are matched by the volume that their contours enclose, which asks nothing of their noise. A
+    difference map is contoured at half the level of the map that it was made from.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[Image] = []
+        self._sorted: dict[Image, NDArray[np.float32]] = {}
+        self._linking = False
+
+    def link(self, layers: Sequence[Image]) -> None:
+        """Link these maps and no others; the first map's contour stays."""
+        self.unlink()
+        self._layers = list(layers)
+        for layer in self._layers:
+            layer.events.iso_threshold.connect(self._on_threshold)
+        if self._layers:
+            self._follow(self._layers[0])
+
+    def unlink(self) -> None:
+        """Let every contour stand by itself."""
+        for layer in self._layers:
+            layer.events.iso_threshold.disconnect(self._on_threshold)
+        self._layers, self._sorted = [], {}
+
+    def enclosed_fraction(self, layer: Image) -> float:
+        """Return the fraction of a map's voxels above its contour."""
+        values = self._values(layer)
+        return 1 - float(np.searchsorted(values, layer.iso_threshold)) / len(values)
+
+    def _values(self, layer: Image) -> NDArray[np.float32]:
+        """Return a map's voxels in ascending order, thinned out where there are many."""
+        if layer not in self._sorted:
+            voxels = np.asarray(layer.data).ravel()
+            self._sorted[layer] = np.sort(voxels[:: max(1, len(voxels) // _MOST_SORTED)])
+        return self._sorted[layer]
+
+    def _on_threshold(self, event: Any) -> None:
+        if not self._linking:
+            self._follow(event.source)
+
+    def _follow(self, source: Image) -> None:
+        """Contour the other maps as one is contoured."""
+        if is_difference(source):
+            return
+        fraction = self.enclosed_fraction(source)
+        self._linking = True
+        try:
+            for other in self._layers:
+                if is_difference(other):
+                    other.iso_threshold = _DIFFERENCE * source.iso_threshold
+                elif other != source:
+                    values = self._values(other)
+                    place = round((1 - fraction) * len(values))
+                    other.iso_threshold = float(values[min(max(place, 0), len(values) - 1)])
+        finally:
+            self._linking = False

@@ -1,22 +1,27 @@
-"""A particle beside the projection of a map, both after the same preprocessing. Knows no Qt."""
+"""A particle beside the projection of a map, both after the same preprocessing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
     from napari_cryosphere.imaging.comparison import ProjectionMatcher
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = ["Match", "ParticleMatcher"]
+__all__ = ["Match", "MatchLayers", "ParticleMatcher"]
 
 _LEAST_REACH_PX = 4.0
 _REACH = 0.06  # of the box
+
+_GAP = 0.06  # as a part of the particle's height
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,14 @@ class ParticleMatcher:
         import torch
 
         from napari_cryosphere.imaging.comparison import ProjectionMatcher
+        from napari_cryosphere.imaging.corrections import corrected_images
         from napari_cryosphere.imaging.ctf import transfer_functions
         from napari_cryosphere.imaging.preprocess import normalise_background
 
         if self._matcher is None:
             self._matcher = ProjectionMatcher(self.density, self.stack.grid)
         particle = self.stack[[index]]
-        image = torch.from_numpy(particle.images())
+        image = torch.from_numpy(corrected_images(particle, particle.images(), self.stack.grid))
         if steps is not None and steps.normalise:
             image = normalise_background(image)
         ctf = transfer_functions(particle)
@@ -107,3 +113,66 @@ class ParticleMatcher:
             return np.zeros(2)
         origin: NDArray[np.float64] = -particle.shifts_angstrom()[0] / particle.pixel_size_angstrom
         return origin
+
+
+class MatchLayers:
+    """Two image layers of a viewer, made when they are first shown.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._layers: list[Image] = []
+
+    @property
+    def shown(self) -> bool:
+        """Whether the layers are there and visible."""
+        return any(layer in self._viewer.layers and layer.visible for layer in self._layers)
+
+    def show(
+        self, particle: Image, projection: NDArray[np.float32], residual: NDArray[np.float32]
+    ) -> None:
+        """Show pictures of the particle's size, below it and to the right of that."""
+        first = not self.shown
+        self.remove()
+        pixel = float(particle.scale[-1])
+        step = projection.shape[-1] * pixel * (1 + _GAP)
+        top, left = np.asarray(particle.translate, dtype=float)[-2:]
+        low, high = np.percentile(projection, [0.5, 99.7])
+        places = {
+            "projection": (
+                projection,
+                (top + step, left),
+                (float(low), float(max(high, low + 1e-6))),
+            ),
+            "residual": (residual, (top + step, left + step), tuple(particle.contrast_limits)),
+        }
+        selected = self._viewer.layers.selection.active
+        for name, (picture, corner, limits) in places.items():
+            options: dict[str, Any] = {
+                "name": f"{particle.name} {name}",
+                "scale": (pixel, pixel),
+                "translate": corner,
+                "units": ("angstrom",) * 2,
+                "contrast_limits": limits,
+                "colormap": "gray",
+                "multiscale": False,
+                "rgb": False,
+            }
+            self._layers.append(self._viewer.add_image(picture, **options))
+        self._viewer.layers.selection.active = (
+            selected if selected in self._viewer.layers else particle
+        )
+        if first:
+            self._viewer.reset_view()
+
+    def remove(self) -> None:
+        """Take the layers away."""
+        for layer in self._layers:
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self._layers = []

@@ -1,8 +1,9 @@
-"""The chosen particles' poses: predicted, refined against a map, put together for a file. Knows no Qt."""
+"""The particles' poses: predicted, refined against a map, or read from a folder of distributions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,36 +14,44 @@ from napari_cryosphere.widgets.control.export import chosen_stack
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.so3.distributions.store import DistributionStore
+    from napari_cryosphere.so3.pose_summary import PoseSummary
+    from napari_cryosphere.widgets.control.data_sets import DataSets
+    from napari_cryosphere.widgets.control.inspector import Inspector
     from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["PoseController"]
 
+_BATCH = 64  # distributions read at a time: a step of some tenths of a second
+
 
 class PoseController:
-    """Predicts and refines; results stay with the layer that they came from.
+    """Predicts, refines and reads poses; results stay with the layer that they came from.
 
     Parameters
     ----------
-    controller
-        Of the viewer.
+    data
+        The viewer's data sets.
+    inspector
+        Shows the posteriors of a folder that was read.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, data: DataSets, inspector: Inspector) -> None:
+        self._data = data
+        self._inspector = inspector
 
     def predict(self) -> None:
         """Predict the poses of the chosen particles and show their spheres as they come."""
-        controller = self._controller
-        session = controller.session
-        if session is None or controller.runner.busy:
+        data = self._data
+        session = data.session
+        if session is None or data.runner.busy:
             return
-        controller.maps.show()
+        data.maps.show()
         session.take_refined(None)
         session.store.clear()
-        controller.show_sphere(session)
-        controller.predictions_changed.emit()
-        path, stack = controller.model_path, session.stack
+        data.show_sphere(session)
+        data.predictions_changed.emit()
+        path, stack = data.model_path, session.stack
         title = f"Predicting {session.layer.name}"
         self.run(session, title, lambda: steps.prediction_steps(stack, path))
 
@@ -56,47 +65,83 @@ class PoseController:
         reference
             The map to refine against; None for that of the model's run.
         """
-        controller = self._controller
-        session = controller.session
-        if session is None or controller.runner.busy:
+        data = self._data
+        session = data.session
+        if session is None or data.runner.busy:
             return
-        path, stack = controller.model_path, session.stack
+        path, stack = data.model_path, session.stack
 
         def take(step: steps.Step) -> None:
-            if session.layer not in controller.viewer.layers:
-                controller.runner.stop()
+            if session.layer not in data.viewer.layers:
+                data.runner.stop()
             elif step.payload is not None:
                 session.take_refined(step.payload)
-                session.refresh_sphere(controller.viewer)
+                session.refresh_sphere(data.viewer)
 
-        controller.runner.start(
+        data.runner.start(
             f"Refining {session.layer.name}",
             lambda: steps.refinement_steps(stack, path, reference),
             take,
-            controller.predictions_changed.emit,
+            data.predictions_changed.emit,
         )
 
     def run(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
         """Run steps that predict, and show the spheres of a data set as they come."""
-        controller = self._controller
-        controller.runner.start(
-            title, work, lambda step: self._take(session, step), controller.predictions_changed.emit
+        data = self._data
+        data.runner.start(
+            title, work, lambda step: self._take(session, step), data.predictions_changed.emit
         )
 
     def _take(self, session: Session, step: steps.Step) -> None:
         """Keep a batch with the layer it came from; stop if that layer is gone."""
-        controller = self._controller
-        if session.layer not in controller.viewer.layers:
-            controller.runner.stop()
+        data = self._data
+        if session.layer not in data.viewer.layers:
+            data.runner.stop()
             return
         if step.payload is None:
             return
         rows, distribution, summary = step.payload
         session.store.add(rows, distribution, summary)
-        session.refresh_sphere(controller.viewer)
-        if session is controller.session:
-            controller.predictions_changed.emit()
-            controller.particle_changed.emit()
+        session.refresh_sphere(data.viewer)
+        if session is data.session:
+            data.predictions_changed.emit()
+            data.particle_changed.emit()
+
+    def attach(self, session: Session, folder: DistributionStore, path: Path) -> None:
+        """Read a data set's distributions from a folder: predictions, or posteriors given a map."""
+        session.distribution_files[folder.kind] = path
+        if folder.kind != "harmonic":
+            session.posteriors.read_from(folder)
+            self._data.show_sphere(session)
+            self._inspector.show_source("map" if session.store.summary() is None else "both")
+            return
+        summary = session.store.summary()
+        if summary is not None and len(summary) == len(session.stack):
+            self._take_all(session, folder, summary)
+        else:
+            self._summarise(session, folder)
+
+    def _take_all(self, session: Session, folder: DistributionStore, summary: PoseSummary) -> None:
+        """Take distributions whose summaries the STAR file holds: none is read before it is shown."""
+        session.store.clear()
+        session.store.add(slice(0, len(session.stack)), folder, summary)
+        self._data.show_sphere(session)
+        self._data.predictions_changed.emit()
+        self._data.particle_changed.emit()
+
+    def _summarise(self, session: Session, folder: DistributionStore) -> None:
+        """Read all distributions for their summaries, batch by batch, as if they were predicted now."""
+
+        def work() -> steps.Steps:
+            for start in range(0, len(folder), _BATCH):
+                rows = slice(start, min(start + _BATCH, len(folder)))
+                part = folder[rows]
+                message = f"read {rows.stop:,} of {len(folder):,} distributions"
+                yield steps.Step(rows.stop / len(folder), message, (rows, part, part.summary()))
+
+        session.store.clear()
+        self._data.show_sphere(session)
+        self.run(session, f"Reading {session.layer.name}", work)
 
     def stack(self) -> ParticleStack:
         """Return the chosen particles that have been predicted, with their poses as columns.
@@ -106,7 +151,7 @@ class PoseController:
         CryosphereError
             If nothing has been predicted.
         """
-        session = self._controller.session
+        session = self._data.session
         if session is None or not session.store.predicted.any():
             raise CryosphereError("nothing is predicted yet; press Predict poses first")
         return chosen_stack(session, np.flatnonzero(session.store.predicted))

@@ -1,4 +1,4 @@
-"""A map's projection beside the particle, from the place of its sphere that was clicked. Knows no Qt."""
+"""A map's projection next to the particle, from the place of its sphere that was clicked."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.match_layers import MatchLayers
-from napari_cryosphere.widgets.control.matching import Match, ParticleMatcher
-from napari_cryosphere.widgets.docks.kit.background import Background
+from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.matching import Match, MatchLayers, ParticleMatcher
+from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.reading import most_probable_pose
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap
-    from napari_cryosphere.widgets.control.controller import Controller
-    from napari_cryosphere.widgets.control.inspector import Inspector
+    from napari_cryosphere.widgets.control.data_sets import DataSets
     from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["REFINED", "ProjectionView", "ShownMatch"]
@@ -53,8 +52,8 @@ class ProjectionView:
 
     Parameters
     ----------
-    controller, inspector
-        Know which particle is shown, and which map is chosen.
+    data, inspector
+        The data sets; which particle is shown, and which map is chosen.
     background
         Compares.
     """
@@ -62,17 +61,16 @@ class ProjectionView:
     changed = Signal()
     """A projection came or went."""
 
-    def __init__(
-        self, controller: Controller, inspector: Inspector, background: Background
-    ) -> None:
-        self._controller = controller
+    def __init__(self, data: DataSets, inspector: Inspector, background: Background) -> None:
+        self._data = data
         self._inspector = inspector
         self._background = background
         self.match: ShownMatch | None = None
-        self.layers = MatchLayers(controller.viewer)
+        self.layers = MatchLayers(data.viewer)
         self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = (
             weakref.WeakKeyDictionary()
         )
+        inspector.left.connect(self.clear)
 
     def show(self, direction: NDArray[np.float64]) -> None:
         """Show the map's projection from a place on the sphere; near a mark, at the mark's own pose.
@@ -96,7 +94,7 @@ class ProjectionView:
         shift_px = None if posterior is None or what != REFINED else posterior.shift_px
 
         def take(found: Match) -> None:
-            present = session.layer in self._controller.viewer.layers
+            present = session.layer in self._data.viewer.layers
             if present and self._inspector.shown == shown and self._inspector.steps == steps:
                 self.match = ShownMatch(rotation, what, found.correlation)
                 self.layers.show(session.layer, found.projection, found.residual)
@@ -138,6 +136,6 @@ class ProjectionView:
             return
         self.match = None
         self.layers.remove()
-        for session in self._controller.sessions:
+        for session in self._data.sessions:
             session.frames.point_at(0, None)
         self.changed.emit()

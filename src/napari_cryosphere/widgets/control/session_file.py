@@ -1,24 +1,31 @@
-"""The state of the workbench in a JSON file: saved, and restored where its files still are. Knows no Qt."""
+"""Session files: what the docks know and show, saved as JSON and restored."""
 
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.widgets.state.fsc_curves import Curve
 from napari_cryosphere.widgets.state.layer_data import KEY, map_layer, map_of, particle_layer
+from napari_cryosphere.widgets.state.notices import tell_error
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
-    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.control.data_sets import DataSets
+    from napari_cryosphere.widgets.control.inspector import Inspector
+    from napari_cryosphere.widgets.control.pose_controller import PoseController
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["VERSION", "SavedSession", "describe", "restore_session", "save_session"]
+__all__ = ["VERSION", "SavedSession", "SessionFile", "flags_of", "runs_of"]
 
 FORMAT: Literal["napari-cryosphere session"] = "napari-cryosphere session"
 VERSION = 1
@@ -82,51 +89,160 @@ class SavedSession(_Saved):
     curves: tuple[SavedCurve, ...] = ()
 
 
-# ---------------------------------------------------------------------- saving
+class SessionFile:
+    """Saves what a viewer's docks know and show in a JSON file, and restores it.
 
-
-def describe(controller: Controller, folder: Path) -> SavedSession:
-    """Return the state of a workbench.
-
-    Predictions and maps that are in memory alone are written into ``folder``, so that nothing is
-    lost.
-
-    Raises
-    ------
-    CryosphereError
-        If they cannot be written.
+    Parameters
+    ----------
+    data
+        The viewer's data sets.
+    inspector
+        Knows how the particle is looked at.
+    poses
+        Reads distributions.
     """
-    chosen, inspector = controller.session, controller.inspector
-    maps = [layer for layer in controller.map_layers[::-1] if map_of(layer) is not None]
-    return SavedSession(
-        particles=tuple(_particles(session, folder) for session in controller.sessions),
-        maps=tuple(SavedMap(name=layer.name, path=_map_file(layer, folder)) for layer in maps),
-        chosen=None if chosen is None else chosen.layer.name,
-        particle=controller.index,
-        model=None if controller.model_path is None else controller.model_path.absolute(),
-        symmetry=controller.symmetry,
-        source=inspector.source,
-        comparison_map=None if inspector.map_layer is None else inspector.map_layer.name,
-        curves=tuple(_curves(controller)),
-    )
 
+    def __init__(self, data: DataSets, inspector: Inspector, poses: PoseController) -> None:
+        self._data = data
+        self._inspector = inspector
+        self._poses = poses
 
-def save_session(controller: Controller, path: Path) -> None:
-    """Write the state of a workbench; what is in memory alone goes into a folder beside the file.
+    def save(self, path: Path) -> None:
+        """Write the session; what is in memory alone goes into a folder next to the file.
 
-    Raises
-    ------
-    CryosphereError
-        If it cannot be written; an earlier file is then as it was.
-    """
-    folder = path.with_name(path.name.removesuffix(".json").removesuffix(".cryosphere") + ".files")
-    saved = describe(controller, folder)
-    with atomic_path(path, overwrite=True) as temporary:
-        temporary.write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        Raises
+        ------
+        CryosphereError
+            If it cannot be written; an earlier file is then as it was.
+        """
+        folder = path.with_name(
+            path.name.removesuffix(".json").removesuffix(".cryosphere") + ".files"
+        )
+        saved = self._describe(folder)
+        with atomic_path(path, overwrite=True) as temporary:
+            temporary.write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def _describe(self, folder: Path) -> SavedSession:
+        """Return what the session file holds.
+
+        Predictions and maps that are in memory alone are written into ``folder``, so that nothing is
+        lost.
+
+        Raises
+        ------
+        CryosphereError
+            If they cannot be written.
+        """
+        chosen, inspector = self._data.session, self._inspector
+        maps = [layer for layer in self._data.map_layers[::-1] if map_of(layer) is not None]
+        return SavedSession(
+            particles=tuple(_particles(session, folder) for session in self._data.sessions),
+            maps=tuple(SavedMap(name=layer.name, path=_map_file(layer, folder)) for layer in maps),
+            chosen=None if chosen is None else chosen.layer.name,
+            particle=self._data.index,
+            model=None if self._data.model_path is None else self._data.model_path.absolute(),
+            symmetry=self._data.symmetry,
+            source=inspector.source,
+            comparison_map=None if inspector.map_layer is None else inspector.map_layer.name,
+            curves=tuple(self._curves()),
+        )
+
+    def _curves(self) -> list[SavedCurve]:
+        owners = self._data.maps.owners
+        return [
+            SavedCurve(
+                group=curve.group,
+                kind=curve.kind,
+                values=tuple(float(value) for value in curve.fsc.values),
+                box=curve.fsc.box,
+                pixel_size_angstrom=curve.fsc.pixel_size_angstrom,
+                threshold=curve.threshold,
+                shown=curve.shown,
+                owners=tuple(layer.name for layer in owners.get(label, ())),
+            )
+            for label, curve in self._data.maps.curves.items()
+        ]
+
+    def restore(self, path: Path) -> list[str]:
+        """Open what a session file names, in addition to what is open; returns what could not be opened.
+
+        Raises
+        ------
+        FileFormatError
+            As `read_session`.
+        """
+        saved = read_session(path)
+        lost = [f"{name}" for name in self._restore_layers(saved)]
+        self._data.choose_symmetry(saved.symmetry)
+        if saved.model is not None:
+            if saved.model.exists():
+                self._data.choose_model(saved.model)
+            else:
+                lost.append(saved.model.name)
+        self._restore_curves(saved)
+        layers = {layer.name: layer for layer in self._data.viewer.layers}
+        if saved.comparison_map in layers:
+            self._inspector.choose_map(layers[saved.comparison_map])
+        self._inspector.show_source(saved.source)
+        if saved.chosen in layers:
+            self._data.choose(layers[saved.chosen])
+            if saved.particle is not None:
+                self._data.show_particle(saved.particle)
+        if lost:
+            tell_error(f"not found: {', '.join(lost)}; the rest of {path.name} is restored")
+        return lost
+
+    def _restore_layers(self, saved: SavedSession) -> list[str]:
+        """Open the files of a session; yields the names of those that cannot be."""
+        from napari_cryosphere.particles import DensityMap, ParticleStack
+
+        viewer, lost = self._data.viewer, []
+        for one in saved.maps:
+            try:
+                data, options, _ = map_layer(DensityMap.read(one.path), one.name, visible=False)
+                viewer.add_image(data, **options).metadata[_FILE] = str(one.path)
+            except CryosphereError:
+                lost.append(one.path.name)
+        for some in saved.particles:
+            try:
+                stack = ParticleStack.read(some.path, some.data_dir)
+                data, options, _ = particle_layer(stack, some.name)
+                layer = viewer.add_image(data, **options)
+                assert layer.metadata[KEY] is stack
+                lost += self._restore_particles(layer, some)
+            except CryosphereError:
+                lost.append(some.path.name)
+        return lost
+
+    def _restore_particles(self, layer: Layer, saved: SavedParticles) -> list[str]:
+        """Give a layer its flags, selection and distributions back; returns folders not found."""
+        from napari_cryosphere.so3.distributions.store import DistributionStore
+
+        session = next(one for one in self._data.sessions if one.layer == layer)
+        number, lost = len(session.stack), []
+        if number == saved.number:
+            selected = np.zeros(number, dtype=bool)
+            selected[[row for row in saved.selected if row < number]] = True
+            session.choices.restore(flags_of(saved.flags, number), selected)
+        for path in saved.distributions.values():
+            try:
+                self._poses.attach(session, DistributionStore(path), path)
+            except CryosphereError:
+                lost.append(path.name)
+        return lost
+
+    def _restore_curves(self, saved: SavedSession) -> None:
+        from napari_cryosphere.reconstruction import FourierShellCorrelation
+
+        layers = {layer.name: layer for layer in self._data.viewer.layers}
+        for one in saved.curves:
+            fsc = FourierShellCorrelation(np.array(one.values), one.box, one.pixel_size_angstrom)
+            owners = tuple(layers[name] for name in one.owners if name in layers)
+            curve = Curve(one.group, one.kind, fsc, one.threshold, one.shown)
+            self._data.maps.add_curves([curve], owners)
 
 
 def _particles(session: Session, folder: Path) -> SavedParticles:
-    from napari_cryosphere.widgets.control.session_parts import kept_predictions, runs_of
 
     stack = session.stack
     path, distributions = kept_predictions(session, folder)
@@ -152,26 +268,6 @@ def _map_file(layer: Image, folder: Path) -> Path:
     path = folder / f"{safe}.mrc"
     density.save(path, overwrite=True)
     return path.absolute()
-
-
-def _curves(controller: Controller) -> list[SavedCurve]:
-    owners = controller.maps.owners
-    return [
-        SavedCurve(
-            group=curve.group,
-            kind=curve.kind,
-            values=tuple(float(value) for value in curve.fsc.values),
-            box=curve.fsc.box,
-            pixel_size_angstrom=curve.fsc.pixel_size_angstrom,
-            threshold=curve.threshold,
-            shown=curve.shown,
-            owners=tuple(layer.name for layer in owners.get(label, ())),
-        )
-        for label, curve in controller.maps.curves.items()
-    ]
-
-
-# ---------------------------------------------------------------------- restoring
 
 
 def read_session(path: Path) -> SavedSession:
@@ -201,71 +297,41 @@ def read_session(path: Path) -> SavedSession:
         raise FileFormatError(f"{path.name}, {where}: {first['msg']}") from error
 
 
-def restore_session(controller: Controller, path: Path) -> list[str]:
-    """Open what a session file names beside what is open; returns what could not be opened.
+def runs_of(flags: NDArray[np.uint8]) -> tuple[tuple[int, int], ...]:
+    """Return flags as runs of equal ones, (flag, length); empty if there is none."""
+    if not flags.any():
+        return ()
+    return tuple((int(flag), sum(1 for _ in run)) for flag, run in groupby(flags))
 
-    Raises
-    ------
-    FileFormatError
-        As `read_session`.
+
+def flags_of(runs: tuple[tuple[int, int], ...], number: int) -> NDArray[np.uint8]:
+    """Invert `runs_of`; what the runs do not reach has no flag."""
+    flags = np.zeros(number, dtype=np.uint8)
+    if runs:
+        values = np.repeat([flag for flag, _ in runs], [length for _, length in runs])[:number]
+        flags[: len(values)] = values
+    return flags
+
+
+def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Return the file of a data set and the folders of its distributions; what is in memory alone is written.
+
+    Predictions of all particles go to ``folder``: a STAR file with their poses, and their
+    distributions. A run that was stopped half-way is not kept: it is predicted again in less time
+    than it takes to explain.
     """
-    from napari_cryosphere.widgets.state.notices import tell_error
+    store, files = session.store, dict(session.distribution_files)
+    summary = store.summary()
+    on_disk = "harmonic" in files or set(session.stack.particles.columns) >= {"cryosphereSpread"}
+    if summary is None or on_disk or not store.predicted.all():
+        return session.stack.source, files
+    from napari_cryosphere.jobs.infer import with_predictions
+    from napari_cryosphere.so3.distributions.store import write_distributions
 
-    saved = read_session(path)
-    lost = [f"{name}" for name in _restore_layers(controller, saved)]
-    controller.choose_symmetry(saved.symmetry)
-    if saved.model is not None:
-        if saved.model.exists():
-            controller.choose_model(saved.model)
-        else:
-            lost.append(saved.model.name)
-    _restore_curves(controller, saved)
-    layers = {layer.name: layer for layer in controller.viewer.layers}
-    if saved.comparison_map in layers:
-        controller.inspector.choose_map(layers[saved.comparison_map])
-    controller.inspector.show_source(saved.source)
-    if saved.chosen in layers:
-        controller.choose(layers[saved.chosen])
-        if saved.particle is not None:
-            controller.show_particle(saved.particle)
-    if lost:
-        tell_error(f"not found: {', '.join(lost)}; the rest of {path.name} is restored")
-    return lost
-
-
-def _restore_layers(controller: Controller, saved: SavedSession) -> list[str]:
-    """Open the files of a session; yields the names of those that cannot be."""
-    from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.widgets.control.session_parts import restore_particles
-
-    viewer, lost = controller.viewer, []
-    for one in saved.maps:
-        try:
-            data, options, _ = map_layer(DensityMap.read(one.path), one.name, visible=False)
-            viewer.add_image(data, **options).metadata[_FILE] = str(one.path)
-        except CryosphereError:
-            lost.append(one.path.name)
-    for some in saved.particles:
-        try:
-            stack = ParticleStack.read(some.path, some.data_dir)
-            data, options, _ = particle_layer(stack, some.name)
-            layer = viewer.add_image(data, **options)
-            assert layer.metadata[KEY] is stack
-            lost += restore_particles(controller, layer, some)
-        except CryosphereError:
-            lost.append(some.path.name)
-    return lost
-
-
-def _restore_curves(controller: Controller, saved: SavedSession) -> None:
-    import numpy as np
-
-    from napari_cryosphere.reconstruction import FourierShellCorrelation
-    from napari_cryosphere.widgets.state.fsc_curves import Curve
-
-    layers = {layer.name: layer for layer in controller.viewer.layers}
-    for one in saved.curves:
-        fsc = FourierShellCorrelation(np.array(one.values), one.box, one.pixel_size_angstrom)
-        owners = tuple(layers[name] for name in one.owners if name in layers)
-        curve = Curve(one.group, one.kind, fsc, one.threshold, one.shown)
-        controller.maps.add_curves([curve], owners)
+    name = session.stack.source.name.split(".")[0]
+    star, zarr = folder / f"{name}_predicted.star", folder / f"{name}_predicted.zarr"
+    with write_distributions(zarr, overwrite=True) as writer:
+        for part in store.distributions(store.predicted):
+            writer.append(part)
+    with_predictions(session.stack, summary, store.symmetry).save(star, overwrite=True)
+    return star, {**files, "harmonic": zarr}

@@ -1,4 +1,4 @@
-"""The dock's long work: generators of steps over the jobs. Knows no Qt."""
+"""The dock's long work: generators of steps over the jobs."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from napari_cryosphere.widgets.state.viewer_context import unwrapped
+
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QWidget
@@ -26,13 +28,14 @@ def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -
     Parameters
     ----------
     viewer
-        The viewer.
+        The viewer, or napari's proxy of it.
     name
         As in the Plugins menu.
     floating
         Whether a dock that is not there yet becomes a window of its own, over the canvas's upper
         right.
     """
+    viewer = unwrapped(viewer)
     docks = viewer.window.dock_widgets
     known = next((docks[title] for title in _titles(name) if title in docks), None)
     content: Any = known

@@ -42,14 +42,14 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     from napari import current_viewer
 
     from napari_cryosphere.errors import CryosphereError, MissingImagesError
-    from napari_cryosphere.widgets.state.image_folder import image_folder
     from napari_cryosphere.widgets.state.notices import tell_error
+    from napari_cryosphere.widgets.state.viewer_context import context_of
 
     viewer = current_viewer()
     files = _files_of(_listed(path), viewer)
     if viewer is None:
         return [_read(item, None) for item in files]
-    folder = image_folder(viewer)
+    folder = context_of(viewer).image_folder
     layers: list[tuple[Any, ...]] = []
     for item in files:
         try:
@@ -67,8 +67,8 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
 def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
     """Return the images among what was dropped; the rest goes to the viewer's inbox."""
     from napari_cryosphere.errors import CryosphereError
-    from napari_cryosphere.widgets.state.inbox import inbox
     from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
+    from napari_cryosphere.widgets.state.viewer_context import context_of
 
     files: list[Path] = []
     for item in paths:
@@ -80,7 +80,7 @@ def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
         elif viewer is None:
             raise CryosphereError(f"{item.name} is no layer; open it in napari's window")
         else:
-            inbox(viewer).put(item)
+            context_of(viewer).inbox.put(item)
             _open_dock_for(kind, viewer)
     return files
 
@@ -88,13 +88,13 @@ def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
 def _open_dock_for(kind: str | None, viewer: Any) -> None:
     """Open a dock for what is no layer, where none has taken it."""
     from napari_cryosphere.widgets.plugin.open_docks import MAIN, TRAINING, open_dock
-    from napari_cryosphere.widgets.state.inbox import inbox
+    from napari_cryosphere.widgets.state.viewer_context import context_of
 
     if not hasattr(viewer, "window"):
         return
     if kind == "run":
         open_dock(viewer, TRAINING)
-    elif len(inbox(viewer)):
+    elif len(context_of(viewer).inbox):
         open_dock(viewer, MAIN)
 
 
@@ -115,11 +115,11 @@ def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
 
     Particles that come while the viewer shows 3D wait until it is back in 2D.
     """
-    from napari_cryosphere.widgets.state.drop import present_drop
-    from napari_cryosphere.widgets.state.flat_guard import keep_flat
+    from napari_cryosphere.widgets.control.flat_guard import keep_flat
     from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+    from napari_cryosphere.widgets.state.viewer_context import context_of
 
-    drop = present_drop(viewer)
+    drop = context_of(viewer).drop
     for data, options, _ in layers:
         if isinstance(data, LazyFrames):
             keep_flat(viewer)

@@ -31,7 +31,7 @@ def _load(name: str, preference: float) -> list[tuple[Any, dict[str, Any], str]]
 
     from napari_cryosphere.jobs.sample import make_sample
     from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.widgets.state.flat_guard import keep_flat
+    from napari_cryosphere.widgets.control.flat_guard import keep_flat
     from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
     folder = sample_folder(f"preference-{preference:g}" if preference else "")

@@ -36,7 +36,7 @@ def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[st
     from napari_cryosphere.widgets.control.export import export_steps
     from napari_cryosphere.widgets.state.layer_data import KEY
     from napari_cryosphere.widgets.state.notices import tell_note
-    from napari_cryosphere.widgets.state.session_of import session_in
+    from napari_cryosphere.widgets.state.session import session_in
 
     metadata = attributes.get("metadata", {})
     session, target = session_in(metadata), Path(path)

@@ -1,4 +1,4 @@
-"""Flags and selection of a data set on disk, so that a crash loses none of them. Knows no Qt.
+"""Flags and selection of a data set on disk, so that a crash loses none of them.
 
 One small JSON file a data set, in the user's own state folder ($XDG_STATE_HOME/napari-cryosphere,
 by default ~/.local/state/napari-cryosphere), and not beside the particles: a project is often

@@ -1,4 +1,4 @@
-"""The FSC curves of a window: what they are, what is read off them, how they are written. Knows no Qt."""
+"""The FSC curves of a window: what they are, what is read off them, how they are written."""
 
 from __future__ import annotations
 

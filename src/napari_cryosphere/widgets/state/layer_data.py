@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.widgets.state.lazy_frames import ParticleFrames
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
@@ -19,10 +21,13 @@ __all__ = [
     "LayerData",
     "contour_levels",
     "frame_limits",
+    "halves_of",
+    "is_half",
     "map_layer",
     "map_of",
     "particle_layer",
     "particles_of",
+    "remember_halves",
 ]
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
@@ -32,6 +37,13 @@ KEY = "cryosphere"
 
 _SAMPLED_FRAMES = 24
 _ABOVE_MEAN = 2.0  # standard deviations at which a map is contoured
+
+_HALVES = "cryosphere_halves"
+_HALF = re.compile(
+    r"^(?P<stem>.*?)[ _,.-]*half[ _-]?(?:map)?[ _-]?(?P<number>[12AB])(?P<rest>(?![0-9A-Za-z]).*)$",
+    re.IGNORECASE,
+)
+_NUMBERS = {"1": 0, "A": 0, "2": 1, "B": 1}
 
 
 def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
@@ -102,3 +114,37 @@ def map_of(layer: Layer | None) -> DensityMap | None:
 
     held = None if layer is None else layer.metadata.get(KEY)
     return held if isinstance(held, DensityMap) else None
+
+
+def remember_halves(layer: Layer, halves: Sequence[DensityMap]) -> None:
+    """Note a map's half-maps with its layer."""
+    if len(halves) == 2:
+        layer.metadata[_HALVES] = tuple(halves)
+
+
+def is_half(layer: Layer) -> bool:
+    """Return whether a layer's name says that it is a half-map."""
+    return _HALF.match(layer.name) is not None
+
+
+def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:
+    """Return a map's half-maps: those noted with it, or the layers that are named as its halves.
+
+    Names are those of RELION (``run_half1_class001_unfil``), cryoSPARC (``map_half_A``) and this
+    package. None if there are not both.
+    """
+    if layer is None:
+        return None
+    if _HALVES in layer.metadata:
+        first, second = layer.metadata[_HALVES]
+        return first, second
+    own = _HALF.match(layer.name)
+    stem = own["stem"] if own else layer.name
+    halves: dict[int, DensityMap] = {}
+    for other in layers:
+        named, density = _HALF.match(other.name), map_of(other)
+        if named is None or density is None or named["stem"] != stem:
+            continue
+        if own is None or own["rest"] == named["rest"]:
+            halves[_NUMBERS[named["number"].upper()]] = density
+    return (halves[0], halves[1]) if len(halves) == 2 else None

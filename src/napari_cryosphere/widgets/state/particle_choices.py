@@ -1,4 +1,4 @@
-"""What a person decides of particles: flags and a selection, with undo. Knows no Qt."""
+"""What a person decides of particles: flags and a selection, with undo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which particles are shown, and in which order. Knows no Qt."""
+"""Which particles are shown, and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a map says of the particles' poses: read from a folder, or computed for one particle. Knows no Qt."""
+"""What a map says of the particles' poses: read from a folder, or computed for one particle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from psygnal import Signal
 if TYPE_CHECKING:
     from napari_cryosphere.alignment.aligner import Aligner
     from napari_cryosphere.particles import DensityMap, ParticleStack
-    from napari_cryosphere.so3.distribution import PoseDistribution
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.distributions.store import DistributionStore
 
 __all__ = ["MapAligner", "Posterior", "Posteriors"]
 

@@ -1,4 +1,4 @@
-"""What a model said of a data set's particles, as it arrives. Knows no Qt."""
+"""What a model said of a data set's particles, as it arrives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from psygnal import Signal
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.so3.distribution import PoseDistribution, PoseSummary
-    from napari_cryosphere.so3.distribution_store import DistributionStore
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.distributions.store import DistributionStore
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["ParticlePose", "PredictionStore"]
 
@@ -27,7 +28,7 @@ class ParticlePose:
     angles_degrees
         rot, tilt and psi of the most probable pose.
     spread_degrees, confidence, entropy
-        As in `napari_cryosphere.so3.distribution.PoseSummary`.
+        As in `napari_cryosphere.so3.distributions.PoseSummary`.
     error_degrees
         Angle to the known pose, modulo symmetry; None where no pose is known.
     """
@@ -194,6 +195,6 @@ class PredictionStore:
 
     def summary(self) -> PoseSummary | None:
         """Return the summary of all particles predicted so far, in order; None if there are none."""
-        from napari_cryosphere.so3.distribution import PoseSummary
+        from napari_cryosphere.so3.pose_summary import PoseSummary
 
         return PoseSummary.concatenate([part[1] for part in self._parts]) if self._parts else None

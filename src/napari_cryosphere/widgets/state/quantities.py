@@ -1,4 +1,4 @@
-"""What particles can be sorted, filtered and grouped by. Knows no Qt."""
+"""What particles can be sorted, filtered and grouped by."""
 
 from __future__ import annotations
 

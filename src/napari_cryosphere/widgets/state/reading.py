@@ -1,4 +1,4 @@
-"""What there is to read of one particle's distribution beyond its summary. Knows no Qt."""
+"""What there is to read of one particle's distribution beyond its summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.widgets.state.predictions import ParticlePose
 
 __all__ = [
     "CREDIBLE_LEVEL",
@@ -19,6 +20,8 @@ __all__ = [
     "SphereProbe",
     "most_probable_pose",
     "read_distribution",
+    "second_line",
+    "tile_texts",
     "view_angles",
 ]
 
@@ -26,6 +29,7 @@ CREDIBLE_LEVEL = 0.95
 NEAR_DEGREES = 10.0
 _ORDER = 4
 _MODES_APART_NATS = 12.0
+_DASH = "–"
 
 Angles = tuple[float, float, float]
 
@@ -43,7 +47,7 @@ class Reading:
     second_ratio
         Density of the second mode as a part of the first's.
     entropy, spread_degrees, confidence
-        As in `napari_cryosphere.so3.distribution.PoseSummary`.
+        As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
     credible_share
         The share of all poses that the smallest set with 95 % of the probability fills.
     error_degrees
@@ -164,3 +168,35 @@ def most_probable_pose(probe: SphereProbe | None, direction: ArrayLike) -> NDArr
     if probe is not None:
         return probe.pose(direction)
     return rotation_from_relion_angles(np.array([*view_angles(direction), 0.0]))
+
+
+def tile_texts(pose: ParticlePose | None, reading: Reading | None) -> dict[str, str]:
+    """Return the texts of the tiles, from what is known at once and what follows when the slider rests."""
+    angles = reading.best if reading is not None else None if pose is None else pose.angles_degrees
+    said = pose if reading is None else reading
+    if angles is None or said is None:
+        return {}
+    rot, tilt, psi = angles
+    return {
+        "rot": f"{rot:.1f}°",
+        "tilt": f"{tilt:.1f}°",
+        "psi": f"{psi:.1f}°",
+        "error": _DASH if said.error_degrees is None else f"{said.error_degrees:.1f}°",
+        "spread": f"{said.spread_degrees:.1f}°",
+        "confidence": f"{100 * said.confidence:.0f} %",
+        "entropy": f"{said.entropy:.2f}",
+        "95 % set": _DASH if reading is None else f"{100 * reading.credible_share:.2g} %",
+    }
+
+
+def second_line(reading: Reading | None) -> str:
+    """Return a line on the second mode."""
+    if reading is None:
+        return ""
+    if reading.second is None or reading.second_ratio is None:
+        return "Second mode: none"
+    rot, tilt, psi = reading.second
+    return (
+        f"Second mode: {rot:.0f}°, {tilt:.0f}°, {psi:.0f}° · {reading.apart_degrees:.0f}° away · "
+        f"density {reading.second_ratio:.2g} of the first"
+    )

@@ -1,8 +1,9 @@
-"""A layer of particles with all that is known of them. Knows no Qt."""
+"""A layer of particles with all that is known of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.state.particle_filter import ParticleFilter
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
-from napari_cryosphere.widgets.state.session_of import note_session
 from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import ParticleStack
 
-__all__ = ["Session", "listen_to"]
+__all__ = ["Session", "listen_to", "session_in"]
+
+_KEY = "cryosphere_session"
 
 
 @dataclass(eq=False)
@@ -69,7 +71,7 @@ class Session:
     def __post_init__(self) -> None:
         self.choices = ParticleChoices(len(self.stack))
         self.kept = ChoicesFile(self.stack, self.choices)
-        note_session(self)
+        self.layer.metadata[_KEY] = weakref.ref(self)  # weakly: a copy of the layer has no session
         self.filter = ParticleFilter(self.stack, self.store, self.choices)
         self.store.changed.connect(self.filter.refresh)
         self.posteriors = Posteriors()
@@ -131,3 +133,9 @@ def listen_to(
             (one.store.changed, predicted),
         ):
             (signal.connect if connect else signal.disconnect)(callback)
+
+
+def session_in(metadata: Mapping[str, Any]) -> Session | None:
+    """Return the session of the layer with this metadata; None if there is none any more."""
+    noted = metadata.get(_KEY)
+    return None if noted is None else noted()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.state.flat_guard import keep_flat
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Image
-
-    from napari_cryosphere.so3.distribution import PoseDistribution
+    from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
     "CROSS_COLOUR",
@@ -30,7 +26,6 @@ __all__ = [
     "PredictionStore",
     "Source",
     "SphereFrames",
-    "add_sphere_layer",
 ]
 
 HEIGHT, WIDTH = 256, 512
@@ -46,7 +41,6 @@ CROSS_COLOUR = (255, 226, 122)
 DIAMOND_COLOUR = OUTLINE_COLOUR = (122, 226, 255)
 POINT_COLOUR = (255, 120, 90)
 _RADIUS = 10.0  # of the marks, in pixels
-_GAP = 0.06  # between particle and sphere, as a part of the particle's height
 
 Source: TypeAlias = Literal["network", "map", "both"]
 """Whose distribution is drawn: the network's, that given the map, or the first with the second
@@ -121,7 +115,7 @@ class SphereFrames(LazyFrames):
         return np.stack([self._draw(int(index)) for index in indices])
 
     def _draw(self, index: int) -> NDArray[np.uint8]:
-        from napari_cryosphere.so3.mollweide import (
+        from napari_cryosphere.widgets.state.sphere_picture import (
             draw_cross,
             draw_diamond,
             draw_outline,
@@ -145,32 +139,3 @@ class SphereFrames(LazyFrames):
         if self._pointed is not None and self._pointed[0] == index:
             draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2)
         return picture
-
-
-def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereFrames) -> Image:
-    """Add the spheres of a particle layer to the right of the particle, as tall as it is.
-
-    The view is fitted to both, and the particle layer stays the selected one.
-    """
-    box = particle_layer.data.shape[-1]
-    pixel = float(particle_layer.scale[-1])
-    scale = box * pixel / HEIGHT
-    corner = np.asarray(particle_layer.translate) - np.array([0, pixel / 2, pixel / 2])
-    translate = corner + np.array([0, scale / 2, scale / 2 + box * pixel * (1 + _GAP)])
-    options: dict[str, Any] = {
-        "name": f"{particle_layer.name} poses",
-        "rgb": True,
-        "multiscale": False,
-        "scale": (particle_layer.scale[0], scale, scale),
-        "translate": translate,
-        "units": particle_layer.units,
-        "axis_labels": particle_layer.axis_labels,
-        "interpolation2d": "linear",
-        "visible": particle_layer.visible,
-    }
-    keep_flat(viewer)
-    active = viewer.layers.selection.active
-    layer: Image = viewer.add_image(frames, **options)
-    viewer.layers.selection.active = particle_layer if active is None or active is layer else active
-    viewer.reset_view()
-    return layer

@@ -1,4 +1,4 @@
-"""Poses that a STAR file of predictions brings along: what was known, predicted and refined. Knows no Qt."""
+"""Poses that a STAR file of predictions brings along: what was known, predicted and refined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.so3.distribution import PoseSummary
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["StoredPoses"]
 
@@ -71,7 +71,7 @@ def _poses(stack: ParticleStack, prefix: str) -> NDArray[np.float64] | None:
 
 def _summary(stack: ParticleStack, rotations: NDArray[np.float64]) -> PoseSummary:
     """Return the columns of a file of predictions as a summary."""
-    from napari_cryosphere.so3.distribution import PoseSummary
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
     def column(name: str) -> NDArray[np.float64]:
         if name not in stack.particles:

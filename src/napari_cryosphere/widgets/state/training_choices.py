@@ -1,4 +1,4 @@
-"""What a training run can be told, read from the job's own config. Knows no Qt."""
+"""What a training run can be told, read from the job's own config."""
 
 from __future__ import annotations
 

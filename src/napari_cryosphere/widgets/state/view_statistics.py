@@ -1,4 +1,4 @@
-"""Where the views of many particles fall on the sphere. Knows no Qt."""
+"""Where the views of many particles fall on the sphere."""
 
 from __future__ import annotations
 

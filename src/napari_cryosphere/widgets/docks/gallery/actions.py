@@ -23,7 +23,7 @@ from napari_cryosphere.widgets.docks.gallery.tile_view import TileView
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
 if TYPE_CHECKING:
-    from napari_cryosphere.widgets.control.controller import Session
+    from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["GalleryActions"]
 

@@ -9,15 +9,15 @@ import numpy as np
 from qtpy.QtWidgets import QFileDialog
 
 from napari_cryosphere.widgets.control.export import Which, export_steps, rows_to_export
+from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.gallery.actions import GalleryActions
 from napari_cryosphere.widgets.docks.gallery.filters import GalleryFilters
 from napari_cryosphere.widgets.docks.gallery.tile_painter import TilePainter
 from napari_cryosphere.widgets.docks.gallery.tile_pictures import TilePictures
 from napari_cryosphere.widgets.docks.gallery.tile_view import TileView
-from napari_cryosphere.widgets.docks.kit.background import ThreadBackground
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
-from napari_cryosphere.widgets.docks.kit.workers import Runner
+from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
 from napari_cryosphere.widgets.state.notices import cause_first, tell_note
 from napari_cryosphere.widgets.state.particle_choices import Flag
 from napari_cryosphere.widgets.state.session import Session, listen_to

@@ -13,10 +13,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.control.controller import Session
 from napari_cryosphere.widgets.docks.gallery.histogram import Histogram
 from napari_cryosphere.widgets.docks.kit.style import caption
 from napari_cryosphere.widgets.state.particle_choices import Flag
+from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["GalleryFilters"]
 

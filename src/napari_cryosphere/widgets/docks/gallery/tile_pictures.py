@@ -1,4 +1,4 @@
-"""Pictures of particles and their distributions, small enough for thousands of tiles. Knows no Qt."""
+"""Pictures of particles and their distributions, small enough for thousands of tiles."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TilePictures:
         """Draw the distribution, or a ring where only the pose is predicted."""
         if not self._store.predicted[row]:
             return None  # before the imports, which take a second
-        from napari_cryosphere.so3.mollweide import draw_ring, rasterise
+        from napari_cryosphere.widgets.state.sphere_picture import draw_ring, rasterise
 
         try:
             distribution = self._store.distribution(row)

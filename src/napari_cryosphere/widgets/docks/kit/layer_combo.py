@@ -15,11 +15,7 @@ __all__ = ["LayerCombo"]
 
 
 class LayerCombo(QComboBox):
-    """Names of layers; the chosen one stays chosen while others come and go.
-
-    Layers are compared with ``==`` here and elsewhere: what napari gives to a plugin's dock are
-    proxies, new ones each time, and ``is`` takes them for different layers.
-    """
+    """Names of layers; the chosen one stays chosen while others come and go."""
 
     layer_chosen = Signal(object)
     """Sent when the user, or a change of the layers, chooses another layer."""

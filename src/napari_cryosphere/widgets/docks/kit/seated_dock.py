@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QHBoxLayout,
+    QMainWindow,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_cryosphere.widgets.docks.kit.style import DockContent
-from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+from napari_cryosphere.widgets.docks.kit.style import DockContent, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat, take_seat
+from napari_cryosphere.widgets.state.viewer_context import unwrapped
 
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_cryosphere.widgets.docks.kit.workers import Runner
+    from napari_cryosphere.widgets.control.running import Runner
 
-__all__ = ["SeatedDock", "scrolled", "single_shot"]
+__all__ = ["Footer", "SeatedDock", "scrolled", "single_shot"]
 
 _LEAST_WIDTH = 300
 _SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
@@ -30,7 +41,7 @@ class SeatedDock(DockContent):
     Parameters
     ----------
     viewer
-        napari's viewer, given by napari.
+        napari's viewer, or its proxy, which napari gives to docks opened from its menu.
     runner
         Runs long work; None for napari's threads. The viewer's first dock's counts.
     """
@@ -40,7 +51,8 @@ class SeatedDock(DockContent):
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__()
-        self._viewer = viewer
+        viewer = unwrapped(viewer)
+        self._viewer: napari.viewer.Viewer = viewer
         self._placed = False
         self._seat = take_seat(viewer, runner)
         self.controller = self._seat.controller
@@ -126,3 +138,50 @@ def single_shot(parent: QObject, milliseconds: int, callback: Callable[[], objec
     timer.setInterval(milliseconds)
     timer.timeout.connect(callback)
     return timer
+
+
+class Footer(QWidget):
+    """Shown while work goes on.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._runner = seat.controller.runner
+        self.progress, self.stop = QProgressBar(), QPushButton("Stop")
+        self.progress.setRange(0, 100)
+        self.progress.setTextVisible(False)
+        self.progress.setFixedHeight(8)
+        self.message = wrapped(caption())
+        self.stop.setToolTip("Stop after the present step; what is made so far is kept")
+        self.stop.clicked.connect(self._on_stop)
+        lines, row = QVBoxLayout(), QHBoxLayout(self)
+        lines.addWidget(self.message)
+        lines.addWidget(self.progress)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addLayout(lines, 1)
+        row.addWidget(self.stop)
+        seat.connect(self._runner.busy_changed, self._on_busy)
+        seat.connect(self._runner.progressed, self._on_progress)
+        self._on_busy()
+
+    def _on_busy(self, busy: bool = False) -> None:
+        self.setVisible(self._runner.busy)
+        self.stop.setEnabled(True)
+        self.stop.setText("Stop")
+        if not self._runner.busy:
+            self.progress.setValue(0)
+            self.message.setText("")
+
+    def _on_progress(self, fraction: float, message: str) -> None:
+        self.progress.setValue(round(100 * fraction))
+        self.message.setText(message)
+
+    def _on_stop(self) -> None:
+        self.stop.setEnabled(False)
+        self.stop.setText("Stopping…")
+        self._runner.stop()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_cryosphere.widgets.control.controller import Controller
-from napari_cryosphere.widgets.docks.kit.background import SynchronousBackground, ThreadBackground
-from napari_cryosphere.widgets.docks.kit.workers import Runner, ThreadRunner
+from napari_cryosphere.widgets.control.running import Runner, SynchronousBackground
+from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground, ThreadRunner
+from napari_cryosphere.widgets.state.viewer_context import context_of, unwrapped
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -70,12 +71,6 @@ class Seat:
             workbench.controller.close(viewer_stays)
 
 
-_workbenches: weakref.WeakKeyDictionary[ViewerModel, weakref.ref[_Workbench]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Held by their docks alone: a viewer without docks has none, and keeps nothing alive."""
-
-
 def take_seat(viewer: ViewerModel, runner: Runner | None = None) -> Seat:
     """Return a hold on a viewer's controller, made for its first dock.
 
@@ -87,10 +82,10 @@ def take_seat(viewer: ViewerModel, runner: Runner | None = None) -> Seat:
         Runs long work; None for napari's threads, and short work in one of its own. The first
         dock's counts.
     """
-    held = _workbenches.get(viewer)
-    workbench = None if held is None else held()
+    viewer, context = unwrapped(viewer), context_of(viewer)
+    workbench = None if context.workbench is None else context.workbench()
     if workbench is None or workbench.seats == 0:
         background = ThreadBackground() if runner is None else SynchronousBackground()
         workbench = _Workbench(Controller(viewer, runner or ThreadRunner(), background))
-        _workbenches[viewer] = weakref.ref(workbench)
+        context.workbench = weakref.ref(workbench)
     return Seat(workbench)

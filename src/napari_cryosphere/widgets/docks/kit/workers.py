@@ -1,76 +1,24 @@
-"""Running steps: in a thread, or at once."""
+"""Threads next to the window: one for long work, two for short work of which only the latest counts."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any
 
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.control.running import OnEnd, OnStep, Take, Work
 from napari_cryosphere.widgets.control.steps import Step, Steps
 from napari_cryosphere.widgets.state.notices import tell_error
 
-__all__ = ["Runner", "SynchronousRunner", "ThreadRunner"]
-
-OnStep = Callable[[Step], None]
-OnEnd = Callable[[], None]
+__all__ = ["ThreadBackground", "ThreadRunner"]
 
 _HELD_SECONDS = 0.1  # between two looks at the stop flag
-
-
-class Runner(Protocol):
-    """Runs one piece of work at a time.
-
-    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's
-    thread.
-    """
-
-    busy_changed: Any
-    progressed: Any
-
-    @property
-    def busy(self) -> bool:
-        """Whether work is going on."""
-
-    @property
-    def paused(self) -> bool:
-        """Whether the work that goes on is held."""
-
-    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
-        """Start work."""
-
-    def stop(self) -> None:
-        """Ask the work to end after its present step; what it has made is kept."""
-
-    def pause(self, paused: bool = True) -> None:
-        """Hold the work after its present step, or let it go on."""
-
-
-class SynchronousRunner:
-    """Runs steps to their end before it returns: for scripts and tests without an event loop."""
-
-    busy_changed = Signal(bool)
-    progressed = Signal(float, str)
-    busy = False
-    paused = False
-
-    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
-        """Run all steps; errors are raised."""
-        try:
-            for step in steps():
-                self.progressed.emit(step.fraction, step.message)
-                on_step(step)
-        finally:
-            on_end()
-
-    def stop(self) -> None:
-        """Do nothing: there is never work to stop."""
-
-    def pause(self, paused: bool = True) -> None:
-        """Do nothing: there is never work to hold."""
 
 
 class ThreadRunner:
@@ -192,3 +140,80 @@ def _stoppable(
         yield error
     finally:
         running.close()
+
+
+class ThreadBackground:
+    """Two threads, one for a kind of work at a time; errors that are ours are shown, cause first."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[Work, Take]] = {}
+        self._running: set[str] = set()
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._relay: Any = None
+        self._closed = False
+
+    def run(self, kind: str, work: Work, take: Take) -> None:
+        """Do ``work`` unless newer work of its kind comes first."""
+        if self._closed:
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(2, thread_name_prefix="cryosphere")
+            self._relay = _make_relay(self._hear)
+        with self._lock:
+            self._waiting[kind] = work, take
+        self._pool.submit(self._do, kind)
+
+    def _do(self, kind: str) -> None:
+        """Do the latest work of a kind, in the thread."""
+        with self._lock:
+            found = None if kind in self._running else self._waiting.pop(kind, None)
+            if found is None:
+                return
+            self._running.add(kind)
+        work, take = found
+        try:
+            made, error = work(), None
+        except Exception as failed:  # the border of a thread: raised again in the window's
+            made, error = None, failed
+        if not self._closed:
+            self._relay.done.emit((take, made, error))
+        with self._lock:
+            self._running.discard(kind)
+        self._do(kind)  # what has come meanwhile
+
+    def _hear(self, result: tuple[Take, Any, Exception | None]) -> None:
+        """Take a result, in the window's thread."""
+        take, made, error = result
+        if self._closed:
+            return
+        if isinstance(error, (CryosphereError, OSError)):
+            tell_error(error)
+        elif error is not None:
+            raise error
+        else:
+            take(made)
+
+    def close(self) -> None:
+        """Forget what waits; nothing is taken any more."""
+        self._closed = True
+        with self._lock:
+            self._waiting.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _make_relay(hear: Callable[[Any], None]) -> Any:
+    """Return an object whose signal ``done`` is heard in the thread that calls this."""
+    from qtpy.QtCore import QObject, Signal, Slot
+
+    class Relay(QObject):
+        done = Signal(object)
+
+        @Slot(object)
+        def hear(self, result: Any) -> None:
+            hear(result)
+
+    relay = Relay()
+    relay.done.connect(relay.hear)
+    return relay

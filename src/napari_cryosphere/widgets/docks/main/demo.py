@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_cryosphere.reconstruction import FourierShellCorrelation
-    from napari_cryosphere.widgets.docks.kit.workers import Runner
+    from napari_cryosphere.widgets.control.running import Runner
     from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
 __all__ = ["show_demo"]
@@ -153,7 +153,7 @@ def save_screenshots(folder: Path) -> list[Path]:
     """Draw the demo's window without an event loop: a typical particle, the most uncertain one, the maps."""
     import napari
 
-    from napari_cryosphere.widgets.docks.kit.workers import SynchronousRunner
+    from napari_cryosphere.widgets.control.running import SynchronousRunner
     from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 
     viewer = napari.Viewer(title="CryoSphere", show=True)

@@ -12,10 +12,9 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_cryosphere.widgets.docks.kit.footer import Footer
-from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled
+from napari_cryosphere.widgets.control.running import Runner
+from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
 from napari_cryosphere.widgets.docks.kit.style import dock_style
-from napari_cryosphere.widgets.docks.kit.workers import Runner
 from napari_cryosphere.widgets.docks.main.data_panel import DataPanel
 from napari_cryosphere.widgets.docks.main.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.docks.main.pose_panel import PosePanel

@@ -29,7 +29,7 @@ class _HueWheel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        from napari_cryosphere.so3.mollweide import in_plane_colours
+        from napari_cryosphere.widgets.state.sphere_picture import in_plane_colours
 
         self._colours = [QColor.fromRgbF(*map(float, rgb)) for rgb in in_plane_colours(_STEPS)]
         self.setFixedSize(QSize(112, 92))
@@ -68,12 +68,12 @@ _MARKS = {"ring": "predicted view", "cross": "known view", "diamond": "refined v
 
 def _mark(draw: str) -> QPixmap:
     """Return a small picture of one of the sphere's marks."""
-    from napari_cryosphere.so3.mollweide import draw_cross, draw_diamond, draw_ring
     from napari_cryosphere.widgets.state.sphere_layer import (
         CROSS_COLOUR,
         DIAMOND_COLOUR,
         RING_COLOUR,
     )
+    from napari_cryosphere.widgets.state.sphere_picture import draw_cross, draw_diamond, draw_ring
 
     picture = np.zeros((21, 21, 4), dtype=np.uint8)
     # the direction +x is in the middle of the map

@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.reading_text import match_line, second_line, tile_texts
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
 from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
@@ -25,9 +25,10 @@ from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.sphere_mouse import SphereMouse
 from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.reading import second_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
-__all__ = ["InspectorPanel"]
+__all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow figures are asked for
 _KEYS = {"U": 1, "Shift-U": -1}
@@ -81,10 +82,12 @@ class InspectorPanel(Panel):
             (controller.predictions_changed, self._on_particle),
             (controller.layers_changed, self._on_layers),
             (self._inspector.changed, self._show),
-            (self._inspector.projection.changed, self._show),
+            (self._controller.projection.changed, self._show),
         ):
             seat.connect(signal, callback)
-        self._mouse: SphereMouse | None = SphereMouse(controller.viewer, self._inspector)
+        self._mouse: SphereMouse | None = SphereMouse(
+            controller.viewer, self._inspector, controller.projection
+        )
         for key, by in _KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         self._on_layers()
@@ -234,7 +237,7 @@ class InspectorPanel(Panel):
         self.second.setText(second_line(inspector.reading))
         self.second.setVisible(inspector.reading is not None)
         drawn = session is not None and session.sphere is not None
-        self.match.setText(match_line(inspector.projection.match, has_map))
+        self.match.setText(match_line(self._controller.projection.match, has_map))
         self.match.setVisible(drawn)
 
 
@@ -245,3 +248,12 @@ def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
         inspector.step_uncertain(by)
 
     return walk
+
+
+def match_line(match: ShownMatch | None, has_map: bool) -> str:
+    """Return a line on the projection beside the particle, or on how to get one."""
+    if match is not None:
+        return f"Projection at the {match.what} and residual: correlation {match.correlation:.3f}"
+    if has_map:
+        return "Click on the sphere: the map's projection from there stands beside the particle"
+    return "Open or reconstruct a map to see its projections beside the particle"

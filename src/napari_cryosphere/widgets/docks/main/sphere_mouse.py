@@ -1,4 +1,4 @@
-"""The mouse on the sphere: its place goes to the status bar, a click shows a projection. Knows no Qt."""
+"""The mouse on the sphere: its place goes to the status bar, a click shows a projection."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cryosphere.widgets.control.inspector import Inspector
+    from napari_cryosphere.widgets.control.projection_view import ProjectionView
 
 __all__ = ["SphereMouse"]
 
@@ -32,11 +33,16 @@ class SphereMouse:
         The viewer.
     inspector
         Knows the sphere that is shown.
+    projection
+        Shows a map's projection from the place that is clicked.
     """
 
-    def __init__(self, viewer: ViewerModel, inspector: Inspector) -> None:
+    def __init__(
+        self, viewer: ViewerModel, inspector: Inspector, projection: ProjectionView
+    ) -> None:
         self._viewer = viewer
         self._inspector = inspector
+        self._projection = projection
         self._line = ""
         viewer.mouse_move_callbacks.append(self.move)
         viewer.mouse_drag_callbacks.append(self.press)
@@ -82,7 +88,7 @@ class SphereMouse:
         if direction is None or dragged:
             return
         try:
-            self._inspector.projection.show(direction)
+            self._projection.show(direction)
         except CryosphereError as error:
             tell_error(error)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QMainWindow, QPushButton
 
-from napari_cryosphere.widgets.docks.kit.footer import Footer
-from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled
+from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
 from napari_cryosphere.widgets.docks.kit.style import dock_style
-from napari_cryosphere.widgets.docks.maps.fsc_dock import open_fsc_plot
 from napari_cryosphere.widgets.docks.maps.fsc_plot import FscPlot
 from napari_cryosphere.widgets.docks.maps.panel import MapPanel
 from napari_cryosphere.widgets.docks.maps.reconstruct_panel import ReconstructPanel
@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Layer
 
-    from napari_cryosphere.widgets.docks.kit.workers import Runner
+    from napari_cryosphere.widgets.control.running import Runner
 
-__all__ = ["MapDock"]
+__all__ = ["MapDock", "open_fsc_plot"]
 
 _TIPS = {
     "Particles": "Back to the particles, the viewer as it was",
     "Surfaces": "Both maps in 3D, turning together",
     "Slices": "Three orthogonal slices of each map, at one contrast",
+}
+
+_CORNERS = {
+    Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
+    Qt.Corner.BottomRightCorner: Qt.DockWidgetArea.RightDockWidgetArea,
 }
 
 
@@ -124,3 +129,26 @@ class MapDock(SeatedDock):
 
     def _on_plot_closed(self) -> None:
         self.fsc = None
+
+
+def open_fsc_plot(viewer: napari.viewer.Viewer) -> FscPlot:
+    """Open the plot below the canvas only: the docks at the sides keep their height."""
+    plot = FscPlot(viewer.theme)
+    viewer.window.add_dock_widget(plot, name="FSC", area="bottom", tabify=True)
+    window = plot.window()
+    if isinstance(window, QMainWindow):
+        corners = {corner: window.corner(corner) for corner in _CORNERS}
+        for corner, area in _CORNERS.items():
+            window.setCorner(corner, area)
+        plot.taken_out.connect(partial(_set_corners, weakref.ref(window), corners))
+    return plot
+
+
+def _set_corners(
+    window: weakref.ref[QMainWindow], corners: dict[Qt.Corner, Qt.DockWidgetArea]
+) -> None:
+    """Give a window's corners back."""
+    present = window()
+    if present is not None:
+        for corner, area in corners.items():
+            present.setCorner(corner, area)

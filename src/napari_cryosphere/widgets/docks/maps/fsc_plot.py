@@ -8,17 +8,18 @@ from typing import Any
 
 import pyqtgraph as pg
 from qtpy.QtCore import QPointF, QSize, Qt
+from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.plots import CURVE_COLOURS, ThemedPlot
 from napari_cryosphere.widgets.docks.kit.style import DockContent, dock_style, theme_colours
 from napari_cryosphere.widgets.docks.maps.fsc_legend import FscLegend
-from napari_cryosphere.widgets.docks.maps.picture import save_picture
 from napari_cryosphere.widgets.state.fsc_curves import Curve, described, value_at, write_curves
 from napari_cryosphere.widgets.state.notices import tell_error
 
-__all__ = ["FscPlot"]
+__all__ = ["FscPlot", "save_picture"]
 
 _NICE_ANGSTROM = (
     100,
@@ -51,6 +52,8 @@ _LINES = {
     "unmasked": Qt.PenStyle.DotLine,
 }
 _BAND_ALPHA = 45
+
+_SCALE = 2  # sharp enough for print
 
 
 class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
@@ -224,3 +227,20 @@ class FscPlot(DockContent):
             tell_error(error)
         finally:
             self._buttons.show()
+
+
+def save_picture(widget: QWidget, path: Path, background: str) -> None:
+    """Write what a widget shows as a PNG file on a colour, at twice the screen's resolution.
+
+    Raises
+    ------
+    CryosphereError
+        If the file cannot be written.
+    """
+    pixels = QPixmap(widget.size() * _SCALE)
+    pixels.setDevicePixelRatio(_SCALE)
+    pixels.fill(QColor(background))
+    widget.render(pixels)
+    with atomic_path(path, overwrite=True) as temporary:
+        if not pixels.save(str(temporary), "PNG"):
+            raise CryosphereError(f"{path}: the picture could not be written; is the disk full?")

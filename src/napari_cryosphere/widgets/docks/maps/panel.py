@@ -21,8 +21,7 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
-from napari_cryosphere.widgets.state.half_maps import halves_of, is_half
-from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.layer_data import halves_of, is_half, map_of
 from napari_cryosphere.widgets.state.notices import tell_error
 
 __all__ = ["MapPanel"]

@@ -11,11 +11,11 @@ from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.export import Which, rows_to_export
+from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.view_spikes import ViewSpikes
-from napari_cryosphere.widgets.docks.kit.background import ThreadBackground
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled, single_shot
 from napari_cryosphere.widgets.docks.kit.style import dock_style
-from napari_cryosphere.widgets.docks.kit.workers import Runner
+from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
 from napari_cryosphere.widgets.docks.orientations.panels import (
     BrushPanel,
     EvennessPanel,

@@ -106,7 +106,7 @@ class MollweideMap(QWidget):
         return mollweide_position(directions(), self.height(), self.width())
 
     def _draw(self) -> QImage:
-        from napari_cryosphere.so3.mollweide import rasterise_views
+        from napari_cryosphere.widgets.state.sphere_picture import rasterise_views
 
         density = self._density
         if density is None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout
 
-from napari_cryosphere.widgets.docks.kit.reading_text import second_line
+from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
-from napari_cryosphere.widgets.docks.kit.workers import Runner
 from napari_cryosphere.widgets.docks.sphere.view import Mark, SphereView
+from napari_cryosphere.widgets.state.reading import second_line
 from napari_cryosphere.widgets.state.sphere_layer import (
     CROSS_COLOUR,
     DIAMOND_COLOUR,
@@ -85,7 +85,7 @@ class SphereDock(SeatedDock):
             self.sphere.show_marks([])
             self.text.setText(_EMPTY)
             return
-        from napari_cryosphere.so3.mollweide import view_colours
+        from napari_cryosphere.widgets.state.sphere_picture import view_colours
 
         session, index = shown
         coloured, outlined = session.frames.distributions(index)

@@ -9,14 +9,13 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_cryosphere.jobs.events import Preview
 from napari_cryosphere.widgets.docks.kit.style import caption
-from napari_cryosphere.widgets.docks.training.preview_pictures import (
-    MOST_PICTURES,
-    preview_pictures,
-)
+from napari_cryosphere.widgets.state.sphere_layer import CROSS_COLOUR
 
-__all__ = ["PreviewStrip"]
+__all__ = ["MOST_PICTURES", "PreviewStrip", "preview_pictures"]
 
 _COLUMNS = 3
+
+MOST_PICTURES = 6
 
 
 class PreviewStrip(QWidget):
@@ -57,3 +56,33 @@ class PreviewStrip(QWidget):
                 )
                 label.setPixmap(QPixmap.fromImage(image.copy()))
                 label.setToolTip(f"particle {int(preview.rows[place]) + 1:,}, held out")
+
+
+HEIGHT, WIDTH = 56, 112
+
+
+def preview_pictures(
+    preview: Preview, known: NDArray[np.float64] | None
+) -> list[NDArray[np.uint8]]:
+    """Draw the first six particles of a preview.
+
+    Parameters
+    ----------
+    preview
+        What the network says now.
+    known
+        ``(n, 3, 3)`` poses of the whole stack, for the crosses; None if they are not known.
+
+    Returns
+    -------
+    ``(56, 112, 4)`` uint8 RGBA pictures.
+    """
+    from napari_cryosphere.widgets.state.sphere_picture import draw_cross, rasterise
+
+    pictures = []
+    for place, row in enumerate(preview.rows[:MOST_PICTURES]):
+        picture = rasterise(preview.distribution[place].probability_grid(3)[0], HEIGHT, WIDTH)
+        if known is not None and row < len(known):
+            draw_cross(picture, known[row][:, 2], CROSS_COLOUR, 4)
+        pictures.append(picture)
+    return pictures

@@ -1,0 +1,216 @@
+"""The commands of the command line and of the window: their jobs and configs, imported when asked for.
+
+A new command is a config, a job that takes it, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.events import Events
+    from napari_cryosphere.jobs.fields import FieldSpec
+
+__all__ = ["COMMANDS", "GROUPS", "Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes
+    ----------
+    name
+        As it is typed; a command of a group has two words.
+    job, config
+        Where function and config are, ``module:name`` below `napari_cryosphere.jobs`. The function
+        takes the config and yields events, or returns the text to print.
+    help
+        One line.
+    fixed
+        Fields of the config that the command itself gives.
+    without
+        Further fields that it does not offer.
+    """
+
+    name: str
+    job: str
+    config: str
+    help: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[tuple[str, ...], ...] = ()
+
+    def load_job(self) -> Callable[[Any], Events | str]:
+        """Return the function that does the work."""
+        return _load(self.job)
+
+    def load_config(self) -> type[JobConfig]:
+        """Return the class of the config."""
+        return _load(self.config)
+
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Return the fields of the config that the command offers."""
+        from napari_cryosphere.jobs.fields import fields_of
+
+        return tuple(
+            spec
+            for spec in fields_of(self.load_config())
+            if spec.kind != "nested"
+            and spec.name not in self.fixed
+            and spec.path not in self.without
+        )
+
+
+def _load(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(f"napari_cryosphere.jobs.{module}"), name)
+
+
+GROUPS = {
+    "cesped": "CESPED's benchmark: its entries, and its protocol on them.",
+    "experiment": "CryoSphere's experiments: each writes CSV, PNG and a Markdown report.",
+}
+"""Groups of commands, and what they are for."""
+
+_EXPERIMENT = ("experiment:experiment", "training_configs:ExperimentConfig")
+
+COMMANDS = (
+    Command(
+        "demo",
+        "demo:demo",
+        "configs:DemoConfig",
+        "Simulate, predict, reconstruct and compare, and open napari on the result.",
+    ),
+    Command(
+        "info",
+        "info:info",
+        "configs:InfoConfig",
+        "Say what a file holds.",
+        without=(("overwrite",),),
+    ),
+    Command(
+        "convert",
+        "convert:convert",
+        "configs:ConvertConfig",
+        "Convert particles between RELION's STAR and cryoSPARC's .cs files.",
+    ),
+    Command(
+        "simulate",
+        "simulate:simulate",
+        "configs:SimulateConfig",
+        "Simulate particles from a map, or from an atomic model.",
+    ),
+    Command(
+        "density",
+        "density:density",
+        "configs:DensityConfig",
+        "Make a density map from an atomic model.",
+    ),
+    Command(
+        "train",
+        "train:train",
+        "training_configs:TrainConfig",
+        "Train a pose network on particles with known poses.",
+    ),
+    Command(
+        "infer",
+        "infer:infer",
+        "configs:InferConfig",
+        "Predict each particle's pose and how sure it is.",
+    ),
+    Command(
+        "align",
+        "align:align",
+        "configs:AlignConfig",
+        "Find each particle's pose and shift by comparing it with a map.",
+    ),
+    Command(
+        "reconstruct",
+        "reconstruct:reconstruct",
+        "configs:ReconstructConfig",
+        "Reconstruct a map from particles at their poses.",
+    ),
+    Command(
+        "fsc", "fsc:fsc", "configs:FscConfig", "Compare two maps by Fourier shell correlation."
+    ),
+    Command(
+        "postprocess",
+        "postprocess:postprocess",
+        "configs:PostprocessConfig",
+        "Sharpen a map and measure its resolution from its half-maps.",
+    ),
+    Command(
+        "evaluate",
+        "evaluate:evaluate",
+        "benchmark_configs:EvaluateConfig",
+        "Compare predicted poses, and the maps they make, with the true ones: CESPED's metrics.",
+    ),
+    Command(
+        "equivariance",
+        "equivariance:equivariance",
+        "configs:EquivarianceConfig",
+        "Measure how equivariant a model is: volumes turned in space, images in their plane.",
+    ),
+    Command(
+        "watch",
+        "watch:watch",
+        "configs:WatchConfig",
+        "Follow a folder while a microscope writes: poses, half-maps and FSC grow with it.",
+    ),
+    Command(
+        "cesped list",
+        "cesped.entries:entries_text",
+        "benchmark_configs:ListEntriesConfig",
+        "List the entries on Zenodo and those in the folder.",
+        without=(("overwrite",),),
+    ),
+    Command(
+        "cesped download",
+        "cesped.entries:download_entry",
+        "benchmark_configs:DownloadEntryConfig",
+        "Fetch an entry from Zenodo; run again, it goes on where it stopped.",
+    ),
+    Command(
+        "cesped add",
+        "cesped.entries:add_entry",
+        "benchmark_configs:AddEntryConfig",
+        "Make a local entry of particles with poses; their images are copied.",
+    ),
+    Command(
+        "cesped run",
+        "cesped.protocol:run_entry",
+        "benchmark_configs:CespedConfig",
+        "Run the gold-standard protocol: each half's poses from a model of the other half.",
+    ),
+    Command(
+        "cesped report",
+        "cesped.entries:merge_reports",
+        "benchmark_configs:MergeReportsConfig",
+        "Put the reports of several runs into one table, next to the published values.",
+    ),
+    Command(
+        "experiment equivariance",
+        *_EXPERIMENT,
+        "Train, then measure equivariance against an untrained network and shuffled rotations.",
+        {"name": "equivariance"},
+        (("projections",), ("test_views",)),
+    ),
+    Command(
+        "experiment projections",
+        *_EXPERIMENT,
+        "Train on more and more projections: what is known of views seen, and of others.",
+        {"name": "projections"},
+        (("preset", "projections"),),
+    ),
+    Command(
+        "experiment labels",
+        *_EXPERIMENT,
+        "Train on binary masks, on raw 1/MSE and on one-hot labels.",
+        {"name": "labels"},
+        (("projections",),),
+    ),
+)

@@ -1,0 +1,124 @@
+"""Bases of all configs: what jobs on particles, on maps and on both have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from napari_cryosphere.jobs.fields import Argument, File, Option
+from napari_cryosphere.so3.symmetry import normalise_group_name
+
+__all__ = [
+    "Device",
+    "Folder",
+    "ImagesInput",
+    "JobConfig",
+    "LocalDegrees",
+    "MapFile",
+    "MapInput",
+    "MapsInput",
+    "MaskedMapInput",
+    "ModelFile",
+    "NewDistributions",
+    "NewMap",
+    "NewParticles",
+    "NewTable",
+    "ParticlesFile",
+    "ParticlesInput",
+    "SymmetricConfig",
+]
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.mrcs")]
+MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
+NewMap: TypeAlias = Annotated[Path, File("write", "*.mrc")]
+NewParticles: TypeAlias = Annotated[Path, File("write", "*.star")]
+NewDistributions: TypeAlias = Annotated[Path, File("write", "*.zarr")]
+NewTable: TypeAlias = Annotated[Path, File("write", "*.csv")]
+Folder: TypeAlias = Annotated[Path, File("folder")]
+LocalDegrees: TypeAlias = Annotated[
+    Annotated[float, Field(ge=0, le=180)] | None,
+    # torchrun takes --local for the beginning of an option of its own
+    Option(
+        ("--local", "--local-degrees"),
+        unset=("--global", "Search all orientations, which is the default."),
+    ),
+]
+
+
+class JobConfig(BaseModel):
+    """What all configs share: frozen, nothing unknown, outputs replaced only on request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overwrite: bool = False
+    """Replace outputs that exist."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return "no output was written"
+
+
+class SymmetricConfig(JobConfig):
+    """A job on a map, or on particles of one."""
+
+    symmetry: str = "C1"
+    """Point group of the map, in RELION's names."""
+
+    @field_validator("symmetry")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        return normalise_group_name(value)
+
+
+class ImagesInput(JobConfig):
+    """How particles are read, whichever file they are in."""
+
+    data_dir: Folder | None = None
+    """Folder of the images, where they have moved."""
+    select: Annotated[str, Field(min_length=1)] | None = None
+    """Only the particles for which an expression on their columns is true, such as
+    ``rlnClassNumber == 3 and rlnDefocusU < 20000``.
+    """
+    invert: bool = False
+    """Invert the contrast of the images: for particles that are dark on a light background."""
+
+
+class ParticlesInput(ImagesInput):
+    """The particles that a job reads; `jobs.running.inputs.open_particles` opens them."""
+
+    particles: Annotated[ParticlesFile, Argument()]
+    """Particles: .star or .cs file, or a bare stack (.mrcs)."""
+
+
+class MapsInput(JobConfig):
+    """How maps are read, whichever files they are in; `jobs.running.inputs.open_map` opens them."""
+
+    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of maps whose header is wrong; without it the header's."""
+
+
+class MapInput(MapsInput):
+    """The map that a job reads."""
+
+    map: MapFile | None = None
+    """Map, an MRC file."""
+
+    @model_validator(mode="after")
+    def _pixel_size_of_a_map(self) -> Self:
+        if self.map is None and self.map_pixel_size_angstrom is not None:
+            raise ValueError("map_pixel_size_angstrom goes with map, whose header it corrects")
+        return self
+
+
+class MaskedMapInput(MapInput):
+    """A map that particles are compared with."""
+
+    mask: MapFile | None = None
+    """Mask around the molecule, values 0 to 1, that the map is multiplied by before it is
+    compared.
+    """

@@ -1,0 +1,455 @@
+"""Probability distributions over poses, and the questions one asks of them.
+
+`PoseDistribution` is a batch, one distribution a particle. What holds it differs, the questions do
+not:
+
+- Wigner coefficients of the log-density, as the network predicts
+  (`PoseDistribution.from_coefficients`);
+- cells of one or several HEALPix x S1 grids, as a search over poses leaves them (`from_cells`,
+  `from_log_values`);
+- weighted poses under an IGSO(3) kernel (`from_poses`).
+
+Densities are relative to the uniform distribution (the normalised Haar measure): a log-density of 0
+knows nothing. A map's symmetry counts throughout: the density at R is the mean over the group of
+the density at ``g R``, so that equivalent poses are one pose. Questions about volumes and masses
+(entropy, credible sets, mean, marginals) are answered on a piecewise constant copy,
+`PoseDistribution.cells`, which is refined where a peak is sharper than the grid; density and modes
+are those of the distribution itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_cryosphere.so3.distributions import questions
+from napari_cryosphere.so3.distributions.algebra import common_leaves, symmetrised
+from napari_cryosphere.so3.distributions.cells import (
+    Array,
+    Cells,
+    Index,
+    from_log_values,
+    join_cells,
+    like_given,
+    padded,
+    per_particle,
+)
+from napari_cryosphere.so3.distributions.modes import Maxima, find_modes, local_maxima
+from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER, Modes, PoseSummary
+from napari_cryosphere.so3.rotations import rotation_from_relion_angles
+from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CellDistribution", "CredibleSet", "PoseDistribution"]
+
+Self = TypeVar("Self", bound="PoseDistribution")
+
+_PARTICLES_AT_ONCE = 32
+"""Keeps whole grids of order 3 below 10 MB each; chosen, not tuned."""
+
+
+class PoseDistribution(ABC):
+    """A batch of probability distributions over SO(3), one a particle; see the module.
+
+    Wherever rotations are asked about, ``(n, 3, 3)`` is one a particle and ``(n, k, 3, 3)`` are
+    several; a first axis of 1 stands for the same rotations for all. The answer has the same
+    leading shape.
+
+    Attributes
+    ----------
+    symmetry
+        Point group of the map in RELION's axes; poses that differ by an operator count as one.
+    """
+
+    symmetry: str
+    _kinds: ClassVar[dict[str, Callable[..., PoseDistribution]]] = {}
+
+    def __init_subclass__(cls, kind: str | None = None) -> None:
+        """Register a kind that is defined above this module, for the constructions."""
+        super().__init_subclass__()
+        if kind is not None:
+            PoseDistribution._kinds[kind] = cls
+
+    # ------------------------------------------------------------------ constructions
+
+    @staticmethod
+    def from_coefficients(coefficients: Tensor, symmetry: str = "C1") -> PoseDistribution:
+        """Take ``(n, L + 1, 2 L + 1, L + 1)`` complex Wigner coefficients of the unnormalised log-density."""
+        return PoseDistribution._kinds["harmonic"](coefficients, symmetry)
+
+    @staticmethod
+    def from_cells(
+        order: int | ArrayLike, indices: ArrayLike, log_density: ArrayLike, symmetry: str = "C1"
+    ) -> CellDistribution:
+        """Take the unnormalised log-density in cells of HEALPix x S1 grids; it is zero in all others.
+
+        Parameters
+        ----------
+        order
+            HEALPix order of the cells: one number, or an array that broadcasts to ``(n, k)`` for
+            cells of mixed orders, as a search from coarse to fine leaves them.
+        indices
+            Flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the same cells in
+            all; -1 pads rows that have fewer.
+        log_density
+            ``(n, k)``: of a search, log-likelihood plus log-prior density of the pose at the cell's
+            centre. Volumes are not to be added: a coarse cell counts for more here because it is
+            larger.
+        symmetry
+            Point group. Unless it is C1 the cells are read inside RELION's asymmetric unit alone
+            (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, an index is out of range, cells of a row overlap, or a row is
+            empty.
+        """
+        return CellDistribution(order, indices, log_density, symmetry)
+
+    @staticmethod
+    def from_log_values(log_values: ArrayLike, symmetry: str = "C1") -> CellDistribution:
+        """Take unnormalised log-densities on a whole grid, ``(n, n_views, n_psi)``, views in RING order.
+
+        With a symmetry, equivalent cells are averaged into the asymmetric unit.
+        """
+        name = normalise_group_name(symmetry)
+        return CellDistribution(*from_log_values(log_values, name), name, check=False)
+
+    @staticmethod
+    def from_poses(
+        rotations: ArrayLike, log_weights: ArrayLike, width_degrees: float, symmetry: str = "C1"
+    ) -> PoseDistribution:
+        """Take weighted poses ``(n, k, 3, 3)`` under an IGSO(3) kernel.
+
+        ``log_weights`` is ``(n, k)``, minus infinity for padding; ``width_degrees`` is the standard
+        deviation along each axis.
+        """
+        return PoseDistribution._kinds["poses"](rotations, log_weights, width_degrees, symmetry)
+
+    # ------------------------------------------------------------------ what each kind answers
+    # itself
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of particles."""
+
+    @abstractmethod
+    def __getitem__(self: Self, index: Index) -> Self:
+        """Select particles; an integer gives a batch of one."""
+
+    @abstractmethod
+    def log_prob(self, rotations: ArrayLike) -> Array:
+        """Return the log-density at rotations, in nats relative to uniform."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
+        """Yield particles and their piecewise constant copies, in batches of bounded memory.
+
+        Together the batches hold every particle once; those that need a finer grid come apart from
+        the rest.
+        """
+
+    @abstractmethod
+    def log_prob_of_cells(self, orders: NDArray[np.int64], indices: NDArray[np.int64]) -> Array:
+        """Return the first particle's log-density in ``(k,)`` cells of the unit, each within a single one."""
+
+    @abstractmethod
+    def climb(self, rotations: Array) -> Array:
+        """Move poses ``(n, k, 3, 3)`` near maxima onto them, below the grid's spacing."""
+
+    @abstractmethod
+    def symmetrise(self, symmetry: str) -> PoseDistribution:
+        """Return the mean of the densities at ``g R`` over a point group, as a distribution of that symmetry.
+
+        Raises
+        ------
+        ValueError
+            If the distribution has another symmetry already.
+        """
+
+    def cpu(self: Self) -> Self:
+        """Return the distribution in the computer's own memory."""
+        return self
+
+    # ------------------------------------------------------------------ questions
+
+    def cells(self) -> CellDistribution:
+        """Return the piecewise constant copy of all particles at once; `parts` needs less memory."""
+        joined = join_cells(len(self), list(self.parts()))
+        return CellDistribution(*joined, self.symmetry, check=False)
+
+    def _ask(self, question: Callable[[Cells], Any]) -> Any:
+        """Put a question to all parts and bring the answers, arrays with one entry per particle, in order."""
+        answers: Any = None
+        for rows, part in self.parts():
+            answer = question(part)
+            if answers is None:
+                answers = np.empty((len(self), *answer.shape[1:]), dtype=answer.dtype)
+            answers[rows] = answer
+        return answers
+
+    def mode(self, k: int = 1, apart_degrees: float | None = None) -> Modes:
+        """Return the k highest local maxima modulo symmetry.
+
+        Candidates are cells whose density no neighbouring cell exceeds; each is then followed
+        uphill below the grid's spacing, and candidates that meet are one.
+
+        Parameters
+        ----------
+        k
+            How many.
+        apart_degrees
+            Leave out a maximum that is not farther than this from a higher one. Without it, that is
+            the spacing of the grid that the candidates come from.
+        """
+        return find_modes(self.maxima, len(self), self.symmetry, k, apart_degrees)
+
+    def maxima(self, rows: NDArray[np.int64], most: int) -> Maxima:
+        """Yield local maxima of some particles, batch by batch: what `mode` picks from.
+
+        Yields
+        ------
+        Particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their
+        log-densities ``(b, c)``, minus infinity in padding; and the spacing of the grid that they
+        come from in degrees, ``(b,)``.
+        """
+        for places, part in self[rows].parts():
+            for place, row in enumerate(rows[places]):
+                single, its = self[int(row)], part[place]
+                poses = single.climb(local_maxima(its, 2 * most)[None])
+                grid = SO3Grid(int(its.orders[0, its.log_density[0].argmax()]))
+                spacing = np.array([grid.spacing_degrees])
+                yield rows[places][[place]], poses, single.log_prob(poses), spacing
+
+    def mean(self) -> Array:
+        """Return the Bayes rotation under squared chordal error modulo symmetry, ``(n, 3, 3)``.
+
+        The rotation that minimises the expected ``min_g |g R - M|^2``: for C1 the projection of the
+        mean matrix on SO(3); otherwise each equivalent is first taken that is nearest to the
+        estimate, from the best cell on, until nothing changes.
+        """
+        return np.asarray(self._ask(questions.mean))
+
+    def entropy(self) -> Array:
+        """Return the entropy relative to uniform in nats, ``(n,)``: 0 knows nothing, negative is sharper."""
+        return np.asarray(self._ask(questions.entropy))
+
+    def effective_poses(self, order: int = EVALUATION_ORDER) -> Array:
+        """Return the entropy as a number of equally probable grid cells, modulo symmetry, ``(n,)``."""
+        distinct = SO3Grid(order).size / len(point_group(self.symmetry))
+        return np.exp(self.entropy()) * distinct
+
+    def spread_degrees(self) -> Array:
+        """Return the expected angle between the truth and the best pose modulo symmetry, ``(n,)`` degrees."""
+        return self.summary().spread_degrees
+
+    def credible_set(self, level: float) -> CredibleSet:
+        """Return the smallest set of poses that holds the truth with probability ``level``."""
+        return CredibleSet(self, level)
+
+    def credible_level(self, rotations: ArrayLike) -> Array:
+        """Return the level of the smallest credible set that holds each rotation, in [0, 1].
+
+        Uniform between 0 and 1 over particles whose truth is drawn from their distribution: what a
+        calibration plot shows. 1 where the density is zero.
+        """
+        given = per_particle(rotations, len(self))
+        answers = np.empty(given.shape[:2])
+        for rows, part in self.parts():
+            answers[rows] = part.levels(given[rows])
+        return like_given(answers, rotations)
+
+    def probability_grid(self, order: int = EVALUATION_ORDER) -> Array:
+        """Return the probability of every cell of a grid, ``(n, n_views, n_psi)``, equivalents included."""
+        grid = SO3Grid(order)
+        answer: Array = self._ask(lambda part: part.on_grid(order))
+        return answer.reshape(len(self), grid.n_views, grid.n_psi)
+
+    def view_marginal(self, order: int = EVALUATION_ORDER) -> Array:
+        """Return the probability of every view direction, ``(n, n_views)``: a HEALPix map in RING order."""
+        return np.asarray(self.probability_grid(order).sum(-1))
+
+    def in_plane(self, directions: ArrayLike, order: int = EVALUATION_ORDER) -> Array:
+        """Return the probability of the in-plane angle given the view direction.
+
+        Parameters
+        ----------
+        directions
+            ``(n, 3)`` unit vectors in the map frame, or ``(3,)`` for all.
+        order
+            The angle is given in ``6 * 2**order`` bins, see `SO3Grid.psi_angles`.
+
+        Returns
+        -------
+        ``(n, n_psi)``; uniform where the view itself has probability zero.
+        """
+        given = np.broadcast_to(np.asarray(directions, dtype=np.float64), (len(self), 3))
+        fine = 4  # each bin is the sum of four
+        psi = 360 * (np.arange(fine * SO3Grid(order).n_psi) + 0.5) / (fine * SO3Grid(order).n_psi)
+        rot = np.degrees(np.arctan2(given[:, 1], given[:, 0]))
+        tilt = np.degrees(np.arctan2(np.hypot(given[:, 0], given[:, 1]), given[:, 2]))
+        angles = np.stack(np.broadcast_arrays(rot[:, None], tilt[:, None], psi), axis=-1)
+        logs = self.log_prob(rotation_from_relion_angles(angles))
+        peak = logs.max(1, keepdims=True)
+        density = np.exp(logs - np.where(np.isfinite(peak), peak, 0.0))
+        density = np.where(np.isfinite(peak), density, 1.0)
+        binned = density.reshape(len(self), -1, fine).sum(-1)
+        return np.asarray(binned / binned.sum(1, keepdims=True))
+
+    def sample(self, number: int, rng: np.random.Generator) -> Array:
+        """Draw poses, ``(n, number, 3, 3)``; with a symmetry they lie in RELION's asymmetric unit.
+
+        Drawn from the piecewise constant copy: a cell by its probability, then evenly inside of it.
+        """
+        drawn = np.empty((len(self), number, 3, 3))
+        for rows, part in self.parts():
+            drawn[rows] = questions.sample(part, number, rng)
+        return drawn
+
+    def summary(self) -> PoseSummary:
+        """Return best pose, entropy, spread and confidence of every particle, in bounded memory."""
+        pieces = [
+            (rows, questions.summarise(part, self[rows].climb)) for rows, part in self.parts()
+        ]
+        order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
+        joined = PoseSummary.concatenate([summary for _, summary in pieces])
+        return PoseSummary(*(getattr(joined, field.name)[order] for field in fields(PoseSummary)))
+
+    # ------------------------------------------------------------------ arithmetic
+
+    def product(self, other: PoseDistribution) -> PoseDistribution:
+        """Return the normalised product of the densities: what two independent sources say together.
+
+        Raises
+        ------
+        ValueError
+            If numbers of particles or symmetries differ, or the densities have nothing in common.
+        """
+        return self._combined(other, lambda p, q, row: p + q)
+
+    def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
+        """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``."""
+        shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
+        if ((shares < 0) | (shares > 1)).any():
+            raise ValueError("a mixture's weight must be between 0 and 1")
+
+        def mixed(p: Array, q: Array, row: int) -> Array:
+            with np.errstate(divide="ignore"):
+                return np.logaddexp(p + np.log(1 - shares[row]), q + np.log(shares[row]))
+
+        return self._combined(other, mixed)
+
+    def temperature(self, value: float) -> PoseDistribution:
+        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper."""
+        if not value > 0:
+            raise ValueError(f"a temperature must be positive, not {value}")
+        cells = self.cells()
+        logs = cells.log_density / value
+        return CellDistribution(cells.orders, cells.indices, logs, self.symmetry, check=False)
+
+    def _combined(
+        self, other: PoseDistribution, combine: Callable[[Array, Array, int], Array]
+    ) -> CellDistribution:
+        """Combine log-densities at the centres of the cells that resolve both distributions."""
+        if len(self) != len(other):
+            raise ValueError(f"the distributions are of {len(self)} and {len(other)} particles")
+        if self.symmetry != other.symmetry:
+            raise ValueError(
+                f"the distributions have symmetries {self.symmetry} and {other.symmetry}"
+            )
+        rows = []
+        for row in range(len(self)):
+            both = self[row], other[row]
+            leaves = common_leaves([part.cells().leaves() for part in both])
+            first, second = (part.log_prob_of_cells(*leaves) for part in both)
+            logs = combine(first, second, row)
+            if not np.isfinite(logs).any():
+                raise ValueError(f"row {row}: the two densities have no pose in common")
+            rows.append((*leaves, logs))
+        return CellDistribution(*padded(rows), self.symmetry, check=False)
+
+    # ------------------------------------------------------------------ helpers of the kinds
+
+    def _chunks(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of batches that are small enough for whole grids."""
+        for start in range(0, len(self), _PARTICLES_AT_ONCE):
+            yield np.arange(start, min(start + _PARTICLES_AT_ONCE, len(self)))
+
+    def _other_symmetry(self, symmetry: str) -> str:
+        """Return a canonical group name if the distribution may be symmetrised by it."""
+        name = normalise_group_name(symmetry)
+        if self.symmetry not in ("C1", name):
+            raise ValueError(
+                f"the distribution has symmetry {self.symmetry} already, not C1; cannot make it {name}"
+            )
+        return name
+
+
+class CellDistribution(Cells, PoseDistribution):
+    """Piecewise constant distributions, see `PoseDistribution.from_cells`; a copy of any other kind.
+
+    A density and its piecewise constant copy define each other, so they share a module.
+    """
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
+        """Yield consecutive particles."""
+        for rows in self._chunks():
+            yield rows, self if len(rows) == len(self) else self[rows]
+
+    def symmetrise(self, symmetry: str) -> PoseDistribution:
+        """Return the mean over a point group; cells on the border of the unit are resampled.
+
+        Raises
+        ------
+        ValueError
+            If the distribution has another symmetry already.
+        """
+        name = self._other_symmetry(symmetry)
+        if name == self.symmetry:
+            return self
+        return CellDistribution(*symmetrised(self, name), name, check=False)
+
+
+@dataclass(frozen=True)
+class CredibleSet:
+    """The smallest set of poses, modulo symmetry, that holds the truth with a given probability.
+
+    Attributes
+    ----------
+    distribution
+        What it is a set of; every particle has its own.
+    level
+        The probability, in [0, 1].
+    """
+
+    distribution: PoseDistribution
+    level: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise ValueError(f"a credible set's level must be between 0 and 1, not {self.level}")
+
+    @cached_property
+    def volume(self) -> Array:
+        """The share of SO(3) that the set fills, equivalents included, ``(n,)``."""
+        return np.asarray(self.distribution._ask(self._volume))
+
+    def _volume(self, part: Cells) -> Array:
+        mass = part.probability
+        room = np.maximum(self.level - part.below, 0)
+        share = np.divide(room, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
+        return np.asarray((share * part.volumes).sum(1))
+
+    def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether each rotation, or an equivalent, is in its particle's set."""
+        return self.distribution.credible_level(rotations) < self.level

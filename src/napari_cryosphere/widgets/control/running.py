@@ -1,0 +1,99 @@
+"""How long and short work is run: the protocols, and runners that do it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+from psygnal import Signal
+
+from napari_cryosphere.widgets.control.steps import Step, Steps
+
+__all__ = [
+    "Background",
+    "OnEnd",
+    "OnStep",
+    "Runner",
+    "SynchronousBackground",
+    "SynchronousRunner",
+    "Take",
+    "Work",
+]
+
+OnStep: TypeAlias = Callable[[Step], None]
+OnEnd: TypeAlias = Callable[[], None]
+Work: TypeAlias = Callable[[], Any]
+Take: TypeAlias = Callable[[Any], None]
+
+
+class Runner(Protocol):
+    """Runs one piece of work at a time.
+
+    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's
+    thread.
+    """
+
+    busy_changed: Any
+    progressed: Any
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the work that goes on is held."""
+
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+        """Start work."""
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step; what it has made is kept."""
+
+    def pause(self, paused: bool = True) -> None:
+        """Hold the work after its present step, or let it go on."""
+
+
+class SynchronousRunner:
+    """Runs steps to their end before it returns: for scripts and tests without an event loop."""
+
+    busy_changed = Signal(bool)
+    progressed = Signal(float, str)
+    busy = False
+    paused = False
+
+    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+        """Run all steps; errors are raised."""
+        try:
+            for step in steps():
+                self.progressed.emit(step.fraction, step.message)
+                on_step(step)
+        finally:
+            on_end()
+
+    def stop(self) -> None:
+        """Do nothing: there is never work to stop."""
+
+    def pause(self, paused: bool = True) -> None:
+        """Do nothing: there is never work to hold."""
+
+
+class Background(Protocol):
+    """Runs short work; while a piece of a kind waits, a newer one of that kind takes its place."""
+
+    def run(self, kind: str, work: Work, take: Take) -> None:
+        """Do ``work`` and give what it returns to ``take`` in the caller's thread."""
+
+    def close(self) -> None:
+        """Forget what waits; nothing is taken any more."""
+
+
+class SynchronousBackground:
+    """Does the work at once: for scripts and tests without an event loop."""
+
+    def run(self, kind: str, work: Work, take: Take) -> None:
+        """Do the work; errors are raised."""
+        take(work())
+
+    def close(self) -> None:
+        """Do nothing: nothing ever waits."""
