@@ -1,12 +1,9 @@
 """Orientation distributions of cryo-EM particles over SO(3): learn, infer, inspect and reconstruct.
 
-The package's rooms, from the bottom up: ``so3``, ``particles``, ``imaging``, ``reconstruction``,
-``model``, ``training``, ``jobs``, the command line ``cli`` and the napari plugin ``widgets``.
-Importing the package itself loads none of them.
+``import napari_cryosphere as nc`` offers the names of ``__init__.pyi``, each imported when it is
+first used: the package itself loads neither torch nor pandas.
 """
 
-from importlib.metadata import version
+import lazy_loader
 
-__all__ = ["__version__"]
-
-__version__ = version("napari-cryosphere")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -30,7 +30,7 @@ WRITERS = {
     "zarr": (
         "from napari_cryosphere.so3.distribution import PoseDistribution\n"
         "import torch\n"
-        "from napari_cryosphere.so3.distribution_store import write_distributions\n"
+        "from napari_cryosphere.so3.distributions.store import write_distributions\n"
         "some = PoseDistribution.from_coefficients(torch.ones(64, 7, 13, 7, dtype=torch.complex64))\n"
         "with write_distributions(folder / 'x', overwrite=True) as writer:\n"
         "    print('go', flush=True)\n"

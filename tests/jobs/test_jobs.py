@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,15 @@ from napari_cryosphere.jobs.configs import (
     InferConfig,
     ReconstructConfig,
 )
-from napari_cryosphere.jobs.events import Events, Progress, Result, Snapshot, follow
+from napari_cryosphere.jobs.events import (
+    Event,
+    Events,
+    Progress,
+    Result,
+    Snapshot,
+    follow,
+    returned,
+)
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import images_for, infer, refine
 from napari_cryosphere.jobs.info import describe
@@ -340,18 +347,14 @@ def test_refining_in_memory_is_what_the_job_does(
     )
     run(infer(config))
     written = ParticleStack.read(tmp_path / "refined.star")
-    work, rows = refine(stack, PoseModel.load(trained), DensityMap.read(sample / "map.mrc")), []
-    made: list[ParticleStack] = []
-
-    def kept() -> Iterator[slice]:
-        made.append((yield from work))
-
-    rows = list(kept())
-    assert rows[0].start == 0
-    assert rows[-1].stop == len(stack)
-    np.testing.assert_allclose(made[0].rotations(), written.rotations(), atol=1e-3)
-    np.testing.assert_allclose(made[0].shifts_angstrom(), written.shifts_angstrom(), atol=0.05)
-    assert "cryosphereNetworkAngleRot" in made[0].particles
+    shown: list[Event] = []
+    work = refine(stack, PoseModel.load(trained), DensityMap.read(sample / "map.mrc"))
+    made = returned(work, shown.append)
+    assert isinstance(shown[-1], Progress)
+    assert shown[-1].fraction == 1
+    np.testing.assert_allclose(made.rotations(), written.rotations(), atol=1e-3)
+    np.testing.assert_allclose(made.shifts_angstrom(), written.shifts_angstrom(), atol=0.05)
+    assert "cryosphereNetworkAngleRot" in made.particles
 
 
 def test_what_reconstruct_needs_is_named(sample: Path, tmp_path: Path) -> None:

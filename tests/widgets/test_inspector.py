@@ -107,11 +107,9 @@ def test_next_to_a_pole_the_pose_is_turned_the_shortest_way() -> None:
 def test_predictions_in_a_file_are_shown_without_predicting(
     viewer_model: ViewerModel, stack: ParticleStack, predictions: Any, add_particles: Any
 ) -> None:
-    from napari_cryosphere.jobs.infer import with_predictions
-
     some, (_, _, summary) = stack[:40], predictions
     controller = Controller(viewer_model, SynchronousRunner())
-    add_particles(viewer_model, with_predictions(some, summary, "C1"))
+    add_particles(viewer_model, some.with_summary(summary, "C1"))
     session = controller.session
     assert session is not None
     assert session.store.predicted.all()
@@ -121,9 +119,7 @@ def test_predictions_in_a_file_are_shown_without_predicting(
 
 
 def test_refined_poses_are_told_from_the_networks(stack: ParticleStack, predictions: Any) -> None:
-    from napari_cryosphere.jobs.infer import with_predictions
-
-    network = with_predictions(stack[:40], predictions[2], "C1")
+    network = stack[:40].with_summary(predictions[2], "C1")
     names = ("AngleRot", "AngleTilt", "AnglePsi")
     kept = {
         f"cryosphereNetwork{name}": network.particles[f"rln{name}"].to_numpy() for name in names

@@ -11,7 +11,6 @@ import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 
-from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions.store import save_distribution
 from napari_cryosphere.widgets.control.controller import Controller
@@ -30,7 +29,7 @@ def controller(viewer_model: ViewerModel) -> Controller:
 def stored(tmp_path: Path, stack: ParticleStack, predictions: Any) -> tuple[Path, Path]:
     """A STAR file of predictions and its distributions."""
     _, distribution, summary = predictions
-    with_predictions(stack[:40], summary, "C1").save(tmp_path / "out.star")
+    stack[:40].with_summary(summary, "C1").save(tmp_path / "out.star")
     save_distribution(distribution, tmp_path / "out.zarr")
     return tmp_path / "out.star", tmp_path / "out.zarr"
 

@@ -10,7 +10,6 @@ from napari.components import ViewerModel
 from scipy.ndimage import rotate
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.infer import with_predictions
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
@@ -115,7 +114,7 @@ def test_refined_poses_of_a_file_are_taken(
 ) -> None:
     """A file of `infer --refine`: its own poses are the refined ones, others stand beside them."""
     _, _, summary = predictions
-    network = with_predictions(stack[:40], summary, "C1")
+    network = stack[:40].with_summary(summary, "C1")
     kept = {
         f"cryosphereNetworkAngle{name}": network.particles[f"rlnAngle{name}"]
         for name in ("Rot", "Tilt", "Psi")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +20,9 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
-from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.shared_images import load_together
-from napari_cryosphere.jobs.training_configs import TrainConfig
+from napari_cryosphere.jobs.training_configs import TrainingConfig
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses
@@ -71,9 +71,22 @@ class TrainingData:
 
 
 def training_data(
-    stack: ParticleStack, config: TrainConfig, ranks: Ranks | None = None
+    stack: ParticleStack,
+    config: TrainingConfig,
+    density: DensityMap | None = None,
+    folder: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Generator[Event, None, TrainingData]:
     """Prepare particles for training, together with other ranks if there are; yields what a job yields.
+
+    Parameters
+    ----------
+    stack, config
+        Particles with poses, and how the network is trained.
+    density
+        Map to make projections of; None makes it from the particles where one is needed.
+    folder
+        The run's, which keeps the map; other ranks than the first need it.
 
     Raises
     ------
@@ -93,7 +106,7 @@ def training_data(
         yield Note(warning, warning=True)
     training, reference = chosen[shown], None
     if config.source != "particles":
-        reference = yield from _reference_map(training, config, together)
+        reference = yield from _reference_map(training, config, density, folder, together)
     return TrainingData(
         grid,
         _source(training, images, grid, None if reference is None else reference.density, config),
@@ -104,7 +117,7 @@ def training_data(
     )
 
 
-def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]:
+def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
     if not stack.has_poses:
         raise MetadataError(
             f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
@@ -124,7 +137,7 @@ def _rows_to_use(stack: ParticleStack, config: TrainConfig) -> NDArray[np.int64]
 
 
 def _split(
-    stack: ParticleStack, config: TrainConfig
+    stack: ParticleStack, config: TrainingConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to train on and the rows held out: whole micrographs where these are enough of them.
 
@@ -148,7 +161,7 @@ def _split(
 
 
 def _number_held_out(number: int, fraction: float | None) -> int:
-    """Return how many particles of a number are held out; see `TrainConfig.validation_fraction`."""
+    """Return how many particles of a number are held out; see `TrainingConfig.validation_fraction`."""
     if fraction is None:
         wanted = max(round(0.05 * number), min(_ENOUGH_HELD_OUT, round(0.1 * number)))
     else:
@@ -165,20 +178,24 @@ class _Reference:
 
 
 def _reference_map(
-    training: ParticleStack, config: TrainConfig, ranks: Ranks
+    training: ParticleStack,
+    config: TrainingConfig,
+    density: DensityMap | None,
+    folder: Path | None,
+    ranks: Ranks,
 ) -> Generator[Event, None, _Reference]:
     """Return the map to make projections of; the first rank keeps it in the run folder."""
-    if config.map is not None:
-        reference = _Reference(open_map(config, config.map), None)
-        if ranks.first:
-            reference.density.save(config.output / REFERENCE_MAP, overwrite=True)
-        return reference
+    path = None if folder is None else folder / REFERENCE_MAP
+    if density is not None:
+        if ranks.first and path is not None:
+            density.save(path, overwrite=True)
+        return _Reference(density, None)
     yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
-    return (yield from _reconstructed(training, config, ranks))
+    return (yield from _reconstructed(training, config, path, ranks))
 
 
 def _reconstructed(
-    stack: ParticleStack, config: TrainConfig, ranks: Ranks
+    stack: ParticleStack, config: TrainingConfig, path: Path | None, ranks: Ranks
 ) -> Generator[Event, None, _Reference]:
     """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
@@ -190,15 +207,16 @@ def _reconstructed(
     for event in fill(halves, stack, poses, ranks.share(chunks(len(stack)))):
         if isinstance(event, Progress):
             yield Progress(0.0, event.message)
-    path = config.output / REFERENCE_MAP
-    gather(halves, ranks, path)
-    if not ranks.first:
+    if path is not None:
+        gather(halves, ranks, path)
+    if path is not None and not ranks.first:
         ranks.wait()
         stored = DensityMap.read(path, config.symmetry)
         return _Reference(replace(stored, pixel_size_angstrom=stack.grid.pixel_size_angstrom), None)
     found = halves.solve(half_maps=True)
-    found.density.save(path, overwrite=True)
-    ranks.wait()
+    if path is not None:
+        found.density.save(path, overwrite=True)
+        ranks.wait()
     assert found.curve is not None
     resolution = found.curve.resolution_angstrom(0.143)
     return _Reference(found.density, resolution if np.isfinite(resolution) else None)
@@ -209,7 +227,7 @@ def _source(
     images: torch.Tensor,
     grid: ImageGrid,
     density: DensityMap | None,
-    config: TrainConfig,
+    config: TrainingConfig,
 ) -> TrainingSource:
     plain = LoadedParticles(images, training.rotations(), _label_weights(training), config.seed)
     loaded = Augmented(plain, config.augmentation, config.seed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,8 +19,8 @@ from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.jobs.configs import AlignConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.configs import AlignConfig, AligningConfig
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
 from napari_cryosphere.jobs.running.inputs import (
@@ -29,20 +30,27 @@ from napari_cryosphere.jobs.running.inputs import (
     open_particles,
     warnings_of,
 )
-from napari_cryosphere.jobs.running.journal import Journal
-from napari_cryosphere.jobs.running.map_detail import MapDetail, map_detail
+from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
+from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
+<<<<<<< HEAD
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
+=======
+from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.uncertainty import summary_metrics
+>>>>>>> main
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
+    "Aligned",
     "AlignerInput",
     "Pilot",
     "align",
+    "align_stack",
     "band_note",
     "pilot_around",
     "prepare_aligner",
@@ -69,6 +77,31 @@ def spread_rows(number: int, most: int) -> NDArray[np.int64]:
         np.linspace(0, number - 1, min(number, most)).astype(np.int64)
     )
     return rows
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Particles aligned to a map.
+
+    Attributes
+    ----------
+    particles
+        The particles at their new poses and shifts, with the columns of how sure these are.
+    summary
+        Best poses and how sure these are.
+    shifts_angstrom
+        ``(n, 2)``, x and y, as rlnOriginX/YAngst.
+    log_likelihood
+        ``(n,)`` nats at the best pose over an image without a particle.
+    distribution
+        The posteriors over poses, with shifts integrated; None where they are kept in a file.
+    """
+
+    particles: ParticleStack
+    summary: PoseSummary
+    shifts_angstrom: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    distribution: PoseDistribution | None = None
 
 
 class AlignerInput:
@@ -180,10 +213,8 @@ def with_alignment(
 ) -> ParticleStack:
     """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept."""
     shifts = -shifts_px * stack.grid.pixel_size_angstrom
-    posed = stack.with_poses(summary.rotations, shifts, symmetry)
-    return posed.with_columns(
-        uncertainty_columns(summary) | {"rlnLogLikeliContribution": log_likelihood}
-    )
+    posed = stack.with_summary(summary, symmetry, shifts)
+    return posed.with_columns({"rlnLogLikeliContribution": log_likelihood})
 
 
 @claims(files=("output",), stores=("distributions",))
@@ -201,18 +232,72 @@ def align(config: AlignConfig) -> Events:
     stack = open_particles(config)
     density = open_map(config, config.map)
     yield from warnings_of(stack, "they are compared as they are")
+    _refuse_without_poses(stack, config)
+    ranks, keep = current_ranks(), config.distributions is not None
+    batches = _batches(stack, config)
+    journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
+    yield Progress(0.0, "measuring noise and contrast")
+    detail = map_detail(config.map, density, config.resolution_angstrom)
+    yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
+    if not ranks.first:
+        yield Result({}, {})
+        return
+    found = _gathered(stack, batches, journal, config.symmetry)
+    outputs = {"star": config.output}
+    if config.distributions is not None:
+        _write_distributions(config.distributions, journal, batches, config)
+        outputs["distributions"] = config.distributions
+    found.particles.save(config.output, config.overwrite)
+    journal.remove()
+    yield Result(outputs, summary_metrics(stack, found.summary, config.symmetry))
+
+
+def align_stack(
+    stack: ParticleStack, density: DensityMap, config: AligningConfig
+) -> Generator[Event, None, Aligned]:
+    """Align particles to a map in memory; yields what the job yields and returns what it finds.
+
+    Raises
+    ------
+    MetadataError
+        If a local search has no poses to begin with.
+    """
+    _refuse_without_poses(stack, config)
+    yield from warnings_of(stack, "they are compared as they are")
+    yield Progress(0.0, "measuring noise and contrast")
+    asked = config.resolution_angstrom
+    detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
+    batches, journal = _batches(stack, config), MemoryJournal()
+    yield from _aligning(stack, density, config, detail, True, batches, Ranks(), journal)
+    found = _gathered(stack, batches, journal, config.symmetry)
+    return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
+
+
+def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
             f"{stack.source}: no poses to search around; leave --local out to search everywhere"
         )
-    ranks = current_ranks()
-    # cells come in lists of different lengths: a batch is kept as it is
+
+
+def _batches(stack: ParticleStack, config: AligningConfig) -> Batches:
+    """Return the batches; cells come in lists of different lengths, so that each is kept as it is."""
     limit = MemoryLimit(config.max_memory_gb)
     size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, GALLERY_BYTES)
-    batches = Batches(len(stack), size)
-    journal = Journal(config.journal, _identity(config, stack, size), config.resume, ranks)
-    yield Progress(0.0, "measuring noise and contrast")
-    detail = map_detail(config.map, density, config.resolution_angstrom)
+    return Batches(len(stack), size)
+
+
+def _aligning(
+    stack: ParticleStack,
+    density: DensityMap,
+    config: AligningConfig,
+    detail: MapDetail,
+    keep: bool,
+    batches: Batches,
+    ranks: Ranks,
+    journal: Finished,
+) -> Generator[Event, None, None]:
+    """Measure the noise, align this rank's batches and put them into the journal; ``keep`` the posteriors."""
     local, device = config.local_degrees, choose_device(config.device)
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
         aligner = prepare_aligner(
@@ -230,40 +315,56 @@ def align(config: AlignConfig) -> Events:
             ranks,
             journal,
             AlignerInput(stack),
-            lambda rows, inputs: _align_batch(config, stack[rows], aligner, *inputs),
+            lambda rows, inputs: _align_batch(local, keep, stack[rows], aligner, *inputs),
             "aligned",
             at_once=at_once,
         )
-    if not ranks.first:
-        yield Result({}, {})
-        return
-    aligned = joined(finished(batches, journal, _EACH))
-    summary = PoseSummary(*(aligned[name] for name in _SUMMARY))
-    done = with_alignment(
-        stack, aligned["shifts_px"], aligned["log_likelihood"], summary, config.symmetry
-    )
-    if config.distributions is not None:
-        _write_distributions(config, journal, batches)
-    done.save(config.output, config.overwrite)
-    journal.remove()
-    outputs = {"star": config.output}
-    if config.distributions is not None:
-        outputs["distributions"] = config.distributions
-    yield Result(outputs, summary_metrics(stack, summary, config.symmetry))
+
+
+def _gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
+    """Put the batches together, all but their posteriors."""
+    found = joined(finished(batches, journal, _EACH))
+    summary = PoseSummary(*(found[name] for name in _SUMMARY))
+    shifts_px, log_likelihood = found["shifts_px"], found["log_likelihood"]
+    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry)
+    return Aligned(particles, summary, particles.shifts_angstrom(), log_likelihood)
+
+
+def _joined_cells(batches: Batches, journal: Finished, symmetry: str) -> PoseDistribution:
+    """Return the posteriors of all batches, padded to the longest list of cells."""
+    parts = list(finished(batches, journal, _CELLS))
+    width = max(part["indices"].shape[1] for part in parts)
+
+    def padded(name: str, value: float) -> NDArray[Any]:
+        return np.concatenate(
+            [
+                np.pad(
+                    part[name],
+                    ((0, 0), (0, width - part[name].shape[1])),
+                    constant_values=value,
+                )
+                for part in parts
+            ]
+        )
+
+    orders, indices = padded("orders", 0), padded("indices", -1)
+    return PoseDistribution.from_cells(orders, indices, padded("log_density", -np.inf), symmetry)
 
 
 def _align_batch(
-    config: AlignConfig, stack: ParticleStack, aligner: Aligner, images: Tensor, ctf: Tensor | None
+    local_degrees: float | None,
+    keep: bool,
+    stack: ParticleStack,
+    aligner: Aligner,
+    images: Tensor,
+    ctf: Tensor | None,
 ) -> Arrays:
     """Align one batch, and return all that is kept of it."""
-    wanted = config.distributions is not None
-    if config.local_degrees is None:
-        found = aligner.search(images, ctf, wanted)
+    if local_degrees is None:
+        found = aligner.search(images, ctf, keep)
     else:
         shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-        found = aligner.refine(
-            images, ctf, stack.rotations(), shifts_px, config.local_degrees, wanted
-        )
+        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees, keep)
     arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
     arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
@@ -272,14 +373,15 @@ def _align_batch(
     return arrays
 
 
-def _write_distributions(config: AlignConfig, journal: Journal, batches: Batches) -> None:
+def _write_distributions(
+    path: Path, journal: Journal, batches: Batches, config: AlignConfig
+) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
     from napari_cryosphere.so3.distributions.store import (
         write_distributions,
     )  # brings all kinds of them
 
-    assert config.distributions is not None
-    with write_distributions(config.distributions, overwrite=config.overwrite) as writer:
+    with write_distributions(path, overwrite=config.overwrite) as writer:
         for batch in finished(batches, journal, _CELLS):
             orders, cells, densities = (batch[name] for name in _CELLS)
             writer.append(PoseDistribution.from_cells(orders, cells, densities, config.symmetry))

@@ -25,6 +25,7 @@ __all__ = [
     "CespedConfig",
     "DownloadEntryConfig",
     "EvaluateConfig",
+    "EvaluatingConfig",
     "ListEntriesConfig",
     "MergeReportsConfig",
     "PointGroup",
@@ -45,25 +46,11 @@ EntriesFolder: TypeAlias = Annotated[
 ]
 
 
-class EvaluateConfig(ImagesInput):
-    """Predicted poses against true ones, and the maps of both."""
+class EvaluatingConfig(JobConfig):
+    """How predicted poses, and the maps that they give, are compared with true ones."""
 
-    truth: Tables
-    """STAR files with the true poses: one, or one a half."""
-    predicted: Tables
-    """STAR files with the predicted poses: one, or one a half."""
-    output: Folder
-    """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
     symmetry: PointGroup = "C1"
     """Point group of the map, in RELION's names."""
-    mask: MapFile | None = None
-    """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
-    data_dir: Folder | None = None
-    """Folder of the truth's images, where they have moved."""
-    select: Annotated[str, Field(min_length=1)] | None = None
-    """Compare only the particles for which an expression on the predictions' columns is true, such
-    as ``cryosphereConfidence > 0.8``.
-    """
     maps: bool | None = None
     """Whether maps are reconstructed and compared; None where the truth's images are found."""
     predicts: Predicts = "SO3"
@@ -72,6 +59,25 @@ class EvaluateConfig(ImagesInput):
     """Weigh particles by rlnParticleFigureOfMerit, where the column is there."""
     relion: bool = False
     """Reconstruct with relion_reconstruct."""
+
+
+class EvaluateConfig(EvaluatingConfig, ImagesInput):
+    """Predicted poses against true ones, and the maps of both."""
+
+    truth: Tables
+    """STAR files with the true poses: one, or one a half."""
+    predicted: Tables
+    """STAR files with the predicted poses: one, or one a half."""
+    output: Folder
+    """Folder for metrics.json, errors.csv, fsc.csv, plot.svg and the maps."""
+    mask: MapFile | None = None
+    """Mask that both maps of a comparison are multiplied with; without it the maps as they are."""
+    data_dir: Folder | None = None
+    """Folder of the truth's images, where they have moved."""
+    select: Annotated[str, Field(min_length=1)] | None = None
+    """Compare only the particles for which an expression on the predictions' columns is true, such
+    as ``cryosphereConfidence > 0.8``.
+    """
 
 
 class ListEntriesConfig(JobConfig):

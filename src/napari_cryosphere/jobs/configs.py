@@ -37,6 +37,7 @@ from napari_cryosphere.jobs.fields import Argument, File, Inside, Option
 
 __all__ = [
     "AlignConfig",
+    "AligningConfig",
     "ConvertConfig",
     "DemoConfig",
     "DensityConfig",
@@ -57,6 +58,7 @@ __all__ = [
     "ReconstructConfig",
     "SharpeningConfig",
     "SimulateConfig",
+    "SimulatingConfig",
     "SymmetricConfig",
     "WatchConfig",
 ]
@@ -117,19 +119,9 @@ class DensityConfig(ModelConfig):
     """Edge of a voxel."""
 
 
-class SimulateConfig(ModelConfig, MapInput):
-    """Particles simulated from a map, or from an atomic model."""
+class SimulatingConfig(JobConfig):
+    """How particles are simulated from a map."""
 
-    map: Annotated[Path, File("read", "*.mrc *.map *.pdb *.cif"), Argument()]
-    """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
-    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
-    """Pixel size of images from an atomic model; a map brings its own."""
-    output: NewParticles
-    """STAR file to write; the images go next to it, with the suffix .mrcs."""
-    poses: ParticlesFile | None = None
-    """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
-    number: Annotated[int, Field(ge=1)] | None = None
-    """Number of particles; without it 1000, or all that ``poses`` has."""
     snr: Annotated[float, Field(gt=0)] = 0.1
     """Signal-to-noise ratio (defined in ``imaging/forward.py``); infinite for no noise."""
     snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
@@ -140,8 +132,6 @@ class SimulateConfig(ModelConfig, MapInput):
     """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is
     white.
     """
-    noise_spectrum: Annotated[Path, File("read", "*.csv")] | None = None
-    """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same particles."""
     shift_px: Annotated[float, Field(ge=0), Option(("--shift-px",))] = 3.0
@@ -162,9 +152,30 @@ class SimulateConfig(ModelConfig, MapInput):
     """Axis of the preferred views, x y z in the map's frame; of any length."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> SimulateConfig:
+    def _with_a_direction(self) -> SimulatingConfig:
         if not any(self.preferred_axis):
             raise ValueError("preferred_axis must have a direction, not 0 0 0")
+        return self
+
+
+class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
+    """Particles simulated from a map, or from an atomic model."""
+
+    map: Annotated[Path, File("read", "*.mrc *.map *.pdb *.cif"), Argument()]
+    """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
+    """Pixel size of images from an atomic model; a map brings its own."""
+    output: NewParticles
+    """STAR file to write; the images go next to it, with the suffix .mrcs."""
+    poses: ParticlesFile | None = None
+    """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
+    number: Annotated[int, Field(ge=1)] | None = None
+    """Number of particles; without it 1000, or all that ``poses`` has."""
+    noise_spectrum: Annotated[Path, File("read", "*.csv")] | None = None
+    """CSV file with the noise's power (frequency_per_angstrom, power) instead."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimulateConfig:
         if self.noise_spectrum is not None and self.noise_length_angstrom:
             raise ValueError(
                 "noise_spectrum and noise_length_angstrom both colour the noise; give one"
@@ -296,11 +307,9 @@ class WatchConfig(PredictingConfig):
         return f"what was predicted so far is in {self.output}: the same command goes on"
 
 
-class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
-    """Poses and shifts found by comparing particles with a map."""
+class AligningConfig(SymmetricConfig, _WithMemory):
+    """How particles are compared with a map."""
 
-    map: MapFile
-    """Map to compare with, an MRC file."""
     local_degrees: LocalDegrees = None
     """Search within this angle of the particles' poses; without it everywhere."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
@@ -312,12 +321,19 @@ class AlignConfig(SymmetricConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Largest shift searched along x and along y, from the particles' origins if the search is
     local.
     """
-    distributions: NewDistributions | None = None
-    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
+
+
+class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
+    """Poses and shifts found by comparing particles with a map."""
+
+    map: MapFile
+    """Map to compare with, an MRC file."""
+    distributions: NewDistributions | None = None
+    """Also write every particle's posterior, evaluated cell by cell (zarr)."""
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

@@ -9,7 +9,7 @@ import numpy as np
 from napari_cryosphere._files import write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.jobs.infer import images_for, pose_errors, predict, with_predictions
+from napari_cryosphere.jobs.infer import images_for, pose_errors, predict
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.sample import make_sample, sample_model
@@ -40,7 +40,7 @@ def demo(config: DemoConfig) -> Events:
         )
     summary = PoseSummary.concatenate(parts)
     predicted = folder / "predicted.star"
-    with_predictions(stack, summary, model.card.symmetry).save(predicted, overwrite=True)
+    stack.with_summary(summary, model.card.symmetry).save(predicted, overwrite=True)
     errors = pose_errors(stack, summary, model.card.symmetry)
     yield Note(f"median pose error against the known poses: {np.median(errors):.1f} degrees")
 

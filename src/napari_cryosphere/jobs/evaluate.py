@@ -15,7 +15,7 @@ from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError, MissingImagesError
 from napari_cryosphere.evaluation import half_maps, metrics, svg
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
-from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
+from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
@@ -151,11 +151,11 @@ def _read_truth(config: EvaluateConfig) -> tuple[list[ParticleStack], MissingIma
 
 def evaluate_halves(
     halves: Sequence[MatchedHalf],
-    config: EvaluateConfig,
+    config: EvaluatingConfig,
     mask: DensityMap | None,
     truth_maps: Sequence[DensityMap] | None = None,
 ) -> Generator[Event, None, Evaluation]:
-    """Compare matched particles; the files that ``config`` names are not read.
+    """Compare matched particles.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _said_of(
 
 
 def _maps_wanted(
-    halves: Sequence[MatchedHalf], config: EvaluateConfig
+    halves: Sequence[MatchedHalf], config: EvaluatingConfig
 ) -> Generator[Event, None, bool]:
     """Return whether maps are to be compared, and say why not if that was not asked for."""
     if config.maps is False:
@@ -246,7 +246,7 @@ def _maps_wanted(
 
 
 def _half_maps(
-    stacks: Sequence[ParticleStack], config: EvaluateConfig, start: float, stop: float, kind: str
+    stacks: Sequence[ParticleStack], config: EvaluatingConfig, start: float, stop: float, kind: str
 ) -> Generator[Event, None, list[DensityMap]]:
     """Reconstruct the halves, one after the other."""
     total, before, maps = sum(map(len, stacks)), 0, []

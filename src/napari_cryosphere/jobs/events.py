@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap
     from napari_cryosphere.so3.distributions import PoseDistribution
 
-__all__ = ["Event", "Events", "Note", "Preview", "Progress", "Result", "Snapshot", "follow"]
+__all__ = [
+    "Event",
+    "Events",
+    "Note",
+    "Preview",
+    "Progress",
+    "Result",
+    "Snapshot",
+    "follow",
+    "returned",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,25 @@ class Result:
 
 Event: TypeAlias = Progress | Note | Snapshot | Preview | Result
 Events: TypeAlias = Generator[Event, None, None]
+
+
+T = TypeVar("T")
+
+
+def returned(work: Generator[Event, None, T], show: Callable[[Event], None]) -> T:
+    """Run work in memory to its end, passing each event on, and return what it returns.
+
+    The work is closed if showing an event fails.
+    """
+    found: list[T] = []
+
+    def kept() -> Events:
+        found.append((yield from work))
+
+    with closing(kept()) as events:
+        for event in events:
+            show(event)
+    return found[0]
 
 
 def follow(events: Events, show: Callable[[Event], None]) -> Result:

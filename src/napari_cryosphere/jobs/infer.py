@@ -14,7 +14,7 @@ from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs.align import band_note, prepare_aligner
 from napari_cryosphere.jobs.configs import InferConfig, PredictingConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.jobs.running.inputs import (
@@ -28,6 +28,7 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import predicting_batch
+<<<<<<< HEAD
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.predictor import (
     Predictor,
@@ -35,12 +36,15 @@ from napari_cryosphere.jobs.running.predictor import (
     pilot_of,
     with_predictions,
 )
+=======
+from napari_cryosphere.jobs.running.predictor import Predictor, images_for, pilot_of
+>>>>>>> main
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.store import write_distributions
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
@@ -48,11 +52,11 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 __all__ = [
     "images_for",
     "infer",
+    "infer_stack",
     "pose_errors",
     "predict",
     "reference_of",
     "refine",
-    "with_predictions",
 ]
 
 _REFINED_AT_ONCE = 64
@@ -66,12 +70,28 @@ def predict(
         yield rows, model.predict(prepared)
 
 
+def infer_stack(
+    stack: ParticleStack, model: PoseModel, batch_size: int = 128
+) -> Generator[Event, None, PoseDistribution]:
+    """Predict the distributions of particles and return them, in the computer's own memory."""
+    yield from warnings_of(stack, "phases are not flipped")
+    images, parts = images_for(model, stack), list[torch.Tensor]()
+    for rows, distribution in predict(images, model, batch_size):
+        assert isinstance(distribution, HarmonicDistribution)
+        parts.append(distribution.coefficients.cpu())
+        share = rows.stop / len(stack)
+        yield Progress(share, f"predicted {rows.stop} of {len(stack)} particles")
+    for warning in images.warnings:
+        yield Note(warning, warning=True)
+    return PoseDistribution.from_coefficients(torch.cat(parts), model.card.symmetry)
+
+
 def refine(
     stack: ParticleStack,
     model: PoseModel,
     reference: DensityMap,
     resolution_angstrom: float | None = None,
-) -> Generator[slice, None, ParticleStack]:
+) -> Generator[Progress, None, ParticleStack]:
     """Predict and refine the poses of particles in memory, as the job does by default.
 
     Parameters
@@ -84,8 +104,7 @@ def refine(
 
     Yields
     ------
-    The rows that are done. The particles are returned with refined poses and shifts, and the
-    network's.
+    How far it is. The particles are returned with refined poses and shifts, and the network's.
     """
     settings = PredictingConfig(model=Path())
     aligner = prepare_aligner(
@@ -101,7 +120,8 @@ def refine(
     parts = list[Arrays]()
     for rows, inputs in prefetched(predictor.read, Batches(len(stack), _REFINED_AT_ONCE).blocks()):
         parts.append(predictor.work(rows, inputs))
-        yield rows
+        share = rows.stop / len(stack)
+        yield Progress(share, f"refined {rows.stop} of {len(stack)} particles")
     return predictor.posed(joined(parts))[0]
 
 

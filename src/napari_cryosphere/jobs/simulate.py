@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cryosphere._files import refuse_beyond_room, refuse_overwrite
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
-from napari_cryosphere.imaging.forward import noise_level, noisy_images, projector_of
+from napari_cryosphere.imaging.forward import (
+    NoiseLevel,
+    noise_level,
+    noisy_images,
+    projector_of,
+)
 from napari_cryosphere.imaging.simulate import (
     ParticleParameters,
     draw_parameters,
     parameters_from_stack,
 )
-from napari_cryosphere.jobs.configs import SimulateConfig
+from napari_cryosphere.jobs.configs import SimulateConfig, SimulatingConfig
 from napari_cryosphere.jobs.density import read_model
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.inputs import open_map
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
 from napari_cryosphere.so3.asymmetric_unit import reduce
 
-__all__ = ["simulate", "simulate_density"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "simulate_stack"]
 
 _DEFAULT_NUMBER = 1000
 
@@ -52,6 +63,7 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")
+<<<<<<< HEAD
     parameters = _parameters(config, density.pixel_size_angstrom)
     spectrum = _noise_spectrum(config)
     projector, pixel_size = projector_of(density), density.pixel_size_angstrom
@@ -78,30 +90,95 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     write_star(tables, star, config.overwrite)
     metrics: dict[str, float | int | str] = {"particles": total, "snr": config.snr}
     if level is not None:
+=======
+    poses = None if config.poses is None else _stack_of_poses(config)
+    number = config.number or _DEFAULT_NUMBER
+    drawn = drawn_parameters(number, config, config.symmetry, density.pixel_size_angstrom, poses)
+    work = Simulation(density, drawn, config, _noise_spectrum(config))
+    with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
+        yield from work.images(append)
+    write_star(work.tables(stack.name), star, config.overwrite)
+    metrics: dict[str, float | int | str] = {"particles": len(drawn), "snr": config.snr}
+    if work.level is not None:
+>>>>>>> main
         metrics |= {
-            "snr_radius_angstrom": level.radius_angstrom,
-            "noise_deviation": level.deviation,
+            "snr_radius_angstrom": work.level.radius_angstrom,
+            "noise_deviation": work.level.deviation,
         }
     yield Result({"star": star, "stack": stack}, metrics)
 
 
-def _refuse_outputs(config: SimulateConfig) -> None:
-    for path in (config.output, config.output.with_suffix(".mrcs")):
-        refuse_overwrite(path, config.overwrite)
+def simulate_stack(
+    density: DensityMap, parameters: ParticleParameters, config: SimulatingConfig
+) -> Generator[Event, None, ParticleStack]:
+    """Simulate particles from a map in memory, and return them with their images in memory."""
+    work, chunks = Simulation(density, parameters, config), list[NDArray[np.float32]]()
+    yield from work.images(chunks.append)
+    return ParticleStack.from_tables(work.tables("simulated.mrcs"), np.concatenate(chunks))
 
 
-def _parameters(config: SimulateConfig, pixel_size_angstrom: float) -> ParticleParameters:
-    """Draw the particles' truth or take it from a file; drawn poses lie in RELION's asymmetric unit."""
-    if config.poses is not None:
-        stack = ParticleStack.read(config.poses, require_images=False)
-        number = len(stack) if config.number is None else config.number
-        if number > len(stack):
-            raise CryosphereError(
-                f"{config.poses} has {len(stack)} poses, not {number}; ask for fewer particles"
+class Simulation:
+    """The images of particles, made chunk by chunk.
+
+    Attributes
+    ----------
+    level
+        The noise that is added; None if there is none.
+    """
+
+    def __init__(
+        self,
+        density: DensityMap,
+        parameters: ParticleParameters,
+        config: SimulatingConfig,
+        spectrum: NoiseSpectrum | None = None,
+    ) -> None:
+        self._density, self._parameters, self._config = density, parameters, config
+        self._projector = projector_of(density)
+        if spectrum is None and config.noise_length_angstrom:
+            spectrum = NoiseSpectrum.falling(config.noise_length_angstrom)
+        self._spectrum = spectrum
+        self.level: NoiseLevel | None = None
+        if np.isfinite(config.snr):
+            self.level = noise_level(
+                density, self._projector, parameters, config.snr, config.snr_radius_angstrom
             )
-        return parameters_from_stack(stack[:number], pixel_size_angstrom, config.ctf)
+
+    def images(self, take: Callable[[NDArray[np.float32]], Any]) -> Events:
+        """Make the images and hand each chunk on, ``(k, box, box)``."""
+        size, level = self._density.pixel_size_angstrom, self.level
+        if level is not None and level.radius_angstrom > self._density.box / 2 * size:
+            yield Note(
+                "the map reaches beyond the circle in its box: mask it, or its projections wrap",
+                warning=True,
+            )
+        total, done = len(self._parameters), 0
+        deviation, seed = None if level is None else level.deviation, self._config.seed + 1000
+        for chunk in noisy_images(
+            self._projector, self._parameters, size, deviation, seed, self._spectrum
+        ):
+            take(chunk)
+            done += len(chunk)
+            yield Progress(done / total, f"simulated {done} of {total} particles")
+
+    def tables(self, stack_name: str) -> dict[str, pd.DataFrame]:
+        """Return RELION's tables of the particles, whose images are in a stack of that name."""
+        size = self._density.pixel_size_angstrom
+        return self._parameters.tables(stack_name, self._density.box, size)
+
+
+def drawn_parameters(
+    number: int,
+    config: SimulatingConfig,
+    symmetry: str,
+    pixel_size_angstrom: float,
+    poses: ParticleStack | None = None,
+) -> ParticleParameters:
+    """Draw the particles' truth or take it from others; drawn poses lie in RELION's asymmetric unit."""
+    if poses is not None:
+        return parameters_from_stack(poses, pixel_size_angstrom, config.ctf)
     drawn = draw_parameters(
-        config.number or _DEFAULT_NUMBER,
+        number,
         config.seed,
         config.shift_px,
         config.ctf,
@@ -109,16 +186,25 @@ def _parameters(config: SimulateConfig, pixel_size_angstrom: float) -> ParticleP
         preferred_axis=config.preferred_axis,
         optics=config.optics,
     )
-    return dataclasses.replace(
-        drawn, rotations=reduce(np.asarray(drawn.rotations), config.symmetry)
-    )
+    return dataclasses.replace(drawn, rotations=reduce(np.asarray(drawn.rotations), symmetry))
+
+
+def _refuse_outputs(config: SimulateConfig) -> None:
+    for path in (config.output, config.output.with_suffix(".mrcs")):
+        refuse_overwrite(path, config.overwrite)
+
+
+def _stack_of_poses(config: SimulateConfig) -> ParticleStack:
+    """Return the particles whose truth is taken."""
+    assert config.poses is not None
+    stack = ParticleStack.read(config.poses, require_images=False)
+    number = len(stack) if config.number is None else config.number
+    if number > len(stack):
+        raise CryosphereError(
+            f"{config.poses} has {len(stack)} poses, not {number}; ask for fewer particles"
+        )
+    return stack[:number]
 
 
 def _noise_spectrum(config: SimulateConfig) -> NoiseSpectrum | None:
-    if config.noise_spectrum is not None:
-        return NoiseSpectrum.read(config.noise_spectrum)
-    return (
-        NoiseSpectrum.falling(config.noise_length_angstrom)
-        if config.noise_length_angstrom
-        else None
-    )
+    return None if config.noise_spectrum is None else NoiseSpectrum.read(config.noise_spectrum)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,35 @@ from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite,
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
-from napari_cryosphere.jobs.events import Events, Preview, Progress, Result
+from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
+<<<<<<< HEAD
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig
+=======
+from napari_cryosphere.jobs.running.inputs import open_map, open_particles, warnings_of
+from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
+>>>>>>> main
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.model.pose_network import PoseNetwork
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
-__all__ = ["train", "train_on_stack"]
+__all__ = ["train", "train_on_stack", "train_stack"]
 
 _VALIDATIONS = 10
 _PREVIEWED = 8
+_REPORT_SECONDS = 10.0
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
@@ -52,7 +60,7 @@ def train(config: TrainConfig) -> Events:
 
 
 def train_on_stack(
-    stack: ParticleStack, config: TrainConfig, report_seconds: float = 10.0
+    stack: ParticleStack, config: TrainConfig, report_seconds: float = _REPORT_SECONDS
 ) -> Events:
     """Train on particles in memory; ``config.particles`` is only recorded.
 
@@ -79,8 +87,78 @@ def train_on_stack(
 def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
+    density = None if config.map is None else open_map(config, config.map)
+    about = {
+        "particles": config.particles.name,
+        "map": None if config.map is None else config.map.name,
+    }
+    training = yield from _begun(
+        stack, config, density, about, ranks, config.output, config.encoder_weights
+    )
+    limits = {
+        "checkpoint": config.checkpoint,
+        "checkpoint_seconds": config.checkpoint_seconds,
+        "report_seconds": report_seconds,
+    }
+    reports = training.reports(resumed, **limits)
+    if not ranks.first:
+        for report in reports:
+            yield _progress(report)
+        yield Result({}, {})
+        return
+    write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
+    log = _Log(config.output / "log.jsonl", resumed)
+    model_path = config.output / MODEL_FILE
+    try:
+        yield from training.follow(reports, log.add)
+    finally:
+        reports.close()
+        if training.last is not None:
+            training.model().save(model_path, overwrite=True)
+    metrics = training.metrics()
+    config.checkpoint.unlink(missing_ok=True)
+    yield Result({"run": config.output, "model": model_path, "log": log.path}, metrics)
+
+
+def train_stack(
+    stack: ParticleStack, config: TrainingConfig, density: DensityMap | None = None
+) -> Generator[Event, None, PoseModel]:
+    """Train on particles and return the model; nothing is written.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    config
+        How.
+    density
+        Map to make projections of; None makes it from the particles where one is needed.
+
+    Raises
+    ------
+    MetadataError
+        If the particles have no poses or are too few.
+    """
+    about = {"particles": stack.source.name, "map": None}
+    training = yield from _begun(stack, config, density, about, Ranks())
+    reports = training.reports(resumed=False, report_seconds=_REPORT_SECONDS)
+    with closing(reports):
+        yield from training.follow(reports)
+    return training.model()
+
+
+def _begun(
+    stack: ParticleStack,
+    config: TrainingConfig,
+    density: DensityMap | None,
+    about: dict[str, str | None],
+    ranks: Ranks,
+    folder: Path | None = None,
+    encoder_weights: Path | None = None,
+) -> Generator[Event, None, _Training]:
+    """Prepare the particles and an untrained network."""
     yield from warnings_of(stack)
-    data = yield from training_data(stack, config, ranks)
+    data = yield from training_data(stack, config, density, folder, ranks)
     torch.manual_seed(config.seed)
     card = ModelCard(
         network=config.network,
@@ -89,8 +167,8 @@ def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> 
         map_resolution_angstrom=data.map_resolution_angstrom,
     )
     model = PoseModel.create(card).to(choose_device(config.device))
-    if config.encoder_weights is not None:
-        _load_encoder(model.network, config.encoder_weights)
+    if encoder_weights is not None:
+        _load_encoder(model.network, encoder_weights)
     optimisation = Optimisation(
         config.learning_rate,
         config.weight_decay,
@@ -99,17 +177,101 @@ def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> 
         seed=config.seed,
     )
     trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas())
-    settings = _loop_settings(config, len(data.images), report_seconds)
-    reports = train_network(
-        trainer, data.source, data.validation, config.symmetry, settings, resumed
-    )
-    if not ranks.first:
+    return _Training(trainer, card, config, data, about)
+
+
+class _Training:
+    """A training run in memory: its reports as events, and the model that it gives.
+
+    Attributes
+    ----------
+    last
+        The last report; None before the first.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        card: ModelCard,
+        config: TrainingConfig,
+        data: TrainingData,
+        about: dict[str, str | None],
+    ) -> None:
+        self._trainer, self._card, self._config, self._data = trainer, card, config, data
+        self._about, self._start = about, time.monotonic()
+        self._calibration = Calibration()
+        self.last: TrainingProgress | None = None
+
+    def reports(self, resumed: bool, **limits: Any) -> Generator[TrainingProgress, None, None]:
+        """Train; yields reports."""
+        settings = _loop_settings(self._config, len(self._data.images), **limits)
+        symmetry, data = self._config.symmetry, self._data
+        return train_network(
+            self._trainer, data.source, data.validation, symmetry, settings, resumed
+        )
+
+    def follow(
+        self,
+        reports: Generator[TrainingProgress, None, None],
+        note: Callable[[TrainingProgress], None] | None = None,
+    ) -> Events:
+        """Turn reports into events, note each, and calibrate at the end.
+
+        Raises
+        ------
+        CryosphereError
+            If there was no report.
+        """
         for report in reports:
+            self.last = report
+            if note is not None:
+                note(report)
             yield _progress(report)
-        yield Result({}, {})
-        return
-    write_json(config.model_dump(mode="json"), config.output / "config.json", overwrite=True)
-    yield from _follow(reports, trainer, card, config, data, resumed)
+            if report.predicted is not None:
+                few = report.predicted[:_PREVIEWED]
+                yield Preview(report.fraction, self._data.held_out[: len(few)], few)
+        if self.last is None:
+            raise CryosphereError(
+                "the training run ended before its first report; give it more time or particles"
+            )
+        if self.last.predicted is not None:
+            yield Progress(1.0, "calibrating on held-out particles")
+            self._calibration = _calibrated(self.last.predicted, self._data.validation)
+
+    def model(self) -> PoseModel:
+        """Return the model learnt so far."""
+        assert self.last is not None
+        update = {"training": self._summary(self.last), "calibration": self._calibration}
+        done = PoseModel(self._trainer.averaged(), self._card.model_copy(update=update))
+        return _with_novelty(done, self._data)
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """Return the values that a run ends with."""
+        assert self.last is not None
+        metrics: dict[str, float | int | str] = {
+            "images": self.last.images,
+            "loss": self.last.loss,
+            "seconds": time.monotonic() - self._start,
+            "temperature": self._calibration.temperature,
+        }
+        if self.last.validation_median_degrees is not None:
+            metrics["validation_median_degrees"] = self.last.validation_median_degrees
+        return metrics
+
+    def _summary(self, last: TrainingProgress) -> dict[str, Any]:
+        """Return what the card says of how the model came to be."""
+        return {
+            "particles": self._about["particles"],
+            "number": len(self._data.images),
+            "source": self._config.source,
+            "map": self._about["map"],
+            "preset": self._config.preset,
+            "images": last.images,
+            "seconds": round(time.monotonic() - self._start, 1),
+            "loss": last.loss,
+            "validation_median_degrees": last.validation_median_degrees,
+            "seed": self._config.seed,
+        }
 
 
 def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
@@ -136,7 +298,8 @@ def _load_encoder(network: PoseNetwork, weights: Path) -> None:
     network.load_encoder_weights(weights)
 
 
-def _loop_settings(config: TrainConfig, particles: int, report_seconds: float) -> LoopSettings:
+def _loop_settings(config: TrainingConfig, particles: int, **limits: Any) -> LoopSettings:
+    """Return how long a run is; ``limits`` are `LoopSettings`' on reports and checkpoints."""
     waits = (config.halve_after_epochs, config.stop_after_epochs)
     halve_after, stop_after = (None if epochs is None else epochs * particles for epochs in waits)
     watched = halve_after is not None or stop_after is not None
@@ -147,9 +310,7 @@ def _loop_settings(config: TrainConfig, particles: int, report_seconds: float) -
         halve_after=halve_after,
         stop_after=stop_after,
         validations=max(_VALIDATIONS, round(config.epochs)) if watched else _VALIDATIONS,
-        report_seconds=report_seconds,
-        checkpoint=config.checkpoint,
-        checkpoint_seconds=config.checkpoint_seconds,
+        **limits,
     )
 
 
@@ -181,62 +342,20 @@ def _as_compared(config: TrainConfig) -> dict[str, Any]:
     return {name: value.absolute() if isinstance(value, Path) else value for name, value in config}
 
 
-def _follow(
-    reports: Generator[TrainingProgress, None, None],
-    trainer: Trainer,
-    card: ModelCard,
-    config: TrainConfig,
-    data: TrainingData,
-    resumed: bool,
-) -> Events:
-    """Turn reports into events and log lines; write the model at the end, or when nobody listens any more."""
-    start = time.monotonic()
-    last: TrainingProgress | None = None
-    log_path = config.output / "log.jsonl"
-    log = _Log(log_path, resumed)
-    calibration = Calibration()
-    try:
-        for report in reports:
-            last = report
-            log.add(report)
-            yield _progress(report)
-            if report.predicted is not None:
-                few = report.predicted[:_PREVIEWED]
-                yield Preview(report.fraction, data.held_out[: len(few)], few)
-        if last is not None and last.predicted is not None:
-            yield Progress(1.0, "calibrating on held-out particles")
-            calibration = _calibrated(last.predicted, data.validation)
-    finally:
-        reports.close()
-        if last is not None:
-            update = {"training": _summary(last, config, data, start), "calibration": calibration}
-            done = PoseModel(trainer.averaged(), card.model_copy(update=update))
-            _with_novelty(done, data).save(config.output / MODEL_FILE, overwrite=True)
-    if last is None:
-        raise CryosphereError(
-            "the training run ended before its first report; give it more time or particles"
-        )
-    config.checkpoint.unlink(missing_ok=True)
-    metrics: dict[str, float | int | str] = {
-        "images": last.images,
-        "loss": last.loss,
-        "seconds": time.monotonic() - start,
-        "temperature": calibration.temperature,
-    }
-    if last.validation_median_degrees is not None:
-        metrics["validation_median_degrees"] = last.validation_median_degrees
-    yield Result(
-        {"run": config.output, "model": config.output / MODEL_FILE, "log": log_path}, metrics
-    )
-
-
 class _Log:
     """A line of JSON for every report; a run that is taken up replaces the lines after its kept state."""
 
     def __init__(self, path: Path, resume: bool) -> None:
+<<<<<<< HEAD
         self._path = path
         text = path.read_text(encoding="utf-8") if resume and path.is_file() else ""
         self._earlier = text.split("\n")[:-1]  # what follows the last line was cut by a kill
+=======
+        self.path = path
+        self._earlier = (
+            path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
+        )
+>>>>>>> main
         self._begun = False
 
     def add(self, report: TrainingProgress) -> None:
@@ -247,10 +366,17 @@ class _Log:
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
+<<<<<<< HEAD
             with atomic_path(self._path, overwrite=True) as temporary:
                 temporary.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
             self._begun = True
         append_line(self._path, json.dumps(line))
+=======
+            self.path.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
+            self._begun = True
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+>>>>>>> main
 
 
 def _progress(report: TrainingProgress) -> Progress:
@@ -261,21 +387,3 @@ def _progress(report: TrainingProgress) -> Progress:
         metrics["validation_mean_degrees"] = report.validation_mean_degrees
         message += f", validation error {report.validation_median_degrees:.1f} degrees (median)"
     return Progress(report.fraction, message, metrics, report.remaining_seconds)
-
-
-def _summary(
-    last: TrainingProgress, config: TrainConfig, data: TrainingData, start: float
-) -> dict[str, Any]:
-    """Return what the card says of how a model came to be."""
-    return {
-        "particles": str(config.particles.name),
-        "number": len(data.images),
-        "source": config.source,
-        "map": None if config.map is None else config.map.name,
-        "preset": config.preset,
-        "images": last.images,
-        "seconds": round(time.monotonic() - start, 1),
-        "loss": last.loss,
-        "validation_median_degrees": last.validation_median_degrees,
-        "seed": config.seed,
-    }

@@ -20,25 +20,16 @@ from napari_cryosphere.jobs.config_bases import (
 from napari_cryosphere.jobs.fields import File, Inside, Option
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
-__all__ = ["ExperimentConfig", "PresetName", "TrainConfig"]
+__all__ = ["ExperimentConfig", "PresetName", "TrainConfig", "TrainingConfig"]
 
 PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped"]
 
 
-class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInput):
-    """A pose network trained on particles with known poses, or on projections of a map.
+class TrainingConfig(SymmetricConfig, TrainingPreset):
+    """How a pose network is trained. What is not given is the preset's."""
 
-    What is not given is the preset's.
-    """
-
-    output: Folder
-    """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     preset: PresetName = "default"
-    """Named settings of network and training; what is given beside it wins."""
-    map: MapFile | None = None
-    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
-    Without it the map that the training particles give at their own poses.
-    """
+    """Named settings of network and training; what is given with it wins."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated
     images.
@@ -49,18 +40,10 @@ class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInpu
     """
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
-    encoder_weights: Annotated[Path, File("read", "*.safetensors")] | None = None
-    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
-    random.
-    """
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same run, where its length is counted in images."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
-    checkpoint_seconds: Annotated[float, Field(ge=0), Option(("--checkpoint-seconds",))] = 60.0
-    """How often the state is kept that a run can go on from."""
-    resume: bool = False
-    """Go on with a run that was stopped or killed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +54,28 @@ class TrainConfig(SymmetricConfig, TrainingPreset, ParticlesInput, MaskedMapInpu
         if values.get("map") is not None:
             preset["source"] = "map"
         return _updated(preset, values)
+
+
+class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
+    """A pose network trained on particles with known poses, or on projections of a map.
+
+    What is not given is the preset's.
+    """
+
+    output: Folder
+    """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
+    map: MapFile | None = None
+    """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
+    Without it the map that the training particles give at their own poses.
+    """
+    encoder_weights: Annotated[Path, File("read", "*.safetensors")] | None = None
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
+    random.
+    """
+    checkpoint_seconds: Annotated[float, Field(ge=0), Option(("--checkpoint-seconds",))] = 60.0
+    """How often the state is kept that a run can go on from."""
+    resume: bool = False
+    """Go on with a run that was stopped or killed."""
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:

@@ -18,7 +18,12 @@ from napari_cryosphere.particles._other_kinds import (
     refuse_other_files,
     refuse_other_tables,
 )
-from napari_cryosphere.particles._stack_files import StackFile, locate_images, parse_image_names
+from napari_cryosphere.particles._stack_files import (
+    ArrayStack,
+    StackFile,
+    locate_images,
+    parse_image_names,
+)
 from napari_cryosphere.particles._tables import (
     GROUP,
     PIXEL_SIZE,
@@ -30,7 +35,7 @@ from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
 from napari_cryosphere.particles.star.reader import parse_star
 
-__all__ = ["DataSet", "read_data_set"]
+__all__ = ["DataSet", "data_set_of_blocks", "read_data_set"]
 
 _STACK_SUFFIXES = (".mrc", ".mrcs")
 _UNSET_PIXEL_SIZE = 1.0  # A; what programs write that know none
@@ -58,24 +63,66 @@ def read_data_set(
         blocks = _blocks_of_stack(path)
     else:
         blocks, notes = parse_star(path)
+    return data_set_of_blocks(path, blocks, notes, data_dir, require_images, open_images)
+
+
+def data_set_of_blocks(
+    path: Path,
+    blocks: dict[str, pd.DataFrame],
+    notes: tuple[str, ...] = (),
+    data_dir: Path | None = None,
+    require_images: bool = True,
+    open_images: bool = True,
+    images: ArrayStack | None = None,
+) -> DataSet:
+    """Check the blocks of a STAR file and find the images. See :meth:`ParticleStack.from_tables`.
+
+    Parameters
+    ----------
+    path
+        The file, for messages and as the place to look for stacks from.
+    notes
+        Warnings to begin with.
+    images
+        The images of all rows, in order; None looks for the stacks that the rows name.
+    """
+    if images is not None:
+        blocks = _naming(images, path, blocks)
     refuse_other_tables(path, blocks)
     tables = tables_from_blocks(path, blocks)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
     series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
-    if open_images:
+    files: tuple[StackFile, ...]
+    if images is not None:
+        files = (StackFile(names[0], None, images),)
+    elif open_images:
         files = locate_images(tables.place, names, file_of, data_dir, require_images)
     else:
         files = tuple(map(StackFile, names))
-    images = ImageSource.of_file(tables.place, files, file_of, index_of)
+    source = ImageSource.of_file(tables.place, files, file_of, index_of)
     if series and require_images:
         raise MetadataError(series)
     tables.warnings += filter(None, [series])
-    _check_images(tables, images)
-    _complete_optics(tables, images, require_images)
+    _check_images(tables, source)
+    _complete_optics(tables, source, require_images)
     origins_in_angstrom(tables)
-    note_oddities(tables, images if open_images else None)
-    return DataSet(tables, images)
+    note_oddities(tables, source if open_images else None)
+    return DataSet(tables, source)
+
+
+def _naming(
+    images: ArrayStack, path: Path, blocks: dict[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Return the blocks with rlnImageName of the rows of images in memory."""
+    name = "particles" if "particles" in blocks else next(iter(blocks), "")
+    table = blocks.get(name, pd.DataFrame(index=range(len(images))))
+    if len(table) != len(images):
+        raise MetadataError(
+            f"{path}: data_{name} has {len(table)} rows for {len(images)} images; give one row each"
+        )
+    named = [f"{number:06d}@{images.path.name}" for number in range(1, len(images) + 1)]
+    return blocks | {name or "particles": table.assign(rlnImageName=named)}
 
 
 def _blocks_of_stack(path: Path) -> dict[str, pd.DataFrame]:
@@ -112,11 +159,13 @@ def _check_images(tables: Tables, images: ImageSource) -> None:
         )
 
 
-def _stacks_of_groups(tables: Tables, images: ImageSource) -> dict[int, list[MrcStack]]:
+def _stacks_of_groups(
+    tables: Tables, images: ImageSource
+) -> dict[int, list[MrcStack | ArrayStack]]:
     """Return the opened stacks that the particles of each optics group are in."""
     numbers, codes = np.unique(tables.particles[GROUP], return_inverse=True)
     pairs = np.sort(pd.unique(codes * len(images.files) + images.file_of))
-    found: dict[int, list[MrcStack]] = {}
+    found: dict[int, list[MrcStack | ArrayStack]] = {}
     for pair in pairs.tolist():
         code, file = divmod(pair, len(images.files))
         stack = images.files[file].stack
@@ -141,7 +190,7 @@ def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> Non
         _take_pixel_sizes(tables, stacks, required)
 
 
-def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
+def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack | ArrayStack]) -> int:
     """Return the box of an optics group's stacks; refuse different ones and another rlnImageSize."""
     path, box = tables.place.path, stacks[0].shape[1]
     other = next((stack for stack in stacks if stack.shape[1] != box), None)
@@ -160,7 +209,9 @@ def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack]) -> int:
     return box
 
 
-def _other_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]]) -> Iterator[str]:
+def _other_pixel_sizes(
+    tables: Tables, stacks: dict[int, list[MrcStack | ArrayStack]]
+) -> Iterator[str]:
     """Name the first stack of each optics group whose header has another pixel size than the table."""
     place = tables.place
     said = dict(zip(tables.optics[GROUP], tables.optics[PIXEL_SIZE], strict=True))
@@ -175,7 +226,9 @@ def _other_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]]) -> Ite
                 break
 
 
-def _take_pixel_sizes(tables: Tables, stacks: dict[int, list[MrcStack]], required: bool) -> None:
+def _take_pixel_sizes(
+    tables: Tables, stacks: dict[int, list[MrcStack | ArrayStack]], required: bool
+) -> None:
     """Take the pixel size of each optics group from the headers of its stacks."""
     path, optics = tables.place.path, tables.optics
     sizes: dict[int, float] = {}

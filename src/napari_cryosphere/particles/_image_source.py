@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.particles._checks import Place, shown
-from napari_cryosphere.particles._stack_files import StackFile
+from napari_cryosphere.particles._stack_files import ArrayStack, StackFile
 from napari_cryosphere.particles.mrc import MrcStack
 
 __all__ = ["ImageSource"]
@@ -143,7 +143,7 @@ class ImageSource:
         ]
 
     @property
-    def used(self) -> list[MrcStack]:
+    def used(self) -> list[MrcStack | ArrayStack]:
         """The stacks that particles are in."""
         stacks = [self.files[number].stack for number in np.unique(self.file_of)]
         return [stack for stack in stacks if stack is not None]
@@ -199,7 +199,7 @@ class ImageSource:
     def _where(self, particle: Any) -> str:
         return self.places[self.place_of[particle]].row(int(self.row_of[particle]))
 
-    def _first_bad(self, stack: MrcStack, rows: NDArray[Any]) -> Any:
+    def _first_bad(self, stack: MrcStack | ArrayStack, rows: NDArray[Any]) -> Any:
         """Return the first of ``rows`` whose image cannot be read."""
         for row in rows:
             try:

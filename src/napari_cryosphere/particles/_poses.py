@@ -7,7 +7,7 @@ which its local searches go back to, and takes away what was true of the earlier
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,17 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 
-__all__ = ["ANGLES", "ORIGINS", "is_pose_column", "moved_to_poses", "pose_columns"]
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.pose_summary import PoseSummary
+
+__all__ = [
+    "ANGLES",
+    "ORIGINS",
+    "is_pose_column",
+    "moved_to_poses",
+    "pose_columns",
+    "uncertainty_columns",
+]
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
@@ -154,3 +164,13 @@ def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]
             f"rotation {row + 1} is no rotation matrix: its rows must be orthonormal, its determinant 1"
         )
     return matrices
+
+
+def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
+    """Return the STAR columns of a summary: probability of the best cell, entropy, spread, confidence."""
+    return {
+        "rlnMaxValueProbDistribution": summary.max_probability,
+        "cryosphereEntropy": summary.entropy,
+        "cryosphereSpread": summary.spread_degrees,
+        "cryosphereConfidence": summary.confidence,
+    }

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from napari_cryosphere.errors import FileFormatError, MissingImagesError
+from napari_cryosphere.errors import FileFormatError, MetadataError, MissingImagesError
 from napari_cryosphere.particles._checks import Place, listed, refuse, shown
 from napari_cryosphere.particles.mrc import MrcStack
 
-__all__ = ["StackFile", "locate_images", "parse_image_names", "renamed"]
+__all__ = ["ArrayStack", "StackFile", "locate_images", "parse_image_names", "renamed"]
+
+
+_NUMBERS = itertools.count(1)
+
+
+class ArrayStack:
+    """Images in memory, with the attributes that `MrcStack` has.
+
+    Parameters
+    ----------
+    images
+        ``(n, box, box)``, axes ``[y, x]``; kept as float32.
+    pixel_size_angstrom
+        Pixel size; None if only the optics table knows it.
+
+    Raises
+    ------
+    MetadataError
+        If the shape is another, or a pixel is not finite.
+    """
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, images: ArrayLike, pixel_size_angstrom: float | None = None) -> None:
+        self._images = np.ascontiguousarray(images, dtype=np.float32)
+        self.path = Path(f"memory-{next(_NUMBERS)}.mrcs")
+        if self._images.ndim != 3 or self._images.shape[1] != self._images.shape[2]:
+            raise MetadataError(f"images must be (n, box, box), not {self._images.shape}")
+        odd = np.flatnonzero(~np.isfinite(self._images).all(axis=(1, 2)))
+        if len(odd):
+            raise MetadataError(f"image {odd[0] + 1} has pixels that are not finite")
+        self.shape: tuple[int, int, int] = self._images.shape
+        self.pixel_size_angstrom = pixel_size_angstrom
+        self.file_bytes = self._images.nbytes
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def read(self, indices: Any = None) -> NDArray[np.float32]:
+        """Return a copy of images, ``(k, box, box)``: integers counted from 0, one integer, or all."""
+        every = np.arange(len(self))
+        return self._images[np.atleast_1d(every if indices is None else indices)]
+
 
 _MOST_PLACES = 3  # that a message names
 
@@ -31,14 +77,14 @@ class StackFile:
     folder
         The folder that ``name`` is relative to; None if the stack was found by a part of its name.
     stack
-        The opened stack; None if it was not looked for or not found.
+        The opened stack, in a file or in memory; None if it was not looked for or not found.
     in_project
         Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
     """
 
     name: str
     folder: Path | None = None
-    stack: MrcStack | None = None
+    stack: MrcStack | ArrayStack | None = None
     in_project: bool = False
 
 
@@ -200,8 +246,26 @@ def _folder_of(path: Path) -> Path:
     return Path(os.path.abspath(path)).parent  # noqa: PTH100
 
 
-def renamed(file: StackFile, target: Path) -> str:
-    """Return the name under which a STAR file at ``target`` refers to the stack.
+def renamed(files: Sequence[StackFile], target: Path) -> list[str]:
+    """Return the names under which a STAR file at ``target`` refers to its stacks.
+
+    Images in memory are written next to the STAR file, under its name with the suffix .mrcs.
+    """
+    counts = itertools.count(1)
+    return [
+        _in_memory_name(target, next(counts))
+        if isinstance(file.stack, ArrayStack)
+        else _renamed(file, target)
+        for file in files
+    ]
+
+
+def _in_memory_name(target: Path, number: int) -> str:
+    return f"{target.stem}.mrcs" if number == 1 else f"{target.stem}_{number}.mrcs"
+
+
+def _renamed(file: StackFile, target: Path) -> str:
+    """Return the name under which a STAR file at ``target`` refers to a stack.
 
     A name relative to the folder of a RELION project stays as it is while the new STAR file is
     inside the same project; otherwise it becomes relative to the new STAR file's folder, or

@@ -9,21 +9,28 @@ from dataclasses import fields
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import Place
-from napari_cryosphere.particles._data_set import read_data_set
+from napari_cryosphere.particles._data_set import data_set_of_blocks, read_data_set
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
 from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
-from napari_cryosphere.particles._poses import ANGLES, ORIGINS, is_pose_column, moved_to_poses
+from napari_cryosphere.particles._poses import (
+    ANGLES,
+    ORIGINS,
+    is_pose_column,
+    moved_to_poses,
+    uncertainty_columns,
+)
 from napari_cryosphere.particles._selection import rows_where
-from napari_cryosphere.particles._stack_files import renamed
+from napari_cryosphere.particles._stack_files import ArrayStack, renamed
 from napari_cryosphere.particles._summary import summary_of
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
@@ -36,8 +43,14 @@ from napari_cryosphere.particles.image_grid import (
     refuse_unlike,
     resample,
 )
+from napari_cryosphere.particles.mrc import write_stack
 from napari_cryosphere.particles.star import write_star
+from napari_cryosphere.particles.star.file import block_of_table, table_of_block
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles
+
+if TYPE_CHECKING:
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["ParticleStack"]
 
@@ -139,6 +152,52 @@ class ParticleStack:
         for warning in stack.warnings:
             logger.info(warning)
         return stack
+
+    @classmethod
+    def from_tables(
+        cls,
+        tables: pd.DataFrame | Mapping[str, pd.DataFrame | Mapping[str, Any]],
+        images: ArrayLike | None = None,
+        data_dir: str | PathLike[str] | None = None,
+        *,
+        require_images: bool = True,
+    ) -> ParticleStack:
+        """Take tables as ``starfile.read`` returns them, checked as :meth:`read` checks a file.
+
+        Parameters
+        ----------
+        tables
+            The particle table, or blocks by name: ``optics`` and ``particles`` of RELION 3.1, each
+            a table, or a mapping of labels to values for a block without ``loop_``.
+        images
+            ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be there.
+            None looks for the stacks that rlnImageName names.
+        data_dir
+            Folder that the stacks' names are relative to; the working folder without it.
+        require_images
+            See :meth:`read`.
+
+        Raises
+        ------
+        FileFormatError, MetadataError
+            As :meth:`read`.
+        """
+        given = {"particles": tables} if isinstance(tables, pd.DataFrame) else dict(tables)
+        blocks = {name: table_of_block(block) for name, block in given.items()}
+        folder = Path() if data_dir is None else Path(data_dir)
+        held = None if images is None else ArrayStack(images)
+        data = data_set_of_blocks(
+            folder / "tables in memory", blocks, (), folder, require_images, images=held
+        )
+        return cls._on_common_grid(data.tables, data.images)
+
+    def to_tables(self) -> dict[str, pd.DataFrame | dict[str, Any]]:
+        """Return the blocks as ``starfile.write`` takes them: optics, particles, then all others.
+
+        Blocks that a file had without ``loop_`` are dictionaries, as ``starfile.read`` gives them.
+        """
+        others = {name: block_of_table(table) for name, table in self.other_blocks.items()}
+        return {"optics": self.optics.copy(), "particles": self.particles.copy(), **others}
 
     @classmethod
     def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
@@ -544,8 +603,33 @@ class ParticleStack:
             moved_to_poses(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
         )
 
+    def with_distribution(self, distribution: PoseDistribution) -> ParticleStack:
+        """Return the particles at the best poses of their distributions, with how sure these are.
+
+        Adds rlnMaxValueProbDistribution, cryosphereEntropy, cryosphereSpread and
+        cryosphereConfidence, see `PoseSummary`; origins stay as they are.
+
+        Raises
+        ------
+        MetadataError
+            If there are not as many distributions as particles.
+        """
+        return self.with_summary(distribution.summary(), distribution.symmetry)
+
+    def with_summary(
+        self, summary: PoseSummary, symmetry: str, shifts_angstrom: ArrayLike | None = None
+    ) -> ParticleStack:
+        """Return the particles at the poses of a summary, see :meth:`with_distribution`.
+
+        ``shifts_angstrom`` is as in :meth:`with_poses`.
+        """
+        posed = self.with_poses(summary.rotations, shifts_angstrom, symmetry)
+        return posed.with_columns(uncertainty_columns(summary))
+
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
+
+        Images in memory are written to a stack next to it, with the suffix .mrcs.
 
         Image paths are written so that they hold from the new file: unchanged inside the same
         RELION project, else relative to the new file's folder. RELION takes them relative to the
@@ -564,7 +648,12 @@ class ParticleStack:
             If the file exists and ``overwrite`` is False.
         """
         target = Path(path)
-        new = [renamed(file, target) for file in self._images.files]
+        new = renamed(self._images.files, target)
+        refuse_overwrite(target, overwrite)
+        for number, file in enumerate(self._images.files):
+            if isinstance(file.stack, ArrayStack):
+                path = target.with_name(new[number])
+                write_stack(file.stack.read(), path, self.pixel_size_angstrom, overwrite)
         images = zip(self._images.file_of.tolist(), self._images.index_of.tolist(), strict=True)
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.jobs.events import Progress
-from napari_cryosphere.jobs.running.journal import Journal
+from napari_cryosphere.jobs.running.journal import Finished
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import Ranks
 
@@ -79,7 +79,7 @@ def _steps(start: int, stop: int, size: int) -> list[slice]:
 def work_through(
     batches: Batches,
     ranks: Ranks,
-    journal: Journal,
+    journal: Finished,
     read: Callable[[slice], InputT],
     work: Callable[[slice, InputT], Arrays],
     doing: str,
@@ -133,7 +133,7 @@ def work_through(
     ranks.wait()
 
 
-def finished(batches: Batches, journal: Journal, names: tuple[str, ...]) -> Iterator[Arrays]:
+def finished(batches: Batches, journal: Finished, names: tuple[str, ...]) -> Iterator[Arrays]:
     """Yield some results of every block, in the order of the rows."""
     return (journal.read(block.start, names) for block in batches.blocks())
 

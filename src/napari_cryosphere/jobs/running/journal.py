@@ -6,8 +6,12 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Any
 from uuid import uuid4
+=======
+from typing import Any, Protocol
+>>>>>>> main
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,38 @@ from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.jobs.running.outputs import this_run
 from napari_cryosphere.jobs.running.ranks import Ranks
 
-__all__ = ["Journal"]
+__all__ = ["Finished", "Journal", "MemoryJournal"]
+
+
+class Finished(Protocol):
+    """Where the finished batches of a run are kept: a folder, or memory."""
+
+    def __contains__(self, first: int) -> bool:
+        """Return whether the batch that begins with particle ``first`` is finished."""
+
+    def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep the results of a batch."""
+
+    def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some results of a batch."""
+
+
+class MemoryJournal:
+    """The finished batches of a run that begins and ends in memory."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def __contains__(self, first: int) -> bool:
+        return first in self._batches
+
+    def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Keep the results of the batch that begins with particle ``first``."""
+        self._batches[first] = arrays
+
+    def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some results of a batch."""
+        return {name: self._batches[first][name] for name in names}
 
 _ABOUT = "run.json"
 

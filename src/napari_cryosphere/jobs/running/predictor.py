@@ -14,13 +14,12 @@ from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.jobs.running.batches import Arrays
-from napari_cryosphere.jobs.running.uncertainty import uncertainty_columns
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import ANGLES, ImageGrid, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
 
-__all__ = ["Predictor", "images_for", "pilot_of", "with_predictions"]
+__all__ = ["Predictor", "images_for", "pilot_of"]
 
 _REFINED_WITHIN_DEGREES = 10.0
 _MODES_APART_DEGREES = 20.0
@@ -56,18 +55,6 @@ def _starts(distribution: PoseDistribution, modes: int) -> NDArray[np.float64]:
 
 def _origins_px(stack: ParticleStack) -> NDArray[np.float64]:
     return -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-
-
-def with_predictions(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> ParticleStack:
-    """Return the particles with predicted poses and their uncertainty; every other column is kept.
-
-    Poses are written inside RELION's asymmetric unit of the point group. Poses that the input had
-    are kept as ``cryosphereInputAngleRot`` and so on; its origins stay, since the network predicts
-    no shifts.
-    """
-    return stack.with_poses(summary.rotations, symmetry=symmetry).with_columns(
-        uncertainty_columns(summary)
-    )
 
 
 class Predictor:
@@ -157,7 +144,7 @@ class Predictor:
         if "novelty" in results:
             stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
         if self._aligner is None:
-            return with_predictions(stack, summary, symmetry), summary
+            return stack.with_summary(summary, symmetry), summary
         predicted = stack.with_poses(results["predicted"], symmetry=symmetry)
         kept = {
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()

@@ -1,25 +1,14 @@
-"""How sure poses are: in columns of a STAR file, and in the figures that a job ends with."""
+"""The values that a job with poses ends with: how sure these are, how far from the input's."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["summary_metrics", "uncertainty_columns"]
-
-
-def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
-    """Return the STAR columns of a summary: probability of the best cell, entropy, spread, confidence."""
-    return {
-        "rlnMaxValueProbDistribution": summary.max_probability,
-        "cryosphereEntropy": summary.entropy,
-        "cryosphereSpread": summary.spread_degrees,
-        "cryosphereConfidence": summary.confidence,
-    }
+__all__ = ["summary_metrics"]
 
 
 def summary_metrics(

@@ -95,6 +95,22 @@ def write_star(
             raise CryosphereError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def table_of_block(block: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
+    """Return a block of ``starfile.read`` as a table; label-value pairs become one row."""
+    if isinstance(block, pd.DataFrame):
+        return block
+    table = pd.DataFrame({label: [value] for label, value in block.items()})
+    table.attrs[PAIRS] = True
+    return table
+
+
+def block_of_table(table: pd.DataFrame) -> pd.DataFrame | dict[str, Any]:
+    """Return a table as ``starfile.write`` takes it: pairs, where the file had these, as a dictionary."""
+    if not table.attrs.get(PAIRS):
+        return table.copy()
+    return {str(label): column.iloc[0] for label, column in table.items()}
+
+
 def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:
     """Yield the lines of one block."""
     yield from ("", "# version 30001", "", f"data_{name}", "")

@@ -61,12 +61,11 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     summary = store.summary()
     if summary is None or not store.predicted[rows].all():
         return stack
-    from napari_cryosphere.jobs.infer import with_predictions
     from napari_cryosphere.so3.pose_summary import PoseSummary
 
     at = np.cumsum(store.predicted)[rows] - 1
     mine = PoseSummary(*(getattr(summary, field.name)[at] for field in fields(PoseSummary)))
-    return with_predictions(stack, mine, store.symmetry)
+    return stack.with_summary(mine, store.symmetry)
 
 
 def export_steps(session: Session, rows: NDArray[np.int64], path: Path) -> Steps:

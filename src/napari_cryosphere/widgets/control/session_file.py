@@ -325,7 +325,6 @@ def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Pa
     on_disk = "harmonic" in files or set(session.stack.particles.columns) >= {"cryosphereSpread"}
     if summary is None or on_disk or not store.predicted.all():
         return session.stack.source, files
-    from napari_cryosphere.jobs.infer import with_predictions
     from napari_cryosphere.so3.distributions.store import write_distributions
 
     name = session.stack.source.name.split(".")[0]
@@ -333,5 +332,5 @@ def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Pa
     with write_distributions(zarr, overwrite=True) as writer:
         for part in store.distributions(store.predicted):
             writer.append(part)
-    with_predictions(session.stack, summary, store.symmetry).save(star, overwrite=True)
+    session.stack.with_summary(summary, store.symmetry).save(star, overwrite=True)
     return star, {**files, "harmonic": zarr}

@@ -104,11 +104,11 @@ def refinement_steps(
     work = refine(stack, model, reference, resolution)
     while True:
         try:
-            rows = next(work)
+            done_so_far = next(work)
         except StopIteration as done:
             yield Step(1.0, f"refined {len(stack)} poses", done.value)
             return
-        yield Step(rows.stop / len(stack), f"refined {rows.stop} of {len(stack)} poses")
+        yield Step(done_so_far.fraction, done_so_far.message)
 
 
 def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:

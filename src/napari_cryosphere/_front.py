@@ -1,0 +1,367 @@
+"""The functions of ``import napari_cryosphere as nc``: each takes nouns and options and returns a noun.
+
+Each is a call of the engine that a job of the same name calls too, without its files: what a job
+names in its config by a path is given here as what it holds. ``options`` are fields of the config
+that a function names, by name; a wrong name or value raises `CryosphereError` with the legal ones.
+``progress``, where a function takes it, is called with every event
+(`napari_cryosphere.jobs.events`); without it warnings are logged and the rest is silent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from napari_cryosphere.errors import CryosphereError
+
+if TYPE_CHECKING:
+    from napari_cryosphere.jobs.align import Aligned
+    from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.evaluate import Evaluation
+    from napari_cryosphere.jobs.events import Event
+    from napari_cryosphere.jobs.reconstruct import Reconstruction
+    from napari_cryosphere.model.pose_model import PoseModel
+    from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.reconstruction import FourierShellCorrelation, Postprocessed
+    from napari_cryosphere.so3.distributions import PoseDistribution
+
+    ConfigT = TypeVar("ConfigT", bound=JobConfig)
+
+__all__ = [
+    "align",
+    "density",
+    "evaluate",
+    "fsc",
+    "infer",
+    "phantom",
+    "postprocess",
+    "read_cs",
+    "read_map",
+    "read_star",
+    "reconstruct",
+    "refine",
+    "sample_model",
+    "simulate",
+    "train",
+]
+
+logger = logging.getLogger("napari_cryosphere")
+
+T = TypeVar("T")
+Name: TypeAlias = str | PathLike[str]
+Show: TypeAlias = "Callable[[Event], None] | None"
+
+
+def read_star(
+    path: Name, data_dir: Name | None = None, *, require_images: bool = True
+) -> ParticleStack:
+    """Read particles from RELION's STAR file, see `ParticleStack.read`."""
+    from napari_cryosphere.particles import ParticleStack
+
+    return ParticleStack.read(path, data_dir, require_images=require_images)
+
+
+def read_cs(
+    path: Name, data_dir: Name | None = None, *, require_images: bool = True
+) -> ParticleStack:
+    """Read particles from cryoSPARC's .cs file, see `ParticleStack.read`."""
+    return read_star(path, data_dir, require_images=require_images)
+
+
+def read_map(path: Name, symmetry: str = "C1") -> DensityMap:
+    """Read a density map from an MRC file, see `DensityMap.read`."""
+    from napari_cryosphere.particles import DensityMap
+
+    return DensityMap.read(path, symmetry)
+
+
+def density(path: Name, pixel_size_angstrom: float, **options: Any) -> DensityMap:
+    """Return the electrostatic potential of an atomic model (PDB or mmCIF) in volts.
+
+    Parameters
+    ----------
+    path
+        The model's file.
+    pixel_size_angstrom
+        Edge of a voxel.
+    options
+        Fields of `ModelConfig`: ``box``, ``resolution_angstrom``, ``symmetry``, ``assembly``, ...
+    """
+    from napari_cryosphere.jobs.configs import ModelConfig
+    from napari_cryosphere.jobs.density import read_model
+
+    config = _config(ModelConfig, options)
+    model = read_model(Path(path), config)
+    return model.density(
+        pixel_size_angstrom, config.box, config.resolution_angstrom, config.symmetry
+    )
+
+
+def phantom(box: int = 64, pixel_size_angstrom: float = 3.0) -> DensityMap:
+    """Return a protein-like map of some 100 kDa that is made from code alone."""
+    from napari_cryosphere.imaging.phantom import protein_phantom
+
+    return protein_phantom(box, pixel_size_angstrom)
+
+
+def sample_model() -> PoseModel:
+    """Return the model that ships with the package, trained on projections of `phantom`."""
+    from napari_cryosphere.jobs.sample import sample_model as shipped
+
+    return shipped()
+
+
+def simulate(
+    density: DensityMap,
+    number: int = 1000,
+    *,
+    poses: ParticleStack | None = None,
+    progress: Show = None,
+    **options: Any,
+) -> ParticleStack:
+    """Simulate particles from a map; their images are in memory, and `ParticleStack.save` writes them.
+
+    Parameters
+    ----------
+    density
+        The map; poses lie in the asymmetric unit of its symmetry.
+    number
+        How many particles are drawn.
+    poses
+        Particles whose poses, shifts, CTFs, micrographs and halves are taken instead.
+    options
+        Fields of `SimulatingConfig`: ``snr``, ``seed``, ``shift_px``, ``ctf``, ``preference``, ...
+    """
+    from napari_cryosphere.jobs.configs import SimulatingConfig
+    from napari_cryosphere.jobs.simulate import drawn_parameters, simulate_stack
+
+    config = _config(SimulatingConfig, options)
+    size = density.pixel_size_angstrom
+    parameters = drawn_parameters(number, config, density.symmetry, size, poses)
+    return _run(simulate_stack(density, parameters, config), progress)
+
+
+def train(
+    stack: ParticleStack,
+    *,
+    density: DensityMap | None = None,
+    minutes: float | None = None,
+    progress: Show = None,
+    **options: Any,
+) -> PoseModel:
+    """Train a pose network on particles with known poses, and return it with its calibration.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    density
+        Map to make projections of; without it the map that the particles give at their poses.
+    minutes
+        Time budget; without it ``epochs`` decides.
+    options
+        Fields of `TrainingConfig`: ``preset``, ``symmetry``, ``epochs``, ``seed``, ``device``, ...
+    """
+    from napari_cryosphere.jobs.train import train_stack
+    from napari_cryosphere.jobs.training_configs import TrainingConfig
+
+    if density is not None:
+        options = {"source": "map", "symmetry": density.symmetry} | options
+    config = _config(TrainingConfig, {"minutes": minutes} | options)
+    return _run(train_stack(stack, config, density), progress)
+
+
+def infer(
+    stack: ParticleStack,
+    model: PoseModel,
+    *,
+    batch_size: int = 128,
+    device: str = "auto",
+    progress: Show = None,
+) -> PoseDistribution:
+    """Predict the distribution over poses of every particle.
+
+    `ParticleStack.with_distribution` gives the particles the best poses. A distribution takes some
+    5 kB at degree 6 and 20 kB at degree 10: the command ``infer`` writes those of millions of
+    particles batch by batch.
+    """
+    from napari_cryosphere.jobs.infer import infer_stack
+    from napari_cryosphere.jobs.running.compute import choose_device
+
+    return _run(infer_stack(stack, model.to(choose_device(device)), batch_size), progress)
+
+
+def refine(
+    stack: ParticleStack,
+    model: PoseModel,
+    density: DensityMap,
+    *,
+    resolution_angstrom: float | None = None,
+    progress: Show = None,
+) -> ParticleStack:
+    """Predict poses and refine the best against a map, which also finds shifts.
+
+    ``resolution_angstrom`` is the finest detail compared; None for what stands out of the map's
+    noise.
+    """
+    from napari_cryosphere.jobs.infer import refine as refined
+
+    return _run(refined(stack, model, density, resolution_angstrom), progress)
+
+
+def align(
+    stack: ParticleStack,
+    density: DensityMap,
+    *,
+    symmetry: str | None = None,
+    local_degrees: float | None = None,
+    progress: Show = None,
+    **options: Any,
+) -> Aligned:
+    """Find the poses and shifts of particles by comparing them with a map.
+
+    Parameters
+    ----------
+    stack, density
+        Particles, and the map.
+    symmetry
+        Point group; that of the map without it.
+    local_degrees
+        Search within this angle of the particles' poses; None searches everywhere.
+    options
+        Fields of `AligningConfig`: ``resolution_angstrom``, ``shift_range_px``, ``device``, ...
+
+    Returns
+    -------
+    The particles at their new poses and shifts, and the posteriors, see `Aligned`.
+    """
+    from napari_cryosphere.jobs.align import align_stack
+    from napari_cryosphere.jobs.configs import AligningConfig
+
+    given = {"symmetry": symmetry or density.symmetry, "local_degrees": local_degrees}
+    return _run(align_stack(stack, density, _config(AligningConfig, given | options)), progress)
+
+
+def reconstruct(
+    stack: ParticleStack,
+    *,
+    distribution: PoseDistribution | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    symmetry: str = "C1",
+    half_maps: bool = True,
+    mask: DensityMap | None = None,
+    progress: Show = None,
+) -> Reconstruction:
+    """Reconstruct a map from particles with poses, and half-maps with their FSC.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    distribution
+        Insert each particle at ``samples`` poses drawn from its distribution (random seed ``seed``)
+        instead of at its own.
+    symmetry
+        Point group of the map.
+    half_maps
+        Whether half-maps are kept and correlated, inside ``mask`` if there is one.
+    """
+    import numpy as np
+
+    from napari_cryosphere.jobs.reconstruct import reconstruct_stack
+    from napari_cryosphere.reconstruction import WeightedPoses
+
+    poses = None
+    if distribution is not None:
+        poses = WeightedPoses.samples_of(distribution, samples, np.random.default_rng(seed))
+    work = reconstruct_stack(stack, symmetry, half_maps, mask=mask, poses=poses)
+    return _run(work, progress)
+
+
+def fsc(
+    first: DensityMap, second: DensityMap, mask: DensityMap | None = None
+) -> FourierShellCorrelation:
+    """Return the Fourier shell correlation of two maps on one grid, inside a mask if there is one."""
+    from napari_cryosphere.reconstruction import compare_maps
+
+    return compare_maps(first, second, mask).curve
+
+
+def postprocess(
+    first: DensityMap, second: DensityMap, mask: DensityMap | None = None, **options: Any
+) -> Postprocessed:
+    """Sharpen the mean of two half-maps and weight it by their FSC, as relion_postprocess does.
+
+    Without a mask one is made around the low-passed mean. ``options`` are fields of
+    `SharpeningConfig`: ``b_factor``, ``fit_from_angstrom``, ``low_pass_angstrom``, ...
+    """
+    from napari_cryosphere.jobs.configs import SharpeningConfig
+    from napari_cryosphere.jobs.postprocess import sharpened
+
+    return sharpened(first, second, _config(SharpeningConfig, options), mask)[0]
+
+
+def evaluate(
+    truth: ParticleStack,
+    predicted: ParticleStack,
+    *,
+    symmetry: str = "C1",
+    maps: bool = False,
+    mask: DensityMap | None = None,
+    progress: Show = None,
+    **options: Any,
+) -> Evaluation:
+    """Compare predicted poses with true ones by CESPED's metrics; particles are matched by image.
+
+    Parameters
+    ----------
+    truth, predicted
+        Two tables of the same particles.
+    symmetry
+        Point group of the map.
+    maps
+        Whether the maps of both are reconstructed and compared, inside ``mask`` if there is one.
+    options
+        Fields of `EvaluatingConfig`: ``predicts``, ``weighted``, ``relion``.
+    """
+    from napari_cryosphere.evaluation.matching import matched_halves
+    from napari_cryosphere.jobs.benchmark_configs import EvaluatingConfig
+    from napari_cryosphere.jobs.evaluate import evaluate_halves
+
+    config = _config(EvaluatingConfig, {"symmetry": symmetry, "maps": maps} | options)
+    return _run(evaluate_halves(matched_halves([truth], [predicted]), config, mask), progress)
+
+
+def _run(work: Generator[Event, None, T], progress: Show) -> T:
+    from napari_cryosphere.jobs.events import Note, returned
+
+    def log(event: Event) -> None:
+        if isinstance(event, Note) and event.warning:
+            logger.warning(event.text)
+
+    return returned(work, progress or log)
+
+
+def _config(kind: type[ConfigT], options: dict[str, Any]) -> ConfigT:
+    """Return a config of options by name.
+
+    Raises
+    ------
+    CryosphereError
+        With the option, what came and what is legal.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        legal = f"; the options are {', '.join(kind.model_fields)}"
+        hint = legal if first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+        what = first["msg"].removeprefix("Value error, ")
+        raise CryosphereError(f"{where}: {what}{hint if first['loc'] else ''}") from error
