@@ -129,6 +129,12 @@ COMMANDS = (
         "Find each particle's pose and shift by comparing it with a map.",
     ),
     Command(
+        "refine",
+        "refine:refine",
+        "configs:RefineConfig",
+        "Refine poses and a map from a coarse start, with half sets that never see each other.",
+    ),
+    Command(
         "reconstruct",
         "reconstruct:reconstruct",
         "configs:ReconstructConfig",

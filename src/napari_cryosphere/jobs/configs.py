@@ -56,6 +56,7 @@ __all__ = [
     "PostprocessConfig",
     "PredictingConfig",
     "ReconstructConfig",
+    "RefineConfig",
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
@@ -334,6 +335,38 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Map to compare with, an MRC file."""
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+
+
+class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
+    """Poses and a map refined with independent halves."""
+
+    map: MapFile
+    """Starting map; only its coarse features are used."""
+    output: Folder
+    """Run folder."""
+    initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
+    """Resolution to which the starting map is low-passed; all that the halves share."""
+    mask: str = "auto"
+    """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
+    file.
+    """
+    local_degrees: LocalDegrees = None
+    """Search within this angle of the particles' poses; without it everywhere."""
+    iterations: Annotated[int, Field(ge=1, le=100)] = 20
+    """Most iterations; it ends before when the resolution no longer improves."""
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Largest shift searched along x and along y."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Images that are worked on at once."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"aligned batches are kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

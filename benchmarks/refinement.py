@@ -1,0 +1,177 @@
+"""Gold-standard refinement from a coarse map, compared with RELION's auto-refine on the same particles.
+
+Simulated ribosome and beta-galactosidase from the true map at 40 A (errors against the true poses,
+correlation with the true map), real apoferritin from an atomic model's map at 30 A (half-map FSC
+inside one soft sphere for both programs). CPU seconds are those of the whole processes. Needs the
+reference data (CRYOSPHERE_SHARED_DATA names its folder); ``--relion`` also runs relion_refine,
+which takes an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import DATA, child_cpu_seconds, has_data, write_figures
+
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction import (
+    fourier_shell_correlation,
+    masked_correlation,
+    soft_mask,
+)
+from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+PROGRAM = [sys.executable, "-m", "napari_cryosphere"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Particles, their starting map, and what RELION has to be given."""
+
+    name: str
+    particles: Path
+    map: Path
+    symmetry: str
+    initial_angstrom: float
+    diameter_angstrom: float
+    has_truth: bool = True
+
+
+SAMPLES = [
+    Sample(
+        "ribo70S",
+        DATA / "particles/ribo70S_train.star",
+        DATA / "particles/ribo70S_truth.mrc",
+        "C1",
+        40.0,
+        280.0,
+    ),
+    Sample(
+        "betagalD2",
+        DATA / "particles/betagalD2_train.star",
+        DATA / "particles/betagalD2_truth.mrc",
+        "D2",
+        40.0,
+        190.0,
+    ),
+    Sample(
+        "apoferritin",
+        DATA / "real/apoferritin.star",
+        DATA / "real/apoferritin_model_map.mrc",
+        "O",
+        30.0,
+        150.0,
+        has_truth=False,
+    ),
+]
+
+
+def ours(sample: Sample, folder: Path) -> dict[str, Path]:
+    """Refine with this package's command; returns its files by role."""
+    command = [*PROGRAM, "refine", str(sample.particles), "--map", str(sample.map)]
+    command += ["--output", str(folder), "--symmetry", sample.symmetry, "--quiet"]
+    command += ["--initial-resolution", str(sample.initial_angstrom)]
+    subprocess.run(command, check=True)
+    return {name: folder / f"{name}.mrc" for name in ("map", "half1", "half2")} | {
+        "star": folder / "particles.star"
+    }
+
+
+def relion(sample: Sample, folder: Path) -> dict[str, Path]:
+    """Refine with relion_refine --auto_refine, three processes; returns its files by role."""
+    folder.mkdir(parents=True)
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi"]
+    command += ["--i", str(sample.particles), "--o", str(folder / "run"), "--ref", str(sample.map)]
+    command += ["--auto_refine", "--split_random_halves", "--firstiter_cc", "--ctf", "--norm"]
+    command += ["--ini_high", str(sample.initial_angstrom), "--sym", sample.symmetry, "--scale"]
+    command += ["--particle_diameter", str(sample.diameter_angstrom), "--zero_mask", "--pad", "2"]
+    command += ["--healpix_order", "2", "--auto_local_healpix_order", "4", "--offset_range", "5"]
+    command += ["--offset_step", "2", "--flatten_solvent", "--low_resol_join_halves", "40"]
+    subprocess.run(command, check=True, cwd=sample.particles.parent, stdout=subprocess.DEVNULL)
+    return {
+        "map": folder / "run_class001.mrc",
+        "half1": folder / "run_half1_class001_unfil.mrc",
+        "half2": folder / "run_half2_class001_unfil.mrc",
+        "star": folder / "run_data.star",
+    }
+
+
+def row_of(
+    program: str, sample: Sample, found: dict[str, Path], mask: np.ndarray, seconds: float
+) -> dict[str, Any]:
+    """Return one line of the table."""
+    first, second = DensityMap.read(found["half1"]), DensityMap.read(found["half2"])
+    curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom, mask)
+    row: dict[str, Any] = {
+        "sample": sample.name,
+        "program": program,
+        "cpu_s": seconds,
+        "fsc_0143_angstrom": curve.resolution_angstrom(0.143),
+        "fsc_05_angstrom": curve.resolution_angstrom(0.5),
+    }
+    if sample.has_truth:
+        truth = ParticleStack.read(sample.particles, require_images=False)
+        poses = ParticleStack.read(found["star"], require_images=False).rotations()
+        errors = angular_error_degrees(truth.rotations(), poses, sample.symmetry)
+        true_map = DensityMap.read(sample.map).voxels
+        row |= {
+            "median_degrees": float(np.median(errors)),
+            "beyond_30_percent": 100 * float(np.mean(errors > 30)),
+            "correlation": masked_correlation(DensityMap.read(found["map"]).voxels, true_map, mask),
+        }
+    return row
+
+
+def sphere(box: int, radius_px: float, edge_px: float = 6.0) -> np.ndarray:
+    """Return a soft sphere, the mask that both programs' half-maps are compared in."""
+    axis = np.arange(box) - box // 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    ramp = np.clip((radius - radius_px) / edge_px, 0, 1)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
+
+
+def main() -> None:
+    """Run all samples and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="beta-galactosidase alone")
+    parser.add_argument("--relion", action="store_true", help="also run relion_refine (an hour)")
+    parser.add_argument("--only", help="one sample by name")
+    parser.add_argument("--json", type=Path, help="write the values here")
+    arguments = parser.parse_args()
+    if not has_data():
+        return
+    wanted = arguments.only or ("betagalD2" if arguments.quick else None)
+    rows = []
+    for sample in SAMPLES:
+        if wanted not in (None, sample.name):
+            continue
+        density = DensityMap.read(sample.map)
+        mask = (
+            soft_mask(density.voxels, density.pixel_size_angstrom)
+            if sample.has_truth
+            else sphere(density.box, 68 / density.pixel_size_angstrom)
+        )
+        for program, run in (("napari-cryosphere", ours), ("RELION 3.1.3", relion)):
+            if run is relion and not arguments.relion:
+                continue
+            with tempfile.TemporaryDirectory() as name:
+                found: dict[str, Path] = {}
+                seconds = child_cpu_seconds(
+                    lambda found=found, run=run, sample=sample, name=name: found.update(
+                        run(sample, Path(name) / "run")
+                    )
+                )
+                rows.append(row_of(program, sample, found, mask, seconds))
+                print(rows[-1], flush=True)
+    write_figures("refinement", rows, arguments, ["torch", "numpy", "scipy"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The job ``refine``: independent halves, resolution, resume, and an honest end on pure noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_cryosphere.errors import MetadataError, OutputExistsError
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
+from napari_cryosphere.jobs.events import Event, Events, Result, Snapshot, follow
+from napari_cryosphere.jobs.refine import refine, refine_outputs, whitened
+from napari_cryosphere.jobs.simulate import simulate
+from napari_cryosphere.particles import (
+    DensityMap,
+    ParticleStack,
+    read_star,
+    write_stack,
+    write_star,
+)
+from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+NUMBER = 240
+
+
+def run(events: Events) -> tuple[Result, list[Event]]:
+    seen: list[Event] = []
+    return follow(events, seen.append), seen
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a map, particles of it, and their table without poses and shifts."""
+    folder = tmp_path_factory.mktemp("refine")
+    protein_phantom(32, 6.0).save(folder / "map.mrc")
+    config = SimulateConfig(
+        map=folder / "map.mrc",
+        output=folder / "particles.star",
+        number=NUMBER,
+        snr=1.0,
+        shift_px=1.5,
+    )
+    run(simulate(config))
+    tables = read_star(folder / "particles.star")
+    known = [name for name in tables["particles"] if name.startswith(("rlnAngle", "rlnOrigin"))]
+    tables["particles"] = tables["particles"].drop(columns=known)
+    write_star(tables, folder / "blank.star")
+    return folder
+
+
+def config_of(sample: Path, output: Path, **options: object) -> RefineConfig:
+    given = {
+        "particles": sample / "blank.star",
+        "map": sample / "map.mrc",
+        "shift_range_px": 2.0,
+        "iterations": 3,
+        "initial_resolution_angstrom": 40.0,
+        "batch_size": 20,
+        "device": "cpu",
+    }
+    return RefineConfig(output=output, **(given | options))
+
+
+@pytest.fixture(scope="module")
+def refined(sample: Path) -> Path:
+    output = sample / "refined"
+    _, seen = run(refine(config_of(sample, output)))
+    assert sum(isinstance(event, Snapshot) for event in seen) == len(history(output))
+    return output
+
+
+def history(output: Path) -> pd.DataFrame:
+    return pd.read_csv(output / "history.csv")
+
+
+def test_poses_and_map_come_out_of_a_coarse_start(sample: Path, refined: Path) -> None:
+    truth = ParticleStack.read(sample / "particles.star")
+    found = ParticleStack.read(refined / "particles.star")
+    errors = angular_error_degrees(truth.rotations(), found.rotations())
+    assert np.median(errors) < 6
+    assert np.mean(errors > 30) < 0.1
+    density, true = DensityMap.read(refined / "map.mrc"), DensityMap.read(sample / "map.mrc")
+    assert masked_correlation(density.voxels, true.voxels) > 0.9
+    resolutions = history(refined)["resolution_0143_angstrom"]
+    assert resolutions.iloc[-1] < 16 < 40
+    outputs = refine_outputs(config_of(sample, refined))
+    assert sorted(path.name for path in refined.iterdir()) == sorted(
+        path.name for path in outputs.values()
+    )
+
+
+def test_a_half_never_sees_the_other(sample: Path, refined: Path, tmp_path: Path) -> None:
+    """With noise in place of the second half's images the first half's poses are the same at first."""
+    stack = ParticleStack.read(sample / "blank.star")
+    halves, images = stack.half_sets(), np.array(stack.images())
+    images[halves == 2] = np.random.default_rng(0).normal(size=images[halves == 2].shape)
+    write_stack(images, tmp_path / "noise.mrcs", stack.pixel_size_angstrom)
+    tables = read_star(sample / "blank.star")
+    names = [f"{row + 1}@{tmp_path / 'noise.mrcs'}" for row in range(len(stack))]
+    tables["particles"]["rlnImageName"] = names
+    write_star(tables, tmp_path / "noise.star")
+    found = {}
+    for name, particles in (("as they are", sample / "blank.star"), ("noise", "noise.star")):
+        one = config_of(
+            sample,
+            tmp_path / name,
+            particles=particles if isinstance(particles, Path) else tmp_path / particles,
+            iterations=1,
+            mask="none",
+        )
+        run(refine(one))
+        found[name] = ParticleStack.read(tmp_path / name / "particles.star").rotations()
+    np.testing.assert_array_equal(found["as they are"][halves == 1], found["noise"][halves == 1])
+    assert not np.array_equal(found["as they are"][halves == 2], found["noise"][halves == 2])
+
+
+@pytest.mark.parametrize("stop_after", [3, 12])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    sample: Path, refined: Path, tmp_path: Path, stop_after: int
+) -> None:
+    job = refine(config_of(sample, tmp_path / "run"))
+    left = stop_after
+    for event in job:
+        left -= "aligned" in getattr(event, "message", "")
+        if left == 0:
+            break
+    job.close()
+    assert not (tmp_path / "run" / "particles.star").exists()
+    run(refine(config_of(sample, tmp_path / "run", resume=True)))
+    for name in ("history.csv", "half1.mrc", "map.mrc"):
+        assert (tmp_path / "run" / name).read_bytes() == (refined / name).read_bytes(), name
+    first, second = (ParticleStack.read(f / "particles.star") for f in (refined, tmp_path / "run"))
+    drop = ["rlnImageName"]  # relative to the file's folder
+    pd.testing.assert_frame_equal(
+        first.particles.drop(columns=drop), second.particles.drop(columns=drop)
+    )
+
+
+def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(size=(NUMBER, 32, 32)).astype(np.float32)
+    write_stack(noise, tmp_path / "noise.mrcs", 6.0)
+    tables = read_star(sample / "blank.star")
+    names = [f"{row + 1}@{tmp_path / 'noise.mrcs'}" for row in range(NUMBER)]
+    tables["particles"]["rlnImageName"] = names
+    write_star(tables, tmp_path / "noise.star")
+    one = config_of(sample, tmp_path / "run", particles=tmp_path / "noise.star")
+    with pytest.raises(MetadataError, match="nothing of the map is seen"):
+        run(refine(one))
+    assert not (tmp_path / "run" / "map.mrc").exists()
+
+
+def test_a_finished_run_is_not_replaced_unasked(sample: Path, refined: Path) -> None:
+    with pytest.raises(OutputExistsError):
+        run(refine(config_of(sample, refined)))
+
+
+def test_whitened_halves_have_the_same_power_in_every_shell() -> None:
+    rng = np.random.default_rng(0)
+    voxels = protein_phantom(32, 6.0).voxels
+    halves = [
+        DensityMap(voxels + rng.normal(0, 0.1, voxels.shape).astype(np.float32), 6.0)
+        for _ in range(2)
+    ]
+    power = sum(np.abs(np.fft.fftn(half.voxels)) ** 2 for half in whitened(*halves))
+    axis = np.fft.fftfreq(32, 1 / 32)
+    shell = np.rint(np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)).astype(int)
+    means = np.bincount(shell.ravel(), power.ravel())[:16] / np.bincount(shell.ravel())[:16]
+    np.testing.assert_allclose(means, means[1], rtol=0.15)
