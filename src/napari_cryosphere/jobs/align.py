@@ -33,14 +33,9 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
-<<<<<<< HEAD
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.running.ranks import current_ranks
-from napari_cryosphere.jobs.running.uncertainty import summary_metrics, uncertainty_columns
-=======
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
->>>>>>> main
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary

@@ -28,17 +28,8 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import predicting_batch
-<<<<<<< HEAD
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.running.predictor import (
-    Predictor,
-    images_for,
-    pilot_of,
-    with_predictions,
-)
-=======
 from napari_cryosphere.jobs.running.predictor import Predictor, images_for, pilot_of
->>>>>>> main
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics

@@ -63,44 +63,16 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")
-<<<<<<< HEAD
-    parameters = _parameters(config, density.pixel_size_angstrom)
-    spectrum = _noise_spectrum(config)
-    projector, pixel_size = projector_of(density), density.pixel_size_angstrom
-    level = None
-    if np.isfinite(config.snr):
-        level = noise_level(density, projector, parameters, config.snr, config.snr_radius_angstrom)
-    if level is not None and level.radius_angstrom > density.box / 2 * density.pixel_size_angstrom:
-        yield Note(
-            "the map reaches beyond the circle in its box: mask it, or its projections wrap",
-            warning=True,
-        )
-    total, done = len(parameters), 0
-    refuse_beyond_room(stack.parent, 4.0 * total * density.box**2, "the images")
-    deviation = None if level is None else level.deviation
-    images = noisy_images(
-        projector, parameters, pixel_size, deviation, config.seed + 1000, spectrum
-    )
-    with stack_writer(stack, pixel_size, config.overwrite) as append:
-        for chunk in images:
-            append(chunk)
-            done += len(chunk)
-            yield Progress(done / total, f"simulated {done} of {total} particles")
-    tables = parameters.tables(stack.name, density.box, pixel_size)
-    write_star(tables, star, config.overwrite)
-    metrics: dict[str, float | int | str] = {"particles": total, "snr": config.snr}
-    if level is not None:
-=======
     poses = None if config.poses is None else _stack_of_poses(config)
     number = config.number or _DEFAULT_NUMBER
     drawn = drawn_parameters(number, config, config.symmetry, density.pixel_size_angstrom, poses)
+    refuse_beyond_room(stack.parent, 4.0 * len(drawn) * density.box**2, "the images")
     work = Simulation(density, drawn, config, _noise_spectrum(config))
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)
     write_star(work.tables(stack.name), star, config.overwrite)
     metrics: dict[str, float | int | str] = {"particles": len(drawn), "snr": config.snr}
     if work.level is not None:
->>>>>>> main
         metrics |= {
             "snr_radius_angstrom": work.level.radius_angstrom,
             "noise_deviation": work.level.deviation,

@@ -18,16 +18,10 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-<<<<<<< HEAD
-from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
-from napari_cryosphere.jobs.running.outputs import claimed
-from napari_cryosphere.jobs.running.ranks import current_ranks
-from napari_cryosphere.jobs.training_configs import TrainConfig
-=======
 from napari_cryosphere.jobs.running.inputs import open_map, open_particles, warnings_of
+from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
->>>>>>> main
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
@@ -346,16 +340,9 @@ class _Log:
     """A line of JSON for every report; a run that is taken up replaces the lines after its kept state."""
 
     def __init__(self, path: Path, resume: bool) -> None:
-<<<<<<< HEAD
-        self._path = path
+        self.path = path
         text = path.read_text(encoding="utf-8") if resume and path.is_file() else ""
         self._earlier = text.split("\n")[:-1]  # what follows the last line was cut by a kill
-=======
-        self.path = path
-        self._earlier = (
-            path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
-        )
->>>>>>> main
         self._begun = False
 
     def add(self, report: TrainingProgress) -> None:
@@ -366,17 +353,10 @@ class _Log:
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
-<<<<<<< HEAD
-            with atomic_path(self._path, overwrite=True) as temporary:
+            with atomic_path(self.path, overwrite=True) as temporary:
                 temporary.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
             self._begun = True
-        append_line(self._path, json.dumps(line))
-=======
-            self.path.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
-            self._begun = True
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
->>>>>>> main
+        append_line(self.path, json.dumps(line))
 
 
 def _progress(report: TrainingProgress) -> Progress:

@@ -6,12 +6,8 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Any
-from uuid import uuid4
-=======
 from typing import Any, Protocol
->>>>>>> main
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +18,8 @@ from napari_cryosphere.jobs.running.outputs import this_run
 from napari_cryosphere.jobs.running.ranks import Ranks
 
 __all__ = ["Finished", "Journal", "MemoryJournal"]
+
+_ABOUT = "run.json"
 
 
 class Finished(Protocol):
@@ -53,8 +51,6 @@ class MemoryJournal:
     def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return some results of a batch."""
         return {name: self._batches[first][name] for name in names}
-
-_ABOUT = "run.json"
 
 
 class Journal:
