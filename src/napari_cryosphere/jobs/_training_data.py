@@ -139,24 +139,26 @@ def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int
 def _split(
     stack: ParticleStack, config: TrainingConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and the rows held out: whole micrographs where these are enough of them.
+    """Return the rows to train on and the rows held out: whole micrographs, or whole filaments.
 
-    Particles of one or two micrographs would say how sure the network may be at their defocus
-    alone.
+    Micrographs where these are enough of them: particles of one or two would say how sure the
+    network may be at their defocus alone. Segments of one filament overlap.
     """
     rng = np.random.default_rng(config.seed)
     wanted = _number_held_out(len(stack), config.validation_fraction)
     order = rng.permutation(len(stack))
+    together = stack.filaments()
     if "rlnMicrographName" in stack.particles:
         names, of = np.unique(
             stack.particles["rlnMicrographName"].to_numpy(str), return_inverse=True
         )
         if wanted * len(names) >= _ENOUGH_MICROGRAPHS * len(stack):
-            order = np.argsort(rng.permutation(len(names))[of], kind="stable")
-            sizes = np.cumsum(
-                np.bincount(of)[of[order[np.sort(np.unique(of[order], return_index=True)[1])]]]
-            )
-            wanted = int(sizes[np.searchsorted(sizes, wanted)])
+            together = of
+    if together is not None and together.max() > 0:
+        order = np.argsort(rng.permutation(int(together.max()) + 1)[together], kind="stable")
+        first = np.sort(np.unique(together[order], return_index=True)[1])
+        sizes = np.cumsum(np.bincount(together)[together[order[first]]], dtype=np.int64)
+        wanted = int(sizes[min(int(np.searchsorted(sizes, wanted)), len(sizes) - 2)])
     return np.sort(order[wanted:]), np.sort(order[:wanted])
 
 
@@ -199,7 +201,7 @@ def _reconstructed(
 ) -> Generator[Event, None, _Reference]:
     """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
-        stack = stack.with_columns({"rlnRandomSubset": 1 + np.arange(len(stack)) % 2})
+        stack = stack.split_anew()
     halves, poses = (
         Halves(stack.grid, config.symmetry, padding=2),
         WeightedPoses.best(stack.rotations()),

@@ -12,7 +12,7 @@ from napari_cryosphere.jobs.configs import ImagesInput, InfoConfig
 __all__ = ["describe", "info", "text_lines"]
 
 _COMPRESSED = {".gz", ".bz2"}
-_PARTICLES = {".star", ".cs", ".mrcs"}
+_PARTICLES = {".star", ".cs", ".csg", ".mrcs"}
 _MAPS = {".mrc", ".map"}
 
 

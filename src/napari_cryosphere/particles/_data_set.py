@@ -31,6 +31,7 @@ from napari_cryosphere.particles._tables import (
     origins_in_angstrom,
     tables_from_blocks,
 )
+from napari_cryosphere.particles.cs.fields import NAMES
 from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
 from napari_cryosphere.particles.star.reader import parse_star
@@ -38,6 +39,7 @@ from napari_cryosphere.particles.star.reader import parse_star
 __all__ = ["DataSet", "data_set_of_blocks", "read_data_set"]
 
 _STACK_SUFFIXES = (".mrc", ".mrcs")
+_CRYOSPARC_SUFFIXES = (".cs", ".csg")
 _UNSET_PIXEL_SIZE = 1.0  # A; what programs write that know none
 _SAME_PIXEL_SIZE = 0.01  # calibrations change a pixel size by less
 
@@ -55,9 +57,11 @@ def read_data_set(
 ) -> DataSet:
     """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
     if path.is_dir():
-        raise FileFormatError(f"{path} is a folder; expected a .star or .cs file or an .mrcs stack")
+        raise FileFormatError(
+            f"{path} is a folder; expected a .star, .cs or .csg file or an .mrcs stack"
+        )
     notes: tuple[str, ...] = ()
-    if path.suffix.lower() == ".cs":
+    if path.suffix.lower() in _CRYOSPARC_SUFFIXES:
         blocks, notes = tables_of_cs(path)
     elif any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
         blocks = _blocks_of_stack(path)
@@ -89,7 +93,8 @@ def data_set_of_blocks(
     if images is not None:
         blocks = _naming(images, path, blocks)
     refuse_other_tables(path, blocks)
-    tables = tables_from_blocks(path, blocks)
+    own_names = NAMES if path.suffix.lower() in _CRYOSPARC_SUFFIXES else {}
+    tables = tables_from_blocks(path, blocks, own_names)
     tables.warnings[:0] = notes
     names, file_of, index_of = parse_image_names(tables.place, tables.particles)
     series = f"{path}: {WARP_SERIES}" if is_warp_series(tables.particles) else ""
@@ -192,7 +197,8 @@ def _complete_optics(tables: Tables, images: ImageSource, required: bool) -> Non
 
 def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack | ArrayStack]) -> int:
     """Return the box of an optics group's stacks; refuse different ones and another rlnImageSize."""
-    path, box = tables.place.path, stacks[0].shape[1]
+    place, box = tables.place, stacks[0].shape[1]
+    path = place.path
     other = next((stack for stack in stacks if stack.shape[1] != box), None)
     if other is not None:
         raise FileFormatError(
@@ -203,7 +209,7 @@ def _box_of_group(tables: Tables, group: int, stacks: list[MrcStack | ArrayStack
         said = int(tables.optics["rlnImageSize"][tables.optics[GROUP] == group].iloc[0])
         if said != box:
             raise MetadataError(
-                f"{path}: rlnImageSize is {said}, but the images in {stacks[0].path} have "
+                f"{path}: {place.name('rlnImageSize')} is {said}, but the images in {stacks[0].path} have "
                 f"{box} px; one of the two files is not the right one"
             )
     return box
@@ -245,7 +251,8 @@ def _take_pixel_sizes(
         if path != first.path:
             shown = " and ".join(f"{size:g} A" for size in dict.fromkeys(sizes.values()))
             tables.warnings.append(
-                f"{path}: no {PIXEL_SIZE}; {shown} was taken from the header of {first.path}"
+                f"{path}: no {tables.place.name(PIXEL_SIZE)}; {shown} was taken from the header of "
+                f"{first.path}"
             )
     elif required and path == first.path:
         raise MetadataError(
@@ -257,6 +264,10 @@ def _take_pixel_sizes(
             if several
             else "no pixel size in the stack's header"
         )
+        if tables.place.names:
+            raise MetadataError(
+                f"{path}: no pixel size: no field {tables.place.name(PIXEL_SIZE)}, and {found_none}"
+            )
         raise MetadataError(
             f"{path}: no pixel size: no column {PIXEL_SIZE} in data_optics (nor rlnDetectorPixelSize and "
             f"rlnMagnification), and {found_none}; add {PIXEL_SIZE} to data_optics"

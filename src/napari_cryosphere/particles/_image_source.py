@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.particles._checks import Place, shown
+from napari_cryosphere.particles._half_sets import dealt_halves
 from napari_cryosphere.particles._stack_files import ArrayStack, StackFile
 from napari_cryosphere.particles.mrc import MrcStack
 
@@ -40,6 +41,8 @@ class ImageSource:
         ``(n,)``: which of ``places`` its row is in.
     sign_of
         ``(n,)`` of 1 and -1: what its grey values are multiplied by as they are read.
+    half_of
+        ``(n,)`` of 1 and 2: the half set that it is dealt to where the table names none.
     places
         The tables that rows are from; several where stacks were joined.
     """
@@ -51,6 +54,7 @@ class ImageSource:
     image_of: NDArray[np.int64]
     place_of: NDArray[np.int32]
     sign_of: NDArray[np.int8]
+    half_of: NDArray[np.int8]
     places: tuple[Place, ...]
 
     @classmethod
@@ -62,16 +66,17 @@ class ImageSource:
         index_of: NDArray[np.int64],
     ) -> ImageSource:
         """Return the source of all rows of one table."""
-        number = len(file_of)
+        number, image_of = len(file_of), _image_numbers(file_of, index_of)
         where = np.zeros(number, dtype=np.int32)
         return cls(
             files,
             file_of,
             index_of,
             np.arange(number),
-            _image_numbers(file_of, index_of),
+            image_of,
             where,
             np.ones(number, dtype=np.int8),
+            dealt_halves(image_of, None),
             (place,),
         )
 
@@ -98,14 +103,16 @@ class ImageSource:
             np.concatenate(file_of),
             np.concatenate([source.index_of for source in sources]),
         )
+        image_of = _image_numbers(all_files, index_of)
         return cls(
             tuple(files.values()),
             all_files,
             index_of,
             np.concatenate([source.row_of for source in sources]),
-            _image_numbers(all_files, index_of),
+            image_of,
             np.concatenate(place_of),
             np.concatenate([source.sign_of for source in sources]),
+            dealt_halves(image_of, None),
             tuple(places),
         )
 
@@ -119,7 +126,13 @@ class ImageSource:
             image_of=self.image_of[indices],
             place_of=self.place_of[indices],
             sign_of=self.sign_of[indices],
+            half_of=self.half_of[indices],
         )
+
+    def dealt(self, tubes: NDArray[np.int64] | None) -> ImageSource:
+        """Return the source with its rows dealt to half sets anew: whole tubes, or images in turn."""
+        images = pd.factorize(self.image_of)[0].astype(np.int64)
+        return replace(self, half_of=dealt_halves(images, tubes))
 
     def inverted(self, which: NDArray[np.bool_] | None = None) -> ImageSource:
         """Return the source of the same images with inverted contrast: all, or some, ``(n,)`` bool."""

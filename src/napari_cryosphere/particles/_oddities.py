@@ -18,7 +18,6 @@ __all__ = [
     "grid_warnings",
     "note_oddities",
     "one_half_warning",
-    "split_warning",
 ]
 
 # Focus is never that near for all particles; in micrometres a defocus is 0.1 to 10.
@@ -71,11 +70,12 @@ def duplicate_warnings(path: Path, particles: pd.DataFrame, images: ImageSource)
 
 def _incomplete(tables: Tables) -> Iterator[str]:
     """Name what is missing of poses or a CTF that are there in part."""
-    path, particles = tables.place.path, tables.particles
+    place, particles = tables.place, tables.particles
     for what, columns in (("poses are", _POSE), ("the CTF is", _CTF)):
         missing = [name for name in columns if name not in particles and name not in tables.optics]
         if missing and any(name in particles for name in columns[:3]):
-            yield f"{path}: {what} incomplete: no column {', '.join(missing)}"
+            names = ", ".join(dict.fromkeys(map(place.name, missing)))
+            yield f"{place.path}: {what} incomplete: no column {names}"
 
 
 def _other_units(tables: Tables) -> Iterator[str]:
@@ -119,16 +119,6 @@ def one_half_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
         halves = particles["rlnRandomSubset"].to_numpy()
         if (halves == halves[0]).all():
             yield f"{path}: all particles are in half set {int(halves[0])}; half-maps need both"
-
-
-def split_warning(path: Path, particles: pd.DataFrame) -> Iterator[str]:
-    """Say how the halves are made where a table names none; a bare stack of images has none to name."""
-    bare = any(suffix.lower() in (".mrc", ".mrcs") for suffix in path.suffixes[-2:])
-    if "rlnRandomSubset" not in particles and not bare:
-        yield (
-            f"{path}: no column rlnRandomSubset; images were split in turn, the first into half set 1, the "
-            "second into half set 2 and so on"
-        )
 
 
 def grid_warnings(path: Path, grids: dict[int, ImageGrid], common: ImageGrid) -> Iterator[str]:

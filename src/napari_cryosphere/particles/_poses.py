@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANGLES",
     "ORIGINS",
+    "PSI_PRIOR",
     "is_pose_column",
     "moved_to_poses",
     "pose_columns",
@@ -31,6 +32,7 @@ __all__ = [
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+PSI_PRIOR = "rlnAnglePsiPrior"
 _ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
 _ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.

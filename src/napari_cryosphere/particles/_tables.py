@@ -6,6 +6,7 @@ as ``rlnDetectorPixelSize * 1e4 / rlnMagnification`` (um and a factor) and origi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +38,10 @@ class Tables:
     warnings: list[str] = field(default_factory=list)
 
 
-def tables_from_blocks(path: Path, blocks: dict[str, pd.DataFrame]) -> Tables:
-    """Find and check the tables.
+def tables_from_blocks(
+    path: Path, blocks: dict[str, pd.DataFrame], names: Mapping[str, str] | None = None
+) -> Tables:
+    """Find and check the tables; ``names`` are what the file calls columns, see `Place`.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def tables_from_blocks(path: Path, blocks: dict[str, pd.DataFrame]) -> Tables:
     """
     name = _particle_block(path, blocks)
     particles = blocks[name].reset_index(drop=True)
-    place = Place(path, name)
+    place = Place(path, name, names or {})
     others = {key: table for key, table in blocks.items() if key not in (name, "optics")}
     tables = Tables(place, particles, pd.DataFrame(), others)
     if particles.empty:
@@ -180,7 +183,8 @@ def _build_optics(tables: Tables) -> None:
 def _check_optics(tables: Tables) -> None:
     """Check the numbers of the optics groups."""
     columns, warnings = in_legal_ranges(tables.place.in_block("optics"), tables.optics)
-    tables.warnings += warnings
+    if not tables.place.names:  # the reader of other files has warned of their rows
+        tables.warnings += warnings
     tables.optics = tables.optics.assign(**columns)
     if "rlnImageSize" in columns:
         sizes = columns["rlnImageSize"].astype(np.int64)

@@ -19,9 +19,10 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import Place
 from napari_cryosphere.particles._data_set import data_set_of_blocks, read_data_set
+from napari_cryosphere.particles._half_sets import half_set_warnings, tubes_of
 from napari_cryosphere.particles._image_source import ImageSource
 from napari_cryosphere.particles._joining import joined_tables
-from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings, split_warning
+from napari_cryosphere.particles._oddities import duplicate_warnings, grid_warnings
 from napari_cryosphere.particles._poses import (
     ANGLES,
     ORIGINS,
@@ -201,6 +202,7 @@ class ParticleStack:
 
     @classmethod
     def _on_common_grid(cls, tables: Tables, images: ImageSource) -> ParticleStack:
+        images = images.dealt(tubes_of(tables.particles, images.file_of))
         grids = grids_of_groups(tables.optics, tables.particles[GROUP].unique())
         refuse_unlike(tables.place.path, grids.values())
         return cls(tables, images, grids)
@@ -279,7 +281,7 @@ class ParticleStack:
             *self._tables.warnings,
             *of_images,
             *duplicate_warnings(self.source, self.particles, self._images),
-            *split_warning(self.source, self.particles),
+            *half_set_warnings(self._tables.place, self.particles, self.filaments()),
         )
 
     @property
@@ -396,6 +398,10 @@ class ParticleStack:
         """Whether all parameters of the CTF are there."""
         return not self._missing_ctf()
 
+    def _named(self, columns: Sequence[str]) -> str:
+        """Return columns by the names that the file itself has for them."""
+        return ", ".join(dict.fromkeys(map(self._tables.place.name, columns)))
+
     def _missing_ctf(self) -> list[str]:
         missing = [column for column in _DEFOCUS if column not in self.particles]
         return missing + [
@@ -413,7 +419,7 @@ class ParticleStack:
         missing = [column for column in ANGLES if column not in self.particles]
         if missing:
             raise MetadataError(
-                f"{self.source}: no poses: no column {', '.join(missing)}; run inference first"
+                f"{self.source}: no poses: no column {self._named(missing)}; run inference first"
             )
         return rotation_from_relion_angles(self.particles[list(ANGLES)].to_numpy(dtype=np.float64))
 
@@ -439,7 +445,7 @@ class ParticleStack:
         missing = self._missing_ctf()
         if missing:
             raise MetadataError(
-                f"{self.source}: no CTF: no column {', '.join(missing)}; add it to the STAR file"
+                f"{self.source}: no CTF: no column {self._named(missing)}; add it to the file"
             )
         values = dict(
             zip(_CTF_FIELDS, map(self._ctf_value, (*_DEFOCUS, *_MICROSCOPE)), strict=True)
@@ -466,12 +472,22 @@ class ParticleStack:
         """Return the half set of each particle, ``(n,)`` of 1 and 2.
 
         From rlnRandomSubset. Without it the different images of the file are split in turn, in the
-        order of its rows: the same file gives the same halves, slicing keeps them, and an image
-        that stands twice is in one of them only.
+        order of its rows, and whole filaments where there is rlnHelicalTubeID: the same file gives
+        the same halves, slicing keeps them, and an image that is there twice is in one of them
+        only.
         """
         if "rlnRandomSubset" in self.particles:
             return np.asarray(self.particles["rlnRandomSubset"], dtype=np.int64)
-        return self._images.image_of % 2 + 1
+        return self._images.half_of.astype(np.int64)
+
+    def filaments(self) -> NDArray[np.int64] | None:
+        """Return which filament each segment is of, ``(n,)`` numbers from 0; None for particles."""
+        return tubes_of(self.particles, self._images.file_of)
+
+    def split_anew(self) -> ParticleStack:
+        """Return a stack whose rlnRandomSubset splits these particles, whatever it was before."""
+        images = self._images.dealt(self.filaments())
+        return self._with(self.particles.assign(rlnRandomSubset=images.half_of.astype(np.int64)))
 
     def with_half_sets(self) -> ParticleStack:
         """Return a stack with the column rlnRandomSubset, from :meth:`half_sets` where there was none."""

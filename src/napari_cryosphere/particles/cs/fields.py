@@ -6,6 +6,7 @@
 | ``alignments3D/shift``, pixels of ``alignments3D/psize_A`` | ``rlnOriginX/YAngst``, the same sign |
 | ``alignments3D/split``, ``/class``, counted from 0 | ``rlnRandomSubset``, ``rlnClassNumber``, from 1 |
 | ``blob/idx`` from 0, ``blob/path`` | ``rlnImageName``, from 1 |
+| ``ctf/bfactor`` | ``rlnCtfBfactor`` |
 | ``ctf/df_angle_rad``, ``ctf/phase_shift_rad`` | ``rlnDefocusAngle``, ``rlnPhaseShift`` in degrees |
 
 The rotation vector's matrix takes image coordinates to map coordinates, as the package's poses do.
@@ -16,7 +17,7 @@ One data set that exists in both formats (EMPIAR-10076) agrees in its CTF.
 
 from __future__ import annotations
 
-__all__ = ["CARRIED", "CTF", "DEFAULTS", "OF_GROUP", "OPTICS_CARRIED", "OTHER", "TYPES"]
+__all__ = ["CARRIED", "CTF", "DEFAULTS", "NAMES", "OF_GROUP", "OPTICS_CARRIED", "OTHER", "TYPES"]
 
 #: Fields that a whole optics group shares.
 OF_GROUP = {
@@ -32,6 +33,23 @@ CTF = {
     "ctf/df2_A": ("rlnDefocusV", ""),
     "ctf/df_angle_rad": ("rlnDefocusAngle", "rad"),
     "ctf/phase_shift_rad": ("rlnPhaseShift", "rad"),
+    "ctf/bfactor": ("rlnCtfBfactor", ""),
+}
+
+#: What a .cs file calls RELION's columns, for messages.
+NAMES = {
+    **{column: field for field, column in OF_GROUP.items()},
+    **{column: field for field, (column, _) in CTF.items()},
+    **dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), "alignments3D/pose"),
+    **dict.fromkeys(("rlnOriginXAngst", "rlnOriginYAngst"), "alignments3D/shift"),
+    **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY"), "ctf/tilt_A"),
+    **dict.fromkeys(("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"), "ctf/anisomag"),
+    "rlnImageName": "blob/path",
+    "rlnImageSize": "blob/shape",
+    "rlnRandomSubset": "alignments3D/split",
+    "rlnMicrographName": "location/micrograph_path",
+    "rlnHelicalTubeID": "filament/filament_uid",
+    "rlnOpticsGroup": "ctf/exp_group_id",
 }
 
 #: Prefix of the columns that keep cryoSPARC's other fields in a STAR file, and of the fields that keep
@@ -55,6 +73,9 @@ TYPES: dict[str, tuple[str, int]] = {
     "location/micrograph_shape": ("<u4", 2),
     "location/center_x_frac": ("<f4", 1),
     "location/center_y_frac": ("<f4", 1),
+    "filament/filament_uid": ("<u8", 1),
+    "filament/filament_pose": ("<f4", 1),
+    "filament/position_A": ("<f4", 1),
     "ctf/type": ("S", 1),
     "ctf/exp_group_id": ("<u4", 1),
     "ctf/accel_kv": ("<f4", 1),

@@ -11,34 +11,32 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles._checks import Place, counted, listed
+from napari_cryosphere.particles._checks import Place, counted, in_legal_ranges, listed
+from napari_cryosphere.particles.cs.aberrations import EVEN, ODD, aberration_columns
 from napari_cryosphere.particles.cs.fields import (
     CARRIED,
     CTF,
     DEFAULTS,
+    NAMES,
     OF_GROUP,
     OPTICS_CARRIED,
     OTHER,
     TYPES,
 )
+from napari_cryosphere.particles.cs.locations import filament_columns, location_columns
 from napari_cryosphere.particles.cs.poses import alignment_columns
 from napari_cryosphere.particles.cs.records import Records, read_records, shortest
 
 __all__ = ["tables_of_cs"]
 
 _MOST_COMPONENTS = 64
-_NOT_APPLIED = (
-    "ctf/shift_A",
-    "ctf/tilt_A",
-    "ctf/trefoil_A",
-    "ctf/tetra_A",
-    "ctf/anisomag",
-    "ctf/bfactor",
-)
+_OPTIONAL = ("rlnPhaseShift", "rlnCtfBfactor")
+# Paths that may be marked as relative to the project's folder.
+_MARKED = ("blob/path", "location/micrograph_path")
 
 
 def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """Read a .cs file, with the fields that it lacks from the passthrough file beside it.
+    """Read a .cs file, with the fields that it lacks from the passthrough file next to it; or a group.
 
     Returns
     -------
@@ -53,6 +51,10 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
         If there are no particles, no images, or a value that is used is not a finite number.
     """
     read = read_records(path)
+    if "blob/path" not in read and any(name.startswith("micrograph_blob") for name in read.fields):
+        raise MetadataError(
+            f"{path} holds micrographs (micrograph_blob), not particles; extract particles first"
+        )
     if "blob/path" not in read or "blob/idx" not in read:
         raise MetadataError(
             f"{path} has no images: no field blob/path or blob/idx, here or in a passthrough file beside it; "
@@ -63,6 +65,7 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     columns["rlnOpticsGroup"] = groups
     columns |= _defocus(read)
     columns |= alignment_columns(read)
+    columns |= location_columns(read) | filament_columns(read)
     if "location/micrograph_path" in read:
         codes, paths = read.texts("location/micrograph_path")
         columns["rlnMicrographName"] = np.array(
@@ -99,6 +102,7 @@ def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     for name, column in OF_GROUP.items():
         if name in read:
             values[column] = read.numbers(name)
+    aberrations = aberration_columns(read)
     if "blob/shape" in read:
         shape = read.numbers("blob/shape", 2)
         odd = shape[:, 0] != shape[:, 1]
@@ -108,6 +112,12 @@ def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
                 f"{Place(read.path, '').row(row)}: blob/shape is {shape[row]}; images must be square"
             )
         values["rlnImageSize"] = shape[:, 0]
+    for kept in (ODD, EVEN):
+        if not any(OPTICS_CARRIED + name in read for name in kept):  # they say more
+            values |= {name: aberrations[name] for name in kept if name in aberrations}
+    values |= {name: aberrations[name] for name in aberrations if name not in (*ODD, *EVEN)}
+    _, warnings = in_legal_ranges(Place(read.path, "", NAMES), pd.DataFrame(values))
+    read.notes += warnings
     for name in read.fields:
         if name.startswith(OPTICS_CARRIED) and read.fields[name].ndim == 1:
             values[name.removeprefix(OPTICS_CARRIED)] = _plain(read, name)
@@ -137,21 +147,16 @@ def _defocus(read: Records) -> dict[str, NDArray[np.float64]]:
     for name, (column, unit) in CTF.items():
         if name in read:
             values = read.numbers(name).astype(np.float64)
-            if column != "rlnPhaseShift" or values.any():
+            if column not in _OPTIONAL or values.any():
                 columns[column] = np.degrees(values) if unit == "rad" else values
     return columns
 
 
 def _note_what_is_not_applied(read: Records) -> None:
-    """Name aberrations that are carried, and images that are dark on light."""
-    there = [
-        name
-        for name in _NOT_APPLIED
-        if name in read and read.fields[name].dtype.kind == "f" and np.any(read.fields[name])
-    ]
-    if there:
-        fields = "field" if len(there) == 1 else "fields"
-        read.notes.append(f"{read.path}: {fields} {', '.join(there)} kept but not applied")
+    """Name a shift of the beam, which is kept, and images that are dark on light."""
+    if "ctf/shift_A" in read and read.numbers("ctf/shift_A", 2).any():
+        read.used.discard("ctf/shift_A")
+        read.notes.append(f"{read.path}: field ctf/shift_A kept but not applied")
     if "blob/sign" in read and (read.numbers("blob/sign") < 0).any():
         read.used.discard("blob/sign")
         read.notes.append(
@@ -161,6 +166,11 @@ def _note_what_is_not_applied(read: Records) -> None:
 
 def _carried(read: Records) -> Iterator[tuple[str, NDArray[Any]]]:
     """Give the fields that no RELION column stands for, one column a component."""
+    for name in _MARKED:
+        if name in read:
+            codes, paths = read.texts(name)
+            if any(path.startswith(">") for path in paths):
+                yield CARRIED + name, np.array(paths, dtype=object)[codes]
     left_out = []
     for name, values in read.fields.items():
         if name in read.used or _is_default(name, values):

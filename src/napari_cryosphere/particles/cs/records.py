@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.particles._checks import Place, shown
 from napari_cryosphere.particles.cs.file import read_cs
+from napari_cryosphere.particles.cs.group import metafiles_of
 
 __all__ = ["Records", "read_records", "shortest"]
 
@@ -84,7 +85,7 @@ class Records:
 
 
 def read_records(path: Path) -> Records:
-    """Read a .cs file, with the fields that it lacks from the passthrough file beside it.
+    """Read a .cs file, with the fields that it lacks from the passthrough file next to it; or a group.
 
     Raises
     ------
@@ -93,12 +94,43 @@ def read_records(path: Path) -> Records:
     MetadataError
         If there are no rows.
     """
+    if path.suffix.lower() == ".csg":
+        return _read_group(path)
     records = read_cs(path)
     if not len(records):
         raise MetadataError(f"{path} has no particles (fields but no rows)")
     read = Records(path, len(records), {name: records[name] for name in _names(records)})
     _pass_through(read)
     return read
+
+
+def _read_group(path: Path) -> Records:
+    """Return the fields of a group (.csg), each from the file that the group names, merged by uid."""
+    read: Records | None = None
+    for file, names in _by_file(metafiles_of(path)).items():
+        records = read_cs(file)
+        if not len(records):
+            raise MetadataError(f"{file} has no particles (fields but no rows)")
+        mine = [name for name in _names(records) if name == "uid" or name.split("/")[0] in names]
+        if read is None:
+            read = Records(path, len(records), {name: records[name] for name in mine})
+            continue
+        rows = _rows_by_uid(read.fields["uid"], records) if "uid" in read else None
+        if rows is None:
+            raise MetadataError(
+                f"{path}: {file.name} does not have the particles (uid) of the group's other files; "
+                "export the group again"
+            )
+        read.fields |= {name: records[name][rows] for name in mine if name not in read}
+    assert read is not None
+    return read
+
+
+def _by_file(results: dict[str, Path]) -> dict[Path, set[str]]:
+    files: dict[Path, set[str]] = {}
+    for name, file in results.items():
+        files.setdefault(file, set()).add(name)
+    return files
 
 
 def _pass_through(read: Records) -> None:

@@ -16,6 +16,7 @@ from napari_cryosphere.particles._checks import Place
 from napari_cryosphere.particles._poses import ANGLES, ORIGINS
 from napari_cryosphere.particles._stack_files import parse_image_names
 from napari_cryosphere.particles._tables import GROUP
+from napari_cryosphere.particles.cs.aberrations import aberration_fields
 from napari_cryosphere.particles.cs.fields import (
     CARRIED,
     CTF,
@@ -25,6 +26,7 @@ from napari_cryosphere.particles.cs.fields import (
     OTHER,
     TYPES,
 )
+from napari_cryosphere.particles.cs.locations import filament_fields, location_fields
 from napari_cryosphere.so3.rotations import rotation_from_relion_angles, vector_from_rotation
 
 __all__ = ["records_of_tables"]
@@ -72,9 +74,18 @@ def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame)
             fields[field] = np.radians(values) if unit == "rad" else values
             used.add(column)
     used |= _add_alignment(path, particles, fields)
+    for found, columns in (
+        location_fields(particles, fields),
+        filament_fields(particles, fields),
+        aberration_fields(group_rows.combine_first(_only_in(particles, optics))),
+    ):
+        fields |= found
+        used |= columns
+        used_optics |= columns
     if "rlnMicrographName" in particles:
         fields["location/micrograph_path"] = particles["rlnMicrographName"].to_numpy()
         used.add("rlnMicrographName")
+    _mark_paths(particles, fields)
     if "uid" not in fields:
         fields["uid"] = _uids(particles["rlnImageName"].tolist())
     _add_defaults(fields, len(particles))
@@ -86,6 +97,28 @@ def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame)
         if name == GROUP or name not in used_optics
     }
     return _records(path, fields, len(particles))
+
+
+def _only_in(particles: pd.DataFrame, optics: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of particles that optics does not have; its values go first."""
+    return particles[[name for name in particles if name not in optics]].reset_index(drop=True)
+
+
+def _mark_paths(particles: pd.DataFrame, fields: dict[str, NDArray[Any]]) -> None:
+    """Give paths back the ``>`` of a path relative to the project, where they are still those."""
+    for field in ("blob/path", "location/micrograph_path"):
+        if CARRIED + field in particles:
+            kept = particles[CARRIED + field].astype(str).tolist()
+            now = [
+                word.decode() if isinstance(word, bytes) else str(word)
+                for word in fields[field].tolist()
+            ]
+            fields[field] = np.array(
+                [
+                    (old if old.removeprefix(">") == new else new).encode()
+                    for old, new in zip(kept, now, strict=True)
+                ]
+            )
 
 
 def _carried(particles: pd.DataFrame) -> dict[str, NDArray[Any]]:
