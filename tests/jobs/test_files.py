@@ -28,7 +28,7 @@ from napari_cryosphere.errors import CryosphereError, OutputExistsError
 WRITERS = {
     "safetensors": "_files.write_tensors({'a': np.zeros(20_000_000)}, folder / 'x', {}, overwrite=True)",
     "zarr": (
-        "from napari_cryosphere.so3.distribution import PoseDistribution\n"
+        "from napari_cryosphere.so3.distributions import PoseDistribution\n"
         "import torch\n"
         "from napari_cryosphere.so3.distributions.store import write_distributions\n"
         "some = PoseDistribution.from_coefficients(torch.ones(64, 7, 13, 7, dtype=torch.complex64))\n"
