@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = [
     "DATA",
     "child_cpu_seconds",
@@ -20,6 +23,7 @@ __all__ = [
     "has_data",
     "options",
     "report",
+    "roc_area",
     "write_figures",
 ]
 
@@ -64,6 +68,17 @@ def child_cpu_seconds(work: Callable[[], Any]) -> float:
     work()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def roc_area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Return the probability that a positive scores higher than a negative (ties count half)."""
+    from scipy.stats import rankdata
+
+    count = int(positive.sum())
+    if count in (0, len(positive)):
+        return float("nan")
+    ranks = rankdata(scores)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (len(positive) - count)))
 
 
 def report(

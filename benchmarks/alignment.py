@@ -368,22 +368,22 @@ def throughput(box: int, order: int, reach_px: float, number: int) -> dict[str, 
     search = GlobalSearch(sampler, aligner.band, aligner.radius_px, reach_px, "C1", order)
     setup = time.process_time() - start
     whole = cpu_seconds(lambda: search.search(observation), 1)
-    gallery, phases = search._coarse, search._coarse_phases
-    coarse = observation.narrowed(gallery.band.max_shell)[:16]
-    product = cpu_seconds(lambda: gallery.log_likelihoods(coarse, phases), 2)
-    operations = 2 * gallery.slices.numel() * len(coarse) * len(phases)
+    references, phases = search._coarse, search._coarse_phases
+    coarse = observation.narrowed(references.band.max_shell)[:16]
+    product = cpu_seconds(lambda: references.log_likelihoods(coarse, phases), 2)
+    operations = 2 * references.slices.numel() * len(coarse) * len(phases)
     held = sum(t.numel() * 4 for g in (search._coarse, search._fine) for t in (g.slices, g.power))
     return {
         "box": box,
         "coarse_order": order,
-        "poses": f"{len(gallery.slices)}/{len(search._fine.slices)}",
-        "shells": f"{gallery.band.max_shell}/{search._fine.band.max_shell}",
+        "poses": f"{len(references.slices)}/{len(search._fine.slices)}",
+        "shells": f"{references.band.max_shell}/{search._fine.band.max_shell}",
         "shifts": f"{len(phases)}/{len(search.shifts_px)}",
         "setup_cpu_s": setup,
         "search_cpu_ms_a_particle": 1e3 * whole / number,
         "coarse_cpu_ms_a_particle": 1e3 * product / len(coarse),
         "coarse_gflops": 1e-9 * operations / product,
-        "galleries_mb": held / 1e6,
+        "references_mb": held / 1e6,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

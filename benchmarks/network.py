@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import DATA, has_data, report
+from _common import DATA, has_data, report, roc_area
 from numpy.typing import NDArray
 
 from napari_cryosphere.jobs.configs import InferConfig
@@ -162,17 +162,6 @@ def _test_set(
 
 def _column(stack: ParticleStack, name: str) -> NDArray[np.float64]:
     return stack.particles[name].to_numpy(float)
-
-
-def roc_area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Return the probability that a positive scores higher than a negative (ties count half)."""
-    from scipy.stats import rankdata
-
-    count = int(positive.sum())
-    if count in (0, len(positive)):
-        return float("nan")
-    ranks = rankdata(scores)[positive].sum()
-    return float((ranks - count * (count + 1) / 2) / (count * (len(positive) - count)))
 
 
 def turns(sample: Sample, preset: str, folder: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import cpu_seconds, has_data, options, report
-from network import SAMPLES, Sample, roc_area
+from _common import cpu_seconds, has_data, options, report, roc_area
+from network import SAMPLES, Sample
 from torch import Tensor
 
 from napari_cryosphere.imaging.prepared import PreparedImages

@@ -259,16 +259,29 @@ def test_estimated_noise_and_contrast_are_near_the_truth():
     assert aligner.noise.contrast == pytest.approx(particles.contrast, rel=0.1)
     assert aligner.noise.spectrum[4:14].mean() == pytest.approx(BOX**2, rel=0.1)
     found = aligner.search(many, None)
-    assert aligner.contrast_factor(many, None, found) == pytest.approx(
-        particles.contrast / aligner.noise.contrast, rel=0.1
-    )
+    refitted = aligner.refitted(many, None, found)
+    # at its lowest shells the map's gain is that of white noise behind a B-factor
+    assert float(refitted.noise.gain[1:8].mean()) == pytest.approx(particles.contrast, rel=0.1)
 
 
 def test_inverted_particles_have_a_negative_contrast():
     particles = _particles("C1", 1.0)
     aligner = particles.aligner()
     found = aligner.search(particles.images, None)
-    assert aligner.contrast_factor(-particles.images, None, found) < 0
+    assert aligner.refitted(-particles.images, None, found).noise.contrast < 0
+
+
+def test_answers_at_the_rim_widen_the_search():
+    """Particles farther off than the first reach are found if no reach was asked for."""
+    particles = _particles("C1", 1.0)
+    far = torch.roll(particles.images, 5, dims=-1)  # beyond the 4 px that a box of 32 starts with
+    aligner = Aligner(particles.voxels, "C1", particles.noise, 13)
+    found = aligner.search(far[:12], None)
+    errors = angular_error_degrees(particles.rotations[:12], found.rotations, "C1")
+    moved = particles.shifts_px[:12] + np.array([5.0, 0.0])
+    right = errors < 15
+    assert right.mean() > 0.7
+    assert np.linalg.norm(found.shifts_px - moved, axis=1)[right].max() < 1.0
 
 
 def test_radius_holds_the_power_of_a_ball():

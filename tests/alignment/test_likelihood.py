@@ -1,4 +1,4 @@
-"""Bands, galleries and the likelihood against sums over pixels."""
+"""Bands, references and the likelihood against sums over pixels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.labels import best_matches, inverse_mse
-from napari_cryosphere.alignment.observation import NoiseModel, observe
-from napari_cryosphere.alignment.references import Gallery, real_row, shift_grid
+from napari_cryosphere.alignment.noise import _white_and_solvent
+from napari_cryosphere.alignment.observation import NoiseModel, contrast_integral, observe
+from napari_cryosphere.alignment.references import References, real_row, shift_grid
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -109,8 +110,8 @@ def test_log_likelihood_is_the_gaussian_of_the_residual(scene):
     shift = torch.tensor([[1.5, -2.0]])
     sampler = SliceSampler(scene.volume, 15, 2)
     observation = observe(images, None, NoiseModel.white(BOX, deviation, contrast), band)
-    gallery = Gallery.of(sampler, scene.rotations, band)
-    found = gallery.log_likelihoods(observation, band.phases(shift))[:, :, 0]
+    references = References.of(sampler, scene.rotations, band)
+    found = references.log_likelihoods(observation, band.phases(shift))[:, :, 0]
     slices = Projector(scene.volume, 2).slices(scene.rotations) * keep
     models = contrast * from_fourier(slices * shift_phases(shift, BOX))
     for pose, model in enumerate(models):
@@ -120,15 +121,50 @@ def test_log_likelihood_is_the_gaussian_of_the_residual(scene):
         )
 
 
-def test_gallery_on_a_grid_equals_one_of_all_poses(scene):
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_contrast_is_integrated_under_its_prior(spread):
+    """Against scipy's quadrature of ``exp(c a - c^2 b)`` under a normal prior."""
+    from scipy.integrate import quad
+    from scipy.stats import norm
+
+    for product, norms in ((40.0, 18.0), (3.0, 10.0), (20.0, 10.0)):
+        expected = quad(
+            lambda c, a=product, b=norms: np.exp(c * a - c * c * b) * norm.pdf(c, 1, spread), -3, 5
+        )[0]
+        found = contrast_integral(torch.tensor(product), torch.tensor(norms), spread)
+        assert float(found) == pytest.approx(np.log(expected), abs=1e-3)
+        assert float(
+            contrast_integral(torch.tensor(product), torch.tensor(norms), 0.0)
+        ) == pytest.approx(product - norms)
+
+
+def test_noise_behind_a_ctf_is_told_from_white_noise():
+    """A simulated mixture: what passed the CTF and what did not are each found to 10 %."""
+    generator = torch.Generator().manual_seed(3)
+    number, band = 200, FourierBand(64, 31)
+    defocus = torch.linspace(20, 60, number)[:, None]
+    ctf = torch.sin(defocus * (band.frequencies.norm(dim=-1) / 31) ** 2 + 0.1)
+    white, passed = (
+        torch.randn(number, len(band.shells), dtype=torch.complex64, generator=generator)
+        for _ in range(2)
+    )
+    power = (white + 1.5 * ctf * passed).abs().square()
+    found_white, found_solvent = _white_and_solvent(power, ctf.square(), band)
+    shells = slice(6, 28)
+    assert found_white[shells].numpy() == pytest.approx(1.0, rel=0.25)
+    assert float(found_white[shells].mean()) == pytest.approx(1.0, rel=0.1)
+    assert float(found_solvent[shells].mean()) == pytest.approx(2.25, rel=0.1)
+
+
+def test_references_on_a_grid_equals_one_of_all_poses(scene):
     sampler, band, grid = (
         SliceSampler(scene.volume, 8),
         FourierBand(BOX, 8),
         SO3Grid(1).reduced("D2"),
     )
     whole, halved = (
-        Gallery.of(sampler, grid.rotations(), band),
-        Gallery.of_grid(sampler, grid, band),
+        References.of(sampler, grid.rotations(), band),
+        References.of_grid(sampler, grid, band),
     )
     scale = float(whole.slices.abs().max())
     torch.testing.assert_close(halved.slices, whole.slices, atol=1e-5 * scale, rtol=1e-4)
@@ -156,8 +192,8 @@ def test_labels_mark_the_true_pose_and_the_stated_share(scene):
     images = torch.from_numpy(scene.projections).float()
     images = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     observation = observe(images, None, NoiseModel.white(BOX), band)
-    gallery = Gallery.of(sampler, grid.rotations(), band)
-    errors = inverse_mse(gallery, observation, band.phases(torch.zeros(1, 2)))
+    references = References.of(sampler, grid.rotations(), band)
+    errors = inverse_mse(references, observation, band.phases(torch.zeros(1, 2)))
     mask = best_matches(errors, 0.05)
     assert mask.sum(1).tolist() == [round(0.05 * grid.size)] * len(images)
     nearest = torch.from_numpy(grid.nearest(scene.rotations))
@@ -173,7 +209,7 @@ def test_labels_of_a_clean_image_at_its_own_pose_have_an_error_of_the_noise(scen
     noisy = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     observation = observe(noisy, None, NoiseModel.white(BOX), band)
     errors = inverse_mse(
-        Gallery.of(sampler, scene.rotations, band), observation, band.phases(torch.zeros(1, 2))
+        References.of(sampler, scene.rotations, band), observation, band.phases(torch.zeros(1, 2))
     )
     assert errors.diagonal().numpy() == pytest.approx(np.ones(6), abs=0.25)
 

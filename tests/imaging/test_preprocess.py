@@ -43,6 +43,14 @@ def test_background_becomes_standard(noise: torch.Tensor, radius: float | None) 
     torch.testing.assert_close(background.std(1), torch.ones(8), atol=1e-5, rtol=0)
 
 
+def test_a_gradient_is_no_noise(noise: torch.Tensor) -> None:
+    axis = torch.linspace(-1, 1, 64)
+    tilted = noise + 9 * axis[:, None] - 4 * axis
+    torch.testing.assert_close(
+        normalise_background(tilted), normalise_background(noise), atol=1e-4, rtol=0
+    )
+
+
 @pytest.mark.parametrize("level", [0.0, 7.0, 1e30, -1e-30])
 def test_constant_image_gives_no_nan(level: float) -> None:
     images = torch.full((2, 64, 64), level)

@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.observation import Observation
-from napari_cryosphere.alignment.references import Gallery
+from napari_cryosphere.alignment.references import References
 
 __all__ = ["best_matches", "inverse_mse"]
 
 
-def inverse_mse(gallery: Gallery, observation: Observation, phases: Tensor) -> Tensor:
-    """Return 1/MSE of every image against every projection of a gallery, at the best of the shifts tried.
+def inverse_mse(references: References, observation: Observation, phases: Tensor) -> Tensor:
+    """Return 1/MSE of every image against every reference projection, at the best of the shifts tried.
 
     The error is the mean over the band of ``|image - contrast CTF projection|^2``, in units of the
     noise: near 1 at the true pose, so that the inverse is, too (Chheda & Nori).
 
     Parameters
     ----------
-    gallery
+    references
         Projections on a grid of poses.
     observation
-        ``n`` images in the gallery's band.
+        ``n`` images in the references' band.
     phases
         ``(t, k)``: the band's factors for the shifts to try, see `FourierBand.phases`.
 
@@ -31,7 +31,7 @@ def inverse_mse(gallery: Gallery, observation: Observation, phases: Tensor) -> T
     ``(n, r)`` float32.
     """
     power = torch.view_as_real(observation.data).square().sum((1, 2))
-    gain = gallery.best_log_likelihoods(observation, phases).T
+    gain = references.best_log_likelihoods(observation, phases).T
     squared = (power[:, None] - 2 * gain).clamp(min=1e-6)
     return 2 * observation.data.shape[1] / squared
 

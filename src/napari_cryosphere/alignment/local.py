@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.observation import Observation
-from napari_cryosphere.alignment.references import Gallery, shift_grid
+from napari_cryosphere.alignment.references import References, shift_grid
 from napari_cryosphere.alignment.search import shells_for_spacing, step_for_shell
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.rotations import rotation_from_vector
@@ -82,11 +83,11 @@ class LocalSearch:
         scores, best = [], []
         at_once = max(1, _SAMPLES_AT_ONCE // (len(self._turns) * len(self._band.frequencies)))
         for images, places in _runs(counts, at_once):
-            gallery = Gallery.of(self._sampler, poses[places].flatten(0, 1), self._band)
+            references = References.of(self._sampler, poses[places].flatten(0, 1), self._band)
             each = [len(self._turns) * count for count in counts[images]]
-            pairs = zip(gallery.slices.split(each), gallery.power.split(each), strict=True)
+            pairs = zip(references.slices.split(each), references.power.split(each), strict=True)
             for image, (slices, power) in zip(range(images.start, images.stop), pairs, strict=True):
-                part = Gallery(self._band, slices, power)
+                part = References(self._band, slices, power)
                 found = part.log_likelihoods(centred[image : image + 1], self._phases)[:, 0].max(
                     dim=-1
                 )
@@ -100,7 +101,7 @@ class LocalSearch:
 def _centred(observation: Observation, centres_px: Tensor) -> Observation:
     """Move each image's content back by its shift, so that all have one grid of shifts."""
     data = observation.data * observation.band.phases(centres_px).conj()
-    return Observation(observation.band, data, observation.filters)
+    return replace(observation, data=data)
 
 
 def _runs(counts: list[int], at_once: int) -> Iterator[tuple[slice, slice]]:

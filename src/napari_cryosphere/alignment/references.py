@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.observation import Observation, contrast_integral
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import ReducedGrid
 
-__all__ = ["Gallery", "shift_grid"]
+__all__ = ["References", "shift_grid"]
 
 _CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Gallery:
+class References:
     """Slices of a map at many poses, in one band.
 
     Attributes
@@ -41,7 +41,7 @@ class Gallery:
     @classmethod
     def of(
         cls, sampler: SliceSampler, rotations: NDArray[np.float64] | Tensor, band: FourierBand
-    ) -> Gallery:
+    ) -> References:
         """Sample the slices at ``(r, 3, 3)`` poses."""
         poses = torch.as_tensor(rotations, dtype=torch.float32).to(sampler.device)
         frequencies = band.frequencies.to(sampler.device)
@@ -52,7 +52,7 @@ class Gallery:
         return cls(band, slices, slices.unflatten(1, (-1, 2)).square().sum(2))
 
     @classmethod
-    def of_grid(cls, sampler: SliceSampler, grid: ReducedGrid, band: FourierBand) -> Gallery:
+    def of_grid(cls, sampler: SliceSampler, grid: ReducedGrid, band: FourierBand) -> References:
         """Sample the slices at a grid's cells, in the order of its `indices`.
 
         A quarter of a turn in the plane takes the band's frequencies to each other, and half of one
@@ -87,7 +87,7 @@ class Gallery:
         Parameters
         ----------
         observation
-            ``n`` images in the gallery's band.
+            ``n`` images in the references's band.
         phases
             ``(t, k)`` complex64: the band's factors for the shifts.
 
@@ -95,14 +95,16 @@ class Gallery:
         -------
         ``(r, n, t)`` float32 nats: the log-likelihood over that of an image without a particle.
         """
-        return self.products(observation, phases).sub_(self.norms(observation)[..., None])
+        products, norms = self.products(observation, phases), self.norms(observation)
+        return contrast_integral(products, norms[..., None], observation.contrast_spread)
 
     def best_log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
         """Return `log_likelihoods` at each pose's best shift, ``(r, n)``."""
-        return self.products(observation, phases).amax(-1).sub_(self.norms(observation))
+        best = self.products(observation, phases).amax(-1)
+        return contrast_integral(best, self.norms(observation), observation.contrast_spread)
 
     def products(self, observation: Observation, phases: Tensor) -> Tensor:
-        """Return what `log_likelihoods` consists of beside `norms`, ``(r, n, t)``."""
+        """Return what `log_likelihoods` consists of besides `norms`, ``(r, n, t)``."""
         matched = real_row(observation.matched(phases))
         return (self.slices @ matched.flatten(0, 1).T).unflatten(1, matched.shape[:2])
 

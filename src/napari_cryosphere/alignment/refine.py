@@ -10,7 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from napari_cryosphere.alignment.observation import Observation
+from napari_cryosphere.alignment.observation import (
+    Observation,
+    best_contrast,
+    contrast_integral,
+)
 from napari_cryosphere.imaging.slices import SliceSampler
 
 __all__ = ["Climb", "RefinedPoses"]
@@ -23,7 +27,7 @@ _ARRIVED = 0.01
 
 @dataclass(frozen=True)
 class _Rows:
-    """Tensors with one row a pose."""
+    """Tensors with one row per pose."""
 
     def __getitem__(self, rows: Tensor | slice) -> Self:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -51,12 +55,15 @@ class RefinedPoses(_Rows):
     information
         ``(n, 5, 5)``: Fisher information in (rotation vector in the image's frame, shift); its
         inverse is the covariance of the pose's posterior where that is narrow.
+    contrast
+        ``(n,)``: the particle's own contrast, 1 is the mean.
     """
 
     rotations: Tensor
     shifts_px: Tensor
     log_likelihood: Tensor
     information: Tensor
+    contrast: Tensor
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -85,6 +92,7 @@ class _State(_Rows):
     score: Tensor
     normal: Tensor
     gradient: Tensor
+    contrast: Tensor
 
     def put(self, rows: Tensor, other: _State) -> None:
         """Replace some rows."""
@@ -93,7 +101,7 @@ class _State(_Rows):
 
 
 class Climb:
-    """Poses on their way to the maximum of the likelihood beside each.
+    """Poses on their way to the nearest maximum of the likelihood.
 
     Levenberg and Marquardt's damped Gauss-Newton steps on ``R exp([w]) , t + dt``; a step is kept
     only if the likelihood grows, so that the result is never worse than the start.
@@ -123,7 +131,6 @@ class Climb:
         self.image = image
         self._sampler = sampler
         self._observation = observation
-        self._baseline = -0.5 * torch.view_as_real(observation.data).square().sum((1, 2))
         self._state = self._evaluate(image, rotations.float(), shifts_px.float())
         self._damping = torch.full_like(self._state.score, 1e-3)
         self._on_the_way = torch.ones_like(self._damping, dtype=torch.bool)
@@ -156,8 +163,9 @@ class Climb:
     def poses(self) -> RefinedPoses:
         """Return where the poses are now."""
         state = self._state
-        over = state.score - self._baseline[self.image]
-        return RefinedPoses(state.rotations, state.shifts, over, state.normal)
+        return RefinedPoses(
+            state.rotations, state.shifts, state.score, state.normal, state.contrast
+        )
 
     def _evaluate(self, image: Tensor, rotations: Tensor, shifts: Tensor) -> _State:
         at_once = max(8, _ENTRIES_AT_ONCE // self._observation.data.shape[1])
@@ -167,7 +175,8 @@ class Climb:
         ]
         if not parts:
             count = shifts.new_empty(0)
-            return _State(rotations, shifts, count, count.new_empty(0, 5, 5), count.new_empty(0, 5))
+            empty = count.new_empty(0, 5, 5), count.new_empty(0, 5), count
+            return _State(rotations, shifts, count, *empty)
         return _State.join(parts)
 
 
@@ -187,8 +196,9 @@ def _evaluate(
     With frequency ``p = R (x, y, 0)`` and ``R exp([w])``: turning about the image's x axis moves a
     point along the view by y, about its y axis by -x, and about the view axis by (-y, x) in the
     plane. The model's derivatives are ``-2 pi i / box * phases * K`` with K from the map's moments
-    alone; the residual is turned back by the phases instead of K by them, and all is reckoned in
-    real numbers, real parts before imaginary ones.
+    alone; the residual is turned back by the phases instead of K by them, and all is computed with
+    real numbers, real parts before imaginary ones. The particle's contrast follows the pose: it is
+    the best there (variable projection).
     """
     frequencies = observation.band.frequencies.to(sampler.device)
     unit = 2 * math.pi / observation.band.box
@@ -197,7 +207,11 @@ def _evaluate(
     )
     model = moments[:, 0]
     turned_back = observation.data * observation.band.phases(-shifts)
-    residual = torch.stack([turned_back.real, turned_back.imag], dim=1) - model
+    data = torch.stack([turned_back.real, turned_back.imag], dim=1)
+    product, norm = (data * model).sum((1, 2)), 0.5 * model.square().sum((1, 2))
+    spread = observation.contrast_spread
+    contrast = best_contrast(product, norm, spread)
+    residual = data - contrast[:, None, None] * model
     along = (rotations.transpose(1, 2) @ moments[:, 1:].flatten(2)).unflatten(2, (2, -1))
     x, y = frequencies.unbind(-1)
     kernel = torch.empty(len(rotations), 5, *model.shape[1:], device=sampler.device)
@@ -209,9 +223,10 @@ def _evaluate(
     rows = kernel.flatten(2)
     # Re conj(-i K) residual: the real part of K meets -1 times the imaginary part of the residual
     quarter_turned = torch.stack([-residual[:, 1], residual[:, 0]], dim=1).flatten(1)
-    score = -0.5 * residual.square().sum((1, 2))
-    gradient = unit * (rows @ quarter_turned[..., None])[..., 0]
-    return _State(rotations, shifts, score, unit**2 * (rows @ rows.transpose(1, 2)), gradient)
+    gradient = unit * contrast[:, None] * (rows @ quarter_turned[..., None])[..., 0]
+    normal = (unit * contrast[:, None, None]) ** 2 * (rows @ rows.transpose(1, 2))
+    score = contrast_integral(product, norm, spread)
+    return _State(rotations, shifts, score, normal, gradient, contrast)
 
 
 def _rodrigues(vectors: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,12 @@ import torch
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
-from napari_cryosphere.alignment.observation import Observation
-from napari_cryosphere.alignment.references import Gallery, shift_grid
+from napari_cryosphere.alignment.observation import (
+    Observation,
+    best_contrast,
+    contrast_integral,
+)
+from napari_cryosphere.alignment.references import References, shift_grid
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 
@@ -107,25 +112,45 @@ class GlobalSearch:
         device = sampler.device
         reduced, fine_reduced = coarse.reduced(symmetry), fine.reduced(symmetry)
         shell = min(band.max_shell, shells_for_spacing(coarse.spacing_degrees, radius_px, band.box))
-        self._coarse = Gallery.of_grid(sampler, reduced, FourierBand(band.box, shell))
+        self._coarse = References.of_grid(sampler, reduced, FourierBand(band.box, shell))
         kept = fine_reduced.indices()
         self._fine_cells = torch.from_numpy(kept).to(device)
         fine_shell = min(
             band.max_shell, shells_for_spacing(fine.spacing_degrees, radius_px, band.box)
         )
         fine_band = FourierBand(band.box, fine_shell)
-        self._fine = Gallery.of_grid(sampler, fine_reduced, fine_band)
+        self._fine = References.of_grid(sampler, fine_reduced, fine_band)
         self._unseen = _power_beyond(sampler, band, fine_shell)
         rows = np.full(fine.size, -1, dtype=np.int64)
         rows[kept] = np.arange(len(kept))
         self._children = torch.from_numpy(rows[coarse.children(reduced.indices())]).to(device)
-        self.shifts_px = shift_grid(shift_reach_px, step_for_shell(fine_shell, band.box), device)
-        self._log_shift_area = 2 * math.log(step_for_shell(fine_shell, band.box))
         self._centres = torch.from_numpy(fine.rotations(kept)).float().to(device)
-        self._fine_phases = fine_band.phases(self.shifts_px)
-        self._coarse_phases = self._coarse.band.phases(
-            shift_grid(shift_reach_px, step_for_shell(shell, band.box), device)
+        self._set_reach(shift_reach_px)
+
+    def _set_reach(self, shift_reach_px: float) -> None:
+        """Lay the grids of shifts."""
+        box, device = self._fine.band.box, self._centres.device
+        coarse_step, fine_step = (
+            step_for_shell(references.band.max_shell, box)
+            for references in (self._coarse, self._fine)
         )
+        self.shift_reach_px, self._rim_px = shift_reach_px, shift_reach_px - fine_step
+        self.shifts_px = shift_grid(shift_reach_px, fine_step, device)
+        self._log_shift_area = 2 * math.log(fine_step)
+        self._fine_phases = self._fine.band.phases(self.shifts_px)
+        coarse_shifts = shift_grid(shift_reach_px, coarse_step, device)
+        self._coarse_phases = self._coarse.band.phases(coarse_shifts)
+
+    def widened(self, shift_reach_px: float) -> GlobalSearch:
+        """Return the search with the same references and another reach of shifts."""
+        wider = copy(self)
+        wider._set_reach(shift_reach_px)
+        return wider
+
+    def at_rim(self, candidates: Candidates) -> bool:
+        """Return whether an image's best answer lies at the rim of the shifts searched."""
+        best = candidates.shifts_px[candidates.log_density.argmax()]
+        return float(best.norm()) > self._rim_px
 
     @property
     def max_shell(self) -> int:
@@ -172,17 +197,20 @@ class GlobalSearch:
     def _compare(
         self, images: Observation, coarse_cells: Tensor, kept: Tensor, unseen: Tensor
     ) -> list[Candidates]:
-        """Score each image against its cells' children; ``unseen`` is what a pose loses besides."""
+        """Score each image against its cells' children; ``unseen`` is what a pose loses elsewhere."""
         rows = self._children[coarse_cells]
         own = torch.arange(coarse_cells.shape[1], device=kept.device) < kept[:, None]
         there = ((rows >= 0) & own[..., None]).flatten(1)
         rows = rows.clamp(min=0).flatten(1)
         scores = self._fine.products_of_rows(images, self._fine_phases, rows)
         best, places = scores.max(-1)
-        # exponentials that underflow are slow
-        shares = scores.sub_(best[..., None]).clamp_(min=_LEAST_LOG).exp_().sum(-1)
         lost = self._fine.norms_of_rows(images, rows) + unseen[:, None]
-        marginal = best + shares.log_() + self._log_shift_area - lost
+        spread = images.contrast_spread
+        contrast = best_contrast(best, lost, spread)
+        # exponentials that underflow are slow
+        scores = scores.sub_(best[..., None]).mul_(contrast[..., None])
+        shares = scores.clamp_(min=_LEAST_LOG).exp_().sum(-1)
+        marginal = contrast_integral(best, lost, spread) + shares.log_() + self._log_shift_area
         rows, each = rows[there], there.sum(1).tolist()
         columns = (
             self._fine_cells[rows],

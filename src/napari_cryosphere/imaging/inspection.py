@@ -46,8 +46,8 @@ def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
     """Look at up to ``most`` images of a stack.
 
     The contrast is the mean of the disc of half the box's diameter less that of the background
-    (outside the inscribed circle), in units of the background's standard deviation; it is clear
-    where its mean over the images is four standard errors from zero.
+    (outside the inscribed circle), in units of the background's standard deviation about a plane;
+    it is clear where its mean over the images is four standard errors from zero.
 
     Raises
     ------
@@ -87,9 +87,12 @@ def _measured(images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
     radius = np.hypot(axis[:, None], axis)
     largest = np.maximum(images.max((1, 2)), -images.min((1, 2))).astype(np.float64)
     scaled = images / np.where(largest > 0, largest, 1).astype(np.float32)[:, None, None]
-    background = scaled[:, radius > images.shape[-1] / 2].astype(np.float64)
+    outside = radius > images.shape[-1] / 2
+    background = scaled[:, outside].astype(np.float64)
     inside = scaled[:, radius <= images.shape[-1] / 4].mean(1, dtype=np.float64)
-    deviation = background.std(1)
+    y, x = (coordinate[outside] for coordinate in np.meshgrid(axis, axis, indexing="ij"))
+    plane = np.stack([np.ones(len(x)), x, y])
+    deviation = (background - background @ np.linalg.pinv(plane) @ plane).std(1)
     contrast = (inside - background.mean(1)) / np.where(deviation > 0, deviation, 1)
     return contrast, deviation * largest, largest
 

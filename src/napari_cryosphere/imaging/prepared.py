@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_cryosphere.imaging.corrections import corrected_images
 from napari_cryosphere.imaging.ctf import transfer_functions
-from napari_cryosphere.imaging.preprocess import Preprocessing, background_statistics
+from napari_cryosphere.imaging.preprocess import Preprocessing, background_plane
 from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["PreparedImages"]
@@ -95,5 +95,5 @@ class PreparedImages:
         corner = images[:, :2, :2].flatten(1)
         candidates = torch.nonzero(corner.amax(1) == corner.amin(1))[:, 0]
         if len(candidates):
-            flat = background_statistics(images[candidates])[1] == 0
+            flat = background_plane(images[candidates])[1] == 0
             self._flat.update(rows[candidates[flat].numpy()].tolist())

@@ -1,6 +1,7 @@
 """What is done to particle images before a network sees them, in one fixed order.
 
-1. The background, outside the particle, gets mean 0 and standard deviation 1.
+1. A plane fitted to the background, outside the particle, is taken off, and the background gets
+  standard deviation 1.
 2. The CTF's sign is undone (phase flip), or the image is multiplied by the CTF.
 3. The image is cut about its centre.
 4. It is Fourier-rescaled to another grid. White noise of standard deviation 1 keeps it, if step 1
@@ -25,7 +26,7 @@ from napari_cryosphere.particles.image_grid import ImageGrid, resampling_matrix
 __all__ = [
     "Preprocessing",
     "background_mask",
-    "background_statistics",
+    "background_plane",
     "filtered",
     "low_pass",
     "normalise_background",
@@ -153,26 +154,40 @@ def soft_circle(box: int, radius_px: float | None = None, edge_px: float = 2.0) 
     return 0.5 - 0.5 * torch.cos(torch.pi * ramp)
 
 
-def background_statistics(images: Tensor, radius_px: float | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the background of ``(n, box, box)`` images, each ``(n,)``.
+def background_plane(images: Tensor, radius_px: float | None = None) -> tuple[Tensor, Tensor]:
+    """Fit a plane to the background of ``(n, box, box)`` images, as RELION's preprocessing does.
 
-    The deviation of a background that is constant but for rounding is exactly 0.
+    A gradient (uneven illumination or ice) is no noise: it is strongest at the rim of the image,
+    where noise is measured.
+
+    Returns
+    -------
+    The planes, ``(n, box, box)``, and the background's standard deviation about them, ``(n,)``
+    float64. The deviation of a background that is constant but for rounding is exactly 0.
     """
-    background = images[:, background_mask(images.shape[-1], radius_px)].double()
-    mean, deviation = background.mean(dim=1), background.std(dim=1)
+    box = images.shape[-1]
+    axis = (torch.arange(box, dtype=torch.float64) - box // 2) / (box / 2)
+    basis = torch.stack(
+        [torch.ones(box, box).double(), axis.expand(box, box), axis[:, None].expand(box, box)]
+    )
+    outside = background_mask(box, radius_px)
+    background, columns = images[:, outside].double().cpu(), basis[:, outside]
+    weights = background @ torch.linalg.pinv(columns)
+    deviation = (background - weights @ columns).std(dim=1)
     flat = deviation <= _FLAT * background.abs().amax(dim=1)
-    return mean, torch.where(flat, torch.zeros_like(deviation), deviation)
+    planes = (weights @ basis.flatten(1)).to(images).unflatten(1, (box, box))
+    return planes, torch.where(flat, torch.zeros_like(deviation), deviation)
 
 
 def normalise_background(images: Tensor, radius_px: float | None = None) -> Tensor:
-    """Give the background of ``(n, box, box)`` images mean 0 and sd 1 (CESPED, section 2.1).
+    """Give the background of ``(n, box, box)`` images mean 0, no gradient, and sd 1.
 
-    An image whose background is constant has no noise to scale by: it comes back with mean 0,
-    unscaled.
+    An image whose background is constant (or a plane) has no noise to scale by: it comes back
+    unscaled. Mean 0 and sd 1 are CESPED's (section 2.1).
     """
-    mean, deviation = background_statistics(images, radius_px)
-    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    return (images - mean.to(images.dtype)[:, None, None]) / scale.to(images.dtype)[:, None, None]
+    planes, deviation = background_plane(images, radius_px)
+    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation)).to(images)
+    return (images - planes) / scale[:, None, None]
 
 
 def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class SliceSampler:
     ) -> None:
         volume = torch.as_tensor(voxels, dtype=torch.float32)
         self.box = volume.shape[-1]
-        self.padding = padding
+        self.padding, self.max_shell = padding, max_shell
         size = self.box * padding
         self._reach = min(max_shell * padding + 1, size // 2)
         fall_off = sinc_squared(size, self.box).to(volume.device)

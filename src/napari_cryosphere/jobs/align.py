@@ -32,7 +32,7 @@ from napari_cryosphere.jobs.running.inputs import (
 )
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
-from napari_cryosphere.jobs.running.memory import GALLERY_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -137,7 +137,7 @@ def prepare_aligner(
     density: DensityMap,
     symmetry: str,
     resolution_angstrom: float | None = None,
-    shift_range_px: float = 4.0,
+    shift_range_px: float | None = None,
     device: torch.device | None = None,
     pilot: Pilot = _search,
 ) -> Aligner:
@@ -153,7 +153,7 @@ def prepare_aligner(
     resolution_angstrom
         Finest detail compared; no more than what the particles tell of poses.
     shift_range_px
-        Largest shift searched.
+        Largest shift searched; None follows the data, see `Aligner`.
     device
         Where to compute.
     pilot
@@ -182,21 +182,17 @@ def prepare_aligner(
     rows = spread_rows(len(stack), _PILOT_ALIGNED)
     images, ctf = read(rows)
     found = pilot(aligner, rows, images, ctf)
-    factor = aligner.contrast_factor(images, ctf, found)
-    if pilot is not _search and factor < _DOUBTFUL:
+    refitted = aligner.refitted(images, ctf, found)
+    if pilot is not _search and refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
         pilot, found = _search, aligner.search(images, ctf)
-        factor = aligner.contrast_factor(images, ctf, found)
+        refitted = aligner.refitted(images, ctf, found)
     few = slice(None, None, 3)
     dark = pilot(aligner, rows[few], -images[few], None if ctf is None else ctf[few])
     if dark.log_likelihood.mean() > found.log_likelihood[few].mean() + _CLEARLY_NATS:
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    return (
-        aligner
-        if abs(factor - 1) < _LEAST_CHANGE
-        else aligner.with_contrast(max(factor, _LEAST_CHANGE))
-    )
+    return refitted if refitted.noise.contrast > _LEAST_CHANGE * aligner.noise.contrast else aligner
 
 
 def with_alignment(
@@ -278,7 +274,7 @@ def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
 def _batches(stack: ParticleStack, config: AligningConfig) -> Batches:
     """Return the batches; cells come in lists of different lengths, so that each is kept as it is."""
     limit = MemoryLimit(config.max_memory_gb)
-    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, GALLERY_BYTES)
+    size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, REFERENCES_BYTES)
     return Batches(len(stack), size)
 
 

@@ -318,9 +318,10 @@ class AligningConfig(SymmetricConfig, _WithMemory):
     (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the
     particles tell of poses.
     """
-    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest shift searched along x and along y, from the particles' origins if the search is
-    local.
+    shift_range_px: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Largest shift searched, from the particles' origins if the search is local. Without it: a
+    twelfth of the box, and up to a sixth for images whose answers lie at the rim; 4 pixels if the
+    search is local.
     """
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.labels import best_matches, inverse_mse
 from napari_cryosphere.alignment.observation import NoiseModel, observe
-from napari_cryosphere.alignment.references import Gallery
+from napari_cryosphere.alignment.references import References
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.resample import map_on_grid
@@ -70,14 +70,14 @@ def inverse_mse_on_grid(
     """
     box = images.shape[-1]
     band = FourierBand(box, box // 2 - 1)
-    gallery = Gallery.of_grid(
+    references = References.of_grid(
         SliceSampler(voxels, band.max_shell), SO3Grid(order).reduced("C1"), band
     )
     noise = NoiseModel.white(box, contrast=contrast)
     in_place = band.phases(torch.zeros(1, 2))
     return torch.cat(
         [
-            inverse_mse(gallery, observe(part, None, noise, band), in_place)
+            inverse_mse(references, observe(part, None, noise, band), in_place)
             for part in images.split(_CHUNK)
         ]
     )

@@ -8,8 +8,8 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs import PredictingConfig
 
 __all__ = [
-    "GALLERY_BYTES",
     "NETWORK_BYTES",
+    "REFERENCES_BYTES",
     "SEARCH_BYTES",
     "MemoryLimit",
     "peak_gigabytes",
@@ -23,7 +23,7 @@ NETWORK_BYTES = 4e6
 """What a network takes for one image."""
 SEARCH_BYTES = 4e6
 """What a search against a map takes for one image."""
-GALLERY_BYTES = 0.7e9
+REFERENCES_BYTES = 0.7e9
 """What the slices of a map take that images are compared with (docs/measurements.md)."""
 _BASE = 0.7e9  # Python, torch and a network
 _COPIES = 12  # of an image, between the file and the network
@@ -84,7 +84,7 @@ def predicting_batch(config: PredictingConfig, box: int) -> int:
     refining = config.map is not None
     each = NETWORK_BYTES + (SEARCH_BYTES if refining else 0.0)
     limit = MemoryLimit(config.max_memory_gb)
-    return limit.batch_size(config.batch_size, box, each, GALLERY_BYTES if refining else 0.0)
+    return limit.batch_size(config.batch_size, box, each, REFERENCES_BYTES if refining else 0.0)
 
 
 def reconstruction_bytes(box: int, padding: int) -> float:

@@ -110,7 +110,9 @@ class Cells:
             for fine in self._present[self._present > coarse]:
                 rows, columns = np.nonzero((orders == fine) & (indices >= 0))
                 above = SO3Grid(int(fine)).ancestors(indices[rows, columns], int(coarse))
-                clash = np.append(clash, np.isin(_FIRST_KEY[coarse] + above + rows * _KEYS, keys))
+                wanted = _FIRST_KEY[coarse] + above + rows * _KEYS
+                at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                clash = np.append(clash, keys[at] == wanted)
         if clash.any():
             raise ValueError(
                 "cells of a row overlap: each may be listed once, and not beside its descendants"

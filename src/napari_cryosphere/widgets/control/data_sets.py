@@ -12,6 +12,7 @@ from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
+from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.session import Session
 from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, SphereFrames
 from napari_cryosphere.widgets.state.viewer_context import context_of
@@ -46,7 +47,7 @@ class DataSets:
     """Sent with the path of the model that is chosen, None for the package's."""
     symmetry_changed = Signal(str)
     dropped = Signal(object)
-    """Particles came, or a visible map onto particles: sent with the layer."""
+    """Particles came, or a map is to be shown that would cover particles: sent with the layer."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
         self.viewer = viewer
@@ -63,20 +64,27 @@ class DataSets:
             (viewer.layers.events.inserted, self._on_inserted),
             (viewer.layers.events.removed, self._on_removed),
             (viewer.layers.events.reordered, self._on_renamed),
+            (viewer.layers.selection.events.active, self._on_active),
             (viewer.dims.events.point, self._on_slider),
+            (viewer.dims.events.range, self._fit_slider),
         ]
         for emitter, callback in self._connections:
             emitter.connect(callback)
         for layer in viewer.layers:
-            layer.events.name.connect(self._on_renamed)
+            self._follow(layer)
+        self.maps.mode_changed.connect(self._on_mode)
+        text = viewer.canvas.overlays.text
+        self._former_text = (text.visible, text.text)
 
     def close(self) -> None:
         """Let go of the viewer; flags that are not on disk yet are written."""
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         for layer in self.viewer.layers:
-            layer.events.name.disconnect(self._on_renamed)
+            self._follow(layer, False)
         self._connections = []
+        text = self.viewer.canvas.overlays.text
+        text.visible, text.text = self._former_text
         for session in self._sessions.values():
             session.kept.close()
 
@@ -96,7 +104,8 @@ class DataSets:
         return self.maps.layers
 
     def choose(self, layer: Layer | None) -> None:
-        """Work on the particles of a layer; None for none."""
+        """Work on the particles of a layer and show them alone; None for none."""
+        former = self.session
         stack = particles_of(layer)
         if layer is None or stack is None:
             self.session = None
@@ -107,6 +116,8 @@ class DataSets:
             self.session = self._sessions[layer]
             if self.session.store.predicted.any():
                 self.show_sphere(self.session)
+        if self.session is not None and self.session is not former:
+            self._raise(self.session)
         self._index = None
         self.session_changed.emit()
         self._on_slider()
@@ -161,7 +172,7 @@ class DataSets:
         self.show_particle(index)
 
     def show_sphere(self, session: Session) -> None:
-        """Show the spheres beside the particles."""
+        """Show the spheres next to the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
             session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
         session.sphere.refresh()
@@ -169,26 +180,114 @@ class DataSets:
     def _on_slider(self, event: Any = None) -> None:
         if self.index != self._index or event is None:
             self._index = self.index
+            self._name_particle()
             self.particle_changed.emit()
+
+    # ------------------------------------------------------------------ one data set at a time
+
+    def _raise(self, session: Session) -> None:
+        """Show a data set alone: its layers, its length of the slider, and the view fitted to it."""
+        if self.maps.view.active:
+            return
+        self._hide_others()
+        own = (session.layer, session.sphere)
+        shown = [layer for layer in own if layer is not None and layer in self.viewer.layers]
+        for layer in shown:
+            if not is_in_space(self.viewer, layer):
+                layer.visible = True
+        self._fit_slider()
+        if session.layer in self.viewer.layers:
+            self.viewer.layers.selection.active = session.layer
+        if self.viewer.dims.ndisplay == 2:
+            self.viewer.reset_view(layers=shown)
+
+    def _hide_others(self) -> None:
+        """Hide maps and the layers of other data sets: they share the slider, and cover the particle."""
+        mine = () if self.session is None else (self.session.layer, self.session.sphere)
+        for layer in self.viewer.layers:
+            theirs = isinstance(layer.data, LazyFrames) or map_of(layer) is not None
+            if theirs and layer not in mine and layer.visible:
+                layer.visible = False
+
+    def _fit_slider(self, event: Any = None) -> None:
+        """Let the slider run over the chosen particles alone; napari's runs to the longest layer's end."""
+        session, dims = self.session, self.viewer.dims
+        if session is None or self.maps.view.active or session.layer not in self.viewer.layers:
+            return
+        layer, axis = session.layer, dims.ndim - session.layer.ndim
+        first, step = float(layer.translate[0]), float(layer.scale[0])
+        wanted = (first, first + (len(session.stack) - 1) * step, step)
+        if tuple(dims.range[axis]) != wanted:
+            dims.set_range(axis, wanted)
+
+    def _name_particle(self) -> None:
+        """Name data set, particle, model and symmetry on the canvas."""
+        text, session = self.viewer.canvas.overlays.text, self.session
+        text.visible = session is not None and self._index is not None
+        if session is None or self._index is None:
+            return
+        parts = [session.layer.name, f"particle {self._index + 1:,} of {len(session.stack):,}"]
+        if session.store.predicted.any():
+            parts += [session.model_name, session.store.symmetry]
+        text.text = " · ".join(part for part in parts if part)
+
+    def _on_mode(self, maps: bool) -> None:
+        """Keep maps hidden once the particles are back."""
+        if maps:
+            self.viewer.canvas.overlays.text.visible = False
+        elif self.session is not None:
+            self._hide_others()
+            self._fit_slider()
+            self._name_particle()
+
+    def _on_active(self, event: Any = None) -> None:
+        """Choose the data set whose layer is selected in napari's list."""
+        layer = self.viewer.layers.selection.active
+        if layer is None or self.maps.view.active:
+            return
+        by_sphere = {one.sphere: one.layer for one in self.sessions if one.sphere is not None}
+        layer = by_sphere.get(layer, layer)
+        chosen = None if self.session is None else self.session.layer
+        if particles_of(layer) is not None and layer != chosen:
+            self.choose(layer)
+
+    def _on_visible(self, event: Any) -> None:
+        self._on_map_visible(event.source)
+
+    def _on_map_visible(self, layer: Layer) -> None:
+        """Let a map that would cover the particle be shown by itself instead."""
+        covers = layer.visible and map_of(layer) is not None and self.session is not None
+        if covers and not self.maps.view.active:
+            layer.visible = False
+            self.dropped.emit(layer)
+
+    # ------------------------------------------------------------------ what the viewer says
+
+    def _follow(self, layer: Layer, follow: bool = True) -> None:
+        """Listen to a layer's name and visibility, or no longer."""
+        for emitter, callback in (
+            (layer.events.name, self._on_renamed),
+            (layer.events.visible, self._on_visible),
+        ):
+            (emitter.connect if follow else emitter.disconnect)(callback)
 
     def _on_renamed(self, event: Any = None) -> None:
         self.layers_changed.emit()
 
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
-        layer.events.name.connect(self._on_renamed)
+        self._follow(layer)
         if particles_of(layer) is not None:
             self.choose(layer)
             self.layers_changed.emit()
             self.dropped.emit(layer)
         elif map_of(layer) is not None:
             self.layers_changed.emit()
-            if layer.visible and self.session is not None:
-                self.dropped.emit(layer)
+            self._on_map_visible(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
-        layer.events.name.disconnect(self._on_renamed)
+        self._follow(layer, False)
         self.maps.forget(layer)
         gone = self._sessions.pop(layer, None)
         if gone is not None:
@@ -226,5 +325,6 @@ def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereF
     active = viewer.layers.selection.active
     layer: Image = viewer.add_image(frames, **options)
     viewer.layers.selection.active = particle_layer if active is None or active is layer else active
-    viewer.reset_view()
+    if particle_layer.visible:
+        viewer.reset_view(layers=[particle_layer, layer])
     return layer

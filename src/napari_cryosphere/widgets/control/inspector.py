@@ -94,6 +94,11 @@ class Inspector:
             if not session.posteriors.stored:
                 session.posteriors.clear()
         self.left.emit()
+        shown = self._data.session
+        if layer is None and not (shown is not None and shown.posteriors.stored):
+            self.source = "network"  # nothing else can be shown
+            if shown is not None:
+                shown.frames.show(self.source)
         self.refresh()
 
     def _on_session(self) -> None:

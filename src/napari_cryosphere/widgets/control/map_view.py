@@ -171,8 +171,10 @@ class MapView:
         for layer in shown:
             layer.visible = layer.name_overlay.visible = False
             self._give_back(layer)
-        state, self._state = self._state, None
-        state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
+        self._state.restore(
+            self._viewer, [layer for layer in shown if layer in self._viewer.layers]
+        )
+        self._state = None
 
     def forget(self, layer: Layer) -> None:
         """Take note that a layer was removed: the others stay; without any the mode is left."""

@@ -52,6 +52,7 @@ class PoseController:
         data.show_sphere(session)
         data.predictions_changed.emit()
         path, stack = data.model_path, session.stack
+        session.model_name = "sample model" if path is None else path.name
         title = f"Predicting {session.layer.name}"
         self.run(session, title, lambda: steps.prediction_steps(stack, path))
 

@@ -57,6 +57,8 @@ class Session:
         Where the images were looked for, besides beside their file.
     steps_shown
         Preprocessing after which the images are shown; None as they are stored.
+    model_name
+        What predicted the poses; empty where the file does not say.
     refined
         The particles with poses and shifts refined against a map: their file's, or those made here.
     """
@@ -81,6 +83,7 @@ class Session:
         self.distribution_files: dict[str, Path] = {}
         self.data_dir: Path | None = None
         self.steps_shown: Preprocessing | None = None
+        self.model_name = ""
 
     @classmethod
     def of(cls, layer: Image, stack: ParticleStack) -> Session:

@@ -53,6 +53,7 @@ _SOURCES: dict[Source, tuple[str, str]] = {
         "Draw what the network predicts and outline the 95 % most probable views given the map",
     ),
 }
+_NO_MAP = "No map to compare the particles with: open an MRC map or reconstruct one"
 
 
 class InspectorPanel(Panel):
@@ -224,6 +225,7 @@ class InspectorPanel(Panel):
         for button in (self.back, self.next):
             button.setEnabled(predicted)
         has_map = map_of(inspector.map_layer) is not None
+        self._enable_sources(has_map or (session is not None and session.posteriors.stored))
         if session is None or index is None:
             self.particle.setText("No particle shown")
             texts = {}
@@ -239,6 +241,13 @@ class InspectorPanel(Panel):
         drawn = session is not None and session.sphere is not None
         self.match.setText(match_line(self._controller.projection.match, has_map))
         self.match.setVisible(drawn)
+
+    def _enable_sources(self, given_map: bool) -> None:
+        """Offer what a map says only where there is one, and say why where there is none."""
+        for source in ("map", "both"):
+            tip = _SOURCES[source][1] if given_map else _NO_MAP
+            self.sources[source].setEnabled(given_map)
+            self.sources[source].setToolTip(tip)
 
 
 def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
