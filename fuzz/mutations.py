@@ -1,4 +1,8 @@
-"""Files that are nearly right: values, rows, labels and headers changed as accidents change them."""
+"""Files that are nearly right: values, rows, labels and headers changed as accidents change them.
+
+Kinds: ``star``, ``values`` (numbers of a STAR file only, at and beyond the ends of their ranges),
+``cs``, ``csg`` (cryoSPARC's groups) and ``mrc``.
+"""
 
 from __future__ import annotations
 
@@ -100,6 +104,40 @@ _LABELS = (
         b"_rlnPhaseShift",
     ),
 )
+# At and beyond the ends of legal ranges, and what a value is in another unit.
+_VALUES = (
+    *(b"0", b"-0.0", b"1", b"-1", b"2", b"3", b"0.5", b"1.5", b"1e-9", b"-1e-9", b"1e9", b"-1e9"),
+    *(b"0.1", b"10", b"7", b"100", b"300", b"3000", b"3001", b"300000", b"0.3", b"1300", b"60"),
+    *(b"2.7", b"2700", b"27000000", b"-100", b"101", b"1e6", b"-1e6", b"1000001", b"1.2", b"12000"),
+    *(b"720", b"-721", b"36000", b"36001", b"3.14159", b"-1000", b"-1001", b"100000", b"100001"),
+    *(b"0.01", b"0.0099", b"1000", b"65536", b"65537", b"8", b"8.5", b"9", b"1e38", b"1e300"),
+    *(b"-1e300", b"5e-324", b"1.7976931348623157e308", b"nan", b"inf", b"-inf", b"2147483648"),
+)
+_YAML = (
+    *(b"results:", b"blob:", b"{", b"}", b"[", b"]", b"'>base.cs'", b"'>other.cs'", b"metafile:"),
+    *(
+        b"&a",
+        b"*a",
+        b"!!python/none",
+        b"!!binary",
+        b"null",
+        b"0x10",
+        b"1e400",
+        b"2001-99-99",
+        b"- ",
+    ),
+    *(b"'>'", b"'/dev/zero'", b"'../'", b"|", b"? x", b"%YAML 9.9", b"\t", b"\n", b"\x00", b"\xff"),
+    *(
+        b"<<:",
+        b"uid:",
+        b"ctf:",
+        b"alignments3D:",
+        b"location:",
+        b"9" * 400,
+        b"[" * 200,
+        b"{a: " * 99,
+    ),
+)
 _NUMBERS = (
     0,
     1,
@@ -120,10 +158,8 @@ _NUMBERS = (
 
 
 def mutated(data: bytes, kind: str, chance: random.Random) -> bytes:
-    """Return ``data`` after one to four changes of a kind that suits ``star``, ``cs`` or ``mrc``
-    files.
-    """
-    changes = _TEXT if kind == "star" else _BINARY
+    """Return ``data`` after one to four changes that suit a kind of files."""
+    changes = _CHANGES.get(kind, _BINARY)
     for _ in range(chance.randint(1, 4)):
         data = chance.choice(changes)(data, chance)
     return data
@@ -240,6 +276,39 @@ def _text_in_header(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+def _value(data: bytes, chance: random.Random) -> bytes:
+    """Replace a number of a row, in that row or in all rows as wide."""
+    lines = data.split(b"\n")
+    rows = [at for at, line in enumerate(lines) if len(line.split()) > 3]
+    if not rows:
+        return data
+    row = chance.choice(rows)
+    width = len(lines[row].split())
+    at, value = chance.randrange(width), chance.choice((*_VALUES, b"%.6g" % chance.gauss(0, 300)))
+    for other in [row] if chance.random() < 0.5 else rows:
+        words = lines[other].split()
+        if len(words) == width and b"@" not in words[at]:
+            words[at] = value
+            lines[other] = b" ".join(words)
+    return b"\n".join(lines)
+
+
+def _group_word(data: bytes, chance: random.Random) -> bytes:
+    """Replace, repeat or remove a word of YAML."""
+    words = data.split(b" ")
+    at = chance.randrange(len(words))
+    words[at : at + 1] = chance.choice(
+        (
+            [chance.choice(_YAML)],
+            [words[at], words[at]],
+            [],
+            [words[at], chance.choice(words)],
+            [words[at].replace(b":", b""), chance.choice(_YAML)],
+        )
+    )
+    return b" ".join(words)
+
+
 _Change = Callable[[bytes, random.Random], bytes]
 _TEXT: tuple[_Change, ...] = (
     _word,
@@ -264,3 +333,8 @@ _BINARY: tuple[_Change, ...] = (
     _grown,
     _text_in_header,
 )
+_CHANGES: dict[str, tuple[_Change, ...]] = {
+    "star": _TEXT,
+    "values": (_value, _value, _value, _label),
+    "csg": (_group_word, _group_word, _group_word, _line, _cut, _byte, _layout),
+}

@@ -2,7 +2,10 @@
 errors.
 
     pip install -e '.[fuzz]'
-    python fuzz/readers.py star --seeds FOLDER --runs 100000      (kinds: star, cs, mrc)
+    python fuzz/readers.py star --seeds FOLDER --runs 100000  (star, values, cs, csg, mrc)
+
+Kind ``values`` changes numbers of STAR files, and asks for a finite CTF without a warning where
+reading ends well; ``csg`` changes cryoSPARC's groups, next to the .cs files that they name.
 
 atheris mutates the seeds, guided by coverage of the readers; every second input is changed by
 ``mutations.py``, which knows the formats. An input that takes over 5 CPU seconds (60 by the clock)
@@ -26,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-SUFFIXES = {"star": ".star", "cs": ".cs", "mrc": ".mrcs"}
+SUFFIXES = {"star": ".star", "values": ".star", "cs": ".cs", "csg": ".csg", "mrc": ".mrcs"}
 LARGEST_SEED = 1 << 16
 PER_PROCESS = 10_000  # atheris's own memory grows by 35 kB an input
 
@@ -40,7 +43,8 @@ def use(kind: str, folder: Path, data: bytes) -> None:
     path = folder / f"input{SUFFIXES[kind]}"
     path.write_bytes(data)
     check = zlib.crc32(data)
-    for work in (_read_particles, _convert) if kind != "mrc" else (_read_pixels, _read_map):
+    works = {"mrc": (_read_pixels, _read_map), "values": (_read_values,)}
+    for work in works.get(kind, (_read_particles, _convert)):
         try:
             work(path, check)
         except CryosphereError as error:
@@ -55,6 +59,23 @@ def _read_particles(path: Path, _: int) -> None:
     stack.summary()
     if not np.isfinite(stack.images(slice(0, 100))).all():
         raise AssertionError("pixels that are not finite")
+
+
+def _read_values(path: Path, _: int) -> None:
+    """Read a table and make the CTF of its particles; numpy has nothing to warn of."""
+    from napari_cryosphere.imaging.ctf import transfer_values
+    from napari_cryosphere.particles import ParticleStack
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stack = ParticleStack.read(path, path.parent, require_images=False)
+        stack.summary()
+        if stack.has_ctf and stack.grids:
+            axis = np.linspace(0, 0.5 / stack.pixel_size_angstrom, 5)
+            frequencies = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+            values = transfer_values(stack, np.clip(frequencies, 0, 0.4))
+            if values is not None and not np.isfinite(values).all():
+                raise AssertionError("a CTF that is not finite")
 
 
 def _convert(path: Path, check: int) -> None:
@@ -132,16 +153,14 @@ def main() -> None:
 
 
 def _copy_seeds(kind: str, seeds: Path, work: Path) -> None:
-    """Copy the small files of a kind to the corpus, and the stack that tables refer to beside the
-    inputs.
-    """
+    """Copy the small files of a kind to the corpus, and the files that they name next to the inputs."""
     corpus = work / "corpus"
     corpus.mkdir()
-    suffixes = {"star": (".star",), "cs": (".cs",), "mrc": (".mrcs", ".mrc", ".gz", ".bz2")}[kind]
+    suffixes = (".mrcs", ".mrc", ".gz", ".bz2") if kind == "mrc" else (SUFFIXES[kind],)
     for number, path in enumerate(sorted(seeds.rglob("*"))):
         if path.is_file() and path.name.endswith(suffixes) and path.stat().st_size <= LARGEST_SEED:
             shutil.copy(path, corpus / f"{number}")
-        if path.name == "base.mrcs":
+        if path.name in ("base.mrcs", "base.cs", "other.cs"):
             shutil.copy(path, work / path.name)
 
 

@@ -12,6 +12,9 @@ import pytest
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.evaluation.matching import matched_halves
+from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
+from napari_cryosphere.jobs.evaluate import evaluate
+from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack, write_star
 
 OPTICS = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [2.0], "rlnImageSize": [16]})
@@ -128,3 +131,56 @@ def test_a_large_set_takes_no_quadratic_time(tmp_path: Path) -> None:
     found = truth[np.random.default_rng(0).permutation(len(truth))]
     for half in matched_halves([truth], [found]):
         assert (half.truth.image_names() == half.predicted.image_names()).all()
+
+
+def expanded(folder: Path, name: str, order: list[int], copies: int = 4) -> ParticleStack:
+    """Return particles with C4 copies of their poses, one after the other."""
+    rng = np.random.default_rng(3)
+    poses = {number: rng.uniform(5, 85, 3) for number in sorted(set(order))}
+    rows = [
+        f"{number}@p.mrcs {number % 2 + 1} {poses[number][0] + 90 * copy:.4f} "
+        f"{poses[number][1]:.4f} {poses[number][2]:.4f} 0 0"
+        for number in order
+        for copy in range(copies)
+    ]
+    labels = ("ImageName", "RandomSubset", "AngleRot", "AngleTilt", "AnglePsi")
+    labels += ("OriginXAngst", "OriginYAngst")
+    head = "".join(f"_rln{label}\n" for label in labels)
+    (folder / name).write_text("data_particles\nloop_\n" + head + "\n".join(rows) + "\n")
+    return ParticleStack.read(folder / name, require_images=False)
+
+
+@pytest.mark.parametrize("copies", [4, 1])
+def test_expanded_particles_are_matched_row_by_row(tmp_path: Path, copies: int) -> None:
+    truth = expanded(tmp_path, "t.star", [1, 2, 3, 4, 5, 6])
+    found = expanded(tmp_path, "p.star", [6, 2, 1, 4, 3, 5], copies)
+    halves = matched_halves([truth], [found])
+    assert [len(half.truth) for half in halves] == [12, 12]
+    for half in halves:
+        assert half.truth.image_names().tolist() == half.predicted.image_names().tolist()
+        turned = half.truth.particles["rlnAngleRot"] - half.predicted.particles["rlnAngleRot"]
+        expected = np.zeros(12) if copies == 4 else np.tile([0, 90, 180, 270], 3)
+        np.testing.assert_allclose(turned, expected, atol=1e-3)
+
+
+def test_expanded_predictions_need_an_expanded_truth(tmp_path: Path) -> None:
+    truth, found = (expanded(tmp_path, f"{n}.star", [1, 2, 3, 4], n) for n in (1, 4))
+    with pytest.raises(MetadataError, match=r"4 rows of each particle, .* has 1; expand both"):
+        matched_halves([truth], [found])
+
+
+def test_expanded_particles_are_counted_once(tmp_path: Path) -> None:
+    truth = expanded(tmp_path, "t.star", [1, 2, 3, 4, 5, 6])
+    config = EvaluateConfig(
+        truth=(truth.source,),
+        predicted=(truth.source,),
+        symmetry="C4",
+        output=tmp_path / "out",
+        maps=False,
+    )
+    events = list(evaluate(config))
+    metrics = events[-1].metrics
+    assert (metrics["particles"], metrics["rows"]) == (6, 24)
+    assert metrics["mane_degrees"] == pytest.approx(0, abs=1e-5)
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert any("24 rows of 6 particles (symmetry-expanded)" in line for line in said)

@@ -14,10 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import mutated
+from numpy.lib.recfunctions import repack_fields
 from readers import use
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.particles import ParticleStack, read_star, write_stack, write_star
+from napari_cryosphere.particles import (
+    ParticleStack,
+    read_cs,
+    read_star,
+    write_cs,
+    write_stack,
+    write_star,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +56,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "a.star").write_text(text)
     ParticleStack.read(made / "a.star").save(made / "a.cs")
     (made / "seeds/cs").write_bytes((made / "a.cs").read_bytes())
+    (made / "seeds/values").write_text(text)
+    particles = read_cs(made / "a.cs")
+    for name, own in (("base", ("uid", "blob")), ("other", ("uid", "ctf", "alignments3D"))):
+        fields = [field for field in particles.dtype.names if field.split("/")[0] in own]
+        write_cs(repack_fields(particles[fields]), made / f"{name}.cs")
+    (made / "seeds/csg").write_text(
+        "group: {name: particles, type: particle}\nresults:\n"
+        "  blob: {metafile: '>base.cs', num_items: 16, type: particle.blob}\n"
+        "  ctf: {metafile: '>other.cs', num_items: 16, type: particle.ctf}\n"
+        "  alignments3D: {metafile: '>other.cs', num_items: 16, type: particle.alignments3D}\n"
+    )
     (made / "seeds/mrc").write_bytes((made / "base.mrcs").read_bytes())
     (made / "seeds/gzip").write_bytes(gzip.compress((made / "base.mrcs").read_bytes()))
     return made
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("kind", ["star", "cs", "mrc", "gzip"])
+@pytest.mark.parametrize("kind", ["star", "values", "cs", "csg", "mrc", "gzip"])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=st.randoms(use_true_random=False))
 def test_mutated_files(kind: str, folder: Path, chance: random.Random) -> None:

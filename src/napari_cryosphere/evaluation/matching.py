@@ -34,6 +34,9 @@ def matched_halves(
     predictions where these are two files as well; else two files of predictions are; else
     rlnRandomSubset splits the particles.
 
+    In a symmetry-expanded file every particle has the same number of rows: the first row of a
+    particle belongs to its first prediction and so on, or all of them to its only one.
+
     Parameters
     ----------
     truth, predicted
@@ -46,8 +49,8 @@ def matched_halves(
     Raises
     ------
     MetadataError
-        If a particle stands twice, or the two sides do not have the same particles; the first is
-        named.
+        If some particles have several rows and others do not, or the two sides do not have the same
+        particles; the first is named.
     """
     for side, tables in (("truth", truth), ("predictions", predicted)):
         if not 1 <= len(tables) <= 2:
@@ -80,10 +83,18 @@ def _order(
     depth = names.telling_depth()
     known = _Names(predicted)
     keys, others = names.keys(depth), known.keys(depth)
-    known.refuse_duplicates(others)
-    place = {key: row for row, key in enumerate(others)}
+    copies, of_prediction = names.copies(keys), known.copies(others)
     _refuse_unequal(names, keys, known, others)
-    rows = np.array([place[key] for key in keys], dtype=np.int64)
+    if of_prediction.max(initial=0) not in (0, copies.max(initial=0)):
+        raise MetadataError(
+            f"{known.said} has {of_prediction.max() + 1} rows of each particle, {names.said} has "
+            f"{copies.max() + 1}; expand both by symmetry, or the truth alone"
+        )
+    place = {
+        row: index for index, row in enumerate(zip(others, of_prediction.tolist(), strict=True))
+    }
+    wanted = copies if of_prediction.any() else np.zeros_like(copies)
+    rows = np.array([place[row] for row in zip(keys, wanted.tolist(), strict=True)], dtype=np.int64)
     return np.split(rows, np.cumsum([len(table) for table in truth])[:-1])
 
 
@@ -103,28 +114,31 @@ class _Names:
         return [(number, parts[-depth:]) for number, parts in self._split]
 
     def telling_depth(self) -> int:
-        """Return the least depth at which all names differ.
-
-        Raises MetadataError if they do at none.
-        """
+        """Return the least depth at which all names that differ at all differ."""
         most = max((len(parts) for _, parts in self._split), default=1)
-        for depth in range(1, most + 1):
-            if len(set(self.keys(depth))) == len(self._split):
-                return depth
-        self.refuse_duplicates(self.keys(most))
-        return most
+        different = len(set(self.keys(most)))
+        depths = range(1, most + 1)
+        return next((depth for depth in depths if len(set(self.keys(depth))) == different), most)
 
-    def refuse_duplicates(self, keys: list[tuple[int, tuple[str, ...]]]) -> None:
-        """Raise MetadataError if a key stands twice; the two rows are named."""
-        seen: dict[tuple[int, tuple[str, ...]], int] = {}
+    def copies(self, keys: list[tuple[int, tuple[str, ...]]]) -> NDArray[np.int64]:
+        """Return which of its particle's rows each row is, ``(n,)`` from 0.
+
+        Raises MetadataError if not all particles have the same number of rows; two rows of one are
+        named.
+        """
+        rows_of: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        copies = np.zeros(len(keys), dtype=np.int64)
         for row, key in enumerate(keys):
-            if key in seen:
-                number = len(keys) - len(set(keys))
-                raise MetadataError(
-                    f"{self.place(row)} is the same particle as {self.place(seen[key])}, {_shown(key)}; "
-                    f"remove the duplicates ({number} in all)"
-                )
-            seen[key] = row
+            mine = rows_of.setdefault(key, [])
+            copies[row] = len(mine)
+            mine.append(row)
+        if len({len(rows) for rows in rows_of.values()}) > 1:
+            key, rows = next((key, rows) for key, rows in rows_of.items() if len(rows) > 1)
+            raise MetadataError(
+                f"{self.place(rows[1])} is the same particle as {self.place(rows[0])}, {_shown(key)}; "
+                f"remove the duplicates ({len(keys) - len(rows_of)} in all)"
+            )
+        return copies
 
     def place(self, row: int) -> str:
         """Return the file and row of a particle, counted from 1."""

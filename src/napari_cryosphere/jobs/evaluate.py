@@ -61,7 +61,8 @@ class Evaluation:
         angles = self.angles_degrees
         chosen = self.masked or self.unmasked
         return {
-            "particles": len(angles),
+            "particles": sum(map(_different_images, self.halves)),
+            **({"rows": len(angles)} if any(map(_copies, self.halves)) else {}),
             **_pose_figures(self.errors),
             "median_error_degrees": float(np.median(angles)),
             "fraction_beyond_30_degrees": float(np.mean(angles > 30)),
@@ -70,11 +71,23 @@ class Evaluation:
 
     def content(self) -> dict[str, Any]:
         """Return all that metrics.json says of poses and maps."""
-        halves = [{"particles": len(e.angles_degrees)} | _pose_figures([e]) for e in self.errors]
+        halves = [
+            {"particles": _different_images(half)} | _pose_figures([errors])
+            for half, errors in zip(self.halves, self.errors, strict=True)
+        ]
         figures = self.figures() | {"halves": halves}
         if self.masked is not None and self.unmasked is not None:
             figures["unmasked"] = self.unmasked.figures()
         return figures
+
+
+def _different_images(half: MatchedHalf) -> int:
+    """Return the number of particles of a half: those of several rows, symmetry-expanded, once."""
+    return len(np.unique(half.truth.image_names().astype(str)))
+
+
+def _copies(half: MatchedHalf) -> int:
+    return len(half.truth) - _different_images(half)
 
 
 def _pose_figures(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | None]:
@@ -106,8 +119,8 @@ def evaluate(config: EvaluateConfig) -> Events:
     Raises
     ------
     MetadataError
-        If a column is missing, a particle stands twice, or the two sides do not have the same
-        particles.
+        If a column is missing, only some particles have several rows, or the two sides do not have
+        the same particles.
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
@@ -222,6 +235,14 @@ def _said_of(
         yield Note(f"{sources}: no column {_WEIGHT}, so there is no wMAnE", warning=True)
     elif metrics.weighted_mean_angular_error_degrees(errors) is None:
         yield Note(f"{sources}: {_WEIGHT} is 0 throughout, so there is no wMAnE", warning=True)
+    repeated = sum(map(_copies, halves))
+    if repeated:
+        total = sum(len(half.truth) for half in halves)
+        yield Note(
+            f"{sources}: {total} rows of {total - repeated} particles (symmetry-expanded); errors are "
+            "of rows, and rows of one particle are not independent",
+            warning=True,
+        )
     for half in halves:
         for stack in (half.truth, half.predicted):
             if not stack.has_shifts:
