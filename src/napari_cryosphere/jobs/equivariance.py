@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.evaluation.equivariance import Predictor
 from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
 from napari_cryosphere.evaluation.learning import untrained
@@ -53,12 +54,7 @@ def report_steps(
     steps: Generator[float, None, Report], message: str
 ) -> Generator[Event, None, Report]:
     """Run a benchmark, turning how far it is into progress, and return its report."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress(0.99 * fraction, message)
+    return converted(steps, lambda fraction: Progress(0.99 * fraction, message))
 
 
 def write_report(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError, MissingImagesError
 from napari_cryosphere.evaluation import half_maps, metrics, svg
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
@@ -282,21 +283,9 @@ def _half_maps(
             maps.append(half_maps.reconstructed_by_relion(stack, config.symmetry, config.weighted))
         else:
             inserting = half_maps.reconstructed(stack, config.symmetry, config.weighted)
-            density = yield from _with_progress(inserting, progress)
-            maps.append(density)
+            maps.append((yield from converted(inserting, progress)))
         before += len(stack)
     return maps
-
-
-def _with_progress(inserting: Any, progress: Any) -> Generator[Event, None, DensityMap]:
-    """Turn numbers of particles into events and return what the generator returns."""
-    while True:
-        try:
-            done = next(inserting)
-        except StopIteration as end:
-            density: DensityMap = end.value
-            return density
-        yield progress(done)
 
 
 def write_evaluation(found: Evaluation, config: EvaluateConfig, folder: Path) -> dict[str, Path]:

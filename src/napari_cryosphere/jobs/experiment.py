@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator
 
 from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.evaluation.equivariance import Predictor
 from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
@@ -92,9 +93,5 @@ def _equivariance(config: ExperimentConfig, setting: Setting) -> Events:
 
 
 def _training(steps: Generator[float, None, Learnt], number: int) -> Generator[Event, None, Learnt]:
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress(0.9 * fraction, f"training on {number} projections")
+    text = f"training on {number} projections"
+    return converted(steps, lambda fraction: Progress(0.9 * fraction, text))

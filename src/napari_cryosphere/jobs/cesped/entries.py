@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.evaluation.cesped_report import Measured, report_files, write_report
 from napari_cryosphere.evaluation.download import download_half, download_mask
@@ -126,12 +127,12 @@ def _with_progress(
     fetching: Generator[tuple[int, int], None, Any], what: str
 ) -> Generator[Event, None, Any]:
     """Turn bytes into events and return what the download returns."""
-    while True:
-        try:
-            done, total = next(fetching)
-        except StopIteration as end:
-            return end.value
-        yield Progress(done / max(total, 1), f"{what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    def progress(step: tuple[int, int]) -> Event:
+        done, total = step
+        return Progress(done / max(total, 1), f"{what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    return converted(fetching, progress)
 
 
 def add_entry(config: AddEntryConfig) -> Events:
