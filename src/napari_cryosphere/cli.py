@@ -26,9 +26,7 @@ from napari_cryosphere.jobs.commands import COMMANDS, GROUPS, Command
 from napari_cryosphere.jobs.running.ranks import report_failure, this_rank, who
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
-    from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.config_bases import JobConfig
     from napari_cryosphere.jobs.events import Events, Result
     from napari_cryosphere.jobs.fields import FieldSpec
 
@@ -37,8 +35,6 @@ __all__ = ["app", "main"]
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _UNSET = "__unset"
 _EVERYWHERE = ("--quiet", "-q", "--debug")
-_UNITS = {"_angstrom": " (A)", "_degrees": " (degrees)"}
-_THRESHOLDS = {"0143": "at FSC 0.143", "05": "at FSC 0.5"}
 
 
 class _Commands(click.Group):
@@ -133,6 +129,10 @@ class JobCommand(click.Command):
             raise click.exceptions.Exit(130) from error
 
     def _run(self, config: str | None, settings: Sequence[str], **given: Any) -> None:
+        from pydantic import ValidationError
+
+        from napari_cryosphere.jobs.fields import assign, complaint
+
         values = _from_file(config)
         chosen = {key: value for key, value in given.items() if value not in (None, ())}
         for key, value in chosen.items():
@@ -141,35 +141,16 @@ class JobCommand(click.Command):
             if unset and field in chosen:
                 names = [one.opts[0] for one in self.params if one.name in (field, key)]
                 raise click.UsageError(f"{' and '.join(names)} exclude each other")
-            _assign(values, self.fields[field], None if unset else value)
+            assign(values, self.fields[field], None if unset else value)
         for item in settings:
             _set(values, item)
         kind = self.row.load_config()
-        from pydantic import ValidationError
-
         try:
             checked = kind.model_validate({**values, **self.row.fixed})
         except ValidationError as error:
-            raise click.UsageError(self._complaint(error)) from error
+            text = complaint(error, kind, self.fields.values(), _name_of)
+            raise click.UsageError(text) from error
         _run_and_print(self.row, checked)
-
-    def _complaint(self, error: ValidationError) -> str:
-        """Return one line on the first of a config's errors, an unknown key before all others."""
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        where = [part for part in first["loc"] if isinstance(part, str)]
-        message = first["msg"].removeprefix("Value error, ")
-        if not where:
-            return message  # a rule between keys says it all itself
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            keys = ", ".join(self.row.load_config().model_fields)
-            return f"{name}: {message}" + (f"; the keys are {keys}" if len(where) == 1 else "")
-        spec = next((spec for spec in self.fields.values() if list(spec.path) == where), None)
-        if spec is not None and spec.argument is None:
-            name = spec.option.names[0].partition("/")[0]
-        if first["type"] == "missing":
-            return f"{name} is missing"
-        return f"{name}: {message}, not {first['input']!r}"
 
 
 def help_of(command: JobCommand, parameter: click.Parameter) -> str:
@@ -194,6 +175,10 @@ def help_of(command: JobCommand, parameter: click.Parameter) -> str:
         notes.append(f"default {' '.join(map(str, shown))}")
     said = "; ".join(note for note in notes if note)
     return f"{spec.help}  [{said}]" if said else spec.help
+
+
+def _name_of(spec: FieldSpec) -> str:
+    return spec.name.upper() if spec.argument else spec.option.names[0].partition("/")[0]
 
 
 def _describe(command: JobCommand) -> None:
@@ -274,14 +259,6 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], spec: FieldSpec, value: Any) -> None:
-    """Put a field's value in its place; of several models inside a config into the first."""
-    for name in spec.path[:-1]:
-        inner = values.setdefault(name, [{}] if spec.listed else {})
-        values = inner[0] if isinstance(inner, list) else inner
-    values[spec.name] = value
-
-
 def _set(values: dict[str, Any], item: str) -> None:
     """Set ``values[a][b]`` from ``a.b=text``; the text is JSON where it parses as such."""
     key, separator, text = item.partition("=")
@@ -309,11 +286,8 @@ def _run_and_print(row: Command, config: JobConfig) -> None:
     except KeyboardInterrupt as error:
         sys.stderr.write(f"{who()}stopped; {config.kept_when_stopped}\n")
         raise click.exceptions.Exit(130) from error
-    for key, value in result.metrics.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        click.echo(f"{_in_words(key)}: {shown}")
-    for role, path in result.outputs.items():
-        click.echo(f"{role.replace('_', ' ')}: {path}")
+    for line in result.lines():
+        click.echo(line)
     if row.name == "demo" and getattr(config, "gui", False):
         from napari_cryosphere.widgets.docks.main.demo import show_demo
 
@@ -341,13 +315,6 @@ def _followed(job: Events) -> Result:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _in_words(metric: str) -> str:
-    """Return a metric's name as it is printed: ``resolution_0143_angstrom`` has threshold and unit."""
-    end = next((end for end in _UNITS if metric.endswith(end)), "")
-    words = metric.removesuffix(end).split("_")
-    return " ".join(_THRESHOLDS.get(word, word) for word in words) + _UNITS.get(end, "")
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -163,7 +163,7 @@ def test_poses_alone_and_what_is_written(entries: Path, tmp_path: Path) -> None:
     assert rows[0] == "half,rlnImageName,error_degrees,shift_error_angstrom,weight"
     errors = [float(row.split(",")[2]) for row in rows[1:]]
     assert np.median(errors) == pytest.approx(found["median_error_degrees"], abs=1e-4)
-    assert "<polyline" in (tmp_path / "out" / "plot.svg").read_text()
+    assert "Angular error" in (tmp_path / "out" / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(CryosphereError, match="--overwrite"):
         finished(evaluate(config))
 

@@ -294,3 +294,38 @@ def test_reported_files(shared_data: Path, tmp_path: Path) -> None:
             if given[field].dtype.kind == "f":
                 scale = max(np.abs(given[field]).max(), 1e-6)
                 np.testing.assert_allclose(found[field], given[field], rtol=0, atol=4e-6 * scale)
+
+
+def test_fields_that_a_star_file_carries_are_translated(folder: Path) -> None:
+    """A table converted without RELION's columns is read as one with them."""
+    ParticleStack.read(written(folder / "in.cs", fields())).save(folder / "new.star")
+    new = ParticleStack.read(folder / "new.star")
+    columns = [
+        *("rlnCoordinateX", "rlnCoordinateY", "rlnHelicalTubeID", "rlnAnglePsiPrior"),
+        *("rlnHelicalTrackLengthAngst", "rlnCtfBfactor"),
+    ]
+    old = new.particles.drop(columns=columns)
+    for name in ("ctf/bfactor", "filament/filament_pose", "filament/position_A"):
+        old[f"cryosparc/{name}"] = fields()[name]
+    for name in ("ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag"):
+        for component, values in enumerate(fields()[name].T):
+            old[f"cryosparc/{name}[{component}]"] = values
+    aberrations = [name for name in new.optics if "Zernike" in name or "Tilt" in name]
+    aberrations += [name for name in new.optics if "MagMat" in name]
+    optics = new.optics.drop(columns=aberrations)
+    write_star({"optics": optics, "particles": old}, folder / "old.star")
+    again = ParticleStack.read(folder / "old.star")
+    for name in columns:
+        np.testing.assert_allclose(
+            again.particles[name].astype(float), new.particles[name].astype(float), rtol=1e-6
+        )
+    assert not any("tilt_A" in name or "filament_pose" in name for name in again.particles)
+    for now, before in zip(aberrations_of(again).kinds, aberrations_of(new).kinds, strict=True):
+        np.testing.assert_allclose(now.odd_zernike, before.odd_zernike, rtol=1e-5)
+        np.testing.assert_allclose(now.even_zernike, before.even_zernike, rtol=1e-5)
+        np.testing.assert_allclose(now.magnification, before.magnification, rtol=1e-6)
+    assert set(aberrations) <= set(again.optics)
+    again.save(folder / "out.cs")
+    found = read_cs(folder / "out.cs")
+    for name in ("ctf/tilt_A", "ctf/trefoil_A", "filament/filament_pose", "ctf/bfactor"):
+        np.testing.assert_allclose(found[name], fields()[name], rtol=1e-5, atol=1e-5)

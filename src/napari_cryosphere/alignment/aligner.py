@@ -33,17 +33,19 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = ["Aligner", "Alignment"]
 
-_CLIMBED = 4
-_APART_DEGREES = 15.0
-_SPAN = 12.0
-_SAME_DEGREES = 2.0
-_LOCAL_REACH_PX = 4.0
+_CLIMBED = 4  # poses per image that are climbed from, at most; chosen, not tuned
+_APART_DEGREES = 15.0  # between these: one cell of the coarse grid (HEALPix order 2)
+_SPAN = 12.0  # nats below the best score, a factor of 6e-6: what lies lower is not climbed from
+_SAME_DEGREES = 2.0  # climbs that end closer than this ended at one mode; chosen, not tuned
+_LOCAL_REACH_PX = (
+    4.0  # shifts searched about those given, where no range is asked for; chosen, not tuned
+)
 _REACH_OF_BOX, _FARTHEST_OF_BOX = 1 / 12, 1 / 6
 """Shifts searched at first and at most, in boxes. Tuned on realistic simulations (3 % of particles off
 by 5 to 8 % of the box): insensitive from 1/16 to 1/10; beyond 1/6 the edge cuts off particles.
 """
-_FIRST_STEPS, _LAST_STEPS = 2, 2
-_HOPELESS = 10.0
+_FIRST_STEPS, _LAST_STEPS = 2, 2  # of a climb before and after hopeless ones are dropped
+_HOPELESS = 10.0  # nats of evidence below the best after the first steps, a factor of 5e-5
 
 
 @dataclass(frozen=True)

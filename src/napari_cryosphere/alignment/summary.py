@@ -23,7 +23,7 @@ __all__ = ["summarise_modes"]
 
 Values: TypeAlias = NDArray[np.float64]
 
-_NEGLIGIBLE = 15.0
+_NEGLIGIBLE = 15.0  # nats below the best mode: cells of less than 3e-7 of its mass are left out
 _APART = 1.5  # cells
 _VOLUME = 8 * math.pi**2
 _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 HALVES = (0, 1)
-_CHUNK = 256
+"""Names of the two halves in the files of the CESPED benchmark."""
+
+_CHUNK = 256  # images copied at once
 _WEIGHT = "rlnMaxValueProbDistribution"
 _MARKER = "SUCCESSFUL_DOWNLOAD_{}.txt"
 

@@ -52,7 +52,7 @@ __all__ = [
 Array: TypeAlias = NDArray[np.float64]
 Frame: TypeAlias = Literal["camera", "map"]
 
-_CHUNK = 8
+_CHUNK = 8  # particles at once: 8 x 36,864 poses of order 3
 
 
 class Predictor(Protocol):

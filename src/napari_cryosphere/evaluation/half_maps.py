@@ -38,9 +38,9 @@ Predicts: TypeAlias = Literal["S2", "SO3", "SO3xR2"]
 truth's.
 """
 
-_PADDING = 2
-_DECIMALS = 6
-_CHUNK = 128
+_PADDING = 2  # as relion_reconstruct --pad 2
+_DECIMALS = 6  # as RELION writes numbers to STAR files
+_CHUNK = 128  # particles inserted at once
 
 
 def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> ParticleStack:

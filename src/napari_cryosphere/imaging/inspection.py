@@ -15,11 +15,12 @@ from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["ImageInspection", "inspect_images"]
 
-_MOST = 128
-_CHUNK_PIXELS = 1 << 22
+_MOST = 128  # images looked at: `_CLEAR` standard errors of their mean are a third of a deviation
+_CHUNK_PIXELS = 1 << 22  # of the images that are read at once: 16 MB
 _CLEAR = 4.0  # standard errors that the mean contrast must be away from zero
+# Times the usual largest grey value: broken numbers, not contrast; chosen, not tuned.
 _OUT_OF_PROPORTION = 1e6
-_FLAT = 1e-6
+_FLAT = 1e-6  # of the largest grey value: float32 has 1.2e-7, so less spread than this is rounding
 
 
 @dataclass(frozen=True)

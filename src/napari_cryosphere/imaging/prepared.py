@@ -17,7 +17,7 @@ from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["PreparedImages"]
 
-_CHUNK = 256
+_CHUNK = 256  # images at once: 16 MB at a box of 128
 
 
 class PreparedImages:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _FLAT = 1e-6  # of its largest grey value: less spread than that in a background is rounding
-_LOW_PASS_EDGE = 3  # Fourier pixels over which a low-pass falls
+_LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 
 
 @dataclass(frozen=True)
@@ -235,5 +235,5 @@ def low_pass(images: Tensor, cutoff_px: float) -> Tensor:
     """
     box = images.shape[-1]
     frequencies = frequency_grid(box, images.device).norm(dim=-1)
-    ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE + 0.5).clamp(0, 1)
+    ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE_SHELLS + 0.5).clamp(0, 1)
     return filtered(images, 0.5 - 0.5 * torch.cos(torch.pi * ramp))

@@ -26,7 +26,6 @@ from napari_cryosphere.jobs.running.compute import batches_at_once, choose_devic
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
@@ -35,6 +34,7 @@ from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, 
 from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
@@ -56,11 +56,15 @@ __all__ = [
 Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
-_PILOT = 384
+_PILOT = 384  # particles from which noise and contrast are estimated
+# Of these aligned to correct the contrast; 48 cost 0.1 s more (docs/measurements.md).
 _PILOT_ALIGNED = 32
-_LEAST_CHANGE = 0.03
+_LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chosen, not tuned
+# Per particle, by which inverted images must fit better: a factor of 20; chosen, not tuned.
 _CLEARLY_NATS = 3.0
-_DOUBTFUL = 0.6
+_DOUBTFUL = (
+    0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
+)
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _EACH = ("shifts_px", "log_likelihood", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
@@ -221,14 +225,16 @@ def align(config: AlignConfig) -> Events:
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = open_particles(config)
-    density = open_map(config, config.map)
+    opened = open_reference(config, config.map, stack.grid)
+    density = opened.density
+    yield from opened.notes
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
     batches = _batches(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
-    detail = map_detail(config.map, density, config.resolution_angstrom)
+    detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
     yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})

@@ -81,6 +81,26 @@ class Result:
     outputs: dict[str, Path]
     metrics: dict[str, float | int | str]
 
+    def lines(self) -> list[str]:
+        """Return values and files as lines of text."""
+        shown = {
+            _in_words(name): f"{value:.4g}" if isinstance(value, float) else str(value)
+            for name, value in self.metrics.items()
+        }
+        shown |= {role.replace("_", " "): str(path) for role, path in self.outputs.items()}
+        return [f"{name}: {text}" for name, text in shown.items()]
+
+
+_UNITS = {"_angstrom": " (A)", "_degrees": " (degrees)"}
+_THRESHOLDS = {"0143": "at FSC 0.143", "05": "at FSC 0.5"}
+
+
+def _in_words(metric: str) -> str:
+    """Return a metric's name in words: ``resolution_0143_angstrom`` has a threshold and a unit."""
+    end = next((end for end in _UNITS if metric.endswith(end)), "")
+    words = metric.removesuffix(end).split("_")
+    return " ".join(_THRESHOLDS.get(word, word) for word in words) + _UNITS.get(end, "")
+
 
 Event: TypeAlias = Progress | Note | Snapshot | Preview | Result
 Events: TypeAlias = Generator[Event, None, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 __all__ = [
@@ -27,9 +27,12 @@ __all__ = [
     "Inside",
     "Kind",
     "Option",
+    "assign",
+    "complaint",
     "documentation",
     "fields_of",
     "limits",
+    "limits_in_words",
 ]
 
 Kind: TypeAlias = Literal["flag", "choice", "integer", "number", "path", "text", "nested"]
@@ -275,6 +278,46 @@ def limits(info: FieldInfo) -> dict[str, float]:
 def limits_in_words(info: FieldInfo) -> str:
     """Return the bounds of a number as text, such as ``>= 0, < 1``."""
     return ", ".join(f"{_SIGNS[name]} {value:g}" for name, value in limits(info).items())
+
+
+def assign(values: dict[str, Any], spec: FieldSpec, value: Any) -> None:
+    """Put a field's value in its place; of several models inside a config into the first."""
+    for name in spec.path[:-1]:
+        inner = values.setdefault(name, [{}] if spec.listed else {})
+        values = inner[0] if isinstance(inner, list) else inner
+    values[spec.name] = value
+
+
+def complaint(
+    error: ValidationError,
+    config: type[BaseModel],
+    fields: Iterable[FieldSpec],
+    name_of: Callable[[FieldSpec], str],
+) -> str:
+    """Return one line on the first of a config's errors, on an unknown key before all others.
+
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    config
+        In the values of which config.
+    fields
+        The fields that a person sees, which ``name_of`` names.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    where = [part for part in first["loc"] if isinstance(part, str)]
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return message  # a rule between keys says it all itself
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        keys = ", ".join(config.model_fields)
+        return f"{name}: {message}" + (f"; the keys are {keys}" if len(where) == 1 else "")
+    name = next((name_of(spec) for spec in fields if list(spec.path) == where), name)
+    if first["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}: {message}, not {first['input']!r}"
 
 
 def documentation(model: type[BaseModel]) -> dict[str, str]:

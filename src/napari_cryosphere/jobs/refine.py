@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
 from napari_cryosphere.jobs.align import AlignerInput, pilot_around, prepare_aligner, with_alignment
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
@@ -31,13 +32,13 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import open_map, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import (
@@ -361,7 +362,13 @@ def refine(config: RefineConfig) -> Events:
         )
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))
-    refinement = Refinement(config, stack, open_map(config, config.map), mask)
+    density = open_map(config, config.map)
+    if config.map_pixel_size_angstrom is None:
+        yield from pixel_size_notes(config.map, density, stack.grid)
+    wide = None
+    if config.mask == "auto":
+        wide = particle_mask(density.voxels, density.pixel_size_angstrom)
+    refinement = Refinement(config, stack, masked_map(density, wide), mask)
     history: list[Iteration] = []
     for event in refinement:
         if not isinstance(event, Iteration):

@@ -17,7 +17,7 @@ __all__ = ["FALSE_ALARM_RATE", "Novelty"]
 FALSE_ALARM_RATE = 0.02
 """Share of particles like those of the training whose novelty is above 1."""
 
-_BANDS = 16
+_BANDS = 16  # of the power spectrum; chosen, not tuned
 _FEWEST_A_BAND = 8  # particles that a covariance is estimated from
 _SMALLEST = 1e-6  # of the largest variance: less is rounding
 

@@ -34,7 +34,7 @@ from napari_cryosphere.so3.wigner import band_mask
 
 __all__ = ["PolarImage", "PolarNetwork", "WignerHead", "trigonometric_interpolation"]
 
-_STEM_KERNEL = 7
+_STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 2016); not tuned
 _INITIAL_SPREAD = 0.05
 """Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
 

@@ -18,7 +18,7 @@ from napari_cryosphere.model.card import ResNetConfig
 
 __all__ = ["ResNet", "load_resnet_weights"]
 
-_EXPANSION = 4
+_EXPANSION = 4  # of a bottleneck's channels (He et al. 2016, table 1)
 
 
 class _Bottleneck(nn.Module):

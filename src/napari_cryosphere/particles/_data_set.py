@@ -31,6 +31,7 @@ from napari_cryosphere.particles._tables import (
     origins_in_angstrom,
     tables_from_blocks,
 )
+from napari_cryosphere.particles.cs.carried import with_translated_fields
 from napari_cryosphere.particles.cs.fields import NAMES
 from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
@@ -93,6 +94,7 @@ def data_set_of_blocks(
     if images is not None:
         blocks = _naming(images, path, blocks)
     refuse_other_tables(path, blocks)
+    blocks = with_translated_fields(path, blocks)
     own_names = NAMES if path.suffix.lower() in _CRYOSPARC_SUFFIXES else {}
     tables = tables_from_blocks(path, blocks, own_names)
     tables.warnings[:0] = notes

@@ -4,14 +4,16 @@ Maps are aligned by `napari_cryosphere.reconstruction.map_alignment`, and views 
 `napari_cryosphere.reconstruction.fourier_sampling`; few need them, and they are not imported here.
 """
 
+from napari_cryosphere.imaging.map_mask import soft_mask
+from napari_cryosphere.imaging.resample import resampled_map
 from napari_cryosphere.reconstruction.backprojection import BackProjector
 from napari_cryosphere.reconstruction.comparison import (
     MapComparison,
     check_one_grid,
     compare_maps,
     difference_map,
+    masked_correlation,
     normalise_map,
-    resampled_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.exact_sums import ExactSums
@@ -22,7 +24,6 @@ from napari_cryosphere.reconstruction.fsc_files import (
     write_fsc_star,
     write_fsc_xml,
 )
-from napari_cryosphere.reconstruction.mask import masked_correlation, soft_mask
 from napari_cryosphere.reconstruction.postprocessing import (
     HalfMapFsc,
     Postprocessed,

@@ -21,6 +21,7 @@ from scipy.sparse._sparsetools import csc_matvecs
 __all__ = ["SliceVolume"]
 
 _POINTS = 12_000  # inserted at a time: their temporaries fit into a core's cache
+# Edge up to which four corners are kept apart: 0.4 GB; above it memory counts more.
 _LARGEST_WITH_BLOCKS = 256
 
 

@@ -23,7 +23,7 @@ from napari_cryosphere.so3.wigner import degree_of, small_d
 
 __all__ = ["adjoint_on_grid", "evaluate_on_grid"]
 
-_PART = 8
+_PART = 8  # functions at once: what lies between the steps stays in the processor's cache
 
 
 @dataclass(frozen=True)

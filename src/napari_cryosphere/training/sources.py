@@ -40,7 +40,7 @@ __all__ = [
 WHOLE = slice(None)
 """The share of a batch that is all of it."""
 
-_MEASURED = 512
+_MEASURED = 512  # particles from which contrast and noise are estimated; chosen, not tuned
 
 
 @dataclass(frozen=True)

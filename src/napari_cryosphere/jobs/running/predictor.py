@@ -21,8 +21,8 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["Predictor", "images_for", "pilot_of"]
 
-_REFINED_WITHIN_DEGREES = 10.0
-_MODES_APART_DEGREES = 20.0
+_REFINED_WITHIN_DEGREES = 10.0  # of each mode; chosen, not tuned
+_MODES_APART_DEGREES = 20.0  # twice that, so that no pose is looked at from two modes
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _NOVELTY_COLUMN = "cryosphereNovelty"
 

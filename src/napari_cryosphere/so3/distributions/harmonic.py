@@ -28,13 +28,14 @@ from napari_cryosphere.so3.rotations import rotation_from_vector
 
 __all__ = ["HarmonicDistribution"]
 
-_STEPS_OF_MODES = 3
-_REACH = 30.0  # degrees; divided by the degree: longest step towards a mode, a twelfth of the shortest wave
-_SETTLED_DEGREES = (
-    1.0  # what would still move farther is on its way to a maximum that others reached
-)
+_STEPS_OF_MODES = 3  # poses that have not arrived by then are left out; chosen, not tuned
+# Over the degree L: longest step towards a mode, a twelfth of the shortest wave.
+_REACH_DEGREES = 30.0
+# What would still move farther is on its way to a maximum that others reached.
+_SETTLED_DEGREES = 1.0
 _STEEP = 1e-3  # of probability: more than this between equal log-densities, and the density is level there
-_CHUNK = 16  # particles at once: what lies between the steps stays in the processor's cache
+# Particles at once: what lies between the steps stays in the processor's cache.
+_PARTICLES_AT_ONCE = 16
 
 
 class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
@@ -100,9 +101,9 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         Of four times as many cells, those are followed uphill that promise to become the highest.
         """
         grid = SO3Grid(self.coarse_order)
-        spacing, reach = grid.spacing_degrees, _REACH / max(self.l_max, 1)
-        for start in range(0, len(rows), _CHUNK):
-            some = rows[start : start + _CHUNK]
+        spacing, reach = grid.spacing_degrees, _REACH_DEGREES / max(self.l_max, 1)
+        for start in range(0, len(rows), _PARTICLES_AT_ONCE):
+            some = rows[start : start + _PARTICLES_AT_ONCE]
             chunk = self[some]
             cells = grid_maxima(
                 chunk.values_in_unit(grid.order), grid.order, self.symmetry, 4 * most

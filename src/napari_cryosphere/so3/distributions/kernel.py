@@ -17,6 +17,7 @@ from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 __all__ = ["KernelDistribution"]
 
 _NARROWEST_DEGREES = SO3Grid(MAX_ORDER).spacing_degrees
+# Poses of most weight around which cells are split; bounds the cost, chosen, not tuned.
 _MOST_SEEDS = 64
 
 

@@ -39,11 +39,10 @@ standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.
 it.)
 """
 
-_STEPS = 4
+_NEWTON_STEPS = 4  # as for coefficients, see `band_limited`
 SPLIT_FROM = 1e-4  # cells of less probability are left whole
-AROUND_SPACINGS = (
-    2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
-)
+# Spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold.
+AROUND_SPACINGS = 2.2
 _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each particle
 
 
@@ -104,7 +103,9 @@ class SmoothDistribution(PoseDistribution):
     def climb(self, rotations: Array) -> Array:
         """Move poses uphill by Newton's method, see `napari_cryosphere.so3.distributions.modes.newton`."""
         spacing = SO3Grid(self.coarse_order).spacing_degrees
-        return newton(by_differences(self.score, spacing / 16), rotations, spacing / 2, _STEPS)[0]
+        return newton(
+            by_differences(self.score, spacing / 16), rotations, spacing / 2, _NEWTON_STEPS
+        )[0]
 
     @property
     @abstractmethod

@@ -20,6 +20,7 @@ __all__ = [
     "load_model",
     "prediction_steps",
     "refinement_steps",
+    "spare_a_core",
     "training_steps",
 ]
 
@@ -37,7 +38,7 @@ Steps: TypeAlias = Generator[Step, None, None]
 """Work in progress; closing it stops the work."""
 
 
-def _spare_a_core() -> None:
+def spare_a_core() -> None:
     """Leave a core to the window: with all of them busy it stutters."""
     import os
 
@@ -61,7 +62,7 @@ def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
     yield Step(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
 
-    _spare_a_core()
+    spare_a_core()
     model = load_model(model_path)
     yield Step(0.0, f"predicting {len(stack)} poses")
     for rows, on_device in predict(images_for(model, stack), model):
@@ -91,7 +92,7 @@ def refinement_steps(
     from napari_cryosphere.jobs.infer import reference_of, refine
     from napari_cryosphere.particles import DensityMap
 
-    _spare_a_core()
+    spare_a_core()
     model, resolution = load_model(model_path), None
     if reference is None:
         own = None if model_path is None else reference_of(model_path)
@@ -116,7 +117,7 @@ def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:
     from napari_cryosphere.jobs.events import Progress
     from napari_cryosphere.jobs.train import train_on_stack
 
-    _spare_a_core()
+    spare_a_core()
     events = train_on_stack(stack, config, report_seconds=1.0)
     fraction, message = 0.0, "preparing the particles"
     yield Step(fraction, message)

@@ -192,7 +192,7 @@ class MapPanel(Panel):
     def _ask_save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save map", "map.mrc", "MRC maps (*.mrc)")
         if path:
-            self.save_map(Path(path if path.endswith((".mrc", ".map")) else f"{path}.mrc"))
+            self.save_map(Path(path if path.endswith((".mrc", ".map", ".ccp4")) else f"{path}.mrc"))
 
     def save_map(self, path: Path) -> None:
         """Write the chosen map, as it is and not as it is shown; an error is told in napari's corner."""

@@ -1,0 +1,113 @@
+"""A command of the command line run from the window: progress, result, outputs opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_cryosphere.widgets.control.steps import Step, Steps, spare_a_core
+from napari_cryosphere.widgets.state.kinds import kind_of
+from napari_cryosphere.widgets.state.notices import tell_note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari.components import ViewerModel
+
+    from napari_cryosphere.jobs.commands import Command
+    from napari_cryosphere.jobs.config_bases import JobConfig
+    from napari_cryosphere.widgets.control.running import Runner
+
+__all__ = ["CommandRun", "to_open"]
+
+_NOT_OPENED = {"stack", "half1", "half2", "mask"}
+"""Roles of outputs that belong to another one, which is opened."""
+
+
+class CommandRun:
+    """Runs one command at a time in the background.
+
+    Parameters
+    ----------
+    viewer
+        Where outputs are opened.
+    runner
+        Runs long work.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+        self._viewer, self._runner = viewer, runner
+        self.active = False
+        self.lines: list[str] = []
+        """What the last command said: its warnings, values and files, or the text it returned."""
+
+    def start(self, row: Command, config: JobConfig) -> None:
+        """Run a command; nothing while other work is going on."""
+        if self._runner.busy:
+            return
+        self.active, self.lines = True, []
+        self.changed.emit()
+        self._runner.start(
+            row.name.capitalize(), lambda: _steps(row, config), self._take, self._end
+        )
+
+    def _take(self, step: Step) -> None:
+        from napari_cryosphere.jobs.events import Note, Result
+
+        said = step.payload
+        if isinstance(said, str):
+            self.lines += said.splitlines()
+        elif isinstance(said, Note):
+            self.lines.append(f"warning: {said.text}" if said.warning else said.text)
+        elif isinstance(said, Result):
+            self.lines += said.lines()
+            self._open(said.outputs)
+        else:
+            return
+        self.changed.emit()
+
+    def _end(self) -> None:
+        self.active = False
+        self.changed.emit()
+
+    def _open(self, outputs: Mapping[str, Path]) -> None:
+        paths = to_open(outputs)
+        if paths:
+            self._viewer.open([str(path) for path in paths], plugin="napari-cryosphere")
+        elif outputs:
+            tell_note(f"written: {next(iter(outputs.values())).name}")
+
+
+def to_open(outputs: Mapping[str, Path]) -> list[Path]:
+    """Return which of a job's outputs are opened: not those inside another one, or tied to one."""
+    mine = {role: path for role, path in outputs.items() if role not in _NOT_OPENED}
+    folders = {path for path in mine.values() if path.is_dir() and kind_of(path) is not None}
+    return [
+        path
+        for path in mine.values()
+        if kind_of(path) is not None and not folders.intersection(path.parents)
+    ]
+
+
+def _steps(row: Command, config: JobConfig) -> Steps:
+    """Run a job; payloads are its events, or the text that it returns."""
+    yield Step(0.0, "starting")
+    job = row.load_job()(config)
+    if isinstance(job, str):
+        yield Step(1.0, "", job)
+        return
+    from napari_cryosphere.jobs.events import Progress
+
+    spare_a_core()
+    fraction, message = 0.0, ""
+    try:
+        for event in job:
+            if isinstance(event, Progress):
+                fraction, message = event.fraction, event.message
+            yield Step(fraction, message, event)
+    finally:
+        job.close()  # what a job that is stopped leaves, it writes now

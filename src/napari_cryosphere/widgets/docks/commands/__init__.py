@@ -1,0 +1,1 @@
+"""The dock that runs any command, by a form of its options."""

@@ -1,0 +1,138 @@
+"""Any command of the command line, with a form of its options."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QPushButton, QStackedWidget
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.commands import COMMANDS, Command
+from napari_cryosphere.widgets.control.command_run import CommandRun
+from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
+from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
+from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
+from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.notices import tell_error
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_cryosphere.jobs.fields import FieldSpec
+    from napari_cryosphere.widgets.control.running import Runner
+
+__all__ = ["CommandDock"]
+
+_NOT_HERE = {"demo", "watch"}
+"""Commands that open a window of their own, or go on until they are stopped."""
+
+
+def _place(spec: FieldSpec) -> int:
+    """Return where a row comes: inputs, then other required ones, then the rest."""
+    if spec.required:
+        return int(spec.kind == "path" and spec.file.use != "read" and spec.argument is None)
+    return 2
+
+
+class CommandDock(SeatedDock):
+    """Choose a command, fill in its form, run it; its outputs are opened in the viewer.
+
+    Parameters are those of `SeatedDock`.
+    """
+
+    wide, high = 380, 640
+
+    def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
+        super().__init__(viewer, runner)
+        self.run = CommandRun(self._viewer, self.controller.runner)
+        self.rows = {row.name: row for row in COMMANDS if row.name not in _NOT_HERE}
+        self.forms: dict[str, ConfigForm] = {}
+        self.command, self.stack = QComboBox(), QStackedWidget()
+        self.command.addItems(list(self.rows))
+        self.button = QPushButton("Run")
+        self.button.setObjectName("primary")
+        self.help, self.said = wrapped(caption()), wrapped(caption())
+        self.said.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.footer = Footer(self._seat)
+        column = self._column()
+        column.addWidget(self.command)
+        column.addWidget(self.help)
+        column.addWidget(self.stack, 1)
+        for widget in (self.button, self.said, self.footer):
+            column.addWidget(widget)
+        self.command.currentTextChanged.connect(self.choose)
+        self.button.clicked.connect(self._on_button)
+        self._seat.connect(viewer.events.theme, self._on_theme)
+        self._seat.connect(self.run.changed, self._update)
+        self._seat.connect(self.controller.runner.busy_changed, self._update)
+        for signal in (self.controller.session_changed, self.controller.layers_changed):
+            self._seat.connect(signal, self._fill)
+        self._on_theme()
+        self.choose(self.command.currentText())
+
+    @property
+    def row(self) -> Command:
+        """The command that is chosen."""
+        return self.rows[self.command.currentText()]
+
+    @property
+    def form(self) -> ConfigForm:
+        """The form of the chosen command."""
+        return self.forms[self.row.name]
+
+    def choose(self, name: str) -> None:
+        """Show the form of a command; it is made when it is first asked for."""
+        row = self.rows[name]
+        if name not in self.forms:
+            fields = sorted(row.fields(), key=_place)
+            form = self.forms[name] = ConfigForm(row.load_config(), fields, row.fixed)
+            self.stack.addWidget(scrolled(form.native))
+            for widget in form.widgets.values():
+                widget.changed.connect(partial(self._on_edit, name))
+        self.command.setCurrentText(name)
+        self.stack.setCurrentIndex(list(self.forms).index(name))
+        self.help.setText(row.help)
+        self._fill()
+        self._update()
+
+    def _fill(self, *_: object) -> None:
+        """Propose what is loaded where a row is still empty."""
+        session, symmetry = self.controller.session, self.controller.symmetry
+        layers = self.controller.map_layers
+        files = [layer.source.path for layer in layers if map_of(layer) is not None]
+        known = {
+            "particles": None if session is None else session.stack.source,
+            "map": next((file for file in files if file), None),
+            "model": self.controller.model_path,
+        }
+        form = self.form
+        for key, value in known.items():
+            spec = form.fields.get(key)
+            if spec is not None and spec.required and value and not form.shown(key):
+                form.fill(key, value)
+        if "symmetry" in form.fields and symmetry != "C1" and form.shown("symmetry") == "C1":
+            form.fill("symmetry", symmetry)
+
+    def _on_edit(self, name: str, *_: object) -> None:
+        if name == self.row.name:
+            self._update()
+
+    def _on_button(self) -> None:
+        try:
+            self.run.start(self.row, self.form.value())
+        except (CryosphereError, OSError) as error:
+            tell_error(error)
+
+    def _on_theme(self, event: Any = None) -> None:
+        self.setStyleSheet(dock_style(self._viewer.theme))
+
+    def _update(self, *_: object) -> None:
+        """Grey the button while work goes on or a required value is missing; show what was said."""
+        missing = self.form.missing()
+        busy = self.controller.runner.busy
+        self.button.setEnabled(not (missing or busy))
+        self.button.setToolTip(f"Still needed: {', '.join(missing)}" if missing else "")
+        self.said.setText("\n".join(self.run.lines))
+        self.said.setVisible(bool(self.run.lines))

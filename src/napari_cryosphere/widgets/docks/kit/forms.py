@@ -1,0 +1,206 @@
+"""Forms made of the fields of a config, with magicgui: bounds, choices and help are the config's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    FileEdit,
+    FloatSpinBox,
+    LineEdit,
+    SpinBox,
+)
+from pydantic import ValidationError
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.fields import assign, complaint, limits, limits_in_words
+from napari_cryosphere.widgets.docks.kit.style import caption
+
+if TYPE_CHECKING:
+    from napari_cryosphere.jobs.config_bases import JobConfig
+    from napari_cryosphere.jobs.fields import FieldSpec
+
+__all__ = ["ConfigForm"]
+
+_MODES = {
+    "read": FileDialogMode.EXISTING_FILE,
+    "write": FileDialogMode.OPTIONAL_FILE,
+    "folder": FileDialogMode.EXISTING_DIRECTORY,
+}
+_LARGEST = 2**31 - 1  # of Qt's whole numbers
+
+
+class ConfigForm:
+    """One row per field of a config; `value` gives the config, `set_value` shows one.
+
+    Parameters
+    ----------
+    config
+        The class of the config.
+    fields
+        Those of its fields that are shown, in this order.
+    fixed
+        Values of fields that are not shown.
+
+    Attributes
+    ----------
+    native
+        The form as a widget of Qt.
+    widgets
+        magicgui's widget of each row, by the field's key.
+    """
+
+    def __init__(
+        self,
+        config: type[JobConfig],
+        fields: Sequence[FieldSpec],
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._config, self._fixed = config, dict(fixed or {})
+        self.fields = {spec.key: spec for spec in fields}
+        self.widgets = {key: _widget(spec) for key, spec in self.fields.items()}
+        self.native = self._laid_out()
+        self._untouched = {key: self.shown(key) for key in self.widgets}
+
+    def _laid_out(self) -> QWidget:
+        """Return a widget of Qt with the rows below each other, their names to the left."""
+        native = QWidget()
+        rows = QFormLayout(native)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setVerticalSpacing(4)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for widget in self.widgets.values():
+            name = caption("" if isinstance(widget, CheckBox) else widget.label)
+            name.setToolTip(widget.tooltip)
+            rows.addRow(name, widget.native)
+        return native
+
+    def value(self) -> JobConfig:
+        """Return the config; fields that were left as they were have the config's own defaults.
+
+        Raises
+        ------
+        CryosphereError
+            If a value is missing or not legal: the first is named.
+        """
+        values: dict[str, Any] = {}
+        for key, spec in self.fields.items():
+            shown = self.shown(key)
+            if shown != self._untouched[key]:
+                assign(values, spec, shown)
+        try:
+            return self._config.model_validate({**values, **self._fixed})
+        except ValidationError as error:
+            raise CryosphereError(
+                complaint(error, self._config, self.fields.values(), _label)
+            ) from error
+
+    def set_value(self, config: JobConfig) -> None:
+        """Show a config."""
+        for key, spec in self.fields.items():
+            found: Any = config
+            for name in spec.path:
+                found = getattr(found, name)
+                if isinstance(found, tuple) and spec.listed and name != spec.path[-1]:
+                    found = found[0]
+            self.fill(key, found)
+
+    def missing(self) -> list[str]:
+        """Return the labels of required rows that are empty."""
+        return [
+            _label(spec)
+            for key, spec in self.fields.items()
+            if spec.required and self.shown(key) is None
+        ]
+
+    def fill(self, key: str, value: Any) -> None:
+        """Show a value in the row of a field."""
+        widget = self.widgets[key]
+        if isinstance(widget, FileEdit):  # its own value would be an absolute path
+            widget.line_edit.value = _text(value)
+        else:
+            widget.value = _text(value) if isinstance(widget, LineEdit) else value
+
+    def shown(self, key: str) -> Any:
+        """Return what a row shows, as the config takes it; None where it is empty."""
+        spec, widget = self.fields[key], self.widgets[key]
+        if isinstance(widget, FileEdit):
+            files = [
+                str(Path(word).expanduser())
+                for word in widget.line_edit.value.strip().split(", ")
+                if word
+            ]
+            return (tuple(files) if spec.count == 0 else files[0]) if files else None
+        if not isinstance(widget, LineEdit):
+            return widget.value
+        words = widget.value.strip()
+        return tuple(words.split()) if words and spec.count != 1 else words or None
+
+
+def _widget(spec: FieldSpec) -> Any:
+    """Return the widget of a field."""
+    common: dict[str, Any] = {"name": spec.key, "label": _label(spec), "tooltip": _tip(spec)}
+    default: Any = spec.default
+    if spec.kind == "flag" and not spec.optional:
+        return CheckBox(value=bool(default), **common)
+    if spec.kind in ("flag", "choice") and spec.count == 1:
+        choices = [("yes", True), ("no", False)] if spec.kind == "flag" else list(spec.choices)
+        nullable = spec.optional or spec.required
+        return ComboBox(choices=choices, value=default, nullable=nullable, **common)
+    if spec.kind == "path":
+        mode = FileDialogMode.EXISTING_FILES if spec.count == 0 else _MODES[spec.file.use]
+        filters = None if spec.file.use == "folder" else f"{spec.label} ({spec.file.patterns})"
+        edit = FileEdit(mode=mode, filter=filters, nullable=True, **common)
+        edit.line_edit.value = _text(default)
+        edit.choose_btn.text = "…"
+        return edit
+    if spec.count == 1 and isinstance(default, (int, float)) and math.isfinite(default):
+        bounds = _bounds(spec)
+        if spec.kind == "integer":
+            every = int(limits(spec.info).get("multiple_of", 1))
+            return SpinBox(value=int(default), min=bounds[0], max=bounds[1], step=every, **common)
+        if math.isfinite(bounds[1]) and default:
+            step = 10.0 ** (math.floor(math.log10(abs(default))) - 1)
+            return FloatSpinBox(value=default, min=bounds[0], max=bounds[1], step=step, **common)
+    return LineEdit(value=_text(default), **common)
+
+
+def _bounds(spec: FieldSpec) -> tuple[float, float]:
+    """Return the least and the largest value that a spin box offers."""
+    known = limits(spec.info)
+    whole = spec.kind == "integer"
+    lowest = known.get("ge", known.get("gt", -_LARGEST if whole else -math.inf))
+    highest = known.get("le", known.get("lt", _LARGEST if whole else math.inf))
+    if whole:
+        lowest, highest = lowest + ("gt" in known), highest - ("lt" in known)
+        return int(max(lowest, -_LARGEST)), int(min(highest, _LARGEST))
+    return lowest, highest
+
+
+def _label(spec: FieldSpec) -> str:
+    """Return a field's name in words, with its unit."""
+    unit = {"DEGREES": "°", "SECONDS": "s", "A": "Å", "A^2": "Å²"}.get(spec.unit or "", spec.unit)
+    return f"{spec.label} ({unit.lower() if unit in ('PX',) else unit})" if unit else spec.label
+
+
+def _tip(spec: FieldSpec) -> str:
+    bounds = limits_in_words(spec.info)
+    required = "Required. " if spec.required else ""
+    return f"{required}{spec.help}" + (f" [{bounds}]" if bounds else "")
+
+
+def _text(value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        separator = ", " if value and isinstance(value[0], Path) else " "
+        return separator.join(map(str, value))
+    return str(value)
