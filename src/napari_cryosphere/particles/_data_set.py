@@ -66,6 +66,7 @@ def read_data_set(
         blocks, notes = tables_of_cs(path)
     elif any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
         blocks = _blocks_of_stack(path)
+        open_images = True  # the file itself is one
     else:
         blocks, notes = parse_star(path)
     return data_set_of_blocks(path, blocks, notes, data_dir, require_images, open_images)
