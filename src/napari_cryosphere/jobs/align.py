@@ -45,8 +45,11 @@ __all__ = [
     "AlignerInput",
     "Pilot",
     "align",
+    "align_rows",
     "align_stack",
     "band_note",
+    "batches_of",
+    "gathered",
     "pilot_around",
     "prepare_aligner",
     "spread_rows",
@@ -101,6 +104,11 @@ class Aligned:
     shifts_angstrom: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
     distribution: PoseDistribution | None = None
+
+    def _repr_html_(self) -> str:
+        """Return the particles and their posteriors, for notebooks."""
+        parts = [part for part in (self.particles, self.distribution) if part is not None]
+        return "".join(part._repr_html_() for part in parts)
 
 
 class AlignerInput:
@@ -231,15 +239,15 @@ def align(config: AlignConfig) -> Events:
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
-    batches = _batches(stack, config)
+    batches = batches_of(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
     detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
-    yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
+    yield from align_rows(stack, density, config, detail, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
         return
-    found = _gathered(stack, batches, journal, config.symmetry)
+    found = gathered(stack, batches, journal, config.symmetry)
     outputs = {"star": config.output}
     if config.distributions is not None:
         _write_distributions(config.distributions, journal, batches, config)
@@ -264,9 +272,9 @@ def align_stack(
     yield Progress(0.0, "measuring noise and contrast")
     asked = config.resolution_angstrom
     detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
-    batches, journal = _batches(stack, config), MemoryJournal()
-    yield from _aligning(stack, density, config, detail, True, batches, Ranks(), journal)
-    found = _gathered(stack, batches, journal, config.symmetry)
+    batches, journal = batches_of(stack, config), MemoryJournal()
+    yield from align_rows(stack, density, config, detail, True, batches, Ranks(), journal)
+    found = gathered(stack, batches, journal, config.symmetry)
     return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
 
 
@@ -277,14 +285,14 @@ def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
         )
 
 
-def _batches(stack: ParticleStack, config: AligningConfig) -> Batches:
+def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     """Return the batches; cells come in lists of different lengths, so that each is kept as it is."""
     limit = MemoryLimit(config.max_memory_gb)
     size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, REFERENCES_BYTES)
     return Batches(len(stack), size)
 
 
-def _aligning(
+def align_rows(
     stack: ParticleStack,
     density: DensityMap,
     config: AligningConfig,
@@ -318,7 +326,7 @@ def _aligning(
         )
 
 
-def _gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
+def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
     """Put the batches together, all but their posteriors."""
     found = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(found[name] for name in _SUMMARY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ from napari_cryosphere.model.sphere import (
     SO3Activation,
     SO3Convolution,
 )
+from napari_cryosphere.so3.irreps import so3_irreps
+
+if TYPE_CHECKING:
+    from e3nn.o3 import Irreps
 
 __all__ = ["GaussianChannels", "Image2Sphere"]
 
@@ -130,6 +135,11 @@ class Image2Sphere(PoseNetwork):
         wide = all(width % 16 == 0 for width in widths)
         self._layout = torch.channels_last if wide else torch.contiguous_format
         self.encoder.to(memory_format=self._layout)  # type: ignore[call-overload]
+
+    @property
+    def irreps(self) -> Irreps:
+        """What the log-density consists of, in e3nn's irreps; `so3.irreps.to_e3nn` gives its features."""
+        return so3_irreps(self.config.l_max)
 
     def load_encoder_weights(self, path: Path) -> None:
         """Read the weights of the ResNet, see `napari_cryosphere.model.resnet.load_resnet_weights`.

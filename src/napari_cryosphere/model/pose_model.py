@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,22 @@ class PoseModel:
     network: PoseNetwork
     card: ModelCard
     novelty: Novelty | None = None
+
+    def _repr_html_(self) -> str:
+        """Return a table of the card, for notebooks."""
+        from napari_cryosphere._html import page
+
+        card = self.card
+        entries = {
+            "network": card.network.kind,
+            "l_max": card.network.l_max,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "box": card.network.box,
+            "pixel_size_angstrom": card.pixel_size_angstrom,
+            "symmetry": card.symmetry,
+            "temperature": card.calibration.temperature,
+        }
+        return page("Pose model", entries | card.training)
 
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
@@ -98,7 +115,7 @@ class PoseModel:
         write_tensors(weights, path, card, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: Path) -> PoseModel:
+    def load(cls, path: str | PathLike[str]) -> PoseModel:
         """Read a model file, or the one in a run folder.
 
         Raises
@@ -106,7 +123,7 @@ class PoseModel:
         ModelError
             If there is no model, or it is broken or not one of ours.
         """
-        file = model_file(path)
+        file = model_file(Path(path))
         if not file.is_file():
             raise ModelError(
                 f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}"

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.particles._checks import Place
 from napari_cryosphere.particles._data_set import data_set_of_blocks, read_data_set
 from napari_cryosphere.particles._half_sets import half_set_warnings, tubes_of
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_IMAGES = 6  # in a notebook
 
 _SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
@@ -237,6 +239,23 @@ class ParticleStack:
     def __repr__(self) -> str:
         """Return a short description."""
         return f"ParticleStack({len(self)} particles from {self.source})"
+
+    def _repr_html_(self) -> str:
+        """Return a table and the first images, for notebooks; images that are not there are left out."""
+        from napari_cryosphere._html import grey, page
+
+        said = self.summary()
+        names = ("particles", "box", "pixel_size_angstrom", "optics_groups", "source")
+        entries = {name: said[name] for name in (*names, "has_poses", "has_ctf")}
+        entries |= {f"warning {number}": text for number, text in enumerate(self.warnings, 1)}
+        shown = min(len(self), _SHOWN_IMAGES)
+        try:
+            images = self.images(slice(shown))
+        except CryosphereError:
+            images = np.zeros((0, 2, 2), dtype=np.float32)
+        labels = self.image_names()[:shown]
+        pictures = [grey(image, 96, label) for image, label in zip(images, labels, strict=False)]
+        return page("Particle stack", entries, pictures)
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""

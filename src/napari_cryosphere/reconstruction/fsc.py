@@ -35,6 +35,14 @@ class FourierShellCorrelation:
         """Spatial frequency of every shell in 1/angstrom."""
         return np.arange(len(self.values)) / (self.box * self.pixel_size_angstrom)
 
+    def _repr_html_(self) -> str:
+        """Return the resolutions and the curve, for notebooks."""
+        from napari_cryosphere._html import curve, page
+
+        levels = (0.143, 0.5)
+        entries = {f"A at FSC {level}": self.resolution_angstrom(level) for level in levels}
+        return page("Fourier shell correlation", entries, [curve(self.values, levels)])
+
     def resolution_angstrom(self, threshold: float = 0.143) -> float:
         """Return the resolution at which the curve first falls below a threshold.
 

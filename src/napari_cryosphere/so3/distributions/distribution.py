@@ -57,6 +57,10 @@ _PARTICLES_AT_ONCE = 32
 """Keeps whole grids of order 3 below 10 MB each; chosen, not tuned."""
 
 
+_SHOWN_SPHERES = 3  # in a notebook
+_SPHERE_PIXELS = 96, 192  # rows and columns of each
+
+
 class PoseDistribution(ABC):
     """A batch of probability distributions over SO(3), one a particle; see the module.
 
@@ -275,8 +279,37 @@ class PoseDistribution(ABC):
         answer: Array = self._ask(lambda part: part.on_grid(order))
         return answer.reshape(len(self), grid.n_views, grid.n_psi)
 
-    def view_marginal(self, order: int = EVALUATION_ORDER) -> Array:
-        """Return the probability of every view direction, ``(n, n_views)``: a HEALPix map in RING order."""
+    def _repr_html_(self) -> str:
+        """Return a table and the spheres of the first particles, for notebooks."""
+        from napari_cryosphere._html import page, picture
+        from napari_cryosphere.so3.healpix import ang2pix
+        from napari_cryosphere.so3.mollweide import pixel_directions
+
+        few = self[:_SHOWN_SPHERES]
+        summary, views = few.summary(), few.view_map()
+        inside, polar, longitude = pixel_directions(*_SPHERE_PIXELS)
+        pixels = ang2pix(2**EVALUATION_ORDER, polar, longitude)
+        spheres = []
+        for number, (row, sure) in enumerate(zip(views, summary.confidence, strict=True), start=1):
+            shown = np.zeros((*_SPHERE_PIXELS, 4), dtype=np.uint8)
+            shown[inside, :3] = (255 * np.sqrt(row[pixels] / row.max()))[:, None]
+            shown[inside, 3] = 255
+            label = f"views of particle {number}, confidence {sure:.2f}"
+            spheres.append(picture(shown, _SPHERE_PIXELS[1], label))
+        entries = {
+            "particles": len(self),
+            "symmetry": self.symmetry,
+            "kind": type(self).__name__,
+            "spread of the first, degrees": ", ".join(f"{x:.1f}" for x in summary.spread_degrees),
+        }
+        return page("Pose distributions", entries, spheres)
+
+    def view_map(self, order: int = EVALUATION_ORDER) -> Array:
+        """Return the probability of every view direction, ``(n, 12 * 4**order)``.
+
+        Each row is a HEALPix map in RING order as healpy takes it, in the frame of the map: pixel
+        ``healpy.vec2pix(2**order, *d)`` is that of direction d. `so3.figures.draw_views` draws one.
+        """
         return np.asarray(self.probability_grid(order).sum(-1))
 
     def in_plane(self, directions: ArrayLike, order: int = EVALUATION_ORDER) -> Array:
