@@ -69,6 +69,10 @@ _CLEARLY_NATS = 3.0
 _DOUBTFUL = (
     0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
 )
+_HAND = (
+    "the poses have the map's hand: projections of a map and of its mirror image are the same, so that "
+    "alignment cannot tell which of the two is right"
+)
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
@@ -266,6 +270,7 @@ def align(config: AlignConfig) -> Events:
         outputs["distributions"] = config.distributions
     found.particles.save(config.output, config.overwrite)
     journal.remove()
+    yield Note(_HAND)
     yield Result(outputs, summary_metrics(stack, found.summary, config.symmetry))
 
 
