@@ -10,6 +10,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.control.export import (
     Which,
@@ -46,7 +47,8 @@ def test_which_particles(session: Session) -> None:
 @pytest.mark.parametrize("suffix", [".star", ".cs"])
 def test_all_that_the_file_says_is_kept(session: Session, tmp_path: Path, suffix: str) -> None:
     rows = np.array([2, 30, 61])
-    said = [step.message for step in export_work(session, rows, tmp_path / f"some{suffix}")]
+    work = export_work(session, rows, tmp_path / f"some{suffix}")
+    said = [event.text for event in work if isinstance(event, Note)]
     assert said[-1] == f"3 particles in some{suffix}"
     again = ParticleStack.read(tmp_path / f"some{suffix}")
     parent = session.stack

@@ -284,12 +284,12 @@ def test_layers_and_docks_close_while_tiles_are_made(
 def test_commands_of_the_palette(viewer: Any, stack: ParticleStack, add_particles: Any) -> None:
     from napari.utils.notifications import notification_manager
 
-    from napari_cryosphere.widgets.plugin import gallery_commands
+    from napari_cryosphere.widgets.plugin import commands
 
     notification_manager.records.clear()
-    gallery_commands.keep_selected(viewer)
+    commands.keep_selected(viewer)
     add_particles(viewer, stack)
-    gallery_commands.keep_selected(viewer)
+    commands.keep_selected(viewer)
     said = [record.message for record in notification_manager.records]
     assert [line.split(";")[0] for line in said] == [
         "no particles are loaded",
@@ -299,10 +299,10 @@ def test_commands_of_the_palette(viewer: Any, stack: ParticleStack, add_particle
     session = dock.controller.session
     assert session is not None
     session.filter.set_label("half-set", "1")
-    gallery_commands.select_shown(viewer)
-    gallery_commands.reject_selected(viewer)
+    commands.select_shown(viewer)
+    commands.reject_selected(viewer)
     assert session.choices.rows(Flag.REJECT).tolist() == session.filter.rows.tolist()
-    gallery_commands.undo_choice(viewer)
+    commands.undo_choice(viewer)
     assert not session.choices.flags.any()
 
 
