@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.model.card import Image2SphereConfig
-from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_model import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
@@ -190,9 +191,9 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
     before = kept.read_bytes()
 
     def full(*args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(trainer_module, "save_file", full)
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(CryosphereError, match="No space left"):
         trainer_of(3).save(kept, {})
     assert kept.read_bytes() == before
