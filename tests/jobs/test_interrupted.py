@@ -237,7 +237,7 @@ def _work(name: str, made: str, out: str) -> None:
     try:
         run(JOBS[name](Path(made), Path(out)))
     except CryosphereError as error:
-        sys.exit(7 if "is in use by process" in str(error) else str(error))
+        sys.exit(str(error))
 
 
 def _processes() -> multiprocessing.context.ForkServerContext:
