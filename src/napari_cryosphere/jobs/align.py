@@ -44,8 +44,11 @@ __all__ = [
     "AlignerInput",
     "Pilot",
     "align",
+    "align_rows",
     "align_stack",
     "band_note",
+    "batches_of",
+    "gathered",
     "pilot_around",
     "prepare_aligner",
     "spread_rows",
@@ -234,15 +237,15 @@ def align(config: AlignConfig) -> Events:
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
-    batches = _batches(stack, config)
+    batches = batches_of(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
     detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
-    yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
+    yield from align_rows(stack, density, config, detail, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
         return
-    found = _gathered(stack, batches, journal, config.symmetry)
+    found = gathered(stack, batches, journal, config.symmetry)
     outputs = {"star": config.output}
     if config.distributions is not None:
         _write_distributions(config.distributions, journal, batches, config)
@@ -267,9 +270,9 @@ def align_stack(
     yield Progress(0.0, "measuring noise and contrast")
     asked = config.resolution_angstrom
     detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
-    batches, journal = _batches(stack, config), MemoryJournal()
-    yield from _aligning(stack, density, config, detail, True, batches, Ranks(), journal)
-    found = _gathered(stack, batches, journal, config.symmetry)
+    batches, journal = batches_of(stack, config), MemoryJournal()
+    yield from align_rows(stack, density, config, detail, True, batches, Ranks(), journal)
+    found = gathered(stack, batches, journal, config.symmetry)
     return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
 
 
@@ -280,14 +283,14 @@ def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
         )
 
 
-def _batches(stack: ParticleStack, config: AligningConfig) -> Batches:
+def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     """Return the batches; cells come in lists of different lengths, so that each is kept as it is."""
     limit = MemoryLimit(config.max_memory_gb)
     size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, REFERENCES_BYTES)
     return Batches(len(stack), size)
 
 
-def _aligning(
+def align_rows(
     stack: ParticleStack,
     density: DensityMap,
     config: AligningConfig,
@@ -321,7 +324,7 @@ def _aligning(
         )
 
 
-def _gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
+def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
     """Put the batches together, all but their posteriors."""
     found = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(found[name] for name in _SUMMARY))

@@ -31,7 +31,7 @@ from napari_cryosphere.particles._poses import (
     uncertainty_columns,
 )
 from napari_cryosphere.particles._selection import rows_where
-from napari_cryosphere.particles._stack_files import ArrayStack, renamed
+from napari_cryosphere.particles._stack_files import ArrayStack, micrograph_shapes, renamed
 from napari_cryosphere.particles._summary import described_optics
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
@@ -693,11 +693,22 @@ class ParticleStack:
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)
         if target.suffix.lower() == ".cs":
-            write_cs(records_of_tables(target, particles, self.optics), target, overwrite)
+            write_cs(
+                records_of_tables(target, particles, self.optics, self._micrograph_shapes()),
+                target,
+                overwrite,
+            )
             return
         write_star(
             {"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite
         )
+
+    def _micrograph_shapes(self) -> NDArray[np.int64] | None:
+        """Return rows and columns of the micrographs, ``(n, 2)``, where coordinates need them."""
+        names = self.micrographs()
+        if names is None or "rlnCoordinateX" not in self.particles:
+            return None
+        return micrograph_shapes(self.source, pd.Series(names))
 
     def summary(self) -> dict[str, Any]:
         """Return what there is to say about the stack, ready for JSON; see the command ``info``."""

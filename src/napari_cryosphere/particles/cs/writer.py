@@ -40,8 +40,16 @@ _NO_DEFAULT = {
 }
 
 
-def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame) -> NDArray[Any]:
+def records_of_tables(
+    path: Path,
+    particles: pd.DataFrame,
+    optics: pd.DataFrame,
+    micrograph_shapes: NDArray[np.int64] | None = None,
+) -> NDArray[Any]:
     """Return the ``(n,)`` records of particles under RELION's names.
+
+    Coordinates become fractions of the micrographs, whose rows and columns are
+    ``micrograph_shapes``, ``(n, 2)``, where the table itself does not keep them.
 
     Columns that cryoSPARC has no field for are kept in fields ``relion/...`` and
     ``relion_optics/...``.
@@ -52,6 +60,8 @@ def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame)
         If the pixel size is not known but shifts are, or a value fits no field.
     """
     fields = carried_fields(particles)
+    if micrograph_shapes is not None:
+        fields.setdefault("location/micrograph_shape", micrograph_shapes)
     group_rows = optics.set_index(GROUP).loc[particles[GROUP]].reset_index()
     own = {name.removeprefix(CARRIED): name for name in optics if name.startswith(CARRIED)}
     fields |= {field: group_rows[name].to_numpy() for field, name in own.items()}

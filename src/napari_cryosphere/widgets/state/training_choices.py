@@ -1,4 +1,4 @@
-"""What a training run can be told, read from the job's own config."""
+"""Settings of a training run, read from the job's own config."""
 
 from __future__ import annotations
 

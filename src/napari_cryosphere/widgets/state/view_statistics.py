@@ -95,7 +95,7 @@ class ViewStatistics:
         return rows[~self._known[rows] & self.possible[rows]]
 
     def forget(self, rows: slice | None = None) -> None:
-        """Work the views out anew: of some particles, or of all."""
+        """Recompute the views of some particles, or of all."""
         self._version += 1
         self._known[rows or slice(None)] = False
 
