@@ -12,10 +12,10 @@ import pytest
 from cesped_test_entries import SYMMETRIES, make_entries
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
+from napari_cryosphere.evaluation.cesped_report import COLUMNS
 from napari_cryosphere.evaluation.entries import local_entry
 from napari_cryosphere.evaluation.half_maps import posed_particles, run_relion
 from napari_cryosphere.evaluation.matching import MatchedHalf
-from napari_cryosphere.evaluation.published import COLUMNS
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.benchmark_configs import (
     AddEntryConfig,

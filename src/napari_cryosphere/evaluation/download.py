@@ -2,8 +2,8 @@
 
 A record holds one half of an entry: ``particles_H.star``, ``info_H.json`` and the images, either
 whole or as ``particles_H.mrcs.chunk_K``, which are joined in the order of the number K. While a
-file is fetched its bytes are in a folder ``.download`` beside it, one file a chunk; what is there
-is gone on with by an HTTP range. A chunk counts as fetched when its size and its MD5 are those that
+file is fetched its bytes are in a folder ``.download`` next to it, one file per chunk; an
+HTTP range continues what is there. A chunk counts as fetched when its size and its MD5 are those that
 the record states; a file appears under its name when all of its chunks do. (pooch, which also
 checks hashes, starts a file again after a break: with gigabytes per file that rules it out.)
 """
@@ -119,7 +119,7 @@ def download_half(
     """Fetch one half of an entry into its folder; yields bytes there and bytes in all.
 
     What an earlier call has fetched is kept: whole files with the right MD5, and the parts of
-    others. The table comes last, so that a half whose table is there is whole.
+    others. The table comes last, so that a half with a table is complete.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def _fetch(parts: list[RecordFile], path: Path) -> Iterator[int]:
 
 
 def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
-    """Fetch one chunk, going on with what is there; yields its bytes so far.
+    """Fetch one chunk, continuing a partial one; yields its bytes so far.
 
     A connection that breaks is opened again, as often as bytes arrive, and five times in a row
     where none do.
@@ -261,7 +261,7 @@ def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
 
 
 class _Digest:
-    """The MD5 of what a file holds, kept while it grows. A file that is too long is begun anew."""
+    """The MD5 of what a file holds, kept while it grows. A file that is too long is started again."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._hash = hashlib.md5(usedforsecurity=False)

@@ -97,7 +97,7 @@ def reconstructed(
     symmetry
         Point group of the map.
     weighted
-        Whether particles count by their figure of merit, where the column is there.
+        Whether particles count by their figure of merit, where that column exists.
     """
     projector = BackProjector(stack.box, _PADDING, symmetry)
     frequencies = projector.frequencies / stack.grid.field_angstrom
@@ -119,7 +119,7 @@ def reconstructed(
 def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool) -> DensityMap:
     """Reconstruct one half's particles with ``relion_reconstruct --ctf --pad 2``, as CESPED does.
 
-    ``--fom_weighting`` is added where ``weighted`` and the column is there.
+    ``--fom_weighting`` is added where ``weighted`` and the column exists.
 
     Raises
     ------

@@ -113,7 +113,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes
     ----------

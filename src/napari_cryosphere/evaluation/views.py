@@ -1,4 +1,4 @@
-"""Projections of a map as a network is shown them."""
+"""Labelled projections of a map, noisy as training images are."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class NoiseSpectrum:
         """
         radius = (frequency_grid(box).norm(dim=-1) / (box * pixel_size_angstrom)).double().numpy()
         power = np.interp(radius, self.frequencies, self.power)
-        # all columns but the first and the last stand for their mirror images too
+        # all columns but the first and the last represent their mirror images too
         weights = np.full(box // 2 + 1, 2.0)
         weights[[0, -1]] = 1.0
         mean = (power * weights).sum() / box**2

@@ -33,7 +33,7 @@ class ImageInspection:
         Number of images that were read, spread evenly over the stack.
     contrast
         Whether particles are lighter or darker than their background: ``"white"`` (RELION's
-        convention), ``"black"``, or ``"unclear"`` where they cannot be told apart.
+        convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
     warnings
         One line for each oddity.
     """
@@ -108,7 +108,7 @@ def _sign(contrasts: NDArray[np.float64]) -> Literal["white", "black", "unclear"
 
 
 def _named(stack: ParticleStack, rows: NDArray[np.int64], what: str) -> list[str]:
-    """Return a line that names particles, from 1, and what is odd about them; none without particles."""
+    """Return a line that names particles, from 1, and what is wrong with them; none without particles."""
     if not len(rows):
         return []
     first = ", ".join(str(row + 1) for row in rows[:4])

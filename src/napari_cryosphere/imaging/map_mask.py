@@ -37,9 +37,14 @@ reconstructed particle (15 to 24 % in real apoferritin), while a band-passed map
 50 % that belong to it.
 """
 _SMALLEST_PIECE = 0.05  # of the largest: what is smaller is noise or a neighbour's rim
-_BLUR_ANGSTROM = 20.0
-_GROWN_ANGSTROM, _EDGE_ANGSTROM = 6.0, 8.0
-_POWER_INSIDE = 0.99
+_BLUR_ANGSTROM = (
+    20.0  # where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
+)
+_GROWN_ANGSTROM, _EDGE_ANGSTROM = (
+    6.0,
+    8.0,
+)  # of the mask beyond the cut, and its soft edge; chosen, not tuned
+_POWER_INSIDE = 0.99  # of the masked map, within the radius; a convention
 
 
 def map_background(voxels: NDArray[np.floating]) -> tuple[float, float]:

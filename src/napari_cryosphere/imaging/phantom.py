@@ -100,7 +100,7 @@ def _strand(residues: int) -> NDArray[np.float64]:
 
 
 def _lattice_site(kind: str, index: int, number: int) -> NDArray[np.float64]:
-    """Return where an element stands: helices on a hexagonal spiral, strands in two facing sheets."""
+    """Return the place of an element: helices on a hexagonal spiral, strands in two facing sheets."""
     if kind == "helices":
         ring = 0 if index == 0 else 1 if index <= 6 else 2
         angle = np.pi / 3 * (index - 1) + (np.pi / 6 if ring == 2 else 0)

@@ -82,7 +82,7 @@ class PreparedImages:
 
     @property
     def warnings(self) -> list[str]:
-        """What was odd about the pixels of the images asked for so far."""
+        """Warnings about the pixels of the images read so far."""
         if not self._flat:
             return []
         return [

@@ -1,4 +1,4 @@
-"""What is done to particle images before a network sees them, in one fixed order.
+"""Preparation of particle images for a network, in one fixed order.
 
 1. A plane fitted to the background, outside the particle, is taken off, and the background gets
   standard deviation 1.
@@ -141,7 +141,7 @@ def _distance_from_centre(box: int) -> Tensor:
 def background_mask(box: int, radius_px: float | None = None) -> Tensor:
     """Return a particle's background, ``(box, box)`` bool: the pixels outside a circle.
 
-    None stands for the inscribed circle; a wider one is taken as that, so that the corners always
+    None means the inscribed circle; a wider one is taken as that, so that the corners always
     remain.
     """
     return _distance_from_centre(box) > min(box / 2, box / 2 if radius_px is None else radius_px)

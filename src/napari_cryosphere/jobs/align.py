@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.alignment.aligner import Aligner, Alignment
+from napari_cryosphere.alignment.presence import presence
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
@@ -67,8 +68,12 @@ _CLEARLY_NATS = 3.0
 _DOUBTFUL = (
     0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
 )
+_HAND = (
+    "the poses have the map's hand: projections of a map and of its mirror image are the same, so that "
+    "alignment cannot tell which of the two is right"
+)
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_EACH = ("shifts_px", "log_likelihood", *_SUMMARY)
+_EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
 
 
@@ -212,11 +217,22 @@ def with_alignment(
     log_likelihood: NDArray[np.float64],
     summary: PoseSummary,
     symmetry: str,
+    presence_evidence: NDArray[np.float64] | None = None,
 ) -> ParticleStack:
-    """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept."""
+    """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept.
+
+    With the evidence of an `Alignment` of the whole set, cryospherePresence says how probably each
+    image is a particle of the map, and a pose is right only if it is.
+    """
+    columns = {"rlnLogLikeliContribution": log_likelihood}
+    if presence_evidence is not None:
+        evidence, left, shifts = presence_evidence.T
+        there = presence(evidence, left, shifts, summary.confidence)
+        columns["cryospherePresence"] = there
+        summary = replace(summary, confidence=summary.confidence * there)
     shifts = -shifts_px * stack.grid.pixel_size_angstrom
     posed = stack.with_summary(summary, symmetry, shifts)
-    return posed.with_columns({"rlnLogLikeliContribution": log_likelihood})
+    return posed.with_columns(columns)
 
 
 def align(config: AlignConfig) -> Events:
@@ -252,6 +268,7 @@ def align(config: AlignConfig) -> Events:
         outputs["distributions"] = config.distributions
     found.particles.save(config.output, config.overwrite)
     journal.remove()
+    yield Note(_HAND)
     yield Result(outputs, summary_metrics(stack, found.summary, config.symmetry))
 
 
@@ -329,7 +346,10 @@ def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry
     found = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(found[name] for name in _SUMMARY))
     shifts_px, log_likelihood = found["shifts_px"], found["log_likelihood"]
-    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry)
+    evidence = found["presence_evidence"]
+    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry, evidence)
+    confidence = particles.particles["cryosphereConfidence"].to_numpy(float)
+    summary = replace(summary, confidence=confidence)
     return Aligned(particles, summary, particles.shifts_angstrom(), log_likelihood)
 
 
@@ -368,7 +388,7 @@ def _align_batch(
     else:
         shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
         found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees, keep)
-    arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
     arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
         cells = found.distribution.cells()

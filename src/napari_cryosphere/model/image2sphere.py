@@ -71,7 +71,7 @@ class GaussianChannels(nn.Module):
         self.filters: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the channels that the encoder takes."""
         given = images[:, None]
         if not len(self.filters):
             return given
@@ -157,13 +157,13 @@ class Image2Sphere(PoseNetwork):
         load_resnet_weights(resnet, path)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`."""
+        """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         sphere = self._on_sphere(images)
         lifted = self.activation(self.lift(sphere))
         return (self.refine(lifted) + self.linear(sphere))[:, 0]
 
     def features(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`: mean power on the half-sphere, channel by channel."""
+        """Return the mean power on the half-sphere, channel by channel."""
         return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
 
     def _on_sphere(self, images: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Novelty(nn.Module):
 
         Returns
         -------
-        None if there are too few particles of either kind to tell.
+        None if there are too few particles of either kind.
         """
         made = cls(images.shape[-1])
         if len(images) < _FEWEST_A_BAND * len(made.mean) or len(held_out) < 1 / false_alarm_rate:
@@ -97,6 +97,6 @@ def _bands(box: int) -> Tensor:
     band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
     members = torch.nn.functional.one_hot(band, number + 1).float().view(box, box // 2 + 1, -1)
     members[:, 1 : box // 2] *= (
-        2  # these stand for their conjugates, which a half-transform leaves out
+        2  # these represent their conjugates, which a half-transform leaves out
     )
     return (members / members.sum((0, 1))).flatten(0, 1)

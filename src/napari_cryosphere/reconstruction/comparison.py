@@ -1,4 +1,4 @@
-"""How alike two maps are, and what differs."""
+"""Comparison of two maps: correlation, FSC and difference map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FSC by direction: tells whether a map is as good along every axis, or views of some directions lack."""
+"""FSC by direction: shows whether resolution is the same along every axis."""
 
 from __future__ import annotations
 

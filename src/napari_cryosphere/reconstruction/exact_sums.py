@@ -1,4 +1,4 @@
-"""Sums of a reconstruction that come out the same whatever order they were added in.
+"""Exact sums of a reconstruction: the same bits in whatever order images were added.
 
 Sums of floating-point numbers depend on their order in the last digits. Here every number is a
 whole number of units of 2^-40, so that adding is exact: sums made from files in the order in which

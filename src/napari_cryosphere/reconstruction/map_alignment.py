@@ -1,4 +1,4 @@
-"""Two maps brought onto each other: rotation, shift and hand."""
+"""Alignment of one map to another: rotation, shift and hand."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from napari_cryosphere.so3.grid import SO3Grid
 
 __all__ = ["MapAlignment", "align_maps"]
 
-# Voxels an edge: holds the shells below with room for the padding; chosen, not tuned.
+# Voxels per edge: holds the shells below and the padding; chosen, not tuned.
 _SEARCH_BOX_VOXELS = 32
-_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be passed over
+_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be stepped over
 _SEARCH_ORDER = 2  # HEALPix order: 14.7 degrees
 _REFINE_BOX_VOXELS = 48  # voxels an edge: chosen, not tuned
 _STARTS = 4  # rotations that are refined, for maps with near symmetry; chosen, not tuned

@@ -73,7 +73,7 @@ def randomised_phases(
     voxels
         ``(n, n, n)``.
     first_shell
-        Radius in cycles a box, inclusive.
+        Radius in cycles per box, inclusive.
     rng
         Draws the phases, plane by plane of the half transform.
     """

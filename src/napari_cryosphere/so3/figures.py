@@ -20,7 +20,7 @@ __all__ = ["draw_views"]
 
 _COLUMNS, _ROWS = 720, 360  # pixels of the picture of the sphere: half a degree
 _WIDTH_INCHES, _HEIGHT_INCHES = 6.0, 3.8  # one column and a half of a page
-_DOTS_PER_INCH = 200
+_DOTS_PER_INCH = 200  # of figures in files: chosen, not tuned
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 

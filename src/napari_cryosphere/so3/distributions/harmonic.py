@@ -39,13 +39,13 @@ _PARTICLES_AT_ONCE = 16
 
 
 class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
-    """See `PoseDistribution.from_coefficients`.
+    """Distributions given by Wigner coefficients, see `PoseDistribution.from_coefficients`.
 
     Attributes
     ----------
     coefficients
         ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded as in
-        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB a particle.
+        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
 
     Notes
     -----
@@ -66,7 +66,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
 
     @cached_property
     def log_normaliser(self) -> Array:
-        """What `score` exceeds the normalised log-density by, ``(n,)``."""
+        """Logarithm of the integral of ``exp(score)`` over the uniform distribution, ``(n,)``."""
         return np.concatenate([np.zeros(0), *(sums.log_total for sums in self._sums())])
 
     def summary(self) -> PoseSummary:
@@ -79,7 +79,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return PoseSummary.concatenate(summaries)
 
     def credible_level(self, rotations: ArrayLike) -> Array:
-        """See `PoseDistribution.credible_level`; all particles of a batch at once."""
+        """Return the level of the smallest credible set that holds each rotation, by arrays over a batch."""
         given = per_particle(rotations, len(self))
         answers = np.empty(given.shape[:2])
         for rows in self._chunks():
@@ -96,7 +96,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return like_given(answers, rotations)
 
     def maxima(self, rows: NDArray[np.int64], most: int) -> Maxima:
-        """See `PoseDistribution.maxima`; all particles of a batch at once.
+        """Yield local maxima of some particles, all those of a batch at once.
 
         Of four times as many cells, those are followed uphill that promise to become the highest.
         """
@@ -133,7 +133,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return Cells(self.coarse_order, unit, values, self.symmetry, check=False)
 
     def seeds(self, part: Cells) -> Array:
-        """Return the maximum beside the best cell, ``(n, 1, 3, 3)``."""
+        """Return the maximum nearest to the best cell, ``(n, 1, 3, 3)``."""
         best = part.centres[0][part.log_density.argmax(1)][:, None]
         likely = (
             part.probability.max(1) > 0.02
@@ -159,5 +159,5 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return HarmonicDistribution(self.coefficients / value)
 
     def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """See `PoseDistribution.symmetrise`."""
+        """Return the same coefficients with a point group, over which densities are then averaged."""
         return HarmonicDistribution(self.coefficients, self._other_symmetry(symmetry))
