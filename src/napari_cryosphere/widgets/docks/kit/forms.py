@@ -209,5 +209,5 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         separator = ", " if value and isinstance(value[0], Path) else " "
-        return separator.join(map(str, value))
-    return str(value)
+        return separator.join(map(_text, value))
+    return str(value).removesuffix(".0")
