@@ -19,7 +19,7 @@ from typing import Any
 
 from _common import DATA, has_data, report
 
-from napari_cryosphere.evaluation.published import COLUMNS
+from napari_cryosphere.evaluation.cesped_report import COLUMNS
 from napari_cryosphere.jobs.benchmark_configs import (
     AddEntryConfig,
     CespedConfig,

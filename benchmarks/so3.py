@@ -202,7 +202,7 @@ def mollweide_frame(repeats: int) -> list[dict[str, object]]:
 
     distribution = PoseDistribution.from_coefficients(_random(1, 6))
     probability = distribution.probability_grid()[0]
-    view, projector = distribution.view_marginal()[0], MollweideProj(xsize=256)
+    view, projector = distribution.view_map()[0], MollweideProj(xsize=256)
     theirs = cpu_seconds(
         lambda: projector.projmap(view, lambda x, y, z: healpy.vec2pix(8, x, y, z)), repeats
     )

@@ -23,3 +23,4 @@ from .particles import ImageGrid as ImageGrid
 from .particles import ParticleStack as ParticleStack
 from .reconstruction import FourierShellCorrelation as FourierShellCorrelation
 from .so3.distributions import PoseDistribution as PoseDistribution
+from .so3.figures import draw_views as draw_views

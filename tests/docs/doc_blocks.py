@@ -2,7 +2,8 @@
 
 A block that cannot run here has a comment before it, ``<!-- checked, not run: REASON -->``. Bash
 blocks are executed line by line: `napari-cryosphere` in this process, which saves its start,
-everything else by bash.
+everything else by bash. (Plugins such as sybil and pytest-markdown-docs execute Python alone; bash, which
+most blocks are, would need as much code of ours on top.)
 """
 
 from __future__ import annotations

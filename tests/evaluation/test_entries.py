@@ -15,7 +15,13 @@ from napari_cryosphere.errors import (
     MetadataError,
     OutputExistsError,
 )
-from napari_cryosphere.evaluation.cesped_report import Measured, write_report
+from napari_cryosphere.evaluation.cesped_report import (
+    COLUMNS,
+    Measured,
+    published_entries,
+    published_summary,
+    write_report,
+)
 from napari_cryosphere.evaluation.entries import (
     CESPED_ENTRIES,
     add_half,
@@ -23,7 +29,6 @@ from napari_cryosphere.evaluation.entries import (
     local_entries,
     local_entry,
 )
-from napari_cryosphere.evaluation.published import COLUMNS, published_entries, published_summary
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.events import follow

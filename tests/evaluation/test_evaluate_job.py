@@ -12,10 +12,10 @@ import pytest
 from cesped_test_entries import SYMMETRIES, make_entries
 
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
+from napari_cryosphere.evaluation.cesped_report import COLUMNS
 from napari_cryosphere.evaluation.entries import local_entry
 from napari_cryosphere.evaluation.half_maps import posed_particles, run_relion
 from napari_cryosphere.evaluation.matching import MatchedHalf
-from napari_cryosphere.evaluation.published import COLUMNS
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.benchmark_configs import (
     AddEntryConfig,
@@ -163,7 +163,7 @@ def test_poses_alone_and_what_is_written(entries: Path, tmp_path: Path) -> None:
     assert rows[0] == "half,rlnImageName,error_degrees,shift_error_angstrom,weight"
     errors = [float(row.split(",")[2]) for row in rows[1:]]
     assert np.median(errors) == pytest.approx(found["median_error_degrees"], abs=1e-4)
-    assert "<polyline" in (tmp_path / "out" / "plot.svg").read_text()
+    assert "Angular error" in (tmp_path / "out" / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(CryosphereError, match="--overwrite"):
         finished(evaluate(config))
 

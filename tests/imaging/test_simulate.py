@@ -11,11 +11,11 @@ from napari_cryosphere.imaging import forward
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
 from napari_cryosphere.imaging.forward import (
     clean_images,
-    map_radius_angstrom,
     noise_level,
     noisy_images,
     projector_of,
 )
+from napari_cryosphere.imaging.map_mask import map_radius_angstrom
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.simulate import OpticsGroup, draw_parameters
 from napari_cryosphere.particles import DensityMap

@@ -23,7 +23,8 @@ from napari_cryosphere.jobs.configs import (
 from napari_cryosphere.jobs.events import Events, Result, follow
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.reconstruct import reconstruct
-from napari_cryosphere.jobs.running.inputs import described, open_map, open_particles
+from napari_cryosphere.jobs.running.inputs import described, open_particles
+from napari_cryosphere.jobs.running.references import open_map, open_reference
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
@@ -113,7 +114,7 @@ def test_a_mask_is_multiplied_with_the_map(folder: Path) -> None:
     ball = np.linalg.norm(np.indices((32, 32, 32)) - 16, axis=0) < 8
     replace(density, voxels=ball).save(folder / "mask.mrc", overwrite=True)
     config = MaskedMapInput(map=folder / "map.mrc", mask=folder / "mask.mrc")
-    opened = open_map(config, folder / "map.mrc")
+    opened = open_reference(config, folder / "map.mrc", None).density
     assert np.array_equal(opened.voxels, np.where(ball, density.voxels, 0))
 
 
@@ -128,7 +129,7 @@ def test_a_mask_that_does_not_fit_is_refused(
     DensityMap(voxels, 6.0).save(tmp_path / "mask.mrc")
     config = MaskedMapInput(map=folder / "map.mrc", mask=tmp_path / "mask.mrc")
     with pytest.raises(CryosphereError, match=message):
-        open_map(config, folder / "map.mrc")
+        open_reference(config, folder / "map.mrc", None)
 
 
 def test_a_run_is_not_resumed_with_another_mask_or_selection(folder: Path, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
-from napari_cryosphere.model.network import build_network
-from napari_cryosphere.model.pose_model import PoseModel
+from napari_cryosphere.model.pose_model import PoseModel, build_network
 from napari_cryosphere.model.sphere import (
     HalfSphere,
     LocalSO3Convolution,

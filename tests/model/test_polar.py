@@ -17,13 +17,13 @@ from napari_cryosphere.model.mirror import (
     PairedInput,
     fewer_angles,
 )
-from napari_cryosphere.model.network import build_network
 from napari_cryosphere.model.polar import (
     PolarImage,
     PolarNetwork,
     WignerHead,
     trigonometric_interpolation,
 )
+from napari_cryosphere.model.pose_model import build_network
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.configs import ConvertConfig
+from napari_cryosphere.jobs.convert import convert
+from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack, read_cs, write_cs, write_stack, write_star
 from napari_cryosphere.particles.aberrations import aberrations_of
 
@@ -294,3 +298,66 @@ def test_reported_files(shared_data: Path, tmp_path: Path) -> None:
             if given[field].dtype.kind == "f":
                 scale = max(np.abs(given[field]).max(), 1e-6)
                 np.testing.assert_allclose(found[field], given[field], rtol=0, atol=4e-6 * scale)
+
+
+def test_fields_that_a_star_file_carries_are_translated(folder: Path) -> None:
+    """A table converted without RELION's columns is read as one with them."""
+    ParticleStack.read(written(folder / "in.cs", fields())).save(folder / "new.star")
+    new = ParticleStack.read(folder / "new.star")
+    columns = [
+        *("rlnCoordinateX", "rlnCoordinateY", "rlnHelicalTubeID", "rlnAnglePsiPrior"),
+        *("rlnHelicalTrackLengthAngst", "rlnCtfBfactor"),
+    ]
+    old = new.particles.drop(columns=columns)
+    for name in ("ctf/bfactor", "filament/filament_pose", "filament/position_A"):
+        old[f"cryosparc/{name}"] = fields()[name]
+    for name in ("ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag"):
+        for component, values in enumerate(fields()[name].T):
+            old[f"cryosparc/{name}[{component}]"] = values
+    aberrations = [name for name in new.optics if "Zernike" in name or "Tilt" in name]
+    aberrations += [name for name in new.optics if "MagMat" in name]
+    optics = new.optics.drop(columns=aberrations)
+    write_star({"optics": optics, "particles": old}, folder / "old.star")
+    again = ParticleStack.read(folder / "old.star")
+    for name in columns:
+        np.testing.assert_allclose(
+            again.particles[name].astype(float), new.particles[name].astype(float), rtol=1e-6
+        )
+    assert not any("tilt_A" in name or "filament_pose" in name for name in again.particles)
+    for now, before in zip(aberrations_of(again).kinds, aberrations_of(new).kinds, strict=True):
+        np.testing.assert_allclose(now.odd_zernike, before.odd_zernike, rtol=1e-5)
+        np.testing.assert_allclose(now.even_zernike, before.even_zernike, rtol=1e-5)
+        np.testing.assert_allclose(now.magnification, before.magnification, rtol=1e-6)
+    assert set(aberrations) <= set(again.optics)
+    again.save(folder / "out.cs")
+    found = read_cs(folder / "out.cs")
+    for name in ("ctf/tilt_A", "ctf/trefoil_A", "filament/filament_pose", "ctf/bfactor"):
+        np.testing.assert_allclose(found[name], fields()[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_coordinates_of_a_star_file_need_the_micrographs_size(folder: Path, there: bool) -> None:
+    for number in range(2 if there else 1):
+        with mrcfile.new(folder / f"m{number}.mrc") as mrc:
+            mrc.set_data(np.zeros((40 + number, 80), dtype=np.int8))
+    table = {
+        "rlnImageName": [f"{number}@J1/extract/a.mrc" for number in range(1, N + 1)],
+        "rlnMicrographName": np.repeat(["m0.mrc", "m1.mrc"], N // 2),
+        "rlnCoordinateX": np.arange(N) * 2.0,
+        "rlnCoordinateY": np.arange(N) * 3.0,
+        "rlnImagePixelSize": 1.3,
+    }
+    write_star({"particles": pd.DataFrame(table)}, folder / "p.star")
+    config = ConvertConfig(particles=folder / "p.star", output=folder / "out.cs")
+    notes = [event.text for event in convert(config) if isinstance(event, Note)]
+    assert any("cryoSPARC needs the micrographs' size" in note for note in notes) != there
+    found = read_cs(folder / "out.cs")
+    if there:
+        rows = np.repeat([40, 41], N // 2)
+        np.testing.assert_allclose(found["location/center_x_frac"], np.arange(N) * 2 / 80)
+        np.testing.assert_allclose(
+            found["location/center_y_frac"], 1 - np.arange(N) * 3 / rows, rtol=1e-6
+        )
+    again = ParticleStack.read(folder / "out.cs").particles
+    for name in ("rlnCoordinateX", "rlnCoordinateY"):
+        assert again[name].tolist() == table[name].tolist()

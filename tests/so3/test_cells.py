@@ -41,7 +41,7 @@ def test_uniform_in_every_point_group(symmetry: str) -> None:
         credible = distribution.credible_set(level)
         np.testing.assert_allclose(credible.volume, level, atol=0.01)
         assert credible.contains(rotations).mean() == pytest.approx(level, abs=0.03)
-    np.testing.assert_allclose(distribution.view_marginal(2), 1 / 192, rtol=0.05)
+    np.testing.assert_allclose(distribution.view_map(2), 1 / 192, rtol=0.05)
     np.testing.assert_allclose(np.exp(distribution.log_prob(rotations)), 1, atol=0.01)
 
 
@@ -107,8 +107,8 @@ def test_refining_cells_changes_nothing() -> None:
     np.testing.assert_allclose(
         coarse.credible_set(0.7).volume, fine.credible_set(0.7).volume, atol=2 / 4608
     )
-    np.testing.assert_allclose(coarse.view_marginal(0), fine.view_marginal(0), atol=1e-12)
-    np.testing.assert_allclose(coarse.view_marginal(3), fine.view_marginal(3), atol=1e-12)
+    np.testing.assert_allclose(coarse.view_map(0), fine.view_map(0), atol=1e-12)
+    np.testing.assert_allclose(coarse.view_map(3), fine.view_map(3), atol=1e-12)
     rotations = random_rotations(500, rng)[None]
     np.testing.assert_allclose(coarse.log_prob(rotations), fine.log_prob(rotations), atol=1e-12)
 

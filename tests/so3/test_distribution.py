@@ -103,10 +103,10 @@ def test_equal_peaks_of_a_symmetric_particle_are_certain(centres: np.ndarray) ->
     assert (ignorant.spread_degrees > 60).all()
 
 
-def test_view_marginal_points_along_the_third_column(centres: np.ndarray) -> None:
+def test_view_map_points_along_the_third_column(centres: np.ndarray) -> None:
     import healpy
 
-    marginal = fisher(centres, 20.0).view_marginal()
+    marginal = fisher(centres, 20.0).view_map()
     directions = np.array(healpy.pix2vec(8, np.arange(768))).T
     mean = marginal @ directions
     cosine = (mean / np.linalg.norm(mean, axis=1, keepdims=True) * centres[:, :, 2]).sum(1)

@@ -13,7 +13,7 @@ import torch
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.model.card import Image2SphereConfig
-from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_model import build_network
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.grid import SO3Grid, order_of_size
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, random_rotations

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, ResNetConfig
-from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.pose_model import build_network
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.training.loss import pose_loss

@@ -15,6 +15,7 @@ pytest.importorskip("napari", reason="napari (extra: gui) shows the widgets")
 
 from napari.components import ViewerModel
 
+from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.jobs.sample import make_sample
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
@@ -23,7 +24,6 @@ from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.flat_guard import keep_flat
 from napari_cryosphere.widgets.control.running import SynchronousRunner
-from napari_cryosphere.widgets.control.steps import Step
 from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
 NUMBER = 80
@@ -35,19 +35,23 @@ class HeldRunner(SynchronousRunner):
     def __init__(self) -> None:
         self.busy = False
         self.stopped = False
-        self._steps: Iterator[Step] = iter(())
+        self._events: Iterator[object] = iter(())
 
     def start(
         self,
         title: str,
-        steps: Callable[[], Iterator[Step]],
-        on_step: Callable[[Step], None],
+        work: Callable[[], Iterator[object]],
+        on_event: Callable[[object], None],
         on_end: Callable[[], None],
+        whole: bool = False,
     ) -> None:
-        self.busy, self._steps, self._on_step = True, steps(), on_step
+        self.busy, self._events, self._on_event = True, work(), on_event
 
     def advance(self) -> None:
-        self._on_step(next(self._steps))
+        for event in self._events:
+            self._on_event(event)
+            if isinstance(event, Progress):
+                return
 
     def stop(self) -> None:
         self.stopped = True

@@ -14,8 +14,9 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.docks.kit.workers import ThreadRunner
 from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
@@ -69,18 +70,18 @@ def test_work_is_stopped_and_keeps_what_it_made(
     dock: CryosphereDock, qtbot: Any, viewer: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = threading.Event()
-    original = steps.prediction_steps
+    original = work.prediction_work
 
-    def slow(stack: ParticleStack, path: Path | None) -> Iterator[steps.Step]:
+    def slow(stack: ParticleStack, path: Path | None) -> Iterator[object]:
         try:
             yield from list(original(stack, path))
             for count in range(1000):
                 time.sleep(0.01)
-                yield steps.Step(0.5, f"step {count}")
+                yield Progress(0.5, f"step {count}")
         finally:
             closed.set()
 
-    monkeypatch.setattr(steps, "prediction_steps", slow)
+    monkeypatch.setattr(work, "prediction_work", slow)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     qtbot.mouseClick(dock.poses.predict, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "step" in dock.footer.message.text(), timeout=20_000)
@@ -97,15 +98,15 @@ def test_steps_are_heard_in_the_main_thread(qtbot: Any, qapp: Any) -> None:
     threads: list[tuple[bool, bool]] = []
     main = threading.current_thread()
 
-    def work() -> Iterator[steps.Step]:
+    def work() -> Iterator[object]:
         outside = threading.current_thread() is not main
-        yield steps.Step(1.0, "done", outside)
+        yield outside
 
     with qtbot.waitSignal(_Signals.of(runner).idle, timeout=5_000):
         runner.start(
             "test",
             work,
-            lambda step: threads.append((step.payload, threading.current_thread() is main)),
+            lambda event: threads.append((event, threading.current_thread() is main)),
             lambda: None,
         )
     assert threads == [(True, True)]
@@ -127,8 +128,8 @@ class _Signals:
 
 
 def test_a_bug_in_the_work_surfaces_as_itself(dock: CryosphereDock, qtbot: Any) -> None:
-    def fail() -> Iterator[steps.Step]:
-        yield steps.Step(0.0, "starting")
+    def fail() -> Iterator[object]:
+        yield Progress(0.0, "starting")
         raise RuntimeError("not foreseen")
 
     with qtbot.captureExceptions() as caught:
@@ -138,8 +139,8 @@ def test_a_bug_in_the_work_surfaces_as_itself(dock: CryosphereDock, qtbot: Any) 
 
 
 def test_errors_are_shown_cause_first(dock: CryosphereDock, qtbot: Any) -> None:
-    def fail() -> Iterator[steps.Step]:
-        yield steps.Step(0.0, "starting")
+    def fail() -> Iterator[object]:
+        yield Progress(0.0, "starting")
         raise CryosphereError("/some/where/model.safetensors is no model")
 
     notification_manager.records.clear()

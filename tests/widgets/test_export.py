@@ -14,7 +14,7 @@ from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.control.export import (
     Which,
     chosen_stack,
-    export_steps,
+    export_work,
     rows_to_export,
 )
 from napari_cryosphere.widgets.control.running import SynchronousRunner
@@ -46,7 +46,7 @@ def test_which_particles(session: Session) -> None:
 @pytest.mark.parametrize("suffix", [".star", ".cs"])
 def test_all_that_the_file_says_is_kept(session: Session, tmp_path: Path, suffix: str) -> None:
     rows = np.array([2, 30, 61])
-    said = [step.message for step in export_steps(session, rows, tmp_path / f"some{suffix}")]
+    said = [step.message for step in export_work(session, rows, tmp_path / f"some{suffix}")]
     assert said[-1] == f"3 particles in some{suffix}"
     again = ParticleStack.read(tmp_path / f"some{suffix}")
     parent = session.stack
@@ -69,16 +69,16 @@ def test_predictions_become_columns_where_all_have_one(
     np.testing.assert_allclose(
         made.particles["cryosphereInputAngleTilt"], session.stack.particles["rlnAngleTilt"][rows]
     )
-    *_, last = export_steps(session, np.array([7, 50]), tmp_path / "mixed.star")
+    *_, last = export_work(session, np.array([7, 50]), tmp_path / "mixed.star")
     assert "only 1 of them are predicted" in last.message
     assert "cryosphereSpread" not in ParticleStack.read(tmp_path / "mixed.star").particles
 
 
 def test_what_cannot_be_saved(session: Session, tmp_path: Path) -> None:
     with pytest.raises(CryosphereError, match="no particles to save"):
-        list(export_steps(session, np.empty(0, dtype=np.int64), tmp_path / "none.star"))
+        list(export_work(session, np.empty(0, dtype=np.int64), tmp_path / "none.star"))
     before = session.stack.source.read_bytes()
     with pytest.raises(CryosphereError, match="choose another name"):
-        list(export_steps(session, np.array([1]), session.stack.source))
+        list(export_work(session, np.array([1]), session.stack.source))
     assert session.stack.source.read_bytes() == before
     assert not list(tmp_path.glob("none*"))

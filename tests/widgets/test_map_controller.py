@@ -15,7 +15,7 @@ from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.map_alignment import mirrored
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
-from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.widgets.control import map_work
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe
 from napari_cryosphere.widgets.control.running import SynchronousRunner
@@ -34,7 +34,7 @@ def controller(viewer_model: ViewerModel) -> Controller:
 @pytest.fixture
 def said(controller: Controller) -> list[str]:
     lines: list[str] = []
-    controller.maps.told.connect(lines.append)
+    controller.maps.reported.connect(lines.append)
     return lines
 
 
@@ -191,7 +191,7 @@ def test_the_map_shows_while_it_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One layer from the first snapshot to the end; its contour, once moved, stays."""
-    monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
+    monkeypatch.setattr(map_work, "_SNAPSHOT_SECONDS", 1e-9)
     add_particles(controller.viewer, stack)
     made: list[Any] = []
     grown: list[Any] = []
@@ -217,7 +217,7 @@ def test_closing_the_growing_map_stops_the_work(
     held_runner: Any,
     monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
+    monkeypatch.setattr(map_work, "_SNAPSHOT_SECONDS", 1e-9)
     controller = Controller(viewer_model, held_runner)
     add_particles(viewer_model, stack)
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))

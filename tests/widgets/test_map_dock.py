@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import fourier_shell_correlation
-from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.widgets.control import map_work
 from napari_cryosphere.widgets.docks.maps.dock import MapDock
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, open_dock
 from napari_cryosphere.widgets.state.particle_choices import Flag
@@ -73,7 +73,7 @@ def test_reconstruct_compare_and_look_with_clicks(
     assert panel.subset.itemText(2) == "all but rejected (77)"
     panel.subset.setCurrentIndex(2)
     truth_layer = controller.maps.add_map(truth, "truth")
-    with qtbot.waitSignal(_relay(controller.maps.told), timeout=60_000):
+    with qtbot.waitSignal(_relay(controller.maps.reported), timeout=60_000):
         qtbot.mouseClick(panel.reconstruct, LEFT)
         assert dock.footer.stop.isVisibleTo(dock)
         assert not panel.reconstruct.isEnabled()
@@ -128,7 +128,7 @@ def _relay(signal: Any) -> Any:
 def test_layers_viewer_and_dock_may_go_meanwhile(
     dock: MapDock, viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(map_steps, "_SNAPSHOT_SECONDS", 1e-9)
+    monkeypatch.setattr(map_work, "_SNAPSHOT_SECONDS", 1e-9)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     dock.reconstruction.poses.setCurrentText("input poses")
     qtbot.mouseClick(dock.reconstruction.reconstruct, LEFT)

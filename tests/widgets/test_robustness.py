@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
+from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.control import map_steps, steps
+from napari_cryosphere.widgets.control import map_work, work
 from napari_cryosphere.widgets.control.map_sources import Poses, recipe
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, TRAINING, open_dock
 from napari_cryosphere.widgets.state.training_choices import TrainingChoices
@@ -33,10 +34,10 @@ class Slow:
     def __init__(self) -> None:
         self.begun, self.closed = threading.Event(), threading.Event()
 
-    def __call__(self, *arguments: object) -> Iterator[steps.Step]:
+    def __call__(self, *arguments: object) -> Iterator[object]:
         try:
             for count in range(2000):
-                yield steps.Step(count / 2000, f"step {count}")
+                yield Progress(count / 2000, f"step {count}")
                 self.begun.set()
                 time.sleep(0.005)
         finally:
@@ -45,11 +46,11 @@ class Slow:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
-    work = Slow()
-    for name in ("prediction_steps", "refinement_steps", "training_steps"):
-        monkeypatch.setattr(steps, name, work)
-    monkeypatch.setattr(map_steps, "reconstruction_steps", work)
-    return work
+    slow = Slow()
+    for name in ("prediction_work", "refinement_work", "training_work"):
+        monkeypatch.setattr(work, name, slow)
+    monkeypatch.setattr(map_work, "reconstruction_work", slow)
+    return slow
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ _QUIT = """
 import sys, time, napari
 from pathlib import Path
 from qtpy.QtCore import QTimer
-from napari_cryosphere.widgets.control import map_steps, steps
+from napari_cryosphere.widgets.control import map_work, work
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.control.map_sources import Poses, recipe
 from napari_cryosphere.widgets.state.training_choices import TrainingChoices
@@ -191,10 +192,10 @@ from napari_cryosphere.widgets.state.training_choices import TrainingChoices
 def slow(*arguments):
     for count in range(100_000):
         time.sleep(0.005)
-        yield steps.Step(0.5, "on and on")
+        yield Progress(0.5, "on and on")
 
-steps.prediction_steps = steps.refinement_steps = steps.training_steps = slow
-map_steps.reconstruction_steps = slow
+work.prediction_work = work.refinement_work = work.training_work = slow
+map_work.reconstruction_work = slow
 for job in ("predict", "refine", "train", "reconstruct"):
     viewer = napari.Viewer(show=True)
     viewer.open(sys.argv[1], plugin="napari-cryosphere")
@@ -224,3 +225,46 @@ def test_napari_closes_while_any_job_goes_on(viewer: Any, sample: Path, tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+    assert "deleted" not in done.stderr  # an object of Qt that a worker still spoke to
+
+
+_SAVE = """
+import sys, time, napari
+from pathlib import Path
+from qtpy.QtCore import QTimer
+from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.control.export import Which
+from napari_cryosphere.widgets.plugin.open_docks import GALLERY, open_dock
+
+viewer = napari.Viewer(show=True)
+viewer.open(sys.argv[1], plugin="napari-cryosphere")
+dock = open_dock(viewer, GALLERY)
+save = ParticleStack.save
+
+def slow(*arguments, **options):
+    time.sleep(2)
+    return save(*arguments, **options)
+
+def begin():
+    ParticleStack.save = slow
+    dock.save(Which.NOT_REJECTED, Path(sys.argv[2]))
+    QTimer.singleShot(300, viewer.close)
+
+QTimer.singleShot(500, begin)
+napari.run()
+"""
+
+
+def test_a_file_that_is_being_saved_is_whole_after_the_window_is_closed(
+    viewer: Any, sample: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SAVE, str(sample / "particles.star"), str(tmp_path / "a.star")],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(ParticleStack.read(tmp_path / "a.star", sample)) == 80

@@ -19,7 +19,7 @@ from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.jobs.events import Preview, Progress
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.control.training_run import RunLog
@@ -51,7 +51,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path
     """
     did: list[str] = []
 
-    def training(stack: ParticleStack, config: Any) -> Iterator[steps.Step]:
+    def training(stack: ParticleStack, config: Any) -> Iterator[object]:
         config.output.mkdir(parents=True, exist_ok=True)
         try:
             for count in range(100_000):
@@ -61,13 +61,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path
                 if count % 2:
                     loss["validation_median_degrees"] = 50.0 - count
                 fraction = min(0.9, count / 100)
-                yield steps.Step(fraction, "learning", Progress(fraction, "learning", loss, 90.0))
-                yield steps.Step(fraction, "", Preview(fraction, np.arange(4), predictions[1][:4]))
+                yield Progress(fraction, "learning", loss, 90.0)
+                yield Preview(fraction, np.arange(4), predictions[1][:4])
         finally:
             (config.output / MODEL_FILE).write_bytes(model_file.read_bytes())
             did.append("saved")
 
-    monkeypatch.setattr(steps, "training_steps", training)
+    monkeypatch.setattr(work, "training_work", training)
     return did
 
 
@@ -139,7 +139,7 @@ def test_train_pause_and_stop(
     assert "250 images/s" in panel.text.text()
     assert "90 s left" in panel.text.text() or "2 min left" in panel.text.text()
     qtbot.mouseClick(panel.pause, Qt.MouseButton.LeftButton)
-    assert panel.pause.text() == "Go on"
+    assert panel.pause.text() == "Resume"
     qtbot.wait(500)
     held = len(scripted)
     qtbot.wait(500)
@@ -301,7 +301,7 @@ def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
     assert [found.fraction for found in log.new_reports()] == [0.1]
     file.write_text(report(0.1) + report(0.2, validation_median_degrees=7.0, another=1.0))
     (second,) = log.new_reports()
-    assert second.validation_median_degrees == 7
+    assert second.metrics["validation_median_degrees"] == 7
     assert not log.finished
     (tmp_path / MODEL_FILE).write_bytes(b"")
     assert log.finished

@@ -37,7 +37,7 @@ def test_distributions_count_with_their_marginals(
     statistics = filled(stack, store)
     shown = statistics.summarise(np.arange(40))
     assert shown is not None
-    expected = predictions[1].view_marginal(ORDER).mean(axis=0)
+    expected = predictions[1].view_map(ORDER).mean(axis=0)
     np.testing.assert_allclose(shown.probability, expected, rtol=2e-3, atol=1e-7)
     assert shown.particles == 40
     assert shown.density.mean() == pytest.approx(1)

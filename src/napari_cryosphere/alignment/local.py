@@ -18,8 +18,8 @@ from napari_cryosphere.so3.rotations import rotation_from_vector
 
 __all__ = ["LocalSearch"]
 
-_SPACING_DEGREES = 7.5
-_SAMPLES_AT_ONCE = 1 << 18
+_SPACING_DEGREES = 7.5  # of the lattice, about that of HEALPix order 3
+_SAMPLES_AT_ONCE = 1 << 18  # values of slices: 2 MB complex
 
 
 class LocalSearch:

@@ -7,11 +7,15 @@ from torch import Tensor
 
 __all__ = ["signal_shell"]
 
+# Radii relative to half the box: where the molecule is and where solvent alone is, and the width of
+# their soft edges. Chosen, not tuned.
 _INSIDE, _OUTSIDE = 0.75, (0.82, 0.98)
 _EDGE = 0.08
-_NOISE_ALONE = 0.75
-_TOO_FULL = 0.3
-_LOW_SHELLS = 4
+_NOISE_ALONE = 0.75  # of the power inside: noise is three times the signal
+_TOO_FULL = (
+    0.3  # of the power inside in the lowest shells: the molecule reaches the rim; chosen, not tuned
+)
+_LOW_SHELLS = 4  # in which a molecule, unlike noise, has most of its power; chosen, not tuned
 
 
 def signal_shell(voxels: Tensor) -> int | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.observation import NoiseModel, best_contrast
-from napari_cryosphere.imaging.forward import map_radius_px
 from napari_cryosphere.imaging.fourier import to_fourier
+from napari_cryosphere.imaging.map_mask import map_radius_px
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.rotations import rotation_from_vector
@@ -24,9 +24,9 @@ __all__ = [
     "slice_power",
 ]
 
-_FEWEST_BACKGROUND_PIXELS = 0.1
-_LEAST_SHARE = 0.5
-_SAMPLES_AT_ONCE = 1 << 16
+_FEWEST_BACKGROUND_PIXELS = 0.1  # of an image; the circle shrinks until so many lie outside
+_LEAST_SHARE = 0.5  # of the background's power is noise under the particle too; chosen, not tuned
+_SAMPLES_AT_ONCE = 1 << 16  # values of slices: 0.5 MB complex, which a core's cache holds
 _MODEL_ERROR = 3e-3
 """Share of the signal's power that slices are never better than: interpolation errs by 0.9 % of the
 amplitude at padding 2 (see `Projector`), grids of pixels by as much again; insensitive from 1e-3 to 1e-2.

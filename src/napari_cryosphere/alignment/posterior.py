@@ -34,7 +34,7 @@ _CELL_PER_WIDTH = 1.2
 _NEGLIGIBLE_NATS = 8.0
 """Cells whose density is farther below their image's peak are not split: beyond 4 deviations."""
 _REACH = 4.0  # deviations about a mode in which cells are looked at
-_IMAGES_AT_ONCE = 32
+_IMAGES_AT_ONCE = 32  # bounds the cells held; chosen, not tuned
 
 Cells = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -17,7 +17,7 @@ from napari_cryosphere.so3.grid import ReducedGrid
 
 __all__ = ["References", "shift_grid"]
 
-_CHUNK = 128
+_CHUNK = 128  # slices sampled at once
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,16 @@ from napari_cryosphere.so3.grid import SO3Grid
 
 __all__ = ["Candidates", "GlobalSearch", "shells_for_spacing", "step_for_shell"]
 
-_MAX_PHASE = 3.3
-_SHIFT_STEP = 0.24
+_MAX_PHASE = 3.3  # radians at the particle's rim between neighbours on the grid, about pi
+_SHIFT_STEP = 0.24  # of the wavelength: 0.75 radians to a side
+# Cells of the coarse grid that are looked at on the fine one: the upper half of the scores, 16 to 128.
+# Tuned on ribo70S_test and betagalD2_test; insensitive from 0.45 to 0.6 and 64 to 256 at most, and
+# from 4 to 16 at least (docs/measurements.md).
 _FEWEST, _MOST = 16, 128
 _SPAN = 0.5
-_SCORES_AT_ONCE = 1 << 23
-_ENTRIES_AT_ONCE = 1 << 20
-_LEAST_LOG = -60.0
+_SCORES_AT_ONCE = 1 << 23  # of coarse cells and shifts: 32 MB
+_ENTRIES_AT_ONCE = 1 << 20  # of fine slices: 4 MB
+_LEAST_LOG = -60.0  # nats: a share of 1e-26 adds nothing, and smaller ones slow exp down
 
 
 def shells_for_spacing(spacing_degrees: float, radius_px: float, box: int) -> int:

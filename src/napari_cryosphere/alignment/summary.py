@@ -23,7 +23,7 @@ __all__ = ["summarise_modes"]
 
 Values: TypeAlias = NDArray[np.float64]
 
-_NEGLIGIBLE = 15.0
+_NEGLIGIBLE = 15.0  # nats below the best mode: cells of less than 3e-7 of its mass are left out
 _APART = 1.5  # cells
 _VOLUME = 8 * math.pi**2
 _MEAN_LENGTH = math.sqrt(8 / math.pi)  # of a vector of three standard normal numbers
@@ -34,7 +34,7 @@ def summarise_modes(
     counts: NDArray[np.int64],
     candidates: list[Candidates] | None,
     symmetry: str,
-) -> PoseSummary:
+) -> tuple[PoseSummary, Values]:
     """Summarise posteriors as mixtures: a Gaussian at each mode, and the search's cells away from them.
 
     Parameters
@@ -52,7 +52,8 @@ def summarise_modes(
     -------
     What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence
     (Laplace's approximation), its entropy that of its Gaussian. The largest probability of an
-    order-3 cell is bounded by the mode's mass and by what the Gaussian's peak puts into one cell.
+    order-3 cell is bounded by the mode's mass and by what the Gaussian's peak puts into one cell. And
+    the logarithm of each image's evidence, averaged over all distinct poses, ``(n,)``.
     """
     group = point_group(symmetry)
     first = np.cumsum(counts) - counts
@@ -69,20 +70,23 @@ def summarise_modes(
     highest = np.full(len(counts), -np.inf)
     np.maximum.at(highest, owner, mass)
     weight = np.exp(mass - highest[owner])
-    weight /= np.bincount(owner, weight)[owner]
+    total = np.bincount(owner, weight)
+    evidence = highest + np.log(total) - math.log(_VOLUME / len(group))
+    weight /= total[owner]
     entropy = np.bincount(owner, weight * (size - np.log(np.maximum(weight, 1e-300))))
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
     concentration = np.minimum(
         1.0, np.exp(1.5 - size[first]) * len(group) / SO3Grid(EVALUATION_ORDER).size
     )
     near = np.bincount(owner, weight * (angle <= CONFIDENCE_RADIUS_DEGREES))
-    return PoseSummary(
+    summary = PoseSummary(
         rotations=poses[first],
         max_probability=weight[first] * concentration,
         entropy=np.minimum(entropy, 0.0),
         spread_degrees=np.bincount(owner, weight * angle).astype(np.float64),
         confidence=np.minimum(near, 1.0),
     )
+    return summary, evidence
 
 
 class _Parts(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the package is measured by: metrics, protocols and the experiments of the works it builds on.
+"""Evaluation: metrics, protocols and the experiments of the works it builds on.
 
 Import from the modules.
 """

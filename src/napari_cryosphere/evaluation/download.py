@@ -2,9 +2,10 @@
 
 A record holds one half of an entry: ``particles_H.star``, ``info_H.json`` and the images, either
 whole or as ``particles_H.mrcs.chunk_K``, which are joined in the order of the number K. While a
-file is fetched its bytes are in a folder ``.download`` beside it, one file a chunk; what is there
-is gone on with by an HTTP range. A chunk counts as fetched when its size and its MD5 are those that
-the record states; a file appears under its name when all of its chunks do.
+file is fetched its bytes are in a folder ``.download`` next to it, one file per chunk; an
+HTTP range continues what is there. A chunk counts as fetched when its size and its MD5 are those that
+the record states; a file appears under its name when all of its chunks do. (pooch, which also
+checks hashes, starts a file again after a break: with gigabytes per file that rules it out.)
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ __all__ = [
 ]
 
 ZENODO = "https://zenodo.org"
-_BLOCK = 1 << 20
-_TIMEOUT_SECONDS = 60.0
-_TRIES = 5
+_BLOCK_BYTES = 1 << 20  # bytes read at a time: a kill loses a megabyte at most
+_TIMEOUT_SECONDS = 60.0  # without a byte; chosen, not tuned
+_TRIES = 5  # of a connection before giving up; chosen, not tuned
 _CHUNK = re.compile(r"(?P<name>.+\.mrcs)\.chunk_(?P<number>[0-9]+)")
 _MD5 = re.compile(r"(?:md5:)?(?P<digest>[0-9a-f]{32})")
 _FOLDER = ".download"
@@ -118,7 +119,7 @@ def download_half(
     """Fetch one half of an entry into its folder; yields bytes there and bytes in all.
 
     What an earlier call has fetched is kept: whole files with the right MD5, and the parts of
-    others. The table comes last, so that a half whose table is there is whole.
+    others. The table comes last, so that a half with a table is complete.
 
     Raises
     ------
@@ -191,7 +192,7 @@ def _holds(path: Path, parts: list[RecordFile]) -> bool:
         for part in parts:
             digest, left = hashlib.md5(usedforsecurity=False), part.size
             while left:
-                block = stream.read(min(_BLOCK, left))
+                block = stream.read(min(_BLOCK_BYTES, left))
                 digest.update(block)
                 left -= len(block)
             if digest.hexdigest() != part.md5:
@@ -214,7 +215,7 @@ def _fetch(parts: list[RecordFile], path: Path) -> Iterator[int]:
     with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as stream:
         for part in parts:
             with (folder / part.name).open("rb") as chunk:
-                shutil.copyfileobj(chunk, stream, _BLOCK)
+                shutil.copyfileobj(chunk, stream, _BLOCK_BYTES)
     for part in parts:
         (folder / part.name).unlink()
     if not any(folder.iterdir()):
@@ -222,7 +223,7 @@ def _fetch(parts: list[RecordFile], path: Path) -> Iterator[int]:
 
 
 def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
-    """Fetch one chunk, going on with what is there; yields its bytes so far.
+    """Fetch one chunk, continuing a partial one; yields its bytes so far.
 
     A connection that breaks is opened again, as often as bytes arrive, and five times in a row
     where none do.
@@ -260,7 +261,7 @@ def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
 
 
 class _Digest:
-    """The MD5 of what a file holds, kept while it grows. A file that is too long is begun anew."""
+    """The MD5 of what a file holds, kept while it grows. A file that is too long is started again."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._hash = hashlib.md5(usedforsecurity=False)
@@ -269,7 +270,7 @@ class _Digest:
             path.unlink()
         if path.is_file():
             with path.open("rb") as stream:
-                while block := stream.read(_BLOCK):
+                while block := stream.read(_BLOCK_BYTES):
                     self.add(block)
 
     def add(self, block: bytes) -> None:
@@ -295,7 +296,7 @@ def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
         with path.open("ab" if digest.size else "wb") as stream:
             while digest.size < part.size:
                 # read1 gives what has arrived, so that what comes before a cut is kept
-                block = answer.read1(min(_BLOCK, part.size - digest.size))
+                block = answer.read1(min(_BLOCK_BYTES, part.size - digest.size))
                 if not block:
                     raise http.client.IncompleteRead(b"", part.size - digest.size)
                 stream.write(block)

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 HALVES = (0, 1)
-_CHUNK = 256
+"""Names of the two halves in the files of the CESPED benchmark."""
+
+_CHUNK = 256  # images copied at once
 _WEIGHT = "rlnMaxValueProbDistribution"
 _MARKER = "SUCCESSFUL_DOWNLOAD_{}.txt"
 
@@ -214,7 +216,7 @@ class LocalEntry:
 
 
 def local_entry(benchmark_dir: Path, name: str) -> LocalEntry:
-    """Return an entry of which both halves are there.
+    """Return an entry of which both halves exist.
 
     Raises
     ------
@@ -255,7 +257,7 @@ def _info(path: Path) -> dict[str, object]:
 
 
 def local_entries(benchmark_dir: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the names of the folders that hold particles, with the halves that are there."""
+    """Yield the names of the folders that hold particles, with the halves that exist."""
     if not benchmark_dir.is_dir():
         return
     for folder in sorted(path for path in benchmark_dir.iterdir() if path.is_dir()):
@@ -281,7 +283,7 @@ def add_half(
     """Write particles as one half of a local entry; yields how many images are written.
 
     All images are brought to one grid and copied into one stack, in the table's order. The table,
-    which says that the half is there, is written last. What CESPED's package looks for is written
+    which says that the half is complete, is written last. What CESPED's package looks for is written
     too, so that it reads the entry. Simulated poses that have no rlnMaxValueProbDistribution get 1:
     they are certain.
 

@@ -1,4 +1,4 @@
-"""How equivariant a pose model is, measured from outside: images in, distributions out.
+"""Equivariance of a pose model, measured from outside: images in, distributions out.
 
 **Turning the volume.** CryoSphere's condition (Chheda & Nori, poster) is ``(s o c)(R V) = R (s o
 c)(V)``: with c the projection along the optical axis and s the network, rotating the volume and
@@ -15,7 +15,7 @@ turning the map turns its symmetry axes, and the model takes these to be where t
 
 The error is the mean over a grid of ``(p'(X) - p(transported X))^2``, with densities relative to
 the uniform distribution. It grows with the sharpness of the predictions and vanishes for a network
-that knows nothing, so it is put beside the same error with the rotations shuffled among the pairs:
+with a uniform answer, so it is compared with the same error with the rotations shuffled among the pairs:
 their ratio is 0 for an equivariant network and 1 for one whose answers do not follow the volume at
 all.
 
@@ -52,7 +52,7 @@ __all__ = [
 Array: TypeAlias = NDArray[np.float64]
 Frame: TypeAlias = Literal["camera", "map"]
 
-_CHUNK = 8
+_CHUNK = 8  # particles at once: 8 x 36,864 poses of order 3
 
 
 class Predictor(Protocol):

@@ -178,7 +178,7 @@ def _figures(
 
 
 def _volume_panel(turning: Mapping[str, tuple[VolumeErrors, ...]]) -> Panel:
-    """Show mean, lowest and highest error of each network, with its shuffled control beside it."""
+    """Show mean, lowest and highest error of each network, next to its shuffled control."""
     frames = len(next(iter(turning.values())))
     series: list[Series] = []
     for frame in range(frames):

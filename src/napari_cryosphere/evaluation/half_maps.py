@@ -38,9 +38,9 @@ Predicts: TypeAlias = Literal["S2", "SO3", "SO3xR2"]
 truth's.
 """
 
-_PADDING = 2
-_DECIMALS = 6
-_CHUNK = 128
+_PADDING = 2  # as relion_reconstruct --pad 2
+_DECIMALS = 6  # as RELION writes numbers to STAR files
+_CHUNK = 128  # particles inserted at once
 
 
 def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> ParticleStack:
@@ -97,7 +97,7 @@ def reconstructed(
     symmetry
         Point group of the map.
     weighted
-        Whether particles count by their figure of merit, where the column is there.
+        Whether particles count by their figure of merit, where that column exists.
     """
     projector = BackProjector(stack.box, _PADDING, symmetry)
     frequencies = projector.frequencies / stack.grid.field_angstrom
@@ -119,7 +119,7 @@ def reconstructed(
 def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool) -> DensityMap:
     """Reconstruct one half's particles with ``relion_reconstruct --ctf --pad 2``, as CESPED does.
 
-    ``--fom_weighting`` is added where ``weighted`` and the column is there.
+    ``--fom_weighting`` is added where ``weighted`` and the column exists.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which row of a table of predictions is which particle of the truth."""
+"""Matching of predictions with the true particles, row by row."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def matched_halves(
     """Pair predictions with the truth, half by half.
 
     Particles are the same if the number in rlnImageName and the last parts of the stack's path are;
-    of the path as few parts are compared as tell the truth's particles apart, so that tables may
-    stand in different folders. Two files of the truth are the two halves, each with its own
+    of the path only as many parts are compared as distinguish the true particles, so that tables may
+    be in different folders. Two files of the truth are the two halves, each with its own
     predictions where these are two files as well; else two files of predictions are; else
     rlnRandomSubset splits the particles.
 
@@ -99,7 +99,7 @@ def _order(
 
 
 class _Names:
-    """The image names of one table or two, and where each stands."""
+    """The image names of one table or two, and the row of each."""
 
     def __init__(self, tables: Sequence[ParticleStack]) -> None:
         self._tables = tables

@@ -2,7 +2,7 @@
 
 Where the paper leaves something open the definition is that of CESPED's package: PCC inside a mask
 is the correlation of the masked maps over all voxels; an FSC's shell k holds the frequencies of
-radius k <= r < k + 1 in cycles a box; a resolution is the first crossing of a threshold, linear in
+radius k <= r < k + 1 in cycles per box; a resolution is the first crossing of a threshold, linear in
 1/angstrom, Nyquist if there is none; the MAnE and the shifts' error of two halves are the means of
 the halves'. Two things differ. Shell 0, one frequency, is not taken for a crossing. And a
 difference compares maps that are both masked or both not; the package takes a masked correlation of
@@ -142,7 +142,7 @@ def whole_shell_correlation(
     x = np.arange(last)
     counted = np.where(
         (x == 0) | (2 * x == box), 1.0, 2.0
-    )  # the others stand for their mirror images too
+    )  # the others represent their mirror images too
     squared = np.fft.fftfreq(box, 1 / box) ** 2
     cross, power_f, power_g = np.zeros((3, last))
     for z in range(box):

@@ -1,10 +1,10 @@
-"""Reports: tables as CSV and Markdown, curves as PNG."""
+"""Reports: tables as CSV and Markdown, plots by matplotlib where it is installed."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,9 @@ from napari_cryosphere._files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Panel", "Report", "Series", "Table", "can_plot"]
+__all__ = ["NO_PLOT", "Panel", "Report", "Series", "Table", "can_plot", "draw_panels"]
+
+NO_PLOT = "no plot is drawn: matplotlib is missing; pip install 'napari-cryosphere[plots]'"
 
 Value: TypeAlias = str | int | float
 
@@ -69,7 +71,12 @@ class Panel:
     y_label: str
     series: tuple[Series, ...]
     ticks: tuple[str, ...] | None = None
-    """Names of x = 0, 1, ..."""
+    """Names of x = 0, 1, ..., or of ``tick_places``."""
+    tick_places: tuple[float, ...] | None = None
+    title: str = ""
+    levels: tuple[float, ...] = ()
+    """Heights of dashed lines."""
+    y_range: tuple[float, float] | None = None
     log_x: bool = False
     log_y: bool = False
 
@@ -84,23 +91,29 @@ class Panel:
             axes.errorbar(
                 series.x, series.y, (below, above), fmt="o", capsize=4, label=series.label
             )
-        axes.set(xlabel=self.x_label, ylabel=self.y_label)
+        axes.set(xlabel=self.x_label, ylabel=self.y_label, title=self.title)
         if self.log_x:
             axes.set_xscale("log", base=2)
             places = sorted({x for series in self.series for x in series.x})
             axes.set_xticks(places, [f"{place:g}" for place in places])
         if self.log_y:
             axes.set_yscale("log")
-        if self.ticks is not None:
+        if self.tick_places is not None:
+            axes.set_xticks(self.tick_places, self.ticks)
+        elif self.ticks is not None:
             axes.set_xticks(range(len(self.ticks)), self.ticks)
             axes.margins(x=0.15)
+        for level in self.levels:
+            axes.axhline(level, color="0.6", linestyle="--", linewidth=0.8)
+        if self.y_range is not None:
+            axes.set_ylim(self.y_range)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", frameon=False)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes
     ----------
@@ -147,7 +160,7 @@ class Report:
         with atomic_path(files["data"], overwrite=overwrite) as temporary:
             temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         if "plot" in files:
-            self._draw(files["plot"], overwrite)
+            draw_panels(self.panels, files["plot"], overwrite=overwrite)
         with atomic_path(files["report"], overwrite=overwrite) as temporary:
             temporary.write_text(self._markdown(config, "plot" in files), encoding="utf-8")
         return files
@@ -160,20 +173,23 @@ class Report:
         parts.append(f"## Config\n\n```json\n{json.dumps(dict(config), indent=2)}\n```")
         return "\n\n".join(parts) + "\n"
 
-    def _draw(self, path: Path, overwrite: bool) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.5 * len(self.panels), 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, panel in zip(
-            figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True
-        ):
-            panel.draw(axes)
-        with atomic_path(path, overwrite=overwrite) as temporary:
-            figure.savefig(temporary, dpi=110)
+def draw_panels(panels: Sequence[Panel], path: Path, *, overwrite: bool) -> None:
+    """Draw panels side by side into a file of the kind that its suffix says, PNG or SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel.draw(axes)
+    # in SVG text stays text, and names of clip paths are the same each time
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}),
+    ):
+        figure.savefig(temporary, dpi=110, format=path.suffix[1:])
 
 
 def can_plot() -> bool:
-    """Say whether matplotlib is there: it comes with ``napari-cryosphere[plots]``."""
+    """Return whether matplotlib is installed: it comes with ``napari-cryosphere[plots]``."""
     return find_spec("matplotlib") is not None

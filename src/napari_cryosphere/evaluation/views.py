@@ -1,4 +1,4 @@
-"""Projections of a map as a network is shown them."""
+"""Labelled projections of a map, noisy as training images are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = ["MapViews"]
 
-_MEASURED = 64
+_MEASURED = 64  # projections whose variance is taken for the signal's; chosen, not tuned
 
 
 class MapViews:

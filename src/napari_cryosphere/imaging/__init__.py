@@ -1,4 +1,4 @@
-"""How a map becomes an image, and what is done to an image before a network sees it.
+"""The forward model from map to image, and the preparation of images for a network.
 
 Import from the modules.
 """

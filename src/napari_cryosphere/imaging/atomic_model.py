@@ -29,9 +29,10 @@ __all__ = ["VOLTS_A2", "AtomicModel", "is_atomic_model"]
 _PLANCK, _MASS, _CHARGE = 6.62607015e-34, 9.1093837139e-31, 1.602176634e-19
 VOLTS_A2 = 1e20 * _PLANCK**2 / (2 * np.pi * _MASS * _CHARGE)
 _SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
-_FINER = 2  # the grid on which atoms are added up, voxels a voxel of the map
+_FINER = 2  # the grid on which atoms are added up, voxels per voxel of the map
+# Of a Fourier coefficient at the highest kept frequency, folded back by the fine grid.
 _ALIASING = 1e-4
-_CUTOFF = 1e-7  # of an atom's density, in 1/A^2: where its Gaussians end
+_CUTOFF_PER_SQUARE_ANGSTROM = 1e-7  # of an atom's density, in 1/A^2: where its Gaussians end
 _EDGE = 0.9  # of the highest frequency: where the soft edge begins
 _ROOM = 1.25  # of the default box, relative to the model's diameter
 
@@ -181,7 +182,7 @@ class AtomicModel:
         import gemmi
 
         calculator = gemmi.DensityCalculatorE()
-        calculator.cutoff = _CUTOFF
+        calculator.cutoff = _CUTOFF_PER_SQUARE_ANGSTROM
         length = box * pixel_size_angstrom
         calculator.grid.spacegroup = gemmi.SpaceGroup("P1")
         calculator.grid.set_unit_cell(gemmi.UnitCell(length, length, length, 90, 90, 90))

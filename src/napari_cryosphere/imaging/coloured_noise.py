@@ -16,8 +16,8 @@ from napari_cryosphere.imaging.fourier import frequency_grid
 __all__ = ["NoiseSpectrum"]
 
 _COLUMNS = ("frequency_per_angstrom", "power")
-_POINTS = 2001
-_HIGHEST = 1.0  # cycles per angstrom: beyond the corner of any image of 0.71 A pixels
+_POINTS = 2001  # steps of 0.0005 per angstrom: finer than a shell of any box below 2000 A
+_HIGHEST_PER_ANGSTROM = 1.0  # cycles per angstrom: beyond the corner of any image of 0.71 A pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class NoiseSpectrum:
     @classmethod
     def falling(cls, length_angstrom: float) -> NoiseSpectrum:
         """Return ``1 / (1 + (s L)^2)``: flat up to about s = 1/L, then falling; neighbours are correlated."""
-        frequencies = np.linspace(0, _HIGHEST, _POINTS)
+        frequencies = np.linspace(0, _HIGHEST_PER_ANGSTROM, _POINTS)
         return cls(frequencies, 1 / (1 + (frequencies * length_angstrom) ** 2))
 
     @classmethod
@@ -106,7 +106,7 @@ class NoiseSpectrum:
         """
         radius = (frequency_grid(box).norm(dim=-1) / (box * pixel_size_angstrom)).double().numpy()
         power = np.interp(radius, self.frequencies, self.power)
-        # all columns but the first and the last stand for their mirror images too
+        # all columns but the first and the last represent their mirror images too
         weights = np.full(box // 2 + 1, 2.0)
         weights[[0, -1]] = 1.0
         mean = (power * weights).sum() / box**2

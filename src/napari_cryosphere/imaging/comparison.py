@@ -1,4 +1,4 @@
-"""How well one image agrees with a map's projection at a pose, and what is left of it."""
+"""Comparison of an image with a map's projection at a pose: correlation and residual."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ProjectionMatch", "ProjectionMatcher"]
 
 @dataclass(frozen=True)
 class ProjectionMatch:
-    """An image beside a map's projection.
+    """An image and a map's projection.
 
     Attributes
     ----------

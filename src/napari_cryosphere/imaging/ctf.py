@@ -29,7 +29,7 @@ LEAST_CTF = 0.05
 """Least absolute CTF that a premultiplied image is divided by: below it rounding of the stored
 pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
 """
-_ANGSTROM_PER_MILLIMETRE = 1e7
+_ANGSTROM_PER_MILLIMETRE = 1e7  # by definition
 
 
 def ctf_values(

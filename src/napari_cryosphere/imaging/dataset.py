@@ -50,7 +50,7 @@ class ParticleDataset(Dataset[Sample]):
     Parameters
     ----------
     stack
-        The particles; each image may stand once.
+        The particles; each image may occur once.
     steps
         What is done to the images; None for the default: background normalised, phases flipped,
         soft mask.
@@ -60,7 +60,7 @@ class ParticleDataset(Dataset[Sample]):
     Raises
     ------
     MetadataError
-        If an image stands twice, so that its id would not tell which particle is meant.
+        If an image occurs twice, so that its id would be ambiguous.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ParticleDataset(Dataset[Sample]):
         if len(self._row_of) < len(names):
             raise MetadataError(
                 f"{stack.source}: {len(names) - len(self._row_of)} rows with the image of an earlier row; a "
-                "data set finds particles by their image, so that each may stand once: remove the others"
+                "data set finds particles by their image, so that each may occur once: remove the others"
             )
         known = stack.has_poses
         self._has_pose = np.full(len(stack), known)
@@ -159,13 +159,13 @@ class ParticleDataset(Dataset[Sample]):
         trust = np.ones(len(rows)) if confidence is None else _array(confidence).reshape(-1)
         if trust.shape != rows.shape or not ((trust >= 0) & (trust <= 1)).all():
             raise MetadataError(
-                f"confidence must be {len(rows)} numbers from 0 to 1, one a particle"
+                f"confidence must be {len(rows)} numbers from 0 to 1, one per particle"
             )
         self._rotations[rows], self._shifts[rows], self._confidence[rows] = new, shifts, trust
         self._has_pose[rows] = True
 
     def stack(self) -> ParticleStack:
-        """Return the particles with their poses as they are now; poses of the input are kept beside them.
+        """Return the particles with their present poses; those of the input are kept in further columns.
 
         Raises
         ------

@@ -21,6 +21,7 @@ from torch import Tensor
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
 from napari_cryosphere.imaging.ctf import aberrated_ctf, fft_frequencies
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
+from napari_cryosphere.imaging.map_mask import map_radius_angstrom
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.simulate import ParticleParameters
 from napari_cryosphere.particles import DensityMap
@@ -29,16 +30,13 @@ from napari_cryosphere.particles.aberrations import Aberrations
 __all__ = [
     "NoiseLevel",
     "clean_images",
-    "map_radius_angstrom",
-    "map_radius_px",
     "noise_level",
     "noisy_images",
     "projector_of",
 ]
 
 _CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
-_PILOT = 512
-_POWER_IN_CIRCLE = 0.99
+_PILOT = 512  # images whose mean power is taken for the signal of all; chosen, not tuned
 
 
 def projector_of(density: DensityMap) -> Projector:
@@ -101,21 +99,6 @@ class NoiseLevel:
 
     deviation: float
     radius_angstrom: float
-
-
-def map_radius_px(voxels: NDArray[np.floating]) -> int:
-    """Return the radius in whole voxels of the sphere about voxel n // 2 that holds 99 % of a map's power."""
-    axis = np.arange(len(voxels)) - len(voxels) // 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    power = np.bincount(
-        np.rint(radius).astype(int).ravel(), (voxels.astype(np.float64) ** 2).ravel()
-    )
-    return int(np.searchsorted(np.cumsum(power), _POWER_IN_CIRCLE * power.sum()))
-
-
-def map_radius_angstrom(density: DensityMap) -> float:
-    """Return `map_radius_px` of a map in angstrom."""
-    return map_radius_px(density.voxels) * density.pixel_size_angstrom
 
 
 def noise_level(

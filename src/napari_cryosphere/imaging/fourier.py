@@ -32,7 +32,7 @@ def from_fourier(transforms: Tensor) -> Tensor:
 
 
 def frequency_grid(box: int, device: torch.device | None = None) -> Tensor:
-    """Return the frequencies of `to_fourier`'s output, ``(box, box // 2 + 1, 2)``: (x, y) in cycles a box."""
+    """Return the frequencies of `to_fourier`, ``(box, box // 2 + 1, 2)``: (x, y) in cycles per box."""
     y = torch.fft.fftfreq(box, 1 / box, device=device)
     x = torch.arange(box // 2 + 1, device=device, dtype=y.dtype)
     return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)

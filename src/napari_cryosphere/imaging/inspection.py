@@ -15,11 +15,12 @@ from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["ImageInspection", "inspect_images"]
 
-_MOST = 128
-_CHUNK_PIXELS = 1 << 22
+_MOST = 128  # images looked at: `_CLEAR` standard errors of their mean are a third of a deviation
+_CHUNK_PIXELS = 1 << 22  # of the images that are read at once: 16 MB
 _CLEAR = 4.0  # standard errors that the mean contrast must be away from zero
+# Times the usual largest grey value: broken numbers, not contrast; chosen, not tuned.
 _OUT_OF_PROPORTION = 1e6
-_FLAT = 1e-6
+_FLAT = 1e-6  # of the largest grey value: float32 has 1.2e-7, so less spread than this is rounding
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ImageInspection:
         Number of images that were read, spread evenly over the stack.
     contrast
         Whether particles are lighter or darker than their background: ``"white"`` (RELION's
-        convention), ``"black"``, or ``"unclear"`` where they cannot be told apart.
+        convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
     warnings
         One line for each oddity.
     """
@@ -107,7 +108,7 @@ def _sign(contrasts: NDArray[np.float64]) -> Literal["white", "black", "unclear"
 
 
 def _named(stack: ParticleStack, rows: NDArray[np.int64], what: str) -> list[str]:
-    """Return a line that names particles, from 1, and what is odd about them; none without particles."""
+    """Return a line that names particles, from 1, and what is wrong with them; none without particles."""
     if not len(rows):
         return []
     first = ", ".join(str(row + 1) for row in rows[:4])

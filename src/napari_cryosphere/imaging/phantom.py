@@ -11,13 +11,12 @@ from napari_cryosphere.particles.density_map import DensityMap
 
 __all__ = ["protein_phantom"]
 
-_HELIX_RISE, _HELIX_RADIUS, _HELIX_TURN = (
-    1.5,
-    2.3,
-    np.radians(100.0),
-)  # angstrom, angstrom, a residue
-_STRAND_RISE, _STRAND_PLEAT = 3.3, 0.9
-_HELIX_SPACING, _STRAND_SPACING = 10.0, 4.8
+# The geometry of textbooks: rise, radius and turn per residue of an alpha helix; rise and pleat of
+# a strand; distance of packed helices and sheets, and of the strands of a sheet.
+_HELIX_RISE_ANGSTROM, _HELIX_RADIUS_ANGSTROM = 1.5, 2.3
+_HELIX_TURN_RADIANS = np.radians(100.0)
+_STRAND_RISE_ANGSTROM, _STRAND_PLEAT_ANGSTROM = 3.3, 0.9
+_HELIX_SPACING_ANGSTROM, _STRAND_SPACING_ANGSTROM = 10.0, 4.8
 
 # Domains: kind, number of helices or strands, residues in each, centre in angstrom. An uneven set
 # of arms around a core, so that no two views look alike.
@@ -83,11 +82,11 @@ def _domain(
 
 def _helix(residues: int) -> NDArray[np.float64]:
     step = np.arange(residues)
-    along = (step - (residues - 1) / 2) * _HELIX_RISE
+    along = (step - (residues - 1) / 2) * _HELIX_RISE_ANGSTROM
     return np.stack(
         [
-            _HELIX_RADIUS * np.cos(_HELIX_TURN * step),
-            _HELIX_RADIUS * np.sin(_HELIX_TURN * step),
+            _HELIX_RADIUS_ANGSTROM * np.cos(_HELIX_TURN_RADIANS * step),
+            _HELIX_RADIUS_ANGSTROM * np.sin(_HELIX_TURN_RADIANS * step),
             along,
         ],
         axis=1,
@@ -96,19 +95,23 @@ def _helix(residues: int) -> NDArray[np.float64]:
 
 def _strand(residues: int) -> NDArray[np.float64]:
     step = np.arange(residues)
-    along = (step - (residues - 1) / 2) * _STRAND_RISE
-    return np.stack([_STRAND_PLEAT * (-1.0) ** step, np.zeros(residues), along], axis=1)
+    along = (step - (residues - 1) / 2) * _STRAND_RISE_ANGSTROM
+    return np.stack([_STRAND_PLEAT_ANGSTROM * (-1.0) ** step, np.zeros(residues), along], axis=1)
 
 
 def _lattice_site(kind: str, index: int, number: int) -> NDArray[np.float64]:
-    """Return where an element stands: helices on a hexagonal spiral, strands in two facing sheets."""
+    """Return the place of an element: helices on a hexagonal spiral, strands in two facing sheets."""
     if kind == "helices":
         ring = 0 if index == 0 else 1 if index <= 6 else 2
         angle = np.pi / 3 * (index - 1) + (np.pi / 6 if ring == 2 else 0)
-        return _HELIX_SPACING * ring * np.array([np.cos(angle), np.sin(angle), 0.0])
+        return _HELIX_SPACING_ANGSTROM * ring * np.array([np.cos(angle), np.sin(angle), 0.0])
     row, sheet = divmod(index, 2)
     return np.array(
-        [_HELIX_SPACING * (sheet - 0.5), _STRAND_SPACING * (row - (number // 2 - 1) / 2), 0.0]
+        [
+            _HELIX_SPACING_ANGSTROM * (sheet - 0.5),
+            _STRAND_SPACING_ANGSTROM * (row - (number // 2 - 1) / 2),
+            0.0,
+        ]
     )
 
 

@@ -17,7 +17,7 @@ from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["PreparedImages"]
 
-_CHUNK = 256
+_CHUNK = 256  # images at once: 16 MB at a box of 128
 
 
 class PreparedImages:
@@ -82,7 +82,7 @@ class PreparedImages:
 
     @property
     def warnings(self) -> list[str]:
-        """What was odd about the pixels of the images asked for so far."""
+        """Warnings about the pixels of the images read so far."""
         if not self._flat:
             return []
         return [

@@ -1,4 +1,4 @@
-"""What is done to particle images before a network sees them, in one fixed order.
+"""Preparation of particle images for a network, in one fixed order.
 
 1. A plane fitted to the background, outside the particle, is taken off, and the background gets
   standard deviation 1.
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _FLAT = 1e-6  # of its largest grey value: less spread than that in a background is rounding
-_LOW_PASS_EDGE = 3  # Fourier pixels over which a low-pass falls
+_LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _distance_from_centre(box: int) -> Tensor:
 def background_mask(box: int, radius_px: float | None = None) -> Tensor:
     """Return a particle's background, ``(box, box)`` bool: the pixels outside a circle.
 
-    None stands for the inscribed circle; a wider one is taken as that, so that the corners always
+    None means the inscribed circle; a wider one is taken as that, so that the corners always
     remain.
     """
     return _distance_from_centre(box) > min(box / 2, box / 2 if radius_px is None else radius_px)
@@ -235,5 +235,5 @@ def low_pass(images: Tensor, cutoff_px: float) -> Tensor:
     """
     box = images.shape[-1]
     frequencies = frequency_grid(box, images.device).norm(dim=-1)
-    ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE + 0.5).clamp(0, 1)
+    ramp = ((box / cutoff_px - frequencies) / _LOW_PASS_EDGE_SHELLS + 0.5).clamp(0, 1)
     return filtered(images, 0.5 - 0.5 * torch.cos(torch.pi * ramp))

@@ -1,4 +1,4 @@
-"""What is behind simulated particles: poses, shifts, defocus, optics groups; drawn or from a file."""
+"""Parameters of simulated particles: poses, shifts, defocus, optics groups; drawn or from a file."""
 
 from __future__ import annotations
 

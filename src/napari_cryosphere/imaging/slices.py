@@ -28,7 +28,7 @@ class SliceSampler:
     voxels
         ``(n, n, n)`` in z, y, x order, n even.
     max_shell
-        Largest frequency that will be asked for, in cycles a box; at most n / 2.
+        Largest frequency that will be asked for, in cycles per box; at most n / 2.
     padding
         Factor by which the map is padded before its transform.
     moments
@@ -89,7 +89,7 @@ class SliceSampler:
     def values(self, rotations: Tensor, frequencies: Tensor) -> Tensor:
         """Return the slices of ``(n, 3, 3)`` poses at ``(k, 2)`` frequencies, ``(n, k)`` complex64.
 
-        Frequencies are (x, y) in cycles a box, of `max_shell` at most; poses take image to map
+        Frequencies are (x, y) in cycles per box, of `max_shell` at most; poses take image to map
         coordinates.
         """
         parts, sign = self._sample(self._table, rotations, frequencies)
@@ -99,7 +99,7 @@ class SliceSampler:
         """Return slices of V, x V, y V and z V, ``(n, 4, 2, k)`` float32: real parts, then imaginary parts.
 
         The last three times ``-2 pi i / box`` are the first's derivatives with respect to the
-        frequency along the map's x, y and z, in cycles a box.
+        frequency along the map's x, y and z, in cycles per box.
         """
         parts, sign = self._sample(self._with_moments, rotations, frequencies)
         planes = parts.flatten(2).transpose(1, 2).contiguous().unflatten(1, (-1, 2))

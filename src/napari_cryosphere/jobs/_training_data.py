@@ -38,8 +38,8 @@ from napari_cryosphere.training.sources import (
 
 __all__ = ["TrainingData", "training_data"]
 
-_FEWEST = 4
-_MOST_HELD_OUT = 500
+_FEWEST = 4  # two to train on, two held out
+_MOST_HELD_OUT = 500  # twice what the calibration needs; more only costs time
 _ENOUGH_HELD_OUT = 250  # to fit a temperature to 5 per cent
 _ENOUGH_MICROGRAPHS = 4  # to stand for all others in defocus and ice
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.alignment.aligner import Aligner, Alignment
+from napari_cryosphere.alignment.presence import presence
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.prepared import PreparedImages
@@ -26,7 +27,6 @@ from napari_cryosphere.jobs.running.compute import batches_at_once, choose_devic
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
@@ -34,6 +34,7 @@ from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJour
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
@@ -44,8 +45,11 @@ __all__ = [
     "AlignerInput",
     "Pilot",
     "align",
+    "align_rows",
     "align_stack",
     "band_note",
+    "batches_of",
+    "gathered",
     "pilot_around",
     "prepare_aligner",
     "spread_rows",
@@ -55,13 +59,17 @@ __all__ = [
 Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
-_PILOT = 384
+_PILOT = 384  # particles from which noise and contrast are estimated
+# Of these aligned to correct the contrast; 48 cost 0.1 s more (docs/measurements.md).
 _PILOT_ALIGNED = 32
-_LEAST_CHANGE = 0.03
+_LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chosen, not tuned
+# Per particle, by which inverted images must fit better: a factor of 20; chosen, not tuned.
 _CLEARLY_NATS = 3.0
-_DOUBTFUL = 0.6
+_DOUBTFUL = (
+    0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
+)
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_EACH = ("shifts_px", "log_likelihood", *_SUMMARY)
+_EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
 _CELLS = ("orders", "indices", "log_density")
 
 
@@ -96,6 +104,11 @@ class Aligned:
     shifts_angstrom: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
     distribution: PoseDistribution | None = None
+
+    def _repr_html_(self) -> str:
+        """Return the particles and their posteriors, for notebooks."""
+        parts = [part for part in (self.particles, self.distribution) if part is not None]
+        return "".join(part._repr_html_() for part in parts)
 
 
 class AlignerInput:
@@ -200,11 +213,22 @@ def with_alignment(
     log_likelihood: NDArray[np.float64],
     summary: PoseSummary,
     symmetry: str,
+    presence_evidence: NDArray[np.float64] | None = None,
 ) -> ParticleStack:
-    """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept."""
+    """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept.
+
+    With the evidence of an `Alignment` of the whole set, cryospherePresence says how probably each
+    image is a particle of the map, and a pose is right only if it is.
+    """
+    columns = {"rlnLogLikeliContribution": log_likelihood}
+    if presence_evidence is not None:
+        evidence, left, shifts = presence_evidence.T
+        there = presence(evidence, left, shifts, summary.confidence)
+        columns["cryospherePresence"] = there
+        summary = replace(summary, confidence=summary.confidence * there)
     shifts = -shifts_px * stack.grid.pixel_size_angstrom
     posed = stack.with_summary(summary, symmetry, shifts)
-    return posed.with_columns({"rlnLogLikeliContribution": log_likelihood})
+    return posed.with_columns(columns)
 
 
 def align(config: AlignConfig) -> Events:
@@ -219,19 +243,21 @@ def align(config: AlignConfig) -> Events:
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = open_particles(config)
-    density = open_map(config, config.map)
+    opened = open_reference(config, config.map, stack.grid)
+    density = opened.density
+    yield from opened.notes
     yield from warnings_of(stack, "they are compared as they are")
     _refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
-    batches = _batches(stack, config)
+    batches = batches_of(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
-    detail = map_detail(config.map, density, config.resolution_angstrom)
-    yield from _aligning(stack, density, config, detail, keep, batches, ranks, journal)
+    detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
+    yield from align_rows(stack, density, config, detail, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
         return
-    found = _gathered(stack, batches, journal, config.symmetry)
+    found = gathered(stack, batches, journal, config.symmetry)
     outputs = {"star": config.output}
     if config.distributions is not None:
         _write_distributions(config.distributions, journal, batches, config)
@@ -256,9 +282,9 @@ def align_stack(
     yield Progress(0.0, "measuring noise and contrast")
     asked = config.resolution_angstrom
     detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
-    batches, journal = _batches(stack, config), MemoryJournal()
-    yield from _aligning(stack, density, config, detail, True, batches, Ranks(), journal)
-    found = _gathered(stack, batches, journal, config.symmetry)
+    batches, journal = batches_of(stack, config), MemoryJournal()
+    yield from align_rows(stack, density, config, detail, True, batches, Ranks(), journal)
+    found = gathered(stack, batches, journal, config.symmetry)
     return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
 
 
@@ -269,14 +295,14 @@ def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
         )
 
 
-def _batches(stack: ParticleStack, config: AligningConfig) -> Batches:
+def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     """Return the batches; cells come in lists of different lengths, so that each is kept as it is."""
     limit = MemoryLimit(config.max_memory_gb)
     size = limit.batch_size(config.batch_size, stack.box, SEARCH_BYTES, REFERENCES_BYTES)
     return Batches(len(stack), size)
 
 
-def _aligning(
+def align_rows(
     stack: ParticleStack,
     density: DensityMap,
     config: AligningConfig,
@@ -310,12 +336,15 @@ def _aligning(
         )
 
 
-def _gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
+def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
     """Put the batches together, all but their posteriors."""
     found = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(found[name] for name in _SUMMARY))
     shifts_px, log_likelihood = found["shifts_px"], found["log_likelihood"]
-    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry)
+    evidence = found["presence_evidence"]
+    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry, evidence)
+    confidence = particles.particles["cryosphereConfidence"].to_numpy(float)
+    summary = replace(summary, confidence=confidence)
     return Aligned(particles, summary, particles.shifts_angstrom(), log_likelihood)
 
 
@@ -354,7 +383,7 @@ def _align_batch(
     else:
         shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
         found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees, keep)
-    arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
     arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
         cells = found.distribution.cells()

@@ -96,7 +96,7 @@ class ParticlesInput(ImagesInput):
 
 
 class MapsInput(JobConfig):
-    """How maps are read, whichever files they are in; `jobs.running.inputs.open_map` opens them."""
+    """How maps are read, whichever files they are in; `jobs.running.references` opens them."""
 
     map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of maps whose header is wrong; without it the header's."""
@@ -118,7 +118,15 @@ class MapInput(MapsInput):
 class MaskedMapInput(MapInput):
     """A map that particles are compared with."""
 
-    mask: MapFile | None = None
-    """Mask around the molecule, values 0 to 1, that the map is multiplied by before it is
-    compared.
+    mask: Literal["auto", "none"] | MapFile = "auto"
+    """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
+    to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
+    solvent in.
     """
+    mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Radius of a soft sphere that takes the place of the mask."""
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _words_are_no_files(cls, value: object) -> object:
+        return str(value) if str(value) in ("auto", "none") else value

@@ -338,7 +338,7 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
 
 
-class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
+class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """Poses and a map refined with independent halves."""
 
     map: MapFile
@@ -351,16 +351,8 @@ class RefineConfig(SymmetricConfig, _WithMemory, ParticlesInput, MapInput):
     """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
     file.
     """
-    local_degrees: LocalDegrees = None
-    """Search within this angle of the particles' poses; without it everywhere."""
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
-    shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Largest shift searched along x and along y."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Images that are worked on at once."""
-    device: Device = "auto"
-    """Where the arithmetic is done; auto takes a GPU if there is one."""
     resume: bool = False
     """Go on with a run that was stopped."""
 

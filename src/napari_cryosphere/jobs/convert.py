@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_particles
+from napari_cryosphere.particles import read_cs
 
 __all__ = ["convert"]
 
@@ -31,4 +34,15 @@ def convert(config: ConvertConfig) -> Events:
             warning=True,
         )
     stack.save(config.output, config.overwrite)
+    if to_cs and "rlnCoordinateX" in stack.particles and not _has_locations(config.output):
+        yield Note(
+            "coordinates are kept as relion/rlnCoordinateX and Y: cryoSPARC needs the micrographs' size, "
+            "and not all files of rlnMicrographName are there to tell it",
+            warning=True,
+        )
     yield Result({"particles": config.output}, {"number": len(stack)})
+
+
+def _has_locations(path: Path) -> bool:
+    """Return whether a .cs file has places on micrographs."""
+    return "location/center_x_frac" in (read_cs(path).dtype.names or ())

@@ -10,13 +10,13 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.evaluation.equivariance import Predictor
 from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
 from napari_cryosphere.evaluation.learning import untrained
-from napari_cryosphere.evaluation.report import Report, can_plot
+from napari_cryosphere.evaluation.report import NO_PLOT, Report, can_plot
 from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig, MapInput
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.references import open_map
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
@@ -64,9 +64,6 @@ def write_report(
 ) -> Events:
     """Write a report's files and end the job."""
     if not can_plot():
-        yield Note(
-            "no plot is drawn: matplotlib is missing; pip install 'napari-cryosphere[plots]'",
-            warning=True,
-        )
+        yield Note(NO_PLOT, warning=True)
     files = report.save(folder, config.model_dump(mode="json"), overwrite=config.overwrite)
     yield Result(files | (others or {}), dict(report.figures))

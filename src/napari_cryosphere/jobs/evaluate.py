@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import MetadataError, MissingImagesError
-from napari_cryosphere.evaluation import half_maps, metrics, svg
+from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
@@ -102,8 +103,9 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
     files = {
         "metrics": folder / "metrics.json",
         "errors": folder / "errors.csv",
-        "plot": folder / "plot.svg",
     }
+    if report.can_plot():
+        files["plot"] = folder / "plot.svg"
     if maps:
         files |= {name: folder / f"{name}.mrc" for name in _MAPS} | {"fsc": folder / "fsc.csv"}
     if maps and masked:
@@ -130,8 +132,14 @@ def evaluate(config: EvaluateConfig) -> Events:
     if lacking is not None:
         yield Note(f"maps are not compared: {lacking}", warning=True)
         config = config.model_copy(update={"maps": False})
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    mask = None
+    if config.mask is not None and config.maps is not False:
+        opened = open_mask(config.mask, truth[0].grid, f"{config.truth[0]}")
+        yield from opened.notes
+        mask = opened.density
     found = yield from evaluate_halves(halves, config, mask)
+    if not report.can_plot():
+        yield Note(report.NO_PLOT, warning=True)
     outputs = write_evaluation(found, config, config.output)
     metrics_shown = {name: value for name, value in found.figures().items() if value is not None}
     yield Result(outputs, metrics_shown)
@@ -308,7 +316,8 @@ def write_evaluation(found: Evaluation, config: EvaluateConfig, folder: Path) ->
     if found.masked is not None and found.unmasked is not None:
         _write_curves(found.unmasked, outputs["fsc_unmasked"], config.overwrite)
     _write_errors(found, outputs["errors"], config.overwrite)
-    svg.write_svg(_panels(found), outputs["plot"], overwrite=config.overwrite)
+    if "plot" in outputs:
+        report.draw_panels(_panels(found), outputs["plot"], overwrite=config.overwrite)
     made_with = "relion_reconstruct" if config.relion else "napari-cryosphere"
     about = {
         "truth": [str(path) for path in config.truth],
@@ -346,13 +355,14 @@ def _write_errors(found: Evaluation, path: Path, overwrite: bool) -> None:
                 writer.writerow([half, name, f"{angle:.4f}", shift, weight])
 
 
-def _panels(found: Evaluation) -> list[svg.Panel]:
+def _panels(found: Evaluation) -> list[report.Panel]:
     edges = np.linspace(0, 180, 37)
-    errors = [
-        svg.histogram(f"half {half}", one.angles_degrees, edges)
-        for half, one in enumerate(found.errors)
-    ]
-    panels = [svg.Panel("Angular error", "degrees", "particles, %", errors)]
+    middles = tuple((edges[1:] + edges[:-1]) / 2)
+    errors = []
+    for half, one in enumerate(found.errors):
+        share = 100 * np.histogram(one.angles_degrees, edges)[0] / max(1, len(one.angles_degrees))
+        errors.append(report.Series(f"half {half}", middles, tuple(share)))
+    panels = [report.Panel("degrees", "particles, %", tuple(errors), title="Angular error")]
     chosen = found.masked or found.unmasked
     if chosen is None:
         return panels
@@ -360,8 +370,18 @@ def _panels(found: Evaluation) -> list[svg.Panel]:
     curves = []
     for name, attribute in _PAIRS.items():
         curve = getattr(chosen, attribute).curve
-        curves.append(svg.Curve(labels[name], curve.frequencies[1:], curve.values[1:]))
-    highest = float(curves[0].x[-1])
-    ticks = [(part * highest, f"{1 / (part * highest):.3g}") for part in (0.2, 0.4, 0.6, 0.8, 1.0)]
-    title = "FSC inside the mask" if found.masked else "FSC, no mask"
-    return [*panels, svg.Panel(title, "Å", "FSC", curves, (0.143, 0.5), ticks, (-0.1, 1.0))]
+        curves.append(
+            report.Series(labels[name], tuple(curve.frequencies[1:]), tuple(curve.values[1:]))
+        )
+    places = tuple(part * curves[0].x[-1] for part in (0.2, 0.4, 0.6, 0.8, 1.0))
+    fsc = report.Panel(
+        "Å",
+        "FSC",
+        tuple(curves),
+        ticks=tuple(f"{1 / place:.3g}" for place in places),
+        tick_places=places,
+        title="FSC inside the mask" if found.masked else "FSC, no mask",
+        levels=(0.143, 0.5),
+        y_range=(-0.1, 1.0),
+    )
+    return [*panels, fsc]

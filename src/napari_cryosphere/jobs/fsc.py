@@ -8,11 +8,13 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
-from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.references import open_map, open_mask
+from napari_cryosphere.particles import ImageGrid
 from napari_cryosphere.reconstruction import (
     FourierShellCorrelation,
     compare_maps,
     conical_fsc,
+    resampled_map,
     write_fsc_csv,
 )
 
@@ -22,24 +24,38 @@ __all__ = ["fsc"]
 def fsc(config: FscConfig) -> Events:
     """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143.
 
+    The second map and the mask are brought to the first one's grid if they are on another.
+
     Raises
     ------
     MetadataError
-        If a map is zero everywhere, or maps and mask are not on one grid.
+        If a map is constant, or nothing of it is inside the mask.
     """
     refuse_overwrite(config.output, config.overwrite)
     first, second = open_map(config, config.first), open_map(config, config.second)
-    mask = None if config.mask is None else open_map(config, config.mask)
-    for path, density in ((config.first, first), (config.second, second)):
-        if not density.voxels.any():
-            raise MetadataError(f"{path} is zero everywhere, as of an empty half: it has no FSC")
+    grid = ImageGrid(first.box, first.pixel_size_angstrom)
+    if not ImageGrid(second.box, second.pixel_size_angstrom).matches(grid):
+        yield Note(
+            f"{config.second} ({second.box} voxels of {second.pixel_size_angstrom:.5g} A) is resampled to "
+            f"the grid of {config.first} ({grid.box} of {grid.pixel_size_angstrom:.5g} A); if a header is "
+            "wrong, give --map-pixel-size",
+            warning=True,
+        )
+        second = resampled_map(second, grid.box, grid.pixel_size_angstrom)
+    mask = None
+    if config.mask is not None:
+        opened = open_mask(config.mask, grid, f"the map {config.first}")
+        yield from opened.notes
+        mask = opened.density
+    names = (str(config.first), str(config.second), str(config.mask))
+    for path, density in zip(names, (first, second), strict=False):
+        if mask is not None and not (density.voxels * mask.voxels).any():
+            raise MetadataError(f"nothing of {path} is inside the mask {config.mask}: no FSC")
     if config.first.resolve() != config.second.resolve() and np.array_equal(
         first.voxels, second.voxels
     ):
         yield Note(f"{config.first} and {config.second} hold the same map", warning=True)
-    compared = compare_maps(
-        first, second, mask, (str(config.first), str(config.second), str(config.mask))
-    )
+    compared = compare_maps(first, second, mask, names)
     curve = compared.curve
     columns: dict[str, FourierShellCorrelation] = {"fsc": curve}
     metrics: dict[str, float | int | str] = {

@@ -21,7 +21,6 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
@@ -31,6 +30,7 @@ from napari_cryosphere.jobs.running.memory import predicting_batch
 from napari_cryosphere.jobs.running.predictor import Predictor, images_for, pilot_of
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -49,7 +49,7 @@ __all__ = [
     "refine",
 ]
 
-_REFINED_AT_ONCE = 64
+_REFINED_AT_ONCE = 64  # particles; chosen, not tuned
 
 
 def predict(
@@ -135,8 +135,10 @@ def infer(config: InferConfig) -> Events:
     symmetry, aligner = model.card.symmetry, None
     if config.refine:
         yield Progress(0.0, "measuring noise and contrast")
-        density = open_map(config, _reference(config))
-        detail = _detail_of_reference(config, model, density)
+        opened = open_reference(config, _reference(config), stack.grid)
+        density = opened.density
+        yield from opened.notes
+        detail = _detail_of_reference(config, model, opened.whole)
         aligner = prepare_aligner(
             stack,
             density,

@@ -13,7 +13,7 @@ __all__ = ["describe", "info", "text_lines"]
 
 _COMPRESSED = {".gz", ".bz2"}
 _PARTICLES = {".star", ".cs", ".csg", ".mrcs"}
-_MAPS = {".mrc", ".map"}
+_MAPS = {".mrc", ".map", ".ccp4"}
 
 
 def info(config: InfoConfig) -> str:
@@ -114,15 +114,24 @@ def _describe_mrc(path: Path, how: ImagesInput, images: bool) -> dict[str, Any]:
     if len(set(MrcStack(path).shape)) > 1:
         return _describe_particles(path, how, images)
     density = DensityMap.read(path)
+    warnings = []
+    lowest, highest = float(density.voxels.min()), float(density.voxels.max())
+    if lowest == highest:
+        warnings.append(f"{path} is {lowest:g} everywhere: there is no structure in it")
+    if density.pixel_size_angstrom == 1:
+        warnings.append(
+            f"{path} says 1 A a voxel, as programs write that do not know it; check it against the "
+            "particles, and give --map-pixel-size where it is wrong"
+        )
     return {
         "kind": "map",
         "source": str(path),
         "box": density.box,
         "pixel_size_angstrom": density.pixel_size_angstrom,
-        "minimum": float(density.voxels.min()),
-        "maximum": float(density.voxels.max()),
+        "minimum": lowest,
+        "maximum": highest,
         "mean": float(density.voxels.mean()),
-        "warnings": [],
+        "warnings": warnings,
     }
 
 

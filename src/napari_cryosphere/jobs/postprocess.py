@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.jobs.running.inputs import open_map
-from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.jobs.events import Events, Progress, Result
+from napari_cryosphere.jobs.running.references import open_map, open_mask
+from napari_cryosphere.particles import DensityMap, ImageGrid
 from napari_cryosphere.reconstruction import (
     Postprocessed,
     check_one_grid,
@@ -54,9 +56,12 @@ def postprocess(config: PostprocessConfig) -> Events:
         )
     first, second = open_map(config, config.half1), open_map(config, config.half2)
     yield Progress(0.1, "read the half-maps")
-    mask = None if config.mask is None else open_map(config, config.mask)
-    if mask is not None and (mask.voxels.min() < 0 or mask.voxels.max() > 1):
-        yield Note(f"{config.mask} has values outside 0 to 1; a mask should not", warning=True)
+    mask = None
+    if config.mask is not None:
+        grid = ImageGrid(first.box, first.pixel_size_angstrom)
+        opened = open_mask(config.mask, grid, f"the half-map {config.half1}")
+        yield from opened.notes
+        mask = opened.density
     made, mask = sharpened(
         first, second, config, mask, (str(config.half1), str(config.half2), str(config.mask))
     )
@@ -100,7 +105,7 @@ def sharpened(
         config.fit_from_angstrom,
         config.fit_to_angstrom,
         config.low_pass_angstrom,
-        config.seed,
+        np.random.default_rng(config.seed),
     )
     return made, mask
 

@@ -18,6 +18,7 @@ from napari_cryosphere.jobs.running.halves import CHUNK, Halves, Reconstruction,
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
 from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
@@ -171,7 +172,11 @@ def reconstruct(config: ReconstructConfig) -> Events:
         refuse_overwrite(path, config.overwrite)
     ranks = current_ranks()
     stack = open_particles(config)
-    mask = None if config.mask is None else DensityMap.read(config.mask)
+    mask = None
+    if config.mask is not None:
+        opened = open_mask(config.mask, stack.grid, f"{config.particles}")
+        yield from opened.notes
+        mask = opened.density
     poses = _chosen_poses(stack, _sampled_poses(config, len(stack)))
     _check_halves(stack, config.half_maps, mask)
     MemoryLimit(config.max_memory_gb).refuse_beyond(

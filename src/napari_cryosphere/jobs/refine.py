@@ -15,28 +15,32 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 import scipy.fft
-import torch
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
-from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs.align import AlignerInput, pilot_around, prepare_aligner, with_alignment
+from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
+from napari_cryosphere.jobs.align import (
+    Aligned,
+    align_rows,
+    batches_of,
+    gathered,
+    with_alignment,
+)
 from napari_cryosphere.jobs.configs import RefineConfig
-from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
-from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
-from napari_cryosphere.jobs.running.compute import batches_at_once, choose_device
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, Snapshot
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
     digest_of_table,
-    open_map,
     open_particles,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Journal
+from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import open_map, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import (
@@ -54,7 +58,6 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 Maps: TypeAlias = tuple[DensityMap, DensityMap]
 
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_POSE = ("shifts_px", "log_likelihood", *_SUMMARY)
 _RESOLVED = 0.143
 """FSC of half-maps that counts as resolved (Rosenthal & Henderson 2003)."""
 _BEYOND_SHELLS = 2
@@ -153,18 +156,17 @@ class Refinement:
             "table": digest_of_table(stack),
         }
         self._stack, self._ranks = stack, current_ranks()
-        self._device = choose_device(config.device)
         self._half_rows = [np.flatnonzero(stack.half_sets() == half) for half in (1, 2)]
         self._journals: list[Journal] = []
 
-    def __iter__(self) -> Iterator[Progress | Note | Iteration]:
+    def __iter__(self) -> Iterator[Event | Iteration]:
         """Yield progress, and every finished iteration."""
         config, stack = self._config, self._stack
         references: Maps = (self._start, self._start)
         compared = config.initial_resolution_angstrom
         best, settled, local = 0.0, 0, config.local_degrees
         for number in range(1, config.iterations + 1):
-            found: list[Arrays] = []
+            found: list[Aligned] = []
             for half, reference in enumerate(references):
                 found.append((yield from self._align(number, half, stack, reference, compared)))
             before = stack
@@ -194,43 +196,33 @@ class Refinement:
 
     def _align(
         self, number: int, half: int, stack: ParticleStack, reference: DensityMap, compared: float
-    ) -> Generator[Progress | Note, None, Arrays]:
-        """Align one half to its reference and return poses, shifts and summaries, a row each."""
-        config = self._config
-        mine = stack[self._half_rows[half]]
-        batches = Batches.in_blocks(len(mine), config.batch_size)
+    ) -> Generator[Event, None, Aligned]:
+        """Align one half to its reference."""
+        config, mine = self._config, stack[self._half_rows[half]]
+        batches = batches_of(mine, config)
         folder = config.output / "unfinished" / f"iteration{number:02d}_half{half + 1}"
         journal = Journal(folder, self._identity, config.resume, self._ranks)
         self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
-            local = config.local_degrees
-            with batches_at_once(self._device, limited=False) as at_once:
-                aligner = prepare_aligner(
-                    mine,
-                    reference,
-                    config.symmetry,
-                    compared,
-                    config.shift_range_px,
-                    self._device,
-                    *(() if local is None else (pilot_around(mine, local),)),
-                )
-                yield from work_through(
-                    batches,
-                    self._ranks,
-                    journal,
-                    AlignerInput(mine),
-                    lambda rows, inputs: _aligned(aligner, mine[rows], local, *inputs),
-                    f"iteration {number}, half {half + 1}: aligned",
-                    at_once=at_once,
-                )
-        return joined(finished(batches, journal, _POSE))
+            detail = MapDetail(compared, "as far as the half-maps agree")
+            yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
+            yield from align_rows(
+                mine, reference, config, detail, False, batches, self._ranks, journal
+            )
+        return gathered(mine, batches, journal, config.symmetry)
 
-    def _posed(self, found: list[Arrays]) -> tuple[ParticleStack, PoseSummary]:
+    def _posed(self, found: list[Aligned]) -> tuple[ParticleStack, PoseSummary]:
         """Return the particles with the poses of both halves, in the order of the file."""
         order = np.argsort(np.concatenate(self._half_rows))
-        rows = {name: np.concatenate([half[name] for half in found])[order] for name in _POSE}
-        summary = PoseSummary(*(rows[name] for name in _SUMMARY))
-        shifts_px, likelihood = rows["shifts_px"], rows["log_likelihood"]
+        summary = PoseSummary(
+            *(
+                np.concatenate([getattr(half.summary, name) for half in found])[order]
+                for name in _SUMMARY
+            )
+        )
+        shifts = np.concatenate([half.shifts_angstrom for half in found])[order]
+        likelihood = np.concatenate([half.log_likelihood for half in found])[order]
+        shifts_px = -shifts / self._stack.grid.pixel_size_angstrom
         symmetry = self._config.symmetry
         return with_alignment(self._stack, shifts_px, likelihood, summary, symmetry), summary
 
@@ -272,23 +264,6 @@ class Refinement:
         folder = self._config.output / "unfinished"
         if folder.is_dir():
             folder.rmdir()
-
-
-def _aligned(
-    aligner: Aligner,
-    stack: ParticleStack,
-    local_degrees: float | None,
-    images: torch.Tensor,
-    ctf: torch.Tensor | None,
-) -> Arrays:
-    """Align one batch, everywhere or around its own poses."""
-    if local_degrees is None:
-        found = aligner.search(images, ctf)
-    else:
-        shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees)
-    arrays = {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
-    return arrays | {name: getattr(found.summary, name) for name in _SUMMARY}
 
 
 def filtered(voxels: NDArray[np.float32], weight: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -359,7 +334,13 @@ def refine(config: RefineConfig) -> Events:
         )
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))
-    refinement = Refinement(config, stack, open_map(config, config.map), mask)
+    density = open_map(config, config.map)
+    if config.map_pixel_size_angstrom is None:
+        yield from pixel_size_notes(config.map, density, stack.grid)
+    wide = None
+    if config.mask == "auto":
+        wide = particle_mask(density.voxels, density.pixel_size_angstrom)
+    refinement = Refinement(config, stack, masked_map(density, wide), mask)
     history: list[Iteration] = []
     for event in refinement:
         if not isinstance(event, Iteration):

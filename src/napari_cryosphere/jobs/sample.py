@@ -18,7 +18,10 @@ from napari_cryosphere.model.pose_model import PoseModel
 __all__ = ["SAMPLE_SEED", "SAMPLE_SNR", "make_sample", "sample_model"]
 
 SAMPLE_SEED = 2026
+"""Any number: the same sample everywhere."""
+
 SAMPLE_SNR = 0.3
+"""Signal over noise variance: high enough to see particles by eye."""
 
 
 def make_sample(

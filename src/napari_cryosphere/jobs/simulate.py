@@ -27,7 +27,7 @@ from napari_cryosphere.imaging.simulate import (
 from napari_cryosphere.jobs.configs import SimulateConfig, SimulatingConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
-from napari_cryosphere.jobs.running.inputs import open_map
+from napari_cryosphere.jobs.running.references import open_map
 from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
 from napari_cryosphere.so3.asymmetric_unit import reduce
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "simulate_stack"]
 
-_DEFAULT_NUMBER = 1000
+_DEFAULT_NUMBER = 1000  # particles
 
 
 def simulate(config: SimulateConfig) -> Events:

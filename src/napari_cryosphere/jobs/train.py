@@ -18,8 +18,9 @@ from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import open_map, open_particles, warnings_of
+from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
@@ -35,9 +36,9 @@ from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack", "train_stack"]
 
-_VALIDATIONS = 10
-_PREVIEWED = 8
-_REPORT_SECONDS = 10.0
+_VALIDATIONS = 10  # over a run, where nobody watches
+_PREVIEWED = 8  # particles whose predictions are shown while the network learns: two rows of four
+_REPORT_SECONDS = 10.0  # between reports; chosen, not tuned
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
@@ -75,7 +76,11 @@ def train_on_stack(
     """
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
-    density = None if config.map is None else open_map(config, config.map)
+    density = None
+    if config.map is not None:
+        opened = open_reference(config, config.map, stack.grid)
+        yield from opened.notes
+        density = opened.density
     about = {
         "particles": config.particles.name,
         "map": None if config.map is None else config.map.name,

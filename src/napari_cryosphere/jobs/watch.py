@@ -28,10 +28,9 @@ from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["watch"]
 
-_WORK_TO_WRITING = (
-    4.0  # maps are written again only when so many times their cost has gone into particles
-)
-_LONGEST_BEFORE_RETRY = 30.0
+# Maps are written again only when so many times their cost has gone into particles.
+_WORK_TO_WRITING = 4.0
+_LONGEST_BEFORE_RETRY = 30.0  # seconds; chosen, not tuned
 
 _Ready: TypeAlias = tuple[Arrival, ParticleStack, str]
 

@@ -1,4 +1,4 @@
-"""What is written beside the weights: everything needed to rebuild a model and to use it rightly."""
+"""The model card, stored with the weights: what is needed to rebuild a model and to use it correctly."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Image2SphereConfig(BaseModel):
 
 
 NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(discriminator="kind")]
-"""The shape of any network; ``kind`` tells which."""
+"""The shape of any network; ``kind`` says which."""
 
 
 class Calibration(BaseModel):
@@ -122,7 +122,7 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """What predicted log-densities are divided by."""
+    """Predicted log-densities are divided by this."""
     particles: Annotated[int, Field(ge=0)] = 0
     """Number of held-out particles that it was fitted to."""
     coverage: dict[str, float] = Field(default_factory=dict)
@@ -152,7 +152,7 @@ class ModelCard(BaseModel):
     symmetry: str = "C1"
     calibration: Calibration = Calibration()
     novelty: NoveltyCard | None = None
-    """None for a model that cannot tell: it was trained on too few particles."""
+    """None for a model without it, which was trained on too few particles."""
     map_resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Where the half-maps of the run's map end (FSC 0.143); None for a map from elsewhere."""
     training: dict[str, Any] = Field(default_factory=dict)

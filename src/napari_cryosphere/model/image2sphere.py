@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ from napari_cryosphere.model.sphere import (
     SO3Activation,
     SO3Convolution,
 )
+from napari_cryosphere.so3.irreps import so3_irreps
+
+if TYPE_CHECKING:
+    from e3nn.o3 import Irreps
 
 __all__ = ["GaussianChannels", "Image2Sphere"]
 
@@ -66,7 +71,7 @@ class GaussianChannels(nn.Module):
         self.filters: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the channels that the encoder takes."""
         given = images[:, None]
         if not len(self.filters):
             return given
@@ -131,6 +136,11 @@ class Image2Sphere(PoseNetwork):
         self._layout = torch.channels_last if wide else torch.contiguous_format
         self.encoder.to(memory_format=self._layout)  # type: ignore[call-overload]
 
+    @property
+    def irreps(self) -> Irreps:
+        """What the log-density consists of, in e3nn's irreps; `so3.irreps.to_e3nn` gives its features."""
+        return so3_irreps(self.config.l_max)
+
     def load_encoder_weights(self, path: Path) -> None:
         """Read the weights of the ResNet, see `napari_cryosphere.model.resnet.load_resnet_weights`.
 
@@ -147,13 +157,13 @@ class Image2Sphere(PoseNetwork):
         load_resnet_weights(resnet, path)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`."""
+        """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         sphere = self._on_sphere(images)
         lifted = self.activation(self.lift(sphere))
         return (self.refine(lifted) + self.linear(sphere))[:, 0]
 
     def features(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`: mean power on the half-sphere, channel by channel."""
+        """Return the mean power on the half-sphere, channel by channel."""
         return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
 
     def _on_sphere(self, images: Tensor) -> Tensor:

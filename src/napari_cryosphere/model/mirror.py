@@ -35,7 +35,7 @@ class MirrorConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out // 2)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Convolve, ``(b, i, angles)`` to ``(b, o, angles)``."""
         half = self.weight.shape[2] // 2
         if half:
             x = torch.cat([x[..., -half:], x, x[..., :half]], dim=-1)
@@ -63,7 +63,7 @@ class MirrorNorm(nn.Module):
         self.norm = nn.BatchNorm1d(channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Normalise, both channels of a pair by one mean and deviation."""
         pairs = torch.cat(x.chunk(2, dim=1))
         return torch.cat(self.norm(pairs).chunk(2), dim=1)
 
@@ -94,7 +94,7 @@ class MirrorResidual(nn.Module):
         self.gate = _Gate(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Add the gated convolutions to the input."""
         hidden = torch.relu(self.first_norm(self.first(x)))
         return torch.relu(x + self.gate(self.second_norm(self.second(hidden))))
 

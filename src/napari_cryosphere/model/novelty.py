@@ -17,7 +17,7 @@ __all__ = ["FALSE_ALARM_RATE", "Novelty"]
 FALSE_ALARM_RATE = 0.02
 """Share of particles like those of the training whose novelty is above 1."""
 
-_BANDS = 16
+_BANDS = 16  # of the power spectrum; chosen, not tuned
 _FEWEST_A_BAND = 8  # particles that a covariance is estimated from
 _SMALLEST = 1e-6  # of the largest variance: less is rounding
 
@@ -60,7 +60,7 @@ class Novelty(nn.Module):
 
         Returns
         -------
-        None if there are too few particles of either kind to tell.
+        None if there are too few particles of either kind.
         """
         made = cls(images.shape[-1])
         if len(images) < _FEWEST_A_BAND * len(made.mean) or len(held_out) < 1 / false_alarm_rate:
@@ -97,6 +97,6 @@ def _bands(box: int) -> Tensor:
     band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
     members = torch.nn.functional.one_hot(band, number + 1).float().view(box, box // 2 + 1, -1)
     members[:, 1 : box // 2] *= (
-        2  # these stand for their conjugates, which a half-transform leaves out
+        2  # these represent their conjugates, which a half-transform leaves out
     )
     return (members / members.sum((0, 1))).flatten(0, 1)

@@ -34,7 +34,7 @@ from napari_cryosphere.so3.wigner import band_mask
 
 __all__ = ["PolarImage", "PolarNetwork", "WignerHead", "trigonometric_interpolation"]
 
-_STEM_KERNEL = 7
+_STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 2016); not tuned
 _INITIAL_SPREAD = 0.05
 """Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
 
@@ -81,7 +81,7 @@ class PolarImage(nn.Module):
         self.matrix: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Sample images at polar coordinates, ``(b, radii, angles)``."""
         return (images.flatten(1) @ self.matrix).unflatten(1, (self.radii, self.angles))
 
 
@@ -105,7 +105,7 @@ class WignerHead(nn.Module):
         self.sign: Tensor
 
     def forward(self, signals: Tensor) -> Tensor:
-        """See the class."""
+        """Return the coefficients of the log-density, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         count = self.l_max + 1
         harmonics = torch.fft.rfft(signals.float(), norm="ortho")[..., :count]
         out = torch.bmm(harmonics.permute(2, 0, 1), self.weights())  # n, b, l m
@@ -132,7 +132,7 @@ def _alternating(l_max: int) -> Tensor:
 
 
 class PolarNetwork(PoseNetwork):
-    """See the module."""
+    """A network of rings: polar sampling, circular convolutions, and a head of Wigner coefficients."""
 
     def __init__(self, config: PolarConfig) -> None:
         super().__init__()
@@ -151,11 +151,11 @@ class PolarNetwork(PoseNetwork):
         self.head = WignerHead(config.features, config.l_max)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`."""
+        """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         return self.head(torch.relu(self.last_norm(self.last(self._signals(images)))))
 
     def features(self, images: Tensor) -> Tensor:
-        """See `PoseNetwork`: means over the angle, of every mirror pair the mean and the difference."""
+        """Return means over the angle: of every mirror pair the mean and the absolute difference."""
         first, second = self._signals(images).mean(dim=2).chunk(2, dim=1)
         return torch.cat([(first + second) / 2, (first - second).abs()], dim=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import ModelError
-from napari_cryosphere.model.card import ModelCard
-from napari_cryosphere.model.network import build_network
+from napari_cryosphere.model.card import Image2SphereConfig, ModelCard, NetworkConfig
+from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import Novelty
+from napari_cryosphere.model.polar import PolarNetwork
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distributions import PoseDistribution
 
-__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "model_file"]
+__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "build_network", "model_file"]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
@@ -39,13 +41,34 @@ def model_file(path: Path) -> Path:
     return path / MODEL_FILE if path.is_dir() else path
 
 
+def build_network(config: NetworkConfig) -> PoseNetwork:
+    """Return an untrained network; its weights come from torch's global random generator."""
+    return Image2Sphere(config) if isinstance(config, Image2SphereConfig) else PolarNetwork(config)
+
+
 @dataclass(frozen=True)
 class PoseModel:
-    """A network, its card, and what tells particles unlike those of its training (None: nothing does)."""
+    """A network, its card, and its measure of novelty, None if it was trained on too few particles."""
 
     network: PoseNetwork
     card: ModelCard
     novelty: Novelty | None = None
+
+    def _repr_html_(self) -> str:
+        """Return a table of the card, for notebooks."""
+        from napari_cryosphere._html import page
+
+        card = self.card
+        entries = {
+            "network": card.network.kind,
+            "l_max": card.network.l_max,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "box": card.network.box,
+            "pixel_size_angstrom": card.pixel_size_angstrom,
+            "symmetry": card.symmetry,
+            "temperature": card.calibration.temperature,
+        }
+        return page("Pose model", entries | card.training)
 
     @classmethod
     def create(cls, card: ModelCard) -> PoseModel:
@@ -72,7 +95,7 @@ class PoseModel:
         """Return what `predict` does, and how unlike the training's particles they are.
 
         The novelty, ``(n,)``, is above 1 where a particle is suspect, see
-        `napari_cryosphere.model.novelty`; None if the model cannot tell.
+        `napari_cryosphere.model.novelty`; None if the model has no measure of it.
         """
         self.network.eval()
         device = next(self.network.parameters()).device
@@ -99,7 +122,7 @@ class PoseModel:
             save_file(weights, temporary, metadata={_CARD_KEY: self.card.model_dump_json()})
 
     @classmethod
-    def load(cls, path: Path) -> PoseModel:
+    def load(cls, path: str | PathLike[str]) -> PoseModel:
         """Read a model file, or the one in a run folder.
 
         Raises
@@ -107,7 +130,7 @@ class PoseModel:
         ModelError
             If there is no model, or it is broken or not one of ours.
         """
-        file = model_file(path)
+        file = model_file(Path(path))
         if not file.is_file():
             raise ModelError(
                 f"{file} does not exist; give a model file or a run folder that holds {MODEL_FILE}"
@@ -127,13 +150,13 @@ class PoseModel:
                 f"{file} is not a napari-cryosphere model: {reason}; train one or give another"
             ) from error
         model = cls.create(card)
-        told = {name: weights.pop(name) for name in list(weights) if name.startswith(_NOVELTY)}
+        stored = {name: weights.pop(name) for name in list(weights) if name.startswith(_NOVELTY)}
         try:
             model.network.load_state_dict(weights)
             if card.novelty is not None:
                 novelty = Novelty(card.network.box)
                 novelty.load_state_dict(
-                    {name.removeprefix(_NOVELTY): value for name, value in told.items()}
+                    {name.removeprefix(_NOVELTY): value for name, value in stored.items()}
                 )
                 model = replace(model, novelty=novelty)
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What every pose network is."""
+"""The interface of all pose networks."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ class PoseNetwork(nn.Module, ABC):
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Return what the network sees in images, ``(b, f)`` real, the same however they are turned."""
+        """Return features of images that in-plane rotation does not change, ``(b, f)`` real."""

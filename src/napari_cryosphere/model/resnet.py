@@ -18,7 +18,7 @@ from napari_cryosphere.model.card import ResNetConfig
 
 __all__ = ["ResNet", "load_resnet_weights"]
 
-_EXPANSION = 4
+_EXPANSION = 4  # of a bottleneck's channels (He et al. 2016, table 1)
 
 
 class _Bottleneck(nn.Module):
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the feature map of images."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
 def load_resnet_weights(network: ResNet, path: Path) -> None:
     """Read the weights of a ResNet from a safetensors file with the names of torchvision and timm.
 
-    The layer that tells ImageNet's classes, ``fc``, is passed over, and counters of batches may be
+    The layer for ImageNet's classes, ``fc``, is left out, and counters of batches may be
     absent.
 
     Raises

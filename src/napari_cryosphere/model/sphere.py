@@ -1,4 +1,4 @@
-"""From a feature map to a signal on SO(3): the equivariant layers of Image2Sphere.
+"""The equivariant layers of Image2Sphere, from a feature map to a signal on SO(3).
 
 Klee, Biza, Platt & Walters (ICLR 2023), arXiv:2302.13926. The layers here work on Wigner
 coefficients in the frame whose polar axis is the optical axis (see `napari_cryosphere.so3.wigner`),
@@ -120,7 +120,7 @@ class HalfSphere(nn.Module):
             self.harmonics: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """Return the coefficients of the half-sphere's signal, complex."""
         matrix = self._drawn_matrix() if self.training and self.share < 1 else self.matrix
         flat = features.flatten(2) @ matrix  # b, c, 2 (L + 1)^2
         real, imaginary = flat.unflatten(2, (2, self.l_max + 1, self.l_max + 1)).unbind(2)
@@ -176,7 +176,7 @@ class S2Convolution(nn.Module):
         self.mask: Tensor
 
     def forward(self, sphere: Tensor) -> Tensor:
-        """See the class."""
+        """Convolve, ``(b, in, L + 1, L + 1)`` to ``(b, out, L + 1, 2 L + 1, L + 1)``."""
         batch, channels, count, _ = sphere.shape
         weight = _real_filter(
             torch.view_as_complex(self.weight * self.mask[:, None, :, None, None]), (2,)
@@ -210,7 +210,7 @@ class SO3Convolution(nn.Module):
         self.mask: Tensor
 
     def forward(self, signal: Tensor) -> Tensor:
-        """See the class."""
+        """Convolve, ``(b, in, L + 1, 2 L + 1, L + 1)`` to ``(b, out, ...)``."""
         weight = torch.view_as_complex(self.weight * self.mask[:, None, :, None, :, None])
         return _convolved(signal, _real_filter(weight, (2, 4)))
 
@@ -233,7 +233,7 @@ class LocalSO3Convolution(nn.Module):
         self.waves: Tensor
 
     def forward(self, signal: Tensor) -> Tensor:
-        """See `SO3Convolution`."""
+        """Convolve, ``(b, in, L + 1, 2 L + 1, L + 1)`` to ``(b, out, ...)``."""
         weight = torch.einsum("oip,plkmc->lomikc", self.weight, self.waves)
         return _convolved(signal, torch.view_as_complex(weight.contiguous()))
 

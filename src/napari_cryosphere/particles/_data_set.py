@@ -31,6 +31,7 @@ from napari_cryosphere.particles._tables import (
     origins_in_angstrom,
     tables_from_blocks,
 )
+from napari_cryosphere.particles.cs.carried import with_translated_fields
 from napari_cryosphere.particles.cs.fields import NAMES
 from napari_cryosphere.particles.cs.reader import tables_of_cs
 from napari_cryosphere.particles.mrc import MrcStack
@@ -65,6 +66,7 @@ def read_data_set(
         blocks, notes = tables_of_cs(path)
     elif any(suffix.lower() in _STACK_SUFFIXES for suffix in path.suffixes[-2:]):
         blocks = _blocks_of_stack(path)
+        open_images = True  # the file itself is one
     else:
         blocks, notes = parse_star(path)
     return data_set_of_blocks(path, blocks, notes, data_dir, require_images, open_images)
@@ -93,6 +95,7 @@ def data_set_of_blocks(
     if images is not None:
         blocks = _naming(images, path, blocks)
     refuse_other_tables(path, blocks)
+    blocks = with_translated_fields(path, blocks)
     own_names = NAMES if path.suffix.lower() in _CRYOSPARC_SUFFIXES else {}
     tables = tables_from_blocks(path, blocks, own_names)
     tables.warnings[:0] = notes

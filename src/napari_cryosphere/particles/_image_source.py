@@ -130,7 +130,7 @@ class ImageSource:
         )
 
     def dealt(self, tubes: NDArray[np.int64] | None) -> ImageSource:
-        """Return the source with its rows dealt to half sets anew: whole tubes, or images in turn."""
+        """Return the source with its rows dealt to new half sets: whole tubes, or images in turn."""
         images = pd.factorize(self.image_of)[0].astype(np.int64)
         return replace(self, half_of=dealt_halves(images, tubes))
 

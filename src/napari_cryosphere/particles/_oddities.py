@@ -56,7 +56,7 @@ def _note_stacks(tables: Tables, images: ImageSource) -> None:
 
 
 def duplicate_warnings(path: Path, particles: pd.DataFrame, images: ImageSource) -> Iterator[str]:
-    """Say whether images stand twice, and whether the same image is in both half sets."""
+    """Say whether images are there twice, and whether the same image is in both half sets."""
     repeats = len(images.image_of) - len(pd.unique(images.image_of))
     if not repeats:
         return

@@ -16,8 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cryosphere.errors import FileFormatError, MetadataError, MissingImagesError
 from napari_cryosphere.particles._checks import Place, listed, refuse, shown
 from napari_cryosphere.particles.mrc import MrcStack
+from napari_cryosphere.particles.mrc.header import read_header
 
-__all__ = ["ArrayStack", "StackFile", "locate_images", "parse_image_names", "renamed"]
+__all__ = [
+    "ArrayStack",
+    "StackFile",
+    "locate_images",
+    "micrograph_shapes",
+    "parse_image_names",
+    "renamed",
+]
 
 
 _NUMBERS = itertools.count(1)
@@ -191,6 +199,24 @@ def locate_images(
         except FileFormatError as error:
             raise FileFormatError(f"{place.row(int(row))}: {error}") from error
     return tuple(files)
+
+
+def micrograph_shapes(star: Path, names: pd.Series) -> NDArray[np.int64] | None:
+    """Return rows and columns of each particle's micrograph, ``(n, 2)``, from the files' headers.
+
+    None if not all micrographs are where a table at ``star`` names them.
+    """
+    codes, different = pd.factorize(names.astype(str))
+    shapes = np.zeros((len(different), 2), dtype=np.int64)
+    for number, name in enumerate(different):
+        found = _find(name, star, None)
+        if found is None:
+            return None
+        try:
+            shapes[number] = read_header(found[0]).shape[1:]
+        except FileFormatError:
+            return None
+    return shapes[codes]
 
 
 def _tried(name: str, star: Path, data_dir: Path | None) -> str:

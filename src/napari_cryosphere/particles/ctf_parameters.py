@@ -13,7 +13,7 @@ __all__ = ["CtfParameters", "wavelength_angstrom"]
 
 @dataclass(frozen=True, eq=False)
 class CtfParameters:
-    """CTF parameters, one value a particle; all arrays are ``(n,)`` float64. One value serves all particles.
+    """CTF parameters, one value per particle: ``(n,)`` float64. One value serves all particles.
 
     Attributes
     ----------

@@ -55,6 +55,24 @@ class DensityMap:
         """Number of voxels along an edge."""
         return int(self.voxels.shape[0])
 
+    def _repr_html_(self) -> str:
+        """Return a table and the three central slices, for notebooks."""
+        from napari_cryosphere._html import grey, page
+
+        half = self.box // 2
+        entries = {
+            "box": self.box,
+            "pixel_size_angstrom": self.pixel_size_angstrom,
+            "symmetry": self.symmetry,
+            "lowest": float(self.voxels.min()),
+            "highest": float(self.voxels.max()),
+        }
+        slices = [
+            grey(self.voxels.take(half, axis), 128, f"central slice across {name}")
+            for axis, name in enumerate("zyx")
+        ]
+        return page("Density map", entries, slices)
+
     @classmethod
     def read(
         cls,

@@ -1,4 +1,4 @@
-"""Particle stacks: a table of metadata, one row a particle, and images that are read when asked for."""
+"""Particle stacks: a table of metadata, one row per particle, and images that are read when asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere._files import refuse_overwrite
-from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.particles._checks import Place
 from napari_cryosphere.particles._data_set import data_set_of_blocks, read_data_set
 from napari_cryosphere.particles._half_sets import half_set_warnings, tubes_of
@@ -31,8 +31,8 @@ from napari_cryosphere.particles._poses import (
     uncertainty_columns,
 )
 from napari_cryosphere.particles._selection import rows_where
-from napari_cryosphere.particles._stack_files import ArrayStack, renamed
-from napari_cryosphere.particles._summary import summary_of
+from napari_cryosphere.particles._stack_files import ArrayStack, micrograph_shapes, renamed
+from napari_cryosphere.particles._summary import described_optics
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.cs.fields import CARRIED
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["ParticleStack"]
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_IMAGES = 6  # in a notebook
 
 _SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
@@ -81,10 +83,10 @@ class ParticleStack:
     Attributes
     ----------
     particles
-        One row a particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units
+        One row per particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units
         are RELION's: degrees, A.
     optics
-        One row an optics group, with ``rlnOpticsGroup`` and, where known, its own
+        One row per optics group, with ``rlnOpticsGroup`` and, where known, its own
         ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
         one.
     other_blocks
@@ -211,7 +213,7 @@ class ParticleStack:
     def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
         """Return the particles of several stacks, one after the other.
 
-        Optics groups that are equal in all their values become one, others are numbered anew.
+        Optics groups that are equal in all their values become one, others get new numbers.
         Columns that not all stacks have are left out and named in a warning; half sets are kept, or
         made where only some stacks have them. Other blocks are the first stack's.
 
@@ -237,6 +239,23 @@ class ParticleStack:
     def __repr__(self) -> str:
         """Return a short description."""
         return f"ParticleStack({len(self)} particles from {self.source})"
+
+    def _repr_html_(self) -> str:
+        """Return a table and the first images, for notebooks; images that are not there are left out."""
+        from napari_cryosphere._html import grey, page
+
+        said = self.summary()
+        names = ("particles", "box", "pixel_size_angstrom", "optics_groups", "source")
+        entries = {name: said[name] for name in (*names, "has_poses", "has_ctf")}
+        entries |= {f"warning {number}": text for number, text in enumerate(self.warnings, 1)}
+        shown = min(len(self), _SHOWN_IMAGES)
+        try:
+            images = self.images(slice(shown))
+        except CryosphereError:
+            images = np.zeros((0, 2, 2), dtype=np.float32)
+        labels = self.image_names()[:shown]
+        pictures = [grey(image, 96, label) for image, label in zip(images, labels, strict=False)]
+        return page("Particle stack", entries, pictures)
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
@@ -433,7 +452,7 @@ class ParticleStack:
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
 
     def ctf_parameters(self) -> CtfParameters:
-        """Return the parameters of each particle's CTF; what stands in its row goes before its optics group.
+        """Return the parameters of each particle's CTF; its own row goes before its optics group.
 
         A missing phase shift or B-factor is 0, a missing scale factor 1.
 
@@ -511,7 +530,7 @@ class ParticleStack:
         expression
             A condition on columns as :meth:`pandas.DataFrame.query` takes it, with the names that
             the file has: ``"rlnClassNumber == 3 and rlnDefocusU < 20000"``. Columns of the optics
-            table may be named too. Names with characters such as ``/`` stand in backticks.
+            table may be named too. Names with characters such as ``/`` go in backticks.
 
         Raises
         ------
@@ -674,12 +693,43 @@ class ParticleStack:
         names = [f"{index + 1:06d}@{new[file]}" for file, index in images]
         particles = self.particles.assign(rlnImageName=names)
         if target.suffix.lower() == ".cs":
-            write_cs(records_of_tables(target, particles, self.optics), target, overwrite)
+            write_cs(
+                records_of_tables(target, particles, self.optics, self._micrograph_shapes()),
+                target,
+                overwrite,
+            )
             return
         write_star(
             {"optics": self.optics, "particles": particles, **self.other_blocks}, target, overwrite
         )
 
+    def _micrograph_shapes(self) -> NDArray[np.int64] | None:
+        """Return rows and columns of the micrographs, ``(n, 2)``, where coordinates need them."""
+        names = self.micrographs()
+        if names is None or "rlnCoordinateX" not in self.particles:
+            return None
+        return micrograph_shapes(self.source, pd.Series(names))
+
     def summary(self) -> dict[str, Any]:
         """Return what there is to say about the stack, ready for JSON; see the command ``info``."""
-        return summary_of(self, sum(stack.file_bytes for stack in self._images.used))
+        halves, optics = self.half_sets(), described_optics(self.particles, self.optics)
+        units = "images" if self.filaments() is None else "filaments"
+        split = (
+            "rlnRandomSubset" if "rlnRandomSubset" in self.particles else f"order of the {units}"
+        )
+        return {
+            "kind": "particles",
+            "particles": len(self),
+            "box": self.box if "rlnImageSize" in self.optics else None,
+            "pixel_size_angstrom": self.pixel_size_angstrom if PIXEL_SIZE in self.optics else None,
+            "optics_groups": len(optics),
+            "optics": optics,
+            "has_poses": self.has_poses,
+            "has_shifts": self.has_shifts,
+            "has_ctf": self.has_ctf,
+            "half_sets": {str(half): int((halves == half).sum()) for half in (1, 2)},
+            "half_sets_from": split,
+            "warnings": list(self.warnings),
+            "source": str(self.source),
+            "size_bytes": sum(stack.file_bytes for stack in self._images.used),
+        }

@@ -18,8 +18,8 @@ from napari_cryosphere.reconstruction._solving import filled_weights
 
 __all__ = ["divide_gridded"]
 
-_KERNEL_RADIUS, _KERNEL_ALPHA = 1.9, 15.0  # in voxels without padding; RELION's
-_LEAST = 1e-6
+_KERNEL_RADIUS_VOXELS, _KERNEL_ALPHA = 1.9, 15.0  # in voxels without padding; RELION's
+_LEAST = 1e-6  # of a smeared weight that is divided by, RELION's (backprojector.cpp)
 
 
 def divide_gridded(
@@ -74,7 +74,7 @@ def _kernel_transform(size: int, padding: int) -> NDArray[np.float32]:
     steps = 10_000
     distances = np.linspace(0, np.sqrt(3) / 2, steps)
     # RELION smears in a volume of size + 3 voxels, which makes its kernel that much wider
-    table = _kaiser_bessel_transform(distances, _KERNEL_RADIUS * padding * (size + 3) / size)
+    table = _kaiser_bessel_transform(distances, _KERNEL_RADIUS_VOXELS * padding * (size + 3) / size)
     table /= table[0]
     squared = np.fft.fftfreq(size) ** 2
     values = np.empty((size,) * 3, dtype=np.float32)

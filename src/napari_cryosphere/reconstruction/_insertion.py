@@ -3,8 +3,8 @@
 A point of a slice falls between eight voxels. Adding to eight places is bound by memory, not by
 arithmetic, so the volume keeps for every voxel a block: what the points based at that voxel give to
 it and to its neighbours along y and z (four corners), side by side in memory. A point then touches
-two places, its block and the one beside it along x. Blocks are summed to voxels once, at the end.
-Large volumes keep one corner a block.
+two places, its block and the next one along x. Blocks are summed to voxels once, at the end.
+Large volumes keep one corner per block.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy.sparse._sparsetools import csc_matvecs
 __all__ = ["SliceVolume"]
 
 _POINTS = 12_000  # inserted at a time: their temporaries fit into a core's cache
+# Edge up to which four corners are kept apart: 0.4 GB; above it memory counts more.
 _LARGEST_WITH_BLOCKS = 256
 
 
@@ -39,9 +40,11 @@ class SliceVolume:
     def __init__(self, size: int, points: NDArray[np.float32]) -> None:
         self.size = size
         self._points = np.ascontiguousarray(points, dtype=np.float32)
-        self._rows, self._depth = size + 2, size // 2 + 2  # room for the upper neighbours
+        self._rows, self._depth = size + 2, size // 2 + 2  # space for the upper neighbours
         self._corners = 4 if size <= _LARGEST_WITH_BLOCKS else 1
-        self._width = 3 * self._corners  # three numbers a corner: real part, imaginary part, weight
+        self._width = (
+            3 * self._corners
+        )  # three numbers per corner: real part, imaginary part, weight
         self._blocks = np.zeros(
             (self._rows, self._rows, self._depth, self._width), dtype=np.float32
         )

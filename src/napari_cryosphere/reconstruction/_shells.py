@@ -1,8 +1,8 @@
 """Distances from the centre of a map and of its transform, and sums over shells as RELION takes them.
 
-A shell k holds the frequencies whose radius in cycles a box rounds to k. Of the transform of a real
+A shell k holds the frequencies whose radius in cycles per box rounds to k. Of the transform of a real
 map the half with x >= 0 is stored, and each stored value counts once, as in RELION: the plane x =
-0, which holds every frequency beside its mirror image, weighs double.
+0, which holds every frequency together with its mirror image, weighs double.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from napari_cryosphere.reconstruction._shells import radius_grid
 
 __all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere"]
 
-_EDGE_PX = 3.0
+_EDGE_PX = 3.0  # of the soft edge of the sphere: RELION's default in softMaskOutsideMap
 
 
 def divide(

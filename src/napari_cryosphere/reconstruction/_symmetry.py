@@ -15,6 +15,7 @@ from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["SumSymmetry"]
 
+# Between entries of rotation matrices, which are exact to 1e-16: anything in between does.
 _TINY = 1e-6
 
 

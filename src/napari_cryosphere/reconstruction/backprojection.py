@@ -59,7 +59,7 @@ class BackProjector:
         y, x = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
         self._inside = np.flatnonzero(np.hypot(x, y) <= box / 2)
         self.frequencies = np.stack([x.ravel(), y.ravel()], axis=1)[self._inside].astype(np.float32)
-        """``(p, 2)``: x and y of a slice's points, in cycles a box: where `add` takes CTFs."""
+        """``(p, 2)``: x and y of a slice's points, in cycles per box: where `add` takes CTFs."""
         # the x = 0 column of an rfft holds both a point and its mirror image; each counts half
         self._share = np.where(self.frequencies[:, 0] == 0, np.float32(0.5), np.float32(1))
         self._volume = SliceVolume(box * padding, self.frequencies.T * np.float32(padding))
@@ -81,7 +81,7 @@ class BackProjector:
         images
             ``(n, box, box)`` real.
         rotations
-            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses a particle; image to map
+            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses per particle; image to map
             coordinates.
         ctf
             ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
@@ -89,7 +89,7 @@ class BackProjector:
             ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is
             moved back.
         weights
-            ``(n,)``, or ``(n, k)`` beside k poses; non-negative. None counts as 1, or 1 / k.
+            ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 / k.
         magnification
             ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted one, M k, where it
             is put (RELION's rlnMagMat00 to 11). None for images without distortion.
@@ -197,7 +197,7 @@ class BackProjector:
 
     @staticmethod
     def memory_bytes(box: int, padding: int) -> tuple[int, int]:
-        """Return the bytes that sums take while they are filled, and those that solving takes beside them."""
+        """Return the bytes that sums take while they are filled, and those that solving takes in addition."""
         size = box * padding
         numbers = size * size * (size // 2 + 1)
         # symmetry imposed on a copy of the sums; the quotient; its first inverse transform

@@ -1,4 +1,4 @@
-"""FSC by direction: tells whether a map is as good along every axis, or views of some directions lack."""
+"""FSC by direction: shows whether resolution is the same along every axis."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation
 
 __all__ = ["ConicalFsc", "conical_fsc"]
 
-_LEAST_VALUES = (
-    8  # in a cone's shell; below, its correlation says nothing and the whole shell's is taken
-)
+# In a cone's shell; below, its correlation says nothing and the whole shell's is taken.
+_LEAST_VALUES = 8
 
 
 @dataclass(frozen=True)

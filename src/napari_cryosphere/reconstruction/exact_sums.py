@@ -1,4 +1,4 @@
-"""Sums of a reconstruction that come out the same whatever order they were added in.
+"""Exact sums of a reconstruction: the same bits in whatever order images were added.
 
 Sums of floating-point numbers depend on their order in the last digits. Here every number is a
 whole number of units of 2^-40, so that adding is exact: sums made from files in the order in which
@@ -17,11 +17,13 @@ from napari_cryosphere.reconstruction.backprojection import BackProjector
 
 __all__ = ["ExactSums"]
 
-_UNIT = 2.0**-40
-_HIGH = 2.0**12
+_UNIT = 2.0**-40  # 2^-20 of the smallest sum that is legal
+_HIGH = 2.0**12  # `_UNIT` times 2**`_LOW_BITS`
 _LOW_BITS = 52  # units in one of the high part
-_LARGEST = 2.0**42
-_SMALLEST = 2.0**-20
+_LARGEST = 2.0**42  # 2**30 units of `_HIGH`, half of what 32 bits hold
+_SMALLEST = (
+    2.0**-20
+)  # below it less than 20 bits would be left; images of deviation 1 are far above
 
 
 class ExactSums:

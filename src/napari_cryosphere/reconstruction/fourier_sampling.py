@@ -64,7 +64,7 @@ def fourier_sampling(view_probability: ArrayLike) -> FourierSampling:
     ----------
     view_probability
         ``(n_views,)``: a HEALPix map in RING order of where views fall, such as the mean of
-        `PoseDistribution.view_marginal` over particles; need not sum to 1. With a symmetry it must
+        `PoseDistribution.view_map` over particles; need not sum to 1. With a symmetry it must
         hold the equivalents too.
 
     Raises

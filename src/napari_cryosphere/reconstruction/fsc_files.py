@@ -121,7 +121,7 @@ def write_fsc_xml(
 
 
 def half_map_outputs(output: Path) -> dict[str, Path]:
-    """Return where half-maps and their FSC go, beside the map."""
+    """Return where half-maps and their FSC go, next to the map."""
     return {
         "half1": output.with_name(f"{output.stem}_half1.mrc"),
         "half2": output.with_name(f"{output.stem}_half2.mrc"),

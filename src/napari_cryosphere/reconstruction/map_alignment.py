@@ -1,4 +1,4 @@
-"""Two maps brought onto each other: rotation, shift and hand."""
+"""Alignment of one map to another: rotation, shift and hand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from napari_cryosphere.so3.grid import SO3Grid
 
 __all__ = ["MapAlignment", "align_maps"]
 
-_SEARCH_BOX = 32
-_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be passed over
-_SEARCH_ORDER = 2
-_REFINE_BOX = 48
-_STARTS = 4
-_CHUNK = 512
+# Voxels per edge: holds the shells below and the padding; chosen, not tuned.
+_SEARCH_BOX_VOXELS = 32
+_SEARCH_SHELLS = 7  # at 15 degrees' spacing a shell further out would be stepped over
+_SEARCH_ORDER = 2  # HEALPix order: 14.7 degrees
+_REFINE_BOX_VOXELS = 48  # voxels an edge: chosen, not tuned
+_STARTS = 4  # rotations that are refined, for maps with near symmetry; chosen, not tuned
+_CHUNK = 512  # rotations at once: 6 MB of samples
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,14 @@ def _align(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return rotation, shift in voxels and correlation for one hand."""
     box = len(first)
-    coarse = [_reduced(voxels, _SEARCH_BOX) for voxels in (first, second)]
+    coarse = [_reduced(voxels, _SEARCH_BOX_VOXELS) for voxels in (first, second)]
     centres = [_centre_of_mass(voxels) for voxels in coarse]
     rotations = _best_rotations(coarse[0], coarse[1], centres)
     scale = len(coarse[0]) / box
     starts = [(rotation, (centres[1] - rotation @ centres[0]) / scale) for rotation in rotations]
-    refined = [_refine(first, second, *start, box=_SEARCH_BOX, step=1.0) for start in starts]
+    refined = [_refine(first, second, *start, box=_SEARCH_BOX_VOXELS, step=1.0) for start in starts]
     best = max(refined, key=lambda answer: answer[2])
-    return _refine(first, second, best[0], best[1], box=_REFINE_BOX, step=0.2)
+    return _refine(first, second, best[0], best[1], box=_REFINE_BOX_VOXELS, step=0.2)
 
 
 def _reduced(voxels: NDArray[np.floating], box: int) -> NDArray[np.float32]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction._glibc_random import glibc_rand
 from napari_cryosphere.reconstruction._shells import (
     scale_shells,
     shell_sums,
@@ -32,8 +31,7 @@ __all__ = [
     "randomised_phases",
 ]
 
-_RANDOMISE_BELOW = 0.8
-_RAND_MAX = 2**31 - 1
+_RANDOMISE_BELOW = 0.8  # relion_postprocess --randomize_at_fsc
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class HalfMapFsc:
 
 
 def randomised_phases(
-    voxels: NDArray[np.floating], first_shell: int, random: NDArray[np.uint32]
+    voxels: NDArray[np.floating], first_shell: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Return a map with the phases beyond a radius made random, amplitudes kept.
 
@@ -75,31 +73,32 @@ def randomised_phases(
     voxels
         ``(n, n, n)``.
     first_shell
-        Radius in cycles a box, inclusive.
-    random
-        At least ``n * n * (n // 2 + 1)`` numbers below 2^31.
+        Radius in cycles per box, inclusive.
+    rng
+        Draws the phases, plane by plane of the half transform.
     """
     transform = transform_of(voxels)
-    box, used = len(transform), 0
+    box = len(transform)
     frequency = np.fft.fftfreq(box, 1 / box)
     in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
     for z in range(box):
         beyond = in_plane + frequency[z] ** 2 >= first_shell**2
-        count = int(np.count_nonzero(beyond))
-        phases = random[used : used + count] * (2 * np.pi / _RAND_MAX)
-        used += count
+        phases = 2 * np.pi * rng.random(int(np.count_nonzero(beyond)))
         transform[z][beyond] = np.abs(transform[z][beyond]) * np.exp(1j * phases)
     return np.asarray(scipy.fft.irfftn(transform, voxels.shape), dtype=np.float32)
 
 
 def corrected_fsc(
-    first: DensityMap, second: DensityMap, mask: NDArray[np.float32], seed: int = 0
+    first: DensityMap,
+    second: DensityMap,
+    mask: NDArray[np.float32],
+    rng: np.random.Generator | None = None,
 ) -> HalfMapFsc:
     """Measure two half-maps inside a mask, corrected for what the mask itself correlates.
 
     Phases are made random from the first shell on whose unmasked FSC is below 0.8. From two shells
     further the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the
-    masked one. This is relion_postprocess, its random numbers included.
+    masked one, as in relion_postprocess (which draws its phases from the C library).
 
     Parameters
     ----------
@@ -107,20 +106,17 @@ def corrected_fsc(
         Half-maps on one grid.
     mask
         ``(box, box, box)`` between 0 and 1.
-    seed
-        Of the random phases; RELION's ``--random_seed``.
+    rng
+        Draws the random phases; None draws the same each time.
     """
     size, box = first.pixel_size_angstrom, first.box
     unmasked = fourier_shell_correlation(first.voxels, second.voxels, size)
     masked = fourier_shell_correlation(first.voxels, second.voxels, size, mask)
     below = np.flatnonzero(unmasked.values[1:] < _RANDOMISE_BELOW)
     start = 1 + int(below[0]) if len(below) else len(unmasked.values) - 1
-    count = box * box * (box // 2 + 1)
-    random = glibc_rand(seed, 2 * count)
-    beyond = _count_beyond(box, start)
+    rng = np.random.default_rng(0) if rng is None else rng
     noise = [
-        transform_of(randomised_phases(half.voxels, start, part) * mask)
-        for half, part in ((first, random), (second, random[beyond:]))
+        transform_of(randomised_phases(half.voxels, start, rng) * mask) for half in (first, second)
     ]
     randomised = correlate_transforms(*noise)
     by_mask = np.minimum(randomised, 1 - 1e-6)
@@ -128,13 +124,6 @@ def corrected_fsc(
     corrected[: start + 2] = masked.values[: start + 2]
     curves = [FourierShellCorrelation(values, box, size) for values in (randomised, corrected)]
     return HalfMapFsc(unmasked, masked, curves[0], curves[1], start)
-
-
-def _count_beyond(box: int, first_shell: int) -> int:
-    """Return how many frequencies of the half transform lie at a radius or beyond."""
-    frequency = np.fft.fftfreq(box, 1 / box)
-    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
-    return sum(int(np.count_nonzero(in_plane + z**2 >= first_shell**2)) for z in frequency)
 
 
 def guinier_plot(
@@ -215,7 +204,7 @@ def postprocess_maps(
     fit_from_angstrom: float = 10.0,
     fit_to_angstrom: float = 0.0,
     low_pass_angstrom: float | None = None,
-    seed: int = 0,
+    rng: np.random.Generator | None = None,
 ) -> Postprocessed:
     """Sharpen the mean of two half-maps (Rosenthal & Henderson 2003) in relion_postprocess's steps.
 
@@ -235,10 +224,10 @@ def postprocess_maps(
         Resolutions between which shells with an FSC above 0 count in the fit; 0 means to Nyquist.
     low_pass_angstrom
         None takes the resolution.
-    seed
-        Of the random phases.
+    rng
+        Draws the random phases; None draws the same each time.
     """
-    curves = corrected_fsc(first, second, mask, seed)
+    curves = corrected_fsc(first, second, mask, rng)
     size, box = first.pixel_size_angstrom, first.box
     shell = max(1, curves.resolution_shell)
     resolution = box * size / shell

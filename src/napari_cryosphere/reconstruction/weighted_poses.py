@@ -18,7 +18,7 @@ __all__ = ["WeightedPoses"]
 
 @dataclass(frozen=True, eq=False)
 class WeightedPoses:
-    """k poses a particle: the modes of its distribution or samples from it.
+    """k poses per particle: the modes of its distribution or samples from it.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class WeightedPoses:
 
     @classmethod
     def best(cls, rotations: NDArray[np.float64]) -> WeightedPoses:
-        """Return one pose a particle, ``(n, 3, 3)``, with weight 1."""
+        """Return one pose per particle, ``(n, 3, 3)``, with weight 1."""
         poses = np.asarray(rotations, dtype=np.float64)
         return cls(poses[:, None], np.ones((len(poses), 1)))
 

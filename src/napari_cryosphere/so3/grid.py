@@ -45,7 +45,7 @@ MAX_ORDER = 8
 """The finest grid has cells of 0.23 degrees, as RELION's."""
 
 Indices = NDArray[np.int64]
-_CHUNK = 8192
+_CHUNK = 8192  # rotations at once, which bounds temporaries; chosen, not tuned
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ The sum is separated (see `napari_cryosphere.so3.wigner`): over l with one small
 HEALPix and pair m, n; over m with one matrix a ring and n, which carries the offset of the views'
 frames too; over n with one matrix product for all views, which writes the answer. All matrices are
 real. Batches are worked through in parts, so that what lies between the steps stays in the
-processor's cache: beside the answer a transform of degree 8 to order 4 holds 15 MB, where the dense
+processor's cache: apart from the answer a transform of degree 8 to order 4 takes 15 MB, where the dense
 Wigner matrix has 1143 MB.
 """
 
@@ -23,7 +23,7 @@ from napari_cryosphere.so3.wigner import degree_of, small_d
 
 __all__ = ["adjoint_on_grid", "evaluate_on_grid"]
 
-_PART = 8
+_PART = 8  # functions at once: what lies between the steps stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def adjoint_on_grid(values: Tensor, l_max: int) -> Tensor:
     Returns
     -------
     ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable. The inner product is the plain sum over
-    stored coefficients, of which those at n > 0 stand for two.
+    stored coefficients, of which those at n > 0 count twice.
 
     Raises
     ------

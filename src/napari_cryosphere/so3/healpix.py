@@ -51,5 +51,5 @@ def nest2ring(n_side: int, pixels: ArrayLike) -> Whole:
 
 
 def pixel_neighbours(n_side: int, pixels: ArrayLike) -> Whole:
-    """Return the eight neighbours of ``(k,)`` RING pixels, ``(8, k)``; -1 where one lacks."""
+    """Return the eight neighbours of ``(k,)`` RING pixels, ``(8, k)``; -1 where there is none."""
     return np.asarray(hpgeom.neighbors(n_side, pixels, nest=False)).T

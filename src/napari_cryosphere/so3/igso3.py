@@ -18,10 +18,9 @@ from napari_cryosphere.so3.rotations import rotation_from_vector
 
 __all__ = ["igso3_angle_cdf", "igso3_log_density", "sample_igso3"]
 
-_SERIES_FROM = (
-    0.6  # radians: above it ten terms of the series do, below it two images of the Gaussian
-)
-_ANGLES = 4096
+# Radians: above it ten terms of the series do, below it two images of the Gaussian.
+_SERIES_FROM_RADIANS = 0.6
+_ANGLES = 4096  # of the table that is drawn from: 8 sigma in steps of sigma / 512
 
 
 def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
@@ -45,7 +44,7 @@ def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
 
     Notes
     -----
-    The series is summed as it stands for a wide density. For a narrow one, whose series needs many
+    For a wide density the series is summed directly. For a narrow one, whose series needs many
     terms that cancel, Poisson's summation turns it into ``sqrt(2 pi) / sigma^3 exp(sigma^2 / 8)
     sum_k (-1)^k (w + 2 pi k) exp(-(w + 2 pi k)^2 / 2 sigma^2) / sin(w / 2)``, of which k = 0 and -1
     count.
@@ -53,7 +52,7 @@ def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
     if not sigma > 0:
         raise ValueError(f"the width of an IGSO(3) density must be positive, not {sigma}")
     w = np.clip(np.asarray(angle, dtype=np.float64), 1e-9, np.pi)
-    if sigma >= _SERIES_FROM:
+    if sigma >= _SERIES_FROM_RADIANS:
         degree = np.arange(int(10 / sigma) + 3)
         terms = (2 * degree + 1) * np.exp(-degree * (degree + 1) * sigma**2 / 2)
         series = np.sin((degree + 0.5) * w[..., None]) @ terms / np.sin(w / 2)

@@ -1,7 +1,7 @@
 """Band-limited functions on SO(3) as plane waves in rot, tilt and psi, with exact derivatives.
 
 ``f(R) = Re sum_mkn W_mkn exp(-i (m rot + k tilt + n psi))``, n >= 0: the small d-matrices of
-`napari_cryosphere.so3.wigner` are sums of waves in tilt, so that l is summed over once a function.
+`napari_cryosphere.so3.wigner` are sums of waves in tilt, so that l is summed over once per function.
 """
 
 from __future__ import annotations

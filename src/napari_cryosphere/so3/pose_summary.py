@@ -34,7 +34,7 @@ class PoseSummary:
         ``(n,)``: probability of the best cell of the order-3 grid and its equivalents (RELION's
         rlnMaxValueProbDistribution).
     entropy
-        ``(n,)`` nats, relative to the uniform distribution: 0 knows nothing, more negative is
+        ``(n,)`` nats, relative to the uniform distribution: 0 is uniform, more negative is
         sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
     spread_degrees
         ``(n,)``: expected angle between the true pose and the reported one, modulo symmetry.

@@ -16,7 +16,7 @@ __all__ = ["VALID_GROUPS", "angular_error_degrees", "normalise_group_name", "poi
 VALID_GROUPS = "C1, C2, ... C99, D1, ... D99, T, O, I, I1, I2, I3, I4"
 _NAME = re.compile(r"(?:([CD])([1-9][0-9]?)|(T|O|I[1-4]?))", flags=re.ASCII)
 
-# scipy's O and I stand in RELION's axes (its I is RELION's I1); the others are turned versions, by
+# scipy's O and I use RELION's axes (its I is RELION's I1); the others are turned versions, by
 # ZYZ angles
 _GOLDEN_DEGREES = np.degrees(np.arctan((1 + np.sqrt(5)) / 2))  # 58.28
 _CONJUGATIONS = {

@@ -44,7 +44,7 @@ def band_mask(l_max: int) -> Tensor:
     return (m.abs() <= degree) & (n <= degree)
 
 
-_AT_ONCE = 2048  # points a function: bounds what lies between the steps of `evaluate_at`
+_AT_ONCE = 2048  # points per function: bounds what lies between the steps of `evaluate_at`
 
 
 @lru_cache(maxsize=32)
@@ -97,7 +97,7 @@ def small_d(tilt: Tensor, l_max: int) -> Tensor:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return `_tilt_harmonics`, of the same shape, times w_n: 2 for n > 0, which stand for -n too, else 1."""
+    """Return `_tilt_harmonics`, of the same shape, times w_n: 2 for n > 0, which represent -n too, else 1."""
     weights = np.where(np.arange(l_max + 1) == 0, 1.0, 2.0)[:, None]
     return torch.from_numpy(_tilt_harmonics(l_max) * weights).to(device, dtype)
 

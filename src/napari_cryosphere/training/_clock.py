@@ -17,7 +17,7 @@ from napari_cryosphere.training.replicas import Replicas
 
 __all__ = ["Clock", "LoopSettings", "Validated"]
 
-_WARM_UP = 0.03
+_WARM_UP = 0.03  # of the run over which the learning rate rises; chosen, not tuned
 
 
 @dataclass(frozen=True)

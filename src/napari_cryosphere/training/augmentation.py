@@ -108,14 +108,14 @@ class Augment:
         batch
             Prepared images.
         rng
-            Made anew for every step, from the seed and the step: ``default_rng([seed, step])``.
+            Made for each step from the seed and the step: ``default_rng([seed, step])``.
         size, share
             ``batch`` is this share of a batch of so many images; by default it is all of it.
 
         Raises
         ------
         CryosphereError
-            If images are to be turned whose targets stand on a grid: these cannot follow.
+            If images are to be turned whose targets are on a grid: these cannot be rotated.
         """
         if batch.targets is not None and self.settings.turns:
             raise CryosphereError(

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are frequencies, and the temperature that makes them so.
+"""Calibration: whether predicted probabilities are frequencies, and the temperature that makes them so.
 
 A network that is trained by its likelihood is nearly calibrated on what it was trained on; on other
 particles it may be too sure, or not sure enough. Dividing its log-density by one number, fitted to
@@ -26,10 +26,10 @@ from napari_cryosphere.so3.distributions import HarmonicDistribution
 __all__ = ["LEVELS", "calibrate", "tempered"]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""Levels of credible sets that a calibration tells the coverage of."""
+"""Levels of credible sets whose coverage a calibration reports."""
 
-_LEAST, _MOST = 0.25, 4.0
-_ENOUGH = 0.02  # in the temperature's logarithm: 250 particles tell it to 0.05
+_LEAST, _MOST = 0.25, 4.0  # temperatures that are tried; those in docs/measurements.md are 0.9 to 1
+_ENOUGH = 0.02  # in the temperature's logarithm: 250 particles determine it to 0.05
 
 
 def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -> Calibration:

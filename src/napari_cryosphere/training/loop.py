@@ -23,7 +23,7 @@ from napari_cryosphere.training.trainer import Trainer
 
 __all__ = ["LoopSettings", "ValidationSet", "predict_coefficients", "train_network"]
 
-_PREDICT_BATCH = 128
+_PREDICT_BATCH = 128  # images at once without gradients: 0.5 GB at 4 MB each
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ def pose_loss(
 ) -> Tensor:
     """Return the weighted cross-entropy of predicted distributions against known poses, or against targets.
 
-    ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label stands at all its
+    ``- sum_i w_i mean_g log p_i(g R_i) / sum_i w_i``: each label counts at all its
     symmetry-equivalent poses with weight 1/|G| (CESPED, section 2.1). The density is read at the
     pose itself, not at the nearest grid point, and normalised over the grid of ``order`` and the
-    pose, which counts as one more cell: a peak that is sharper than a cell and stands between grid
-    points would otherwise be counted as nothing, and the loss would reward it without bound.
+    pose, which counts as one more cell: a peak that is sharper than a cell and lies between grid
+    points would otherwise count as nothing, and the loss would reward it without bound.
 
     A batch with targets is compared with these on their own grid.
 

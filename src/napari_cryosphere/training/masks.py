@@ -42,7 +42,7 @@ __all__ = [
     "raw_targets",
 ]
 
-_CHUNK = 64
+_CHUNK = 64  # images compared with the gallery at once, which bounds the scores held
 
 
 def inverse_mse_on_grid(

@@ -109,7 +109,7 @@ TURN_AND_SHIFT = Augmentation(
 class TrainingPreset(BaseModel):
     """A network's shape and how it is trained.
 
-    As it stands: the polar network on projections of the map that the particles' own poses give,
+    The defaults: the polar network on projections of the map that the particles' own poses give,
     then on the particles.
     """
 
@@ -128,7 +128,7 @@ class TrainingPreset(BaseModel):
     label_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Share of the grid in a ``mask``."""
     projections: Annotated[int, Field(ge=2)] | None = None
-    """Number of different projections, where labels are made from a map; None for one a particle."""
+    """Number of different projections, where labels are made from a map; None for one per particle."""
     loss_order: Annotated[int, Field(ge=2, le=5)] = 3
     """Order of the grid that the density is normalised on, where the labels are the known poses."""
     augmentation: Augmentation = TURN_AND_SHIFT
@@ -209,7 +209,7 @@ program's.
 512 channels on the half-sphere go into the S2 convolution and 16 come out of it. Its filters, of
 global support, are held as harmonics of degree 8, which is all that a filter on a HEALPix grid can
 contribute. What differs: all points of the half-sphere are used at inference; features are laid on
-it by bilinear interpolation; a linear path stands beside the SO(3) convolution, and batch
+it by bilinear interpolation; a linear path is added to the SO(3) convolution, and batch
 normalisation before the ReLU; the density is read at the known pose rather than at the nearest of
 the grid's."""
 

@@ -47,7 +47,7 @@ class Replicas:
 
     @property
     def first(self) -> bool:
-        """Whether this process validates, keeps the state and tells the time."""
+        """Whether this process validates, keeps the state and the time."""
         return self.rank == 0
 
     @property
@@ -67,9 +67,9 @@ class Replicas:
         """Return the first process's values, in all."""
         if not self.several:
             return list(values)
-        told = torch.tensor(values, dtype=torch.float64)
-        self._do(lambda: dist.broadcast(told, 0))
-        return [float(value) for value in told]
+        shared = torch.tensor(values, dtype=torch.float64)
+        self._do(lambda: dist.broadcast(shared, 0))
+        return [float(value) for value in shared]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of all processes' tensors, of the same shape, in all of them."""

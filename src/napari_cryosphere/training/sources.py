@@ -1,4 +1,4 @@
-"""Where training images come from: the loaded particles, or projections of a map.
+"""Sources of training images: the loaded particles, or projections of a map.
 
 Every source gives batches of images as the network takes them, with the rotation of each. A batch
 follows from the seed and the number of its step alone, so that a run that is taken up again sees
@@ -40,7 +40,7 @@ __all__ = [
 WHOLE = slice(None)
 """The share of a batch that is all of it."""
 
-_MEASURED = 512
+_MEASURED = 512  # particles from which contrast and noise are estimated; chosen, not tuned
 
 
 @dataclass(frozen=True)

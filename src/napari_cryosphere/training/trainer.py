@@ -27,7 +27,7 @@ from napari_cryosphere.training.sources import Batch
 __all__ = ["Optimisation", "Trainer"]
 
 _KEY = "napari_cryosphere_training"
-_LARGEST_GRADIENT = 1.0
+_LARGEST_GRADIENT = 1.0  # norm above which gradients are scaled down; chosen, not tuned
 
 
 @dataclass(frozen=True)

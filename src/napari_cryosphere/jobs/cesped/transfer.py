@@ -19,7 +19,9 @@ from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = ["frame_of"]
 
+# Of correlation by which the mirrored map fits better; chosen, not tuned.
 _SURELY_ANOTHER_HAND = 0.02
+# Below it a note doubts that the maps are of one molecule; chosen, not tuned.
 _POOR_CORRELATION = 0.5
 
 

@@ -21,7 +21,7 @@ InputT = TypeVar("InputT")
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 _BLOCKS = 64  # a rank's share differs from another's by one block at most
-_BATCHES_A_BLOCK = 32
+_BATCHES_A_BLOCK = 32  # at most, so that a kill loses little; chosen, not tuned
 
 
 class Pace:

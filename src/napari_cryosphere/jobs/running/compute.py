@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-_MOST = 8
+_MOST = 8  # batches side by side: each holds its own temporaries; chosen, not tuned
 
 
 @contextmanager

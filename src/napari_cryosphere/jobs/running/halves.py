@@ -50,6 +50,11 @@ class Reconstruction:
     curve: FourierShellCorrelation | None = None
     particles: int = 0
 
+    def _repr_html_(self) -> str:
+        """Return the map and the FSC of its halves, for notebooks."""
+        parts = [part for part in (self.density, self.curve) if part is not None]
+        return "".join(part._repr_html_() for part in parts)
+
 
 class Halves:
     """Two back-projectors, one a half set, that fill while particles come.

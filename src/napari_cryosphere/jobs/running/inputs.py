@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.jobs.configs import (
     ImagesInput,
     JobConfig,
-    MapsInput,
-    MaskedMapInput,
     ParticlesInput,
 )
 from napari_cryosphere.jobs.events import Note
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ParticleStack
 
 __all__ = [
     "chosen",
     "described",
     "digest_of_file",
     "digest_of_table",
-    "open_map",
     "open_particles",
     "warnings_of",
 ]
@@ -54,44 +49,6 @@ def chosen(stack: ParticleStack, config: ImagesInput) -> ParticleStack:
     return stack.inverted() if config.invert else stack
 
 
-def open_map(config: MapsInput, path: Path, symmetry: str = "C1") -> DensityMap:
-    """Return a map with the pixel size that a config gives, inside its mask if it has one.
-
-    Parameters
-    ----------
-    config
-        The pixel size, where the header is wrong, and the mask.
-    path
-        The map.
-    symmetry
-        Point group to note with the map.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be read, or the mask does not fit the map.
-    """
-    density = DensityMap.read(path, symmetry, pixel_size_angstrom=config.map_pixel_size_angstrom)
-    mask = config.mask if isinstance(config, MaskedMapInput) else None
-    return density if mask is None else _masked(path, density, mask)
-
-
-def _masked(path: Path, density: DensityMap, mask: Path) -> DensityMap:
-    weights = DensityMap.read(mask, pixel_size_angstrom=density.pixel_size_angstrom)
-    if weights.box != density.box:
-        raise MetadataError(
-            f"the mask {mask} has a box of {weights.box}, the map {path} one of {density.box}; "
-            "make the mask from this map"
-        )
-    lowest, highest = float(weights.voxels.min()), float(weights.voxels.max())
-    if lowest < 0 or highest > 1 or highest == 0:
-        raise MetadataError(
-            f"the mask {mask} has values from {lowest:.3g} to {highest:.3g}; "
-            "they must be from 0 (outside) to 1 (inside)"
-        )
-    return replace(density, voxels=density.voxels * weights.voxels)
-
-
 def described(config: JobConfig) -> dict[str, Any]:
     """Return the settings that results depend on, maps and masks by the checksums of their files.
 
@@ -100,7 +57,7 @@ def described(config: JobConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=_HOW)
     for name in ("map", "mask"):
         path = getattr(config, name, None)
-        if path is not None:
+        if isinstance(path, Path):
             settings[name] = digest_of_file(path)
     return settings
 

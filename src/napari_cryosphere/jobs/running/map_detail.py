@@ -14,8 +14,8 @@ from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
 
 __all__ = ["MapDetail", "detail_of_map", "map_detail"]
 
-_THRESHOLD = 0.143
-_SAME = 1e-3
+_THRESHOLD = 0.143  # of the FSC between half-maps (Rosenthal & Henderson 2003)
+_SAME = 1e-3  # relative difference of pixel sizes that rounding explains
 
 
 class MapDetail(NamedTuple):

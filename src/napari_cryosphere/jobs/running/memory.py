@@ -28,7 +28,7 @@ REFERENCES_BYTES = 0.7e9
 _BASE = 0.7e9  # Python, torch and a network
 _COPIES = 12  # of an image, between the file and the network
 _AWAIT = 3  # batches in memory: one in use and two read ahead
-_GIGABYTE = 1e9
+_GIGABYTE = 1e9  # bytes
 
 
 class MemoryLimit:

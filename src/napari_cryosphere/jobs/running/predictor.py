@@ -21,9 +21,10 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["Predictor", "images_for", "pilot_of"]
 
-_REFINED_WITHIN_DEGREES = 10.0
-_MODES_APART_DEGREES = 20.0
+_REFINED_WITHIN_DEGREES = 10.0  # of each mode; chosen, not tuned
+_MODES_APART_DEGREES = 20.0  # twice that, so that no pose is looked at from two modes
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_FOUND = ("shifts_px", "log_likelihood", "presence_evidence")
 _NOVELTY_COLUMN = "cryosphereNovelty"
 
 Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
@@ -96,7 +97,7 @@ class Predictor:
     def results(self) -> tuple[str, ...]:
         """Names of the arrays that `posed` takes."""
         novelty = () if self._model.novelty is None else ("novelty",)
-        refined = () if self._aligner is None else ("shifts_px", "log_likelihood", "predicted")
+        refined = () if self._aligner is None else (*_FOUND, "predicted")
         return (*_SUMMARY, *novelty, *refined)
 
     @property
@@ -124,7 +125,7 @@ class Predictor:
                 *unmasked, starts, origins, _REFINED_WITHIN_DEGREES, climbed=self._climbed
             )
             arrays = _arrays(found.summary)
-            arrays |= {"shifts_px": found.shifts_px, "log_likelihood": found.log_likelihood}
+            arrays |= {name: getattr(found, name) for name in _FOUND}
             arrays["predicted"] = starts[:, 0]
         if novelty is not None:
             arrays["novelty"] = novelty
@@ -150,9 +151,14 @@ class Predictor:
             f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
             for name in ANGLES
         }
-        shifts_px, log_likelihood = results["shifts_px"], results["log_likelihood"]
+        shifts_px, log_likelihood, evidence = (results[name] for name in _FOUND)
         posed = with_alignment(
-            predicted.with_columns(kept), shifts_px, log_likelihood, summary, self._aligner.symmetry
+            predicted.with_columns(kept),
+            shifts_px,
+            log_likelihood,
+            summary,
+            self._aligner.symmetry,
+            evidence,
         )
         return posed, summary
 

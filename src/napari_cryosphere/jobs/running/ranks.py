@@ -29,8 +29,8 @@ __all__ = ["Ranks", "current_ranks", "report_failure", "this_rank", "under_torch
 
 T = TypeVar("T")
 
-_ASK_SECONDS = 0.05
-_START_MINUTES = 10
+_ASK_SECONDS = 0.05  # between looks into the store; chosen, not tuned
+_START_MINUTES = 10  # for all processes to appear: clusters start them one after another
 
 
 def under_torchrun() -> bool:

@@ -13,12 +13,13 @@ from napari_cryosphere.jobs.align import prepare_aligner
 from napari_cryosphere.jobs.configs import WatchConfig
 from napari_cryosphere.jobs.running.batches import Batches, joined
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import chosen, described, digest_of_file, open_map
+from napari_cryosphere.jobs.running.inputs import chosen, described, digest_of_file
 from napari_cryosphere.jobs.running.map_detail import map_detail
 from napari_cryosphere.jobs.running.memory import predicting_batch
 from napari_cryosphere.jobs.running.predictor import Predictor, pilot_of
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import Ranks
+from napari_cryosphere.jobs.running.references import open_reference, pixel_size_notes
 from napari_cryosphere.jobs.watching.run import WatchRun
 from napari_cryosphere.model.pose_model import PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -51,8 +52,9 @@ class Worker:
         self._map: DensityMap | None = None
         self._resolution_angstrom: float | None = None
         if config.map is not None:
-            self._map = open_map(config, config.map)
-            detail = map_detail(config.map, self._map, config.resolution_angstrom)
+            opened = open_reference(config, config.map, None)
+            self._map = opened.density
+            detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
             self._resolution_angstrom = detail.resolution_angstrom
         self.run = WatchRun(
             config.output, self._description(), config.model_dump(mode="json"), overwrite=overwrite
@@ -61,8 +63,8 @@ class Worker:
     def _description(self) -> dict[str, Any]:
         """Return all that results depend on, but the particles."""
         kept = (
-            *("select", "invert", "map", "map_pixel_size_angstrom", "mask", "modes", "climbed"),
-            *("resolution_angstrom", "shift_range_px", "batch_size", "padding"),
+            *("select", "invert", "map", "map_pixel_size_angstrom", "mask", "mask_radius_angstrom"),
+            *("modes", "climbed", "resolution_angstrom", "shift_range_px", "batch_size", "padding"),
         )
         settings = described(self._config)
         return {
@@ -104,6 +106,8 @@ class Worker:
         """Return a file's particles with poses. Noise and contrast are measured on the file itself."""
         config, aligner = self._config, None
         if self._map is not None:
+            if config.map is not None and config.map_pixel_size_angstrom is None:
+                pixel_size_notes(config.map, self._map, stack.grid)
             aligner = prepare_aligner(
                 stack,
                 self._map,

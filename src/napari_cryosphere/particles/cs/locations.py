@@ -98,12 +98,9 @@ def _is_tube(uids: NDArray[Any]) -> bool:
 
 def _numbered(read: Records, uids: NDArray[Any]) -> NDArray[np.int64]:
     """Return the numbers of tubes, from 1 in each micrograph."""
-    micrographs = next(
-        name
-        for name in ("location/micrograph_uid", "location/micrograph_path", "blob/path")
-        if name in read
-    )
-    table = pd.DataFrame({"micrograph": list(read.fields[micrographs]), "uid": uids})
+    names = ("location/micrograph_uid", "location/micrograph_path", "blob/path")
+    micrograph = next((list(read.fields[name]) for name in names if name in read), 0)
+    table = pd.DataFrame({"micrograph": micrograph, "uid": uids})
     first = table.groupby("micrograph", sort=False)["uid"]
     numbers = first.transform(lambda tubes: pd.factorize(tubes)[0] + 1)
     return numbers.to_numpy(np.int64)

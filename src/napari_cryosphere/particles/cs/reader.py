@@ -165,7 +165,7 @@ def _note_what_is_not_applied(read: Records) -> None:
 
 
 def _carried(read: Records) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Give the fields that no RELION column stands for, one column a component."""
+    """Give the fields that no RELION column stands for, one column per component."""
     for name in _MARKED:
         if name in read:
             codes, paths = read.texts(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from napari_cryosphere.particles._poses import ANGLES, ORIGINS
 from napari_cryosphere.particles._stack_files import parse_image_names
 from napari_cryosphere.particles._tables import GROUP
 from napari_cryosphere.particles.cs.aberrations import aberration_fields
+from napari_cryosphere.particles.cs.carried import carried_fields
 from napari_cryosphere.particles.cs.fields import (
     CARRIED,
     CTF,
@@ -38,11 +38,18 @@ _NO_DEFAULT = {
     "alignments3D/split",
     "alignments3D/psize_A",
 }
-_COMPONENT = re.compile(r"(.+)\[(\d+)\]")
 
 
-def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame) -> NDArray[Any]:
+def records_of_tables(
+    path: Path,
+    particles: pd.DataFrame,
+    optics: pd.DataFrame,
+    micrograph_shapes: NDArray[np.int64] | None = None,
+) -> NDArray[Any]:
     """Return the ``(n,)`` records of particles under RELION's names.
+
+    Coordinates become fractions of the micrographs, whose rows and columns are
+    ``micrograph_shapes``, ``(n, 2)``, where the table itself does not keep them.
 
     Columns that cryoSPARC has no field for are kept in fields ``relion/...`` and
     ``relion_optics/...``.
@@ -52,7 +59,9 @@ def records_of_tables(path: Path, particles: pd.DataFrame, optics: pd.DataFrame)
     MetadataError
         If the pixel size is not known but shifts are, or a value fits no field.
     """
-    fields = _carried(particles)
+    fields = carried_fields(particles)
+    if micrograph_shapes is not None:
+        fields.setdefault("location/micrograph_shape", micrograph_shapes)
     group_rows = optics.set_index(GROUP).loc[particles[GROUP]].reset_index()
     own = {name.removeprefix(CARRIED): name for name in optics if name.startswith(CARRIED)}
     fields |= {field: group_rows[name].to_numpy() for field, name in own.items()}
@@ -119,22 +128,6 @@ def _mark_paths(particles: pd.DataFrame, fields: dict[str, NDArray[Any]]) -> Non
                     for old, new in zip(kept, now, strict=True)
                 ]
             )
-
-
-def _carried(particles: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Return cryoSPARC's own fields that the columns ``cryosparc/...`` keep."""
-    components: dict[str, list[tuple[int, str]]] = {}
-    for name in particles:
-        if name.startswith(CARRIED):
-            field = name.removeprefix(CARRIED)
-            match = _COMPONENT.fullmatch(field)
-            key, number = (match[1], int(match[2])) if match else (field, -1)
-            components.setdefault(key, []).append((number, name))
-    fields = {}
-    for field, parts in components.items():
-        columns = [particles[name].to_numpy() for _, name in sorted(parts)]
-        fields[field] = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-    return fields
 
 
 def _add_alignment(

@@ -53,7 +53,7 @@ class PixelView:
         self._needed = header.offset + array.nbytes
 
     def return_pages(self) -> None:
-        """Let the pages of a mapped file count as the system's again; they are read anew where needed."""
+        """Let the pages of a mapped file count as the system's again; they are read again where needed."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 

@@ -67,7 +67,7 @@ class MrcStack:
         self._finite: NDArray[np.bool_] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open the file anew in another process."""
+        """Open the file again in another process."""
         return MrcStack, (self.path,)
 
     def __len__(self) -> int:

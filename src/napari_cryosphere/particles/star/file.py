@@ -129,7 +129,7 @@ def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:
 
 
 def _texts(label: str, column: pd.Series) -> list[str]:
-    """Return the column's values as they stand in the file."""
+    """Return the column's values as they are in the file."""
     if pd.api.types.is_bool_dtype(column.dtype):
         return ["1" if value else "0" for value in column]
     if pd.api.types.is_integer_dtype(column.dtype):

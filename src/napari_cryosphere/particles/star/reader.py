@@ -96,7 +96,7 @@ class _Block:
         raise self._error(at, "expected loop_ or a label such as _rlnImageName")
 
     def _loop(self, start: int, at: int) -> pd.DataFrame:
-        """Read the loop whose ``loop_`` stands at ``start`` and whose labels begin at ``at``."""
+        """Read the loop whose ``loop_`` is at ``start`` and whose labels begin at ``at``."""
         labels: dict[str, None] = {}
         at = _after_blank(self.data, at, self.end)
         while label := _LABEL.match(self.data, at, self.end):

@@ -48,16 +48,16 @@ class _Chunk:
     starts: NDArray[np.int64]
     """``(rows, labels)``."""
     hidden: bool
-    """Whether characters stand for others."""
+    """Whether some characters replace others."""
 
     def column(self, position: int) -> list[str]:
-        """Return the words of a column as they stand."""
+        """Return the words of a column as they are."""
         text = self.text
         return [text[at:].split(None, 1)[0].decode() for at in self.starts[:, position].tolist()]
 
 
 def read_rows(data: bytes, start: int, end: int, labels: list[str]) -> pd.DataFrame:
-    """Return the table whose rows stand at ``data[start:end]``.
+    """Return the table whose rows are at ``data[start:end]``.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _chunks(data: bytes, start: int, end: int, width: int) -> Any:
 
 
 def _chunk(text: bytes, width: int, position: int, rows: int) -> _Chunk:
-    """Find the words of a few lines and check their number; ``rows`` stand before."""
+    """Find the words of a few lines and check their number; ``rows`` come before."""
     if not text.endswith(b"\n"):
         text += b"\n"
     original = text
@@ -242,7 +242,7 @@ _SPECIAL = re.compile(
     rb"""|\#(?<![^ \t\n]\#)[^\n]*"""
 )
 _MARKS = (b'"', b"'", b"#")
-# What stands for an empty word, and for a space or tab within quotes, while a chunk is parsed.
+# What replaces an empty word, and for a space or tab within quotes, while a chunk is parsed.
 _EMPTY, _SPACE, _TAB = "\x01", "\x02", "\x03"
 _HIDE = bytes.maketrans(b" \t", (_SPACE + _TAB).encode())
 _SHOW = str.maketrans({_EMPTY: None, _SPACE: " ", _TAB: "\t"})

@@ -24,7 +24,7 @@ __all__ = ["ROUNDING", "BandLimited", "order_for_degree"]
 ROUNDING = 1e-5
 """Relative error of values in single precision."""
 
-_NEWTON_STEPS = 4
+_NEWTON_STEPS = 4  # Newton's error is squared at each, from half a cell on; chosen, not tuned
 
 Self = TypeVar("Self", bound="BandLimited")
 

@@ -37,7 +37,7 @@ Rows = tuple[NDArray[np.int8], Indices, Array]
 """Orders, indices and log-densities of cells, each ``(n, k)``, or ``(1, k)`` and shared."""
 Self = TypeVar("Self", bound="Cells")
 
-# A cell's key: its index, counted through all orders from 0 on; then one such range a particle.
+# A cell's key: its index, counted through all orders from 0 on; then one such range per particle.
 _FIRST_KEY = np.concatenate(
     [[0], np.cumsum([SO3Grid(order).size for order in range(MAX_ORDER + 1)])]
 )
@@ -115,7 +115,7 @@ class Cells:
                 clash = np.append(clash, keys[at] == wanted)
         if clash.any():
             raise ValueError(
-                "cells of a row overlap: each may be listed once, and not beside its descendants"
+                "cells of a row overlap: each may be listed once, and not together with its descendants"
             )
 
     # ------------------------------------------------------------------ the list of cells
@@ -378,7 +378,21 @@ def _equivalents(order: int, symmetry: str) -> Indices:
 def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices, Array]:
     """Return order, cells and log-densities of functions on a whole grid, gathered in the unit.
 
-    See `PoseDistribution.from_log_values`.
+    Parameters
+    ----------
+    log_values
+        ``(n, n_views, n_psi)``, views in RING order.
+    symmetry
+        Canonical name of a point group; equivalent cells are averaged.
+
+    Returns
+    -------
+    The grid's order, the cells ``(k,)`` and their log-densities ``(n, k)``.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not that of a grid.
     """
     values = np.asarray(log_values, dtype=np.float64)
     flat = values.reshape(len(values), -1)
@@ -400,7 +414,7 @@ def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices,
 
 
 def join_cells(number: int, parts: list[tuple[NDArray[np.int64], Cells]]) -> Rows:
-    """Put the parts of a batch of ``number`` particles together, in the order of the particles."""
+    """Put parts together, in the order of the particles: orders, indices and log-densities, ``(n, k)``."""
     first = parts[0][1]
     if all(part.shared for _, part in parts) and all(
         np.array_equal(part._cells, first._cells) for _, part in parts

@@ -1,7 +1,7 @@
 """Probability distributions over poses, and the questions one asks of them.
 
-`PoseDistribution` is a batch, one distribution a particle. What holds it differs, the questions do
-not:
+`PoseDistribution` is a batch, one distribution per particle. It is stored in one of three ways, and
+asked in one:
 
 - Wigner coefficients of the log-density, as the network predicts
   (`PoseDistribution.from_coefficients`);
@@ -10,7 +10,7 @@ not:
 - weighted poses under an IGSO(3) kernel (`from_poses`).
 
 Densities are relative to the uniform distribution (the normalised Haar measure): a log-density of 0
-knows nothing. A map's symmetry counts throughout: the density at R is the mean over the group of
+is the uniform one. A map's symmetry counts throughout: the density at R is the mean over the group of
 the density at ``g R``, so that equivalent poses are one pose. Questions about volumes and masses
 (entropy, credible sets, mean, marginals) are answered on a piecewise constant copy,
 `PoseDistribution.cells`, which is refined where a peak is sharper than the grid; density and modes
@@ -57,11 +57,15 @@ _PARTICLES_AT_ONCE = 32
 """Keeps whole grids of order 3 below 10 MB each; chosen, not tuned."""
 
 
-class PoseDistribution(ABC):
-    """A batch of probability distributions over SO(3), one a particle; see the module.
+_SHOWN_SPHERES = 3  # in a notebook
+_SPHERE_PIXELS = 96, 192  # rows and columns of each
 
-    Wherever rotations are asked about, ``(n, 3, 3)`` is one a particle and ``(n, k, 3, 3)`` are
-    several; a first axis of 1 stands for the same rotations for all. The answer has the same
+
+class PoseDistribution(ABC):
+    """A batch of probability distributions over SO(3), one per particle.
+
+    Wherever rotations are asked about, ``(n, 3, 3)`` is one per particle and ``(n, k, 3, 3)`` are
+    several; a first axis of 1 gives the same rotations to all. The answer has the same
     leading shape.
 
     Attributes
@@ -241,7 +245,7 @@ class PoseDistribution(ABC):
         return np.asarray(self._ask(questions.mean))
 
     def entropy(self) -> Array:
-        """Return the entropy relative to uniform in nats, ``(n,)``: 0 knows nothing, negative is sharper."""
+        """Return the entropy relative to uniform in nats, ``(n,)``: 0 is uniform, negative is sharper."""
         return np.asarray(self._ask(questions.entropy))
 
     def effective_poses(self, order: int = EVALUATION_ORDER) -> Array:
@@ -275,8 +279,37 @@ class PoseDistribution(ABC):
         answer: Array = self._ask(lambda part: part.on_grid(order))
         return answer.reshape(len(self), grid.n_views, grid.n_psi)
 
-    def view_marginal(self, order: int = EVALUATION_ORDER) -> Array:
-        """Return the probability of every view direction, ``(n, n_views)``: a HEALPix map in RING order."""
+    def _repr_html_(self) -> str:
+        """Return a table and the spheres of the first particles, for notebooks."""
+        from napari_cryosphere._html import page, picture
+        from napari_cryosphere.so3.healpix import ang2pix
+        from napari_cryosphere.so3.mollweide import pixel_directions
+
+        few = self[:_SHOWN_SPHERES]
+        summary, views = few.summary(), few.view_map()
+        inside, polar, longitude = pixel_directions(*_SPHERE_PIXELS)
+        pixels = ang2pix(2**EVALUATION_ORDER, polar, longitude)
+        spheres = []
+        for number, (row, sure) in enumerate(zip(views, summary.confidence, strict=True), start=1):
+            shown = np.zeros((*_SPHERE_PIXELS, 4), dtype=np.uint8)
+            shown[inside, :3] = (255 * np.sqrt(row[pixels] / row.max()))[:, None]
+            shown[inside, 3] = 255
+            label = f"views of particle {number}, confidence {sure:.2f}"
+            spheres.append(picture(shown, _SPHERE_PIXELS[1], label))
+        entries = {
+            "particles": len(self),
+            "symmetry": self.symmetry,
+            "kind": type(self).__name__,
+            "spread of the first, degrees": ", ".join(f"{x:.1f}" for x in summary.spread_degrees),
+        }
+        return page("Pose distributions", entries, spheres)
+
+    def view_map(self, order: int = EVALUATION_ORDER) -> Array:
+        """Return the probability of every view direction, ``(n, 12 * 4**order)``.
+
+        Each row is a HEALPix map in RING order as healpy takes it, in the frame of the map: pixel
+        ``healpy.vec2pix(2**order, *d)`` is that of direction d. `so3.figures.draw_views` draws one.
+        """
         return np.asarray(self.probability_grid(order).sum(-1))
 
     def in_plane(self, directions: ArrayLike, order: int = EVALUATION_ORDER) -> Array:
@@ -338,7 +371,13 @@ class PoseDistribution(ABC):
         return self._combined(other, lambda p, q, row: p + q)
 
     def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
-        """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``."""
+        """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``.
+
+        Raises
+        ------
+        ValueError
+            If the weight is out of range, or numbers of particles or symmetries differ.
+        """
         shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
         if ((shares < 0) | (shares > 1)).any():
             raise ValueError("a mixture's weight must be between 0 and 1")
@@ -350,7 +389,13 @@ class PoseDistribution(ABC):
         return self._combined(other, mixed)
 
     def temperature(self, value: float) -> PoseDistribution:
-        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper."""
+        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper.
+
+        Raises
+        ------
+        ValueError
+            If the temperature is not positive.
+        """
         if not value > 0:
             raise ValueError(f"a temperature must be positive, not {value}")
         cells = self.cells()
@@ -402,7 +447,7 @@ class CellDistribution(Cells, PoseDistribution):
     """
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
-        """Yield consecutive particles."""
+        """Yield consecutive particles ``(b,)`` and their cells."""
         for rows in self._chunks():
             yield rows, self if len(rows) == len(self) else self[rows]
 
@@ -446,10 +491,10 @@ class CredibleSet:
 
     def _volume(self, part: Cells) -> Array:
         mass = part.probability
-        room = np.maximum(self.level - part.below, 0)
-        share = np.divide(room, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
+        left = np.maximum(self.level - part.below, 0)
+        share = np.divide(left, mass, out=np.zeros_like(mass), where=mass > 0).clip(0, 1)
         return np.asarray((share * part.volumes).sum(1))
 
     def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether each rotation, or an equivalent, is in its particle's set."""
+        """Return whether each of ``(n, 3, 3)`` rotations, or an equivalent, is in its particle's set."""
         return self.distribution.credible_level(rotations) < self.level

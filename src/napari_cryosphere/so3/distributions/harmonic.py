@@ -28,23 +28,24 @@ from napari_cryosphere.so3.rotations import rotation_from_vector
 
 __all__ = ["HarmonicDistribution"]
 
-_STEPS_OF_MODES = 3
-_REACH = 30.0  # degrees; divided by the degree: longest step towards a mode, a twelfth of the shortest wave
-_SETTLED_DEGREES = (
-    1.0  # what would still move farther is on its way to a maximum that others reached
-)
+_STEPS_OF_MODES = 3  # poses that have not arrived by then are left out; chosen, not tuned
+# Over the degree L: longest step towards a mode, a twelfth of the shortest wave.
+_REACH_DEGREES = 30.0
+# What would still move farther is on its way to a maximum that others reached.
+_SETTLED_DEGREES = 1.0
 _STEEP = 1e-3  # of probability: more than this between equal log-densities, and the density is level there
-_CHUNK = 16  # particles at once: what lies between the steps stays in the processor's cache
+# Particles at once: what lies between the steps stays in the processor's cache.
+_PARTICLES_AT_ONCE = 16
 
 
 class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
-    """See `PoseDistribution.from_coefficients`.
+    """Distributions given by Wigner coefficients, see `PoseDistribution.from_coefficients`.
 
     Attributes
     ----------
     coefficients
         ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded as in
-        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB a particle.
+        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
 
     Notes
     -----
@@ -65,7 +66,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
 
     @cached_property
     def log_normaliser(self) -> Array:
-        """What `score` exceeds the normalised log-density by, ``(n,)``."""
+        """Logarithm of the integral of ``exp(score)`` over the uniform distribution, ``(n,)``."""
         return np.concatenate([np.zeros(0), *(sums.log_total for sums in self._sums())])
 
     def summary(self) -> PoseSummary:
@@ -78,7 +79,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return PoseSummary.concatenate(summaries)
 
     def credible_level(self, rotations: ArrayLike) -> Array:
-        """See `PoseDistribution.credible_level`; all particles of a batch at once."""
+        """Return the level of the smallest credible set that holds each rotation, by arrays over a batch."""
         given = per_particle(rotations, len(self))
         answers = np.empty(given.shape[:2])
         for rows in self._chunks():
@@ -95,14 +96,14 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return like_given(answers, rotations)
 
     def maxima(self, rows: NDArray[np.int64], most: int) -> Maxima:
-        """See `PoseDistribution.maxima`; all particles of a batch at once.
+        """Yield local maxima of some particles, all those of a batch at once.
 
         Of four times as many cells, those are followed uphill that promise to become the highest.
         """
         grid = SO3Grid(self.coarse_order)
-        spacing, reach = grid.spacing_degrees, _REACH / max(self.l_max, 1)
-        for start in range(0, len(rows), _CHUNK):
-            some = rows[start : start + _CHUNK]
+        spacing, reach = grid.spacing_degrees, _REACH_DEGREES / max(self.l_max, 1)
+        for start in range(0, len(rows), _PARTICLES_AT_ONCE):
+            some = rows[start : start + _PARTICLES_AT_ONCE]
             chunk = self[some]
             cells = grid_maxima(
                 chunk.values_in_unit(grid.order), grid.order, self.symmetry, 4 * most
@@ -132,7 +133,7 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return Cells(self.coarse_order, unit, values, self.symmetry, check=False)
 
     def seeds(self, part: Cells) -> Array:
-        """Return the maximum beside the best cell, ``(n, 1, 3, 3)``."""
+        """Return the maximum nearest to the best cell, ``(n, 1, 3, 3)``."""
         best = part.centres[0][part.log_density.argmax(1)][:, None]
         likely = (
             part.probability.max(1) > 0.02
@@ -158,5 +159,5 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         return HarmonicDistribution(self.coefficients / value)
 
     def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """See `PoseDistribution.symmetrise`."""
+        """Return the same coefficients with a point group, over which densities are then averaged."""
         return HarmonicDistribution(self.coefficients, self._other_symmetry(symmetry))

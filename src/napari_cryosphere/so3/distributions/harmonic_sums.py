@@ -3,6 +3,13 @@
 What `smooth` does with cells of mixed orders is done here with arrays: the whole coarse grid in
 single precision, and below it lists of the finer cells around sharp peaks, whose values come from
 waves that are summed up once per view direction rather than once per pose.
+
+The reason is speed. Most predictions are wider than the grid, and one softmax over the coarse grid
+gives all their sums; a list of cells per particle would cost ten times that. Only where a single
+cell would hold more than a normal peak one spacing wide puts into it are the cells around the peak
+split in eight, order by order, until none does. Children of neighbouring cells share few view
+directions, so the sum over rot and tilt is made once for each of these and the ring of in-plane
+angles follows as one small product.
 """
 
 from __future__ import annotations
@@ -150,7 +157,7 @@ class HarmonicSums:
     # ------------------------------------------------------------------ refinement
 
     def _too_coarse(self, order: int) -> NDArray[np.bool_]:
-        """See `SmoothDistribution._too_coarse`."""
+        """Return whether cells of an order are too large for the highest peak, as in `smooth`, ``(n,)``."""
         grid = SO3Grid(order)
         with np.errstate(over="ignore"):
             held = (
@@ -279,7 +286,7 @@ class HarmonicSums:
         return ((highest - 1) / 2).clamp_(-1, 1)
 
     def summary(self) -> PoseSummary:
-        """See `PoseDistribution.summary`."""
+        """Return best pose, entropy, spread and confidence of every particle."""
         total = torch.from_numpy(self.log_total).to(self._values)[:, None]
         logs = self._values - total
         masses = (logs + self._log_volumes).exp_()

@@ -17,11 +17,12 @@ from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
 __all__ = ["KernelDistribution"]
 
 _NARROWEST_DEGREES = SO3Grid(MAX_ORDER).spacing_degrees
+# Poses of most weight around which cells are split; bounds the cost, chosen, not tuned.
 _MOST_SEEDS = 64
 
 
 class KernelDistribution(SmoothDistribution, kind="poses"):
-    """See `PoseDistribution.from_poses`.
+    """Weighted poses under an IGSO(3) kernel, see `PoseDistribution.from_poses`.
 
     Attributes
     ----------
@@ -79,7 +80,7 @@ class KernelDistribution(SmoothDistribution, kind="poses"):
         )
 
     def score(self, rotations: Array) -> Array:
-        """Return the log-density; that of a kernel is normalised as it stands."""
+        """Return the log-density; a kernel's is normalised already."""
         group = point_group(self.symmetry)
         flat = self.poses.reshape(*self.poses.shape[:2], 9)
         total = np.full(rotations.shape[:2], -np.inf)
@@ -113,6 +114,6 @@ class KernelDistribution(SmoothDistribution, kind="poses"):
         return reduce(np.take_along_axis(self.poses, best[..., None, None], 1), part.symmetry)
 
     def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """See `PoseDistribution.symmetrise`."""
+        """Return the same poses with a point group, over which densities are then averaged."""
         name = self._other_symmetry(symmetry)
         return KernelDistribution(self.poses, self.log_weights, self._width_degrees, name)

@@ -54,7 +54,7 @@ def newton(
     rounding: float = 0.0,
     first: Derivatives | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Move poses to the maxima of a log-density beside them, by Newton's method in the tangent space.
+    """Move poses to the nearest maxima of a log-density, by Newton's method in the tangent space.
 
     A step is kept only if it leads uphill; where it does not, the next is shorter.
 
@@ -153,6 +153,12 @@ def find_modes(
 
     ``maxima`` yields local maxima of some particles, as many as are asked for or more. Twice k are
     asked for; where fewer than k of these lie far enough apart, four times as many, twice at most.
+    The modes are ``(n, k, 3, 3)`` poses and ``(n, k)`` log-densities.
+
+    Raises
+    ------
+    ValueError
+        If k is below 1, or the angle is not between 0 and 180 degrees.
     """
     if k < 1:
         raise ValueError(f"ask for at least one mode, not {k}")
@@ -199,7 +205,7 @@ def pick(
 
 
 def _reduced(rotations: Array, symmetry: str) -> Array:
-    """Move the poses that are there into the asymmetric unit; NaN stays."""
+    """Move poses into the asymmetric unit and leave NaN as it is."""
     answer = rotations.copy()
     there = np.isfinite(rotations).all((-1, -2))
     answer[there] = reduce(rotations[there], symmetry)
@@ -276,7 +282,7 @@ def local_maxima(part: Cells, most: int) -> Array:
 
 
 def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
-    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where one lacks."""
+    """Return the centres of the 26 cells around each cell, ``(c, 26, 3, 3)``; its own where there is none."""
     orders, cells = part.orders[0, columns], part.indices[0, columns]
     centres = np.empty((len(columns), 26, 3, 3))
     for order in np.unique(orders):
@@ -291,8 +297,8 @@ def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
 def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     """Return how far on in the unit's list each cell has its neighbours in other views, ``(8, k)``.
 
-    Of the three cells there that touch it, the middle one. A neighbour outside the unit stands
-    where its equivalent does, one that does not exist where the cell itself does. 1 MB for C1 at
+    Of the three cells there that touch it, the middle one. A neighbour outside the unit is
+    replaced by its equivalent, one that does not exist where the cell itself does. 1 MB for C1 at
     order 3.
     """
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)

@@ -39,16 +39,15 @@ standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.
 it.)
 """
 
-_STEPS = 4
+_NEWTON_STEPS = 4  # as for coefficients, see `band_limited`
 SPLIT_FROM = 1e-4  # cells of less probability are left whole
-AROUND_SPACINGS = (
-    2.2  # spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold
-)
+# Spacings: cells whose centre is nearer to a peak are split, whatever they seem to hold.
+AROUND_SPACINGS = 2.2
 _DROP_BELOW = 1e-9  # and of less are left out, where cells are listed for each particle
 
 
 class SmoothDistribution(PoseDistribution):
-    """What distributions given by a formula share: `score` is the formula, the rest follows."""
+    """Base of distributions whose unnormalised log-density, `score`, is given by a formula."""
 
     @abstractmethod
     def score(self, rotations: Array) -> Array:
@@ -69,14 +68,14 @@ class SmoothDistribution(PoseDistribution):
 
     @cached_property
     def log_normaliser(self) -> Array:
-        """What `score` exceeds the normalised log-density by, ``(n,)``."""
+        """Logarithm of the integral of ``exp(score)`` over the uniform distribution, ``(n,)``."""
         totals = np.empty(len(self))
         for rows, part in self.parts():
             totals[rows] = part.log_total
         return totals
 
     def log_prob(self, rotations: ArrayLike) -> Array:
-        """Return the log-density at rotations, in nats relative to uniform."""
+        """Return the log-density at rotations ``(n, q, 3, 3)``, ``(n, q)`` nats relative to uniform."""
         given = per_particle(rotations, len(self))
         values = np.concatenate([self[rows].score(given[rows]) for rows in self._chunks()])
         return like_given(values - self.log_normaliser[:, None], rotations)
@@ -86,9 +85,9 @@ class SmoothDistribution(PoseDistribution):
         return np.asarray(self[0].log_prob(cell_centres(orders, indices)[None])[0])
 
     def credible_level(self, rotations: ArrayLike) -> Array:
-        """Return the level of the smallest credible set that holds each rotation.
+        """Return the level of the smallest credible set that holds each rotation, ``(n, q)``.
 
-        The cells tell how much probability lies at higher densities than the rotation's own, which
+        The cells give the probability that lies at higher densities than the rotation's own, which
         is read from the formula; where the density is level (uniform) the cells' own order decides.
         """
         given = per_particle(rotations, len(self))
@@ -102,9 +101,11 @@ class SmoothDistribution(PoseDistribution):
         return like_given(answers, rotations)
 
     def climb(self, rotations: Array) -> Array:
-        """Move poses uphill by Newton's method, see `napari_cryosphere.so3.distributions.modes.newton`."""
+        """Move poses ``(n, k, 3, 3)`` uphill by Newton's method with derivatives by differences."""
         spacing = SO3Grid(self.coarse_order).spacing_degrees
-        return newton(by_differences(self.score, spacing / 16), rotations, spacing / 2, _STEPS)[0]
+        return newton(
+            by_differences(self.score, spacing / 16), rotations, spacing / 2, _NEWTON_STEPS
+        )[0]
 
     @property
     @abstractmethod
@@ -112,7 +113,7 @@ class SmoothDistribution(PoseDistribution):
         """Order of the grid that refinement starts from."""
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64], Cells]]:
-        """Yield particles whose peaks the coarse grid resolves together, and the others refined."""
+        """Yield particles ``(b,)`` whose peaks the coarse grid resolves with their cells, then the others."""
         for rows, part, _ in self._parts_with_peaks():
             yield rows, part
 

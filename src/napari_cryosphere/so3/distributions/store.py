@@ -1,7 +1,7 @@
 """Pose distributions on disk: a zarr folder that is written batch by batch and read by row.
 
 A folder holds distributions of one kind and symmetry. Wigner coefficients are half floats, the
-entries that may differ from zero alone (1 kB a particle at degree 6); cells and weighted poses are
+entries that may differ from zero alone (1 kB per particle at degree 6); cells and weighted poses are
 lists, one after another, with a table of where each particle's begin. Arrays are chunked, so that a
 few rows are read without the rest. Nothing is pickled.
 """
@@ -106,7 +106,7 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
     OutputExistsError
         If ``path`` exists and ``overwrite`` is False.
     CryosphereError
-        If the folder cannot be written to, or ``path`` is there and no folder of distributions.
+        If the folder cannot be written to, or ``path`` exists and is no folder of distributions.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
@@ -116,18 +116,18 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
     except OSError as error:
         raise CryosphereError(
             f"cannot write to {path.parent}: {error.strerror or error}"
         ) from error
     try:
-        yield DistributionWriter(beside / "new")
+        yield DistributionWriter(temporary / "new")
         if path.exists():
-            os.replace(path, beside / "old")
-        os.replace(beside / "new", path)
+            os.replace(path, temporary / "old")
+        os.replace(temporary / "new", path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_distribution(
@@ -154,11 +154,11 @@ class DistributionStore:
         try:
             self._group: zarr.Group = zarr.open_group(path, mode="r")
         except (BaseZarrError, OSError, ValueError) as error:
-            raise FileFormatError(f"{path} is no readable zarr folder; write it anew") from error
+            raise FileFormatError(f"{path} is no readable zarr folder; write it again") from error
         attributes: dict[str, Any] = dict(self._group.attrs)
         if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
             raise FileFormatError(
-                f"{path} holds no pose distributions of version {_VERSION}; write it anew"
+                f"{path} holds no pose distributions of version {_VERSION}; write it again"
             )
         self._attributes = attributes
         self.symmetry = str(attributes["symmetry"])
@@ -168,7 +168,7 @@ class DistributionStore:
 
     @property
     def kind(self) -> str:
-        """How they are held: ``harmonic``, ``cells`` or ``poses``; see `PoseDistribution`."""
+        """How they are stored: ``harmonic`` (coefficients), ``cells`` or ``poses``."""
         return str(self._attributes["kind"])
 
     def __len__(self) -> int:
@@ -179,7 +179,7 @@ class DistributionStore:
         """Read consecutive particles; an integer gives a batch of one."""
         rows = np.arange(len(self))[index].reshape(-1)
         if len(rows) == 0 or (np.diff(rows) != 1).any():
-            raise IndexError("ask for one row or for consecutive rows that are there")
+            raise IndexError("ask for one row or for consecutive rows within the store")
         first, stop = int(rows[0]), int(rows[-1]) + 1
         if self._attributes["kind"] == "harmonic":
             values = self._array("coefficients")[first:stop]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from napari_cryosphere.widgets.control.steps import Step, Steps, spare_a_core
+from napari_cryosphere.jobs.events import Note, Progress, Result
+from napari_cryosphere.widgets.control.work import Events, spare_a_core
 from napari_cryosphere.widgets.state.kinds import kind_of
 from napari_cryosphere.widgets.state.notices import tell_note
 
@@ -52,13 +53,10 @@ class CommandRun:
         self.active, self.lines = True, []
         self.changed.emit()
         self._runner.start(
-            row.name.capitalize(), lambda: _steps(row, config), self._take, self._end
+            row.name.capitalize(), lambda: _events(row, config), self._take, self._end
         )
 
-    def _take(self, step: Step) -> None:
-        from napari_cryosphere.jobs.events import Note, Result
-
-        said = step.payload
+    def _take(self, said: object) -> None:
         if isinstance(said, str):
             self.lines += said.splitlines()
         elif isinstance(said, Note):
@@ -93,21 +91,12 @@ def to_open(outputs: Mapping[str, Path]) -> list[Path]:
     ]
 
 
-def _steps(row: Command, config: JobConfig) -> Steps:
-    """Run a job; payloads are its events, or the text that it returns."""
-    yield Step(0.0, "starting")
+def _events(row: Command, config: JobConfig) -> Events:
+    """Run a job: its events, or the text that it returns. Closed, it writes what a stopped job leaves."""
+    yield Progress(0.0, "starting")
     job = row.load_job()(config)
     if isinstance(job, str):
-        yield Step(1.0, "", job)
+        yield job
         return
-    from napari_cryosphere.jobs.events import Progress
-
     spare_a_core()
-    fraction, message = 0.0, ""
-    try:
-        for event in job:
-            if isinstance(event, Progress):
-                fraction, message = event.fraction, event.message
-            yield Step(fraction, message, event)
-    finally:
-        job.close()  # what a job that is stopped leaves, it writes now
+    yield from job

@@ -52,7 +52,7 @@ class Controller(DataSets):
 
     def close(self, viewer_stays: bool = True) -> None:
         """Let go of the viewer and stop what runs; a viewer that stays gets its former view back."""
-        self.runner.stop()
+        self.runner.close()
         self.background.close()
         if viewer_stays:
             self.inspector.leave()

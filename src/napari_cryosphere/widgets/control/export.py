@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.jobs.events import Note, Progress
+from napari_cryosphere.widgets.control.work import Events
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["Which", "chosen_stack", "export_steps", "rows_to_export"]
+__all__ = ["Which", "chosen_stack", "export_work", "rows_to_export"]
 
 
 class Which(StrEnum):
@@ -45,7 +46,7 @@ def rows_to_export(session: Session, which: Which) -> NDArray[np.int64]:
 def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     """Return some particles with all that their file says of them, and their predictions if all have one.
 
-    Where they were refined here, their poses and shifts are the refined ones, the network's beside
+    Where they were refined here, their poses and shifts are the refined ones, the network's next to
     them. Predicted and given poses are never mixed in a file: it would not say which is which.
 
     Raises
@@ -68,25 +69,26 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     return stack.with_summary(mine, store.symmetry)
 
 
-def export_steps(session: Session, rows: NDArray[np.int64], path: Path) -> Steps:
-    """Write particles to a .cs file or, with any other suffix, to a STAR file; the payload says what came.
+def export_work(session: Session, rows: NDArray[np.int64], path: Path) -> Events:
+    """Write particles to a .cs file or, with any other suffix, to a STAR file; a `Note` says what came.
 
     Raises
     ------
     CryosphereError
         If there are none, or the file is the one that they came from.
     """
-    yield Step(0.0, f"collecting {len(rows):,} particles")
+    yield Progress(0.0, f"collecting {len(rows):,} particles")
     if path.exists() and path.samefile(session.stack.source):
         raise CryosphereError(
             f"{path.name} is the file that the particles came from; choose another name"
         )
     stack = chosen_stack(session, rows)
     target = path if path.suffix in (".cs", ".star") else path.with_name(f"{path.name}.star")
-    yield Step(0.3, f"writing {target.name}")
+    yield Progress(0.3, f"writing {target.name}")
     stack.save(target, overwrite=True)
     some = int(session.store.predicted[rows].sum())
     said = f"{len(rows):,} particles in {target.name}"
     if 0 < some < len(rows):
         said += f", with the poses of their file: only {some:,} of them are predicted"
-    yield Step(1.0, said, said)
+    yield Note(said)
+    yield Progress(1.0, said)

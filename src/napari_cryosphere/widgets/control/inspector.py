@@ -125,7 +125,7 @@ class Inspector:
         session.layer.refresh()
 
     def refresh(self) -> None:
-        """Draw the sphere anew."""
+        """Redraw the sphere."""
         session = self._data.session
         self._probe = None
         if session is not None:

@@ -10,10 +10,11 @@ import numpy as np
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control import map_steps
+from napari_cryosphere.jobs.events import Note, Progress
+from napari_cryosphere.widgets.control import map_work
 from napari_cryosphere.widgets.control.map_view import MapView
 from napari_cryosphere.widgets.control.running import Runner
-from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.widgets.control.work import Events
 from napari_cryosphere.widgets.state.display_map import LOW_PASSED, RESOLUTION, UNIT, is_difference
 from napari_cryosphere.widgets.state.fsc_curves import Curve, curves_by_kind
 from napari_cryosphere.widgets.state.layer_data import halves_of, map_layer, map_of, remember_halves
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap
     from napari_cryosphere.reconstruction import ConicalFsc, FourierShellCorrelation, Postprocessed
     from napari_cryosphere.reconstruction.map_alignment import MapAlignment
-    from napari_cryosphere.widgets.control.map_steps import Comparison
+    from napari_cryosphere.widgets.control.map_work import Comparison
 
 __all__ = [
     "MapController",
@@ -58,7 +59,7 @@ class MapController:
     """Sent with whether maps are shown."""
     reconstructed = Signal(object)
     """Sent with a new map's layer, which is to be shown."""
-    told = Signal(str)
+    reported = Signal(str)
     """Sent with a line that says what was found."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
@@ -138,10 +139,10 @@ class MapController:
             self.viewer.layers.selection.active = active
         return layer
 
-    def _add_made(self, made: map_steps.MadeMap, name: str) -> Image:
+    def _add_made(self, made: map_work.MadeMap, name: str) -> Image:
         return self.add_map(made.density, name, noted=_how_shown(made))
 
-    def reconstruct(self, recipe: map_steps.Recipe) -> None:
+    def reconstruct(self, recipe: map_work.Recipe) -> None:
         """Reconstruct; the map shows from the start and sharpens, half-maps are hidden.
 
         Stopped, or its layer closed, the work ends; the map of the particles so far stays.
@@ -151,25 +152,25 @@ class MapController:
         self._growing = None
         self.runner.start(
             f"Reconstructing {recipe.name}",
-            lambda: map_steps.reconstruction_steps(recipe),
-            lambda step: self._take_reconstruction(recipe.name, step.payload),
+            lambda: map_work.reconstruction_work(recipe),
+            lambda event: self._take_reconstruction(recipe.name, event),
             lambda: None,
         )
 
     def _take_reconstruction(self, name: str, made: Any) -> None:
-        """Take what a step has made: see `map_steps.reconstruction_steps`."""
+        """Take what the work has made: see `map_work.reconstruction_work`."""
         from napari_cryosphere.jobs.reconstruct import Reconstruction
 
-        if made is None:
+        if isinstance(made, (Progress, Note)):
             return
         layer = self._growing
         if layer is not None and layer not in self.viewer.layers:
             self.runner.stop()
             return
-        if isinstance(made, map_steps.HalfMapCurves):
+        if isinstance(made, map_work.HalfMapCurves):
             self._take_half_map_curves(layer, made)
             return
-        if isinstance(made, map_steps.HalfMap):
+        if isinstance(made, map_work.HalfMap):
             self.add_map(made.density, f"{name}, half {made.number}")
             return
         self._growing = grown = self.add_map(made.density, name) if layer is None else layer
@@ -180,7 +181,7 @@ class MapController:
         else:
             self.view.replace(grown, made.density)
 
-    def _take_half_map_curves(self, layer: Image | None, made: map_steps.HalfMapCurves) -> None:
+    def _take_half_map_curves(self, layer: Image | None, made: map_work.HalfMapCurves) -> None:
         """Add the curves of the map that was just made."""
         if layer is None:
             return
@@ -190,7 +191,9 @@ class MapController:
         layer.metadata.update(_how_shown(made.made))
         self.view.replace(layer, made.made.density)
         cones = "" if made.cones is None else f"; {cones_in_words(made.cones)}"
-        self.told.emit(f"{layer.name}: FSC 0.143 at {made.made.resolution_angstrom:.1f} Å{cones}")
+        self.reported.emit(
+            f"{layer.name}: FSC 0.143 at {made.made.resolution_angstrom:.1f} Å{cones}"
+        )
 
     def compare(self, first: Layer | None, second: Layer | None) -> None:
         """Measure the FSC of two maps inside a mask around the second.
@@ -201,27 +204,27 @@ class MapController:
             If there are not two maps; the same for what follows.
         """
 
-        def take(compared: map_steps.Comparison, one: Image, other: Image) -> None:
+        def take(compared: map_work.Comparison, one: Image, other: Image) -> None:
             curves = curves_by_kind(f"{one.name} / {other.name}", compared.curves, 0.5, _PAIR)
             self.add_curves(curves, (one, other))
-            self.told.emit(comparison_in_words(compared))
+            self.reported.emit(comparison_in_words(compared))
 
-        self._start_pair("Comparing maps", map_steps.comparison_steps, take, first, second)
+        self._start_pair("Comparing maps", map_work.comparison_work, take, first, second)
 
     def subtract(self, first: Layer | None, second: Layer | None) -> None:
-        """Add the first map less the second as a layer, and show it beside them."""
+        """Add the first map less the second as a layer, and show it next to them."""
 
-        def take(made: map_steps.MadeMap, one: Image, other: Image) -> None:
+        def take(made: map_work.MadeMap, one: Image, other: Image) -> None:
             for old in [old for old, pair in self._differences.items() if pair == (one, other)]:
                 self.viewer.layers.remove(old)
             layer = self._add_made(made, f"difference, {one.name} − {other.name}")
             layer.colormap = "orange"
             self._differences[layer] = (one, other)
-            self.told.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
+            self.reported.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
             self.reconstructed.emit(one)
 
-        steps = partial(map_steps.difference_steps, resolution=_resolution_of(first))
-        self._start_pair("Subtracting maps", steps, take, first, second)
+        work = partial(map_work.difference_work, resolution=_resolution_of(first))
+        self._start_pair("Subtracting maps", work, take, first, second)
 
     def align(self, first: Layer | None, second: Layer | None) -> None:
         """Lay the first map on the second, in the hand that fits better, as a new layer."""
@@ -229,21 +232,21 @@ class MapController:
         def take(found: Any, one: Image, other: Image) -> None:
             alignment, made = found
             layer = self._add_made(made, f"{one.name}, aligned")
-            self.told.emit(alignment_in_words(alignment))
+            self.reported.emit(alignment_in_words(alignment))
             self.reconstructed.emit(layer)
 
-        steps = partial(map_steps.alignment_steps, resolution=_resolution_of(first))
-        self._start_pair("Aligning maps", steps, take, first, second)
+        work = partial(map_work.alignment_work, resolution=_resolution_of(first))
+        self._start_pair("Aligning maps", work, take, first, second)
 
     def _start_pair(
         self,
         title: str,
-        steps: Callable[[DensityMap, DensityMap], Steps],
+        work: Callable[[DensityMap, DensityMap], Events],
         take: Callable[[Any, Image, Image], None],
         first: Layer | None,
         second: Layer | None,
     ) -> None:
-        """Run work on two maps and take its last payload, unless one of their layers is gone by then."""
+        """Run work on two maps and take its result, unless one of their layers is gone by then."""
         one, other = map_of(first), map_of(second)
         if first is None or second is None or one is None or other is None:
             raise CryosphereError("two maps are needed; reconstruct one or open an MRC file")
@@ -253,14 +256,14 @@ class MapController:
             return
         self.runner.start(
             title,
-            lambda: steps(one, other),
-            lambda step: self._take(step, take, first, second),
+            lambda: work(one, other),
+            lambda event: self._take(event, take, first, second),
             lambda: None,
         )
 
-    def _take(self, step: Step, take: Callable[..., None], *layers: Layer) -> None:
-        if step.payload is not None and all(layer in self.viewer.layers for layer in layers):
-            take(step.payload, *layers)
+    def _take(self, event: object, take: Callable[..., None], *layers: Layer) -> None:
+        if not isinstance(event, Progress) and all(layer in self.viewer.layers for layer in layers):
+            take(event, *layers)
 
     def sharpen(self, layer: Layer | None, b_factor: float | None = None) -> None:
         """Sharpen the mean of a map's half-maps, as a new layer.
@@ -290,18 +293,18 @@ class MapController:
             remember_halves(sharp, halves)
             curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
             self.add_curves(curves, (sharp,))
-            self.told.emit(sharpening_in_words(made))
+            self.reported.emit(sharpening_in_words(made))
             self.reconstructed.emit(sharp)
 
         self.runner.start(
             f"Sharpening {layer.name}",
-            lambda: map_steps.sharpening_steps(*halves, b_factor),
-            lambda step: self._take(step, take, layer),
+            lambda: map_work.sharpening_work(*halves, b_factor),
+            lambda event: self._take(event, take, layer),
             lambda: None,
         )
 
 
-def _how_shown(made: map_steps.MadeMap) -> dict[str, Any]:
+def _how_shown(made: map_work.MadeMap) -> dict[str, Any]:
     """Return what `ShownMap` looks for in the metadata of a map's layer."""
     noted = {RESOLUTION: made.resolution_angstrom, LOW_PASSED: made.low_passed, UNIT: made.unit}
     return {key: value for key, value in noted.items() if value is not None}

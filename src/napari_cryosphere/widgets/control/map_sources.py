@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.map_steps import Recipe
+from napari_cryosphere.widgets.control.map_work import Recipe
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Maps side by side, as surfaces or as slices, and the viewer afterwards as it was before."""
+"""Maps next to each other, as surfaces or slices; afterwards the viewer is as it was."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class MapView:
             self._state = ViewerState.of(self._viewer)
         self.contours.unlink()
         if slices != self.sliced or len(layers) != len(self._layers):
-            # laid out once, when all layers are there, and not anew for each that comes or goes
+            # laid out once, when all layers are there, and not again for each that comes or goes
             self._viewer.canvas.grid.enabled = False
         if not slices:
             self.slices.remove()
@@ -269,7 +269,7 @@ class LinkedContours:
             self._follow(self._layers[0])
 
     def unlink(self) -> None:
-        """Let every contour stand by itself."""
+        """Unlink the contours."""
         for layer in self._layers:
             layer.events.iso_threshold.disconnect(self._on_threshold)
         self._layers, self._sorted = [], {}

@@ -1,4 +1,4 @@
-"""A particle beside the projection of a map, both after the same preprocessing."""
+"""A particle next to the projection of a map, both after the same preprocessing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.jobs.events import Progress
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.export import chosen_stack
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class PoseController:
         path, stack = data.model_path, session.stack
         session.model_name = "sample model" if path is None else path.name
         title = f"Predicting {session.layer.name}"
-        self.run(session, title, lambda: steps.prediction_steps(stack, path))
+        self.run(session, title, lambda: work.prediction_work(stack, path))
 
     def refine(self, reference: DensityMap | None) -> None:
         """Refine the predicted poses of the chosen particles, and find their shifts.
@@ -70,39 +71,43 @@ class PoseController:
         session = data.session
         if session is None or data.runner.busy:
             return
+        from napari_cryosphere.particles import ParticleStack
+
         path, stack = data.model_path, session.stack
 
-        def take(step: steps.Step) -> None:
+        def take(event: object) -> None:
             if session.layer not in data.viewer.layers:
                 data.runner.stop()
-            elif step.payload is not None:
-                session.take_refined(step.payload)
+            elif isinstance(event, ParticleStack):
+                session.take_refined(event)
                 session.refresh_sphere(data.viewer)
 
         data.runner.start(
             f"Refining {session.layer.name}",
-            lambda: steps.refinement_steps(stack, path, reference),
+            lambda: work.refinement_work(stack, path, reference),
             take,
             data.predictions_changed.emit,
         )
 
-    def run(self, session: Session, title: str, work: Callable[[], steps.Steps]) -> None:
-        """Run steps that predict, and show the spheres of a data set as they come."""
+    def run(self, session: Session, title: str, predicting: Callable[[], work.Events]) -> None:
+        """Run work that predicts, and show the spheres of a data set as they come."""
         data = self._data
         data.runner.start(
-            title, work, lambda step: self._take(session, step), data.predictions_changed.emit
+            title,
+            predicting,
+            lambda event: self._take(session, event),
+            data.predictions_changed.emit,
         )
 
-    def _take(self, session: Session, step: steps.Step) -> None:
+    def _take(self, session: Session, event: object) -> None:
         """Keep a batch with the layer it came from; stop if that layer is gone."""
         data = self._data
         if session.layer not in data.viewer.layers:
             data.runner.stop()
             return
-        if step.payload is None:
+        if not isinstance(event, work.Predicted):
             return
-        rows, distribution, summary = step.payload
-        session.store.add(rows, distribution, summary)
+        session.store.add(*event)
         session.refresh_sphere(data.viewer)
         if session is data.session:
             data.predictions_changed.emit()
@@ -133,16 +138,17 @@ class PoseController:
     def _summarise(self, session: Session, folder: DistributionStore) -> None:
         """Read all distributions for their summaries, batch by batch, as if they were predicted now."""
 
-        def work() -> steps.Steps:
+        def reading() -> work.Events:
             for start in range(0, len(folder), _BATCH):
                 rows = slice(start, min(start + _BATCH, len(folder)))
                 part = folder[rows]
                 message = f"read {rows.stop:,} of {len(folder):,} distributions"
-                yield steps.Step(rows.stop / len(folder), message, (rows, part, part.summary()))
+                yield work.Predicted(rows, part, part.summary())
+                yield Progress(rows.stop / len(folder), message)
 
         session.store.clear()
         self._data.show_sphere(session)
-        self.run(session, f"Reading {session.layer.name}", work)
+        self.run(session, f"Reading {session.layer.name}", reading)
 
     def stack(self) -> ParticleStack:
         """Return the chosen particles that have been predicted, with their poses as columns.

@@ -30,7 +30,7 @@ _SNAP_DEGREES = 6.0
 
 @dataclass(frozen=True)
 class ShownMatch:
-    """A projection that stands beside the particle.
+    """A projection that is shown below the particle.
 
     Attributes
     ----------

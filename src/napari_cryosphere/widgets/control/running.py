@@ -7,12 +7,13 @@ from typing import Any, Protocol, TypeAlias
 
 from psygnal import Signal
 
-from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.jobs.events import Progress
+from napari_cryosphere.widgets.control.work import Events
 
 __all__ = [
     "Background",
     "OnEnd",
-    "OnStep",
+    "OnEvent",
     "Runner",
     "SynchronousBackground",
     "SynchronousRunner",
@@ -20,7 +21,7 @@ __all__ = [
     "Work",
 ]
 
-OnStep: TypeAlias = Callable[[Step], None]
+OnEvent: TypeAlias = Callable[[object], None]
 OnEnd: TypeAlias = Callable[[], None]
 Work: TypeAlias = Callable[[], Any]
 Take: TypeAlias = Callable[[Any], None]
@@ -29,7 +30,7 @@ Take: TypeAlias = Callable[[Any], None]
 class Runner(Protocol):
     """Runs one piece of work at a time.
 
-    ``on_step`` hears of every step and ``on_end`` of the end, whatever it was, both in the caller's
+    ``on_event`` hears of every event and ``on_end`` of the end, whatever it was, both in the caller's
     thread.
     """
 
@@ -44,34 +45,68 @@ class Runner(Protocol):
     def paused(self) -> bool:
         """Whether the work that goes on is held."""
 
-    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
-        """Start work."""
+    def start(
+        self,
+        title: str,
+        work: Callable[[], Events],
+        on_event: OnEvent,
+        on_end: OnEnd,
+        whole: bool = False,
+    ) -> None:
+        """Start work.
+
+        Parameters
+        ----------
+        title
+            Shown while it goes on.
+        work
+            Makes the generator of its events.
+        on_event, on_end
+            Take each event, and the end.
+        whole
+            Whether only `stop` may cut it short, and not the closing of the window: a file that is
+            being saved.
+        """
 
     def stop(self) -> None:
         """Ask the work to end after its present step; what it has made is kept."""
+
+    def close(self) -> None:
+        """Stop because nobody is there any more; work that must be whole is finished first."""
 
     def pause(self, paused: bool = True) -> None:
         """Hold the work after its present step, or let it go on."""
 
 
 class SynchronousRunner:
-    """Runs steps to their end before it returns: for scripts and tests without an event loop."""
+    """Runs work to its end before it returns: for scripts and tests without an event loop."""
 
     busy_changed = Signal(bool)
     progressed = Signal(float, str)
     busy = False
     paused = False
 
-    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
-        """Run all steps; errors are raised."""
+    def start(
+        self,
+        title: str,
+        work: Callable[[], Events],
+        on_event: OnEvent,
+        on_end: OnEnd,
+        whole: bool = False,
+    ) -> None:
+        """Run the work to its end; errors are raised."""
         try:
-            for step in steps():
-                self.progressed.emit(step.fraction, step.message)
-                on_step(step)
+            for event in work():
+                if isinstance(event, Progress):
+                    self.progressed.emit(event.fraction, event.message)
+                on_event(event)
         finally:
             on_end()
 
     def stop(self) -> None:
+        """Do nothing: there is never work to stop."""
+
+    def close(self) -> None:
         """Do nothing: there is never work to stop."""
 
     def pause(self, paused: bool = True) -> None:

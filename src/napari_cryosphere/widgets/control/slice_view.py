@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PLANES", "SliceView", "fit_name"]
 
 PLANES = ("xy", "xz", "yz")
-"""Planes by the array axis that stands on them: z, y, x."""
+"""Planes by the array axis normal to them: z, y, x."""
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
 _FONT_SIZES = (6.0, 10.0)  # least and most, in points
@@ -153,7 +153,7 @@ class SliceView:
         camera.zoom = min(self._viewer.canvas.viewbox_size(self._viewer.layers)) / (_MARGIN * field)
 
     def move(self, offset_angstrom: float) -> None:
-        """Show the slices at a distance from the centre, along the axis that stands on each."""
+        """Show the slices at a distance from the centre, along the axis normal to each."""
         reach = self.reach_angstrom
         self.offset_angstrom = float(np.clip(offset_angstrom, -reach, reach))
         self.refresh()

@@ -6,25 +6,24 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
 from napari_cryosphere.errors import FileFormatError
-from napari_cryosphere.widgets.control import steps
+from napari_cryosphere.jobs.events import Preview, Progress
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.running import Runner
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.events import Preview
     from napari_cryosphere.jobs.training_configs import TrainConfig
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.training.events import TrainingProgress
 
 __all__ = ["RunLog", "TrainingRun", "new_run_folder"]
 
 
 class TrainingRun:
-    """Trains in the background, or follows a run folder, and keeps the figures for the plot.
+    """Trains in the background, or follows a run folder, and keeps the values for the plot.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ class TrainingRun:
         self._forget()
 
     def _forget(self) -> None:
-        """Forget the figures of an earlier run."""
+        """Forget the values of an earlier run."""
         self.fractions: list[float] = []
         self.losses: list[float] = []
         self.errors_degrees: list[tuple[float, float]] = []
@@ -73,30 +72,25 @@ class TrainingRun:
         self.changed.emit()
         self.runner.start(
             f"Training on {stack.source.name}",
-            lambda: steps.training_steps(stack, config),
+            lambda: work.training_work(stack, config),
             self._take,
             lambda: self._end(folder),
         )
 
-    def _take(self, step: steps.Step) -> None:
-        from napari_cryosphere.jobs.events import Preview
-
-        if isinstance(step.payload, Preview):
-            self.preview = step.payload
-        metrics = getattr(step.payload, "metrics", {})
-        if "images_per_second" in metrics:  # a report, not the job's result
-            left = getattr(step.payload, "remaining_seconds", None)
-            self._note(step.fraction, metrics, left)
+    def _take(self, event: object) -> None:
+        if isinstance(event, Preview):
+            self.preview = event
+        elif isinstance(event, Progress) and "images_per_second" in event.metrics:
+            self._note(event)
         self.changed.emit()
 
-    def _note(
-        self, fraction: float, metrics: dict[str, Any], remaining_seconds: float | None
-    ) -> None:
-        """Keep the figures of a report."""
+    def _note(self, report: Progress) -> None:
+        """Keep the values of a report."""
+        fraction, metrics = report.fraction, report.metrics
         self.fractions.append(fraction)
         self.losses.append(metrics["loss"])
         self.images_per_second = metrics["images_per_second"]
-        self.remaining_seconds = remaining_seconds
+        self.remaining_seconds = report.remaining_seconds
         median = metrics.get("validation_median_degrees")
         if median is not None:
             self.errors_degrees.append((fraction, median))
@@ -112,7 +106,7 @@ class TrainingRun:
     # ------------------------------------------------------------------ a run elsewhere
 
     def follow(self, folder: Path) -> None:
-        """Show the figures of a run folder, and go on looking while it has no model.
+        """Show the values of a run folder, and go on looking while it has no model.
 
         Raises
         ------
@@ -155,16 +149,20 @@ class TrainingRun:
         self.changed.emit()
 
     def _note_all(self, log: RunLog) -> int:
-        """Keep the figures of a log's new reports; returns their number."""
+        """Keep the values of a log's new reports; returns their number."""
         reports = log.new_reports()
         for report in reports:
-            self._note(report.fraction, vars(report), report.remaining_seconds)
+            self._note(report)
         return len(reports)
 
 
-def new_run_folder(beside: Path | None) -> Path:
-    """Return the name of a run folder that does not exist yet, beside a file where that can be written."""
-    parent = Path(tempfile.gettempdir()) if beside is None else beside.absolute().parent
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def new_run_folder(near: Path | None) -> Path:
+    """Return the name of a run folder that does not exist yet, next to a file where that can be written."""
+    parent = Path(tempfile.gettempdir()) if near is None else near.absolute().parent
     if not os.access(parent, os.W_OK):
         parent = Path(tempfile.gettempdir())
     number = 1
@@ -194,7 +192,7 @@ class RunLog:
             not log.is_file() or model.stat().st_mtime >= log.stat().st_mtime
         )
 
-    def new_reports(self) -> list[TrainingProgress]:
+    def new_reports(self) -> list[Progress]:
         """Return the reports that were added since the last call; a line that is being written waits.
 
         Raises
@@ -205,7 +203,7 @@ class RunLog:
         path = self.folder / "log.jsonl"
         if not path.is_file():
             return []
-        if path.stat().st_size < self._read:  # begun anew
+        if path.stat().st_size < self._read:  # begun again
             self._read = 0
         with path.open("rb") as stream:
             stream.seek(self._read)
@@ -214,16 +212,15 @@ class RunLog:
         self._read += len(whole)
         return [self._report(line) for line in whole.splitlines() if line.strip()]
 
-    def _report(self, line: bytes) -> TrainingProgress:
-        from dataclasses import fields
-
-        from napari_cryosphere.training.events import TrainingProgress
-
-        names = {field.name for field in fields(TrainingProgress)}
+    def _report(self, line: bytes) -> Progress:
         try:
             values = json.loads(line)
-            return TrainingProgress(**{name: values[name] for name in names if name in values})
-        except (ValueError, TypeError) as error:
+            metrics = {name: value for name, value in values.items() if _is_number(value)}
+            missing = {"fraction", "loss", "images_per_second"} - set(metrics)
+            if missing:
+                raise ValueError(f"no {min(missing)}")
+            return Progress(values["fraction"], "", metrics, metrics.get("remaining_seconds"))
+        except (AttributeError, ValueError) as error:
             raise FileFormatError(
                 f"{self.folder.name}/log.jsonl holds a line that is no report"
             ) from error

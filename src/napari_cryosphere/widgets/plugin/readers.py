@@ -103,7 +103,12 @@ def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
     from napari_cryosphere.particles import DensityMap, MrcStack, ParticleStack
     from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
-    if path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".map")):
+    if (
+        path.name.lower()
+        .removesuffix(".gz")
+        .removesuffix(".bz2")
+        .endswith((".mrc", ".map", ".ccp4"))
+    ):
         number, rows, columns = MrcStack(path).shape
         if rows != columns or number == rows:
             return map_layer(DensityMap.read(path), path.stem)

@@ -33,7 +33,8 @@ def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[st
         If the layer holds no particles, or the file is the one that they came from.
     """
     from napari_cryosphere.errors import CryosphereError
-    from napari_cryosphere.widgets.control.export import export_steps
+    from napari_cryosphere.jobs.events import Note
+    from napari_cryosphere.widgets.control.export import export_work
     from napari_cryosphere.widgets.state.layer_data import KEY
     from napari_cryosphere.widgets.state.notices import tell_note
     from napari_cryosphere.widgets.state.session import session_in
@@ -41,9 +42,9 @@ def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[st
     metadata = attributes.get("metadata", {})
     session, target = session_in(metadata), Path(path)
     if session is not None:
-        for step in export_steps(session, np.arange(len(session.stack)), target):
-            if step.payload is not None:
-                tell_note(step.payload)
+        for event in export_work(session, np.arange(len(session.stack)), target):
+            if isinstance(event, Note):
+                tell_note(event.text)
         return [path]
     stack = metadata.get(KEY)
     if not hasattr(stack, "particles"):

@@ -1,7 +1,7 @@
 """Flags and selection of a data set on disk, so that a crash loses none of them.
 
-One small JSON file a data set, in the user's own state folder ($XDG_STATE_HOME/napari-cryosphere,
-by default ~/.local/state/napari-cryosphere), and not beside the particles: a project is often
+One small JSON file per data set, in the user's own state folder ($XDG_STATE_HOME/napari-cryosphere,
+by default ~/.local/state/napari-cryosphere), and not next to the particles: a project is often
 shared or read-only, two people do not flag alike, and a pipeline's folders stay what its programs
 made them. The name is a hash of the particles' file and of its image names in order, so that flags
 never land on other particles.
@@ -78,7 +78,7 @@ def read_choices(path: Path, choices: ParticleChoices) -> None:
         choices.restore(flags, selected)
     except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise CryosphereError(
-            f"{path}: these flags cannot be read ({error}); they start anew"
+            f"{path}: these flags cannot be read ({error}); all flags are cleared"
         ) from error
 
 

@@ -87,7 +87,7 @@ def value_at(curve: Curve, frequency: float) -> float | None:
 def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
     """Write curves as CSV, in the job's columns: one file for each grid that they were measured on.
 
-    Cones become two columns beside their curve's. The second grid's file is ``NAME_2.csv``, and so
+    Cones become two columns next to their curve's. The second grid's file is ``NAME_2.csv``, and so
     on.
 
     Raises

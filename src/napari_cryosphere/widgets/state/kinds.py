@@ -15,7 +15,7 @@ SESSION_SUFFIX = ".cryosphere.json"
 
 _COMPRESSED = ("", ".gz", ".bz2")
 _IMAGES = (
-    *(kind + packed for kind in (".star", ".mrcs", ".mrc") for packed in _COMPRESSED),
+    *(kind + packed for kind in (".star", ".mrcs", ".mrc", ".ccp4") for packed in _COMPRESSED),
     *(".cs", ".map"),
 )
 _TABLES = (".star", ".star.gz", ".star.bz2", ".cs")
@@ -83,7 +83,9 @@ def outputs_in(folder: Path) -> list[Path]:
         entry for entry in entries if entry.is_dir() and kind_of(entry) == "distributions"
     ]
     maps = [
-        entry for entry in entries if entry.suffix.lower() in (".mrc", ".map") and entry.is_file()
+        entry
+        for entry in entries
+        if entry.suffix.lower() in (".mrc", ".map", ".ccp4") and entry.is_file()
     ]
     whole = [file for file in maps if not file.stem.endswith(_NOT_THE_MAP)]
     return [newest, *distributions, *whole]

@@ -47,9 +47,9 @@ _NUMBERS = {"1": 0, "A": 0, "2": 1, "B": 1}
 
 
 def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
-    """Return an image layer of particles, one a step of the slider; no pixels are kept.
+    """Return an image layer of particles, one per step of the slider; no pixels are kept.
 
-    Scale and units are angstrom on every axis (1 a particle): with mixed units napari shows none.
+    Scale and units are angstrom on every axis (1 per particle): with mixed units napari shows none.
     """
     frames = ParticleFrames(stack)
     options = {

@@ -61,7 +61,7 @@ class LazyFrames(ABC):
         """Make some pictures, ``(k, ...)``."""
 
     def forget(self) -> None:
-        """Make every picture anew the next time."""
+        """Remake every picture the next time."""
         self._kept.clear()
 
     def __getitem__(self, key: Any) -> NDArray[Any]:

@@ -25,7 +25,7 @@ class Flag(IntEnum):
 
 @dataclass(frozen=True)
 class _Step:
-    """What a step back or forth has to set: some flags, and the whole selection, eight particles a byte."""
+    """What a step back or forth has to set: some flags, and the whole selection, eight particles per byte."""
 
     name: str
     rows: NDArray[np.int64]

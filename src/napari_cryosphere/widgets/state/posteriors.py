@@ -44,7 +44,7 @@ class Posterior:
 class MapAligner:
     """Aligns single particles of a stack to a map; noise and contrast are measured at the first one.
 
-    That takes seconds and a particle some tenths of one: call it from a thread.
+    That takes seconds, and each particle some tenths of a second: call it from a thread.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Posteriors:
         return self._folder is not None
 
     def read_from(self, folder: DistributionStore | None) -> None:
-        """Ask a folder of distributions, one row a particle; None to ask none."""
+        """Ask a folder of distributions, one row per particle; None to ask none."""
         self._folder = folder
         self.clear()
 

@@ -129,7 +129,7 @@ class PredictionStore:
         return None if found is None or found[0] is None else found[0][found[2]]
 
     def distributions(self, rows: NDArray[np.bool_]) -> list[PoseDistribution]:
-        """Return the distributions of some particles, batch by batch, in order; rows without one lack."""
+        """Return the distributions of some particles, batch by batch in order; rows with none are skipped."""
         chosen = []
         for start, (distribution, _) in zip(self._starts, self._parts, strict=True):
             if distribution is None:

@@ -40,7 +40,7 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
         "entropy",
         "cryosphereEntropy",
         1,
-        "0 knows nothing, more negative is sharper",
+        "0 = uniform, more negative is sharper",
     ),
     "max. probability": (
         "",

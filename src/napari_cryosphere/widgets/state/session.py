@@ -54,7 +54,7 @@ class Session:
     distribution_files
         Folders that distributions are read from, by their kind.
     data_dir
-        Where the images were looked for, besides beside their file.
+        Where the images were looked for, in addition to the folder of their file.
     steps_shown
         Preprocessing after which the images are shown; None as they are stored.
     model_name
@@ -98,7 +98,7 @@ class Session:
         return cls(layer, stack, PredictionStore.of(stack), contrast, (*stack.warnings, *of_images))
 
     def refresh_sphere(self, viewer: ViewerModel) -> None:
-        """Draw the sphere anew, if it is shown."""
+        """Redraw the sphere, if it is shown."""
         if self.sphere is not None and self.sphere in viewer.layers:
             self.sphere.refresh()
 

@@ -1,4 +1,4 @@
-"""The sphere of poses beside the particle: a layer whose pictures are drawn when they are shown."""
+"""The sphere of poses next to the particle: a layer whose pictures are drawn when they are shown."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ outlined.
 
 
 class SphereFrames(LazyFrames):
-    """One picture a particle, ``(n, 256, 512, 4)`` uint8 RGBA.
+    """One picture per particle, ``(n, 256, 512, 4)`` uint8 RGBA.
 
-    The distribution where it is known, an empty grey sphere where not. A ring stands at the
+    The distribution where it is known, an empty grey sphere where not. A ring marks the
     predicted view, a cross at the known one, a diamond at the one refined against a map, a small
     ring where one has clicked.
 
@@ -127,7 +127,7 @@ class SphereFrames(LazyFrames):
         cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(ORDER)[0]
         picture = rasterise(cells, HEIGHT, WIDTH)
         if outlined is not None:
-            draw_outline(picture, outlined.view_marginal(ORDER)[0], colour=OUTLINE_COLOUR)
+            draw_outline(picture, outlined.view_map(ORDER)[0], colour=OUTLINE_COLOUR)
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
         if predicted is not None:

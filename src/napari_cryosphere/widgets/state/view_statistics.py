@@ -95,7 +95,7 @@ class ViewStatistics:
         return rows[~self._known[rows] & self.possible[rows]]
 
     def forget(self, rows: slice | None = None) -> None:
-        """Work the views out anew: of some particles, or of all."""
+        """Recompute the views of some particles, or of all."""
         self._version += 1
         self._known[rows or slice(None)] = False
 
@@ -108,7 +108,7 @@ class ViewStatistics:
         asked[rows] = True
         batches = self._store.distributions(asked)
         if sum(map(len, batches)) == len(rows):
-            marginals = [batch.view_marginal(ORDER) for batch in batches]
+            marginals = [batch.view_map(ORDER) for batch in batches]
             self._marginals[np.flatnonzero(asked)] = np.concatenate(marginals) if marginals else 0
         else:
             self._fill_one_by_one(rows)
@@ -123,7 +123,7 @@ class ViewStatistics:
             if distribution is None:
                 single.append(row)
             else:
-                self._marginals[row] = distribution.view_marginal(ORDER)[0]
+                self._marginals[row] = distribution.view_map(ORDER)[0]
         if single:
             self._fill_single(np.array(single))
 

@@ -105,7 +105,7 @@ class GalleryActions(QWidget):
         return button
 
     def _button(self, text: str, tip: str, key: QKeySequence, call: object) -> QToolButton:
-        """Return a button whose action also stands in the tiles' menu and has a key there."""
+        """Return a button whose action is also in the tiles' menu and has a key there."""
         action = QAction(text if len(text) > 1 else tip, self._view)
         action.setIconText(text)
         action.setShortcut(key)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QFileDialog
 
-from napari_cryosphere.widgets.control.export import Which, export_steps, rows_to_export
+from napari_cryosphere.jobs.events import Note
+from napari_cryosphere.widgets.control.export import Which, export_work, rows_to_export
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.gallery.actions import GalleryActions
 from napari_cryosphere.widgets.docks.gallery.filters import GalleryFilters
@@ -245,7 +246,8 @@ class GalleryDock(SeatedDock):
         rows = rows_to_export(session, which)
         self.controller.runner.start(
             f"Saving {path.name}",
-            lambda: export_steps(session, rows, path),
-            lambda step: tell_note(step.payload) if step.payload else None,
+            lambda: export_work(session, rows, path),
+            lambda event: tell_note(event.text) if isinstance(event, Note) else None,
             lambda: None,
+            whole=True,
         )

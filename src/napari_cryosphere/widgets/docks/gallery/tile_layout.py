@@ -1,4 +1,4 @@
-"""Where tiles of one size stand."""
+"""Layout of tiles of one size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a particle's tile looks."""
+"""Painting of a particle's tile."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class TilePictures:
             self._kept.popitem(last=False)
 
     def forget(self, rows: slice | None = None) -> None:
-        """Make pictures anew: of some particles, or of all."""
+        """Remake the pictures of some particles, or of all."""
         self.version += 1
         if rows is None:
             self._kept.clear()

@@ -183,7 +183,7 @@ class TileView(QAbstractScrollArea):
         return bool(super().viewportEvent(event))  # type: ignore[arg-type]
 
     def sizeHint(self) -> QSize:
-        """Return room for three tiles beside each other."""
+        """Return room for three tiles next to each other."""
         return QSize(3 * self.painter.size.width() + 20, 3 * self.painter.size.height())
 
     # ------------------------------------------------------------------ mouse and keys
@@ -231,7 +231,7 @@ class TileView(QAbstractScrollArea):
             self.row_opened.emit(int(self.rows[place]))
 
     def _action_of(self, event: QKeyEvent) -> QAction | None:
-        """Return the view's action that a key stands for."""
+        """Return the view's action of a key."""
         pressed = QKeySequence(event.keyCombination())
         return next((action for action in self.actions() if action.shortcut() == pressed), None)
 

@@ -1,4 +1,4 @@
-"""What the plugin's docks have in common: a seat at the viewer's controller, and panels that scroll."""
+"""Base of the plugin's docks: their hold on the viewer's controller, scrolling panels, and a footer."""
 
 from __future__ import annotations
 

@@ -12,20 +12,22 @@ from typing import Any
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.running import OnEnd, OnStep, Take, Work
-from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.jobs.events import Progress
+from napari_cryosphere.widgets.control.running import OnEnd, OnEvent, Take, Work
+from napari_cryosphere.widgets.control.work import Events
 from napari_cryosphere.widgets.state.notices import tell_error
 
 __all__ = ["ThreadBackground", "ThreadRunner"]
 
 _HELD_SECONDS = 0.1  # between two looks at the stop flag
+_MOST_SECONDS_TO_END = 60.0  # a batch takes seconds at most; a save of 100,000 particles some ten
 
 
 class ThreadRunner:
     """Runs steps in one of napari's worker threads; errors that are ours are shown, cause first.
 
     The docks' feet show how far the work is. napari's own progress bar comes with a picture that
-    moves in the status bar: eight times a second the whole window would be composed anew, see
+    moves in the status bar: eight times a second the whole window would be redrawn, see
     docs/measurements.md.
     """
 
@@ -34,6 +36,8 @@ class ThreadRunner:
 
     def __init__(self) -> None:
         self._stop, self._going = threading.Event(), threading.Event()
+        self._ended = threading.Event()
+        self._whole = False
         self._worker: Any = None
 
     @property
@@ -41,29 +45,41 @@ class ThreadRunner:
         """Whether work is going on."""
         return self._worker is not None
 
-    def start(self, title: str, steps: Callable[[], Steps], on_step: OnStep, on_end: OnEnd) -> None:
+    def start(
+        self,
+        title: str,
+        work: Callable[[], Events],
+        on_event: OnEvent,
+        on_end: OnEnd,
+        whole: bool = False,
+    ) -> None:
         """Start work; does nothing while other work is going on (the dock's buttons are grey then)."""
         if self.busy:
             return
         stop = self._stop = threading.Event()
         going = self._going = threading.Event()
+        ended = self._ended = threading.Event()
         going.set()
+        self._whole = whole
 
-        def hear(step: Step | Exception) -> None:
-            if isinstance(step, (CryosphereError, OSError)):
-                tell_error(step)
+        def hear(event: object) -> None:
+            if isinstance(event, (CryosphereError, OSError)):
+                tell_error(event)
                 return
-            if isinstance(step, Exception):
-                raise step  # a bug: napari shows it with its traceback
-            self.progressed.emit(step.fraction, step.message)
-            on_step(step)
+            if isinstance(event, Exception):
+                raise event  # a bug: napari shows it with its traceback
+            if isinstance(event, Progress):
+                self.progressed.emit(event.fraction, event.message)
+            on_event(event)
 
         def end() -> None:
             self._worker = None
             on_end()
             self.busy_changed.emit(False)
 
-        self._worker = _worker(title, _stoppable, steps, stop, going)
+        titled = _Titled(_stoppable, work, stop, going, ended)
+        titled.title = title
+        self._worker = _worker(titled, self._ask_to_end)
         self._worker.yielded.connect(hear)
         self._worker.finished.connect(end)
         self.busy_changed.emit(True)
@@ -73,6 +89,26 @@ class ThreadRunner:
     def stop(self) -> None:
         """Ask the work to end after its present step; what it has made is kept."""
         self._stop.set()
+
+    def close(self) -> None:
+        """Stop because the docks are gone, and wait for the work's end; what it has made is kept.
+
+        Work that must be whole is finished. Nobody hears of it any more: a worker that went on
+        would speak to objects of Qt that are deleted.
+        """
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        self._ask_to_end()
+        worker.yielded.disconnect()
+        worker.finished.disconnect()
+        self._ended.wait(_MOST_SECONDS_TO_END)
+
+    def _ask_to_end(self) -> None:
+        """Ask the work to end as the window closes, unless it must be whole."""
+        self._going.set()
+        if not self._whole:
+            self._stop.set()
 
     @property
     def paused(self) -> bool:
@@ -96,42 +132,37 @@ class _Titled(partial[Iterator[Any]]):
         return self.title
 
 
-def _worker(
-    title: str,
-    work: Callable[..., Iterator[Step | Exception]],
-    steps: Callable[[], Steps],
-    stop: threading.Event,
-    going: threading.Event,
-) -> Any:
-    """Return napari's worker on ``work(steps, stop, going)``, which ends cleanly when the window is closed.
+def _worker(titled: _Titled, ask_to_end: Callable[[], None]) -> Any:
+    """Return napari's worker on a function of events, which ends cleanly when the window is closed.
 
     napari then calls the worker's ``quit`` and waits for its thread. As napari has it, that drops
-    the work where it stands: a network that is being trained would be lost.
+    the work where it stands: a network that is being trained would be lost, or a file half saved.
     """
     from napari.qt.threading import GeneratorWorker, create_worker
 
     class Worker(GeneratorWorker):  # type: ignore[misc]  # napari is not typed
         def quit(self) -> None:
-            stop.set()
+            ask_to_end()
 
-    titled = _Titled(work, steps, stop, going)
-    titled.title = title
     return create_worker(titled, _worker_class=Worker)
 
 
 def _stoppable(
-    steps: Callable[[], Steps], stop: threading.Event, going: threading.Event
-) -> Iterator[Step | Exception]:
-    """Pass steps on until told to stop, and hold them while not told to go; an error becomes the last step.
+    work: Callable[[], Events],
+    stop: threading.Event,
+    going: threading.Event,
+    ended: threading.Event,
+) -> Iterator[object]:
+    """Pass events on until asked to stop, and hold while paused; an error becomes the last event.
 
-    Every error is caught here, since this is the border of a thread: one that crossed it would be
+    Every error is caught here, since this is the end of a thread: one that crossed it would be
     shown by napari 0.9 as a TypeError of its own (its callback for failed workers takes one
     argument too few).
     """
-    running = steps()
+    running = work()
     try:
-        for step in running:
-            yield step
+        for event in running:
+            yield event
             while not (stop.is_set() or going.wait(_HELD_SECONDS)):
                 pass
             if stop.is_set():
@@ -140,6 +171,7 @@ def _stoppable(
         yield error
     finally:
         running.close()
+        ended.set()
 
 
 class ThreadBackground:
@@ -174,7 +206,7 @@ class ThreadBackground:
         work, take = found
         try:
             made, error = work(), None
-        except Exception as failed:  # the border of a thread: raised again in the window's
+        except Exception as failed:  # the end of a thread: raised again in the window's
             made, error = None, failed
         if not self._closed:
             self._relay.done.emit((take, made, error))

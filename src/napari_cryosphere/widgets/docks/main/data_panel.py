@@ -26,7 +26,7 @@ __all__ = ["DataPanel", "described", "halves_described"]
 
 _EMPTY = "Drop a STAR or .cs file or an MRC stack into the viewer, or take File ▸ Open Sample ▸ CryoSphere."
 _FOLDER_TIP = (
-    "Where to look for the images of particles whose project has moved; empty: beside their file"
+    "Where to look for the images of particles whose project has moved; empty: next to their file"
 )
 _MOST_WARNINGS = 6
 _MOST_GROUPS = 6
@@ -83,7 +83,7 @@ class DataPanel(Panel):
 
     def _make_folder_row(self) -> None:
         self.folder, browse = QLineEdit(), QPushButton("…")
-        self.folder.setPlaceholderText("beside their file")
+        self.folder.setPlaceholderText("next to their file")
         self.folder.setToolTip(_FOLDER_TIP)
         browse.setToolTip(_FOLDER_TIP)
         browse.setFixedWidth(28)
@@ -153,7 +153,7 @@ class DataPanel(Panel):
             widget.hide()
 
     def _show_warnings(self, session: Session) -> None:
-        file = f"{session.stack.source}: "  # the summary's, which need not stand in every line
+        file = f"{session.stack.source}: "  # the summary's, which every line need not repeat
         lines = [f"⚠ {cause_first(warning.removeprefix(file))}" for warning in session.warnings]
         more = len(lines) - _MOST_WARNINGS
         shown = lines[:_MOST_WARNINGS] + ([f"and {more} more"] if more > 0 else [])

@@ -39,7 +39,7 @@ def show_demo(outputs: dict[str, Path]) -> list[str]:
     """Open napari on the demo's files and return when its window is closed.
 
     Without a display (Linux), the window is drawn on a virtual one and two screenshots are written
-    beside the files instead.
+    next to the files instead.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ class CryosphereDock(SeatedDock):
         )
 
     def _on_dropped(self, layer: Layer) -> None:
-        """Show a map that was dropped onto particles beside its reference: it would lie over them."""
+        """Show a map by itself, next to its reference: over particles it would cover them."""
         if map_of(layer) is not None:
             QTimer.singleShot(0, self._on_maps)
 

@@ -30,7 +30,7 @@ from napari_cryosphere.widgets.state.sphere_layer import Source
 
 __all__ = ["InspectorPanel", "match_line"]
 
-_SETTLED_MS = 120  # the slider rests for so long before the slow figures are asked for
+_SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
 _KEYS = {"U": 1, "Shift-U": -1}
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
@@ -39,7 +39,7 @@ _CAPTIONS = {
     "error": "Angle between that pose and the known one, modulo symmetry",
     "spread": "Expected angle between the true pose and the most probable one",
     "confidence": "Probability that the true pose is within 30° of the most probable one",
-    "entropy": "Nats relative to the uniform distribution: 0 knows nothing, more negative is sharper",
+    "entropy": "Nats relative to the uniform distribution: 0 = uniform, more negative is sharper",
     "95 % set": "Share of all poses that the smallest set with 95 % of the probability fills",
 }
 _SOURCES: dict[Source, tuple[str, str]] = {
@@ -57,7 +57,7 @@ _NO_MAP = "No map to compare the particles with: open an MRC map or reconstruct 
 
 
 class InspectorPanel(Panel):
-    """Read-outs of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
+    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
 
     Parameters
     ----------
@@ -260,9 +260,9 @@ def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
 
 
 def match_line(match: ShownMatch | None, has_map: bool) -> str:
-    """Return a line on the projection beside the particle, or on how to get one."""
+    """Return a line on the projection below the particle, or on how to get one."""
     if match is not None:
         return f"Projection at the {match.what} and residual: correlation {match.correlation:.3f}"
     if has_map:
-        return "Click on the sphere: the map's projection from there stands beside the particle"
-    return "Open or reconstruct a map to see its projections beside the particle"
+        return "Click on the sphere: the map's projection from there is shown below the particle"
+    return "Open or reconstruct a map to see its projections below the particle"

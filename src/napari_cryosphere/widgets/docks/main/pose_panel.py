@@ -26,7 +26,7 @@ __all__ = ["PosePanel"]
 
 _REFINE_TIP = (
     "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
-    "shifts too, about 25 ms a particle"
+    "shifts too, about 25 ms per particle"
 )
 _OWN_MAP = "the model's own map"
 
@@ -121,7 +121,7 @@ class PosePanel(Panel):
         self._update()
 
     def _has_own_map(self) -> bool:
-        """Return whether the model's run left its map beside it."""
+        """Return whether the model's run left its map next to it."""
         path = self._controller.model_path
         folder = path if path is None or path.is_dir() else path.parent
         return folder is not None and (folder / "map.mrc").is_file()

@@ -1,4 +1,4 @@
-"""The FSC plot: curves beside their legend, a cross-hair with read-outs, export."""
+"""The FSC plot: curves next to their legend, a cross-hair with read-outs, export."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class _ResolutionAxis(pg.AxisItem):  # type: ignore[misc]
 class FscPlot(DockContent):
     """Fourier shell correlation against resolution, with the thresholds 0.5 and 0.143.
 
-    The legend stands beside the curves, never over them: for each a box to show it, its resolution
+    The legend is next to the curves, never over them: for each a box to show it, its resolution
     and its value under the cross-hair.
     """
 
@@ -127,7 +127,7 @@ class FscPlot(DockContent):
         return [described(curve) for curve in self._curves]
 
     def set_theme(self, theme: str) -> None:
-        """Take a napari theme's colours and draw anew."""
+        """Take a napari theme's colours and redraw."""
         self._colours = theme_colours(theme)
         self.setStyleSheet(dock_style(theme))
         self._themed.set_theme(theme)
@@ -212,14 +212,14 @@ class FscPlot(DockContent):
             self.save_png(Path(path).with_suffix(".png"))
 
     def save_csv(self, path: Path) -> None:
-        """Write the shown curves; an error is told in napari's corner."""
+        """Write the shown curves; an error is shown in napari's corner."""
         try:
             write_curves(self.shown_curves, path)
         except (CryosphereError, OSError) as error:
             tell_error(error)
 
     def save_png(self, path: Path) -> None:
-        """Write the plot with its legend; an error is told in napari's corner."""
+        """Write the plot with its legend; an error is shown in napari's corner."""
         self._buttons.hide()
         try:
             save_picture(self, path, self._colours["background"])

@@ -117,7 +117,7 @@ class MapPanel(Panel):
             (controller.runner.busy_changed, self._on_busy),
             (maps.mode_changed, self._on_mode),
             (maps.reconstructed, self._on_reconstructed),
-            (maps.told, self._on_told),
+            (maps.reported, self._on_reported),
         ):
             seat.connect(signal, callback)
 
@@ -170,7 +170,7 @@ class MapPanel(Panel):
         self.show_maps(self._slices and self._controller.maps.view.sliced)
         self._update()
 
-    def _on_told(self, text: str) -> None:
+    def _on_reported(self, text: str) -> None:
         self.result.setText(text)
         self._update()
 
@@ -178,7 +178,7 @@ class MapPanel(Panel):
         self._update()
 
     def _try(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Start work; what is wrong with the choice is told in napari's corner."""
+        """Start work; what is wrong with the choice is shown in napari's corner."""
         try:
             work(*arguments)
         except CryosphereError as error:
@@ -192,10 +192,10 @@ class MapPanel(Panel):
     def _ask_save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save map", "map.mrc", "MRC maps (*.mrc)")
         if path:
-            self.save_map(Path(path if path.endswith((".mrc", ".map")) else f"{path}.mrc"))
+            self.save_map(Path(path if path.endswith((".mrc", ".map", ".ccp4")) else f"{path}.mrc"))
 
     def save_map(self, path: Path) -> None:
-        """Write the chosen map, as it is and not as it is shown; an error is told in napari's corner."""
+        """Write the chosen map, as it is and not as it is shown; an error is shown in napari's corner."""
         density = map_of(self.map.layer())
         if density is None:
             return

@@ -25,7 +25,7 @@ _WEIGH = (
     "Insert each particle at eight samples of its predicted distribution instead of its best pose: "
     "uncertain particles blur themselves out"
 )
-_CONES = "Also correlate the half-maps in cones of 20°: a wide band means that views lack"
+_CONES = "Also correlate the half-maps in cones of 20°: a wide band means that views are missing"
 
 
 class ReconstructPanel(Panel):
@@ -43,7 +43,7 @@ class ReconstructPanel(Panel):
         self.poses.setToolTip(
             "Predicted: the model's best poses; refined: the file's, against a map; input: taken for true"
         )
-        self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weigh by distributions")
+        self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weight by distributions")
         self.cones = QCheckBox("by direction")
         self.half_maps.setChecked(True)
         self.half_maps.setToolTip(

@@ -60,7 +60,7 @@ def _angles(x: float, y: float, z: float) -> str:
 
 
 class EvennessPanel(Panel):
-    """The map of views, of which particles, and the figures.
+    """The map of views, of which particles, and the values.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def sphere_picture(
 
     Returns
     -------
-    ``(size, size, 4)`` uint8 RGBA, transparent beside the sphere.
+    ``(size, size, 4)`` uint8 RGBA, transparent around the sphere.
     """
     from napari_cryosphere.so3.healpix import ang2pix
 
@@ -128,7 +128,7 @@ class SphereView(QWidget):
     # ------------------------------------------------------------------ what is shown
 
     def show_views(self, colours: NDArray[np.float64] | None) -> None:
-        """Paint the sphere with a colour a view, see `sphere_picture`; None for an empty one."""
+        """Paint the sphere with a colour per view, see `sphere_picture`; None for an empty one."""
         self._colours, self._image = colours, None
         self.update()
 
@@ -183,7 +183,7 @@ class SphereView(QWidget):
         return image
 
     def resizeEvent(self, event: object) -> None:
-        """Draw anew."""
+        """Redraw."""
         self._image = None
 
     def paintEvent(self, event: QPaintEvent) -> None:

@@ -135,7 +135,7 @@ class TrainingPanel(Panel):
             self.follow(Path(path))
 
     def follow(self, folder: Path) -> None:
-        """Show the figures of a run folder, and go on looking while it is trained."""
+        """Show the values of a run folder, and go on looking while it is trained."""
         try:
             self._controller.training.follow(folder)
         except (CryosphereError, OSError) as error:
@@ -171,7 +171,7 @@ class TrainingPanel(Panel):
         self.button.setToolTip(tip if trainable else "Training needs particles with poses")
         self.form.setEnabled(not run.active)
         self.pause.setVisible(run.active)
-        self.pause.setText("Go on" if runner.paused else "Pause")
+        self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
         self.plot.show_losses(run.fractions, run.losses, run.errors_degrees)
         known = None if session is None else session.store.known
@@ -191,7 +191,7 @@ def run_line(run: TrainingRun, paused: bool) -> str:
         return (
             f"{run.folder.name}: no report yet" if run.following and run.folder is not None else ""
         )
-    parts = [f"Loss {run.losses[-1]:.2f} nats (0 knows nothing)"]
+    parts = [f"Loss {run.losses[-1]:.2f} nats (0 = uniform)"]
     if run.validation_median_degrees is not None:
         parts.append(f"held-out error {run.validation_median_degrees:.1f}° (median)")
     going = run.active or run.following

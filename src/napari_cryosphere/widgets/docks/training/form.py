@@ -84,7 +84,7 @@ class TrainingForm(QWidget):
         self.folder = QLineEdit()
         self.resume = QCheckBox("resume the run in this folder")
         self.resume.setToolTip(
-            "Go on with it where it was stopped, with the choices that it was begun with"
+            "Continue it where it was stopped, with the settings it was started with"
         )
         self._lay_out()
         self.source.currentIndexChanged.connect(self._update)

@@ -29,7 +29,7 @@ class PreviewStrip(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
         grid.addWidget(
-            caption("Held-out particles; crosses are their known views"), 0, 0, 1, _COLUMNS
+            caption("Held-out particles; crosses mark their known views"), 0, 0, 1, _COLUMNS
         )
         for place, label in enumerate(self.labels):
             label.setScaledContents(True)

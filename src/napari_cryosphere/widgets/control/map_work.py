@@ -1,4 +1,4 @@
-"""The long work on maps, as generators of steps over the jobs."""
+"""Long work on maps, as generators of events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cryosphere.widgets.control.steps import Step, Steps
+from napari_cryosphere.jobs.events import Progress
+from napari_cryosphere.widgets.control.work import Events
 from napari_cryosphere.widgets.state.display_map import low_passed
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ __all__ = [
     "HalfMapCurves",
     "MadeMap",
     "Recipe",
-    "alignment_steps",
-    "comparison_steps",
-    "difference_steps",
-    "reconstruction_steps",
-    "sharpening_steps",
+    "alignment_work",
+    "comparison_work",
+    "difference_work",
+    "reconstruction_work",
+    "sharpening_work",
 ]
 
 _SNAPSHOT_SECONDS = 1.5
@@ -129,46 +130,36 @@ class Comparison:
     note: str
 
 
-def reconstruction_steps(recipe: Recipe) -> Steps:
+def reconstruction_work(recipe: Recipe) -> Events:
     """Reconstruct in memory.
 
-    Payloads are `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the
+    It gives `Snapshot`s of the growing map, then the `HalfMap`s if they are made, the
     `Reconstruction`, and the halves' `HalfMapCurves` inside a soft mask around the map. Each makes
     one layer at most: napari takes a third of a second to add one, for which the window waits, and
     between two steps it answers.
     """
-    from napari_cryosphere.jobs.events import Progress, Snapshot
-    from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct_stack
+    from napari_cryosphere.jobs.reconstruct import reconstruct_stack
 
     poses = yield from _poses_of(recipe)
     number = len(recipe.stack)
-    events = reconstruct_stack(
+    made = yield from reconstruct_stack(
         recipe.stack,
         recipe.symmetry,
         recipe.half_maps,
         poses=poses,
         snapshot_seconds=_SNAPSHOT_SECONDS,
     )
-    made: Reconstruction | None = None
-    while made is None:
-        try:
-            event = next(events)
-        except StopIteration as finished:
-            made = finished.value
-            break
-        if isinstance(event, Progress):
-            yield Step(event.fraction, event.message)
-        elif isinstance(event, Snapshot):
-            yield Step(event.fraction, f"map of {event.particles} of {number} particles", event)
-    for place, half in enumerate(() if made is None else made.halves, start=1):
-        yield Step(0.96, f"half-maps of {number} particles", HalfMap(half, place))
-    yield Step(0.97, f"reconstructed from {number} particles", made)
-    if made is not None and made.halves:
-        curves = _half_map_curves(made.density, made.halves, recipe.cones)
-        yield Step(1.0, "half-maps compared in a mask", curves)
+    for place, half in enumerate(made.halves, start=1):
+        yield HalfMap(half, place)
+        yield Progress(0.96, f"half-maps of {number} particles")
+    yield made
+    yield Progress(0.97, f"reconstructed from {number} particles")
+    if made.halves:
+        yield _half_map_curves(made.density, made.halves, recipe.cones)
+        yield Progress(1.0, "half-maps compared in a mask")
 
 
-def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
+def _poses_of(recipe: Recipe) -> Generator[Progress, None, WeightedPoses]:
     """Return a recipe's poses, drawn from its distributions where it has some."""
     from napari_cryosphere.reconstruction import WeightedPoses
 
@@ -177,11 +168,13 @@ def _poses_of(recipe: Recipe) -> Generator[Step, None, WeightedPoses]:
     import numpy as np
 
     rng, parts, done = np.random.default_rng(0), list[WeightedPoses](), 0
-    yield Step(0.0, "reading distributions")
+    yield Progress(0.0, "reading distributions")
     for batch in recipe.distributions():
         parts.append(WeightedPoses.samples_of(batch, _SAMPLES, rng))
         done += len(batch)
-        yield Step(0.0, f"drew {_SAMPLES} poses each for {done} of {len(recipe.stack)} particles")
+        yield Progress(
+            0.0, f"drew {_SAMPLES} poses each for {done} of {len(recipe.stack)} particles"
+        )
     return WeightedPoses(
         np.concatenate([part.rotations for part in parts]),
         np.concatenate([part.weights for part in parts]),
@@ -202,17 +195,18 @@ def _half_map_curves(
     )
 
 
-def comparison_steps(first: DensityMap, second: DensityMap) -> Steps:
-    """Compare two maps inside a soft mask around the second; the last payload is a `Comparison`."""
+def comparison_work(first: DensityMap, second: DensityMap) -> Events:
+    """Compare two maps inside a soft mask around the second; the result is a `Comparison`."""
     from napari_cryosphere.reconstruction import corrected_fsc, masked_correlation, soft_mask
 
-    yield Step(0.0, "comparing maps")
+    yield Progress(0.0, "comparing maps")
     other, note = _on_one_grid(first, second)
     mask = soft_mask(other.voxels, other.pixel_size_angstrom)
-    yield Step(0.3, "comparing maps in a mask")
+    yield Progress(0.3, "comparing maps in a mask")
     curves = corrected_fsc(first, other, mask)
     correlation = masked_correlation(first.voxels, other.voxels, mask)
-    yield Step(1.0, f"correlation {correlation:.3f}", Comparison(curves, correlation, note))
+    yield Comparison(curves, correlation, note)
+    yield Progress(1.0, f"correlation {correlation:.3f}")
 
 
 def _made(
@@ -226,41 +220,41 @@ def _made(
     return MadeMap(density, resolution, low_passed(density.voxels, size, resolution), unit)
 
 
-def difference_steps(
+def difference_work(
     first: DensityMap, second: DensityMap, resolution: float | None = None
-) -> Steps:
-    """Subtract the second map, scaled to the first shell by shell; the last payload is a `MadeMap`.
+) -> Events:
+    """Subtract the second map, scaled to the first shell by shell; the result is a `MadeMap`.
 
     ``resolution`` is that down to which the first map is shown, in A.
     """
     from napari_cryosphere.reconstruction import difference_map, soft_mask
 
-    yield Step(0.0, "subtracting maps")
+    yield Progress(0.0, "subtracting maps")
     other, _ = _on_one_grid(first, second)
     mask = soft_mask(other.voxels, other.pixel_size_angstrom)
-    yield Step(1.0, "subtracted", _made(difference_map(first, other, mask), resolution, first))
+    yield _made(difference_map(first, other, mask), resolution, first)
+    yield Progress(1.0, "subtracted")
 
 
-def alignment_steps(
+def alignment_work(
     first: DensityMap, second: DensityMap, resolution: float | None = None
-) -> Steps:
-    """Lay the first map on the second, in both hands; the last payload is ``(MapAlignment, MadeMap)``.
+) -> Events:
+    """Lay the first map on the second, in both hands; the result is ``(MapAlignment, MadeMap)``.
 
     ``resolution`` is that down to which the first map is shown, in A.
     """
     from napari_cryosphere.reconstruction.map_alignment import align_maps
 
-    yield Step(0.0, "turning the map in both hands")
+    yield Progress(0.0, "turning the map in both hands")
     moving, _ = _on_one_grid(second, first)
     found = align_maps(second, moving)
-    yield Step(0.9, f"correlation {found.correlation:.3f}")
-    yield Step(
-        1.0, f"correlation {found.correlation:.3f}", (found, _made(found.apply(moving), resolution))
-    )
+    yield Progress(0.9, f"correlation {found.correlation:.3f}")
+    yield found, _made(found.apply(moving), resolution)
+    yield Progress(1.0, f"correlation {found.correlation:.3f}")
 
 
-def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | None = None) -> Steps:
-    """Sharpen the mean of two half-maps as the job ``postprocess`` does; the payload is a `Postprocessed`.
+def sharpening_work(first: DensityMap, second: DensityMap, b_factor: float | None = None) -> Events:
+    """Sharpen the mean of two half-maps as the job ``postprocess`` does; the result is a `Postprocessed`.
 
     Parameters
     ----------
@@ -273,7 +267,7 @@ def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | No
     from napari_cryosphere.jobs.postprocess import sharpened
     from napari_cryosphere.reconstruction import fourier_shell_correlation
 
-    yield Step(0.0, "making a mask and sharpening")
+    yield Progress(0.0, "making a mask and sharpening")
     curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom)
     fit_from = max(
         _FIT_FROM_ANGSTROM, 2 * curve.resolution_angstrom(0.143)
@@ -281,7 +275,8 @@ def sharpening_steps(first: DensityMap, second: DensityMap, b_factor: float | No
     made, _ = sharpened(
         first, second, SharpeningConfig(b_factor=b_factor, fit_from_angstrom=fit_from)
     )
-    yield Step(1.0, "sharpened", made)
+    yield made
+    yield Progress(1.0, "sharpened")
 
 
 def _on_one_grid(first: DensityMap, second: DensityMap) -> tuple[DensityMap, str]:

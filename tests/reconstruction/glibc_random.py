@@ -1,8 +1,8 @@
 """The random numbers of the C library that RELION randomises phases with.
 
 glibc's ``rand()`` is the additive generator r[i] = r[i - 3] + r[i - 31] modulo 2^32, of which the
-lowest bit is dropped. With the same seed the phases are RELION's, and the corrected FSC is the same
-to its last printed digits instead of differing by the noise of a random draw.
+lowest bit is dropped. Passed to our post-processing with RELION's seed, it gives RELION's phases, so
+that curves can be compared to their last printed digits instead of to the noise of a random draw.
 """
 
 from __future__ import annotations
@@ -10,10 +10,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["glibc_rand"]
-
 _LAG = 31
 _DISCARDED = 310
+
+
+class GlibcRandom:
+    """The part of numpy's `Generator` that draws phases, with the C library's numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._drawn = seed, 0
+        self._numbers = np.zeros(0, dtype=np.uint32)
+
+    def random(self, size: int) -> NDArray[np.float64]:
+        """Return the next numbers over the largest one, ``(size,)``."""
+        stop = self._drawn + size
+        if stop > len(self._numbers):
+            self._numbers = glibc_rand(self._seed, 2 * stop)
+        values = self._numbers[self._drawn : stop] / (2**31 - 1)
+        self._drawn = stop
+        return values
 
 
 def glibc_rand(seed: int, number: int) -> NDArray[np.uint32]:

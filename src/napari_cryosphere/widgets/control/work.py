@@ -1,41 +1,42 @@
-"""The dock's long work: generators of steps over the jobs."""
+"""Long work on particles: predicting, refining and training, as generators of events."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.events import Progress
 
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.training_configs import TrainConfig
     from napari_cryosphere.model.pose_model import PoseModel
     from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.so3.distributions import PoseDistribution
+    from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
-    "Step",
-    "Steps",
+    "Events",
+    "Predicted",
     "load_model",
-    "prediction_steps",
-    "refinement_steps",
+    "prediction_work",
+    "refinement_work",
     "spare_a_core",
-    "training_steps",
+    "training_work",
 ]
 
 
-@dataclass(frozen=True)
-class Step:
-    """How far the work is, a short message, and what it has made since the last step."""
-
-    fraction: float
-    message: str
-    payload: Any = None
+Events: TypeAlias = Generator[object, None, None]
+"""Work in progress: what it makes, and a `Progress` after each part. Closing it stops the work."""
 
 
-Steps: TypeAlias = Generator[Step, None, None]
-"""Work in progress; closing it stops the work."""
+class Predicted(NamedTuple):
+    """The poses of consecutive particles."""
+
+    rows: slice
+    distribution: PoseDistribution
+    summary: PoseSummary
 
 
 def spare_a_core() -> None:
@@ -48,7 +49,7 @@ def spare_a_core() -> None:
 
 
 def load_model(path: Path | None) -> PoseModel:
-    """Load a model file or a run folder's model; None stands for the sample model of the package."""
+    """Load a model file or a run folder's model; None for the sample model of the package."""
     from napari_cryosphere.jobs import sample
     from napari_cryosphere.jobs.running.compute import choose_device
     from napari_cryosphere.model.pose_model import PoseModel
@@ -57,24 +58,25 @@ def load_model(path: Path | None) -> PoseModel:
     return model.to(choose_device("auto"))
 
 
-def prediction_steps(stack: ParticleStack, model_path: Path | None) -> Steps:
-    """Predict batch by batch; payloads are ``(rows, PoseDistribution, PoseSummary)``."""
-    yield Step(0.0, "loading the model")
+def prediction_work(stack: ParticleStack, model_path: Path | None) -> Events:
+    """Predict batch by batch; the batches come as `Predicted`."""
+    yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
 
     spare_a_core()
     model = load_model(model_path)
-    yield Step(0.0, f"predicting {len(stack)} poses")
+    yield Progress(0.0, f"predicting {len(stack)} poses")
     for rows, on_device in predict(images_for(model, stack), model):
         distribution = on_device.cpu()
         message = f"predicted {rows.stop} of {len(stack)} poses"
-        yield Step(rows.stop / len(stack), message, (rows, distribution, distribution.summary()))
+        yield Predicted(rows, distribution, distribution.summary())
+        yield Progress(rows.stop / len(stack), message)
 
 
-def refinement_steps(
+def refinement_work(
     stack: ParticleStack, model_path: Path | None, reference: DensityMap | None
-) -> Steps:
-    """Predict and refine batch by batch; the last payload is the stack with refined poses.
+) -> Events:
+    """Predict and refine batch by batch; last comes the stack with refined poses.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def refinement_steps(
     CryosphereError
         If there is no such map.
     """
-    yield Step(0.0, "loading the model")
+    yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import reference_of, refine
     from napari_cryosphere.particles import DensityMap
 
@@ -101,30 +103,15 @@ def refinement_steps(
                 "no map to refine against; open one, or a model with its run's map"
             )
         reference, resolution = DensityMap.read(own), model.card.map_resolution_angstrom
-    yield Step(0.0, "measuring noise and contrast")
-    work = refine(stack, model, reference, resolution)
-    while True:
-        try:
-            done_so_far = next(work)
-        except StopIteration as done:
-            yield Step(1.0, f"refined {len(stack)} poses", done.value)
-            return
-        yield Step(done_so_far.fraction, done_so_far.message)
+    yield Progress(0.0, "measuring noise and contrast")
+    yield (yield from refine(stack, model, reference, resolution))
+    yield Progress(1.0, f"refined {len(stack)} poses")
 
 
-def training_steps(stack: ParticleStack, config: TrainConfig) -> Steps:
-    """Train; payloads are the job's events."""
-    from napari_cryosphere.jobs.events import Progress
+def training_work(stack: ParticleStack, config: TrainConfig) -> Events:
+    """Train; the events are the job's. Closed, it writes the model learnt so far."""
     from napari_cryosphere.jobs.train import train_on_stack
 
     spare_a_core()
-    events = train_on_stack(stack, config, report_seconds=1.0)
-    fraction, message = 0.0, "preparing the particles"
-    yield Step(fraction, message)
-    try:
-        for event in events:
-            if isinstance(event, Progress):
-                fraction, message = event.fraction, event.message
-            yield Step(fraction, message, event)
-    finally:
-        events.close()  # writes the model learnt so far
+    yield Progress(0.0, "preparing the particles")
+    yield from train_on_stack(stack, config, report_seconds=1.0)
