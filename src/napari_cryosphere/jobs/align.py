@@ -33,6 +33,7 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -67,6 +68,10 @@ _LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chose
 _CLEARLY_NATS = 3.0
 _DOUBTFUL = (
     0.6  # of the contrast: the poses given explain too little and are searched; chosen, not tuned
+)
+_HAND = (
+    "the poses have the map's hand: projections of a map and of its mirror image are the same, so that "
+    "alignment cannot tell which of the two is right"
 )
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 _EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
@@ -231,6 +236,7 @@ def with_alignment(
     return posed.with_columns(columns)
 
 
+@claims(files=("output",), stores=("distributions",))
 def align(config: AlignConfig) -> Events:
     """Align particles to a map and write their poses.
 
@@ -264,6 +270,7 @@ def align(config: AlignConfig) -> Events:
         outputs["distributions"] = config.distributions
     found.particles.save(config.output, config.overwrite)
     journal.remove()
+    yield Note(_HAND)
     yield Result(outputs, summary_metrics(stack, found.summary, config.symmetry))
 
 

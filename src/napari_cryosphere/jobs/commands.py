@@ -96,7 +96,7 @@ COMMANDS = (
         "convert",
         "convert:convert",
         "configs:ConvertConfig",
-        "Convert particles between RELION's STAR and cryoSPARC's .cs files.",
+        "Convert particles between STAR and .cs, or a map to another box, pixel size or resolution.",
     ),
     Command(
         "simulate",

@@ -6,9 +6,9 @@ The command line and the window's forms are made of it, and the run stores it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
@@ -65,6 +65,9 @@ __all__ = [
 ]
 
 
+_MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
+
+
 class InfoConfig(ImagesInput):
     """What a file holds."""
 
@@ -76,20 +79,45 @@ class InfoConfig(ImagesInput):
     """Whether to look at the particles' images too, and not at their table alone."""
 
 
-class ConvertConfig(ParticlesInput):
-    """Particles from one format to another."""
+class ConvertConfig(ParticlesInput, MapsInput):
+    """Particles from one format to another, or a map to another box, pixel size and so on."""
 
-    output: Annotated[Path, File("write", "*.star *.cs"), Argument()]
-    """.star for RELION, .cs for cryoSPARC."""
+    particles: Annotated[Path, File("read"), Argument("IN")]
+    """Particles (.star or .cs), or a map (.mrc, .map or .ccp4; .gz or .bz2 may follow)."""
+    output: Annotated[Path, File("write", "*.star *.cs *.mrc *.map *.ccp4"), Argument("OUT")]
+    """.star for RELION, .cs for cryoSPARC; a map's ends with .mrc, .map or .ccp4."""
+    box: Annotated[int, Field(ge=8, le=4096, multiple_of=2)] | None = None
+    """Of a map: voxels along the edges of the new box; without it those that its content takes."""
+    pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
+    """Of a map: new edge of a voxel, to which it is resampled."""
+    low_pass_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Of a map: resolution at which a low-pass filter is 1/2."""
+    recentre: bool = False
+    """Move a map's centre of mass to the centre of its box."""
+    mask: Literal["auto"] | MapFile | None = None
+    """Mask that a map is multiplied by at the end, on the new grid; auto makes one of the map."""
 
-    @field_validator("output")
-    @classmethod
-    def _known(cls, value: Path) -> Path:
-        if value.suffix.lower() not in (".star", ".cs"):
+    @property
+    def of_map(self) -> bool:
+        """Whether a map is converted."""
+        return self.output.suffix.lower() in _MAP_SUFFIXES
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        suffix = self.output.suffix.lower()
+        if suffix not in (".star", ".cs", *_MAP_SUFFIXES):
             raise ValueError(
-                f"the output must end with .star or .cs, not {value.suffix or value.name}"
+                "the output must end with .star or .cs, or with .mrc, .map or .ccp4 for a map, "
+                f"not {self.output.suffix or self.output.name}"
             )
-        return value
+        name = self.particles.name.lower().removesuffix(".gz").removesuffix(".bz2")
+        if self.of_map and not name.endswith(_MAP_SUFFIXES):
+            raise ValueError(f"{self.particles.name} is no map; particles go to .star or .cs")
+        for_maps = ("box", "pixel_size_angstrom", "low_pass_angstrom", "recentre", "mask")
+        given = [name for name in for_maps if name in self.model_fields_set and getattr(self, name)]
+        if given and not self.of_map:
+            raise ValueError(f"{given[0]} is for maps, {self.output.name} holds particles")
+        return self
 
 
 class ModelConfig(SymmetricConfig):
@@ -330,7 +358,10 @@ class AligningConfig(SymmetricConfig, _WithMemory):
 
 
 class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
-    """Poses and shifts found by comparing particles with a map."""
+    """Poses and shifts found by comparing particles with a map.
+
+    They have the map's hand, right or wrong: a map and its mirror image have the same projections.
+    """
 
     map: MapFile
     """Map to compare with, an MRC file."""

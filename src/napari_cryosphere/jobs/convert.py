@@ -1,4 +1,4 @@
-"""The job ``convert``: particles from RELION's STAR to cryoSPARC's .cs and back."""
+"""The job ``convert``: particles from RELION's STAR to cryoSPARC's .cs and back, and maps to other grids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_particles
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import read_cs
 
 __all__ = ["convert"]
@@ -15,12 +16,19 @@ __all__ = ["convert"]
 _RELION_SUFFIX = ".mrcs"
 
 
+@claims(files=("output",))
 def convert(config: ConvertConfig) -> Events:
     """Read particles and write them in the format that the output's suffix names; images stay where they are.
 
-    Images need not be there: their names are then kept as they are.
+    Images need not be there: their names are then kept as they are. A map is converted by
+    `convert_map`.
     """
     refuse_overwrite(config.output, config.overwrite)
+    if config.of_map:
+        from napari_cryosphere.jobs.convert_map import convert_map  # scipy and torch
+
+        yield from convert_map(config)
+        return
     stack = open_particles(config, require_images=False)
     for warning in stack.warnings:
         yield Note(warning, warning=True)

@@ -160,7 +160,6 @@ def pixel_size_notes(path: Path, density: DensityMap, particles: ImageGrid) -> l
         )
     text = (
         f"{path} says {size:.5g} A a voxel (box {density.box}), the particles have {wanted:.5g} A a pixel "
-        f"(box {particles.box}): the map is resampled; if its header is wrong, give --map-pixel-size "
-        "(align --scale-check measures it)"
+        f"(box {particles.box}): the map is resampled; if its header is wrong, give --map-pixel-size"
     )
     return [Note(text, warning=True)]
