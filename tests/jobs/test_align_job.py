@@ -275,4 +275,4 @@ def test_journal_description_is_plain_json(sample: Path, tmp_path: Path) -> None
     once = config(sample, tmp_path / "out.star")
     stopped_after(align(once), 1)
     described = json.loads((once.journal / "run.json").read_text())
-    assert described["number"] == NUMBER
+    assert described["settings"]["number"] == NUMBER

@@ -10,7 +10,6 @@ import os
 import random
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from napari_cryosphere.jobs.configs import ReconstructConfig, SimulateConfig, Wa
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import reconstruct
-from napari_cryosphere.jobs.running.lock import folder_lock
+from napari_cryosphere.jobs.running.outputs import claimed, locked
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import ModelCard, PolarConfig
@@ -301,12 +300,15 @@ def test_one_watcher_a_folder(made: Path, tmp_path: Path) -> None:
     fill(tmp_path / "queue", made, [0])
     settings = config(made, tmp_path / "queue", tmp_path / "run")
     with (
-        folder_lock(tmp_path / "queue"),
-        pytest.raises(CryosphereError, match=f"process {os.getpid()}"),
+        locked(tmp_path / "queue" / watch_job._LOCK, "it"),
+        pytest.raises(CryosphereError, match=f"queue is in use by process {os.getpid()}"),
     ):
         run(watch(settings))
     run(watch(settings))
-    with folder_lock(tmp_path / "run"), pytest.raises(CryosphereError, match="one watcher"):
+    with (
+        claimed(folders=[tmp_path / "run"]),
+        pytest.raises(CryosphereError, match=f"run is in use by process {os.getpid()}"),
+    ):
         run(watch(settings))
 
 
@@ -353,9 +355,10 @@ def test_folders_that_cannot_be_watched(made: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_locked_is_watched_with_a_warning(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        watch_job, "folder_lock", lambda folder: nullcontext(folder == tmp_path / "run")
-    )
+    def fail(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(watch_job, "locked", fail)
     fill(tmp_path / "queue", made, [0])
     said = notes(watch(config(made, tmp_path / "queue", tmp_path / "run")))
     assert any("not be locked: let nobody else watch it" in text for text in said)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases
@@ -190,9 +191,9 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
     before = kept.read_bytes()
 
     def full(*args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(trainer_module, "save_file", full)
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(CryosphereError, match="No space left"):
         trainer_of(3).save(kept, {})
     assert kept.read_bytes() == before

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_cryosphere._generators import converted
 from napari_cryosphere.evaluation.learning import (
     LabelledViews,
     Learnt,
@@ -215,12 +216,7 @@ def _share(
     steps: Generator[float, None, Learnt], before: float, part: float, whole: float
 ) -> Generator[float, None, Learnt]:
     """Run a part of an experiment, its progress scaled to its share of the whole."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield (before + fraction * part) / whole
+    return converted(steps, lambda fraction: (before + fraction * part) / whole)
 
 
 def _names(of: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import REFERENCES_BYTES, SEARCH_BYTES, MemoryLimit
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -235,6 +236,7 @@ def with_alignment(
     return posed.with_columns(columns)
 
 
+@claims(files=("output",), stores=("distributions",))
 def align(config: AlignConfig) -> Events:
     """Align particles to a map and write their poses.
 

@@ -8,6 +8,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_particles
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import read_cs
 
 __all__ = ["convert"]
@@ -15,6 +16,7 @@ __all__ = ["convert"]
 _RELION_SUFFIX = ".mrcs"
 
 
+@claims(files=("output",))
 def convert(config: ConvertConfig) -> Events:
     """Read particles and write them in the format that the output's suffix names; images stay where they are.
 

@@ -11,6 +11,7 @@ from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.infer import images_for, pose_errors, predict
 from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import compare_maps, soft_mask, write_fsc_csv
@@ -19,6 +20,7 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 __all__ = ["demo"]
 
 
+@claims(folders=("output",))
 def demo(config: DemoConfig) -> Events:
     """Run the whole way from a map made of code to a map made of predicted poses.
 

@@ -8,10 +8,12 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.imaging.atomic_model import AtomicModel
 from napari_cryosphere.jobs.configs import DensityConfig, ModelConfig
 from napari_cryosphere.jobs.events import Events, Progress, Result
+from napari_cryosphere.jobs.running.outputs import claims
 
 __all__ = ["density", "read_model"]
 
 
+@claims(files=("output",))
 def density(config: DensityConfig) -> Events:
     """Write the electrostatic potential of a model, in volts, as an MRC map."""
     refuse_overwrite(config.output, config.overwrite)

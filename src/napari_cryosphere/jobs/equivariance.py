@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.evaluation.equivariance import Predictor
 from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
 from napari_cryosphere.evaluation.learning import untrained
@@ -16,6 +17,7 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import EquivarianceConfig, JobConfig, MapInput
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ImageGrid
@@ -23,6 +25,7 @@ from napari_cryosphere.particles import DensityMap, ImageGrid
 __all__ = ["equivariance", "report_steps", "volume_of", "write_report"]
 
 
+@claims(folders=("output",))
 def equivariance(config: EquivarianceConfig) -> Events:
     """Compare a model with an untrained one of the same shape, and both with shuffled rotations."""
     refuse_overwrite(config.output / "equivariance.md", config.overwrite)
@@ -51,12 +54,7 @@ def report_steps(
     steps: Generator[float, None, Report], message: str
 ) -> Generator[Event, None, Report]:
     """Run a benchmark, turning how far it is into progress, and return its report."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress(0.99 * fraction, message)
+    return converted(steps, lambda fraction: Progress(0.99 * fraction, message))
 
 
 def write_report(

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError, MissingImagesError
 from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import ANGLES, DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -113,6 +115,7 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
     return files
 
 
+@claims(folders=("output",))
 def evaluate(config: EvaluateConfig) -> Events:
     """Compare predictions with the truth and write what was found.
 
@@ -288,21 +291,9 @@ def _half_maps(
             maps.append(half_maps.reconstructed_by_relion(stack, config.symmetry, config.weighted))
         else:
             inserting = half_maps.reconstructed(stack, config.symmetry, config.weighted)
-            density = yield from _with_progress(inserting, progress)
-            maps.append(density)
+            maps.append((yield from converted(inserting, progress)))
         before += len(stack)
     return maps
-
-
-def _with_progress(inserting: Any, progress: Any) -> Generator[Event, None, DensityMap]:
-    """Turn numbers of particles into events and return what the generator returns."""
-    while True:
-        try:
-            done = next(inserting)
-        except StopIteration as end:
-            density: DensityMap = end.value
-            return density
-        yield progress(done)
 
 
 def write_evaluation(found: Evaluation, config: EvaluateConfig, folder: Path) -> dict[str, Path]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator
 
 from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.evaluation.equivariance import Predictor
 from napari_cryosphere.evaluation.equivariance_report import EquivarianceTest, equivariance_report
@@ -19,6 +20,7 @@ from napari_cryosphere.evaluation.learning import Learnt, untrained
 from napari_cryosphere.evaluation.views import MapViews
 from napari_cryosphere.jobs.equivariance import report_steps, volume_of, write_report
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.training_configs import ExperimentConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import ImageGrid
@@ -28,6 +30,7 @@ __all__ = ["experiment"]
 _QUICK_TEST = EquivarianceTest(pairs=8, images=4, angles=4)
 
 
+@claims(folders=("output",))
 def experiment(config: ExperimentConfig) -> Events:
     """Run one of CryoSphere's experiments and write its report; the same seed gives the same figures."""
     refuse_overwrite(config.output / f"{config.name}.md", config.overwrite)
@@ -90,9 +93,5 @@ def _equivariance(config: ExperimentConfig, setting: Setting) -> Events:
 
 
 def _training(steps: Generator[float, None, Learnt], number: int) -> Generator[Event, None, Learnt]:
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress(0.9 * fraction, f"training on {number} projections")
+    text = f"training on {number} projections"
+    return converted(steps, lambda fraction: Progress(0.9 * fraction, text))

@@ -8,6 +8,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import FscConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map, open_mask
 from napari_cryosphere.particles import ImageGrid
 from napari_cryosphere.reconstruction import (
@@ -21,6 +22,7 @@ from napari_cryosphere.reconstruction import (
 __all__ = ["fsc"]
 
 
+@claims(files=("output",))
 def fsc(config: FscConfig) -> Events:
     """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143.
 

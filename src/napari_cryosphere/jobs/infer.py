@@ -27,6 +27,7 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail, detail_of_map, map_detail
 from napari_cryosphere.jobs.running.memory import predicting_batch
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.predictor import Predictor, images_for, pilot_of
 from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import current_ranks
@@ -120,6 +121,7 @@ def pose_errors(stack: ParticleStack, summary: PoseSummary, symmetry: str) -> np
     return angular_error_degrees(stack.rotations(), summary.rotations, symmetry)
 
 
+@claims(files=("output",), stores=("distributions",))
 def infer(config: InferConfig) -> Events:
     """Predict poses, refine them against a map if there is one, and write them as a STAR file.
 

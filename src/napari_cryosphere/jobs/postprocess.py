@@ -10,6 +10,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
 from napari_cryosphere.jobs.events import Events, Progress, Result
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map, open_mask
 from napari_cryosphere.particles import DensityMap, ImageGrid
 from napari_cryosphere.reconstruction import (
@@ -39,6 +40,7 @@ def postprocess_outputs(config: PostprocessConfig) -> dict[str, Path]:
     return files | made
 
 
+@claims(files=("output",))
 def postprocess(config: PostprocessConfig) -> Events:
     """Sharpen the mean of two half-maps and measure their FSC.
 

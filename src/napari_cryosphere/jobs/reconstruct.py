@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import refuse_beyond_room, refuse_overwrite, temporary_folder
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
@@ -17,6 +17,7 @@ from napari_cryosphere.jobs.running.batches import Pace
 from napari_cryosphere.jobs.running.halves import CHUNK, Halves, Reconstruction, chunks
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -109,20 +110,18 @@ def fill(
 
 
 def gather(halves: Halves, ranks: Ranks, output: Path) -> None:
-    """Add up the sums of all ranks in rank 0, in their order, through a folder beside the output."""
+    """Add up the sums of all ranks in rank 0, in their order, through a folder next to the output."""
     if ranks.count == 1:
         return
-    folder = output.with_name(f".{output.stem}.ranks")
-    try:
+    with ExitStack() as kept:
+        shared = temporary_folder(output.parent)
+        folder = Path(ranks.of_first(lambda: str(kept.enter_context(shared))))
         if not ranks.first:
             halves.save(folder, f"rank{ranks.rank}")
         ranks.wait()
         if ranks.first:
             for rank in range(1, ranks.count):
                 halves.add_saved(folder, f"rank{rank}")
-    finally:
-        if ranks.first:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _chosen_poses(stack: ParticleStack, poses: WeightedPoses | None) -> WeightedPoses:
@@ -162,6 +161,7 @@ def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | No
     )
 
 
+@claims(files=("output",))
 def reconstruct(config: ReconstructConfig) -> Events:
     """Reconstruct a map from particles at their poses and write it.
 
@@ -184,6 +184,8 @@ def reconstruct(config: ReconstructConfig) -> Events:
         f"the sums of two half-maps of {stack.box} px at padding {config.padding}",
         "allow more, or pad less (--set padding=1)",
     )
+    written = 4.0 * stack.box**3 * (3 if config.half_maps else 1)
+    refuse_beyond_room(config.output.parent, written, "the maps")
     yield from warnings_of(stack, "they are used as they are")
     halves = Halves(stack.grid, config.symmetry, config.padding)
     try:

@@ -39,6 +39,7 @@ from napari_cryosphere.jobs.running.inputs import (
 )
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -316,6 +317,7 @@ def refine_outputs(config: RefineConfig) -> dict[str, Path]:
     return {role: config.output / name for role, name in names.items()}
 
 
+@claims(folders=("output",))
 def refine(config: RefineConfig) -> Events:
     """Refine poses and map with independent halves and write the run folder.
 

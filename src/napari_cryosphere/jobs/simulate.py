@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import refuse_beyond_room, refuse_overwrite
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
@@ -27,6 +27,7 @@ from napari_cryosphere.imaging.simulate import (
 from napari_cryosphere.jobs.configs import SimulateConfig, SimulatingConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map
 from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
 from napari_cryosphere.so3.asymmetric_unit import reduce
@@ -39,6 +40,7 @@ __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "si
 _DEFAULT_NUMBER = 1000  # particles
 
 
+@claims(files=("output",))
 def simulate(config: SimulateConfig) -> Events:
     """Simulate particles from the map or model that the config names."""
     _refuse_outputs(config)
@@ -64,6 +66,7 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     poses = None if config.poses is None else _stack_of_poses(config)
     number = config.number or _DEFAULT_NUMBER
     drawn = drawn_parameters(number, config, config.symmetry, density.pixel_size_angstrom, poses)
+    refuse_beyond_room(stack.parent, 4.0 * len(drawn) * density.box**2, "the images")
     work = Simulation(density, drawn, config, _noise_spectrum(config))
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)

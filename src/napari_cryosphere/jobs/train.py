@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from napari_cryosphere._files import refuse_overwrite, write_json
+from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
+from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
@@ -74,6 +75,11 @@ def train_on_stack(
     CryosphereError
         If a run is to be taken up that has ended or was another. One that is not there is begun.
     """
+    with claimed(folders=[config.output]):
+        yield from _train(stack, config, report_seconds)
+
+
+def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     density = None
@@ -340,9 +346,8 @@ class _Log:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._earlier = (
-            path.read_text(encoding="utf-8").splitlines() if resume and path.is_file() else []
-        )
+        text = path.read_text(encoding="utf-8") if resume and path.is_file() else ""
+        self._earlier = text.split("\n")[:-1]  # what follows the last line was cut by a kill
         self._begun = False
 
     def add(self, report: TrainingProgress) -> None:
@@ -353,10 +358,10 @@ class _Log:
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
-            self.path.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
+            with atomic_path(self.path, overwrite=True) as temporary:
+                temporary.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
             self._begun = True
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, json.dumps(line))
 
 
 def _progress(report: TrainingProgress) -> Progress:

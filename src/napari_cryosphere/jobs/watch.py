@@ -19,8 +19,8 @@ from typing import TypeAlias
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs import WatchConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
-from napari_cryosphere.jobs.running.lock import folder_lock
 from napari_cryosphere.jobs.running.memory import MemoryLimit, watch_bytes
+from napari_cryosphere.jobs.running.outputs import claimed, locked
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.watching.arrivals import Arrival, Arrivals
 from napari_cryosphere.jobs.watching.worker import Outcome, Worker, serve
@@ -31,6 +31,7 @@ __all__ = ["watch"]
 # Maps are written again only when so many times their cost has gone into particles.
 _WORK_TO_WRITING = 4.0
 _LONGEST_BEFORE_RETRY = 30.0  # seconds; chosen, not tuned
+_LOCK = ".napari-cryosphere-watch.lock"  # in the watched folder
 
 _Ready: TypeAlias = tuple[Arrival, ParticleStack, str]
 
@@ -51,21 +52,22 @@ def watch(config: WatchConfig) -> Events:
     if config.output.resolve() == config.folder.resolve():
         raise CryosphereError("the run folder cannot be the watched one; give --output another")
     ranks = current_ranks()
-    with ExitStack() as locks:
-        if ranks.first:
-            if not locks.enter_context(folder_lock(config.folder)):
-                text = f"{config.folder} cannot be written to, so not be locked: let nobody else watch it"
-                yield Note(text, warning=True)
-            config.output.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(folder_lock(config.output))
-        if ranks.first:
-            watcher = _Watcher(config, ranks)
-            ranks.wait()  # the run folder is there now
-            yield from watcher.follow()
+    with claimed(folders=[config.output]), ExitStack() as locks:
+        if not ranks.first:
+            ranks.wait()
+            serve(config, ranks)
+            yield Result({}, {})
             return
-    ranks.wait()
-    serve(config, ranks)
-    yield Result({}, {})
+        try:
+            locks.enter_context(locked(config.folder / _LOCK, str(config.folder)))
+        except OSError:
+            text = (
+                f"{config.folder} cannot be written to, so not be locked: let nobody else watch it"
+            )
+            yield Note(text, warning=True)
+        watcher = _Watcher(config, ranks)
+        ranks.wait()  # the run folder is there now
+        yield from watcher.follow()
 
 
 class _Watcher:

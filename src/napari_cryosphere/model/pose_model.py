@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_cryosphere._files import atomic_path
+from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard, NetworkConfig
 from napari_cryosphere.model.image2sphere import Image2Sphere
@@ -117,9 +116,9 @@ class PoseModel:
         tensors = self.network.state_dict()
         if self.novelty is not None:
             tensors |= {_NOVELTY + name: value for name, value in self.novelty.state_dict().items()}
-        weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with atomic_path(path, overwrite=overwrite) as temporary:
-            save_file(weights, temporary, metadata={_CARD_KEY: self.card.model_dump_json()})
+        weights = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+        card = {_CARD_KEY: self.card.model_dump_json()}
+        write_tensors(weights, path, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> PoseModel:

@@ -9,9 +9,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from napari_cryosphere._files import atomic_path
+from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.reconstruction._gridding import divide_gridded
 from napari_cryosphere.reconstruction._insertion import SliceVolume
@@ -219,10 +218,8 @@ class BackProjector:
             "symmetry": self.symmetry,
             "inserted": self.inserted,
         }
-        with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            save_file(
-                {"sums": self.sums()}, temporary, {key: str(value) for key, value in about.items()}
-            )
+        texts = {key: str(value) for key, value in about.items()}
+        write_tensors({"sums": self.sums()}, Path(path), texts, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> BackProjector:

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_cryosphere._files import atomic_path
+from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
@@ -184,16 +183,12 @@ class Trainer:
         tensors |= {f"average.{name}": value for name, value in self._average.items()}
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        stored = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
         metadata = {_KEY: json.dumps({"steps": self.steps, **progress})}
         try:
-            with atomic_path(path, overwrite=True) as temporary:
-                save_file(stored, temporary, metadata=metadata)
-        except (OSError, SafetensorError) as error:
-            raise CryosphereError(
-                f"the training state could not be written to {path}: {error}; make room there, then go on "
-                "from the last one with --resume"
-            ) from error
+            write_tensors(stored, path, metadata, overwrite=True)
+        except CryosphereError as error:
+            raise CryosphereError(f"{error}; --resume goes on from the state before") from error
 
     def load(self, path: Path) -> dict[str, Any]:
         """Take up what `save` wrote, and return its ``progress``.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.evaluation.cesped_report import Measured, report_files, write_report
 from napari_cryosphere.evaluation.download import download_half, download_mask
@@ -29,6 +30,7 @@ from napari_cryosphere.jobs.benchmark_configs import (
 )
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.running.inputs import chosen, warnings_of
+from napari_cryosphere.jobs.running.outputs import claimed, claims
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = [
@@ -109,27 +111,28 @@ def download_entry(config: DownloadEntryConfig) -> Events:
     """
     entry = cesped_entry(config.entry)
     folder = config.benchmark_dir / entry.name
-    outputs: dict[str, Path] = {}
-    for half in HALVES if config.half is None else (config.half,):
-        fetching = download_half(entry, half, folder, config.server, overwrite=config.overwrite)
-        paths = yield from _with_progress(fetching, f"{entry.name}, half {half}")
-        outputs |= {path.name.replace(".", "_"): path for path in paths}
-    if config.mask:
-        fetching_mask = download_mask(entry, folder, config.server, overwrite=config.overwrite)
-        outputs["mask"] = yield from _with_progress(fetching_mask, f"{entry.name}, mask")
-    yield Result(outputs, {"entry": entry.name, "symmetry": entry.symmetry})
+    with claimed(folders=[folder]):
+        outputs: dict[str, Path] = {}
+        for half in HALVES if config.half is None else (config.half,):
+            fetching = download_half(entry, half, folder, config.server, overwrite=config.overwrite)
+            paths = yield from _with_progress(fetching, f"{entry.name}, half {half}")
+            outputs |= {path.name.replace(".", "_"): path for path in paths}
+        if config.mask:
+            fetching_mask = download_mask(entry, folder, config.server, overwrite=config.overwrite)
+            outputs["mask"] = yield from _with_progress(fetching_mask, f"{entry.name}, mask")
+        yield Result(outputs, {"entry": entry.name, "symmetry": entry.symmetry})
 
 
 def _with_progress(
     fetching: Generator[tuple[int, int], None, Any], what: str
 ) -> Generator[Event, None, Any]:
     """Turn bytes into events and return what the download returns."""
-    while True:
-        try:
-            done, total = next(fetching)
-        except StopIteration as end:
-            return end.value
-        yield Progress(done / max(total, 1), f"{what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    def progress(step: tuple[int, int]) -> Event:
+        done, total = step
+        return Progress(done / max(total, 1), f"{what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    return converted(fetching, progress)
 
 
 def add_entry(config: AddEntryConfig) -> Events:
@@ -141,6 +144,11 @@ def add_entry(config: AddEntryConfig) -> Events:
         If one of the halves would have no particles, or the particles no poses.
     """
     folder = config.benchmark_dir / config.name
+    with claimed(folders=[folder]):
+        yield from _add(config, folder)
+
+
+def _add(config: AddEntryConfig, folder: Path) -> Events:
     for half in HALVES:
         for stem, suffix in (("particles", "star"), ("particles", "mrcs"), ("info", "json")):
             refuse_overwrite(folder / f"{stem}_{half}.{suffix}", config.overwrite)
@@ -175,6 +183,7 @@ def add_entry(config: AddEntryConfig) -> Events:
     )
 
 
+@claims(folders=("output",))
 def merge_reports(config: MergeReportsConfig) -> Events:
     """Write one report of the lines that were measured in several runs."""
     lines = [line for run in config.runs for line in _measured(run)]

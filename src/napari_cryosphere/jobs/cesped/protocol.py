@@ -27,6 +27,7 @@ from napari_cryosphere.jobs.configs import InferConfig
 from napari_cryosphere.jobs.evaluate import Evaluation, evaluate_halves, write_evaluation
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.jobs.training_configs import TrainConfig
@@ -48,6 +49,7 @@ _MATTERS = (
 )
 
 
+@claims(folders=("output",))
 def run_entry(config: CespedConfig) -> Events:
     """Run the protocol and write ``report.md``, ``report.csv`` and ``report.json``.
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.evaluation.entries import HALVES, LocalEntry
 from napari_cryosphere.evaluation.half_maps import reconstructed
@@ -75,15 +76,13 @@ def _true_map(entry: LocalEntry) -> Generator[Event, None, tuple[DensityMap, str
     halves: list[DensityMap] = []
     stacks: Sequence[ParticleStack] = [entry.read(half) for half in HALVES]
     for stack in stacks:
+
+        def progress(done: int, number: int = len(stack)) -> Event:
+            text = f"map of {entry.name}: inserted {done} of {number} particles"
+            return Progress(0.84, text)
+
         inserting = reconstructed(stack, entry.symmetry, weighted=False)
-        while True:
-            try:
-                done = next(inserting)
-            except StopIteration as end:
-                halves.append(end.value)
-                break
-            text = f"map of {entry.name}: inserted {done} of {len(stack)} particles"
-            yield Progress(0.84, text)
+        halves.append((yield from converted(inserting, progress)))
     grid = stacks[0].grid
     said = f"{sum(map(len, stacks))} particles of {grid.box} px, {grid.pixel_size_angstrom:g} Å"
     return mean_map(halves), said

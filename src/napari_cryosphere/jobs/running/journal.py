@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import atomic_path
-from napari_cryosphere.errors import MetadataError
+from napari_cryosphere._files import atomic_path, clear_leftovers, temporary_folder, write_json
+from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.jobs.running.outputs import this_run
 from napari_cryosphere.jobs.running.ranks import Ranks
 
 __all__ = ["Finished", "Journal", "MemoryJournal"]
+
+_ABOUT = "run.json"
 
 
 class Finished(Protocol):
@@ -51,50 +54,65 @@ class MemoryJournal:
 
 
 class Journal:
-    """A folder beside an output with one file a finished batch.
+    """A folder next to an output with one file per finished batch.
+
+    ``run.json`` says which run it is: an identity, its process and computer, since when, and all
+    settings. A run that finds another's identity there ends; so results of two runs never mix, also
+    where the file system has no locks.
 
     Parameters
     ----------
     folder
         Where batches go; made when the first is written.
-    description
-        What the run is: everything its results depend on. A journal of another run is not
-        continued.
+    settings
+        Everything that the run's results depend on. A journal with other settings is not continued.
     resume
-        Go on with a journal that is there. Otherwise it is begun anew.
+        Go on with a journal that is there. Otherwise it is begun again.
     ranks
-        The processes that share it, if several do: rank 0 begins it anew, the others wait for that.
+        The processes that share it, if several do: rank 0 begins it, the others wait for that.
 
     Raises
     ------
     MetadataError
-        If there is a journal to resume, but of a run that differs.
+        If there is a journal to resume, but of a run with other settings.
     """
 
     def __init__(
-        self, folder: Path, description: dict[str, Any], resume: bool, ranks: Ranks | None = None
+        self, folder: Path, settings: dict[str, Any], resume: bool, ranks: Ranks | None = None
     ) -> None:
         self.folder = folder
-        self._description = json.loads(json.dumps(description, default=str))
-        found = self._found()
-        if resume and found is not None and found != self._description:
-            changed = sorted(
-                key
-                for key in found | self._description
-                if found.get(key) != self._description.get(key)
-            )
-            raise MetadataError(
-                f"{folder}: the run to resume had other settings ({', '.join(changed)}); "
-                f"give the same ones, or leave --resume out to begin anew"
-            )
-        together = ranks or Ranks()
-        if together.first and (not resume or found is None):
+        self._settings = json.loads(json.dumps(settings, default=str))
+        self._run: dict[str, str] = json.loads(
+            (ranks or Ranks()).of_first(lambda: json.dumps(self._begin(resume)))
+        )
+
+    def _begin(self, resume: bool) -> dict[str, str]:
+        """Take the journal over, or remove it; returns the identity of this run."""
+        self._run = {"id": uuid4().hex, "by": this_run()}
+        found = self._found() if resume else None
+        if found is None:
             self.remove()
-        together.wait()
+            return self._run
+        before = found.get("settings", {})
+        changed = sorted(
+            key for key in before | self._settings if before.get(key) != self._settings.get(key)
+        )
+        if changed:
+            raise MetadataError(
+                f"{self.folder}: the run to resume had other settings ({', '.join(changed)}); "
+                "give the same ones, or leave --resume out to begin again"
+            )
+        clear_leftovers(self.folder)
+        self._describe()
+        return self._run
 
     def _found(self) -> dict[str, Any] | None:
-        path = self.folder / "run.json"
+        path = self.folder / _ABOUT
         return json.loads(path.read_text()) if path.is_file() else None
+
+    def _describe(self) -> None:
+        about = {"run": self._run, "settings": self._settings}
+        write_json(about, self.folder / _ABOUT, overwrite=True)
 
     def _path(self, first: int) -> Path:
         return self.folder / f"batch_{first:09d}.npz"
@@ -103,18 +121,30 @@ class Journal:
         return self._path(first).is_file()
 
     def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
-        """Keep the results of the batch that begins with particle ``first``."""
-        if not (
-            self.folder / "run.json"
-        ).is_file():  # another rank may write the same at the same time
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "run.json", overwrite=True) as temporary:
-                temporary.write_text(json.dumps(self._description, indent=2) + "\n")
-        with (
-            atomic_path(self._path(first), overwrite=True) as temporary,
-            temporary.open("wb") as stream,
-        ):
-            np.savez(stream, allow_pickle=False, **arrays)
+        """Keep the results of the batch that begins with particle ``first``.
+
+        Raises
+        ------
+        CryosphereError
+            If it cannot be written, or another run has taken the journal over.
+        """
+        found = self._found()
+        if found is not None and found["run"] != self._run:
+            raise CryosphereError(
+                f"{self.folder} was taken over by {found['run']['by']}; this run ends, that one goes on"
+            )
+        try:
+            if found is None:  # another rank may write the same at the same time
+                self._describe()
+            with (
+                atomic_path(self._path(first), overwrite=True) as temporary,
+                temporary.open("wb") as stream,
+            ):
+                np.savez(stream, allow_pickle=False, **arrays)
+        except CryosphereError as error:
+            raise CryosphereError(
+                f"{error}; finished batches are kept: the same command with --resume goes on"
+            ) from error
 
     def read(self, first: int, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return some results of a batch; the others are not read."""
@@ -123,8 +153,6 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the folder; stopped at any moment, none of it is taken for a journal again."""
-        if (self.folder / "run.json").is_file():
-            gone = self.folder.with_name(f".{self.folder.name}-removed")
-            shutil.rmtree(gone, ignore_errors=True)
-            os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+        if (self.folder / _ABOUT).is_file():
+            with temporary_folder(self.folder.parent) as gone:
+                os.replace(self.folder, gone / "journal")

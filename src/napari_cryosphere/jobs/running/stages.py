@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_cryosphere._files import write_json
+from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 
@@ -77,21 +78,10 @@ class Stages:
         seconds are those of all threads and of the programs that were run.
         """
         began, cpu = time.monotonic(), _cpu_seconds()
-        try:
-            while True:
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    seconds = {
-                        "seconds": time.monotonic() - began,
-                        "cpu_seconds": _cpu_seconds() - cpu,
-                    }
-                    self.times[name] = {kind: round(value, 2) for kind, value in seconds.items()}
-                    found: T = end.value
-                    return found
-                yield _scaled(event, start, share)
-        finally:
-            work.close()
+        found = yield from converted(work, lambda event: _scaled(event, start, share))
+        seconds = {"seconds": time.monotonic() - began, "cpu_seconds": _cpu_seconds() - cpu}
+        self.times[name] = {kind: round(value, 2) for kind, value in seconds.items()}
+        return found
 
     def markdown(self) -> str:
         """Return the stages' times as a section of a report."""

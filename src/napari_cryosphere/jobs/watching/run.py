@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from napari_cryosphere._files import write_json
+from napari_cryosphere._files import append_line, clear_leftovers, write_json
 from napari_cryosphere.errors import (
     CryosphereError,
     FileFormatError,
@@ -36,7 +36,7 @@ __all__ = ["WatchRun"]
 
 Figures: TypeAlias = dict[str, float | int | str]
 
-_SUFFIXES = (".star", ".safetensors", ".json", ".mrc", ".csv")
+_HANDED = ".sums-of-rank{}.safetensors"
 _SOURCE = "cryosphere_source"
 _WRITTEN = {
     "star": "particles.star",
@@ -113,11 +113,12 @@ class WatchRun:
             (self.folder / name).unlink(missing_ok=True)
 
     def load(self) -> None:
-        """Read the parts, and the sums if they fit them; remove what was half written when a run ended."""
-        for folder in (self.folder, self.folder / "parts"):
-            for path in folder.glob(".*-*.*"):
-                if path.suffix in _SUFFIXES:
-                    path.unlink(missing_ok=True)
+        """Read the parts, and the sums if they fit them; remove what a killed run left."""
+        for path in self.folder.glob(_HANDED.format("*")):
+            path.unlink(missing_ok=True)
+        parts = self.folder / "parts"
+        for folder in (self.folder, parts, *(each for each in parts.glob("**/") if each != parts)):
+            clear_leftovers(folder)
         for path in sorted((self.folder / "parts").glob("**/*.star")):
             if not path.name.startswith("."):
                 self.take_up(path.relative_to(self.folder / "parts").as_posix())
@@ -213,7 +214,7 @@ class WatchRun:
             self.sums.join(theirs)
 
     def _handed(self, rank: int) -> Path:
-        return self.folder / f".sums-of-rank{rank}.safetensors"
+        return self.folder / _HANDED.format(rank)
 
     @property
     def grid(self) -> ImageGrid | None:
@@ -261,5 +262,5 @@ class WatchRun:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"time": round(time.time(), 1), **entry}) + "\n")
+        line = json.dumps({"time": round(time.time(), 1), **entry})
+        append_line(self.folder / "log.jsonl", line)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from napari_cryosphere._files import atomic_path
+from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.jobs.running.halves import Halves
 from napari_cryosphere.particles import ImageGrid, ParticleStack
@@ -94,8 +93,7 @@ class RunningSums:
             "symmetry": self.symmetry,
             "padding": self.padding,
         }
-        with atomic_path(path, overwrite=True) as temporary:
-            save_file(arrays, temporary, {"sums": json.dumps(about)})
+        write_tensors(arrays, path, {"sums": json.dumps(about)}, overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> RunningSums:

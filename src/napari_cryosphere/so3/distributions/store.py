@@ -9,8 +9,6 @@ few rows are read without the rest. Nothing is pickled.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import not_written, refuse_overwrite, temporary_folder
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.so3.distributions.distribution import CellDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
@@ -114,20 +112,14 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
         raise CryosphereError(
             f"{path} is not a zarr folder and is not replaced; choose another output"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
-    except OSError as error:
-        raise CryosphereError(
-            f"cannot write to {path.parent}: {error.strerror or error}"
-        ) from error
-    try:
-        yield DistributionWriter(temporary / "new")
-        if path.exists():
-            os.replace(path, temporary / "old")
-        os.replace(temporary / "new", path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary_folder(path.parent) as beside:
+        try:
+            yield DistributionWriter(beside / "new")
+            if path.exists():
+                os.replace(path, beside / "old")
+            os.replace(beside / "new", path)
+        except OSError as error:
+            raise not_written(path, error) from error
 
 
 def save_distribution(
