@@ -50,7 +50,7 @@ def test_no_filament_is_in_both_halves(tmp_path: Path) -> None:
 
 
 def test_halves_of_one_half_are_split_by_filament(tmp_path: Path) -> None:
-    half = filaments(tmp_path, rlnRandomSubset=1).split_anew()
+    half = filaments(tmp_path, rlnRandomSubset=1).with_new_half_sets()
     tubes, halves = half.filaments(), half.half_sets()
     assert set(halves) == {1, 2}
     assert all(len(set(halves[tubes == tube])) == 1 for tube in range(TUBES))

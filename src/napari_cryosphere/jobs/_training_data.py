@@ -87,6 +87,8 @@ def training_data(
         Map to make projections of; None makes it from the particles where one is needed.
     folder
         The run's, which keeps the map; other ranks than the first need it.
+    ranks
+        The processes that train together; one alone without them.
 
     Raises
     ------
@@ -201,7 +203,7 @@ def _reconstructed(
 ) -> Generator[Event, None, _Reference]:
     """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
-        stack = stack.split_anew()
+        stack = stack.with_new_half_sets()
     halves, poses = (
         Halves(stack.grid, config.symmetry, padding=2),
         WeightedPoses.best(stack.rotations()),

@@ -503,7 +503,7 @@ class ParticleStack:
         """Return which filament each segment is of, ``(n,)`` numbers from 0; None for particles."""
         return tubes_of(self.particles, self._images.file_of)
 
-    def split_anew(self) -> ParticleStack:
+    def with_new_half_sets(self) -> ParticleStack:
         """Return a stack whose rlnRandomSubset splits these particles, whatever it was before."""
         images = self._images.dealt(self.filaments())
         return self._with(self.particles.assign(rlnRandomSubset=images.half_of.astype(np.int64)))
