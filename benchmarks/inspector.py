@@ -99,7 +99,7 @@ def training(stack: ParticleStack, run: Path, steps: int) -> list[dict[str, Any]
     viewer.add_image(data, **settings)
     seconds = 0.02 * steps
     rows = [row("lateness at rest", lateness(lambda past: past > seconds)[0])]
-    dock.controller.train(TrainingChoices(run, minutes=2.0, source=LOADED, device="cpu"))
+    dock.controller.train(TrainingChoices(run, {"minutes": 2.0, "device": "cpu"}, source=LOADED))
     deadline = time.monotonic() + 240
     while not dock.controller.training.losses and time.monotonic() < deadline:
         rounds(lambda: None, 5)

@@ -365,7 +365,7 @@ def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     training = open_dock(walk, "CryoSphere training")
     form = training.panel.form
     form.folder.setText(str(walk.output / "run"))
-    form.minutes.setValue(arguments.minutes)
+    form.settings.fill("minutes", arguments.minutes)
     busy = walk.lateness()
     walk.step(
         "train",

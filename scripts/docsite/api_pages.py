@@ -1,54 +1,62 @@
-"""The pages of the programming interface: one a room, each public module by mkdocstrings."""
+"""The pages of the programming interface: what ``import napari_cryosphere as nc`` offers, and the
+names in ``__all__`` of its packages. Everything else is internal.
+"""
 
 from __future__ import annotations
 
-import pkgutil
-
-ROOMS = {
-    "so3": "Rotations, grids, distributions",
-    "particles": "Particles and maps in files",
-    "imaging": "From a map to an image, and back to what a network sees",
-    "reconstruction": "Maps from particles, and their resolution",
-    "alignment": "Particles compared with a map",
-    "model": "Networks and model files",
-    "training": "How networks learn",
-    "evaluation": "Metrics and experiments",
-    "jobs": "One function for every verb",
-    "widgets": "The napari plugin",
-}
-"""The public rooms, from the bottom up, and what each is about."""
+import ast
+from pathlib import Path
 
 PACKAGE = "napari_cryosphere"
+SOURCE = Path(__file__).resolve().parents[2] / "src" / PACKAGE
+PAGES = {
+    "so3.distributions": "Distributions over poses",
+    "particles": "Particles and maps in files",
+    "reconstruction": "Maps from particles, and their resolution",
+}
+"""The packages whose ``__init__`` names a public face, and what each is about."""
 
 
-def public_modules(room: str) -> list[str]:
-    """Return the full names of a room's public modules, the room itself first."""
-    from importlib.util import find_spec
-
-    spec = find_spec(f"{PACKAGE}.{room}")
-    places = spec.submodule_search_locations if spec else None
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(places) if not module.name.startswith("_")
-    )
-    return [f"{PACKAGE}.{room}", *(f"{PACKAGE}.{room}.{name}" for name in names)]
+def public_names(package: str = "") -> dict[str, str]:
+    """Return the public names of a package, or of the whole, each with the module that defines it."""
+    file = SOURCE.joinpath(*package.split("."), "__init__.py") if package else None
+    tree = ast.parse((file or SOURCE / "__init__.pyi").read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name: f"{PACKAGE}.{node.module.removeprefix(PACKAGE + '.')}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__"
+        for alias in node.names
+        if alias.name != "__version__"
+    }
 
 
 def api_pages() -> dict[str, str]:
     """Return the Markdown of the pages, by path under docs/."""
-    pages = {f"reference/api/{room}.md": _page(room, title) for room, title in ROOMS.items()}
-    rows = [f"| [`{room}`]({room}.md) | {title} |" for room, title in ROOMS.items()]
-    text = ["# Programming interface", "", "| room | about |", "|---|---|", *rows, ""]
-    text.append(
-        "Rooms import only those above them in this table ([architecture](../../architecture.md)). "
-    )
-    text.append(
-        "`errors.CryosphereError` is the one family of exceptions.\n\n::: napari_cryosphere.errors\n"
-    )
+    front = public_names()
+    listed = set(front)
+    pages = {}
+    for package, title in PAGES.items():
+        others = {name: home for name, home in public_names(package).items() if name not in listed}
+        pages[f"reference/api/{package}.md"] = f"# {title}\n\n{_entries(others)}"
+        listed |= set(others)
+    rows = [f"| [`{package}`]({package}.md) | {title} |" for package, title in PAGES.items()]
+    text = [
+        "# Programming interface",
+        "",
+        "`import napari_cryosphere as nc` offers the names below; each is imported when it is first",
+        "used. Functions take nouns and options and return nouns. More, for those who build on it:",
+        "",
+        "| package | about |",
+        "|---|---|",
+        *rows,
+        "",
+        "What is in neither is internal and may change.",
+        "",
+        _entries(front),
+    ]
     return {"reference/api/index.md": "\n".join(text)} | pages
 
 
-def _page(room: str, title: str) -> str:
-    blocks = [f"# {title}\n"]
-    for name in public_modules(room):
-        blocks.append(f"## {name} {{ #{name} }}\n\n::: {name}\n")
-    return "\n".join(blocks)
+def _entries(names: dict[str, str]) -> str:
+    """Return a heading and mkdocstrings' block of each name."""
+    return "\n".join(f"## {name}\n\n::: {home}.{name}\n" for name, home in sorted(names.items()))

@@ -132,6 +132,8 @@ def simulate(
         How many particles are drawn.
     poses
         Particles whose poses, shifts, CTFs, micrographs and halves are taken instead.
+    progress
+        Called with every event.
     options
         Fields of `SimulatingConfig`: ``snr``, ``seed``, ``shift_px``, ``ctf``, ``preference``, ...
     """
@@ -162,6 +164,8 @@ def train(
         Map to make projections of; without it the map that the particles give at their poses.
     minutes
         Time budget; without it ``epochs`` decides.
+    progress
+        Called with every event.
     options
         Fields of `TrainingConfig`: ``preset``, ``symmetry``, ``epochs``, ``seed``, ``device``, ...
     """
@@ -231,6 +235,8 @@ def align(
         Point group; that of the map without it.
     local_degrees
         Search within this angle of the particles' poses; None searches everywhere.
+    progress
+        Called with every event.
     options
         Fields of `AligningConfig`: ``resolution_angstrom``, ``shift_range_px``, ``device``, ...
 
@@ -263,12 +269,15 @@ def reconstruct(
     stack
         Particles with poses.
     distribution
-        Insert each particle at ``samples`` poses drawn from its distribution (random seed ``seed``)
-        instead of at its own.
+        Insert each particle at poses drawn from its distribution instead of at its own.
+    samples, seed
+        How many poses are drawn of each, and the random seed.
     symmetry
         Point group of the map.
-    half_maps
-        Whether half-maps are kept and correlated, inside ``mask`` if there is one.
+    half_maps, mask
+        Whether half-maps are kept and correlated, inside a mask if there is one.
+    progress
+        Called with every event.
     """
     import numpy as np
 
@@ -323,8 +332,10 @@ def evaluate(
         Two tables of the same particles.
     symmetry
         Point group of the map.
-    maps
-        Whether the maps of both are reconstructed and compared, inside ``mask`` if there is one.
+    maps, mask
+        Whether the maps of both are reconstructed and compared, inside a mask if there is one.
+    progress
+        Called with every event.
     options
         Fields of `EvaluatingConfig`: ``predicts``, ``weighted``, ``relion``.
     """

@@ -315,3 +315,15 @@ def test_distinct_poses_know_symmetry():
     poses = torch.from_numpy(equal).float()
     assert distinct_poses(poses, torch.tensor([1.0, 2.0, 0.0]), 2.0, "D2").tolist() == [1, 2]
     assert distinct_poses(poses, torch.tensor([1.0, 2.0, 0.0]), 2.0, "C1").tolist() == [1, 0, 2]
+
+
+def test_noise_free_images_are_the_easiest():
+    particles = _particles("C1", 1.0)
+    slices = Projector(particles.voxels, 2).slices(particles.rotations)
+    clean = from_fourier(slices * shift_phases(torch.from_numpy(particles.shifts_px), BOX))
+    aligner = Aligner.estimated(particles.voxels, "C1", clean, None)
+    found = aligner.search(clean, None)
+    found = aligner.refitted(clean, None, found).search(clean, None)
+    errors = angular_error_degrees(particles.rotations, found.rotations, "C1")
+    assert np.median(errors) < 0.3
+    assert errors.max() < 30

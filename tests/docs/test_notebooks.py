@@ -31,7 +31,9 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not any(cell.get("outputs") for cell in cells)
     names: dict[str, Any] = {}
     shown = [run(cell, names) for cell in code]
-    html = [value._repr_html_() for value in shown if hasattr(value, "_repr_html_")]
+    nouns = [value for value in shown[:-1] if hasattr(value, "_repr_html_")]
+    html = [value._repr_html_() for value in nouns]
+    assert shown[-1]._repr_png_().startswith(b"\x89PNG")
     assert len(html) >= 6
     assert sum("data:image/png" in text for text in html) >= 4
     assert any("<svg" in text for text in html)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import napari_cryosphere as nc
 from napari_cryosphere.cli import app, help_of
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "docsite"))
 
-from api_pages import PACKAGE, ROOMS, api_pages  # noqa: E402
+from api_pages import PAGES, api_pages, public_names  # noqa: E402
 from command_page import command_page, commands  # noqa: E402
 from config_page import CONFIG_OF, config_page, fields, job_configs, settings  # noqa: E402
 
@@ -64,13 +66,24 @@ def test_every_command_with_settings_has_its_config() -> None:
     assert with_settings == set(CONFIG_OF)
 
 
-def test_pages_have_every_command_field_and_room() -> None:
+def test_pages_have_every_command_and_field() -> None:
     page = command_page()
     assert all(f"## `{name}`" in page for name in COMMANDS)
     configs = config_page()
     for name, model in MODELS.items():
         section = configs.split(f"## {name} ")[1].split("\n## ")[0]
         assert all(f"| `{field}` |" in section for field in model.model_fields)
-    rooms = {path.parent.name for path in (ROOT / "src" / PACKAGE).glob("*/__init__.py")}
-    assert rooms == set(ROOMS)
-    assert len(api_pages()) == len(ROOMS) + 1
+
+
+def test_the_interface_is_the_front_door_and_what_packages_export() -> None:
+    pages = api_pages()
+    assert len(pages) == len(PAGES) + 1
+    assert set(public_names()) == set(nc.__all__) - {"__version__"}
+    for package in PAGES:
+        exported = import_module(f"napari_cryosphere.{package}").__all__
+        assert set(public_names(package)) == set(exported)
+    entries = [line for text in pages.values() for line in text.splitlines() if ":::" in line]
+    assert len(entries) == len(set(entries))
+    for entry in entries:
+        module, _, name = entry.removeprefix("::: ").rpartition(".")
+        assert getattr(import_module(module), name).__doc__

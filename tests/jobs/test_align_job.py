@@ -99,7 +99,10 @@ def test_poses_and_shifts_are_found_and_other_columns_kept(sample: Path, aligned
 
 
 def notes_of(job: Events) -> list[str]:
-    return [event.text for event in job if isinstance(event, Note)]
+    """Return what the job says of the detail compared; mask and hand have notes of their own."""
+    texts = [event.text for event in job if isinstance(event, Note)]
+    assert any("cannot tell which" in text for text in texts)
+    return [text for text in texts if text.startswith("compared to")]
 
 
 def test_half_maps_say_how_far_a_map_is_compared(sample: Path, tmp_path: Path) -> None:

@@ -198,7 +198,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     ):
         assert torch.equal(first, second)
     lines = [json.loads(line) for line in (config.output / "log.jsonl").read_text().splitlines()]
-    assert [line["images"] for line in lines] == sorted({line["images"] for line in lines})
+    images = [line["images"] for line in lines]
+    # a slow machine reports at the last step, too; the report at the end says its number again
+    assert images[:-1] == sorted(set(images[:-1]))
+    assert images[-1] == max(images)
 
 
 def learn_a_little(events: Events) -> None:

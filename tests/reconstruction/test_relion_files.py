@@ -16,6 +16,7 @@ import napari_cryosphere as nc
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.reconstruction import write_fsc_csv
 from napari_cryosphere.reconstruction.relion_files import RelionJob, read_fsc_star
+from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
 
 MODEL = Path(__file__).resolve().parents[1] / "data" / "relion" / "run_it007_half1_model.star"
 
@@ -82,6 +83,12 @@ def test_a_job_opens_as_what_it_is(job: Path) -> None:
     assert list(found.curves) == ["gold_standard"]
     with pytest.raises(FileFormatError, match="has no half1; it has particles, map, fsc"):
         _ = found.halves
+
+
+def test_a_dropped_job_shows_its_last_particles_and_map(job: Path) -> None:
+    names = [path.name for path in outputs_in(job)]
+    assert names == ["run_it007_data.star", "run_it007_half1_class001.mrc"]
+    assert kind_of(job) == "outputs"
 
 
 def test_a_finished_job_gives_its_last_files(job: Path) -> None:

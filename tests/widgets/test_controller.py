@@ -114,12 +114,12 @@ def test_training_leaves_a_model(
     add_particles(controller.viewer, stack)
     finished: list[Path] = []
     controller.training.finished.connect(finished.append)
-    controller.train(TrainingChoices(tmp_path / "run", minutes=0.06))
+    controller.train(TrainingChoices(tmp_path / "run", {"minutes": 0.06}))
     assert finished == [tmp_path / "run"]
     assert controller.training.losses
     assert controller.training.validation_median_degrees is not None
     with pytest.raises(CryosphereError, match="exists"):
-        controller.train(TrainingChoices(tmp_path / "run", minutes=0.06))
+        controller.train(TrainingChoices(tmp_path / "run", {"minutes": 0.06}))
 
 
 def test_run_folders_are_numbered(tmp_path: Path) -> None:

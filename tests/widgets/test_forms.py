@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari._qt.qthreading import wait_for_workers_to_quit
 from napari.utils.notifications import notification_manager
 
@@ -60,8 +60,7 @@ def test_rows_have_the_bounds_and_choices_of_the_config() -> None:
     assert widgets["data_dir"].mode.value == "d"
     training = form_of("train")
     share = training.widgets["fine_tuning"]
-    assert isinstance(share, FloatSpinBox)
-    assert (share.min, share.max, share.value) == (0, 1, 0.1)
+    assert (share.value, "[>= 0, < 1]" in share.tooltip) == ("0.1", True)
 
 
 def test_what_is_untouched_is_left_to_the_config() -> None:
@@ -169,6 +168,20 @@ def test_a_command_runs_and_its_map_is_opened(
     finish(dock, qtbot)
     (said,) = notification_manager.records
     assert "already exists" in said.message
+
+
+def test_what_follows_from_a_value_is_shown(viewer: Any) -> None:
+    dock = CommandDock(viewer, SynchronousRunner())
+    dock.choose("train")
+    dock.form.fill("particles", Path("p.star"))
+    dock.form.fill("output", Path("run"))
+    dock.form.fill("preset", "cesped")
+    assert dock.form.shown("epochs") == "400"
+    assert "epochs" not in dock.form.given()
+    dock.form.fill("epochs", 7)
+    dock.form.fill("preset", "default")
+    assert dock.form.value().epochs == 7
+    assert dock.form.shown("batch_size") == 32
 
 
 def test_text_that_a_command_returns_is_shown(dock: CommandDock, qtbot: Any, sample: Path) -> None:

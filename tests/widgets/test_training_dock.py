@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -31,7 +31,6 @@ from napari_cryosphere.widgets.state.training_choices import (
     PROJECTIONS,
     TrainingChoices,
     can_resume,
-    legal,
     sources,
 )
 
@@ -76,14 +75,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path
 
 
 def test_legal_names_are_the_configs(stack: ParticleStack, tmp_path: Path) -> None:
-    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.jobs.training_configs import PresetName, TrainConfig
 
-    assert "default" in legal("preset")
-    assert "cpu" in legal("device")
-    assert legal("no_such_field") == ()
-    for preset in legal("preset"):
+    for preset in get_args(PresetName):
         for source in sources():
-            choices = TrainingChoices(tmp_path, source=source, preset=preset, device="cpu")
+            choices = TrainingChoices(tmp_path, {"preset": preset, "device": "cpu"}, source)
             assert isinstance(choices.config(stack, "C1"), TrainConfig)
 
 
@@ -120,7 +116,7 @@ def test_a_gpu_that_is_not_there_is_said(
     controller = Controller(viewer_model, SynchronousRunner())
     add_particles(viewer_model, stack)
     with pytest.raises(CryosphereError, match="cuda"):
-        controller.train(TrainingChoices(tmp_path / "run", source=LOADED, device="cuda"))
+        controller.train(TrainingChoices(tmp_path / "run", {"device": "cuda"}, LOADED))
     assert not controller.training.active
     assert not (tmp_path / "run" / MODEL_FILE).exists()
 
@@ -172,7 +168,7 @@ def test_a_stopped_run_is_resumed_as_it_was_begun(
     run.mkdir()
     form.folder.setText(str(run))
     assert not form.resume.isVisibleTo(form)
-    begun = TrainingChoices(run, minutes=3, source=LOADED, preset="image2sphere").config(
+    begun = TrainingChoices(run, {"minutes": 3, "preset": "image2sphere"}, LOADED).config(
         stack, "D2"
     )
     (run / "config.json").write_text(begun.model_dump_json())
@@ -183,17 +179,49 @@ def test_a_stopped_run_is_resumed_as_it_was_begun(
     form.resume.setChecked(True)
     shown = (
         form.source.currentText(),
-        form.preset.currentText(),
-        form.minutes.value(),
-        form.symmetry.text(),
+        form.settings.shown("preset"),
+        float(form.settings.shown("minutes")),
+        form.settings.shown("symmetry"),
     )
     assert shown == (LOADED, "image2sphere", 3, "D2")
-    assert not form.minutes.isEnabled()
+    assert not form.settings.widgets["minutes"].enabled
     assert form.value().config(stack, "C1") == begun.model_copy(
         update={"resume": True, "device": "auto"}
     )
     form.resume.setChecked(False)
-    assert form.minutes.isEnabled()
+    assert form.settings.widgets["minutes"].enabled
+
+
+def test_settings_are_the_configs_and_the_rest_the_presets(
+    dock: TrainingDock, stack: ParticleStack, tmp_path: Path
+) -> None:
+    form = dock.panel.form
+    form.folder.setText(str(tmp_path / "run"))
+    assert set(form.settings.widgets) | set(form.others.widgets) >= {"half_set", "learning_rate"}
+    form.settings.fill("preset", "image2sphere")
+    assert not form.others.native.isVisibleTo(form)
+    form.more.click()
+    assert form.others.native.isVisibleTo(form)
+    form.others.fill("half_set", 2)
+    made = form.value().config(stack, "D2")
+    assert (made.preset, made.half_set, made.minutes, made.symmetry) == (
+        "image2sphere",
+        2,
+        10,
+        "D2",
+    )
+    assert made.learning_rate == 5e-3  # the preset's, which is shown
+    assert (form.others.shown("learning_rate"), "learning_rate" in form.others.given()) == (
+        "0.005",
+        False,
+    )
+    form.settings.fill("minutes", None)  # then the number of epochs decides
+    form.others.fill("epochs", 3)
+    made = form.value().config(stack, "D2")
+    assert (made.minutes, made.epochs) == (None, 3)
+    form.others.fill("learning_rate", 2)
+    with pytest.raises(CryosphereError, match=r"^learning rate: Input should be less than 1"):
+        form.value().config(stack, "D2")
 
 
 def test_a_run_that_cannot_be_read_is_not_resumed(dock: TrainingDock, tmp_path: Path) -> None:

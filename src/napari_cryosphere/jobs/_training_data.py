@@ -87,6 +87,8 @@ def training_data(
         Map to make projections of; None makes it from the particles where one is needed.
     folder
         The run's, which keeps the map; other ranks than the first need it.
+    ranks
+        The processes that train together; one alone without them.
 
     Raises
     ------

@@ -87,8 +87,12 @@ def data_set_of_blocks(
     ----------
     path
         The file, for messages and as the place to look for stacks from.
+    blocks
+        Its tables by name.
     notes
         Warnings to begin with.
+    data_dir, require_images, open_images
+        See :meth:`ParticleStack.read`.
     images
         The images of all rows, in order; None looks for the stacks that the rows name.
     """

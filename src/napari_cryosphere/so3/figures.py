@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,9 @@ def draw_views(
     latitude = np.linspace(-np.pi / 2, np.pi / 2, _ROWS)
     across, up = np.meshgrid(longitude, latitude)
     picture = healpy.get_interp_val(density, np.pi / 2 - up, -across)  # y to the left
-    figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
+    # notebooks show a figure that was made without pyplot by this method alone
+    kind = type("ViewFigure", (Figure,), {"_repr_png_": _png_of})
+    figure: Figure = kind(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
     axes = figure.add_subplot(projection="mollweide")
     drawn = axes.pcolormesh(across, up, picture, cmap="viridis", shading="gouraud", rasterized=True)
     heights = sorted({_height(density, level) for level in levels})
@@ -90,6 +93,12 @@ def draw_views(
         with atomic_path(target, overwrite=overwrite) as temporary:
             figure.savefig(temporary, dpi=_DOTS_PER_INCH, format=target.suffix[1:].lower())
     return figure
+
+
+def _png_of(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _height(density: np.ndarray, level: float) -> float:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from napari_cryosphere.errors import FileFormatError
+
 __all__ = ["SESSION_SUFFIX", "Kind", "kind_of", "outputs_in"]
 
 Kind: TypeAlias = Literal["images", "model", "run", "outputs", "distributions", "session"]
@@ -21,6 +23,7 @@ _IMAGES = (
 _TABLES = (".star", ".star.gz", ".star.bz2", ".cs")
 _NOT_THE_MAP = ("_half1", "_half2", "_mask", "_partial")
 _MOST_ENTRIES = 200
+_RELION_MARKS = ("job.star", "run.job", "job_pipeline.star")
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -67,8 +70,17 @@ def outputs_in(folder: Path) -> list[Path]:
     """Return what to open of a folder with a job's outputs: its table, distributions and maps.
 
     The newest table of particles; folders of distributions; maps that are no half-maps and no
-    masks. Empty for a folder without a table, or with hundreds of files.
+    masks. Of a RELION job, its last iteration's particles and map. Empty for a folder without a
+    table, or with hundreds of files.
     """
+    if any((folder / name).is_file() for name in _RELION_MARKS):
+        from napari_cryosphere.reconstruction.relion_files import RelionJob
+
+        try:
+            files = RelionJob.open(folder).files
+        except FileFormatError:
+            return []
+        return [files[role] for role in ("particles", "map") if role in files]
     try:
         entries = sorted(folder.iterdir())[: _MOST_ENTRIES + 1]
     except OSError:

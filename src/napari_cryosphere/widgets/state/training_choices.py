@@ -1,10 +1,13 @@
-"""Settings of a training run, read from the job's own config."""
+"""The choices of the training dock, and the job's config that they make."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
+
+from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.training_configs import TrainConfig
@@ -16,7 +19,6 @@ __all__ = [
     "PROJECTIONS",
     "TrainingChoices",
     "can_resume",
-    "legal",
     "source_of",
     "sources",
 ]
@@ -27,14 +29,6 @@ BOTH, LOADED, PROJECTIONS = (
     "projections",
 )
 _NAMES = {BOTH: "both", LOADED: "particles", PROJECTIONS: "map"}
-
-
-def legal(field: str) -> tuple[str, ...]:
-    """Return the legal values of a field of the config that takes names: ``preset``, ``device``."""
-    from napari_cryosphere.jobs.training_configs import TrainConfig
-
-    known = TrainConfig.model_fields.get(field)
-    return () if known is None else tuple(str(value) for value in get_args(known.annotation))
 
 
 def sources() -> tuple[str, ...]:
@@ -60,25 +54,22 @@ class TrainingChoices:
     ----------
     folder
         Run folder.
-    minutes
-        Time budget.
+    settings
+        Values of `TrainConfig`'s fields, such as ``preset`` and ``minutes``; what is not there has
+        the config's own default.
     source
         One of `sources`.
     density
         The map that is projected; None for the one that the particles give at their own poses.
-    preset, device
-        Names of the config; None for its own default.
     resume
         Go on with the run in the folder, as it was begun: of the other choices, only the device
         counts.
     """
 
     folder: Path
-    minutes: float = 10.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = BOTH
     density: DensityMap | None = None
-    preset: str | None = None
-    device: str | None = None
     resume: bool = False
 
     def config(self, stack: ParticleStack, symmetry: str) -> TrainConfig:
@@ -87,29 +78,32 @@ class TrainingChoices:
         Raises
         ------
         CryosphereError
-            If the folder cannot be written, or the run in it cannot be read.
+            If a setting is not legal, the folder cannot be written, or the run in it cannot be
+            read.
         """
+        from pydantic import ValidationError
+
+        from napari_cryosphere.jobs.fields import complaint, fields_of
         from napari_cryosphere.jobs.training_configs import TrainConfig
 
         if self.resume:
             here = {"particles": stack.source, "output": self.folder, "resume": True}
-            return TrainConfig.of_run(self.folder).model_copy(update=here | self._named("device"))
+            device = {"device": self.settings["device"]} if "device" in self.settings else {}
+            return TrainConfig.of_run(self.folder).model_copy(update=here | device)
         values: dict[str, Any] = {
+            **self.settings,
             "particles": stack.source,
             "output": self.folder,
-            "minutes": self.minutes,
             "symmetry": symmetry,
             "source": _NAMES[self.source],
         }
-        values |= self._named("preset") | self._named("device")
         if self.source != LOADED and self.density is not None:
             values["map"] = self._map_file(self.density)
-        return TrainConfig(**values)
-
-    def _named(self, field: str) -> dict[str, str]:
-        """Return a choice that may be left to the config, if it is made."""
-        name = getattr(self, field)
-        return {} if name is None else {field: name}
+        try:
+            return TrainConfig.model_validate(values)
+        except ValidationError as error:
+            text = complaint(error, TrainConfig, fields_of(TrainConfig), lambda spec: spec.label)
+            raise CryosphereError(text) from error
 
     def _map_file(self, density: DensityMap) -> Path:
         path = self.folder / "reference.mrc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,13 @@ class CommandDock(SeatedDock):
             form.fill("symmetry", symmetry)
 
     def _on_edit(self, name: str, *_: object) -> None:
-        if name == self.row.name:
-            self._update()
+        if name != self.row.name:
+            return
+        if not self.form.missing():
+            # what follows from a value, such as a preset's settings, is shown where it is not chosen
+            with suppress(CryosphereError):
+                self.form.show_defaults(self.form.value())
+        self._update()
 
     def _on_button(self) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,10 @@ from magicgui.widgets import (
     CheckBox,
     ComboBox,
     FileEdit,
-    FloatSpinBox,
     LineEdit,
     SpinBox,
 )
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_cryosphere.errors import CryosphereError
@@ -90,27 +88,41 @@ class ConfigForm:
         CryosphereError
             If a value is missing or not legal: the first is named.
         """
-        values: dict[str, Any] = {}
-        for key, spec in self.fields.items():
-            shown = self.shown(key)
-            if shown != self._untouched[key]:
-                assign(values, spec, shown)
         try:
-            return self._config.model_validate({**values, **self._fixed})
+            return self._config.model_validate({**self.given(), **self._fixed})
         except ValidationError as error:
             raise CryosphereError(
                 complaint(error, self._config, self.fields.values(), _label)
             ) from error
 
+    def given(self) -> dict[str, Any]:
+        """Return the values of rows that were changed, by the config's keys, as they were typed."""
+        values: dict[str, Any] = {}
+        for key, spec in self.fields.items():
+            shown = self.shown(key)
+            if shown != self._untouched[key]:
+                assign(values, spec, shown)
+        return values
+
     def set_value(self, config: JobConfig) -> None:
         """Show a config."""
         for key, spec in self.fields.items():
-            found: Any = config
-            for name in spec.path:
-                found = getattr(found, name)
-                if isinstance(found, tuple) and spec.listed and name != spec.path[-1]:
-                    found = found[0]
-            self.fill(key, found)
+            self.fill(key, _value_in(config, spec))
+
+    def show_defaults(self, values: BaseModel) -> None:
+        """Show other defaults, such as a preset's, in the rows that were not changed.
+
+        Parameters
+        ----------
+        values
+            Has some of the fields, by the same names.
+        """
+        for key, spec in self.fields.items():
+            if hasattr(values, spec.path[0]) and self.shown(key) == self._untouched[key]:
+                default = _value_in(values, spec)
+                if _text(default) != _text(self.shown(key)):
+                    self.fill(key, default)
+                    self._untouched[key] = self.shown(key)
 
     def missing(self) -> list[str]:
         """Return the labels of required rows that are empty."""
@@ -161,27 +173,22 @@ def _widget(spec: FieldSpec) -> Any:
         edit.line_edit.value = _text(default)
         edit.choose_btn.text = "…"
         return edit
-    if spec.count == 1 and isinstance(default, (int, float)) and math.isfinite(default):
-        bounds = _bounds(spec)
-        if spec.kind == "integer":
-            every = int(limits(spec.info).get("multiple_of", 1))
-            return SpinBox(value=int(default), min=bounds[0], max=bounds[1], step=every, **common)
-        if math.isfinite(bounds[1]) and default:
-            step = 10.0 ** (math.floor(math.log10(abs(default))) - 1)
-            return FloatSpinBox(value=default, min=bounds[0], max=bounds[1], step=step, **common)
+    if spec.count == 1 and spec.kind == "integer" and default is not None:
+        known = limits(spec.info)
+        lowest = known["gt"] + 1 if "gt" in known else known.get("ge", -_LARGEST)
+        highest = known["lt"] - 1 if "lt" in known else known.get("le", _LARGEST)
+        step = int(known.get("multiple_of", 1))
+        return SpinBox(value=default, min=int(lowest), max=int(highest), step=step, **common)
+    # a spin box would round a number to its decimals without a word
     return LineEdit(value=_text(default), **common)
 
 
-def _bounds(spec: FieldSpec) -> tuple[float, float]:
-    """Return the least and the largest value that a spin box offers."""
-    known = limits(spec.info)
-    whole = spec.kind == "integer"
-    lowest = known.get("ge", known.get("gt", -_LARGEST if whole else -math.inf))
-    highest = known.get("le", known.get("lt", _LARGEST if whole else math.inf))
-    if whole:
-        lowest, highest = lowest + ("gt" in known), highest - ("lt" in known)
-        return int(max(lowest, -_LARGEST)), int(min(highest, _LARGEST))
-    return lowest, highest
+def _value_in(config: BaseModel, spec: FieldSpec) -> Any:
+    """Return the value of a field in a config; of several models inside it the first one's."""
+    found: Any = config
+    for name in spec.path:
+        found = getattr(found[0] if isinstance(found, tuple) else found, name)
+    return found
 
 
 def _label(spec: FieldSpec) -> str:
@@ -202,5 +209,5 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         separator = ", " if value and isinstance(value[0], Path) else " "
-        return separator.join(map(str, value))
-    return str(value)
+        return separator.join(map(_text, value))
+    return str(value).removesuffix(".0")

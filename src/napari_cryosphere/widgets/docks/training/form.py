@@ -7,7 +7,6 @@ from pathlib import Path
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -17,7 +16,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.fields import fields_of
+from napari_cryosphere.jobs.training_configs import TrainConfig
+from napari_cryosphere.training.presets import PRESETS
 from napari_cryosphere.widgets.control.training_run import new_run_folder
+from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.style import caption
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
@@ -27,7 +30,6 @@ from napari_cryosphere.widgets.state.training_choices import (
     LOADED,
     TrainingChoices,
     can_resume,
-    legal,
     source_of,
     sources,
 )
@@ -37,16 +39,19 @@ __all__ = ["TrainingForm"]
 _TIPS = {
     "source": "Learn from projections of a map with the particles' CTFs and noise, the particles, or both",
     "map": "The map that is projected",
-    "preset": "Network and settings",
-    "device": "Where to train: auto takes the GPU if there is one",
-    "time": "Time budget; stopping before keeps the model learnt so far",
-    "symmetry": "Point group of the molecule: C1, C4, D7, O, I",
     "into": "Run folder: the model, its settings and the log are written there",
 }
+_FIRST = ("preset", "minutes", "symmetry", "device")
+"""Settings that are always shown; the others are behind a button."""
+_ELSEWHERE = {"particles", "output", "data_dir", "select", "invert", "source", "map", "resume"}
+_ELSEWHERE |= {"map_pixel_size_angstrom", "mask", "overwrite"}
+"""Fields that the loaded layers and the other rows of the form give."""
+_MINUTES = 10.0
+"""Time that is proposed: enough for a small set on two processor cores."""
 
 
 class TrainingForm(QWidget):
-    """Source, map, preset, symmetry, time, device, run folder.
+    """What to learn from, the settings of the job's config, the run folder.
 
     Parameters
     ----------
@@ -57,22 +62,25 @@ class TrainingForm(QWidget):
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._controller = controller = seat.controller
-        self.source, self.preset, self.device = QComboBox(), QComboBox(), QComboBox()
+        self.source = QComboBox()
         self.source.addItems(sources())
-        self.preset.addItems(legal("preset"))
-        self.device.addItems(legal("device"))
+        known = {spec.key: spec for spec in fields_of(TrainConfig) if spec.kind != "nested"}
+        others = [spec for key, spec in known.items() if key not in _ELSEWHERE.union(_FIRST)]
+        self.settings = ConfigForm(TrainConfig, [known[key] for key in _FIRST])
+        self.others = ConfigForm(TrainConfig, others)
+        self.settings.fill("minutes", _MINUTES)
+        self.settings.fill("symmetry", controller.symmetry)
+        self.more = QToolButton()
+        self.more.setText("more settings")
+        self.more.setToolTip("What is not changed is the preset's")
+        self.more.setCheckable(True)
+        self.others.native.setVisible(False)
         self.map = LayerCombo("the particles' own")
         self.own_map = QCheckBox("map from the particles' poses")
         self.own_map.setChecked(True)
         self.own_map.setToolTip(
             "Project the map that the training particles give: no other data are looked at"
         )
-        self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.1, 24 * 60)
-        self.minutes.setDecimals(1)
-        self.minutes.setValue(10)
-        self.minutes.setSuffix(" min")
-        self.symmetry = QLineEdit(controller.symmetry)
         self.folder = QLineEdit()
         self.resume = QCheckBox("resume the run in this folder")
         self.resume.setToolTip(
@@ -83,7 +91,13 @@ class TrainingForm(QWidget):
         self.folder.textChanged.connect(self._update)
         self.own_map.toggled.connect(self._update)
         self.resume.toggled.connect(self._on_resume)
-        self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
+        self.settings.widgets["preset"].changed.connect(
+            lambda name: self.others.show_defaults(PRESETS[name])
+        )
+        self.more.toggled.connect(self.others.native.setVisible)
+        self.settings.widgets["symmetry"].changed.connect(
+            lambda text: controller.choose_symmetry(text.strip())
+        )
         seat.connect(controller.symmetry_changed, self._on_symmetry)
         seat.connect(controller.layers_changed, self._on_layers)
         seat.connect(controller.session_changed, self.take_next_folder)
@@ -103,11 +117,9 @@ class TrainingForm(QWidget):
             raise CryosphereError("no run folder is given; choose one")
         return TrainingChoices(
             folder=Path(folder).expanduser(),
-            minutes=self.minutes.value(),
+            settings={**self.settings.given(), **self.others.given()},
             source=self.source.currentText(),
             density=None if self.own_map.isChecked() else map_of(self.map.layer()),
-            preset=self.preset.currentText() or None,
-            device=self.device.currentText() or None,
             resume=self._resuming,
         )
 
@@ -128,29 +140,25 @@ class TrainingForm(QWidget):
         into = QHBoxLayout()
         into.addWidget(self.folder, 1)
         into.addWidget(choose)
-        self.symmetry.setFixedWidth(52)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(4)
-        self._add(grid, "source", self.source, 0, 0, 3)
-        grid.addWidget(self.own_map, 1, 1, 1, 3)
-        self._add(grid, "map", self.map, 2, 0, 3)
-        self._add(grid, "preset", self.preset, 3, 0, 3)
-        self._add(grid, "time", self.minutes, 4, 0, 3)
-        self._add(grid, "symmetry", self.symmetry, 5, 0, 1)
-        self._add(grid, "device", self.device, 5, 2, 1)
+        self._add(grid, "source", self.source, 0)
+        grid.addWidget(self.own_map, 1, 1)
+        self._add(grid, "map", self.map, 2)
+        grid.addWidget(self.settings.native, 3, 0, 1, 2)
+        grid.addWidget(self.more, 4, 1)
+        grid.addWidget(self.others.native, 5, 0, 1, 2)
         grid.addWidget(caption("into"), 6, 0)
-        grid.addLayout(into, 6, 1, 1, 3)
-        grid.addWidget(self.resume, 7, 1, 1, 3)
+        grid.addLayout(into, 6, 1)
+        grid.addWidget(self.resume, 7, 1)
         grid.setColumnStretch(1, 1)
         self.folder.setToolTip(_TIPS["into"])
 
     @staticmethod
-    def _add(
-        grid: QGridLayout, name: str, widget: QWidget, line: int, column: int, span: int
-    ) -> None:
-        grid.addWidget(caption(name), line, column)
-        grid.addWidget(widget, line, column + 1, 1, span)
+    def _add(grid: QGridLayout, name: str, widget: QWidget, line: int) -> None:
+        grid.addWidget(caption(name), line, 0)
+        grid.addWidget(widget, line, 1)
         widget.setToolTip(_TIPS[name])
 
     def _ask_folder(self) -> None:
@@ -159,8 +167,8 @@ class TrainingForm(QWidget):
             self.folder.setText(path)
 
     def _on_symmetry(self, name: str) -> None:
-        if self.symmetry.text().strip() != name:
-            self.symmetry.setText(name)
+        if self.settings.shown("symmetry") != name:
+            self.settings.fill("symmetry", name)
 
     def _on_resume(self) -> None:
         """Show the choices of the run that is to go on."""
@@ -173,13 +181,10 @@ class TrainingForm(QWidget):
         self._update()
 
     def _show_run(self, folder: Path) -> None:
-        from napari_cryosphere.jobs.training_configs import TrainConfig
-
         config = TrainConfig.of_run(folder)
         self.source.setCurrentText(source_of(config))
-        self.preset.setCurrentText(config.preset)
-        if config.minutes is not None:
-            self.minutes.setValue(config.minutes)
+        self.settings.fill("preset", config.preset)
+        self.settings.fill("minutes", config.minutes)
         self._controller.choose_symmetry(config.symmetry)
 
     def _on_layers(self) -> None:
@@ -190,8 +195,10 @@ class TrainingForm(QWidget):
         text = self.folder.text().strip()
         self.resume.setVisible(bool(text) and can_resume(Path(text).expanduser()))
         free = not self._resuming
-        for widget in (self.source, self.preset, self.minutes, self.symmetry):
-            widget.setEnabled(free)
+        self.source.setEnabled(free)
+        self.others.native.setEnabled(free)
+        for key, widget in self.settings.widgets.items():
+            widget.enabled = free or key == "device"
         projected, loaded = self.source.currentText() != LOADED, self.map.layer() is not None
         self.own_map.setVisible(projected)
         self.own_map.setEnabled(loaded and free)
