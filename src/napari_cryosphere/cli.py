@@ -349,6 +349,13 @@ app = _Commands(
 )
 
 
+def _in_one_line(error: CryosphereError | OSError) -> str:
+    """Return what went wrong; of an error of the system also which file it is about."""
+    if isinstance(error, CryosphereError):
+        return str(error)
+    return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
+
+
 def main() -> None:
     """Run the command line: exit 0 done, 1 an error (one line), 2 wrong usage, 130 Ctrl-C."""
     # threads that wait for work would spin, torch's and NumPy's, at a cost that can exceed the
@@ -364,8 +371,8 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument not in everywhere]
     try:
         app(everywhere + rest, prog_name="napari-cryosphere")
-    except CryosphereError as error:
-        line = report_failure(str(error))
+    except (CryosphereError, OSError) as error:
+        line = report_failure(_in_one_line(error))
         if "--debug" in everywhere:
             raise
         sys.stderr.write(f"error: {line}\n")

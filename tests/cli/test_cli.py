@@ -238,3 +238,21 @@ def test_jobs_collect_their_garbage(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(SystemExit):
         cli.main()
     assert (seen, gc.isenabled()) == ([True], True)
+
+
+def test_an_error_of_the_system_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(config: object) -> None:
+        raise OSError(28, "No space left on device", "sums.npz")
+
+    monkeypatch.setattr("napari_cryosphere.jobs.fsc.fsc", full)
+    for name in ("a.mrc", "b.mrc"):
+        protein_phantom(32, 6.0).save(tmp_path / name)
+    files = [str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), "--output", str(tmp_path / "f.csv")]
+    monkeypatch.setattr("sys.argv", ["napari-cryosphere", "fsc", *files])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said == "error: cannot read or write sums.npz: No space left on device\n"

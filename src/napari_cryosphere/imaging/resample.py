@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.particles.image_grid import resampling_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["map_on_grid", "resampled_map"]
 
@@ -50,4 +53,6 @@ def _border_mean(voxels: NDArray[np.float32]) -> np.float32:
 
 def map_on_grid(density: DensityMap, box: int, pixel_size_angstrom: float) -> Tensor:
     """Return the voxels of `resampled_map`, ``(box, box, box)`` float32 in z, y, x order."""
+    import torch  # a second of start that reconstruction does without
+
     return torch.from_numpy(resampled_map(density, box, pixel_size_angstrom).voxels.copy())
