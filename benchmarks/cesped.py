@@ -20,14 +20,14 @@ from typing import Any
 from _common import DATA, has_data, report
 
 from napari_cryosphere.evaluation.cesped_report import COLUMNS
-from napari_cryosphere.jobs.benchmark_configs import (
+from napari_cryosphere.jobs.cesped.entries import add_entry, merge_reports
+from napari_cryosphere.jobs.cesped.protocol import run_entry
+from napari_cryosphere.jobs.configs.evaluation import (
     AddEntryConfig,
     CespedConfig,
     EvaluateConfig,
     MergeReportsConfig,
 )
-from napari_cryosphere.jobs.cesped.entries import add_entry, merge_reports
-from napari_cryosphere.jobs.cesped.protocol import run_entry
 from napari_cryosphere.jobs.evaluate import evaluate
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result, follow
 from napari_cryosphere.particles import DensityMap, ParticleStack

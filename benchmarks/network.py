@@ -28,10 +28,10 @@ from _common import DATA, has_data, report, roc_area
 from numpy.typing import NDArray
 
 from napari_cryosphere.jobs.configs import InferConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.infer import images_for, infer
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.distributions.store import DistributionStore

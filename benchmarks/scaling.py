@@ -53,7 +53,7 @@ def write_model(folder: Path, l_max: int | None = None) -> Path:
     """Write an untrained model of the default network, or of one of another degree."""
     import torch
 
-    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.model.card import ModelCard
     from napari_cryosphere.model.pose_model import PoseModel
 

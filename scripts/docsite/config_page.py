@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from napari_cryosphere.jobs.commands import COMMANDS
-from napari_cryosphere.jobs.fields import documentation, limits_in_words
+from napari_cryosphere.jobs.configs.fields import documentation, limits_in_words
 
 CONFIG_OF = {row.name: row.load_config() for row in COMMANDS}
 """Which config a command fills."""

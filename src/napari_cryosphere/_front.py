@@ -169,8 +169,8 @@ def train(
     options
         Fields of `TrainingConfig`: ``preset``, ``symmetry``, ``epochs``, ``seed``, ``device``, ...
     """
+    from napari_cryosphere.jobs.configs.training import TrainingConfig
     from napari_cryosphere.jobs.train import train_stack
-    from napari_cryosphere.jobs.training_configs import TrainingConfig
 
     if density is not None:
         options = {"source": "map", "symmetry": density.symmetry} | options
@@ -340,7 +340,7 @@ def evaluate(
         Fields of `EvaluatingConfig`: ``predicts``, ``weighted``, ``relion``.
     """
     from napari_cryosphere.evaluation.matching import matched_halves
-    from napari_cryosphere.jobs.benchmark_configs import EvaluatingConfig
+    from napari_cryosphere.jobs.configs.evaluation import EvaluatingConfig
     from napari_cryosphere.jobs.evaluate import evaluate_halves
 
     config = _config(EvaluatingConfig, {"symmetry": symmetry, "maps": maps} | options)

@@ -1,7 +1,7 @@
 """The command line: options made of a job's config, the job run, its events shown.
 
 Each command of `napari_cryosphere.jobs.commands` gets an option for each field of its config
-(`napari_cryosphere.jobs.fields`). Heavy modules (torch, e3nn, napari) are imported by the command
+(`napari_cryosphere.jobs.configs.fields`). Heavy modules (torch, e3nn, napari) are imported by the command
 that needs them alone, so that ``--help`` answers at once.
 """
 
@@ -26,9 +26,9 @@ from napari_cryosphere.jobs.commands import COMMANDS, GROUPS, Command
 from napari_cryosphere.jobs.running.ranks import report_failure, this_rank, who
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.config_bases import JobConfig
+    from napari_cryosphere.jobs.configs.bases import JobConfig
+    from napari_cryosphere.jobs.configs.fields import FieldSpec
     from napari_cryosphere.jobs.events import Events, Result
-    from napari_cryosphere.jobs.fields import FieldSpec
 
 __all__ = ["app", "main"]
 
@@ -131,7 +131,7 @@ class JobCommand(click.Command):
     def _run(self, config: str | None, settings: Sequence[str], **given: Any) -> None:
         from pydantic import ValidationError
 
-        from napari_cryosphere.jobs.fields import assign, complaint
+        from napari_cryosphere.jobs.configs.fields import assign, complaint
 
         values = _from_file(config)
         chosen = {key: value for key, value in given.items() if value not in (None, ())}
@@ -160,7 +160,7 @@ def help_of(command: JobCommand, parameter: click.Parameter) -> str:
         return getattr(parameter, "help", None) or ""
     if (parameter.name or "").endswith(_UNSET) and spec.option.unset:
         return spec.option.unset[1]
-    from napari_cryosphere.jobs.fields import limits_in_words
+    from napari_cryosphere.jobs.configs.fields import limits_in_words
 
     notes = [limits_in_words(spec.info)]
     if spec.count == 0 and isinstance(parameter, click.Option):

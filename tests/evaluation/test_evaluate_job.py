@@ -17,19 +17,19 @@ from napari_cryosphere.evaluation.entries import local_entry
 from napari_cryosphere.evaluation.half_maps import posed_particles, run_relion
 from napari_cryosphere.evaluation.matching import MatchedHalf
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.benchmark_configs import (
-    AddEntryConfig,
-    CespedConfig,
-    DownloadEntryConfig,
-    EvaluateConfig,
-    MergeReportsConfig,
-)
 from napari_cryosphere.jobs.cesped import entries as entry_jobs
 from napari_cryosphere.jobs.cesped import protocol
 from napari_cryosphere.jobs.cesped import refinement as _refinement
 from napari_cryosphere.jobs.cesped.entries import add_entry, merge_reports
 from napari_cryosphere.jobs.cesped.protocol import run_entry
 from napari_cryosphere.jobs.configs import SimulateConfig
+from napari_cryosphere.jobs.configs.evaluation import (
+    AddEntryConfig,
+    CespedConfig,
+    DownloadEntryConfig,
+    EvaluateConfig,
+    MergeReportsConfig,
+)
 from napari_cryosphere.jobs.evaluate import evaluate
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, follow
 from napari_cryosphere.jobs.simulate import simulate_density

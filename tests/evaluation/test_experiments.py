@@ -21,7 +21,7 @@ from napari_cryosphere.evaluation.experiments import (
     label_mass_near_truth,
 )
 from napari_cryosphere.evaluation.report import Panel, Report, Series, Table
-from napari_cryosphere.jobs.training_configs import ExperimentConfig
+from napari_cryosphere.jobs.configs.training import ExperimentConfig
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.training.masks import mask_targets, one_hot_targets, raw_targets
 from napari_cryosphere.training.presets import CRYOSPHERE

@@ -12,7 +12,7 @@ import pytest
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.evaluation.matching import matched_halves
-from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig
+from napari_cryosphere.jobs.configs.evaluation import EvaluateConfig
 from napari_cryosphere.jobs.evaluate import evaluate
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack, write_star

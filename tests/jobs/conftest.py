@@ -8,10 +8,10 @@ import pytest
 
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig
 
 

@@ -16,11 +16,11 @@ from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.align import align
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, Note, Result, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star

@@ -25,12 +25,12 @@ from napari_cryosphere.jobs.configs import (
     SimulateConfig,
     WatchConfig,
 )
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import ModelCard, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel

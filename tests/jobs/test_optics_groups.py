@@ -14,13 +14,13 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.fourier import rescale
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import InferConfig, ReconstructConfig, SimulateConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Result, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.info import describe, text_lines
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack, write_star

@@ -16,12 +16,6 @@ import pytest
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs.align import align
-from napari_cryosphere.jobs.benchmark_configs import (
-    AddEntryConfig,
-    CespedConfig,
-    EvaluateConfig,
-    MergeReportsConfig,
-)
 from napari_cryosphere.jobs.cesped.entries import add_entry, merge_reports
 from napari_cryosphere.jobs.cesped.protocol import run_entry
 from napari_cryosphere.jobs.configs import (
@@ -35,6 +29,12 @@ from napari_cryosphere.jobs.configs import (
     ReconstructConfig,
     SimulateConfig,
     WatchConfig,
+)
+from napari_cryosphere.jobs.configs.evaluation import (
+    AddEntryConfig,
+    CespedConfig,
+    EvaluateConfig,
+    MergeReportsConfig,
 )
 from napari_cryosphere.jobs.convert import convert
 from napari_cryosphere.jobs.density import density

@@ -10,8 +10,8 @@ import pytest
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.jobs.config_bases import MapsInput, MaskedMapInput
 from napari_cryosphere.jobs.configs import FscConfig
+from napari_cryosphere.jobs.configs.bases import MapsInput, MaskedMapInput
 from napari_cryosphere.jobs.events import Note, Result
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.running.references import open_map, open_mask, open_reference

@@ -16,11 +16,11 @@ from torchrun_jobs import POLAR, all_jobs, trainings
 
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.infer import images_for, predict
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.card import ModelCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack

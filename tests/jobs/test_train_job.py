@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs._training_data import training_data
+from napari_cryosphere.jobs.configs.training import ExperimentConfig, PresetName, TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.train import train, train_on_stack
-from napari_cryosphere.jobs.training_configs import ExperimentConfig, PresetName, TrainConfig
 from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     code = (
         "import torch; torch.set_num_threads({})\n"
         "from pathlib import Path\n"
-        "from napari_cryosphere.jobs.training_configs import TrainConfig\n"
+        "from napari_cryosphere.jobs.configs.training import TrainConfig\n"
         "from napari_cryosphere.jobs.train import train\n"
         "for _ in train(TrainConfig.model_validate_json(Path({!r}).read_text())): pass"
     ).format(torch.get_num_threads(), str(tmp_path / "config.json"))

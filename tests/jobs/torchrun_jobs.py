@@ -14,11 +14,11 @@ from napari_cryosphere.jobs.configs import (
     ReconstructConfig,
     WatchConfig,
 )
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, follow
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import Image2SphereConfig, PolarConfig
 

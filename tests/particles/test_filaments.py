@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from napari_cryosphere.jobs._training_data import _split
-from napari_cryosphere.jobs.training_configs import TrainConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.particles import ParticleStack, write_stack, write_star
 
 TUBES, SEGMENTS = 9, 7

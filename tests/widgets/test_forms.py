@@ -15,7 +15,7 @@ from napari.utils.notifications import notification_manager
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.commands import COMMANDS
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig
-from napari_cryosphere.jobs.training_configs import TrainConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets.control.command_run import to_open
 from napari_cryosphere.widgets.control.running import SynchronousRunner

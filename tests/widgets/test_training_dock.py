@@ -75,7 +75,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, predictions: Any, model_file: Path
 
 
 def test_legal_names_are_the_configs(stack: ParticleStack, tmp_path: Path) -> None:
-    from napari_cryosphere.jobs.training_configs import PresetName, TrainConfig
+    from napari_cryosphere.jobs.configs.training import PresetName, TrainConfig
 
     for preset in get_args(PresetName):
         for source in sources():

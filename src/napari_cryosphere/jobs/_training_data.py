@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
+from napari_cryosphere.jobs.configs.training import TrainingConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.shared_images import load_together
-from napari_cryosphere.jobs.training_configs import TrainingConfig
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses

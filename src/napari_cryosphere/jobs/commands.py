@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs import JobConfig
+    from napari_cryosphere.jobs.configs.fields import FieldSpec
     from napari_cryosphere.jobs.events import Events
-    from napari_cryosphere.jobs.fields import FieldSpec
 
 __all__ = ["COMMANDS", "GROUPS", "Command"]
 
@@ -54,7 +54,7 @@ class Command:
 
     def fields(self) -> tuple[FieldSpec, ...]:
         """Return the fields of the config that the command offers."""
-        from napari_cryosphere.jobs.fields import fields_of
+        from napari_cryosphere.jobs.configs.fields import fields_of
 
         return tuple(
             spec
@@ -76,7 +76,7 @@ GROUPS = {
 }
 """Groups of commands, and what they are for."""
 
-_EXPERIMENT = ("experiment:experiment", "training_configs:ExperimentConfig")
+_EXPERIMENT = ("experiment:experiment", "configs.training:ExperimentConfig")
 
 COMMANDS = (
     Command(
@@ -113,7 +113,7 @@ COMMANDS = (
     Command(
         "train",
         "train:train",
-        "training_configs:TrainConfig",
+        "configs.training:TrainConfig",
         "Train a pose network on particles with known poses.",
     ),
     Command(
@@ -152,7 +152,7 @@ COMMANDS = (
     Command(
         "evaluate",
         "evaluate:evaluate",
-        "benchmark_configs:EvaluateConfig",
+        "configs.evaluation:EvaluateConfig",
         "Compare predicted poses, and the maps they make, with the true ones: CESPED's metrics.",
     ),
     Command(
@@ -170,32 +170,32 @@ COMMANDS = (
     Command(
         "cesped list",
         "cesped.entries:entries_text",
-        "benchmark_configs:ListEntriesConfig",
+        "configs.evaluation:ListEntriesConfig",
         "List the entries on Zenodo and those in the folder.",
         without=(("overwrite",),),
     ),
     Command(
         "cesped download",
         "cesped.entries:download_entry",
-        "benchmark_configs:DownloadEntryConfig",
+        "configs.evaluation:DownloadEntryConfig",
         "Fetch an entry from Zenodo; run again, it goes on where it stopped.",
     ),
     Command(
         "cesped add",
         "cesped.entries:add_entry",
-        "benchmark_configs:AddEntryConfig",
+        "configs.evaluation:AddEntryConfig",
         "Make a local entry of particles with poses; their images are copied.",
     ),
     Command(
         "cesped run",
         "cesped.protocol:run_entry",
-        "benchmark_configs:CespedConfig",
+        "configs.evaluation:CespedConfig",
         "Run the gold-standard protocol: each half's poses from a model of the other half.",
     ),
     Command(
         "cesped report",
         "cesped.entries:merge_reports",
-        "benchmark_configs:MergeReportsConfig",
+        "configs.evaluation:MergeReportsConfig",
         "Put the reports of several runs into one table, next to the published values.",
     ),
     Command(

@@ -16,7 +16,7 @@ from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError, MissingImagesError
 from napari_cryosphere.evaluation import half_maps, metrics, report
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
-from napari_cryosphere.jobs.benchmark_configs import EvaluateConfig, EvaluatingConfig
+from napari_cryosphere.jobs.configs.evaluation import EvaluateConfig, EvaluatingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_mask

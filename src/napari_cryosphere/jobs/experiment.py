@@ -18,10 +18,10 @@ from napari_cryosphere.evaluation.experiments import (
 )
 from napari_cryosphere.evaluation.learning import Learnt, untrained
 from napari_cryosphere.evaluation.views import MapViews
+from napari_cryosphere.jobs.configs.training import ExperimentConfig
 from napari_cryosphere.jobs.equivariance import report_steps, volume_of, write_report
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.training_configs import ExperimentConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import ImageGrid
 

@@ -16,13 +16,13 @@ from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite,
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs.align import spread_rows
+from napari_cryosphere.jobs.configs.training import TrainConfig, TrainingConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
-from napari_cryosphere.jobs.training_configs import TrainConfig, TrainingConfig
 from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty

@@ -21,7 +21,7 @@ from napari_cryosphere.evaluation.entries import (
     cesped_entry,
     local_entries,
 )
-from napari_cryosphere.jobs.benchmark_configs import (
+from napari_cryosphere.jobs.configs.evaluation import (
     DEFAULT_FOLDER,
     AddEntryConfig,
     DownloadEntryConfig,

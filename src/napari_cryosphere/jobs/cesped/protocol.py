@@ -20,17 +20,17 @@ from napari_cryosphere.evaluation.cesped_report import Measured, report_files, w
 from napari_cryosphere.evaluation.entries import HALVES, LocalEntry, local_entry
 from napari_cryosphere.evaluation.half_maps import FIGURE_OF_MERIT
 from napari_cryosphere.evaluation.matching import matched_halves
-from napari_cryosphere.jobs.benchmark_configs import CespedConfig, EvaluateConfig
 from napari_cryosphere.jobs.cesped.refinement import Refined, refine_predictions
 from napari_cryosphere.jobs.cesped.transfer import frame_of
 from napari_cryosphere.jobs.configs import InferConfig
+from napari_cryosphere.jobs.configs.evaluation import CespedConfig, EvaluateConfig
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.evaluate import Evaluation, evaluate_halves, write_evaluation
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs.train import train
-from napari_cryosphere.jobs.training_configs import TrainConfig
 from napari_cryosphere.model.pose_model import MODEL_FILE
 from napari_cryosphere.particles import DensityMap, ParticleStack
 

@@ -10,8 +10,8 @@ from napari_cryosphere.evaluation.entries import HALVES, LocalEntry
 from napari_cryosphere.evaluation.half_maps import FIGURE_OF_MERIT, posed_particles, run_relion
 from napari_cryosphere.evaluation.matching import MatchedHalf, matched_halves
 from napari_cryosphere.jobs.align import align
-from napari_cryosphere.jobs.benchmark_configs import CespedConfig, EvaluateConfig
 from napari_cryosphere.jobs.configs import AlignConfig
+from napari_cryosphere.jobs.configs.evaluation import CespedConfig, EvaluateConfig
 from napari_cryosphere.jobs.evaluate import Evaluation, evaluate_halves
 from napari_cryosphere.jobs.events import Event, Progress
 from napari_cryosphere.jobs.running.stages import ONE_HALF, Stages, result_of

@@ -15,7 +15,7 @@ from napari_cryosphere.imaging.map_mask import (
     particle_mask,
     soft_sphere,
 )
-from napari_cryosphere.jobs.config_bases import MapsInput, MaskedMapInput
+from napari_cryosphere.jobs.configs.bases import MapsInput, MaskedMapInput
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import DensityMap, ImageGrid
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cryosphere.jobs.commands import Command
-    from napari_cryosphere.jobs.config_bases import JobConfig
+    from napari_cryosphere.jobs.configs.bases import JobConfig
     from napari_cryosphere.widgets.control.running import Runner
 
 __all__ = ["CommandRun", "to_open"]

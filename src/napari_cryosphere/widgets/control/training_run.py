@@ -16,7 +16,7 @@ from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.running import Runner
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.particles import ParticleStack
 
 __all__ = ["RunLog", "TrainingRun", "new_run_folder"]

@@ -10,7 +10,7 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.events import Progress
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.model.pose_model import PoseModel
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.so3.distributions import PoseDistribution

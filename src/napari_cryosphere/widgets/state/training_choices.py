@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.training_configs import TrainConfig
+    from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = [
@@ -83,8 +83,8 @@ class TrainingChoices:
         """
         from pydantic import ValidationError
 
-        from napari_cryosphere.jobs.fields import complaint, fields_of
-        from napari_cryosphere.jobs.training_configs import TrainConfig
+        from napari_cryosphere.jobs.configs.fields import complaint, fields_of
+        from napari_cryosphere.jobs.configs.training import TrainConfig
 
         if self.resume:
             here = {"particles": stack.source, "output": self.folder, "resume": True}

@@ -21,7 +21,7 @@ from napari_cryosphere.widgets.state.notices import tell_error
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_cryosphere.jobs.fields import FieldSpec
+    from napari_cryosphere.jobs.configs.fields import FieldSpec
     from napari_cryosphere.widgets.control.running import Runner
 
 __all__ = ["CommandDock"]

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ValidationError
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.fields import assign, complaint, limits, limits_in_words
+from napari_cryosphere.jobs.configs.fields import assign, complaint, limits, limits_in_words
 from napari_cryosphere.widgets.docks.kit.style import caption
 
 if TYPE_CHECKING:
-    from napari_cryosphere.jobs.config_bases import JobConfig
-    from napari_cryosphere.jobs.fields import FieldSpec
+    from napari_cryosphere.jobs.configs.bases import JobConfig
+    from napari_cryosphere.jobs.configs.fields import FieldSpec
 
 __all__ = ["ConfigForm"]
 

@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.fields import fields_of
-from napari_cryosphere.jobs.training_configs import TrainConfig
+from napari_cryosphere.jobs.configs.fields import fields_of
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.training.presets import PRESETS
 from napari_cryosphere.widgets.control.training_run import new_run_folder
 from napari_cryosphere.widgets.docks.kit.forms import ConfigForm

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from napari_cryosphere.evaluation.download import ZENODO
 from napari_cryosphere.evaluation.half_maps import Predicts
-from napari_cryosphere.jobs.config_bases import (
+from napari_cryosphere.jobs.configs.bases import (
     Device,
     Folder,
     ImagesInput,
@@ -17,7 +17,7 @@ from napari_cryosphere.jobs.config_bases import (
     MapFile,
     ParticlesFile,
 )
-from napari_cryosphere.jobs.fields import Argument, Option
+from napari_cryosphere.jobs.configs.fields import Argument, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [

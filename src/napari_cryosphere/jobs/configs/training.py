@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.config_bases import (
+from napari_cryosphere.jobs.configs.bases import (
     Device,
     Folder,
     MapFile,
@@ -17,7 +17,7 @@ from napari_cryosphere.jobs.config_bases import (
     ParticlesInput,
     SymmetricConfig,
 )
-from napari_cryosphere.jobs.fields import File, Inside, Option
+from napari_cryosphere.jobs.configs.fields import File, Inside, Option
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = ["ExperimentConfig", "PresetName", "TrainConfig", "TrainingConfig"]

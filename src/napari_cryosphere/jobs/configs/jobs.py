@@ -14,7 +14,7 @@ from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
-from napari_cryosphere.jobs.config_bases import (
+from napari_cryosphere.jobs.configs.bases import (
     Device,
     Folder,
     ImagesInput,
@@ -33,7 +33,7 @@ from napari_cryosphere.jobs.config_bases import (
     ParticlesInput,
     SymmetricConfig,
 )
-from napari_cryosphere.jobs.fields import Argument, File, Inside, Option
+from napari_cryosphere.jobs.configs.fields import Argument, File, Inside, Option
 
 __all__ = [
     "AlignConfig",
@@ -41,18 +41,11 @@ __all__ = [
     "ConvertConfig",
     "DemoConfig",
     "DensityConfig",
-    "Device",
     "EquivarianceConfig",
     "FscConfig",
-    "ImagesInput",
     "InferConfig",
     "InfoConfig",
-    "JobConfig",
-    "MapInput",
-    "MapsInput",
-    "MaskedMapInput",
     "ModelConfig",
-    "ParticlesInput",
     "PostprocessConfig",
     "PredictingConfig",
     "ReconstructConfig",
@@ -60,7 +53,6 @@ __all__ = [
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
-    "SymmetricConfig",
     "WatchConfig",
 ]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from napari_cryosphere.jobs.fields import Argument, File, Option
+from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
