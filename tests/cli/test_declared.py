@@ -20,7 +20,9 @@ ROWS = {row.name: row for row in COMMANDS}
 CONTRACT = {
     "demo": "--output --no-gui",
     "info": "FILE --json --data-dir --select --invert",
-    "convert": "PARTICLES OUTPUT --select",
+    "convert": "IN OUT --select --box --pixel-size --low-pass --invert --recentre",
+    "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --select --invert "
+    "--map-pixel-size --resume",
     "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",
     "train": "PARTICLES --output --preset --symmetry --map --minutes --epochs --device --half-set "
     "--resume --select --invert --map-pixel-size --mask",

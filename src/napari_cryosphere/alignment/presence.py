@@ -41,9 +41,9 @@ _FAR = 0.05
 _EXPECTED = np.array([0.8, 0.1, 0.1])
 _COUNTS = np.array([1.0, 0.5, 0.5])
 """First guess of the shares of particles, noise and clutter, and the counts of a weak prior."""
-_ROUNDS = 50
+_ROUNDS = 50  # of EM at most; chosen, not tuned
 _INSIDE = 0.8  # of the particle's radius
-_SURE = 0.9
+_SURE = 0.9  # confidence of the particles that the scatter is measured on; chosen, not tuned
 
 
 def residual_power(
