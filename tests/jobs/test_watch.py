@@ -397,9 +397,10 @@ def test_leftovers_of_a_killed_run_go_and_foreign_parts_are_refused(
     fill(tmp_path / "queue", made, [0])
     settings = config(made, tmp_path / "queue", tmp_path / "run")
     run(watch(settings))
-    left = [tmp_path / "run" / ".map-x1y2.mrc", tmp_path / "run" / "parts" / ".mic00-x1y2.star"]
+    left = [tmp_path / "run" / ".cryosphere-x1", tmp_path / "run" / "parts" / ".cryosphere-y2"]
     for path in left:
-        path.touch()
+        path.mkdir()
+        (path / "map.mrc").touch()
     run(watch(settings))
     assert not any(path.exists() for path in left)
     foreign = tmp_path / "run" / "parts" / "mine.star"

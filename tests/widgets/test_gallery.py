@@ -255,7 +255,7 @@ def test_flags_that_are_not_kept_are_said(
 
     session = loaded.controller.session
     assert session is not None
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     session.choices.flag([0], Flag.KEEP)
     session.kept.flush()
     loaded._update_status()

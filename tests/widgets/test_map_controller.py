@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from scipy.ndimage import rotate
+from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -120,9 +121,9 @@ def test_refined_poses_of_a_file_are_taken(
         for name in ("Rot", "Tilt", "Psi")
     }
     refined = network.with_columns({name: column.to_numpy() for name, column in kept.items()})
-    refined = refined.with_columns(
-        {"rlnAngleRot": stack[:40].particles["rlnAngleRot"].to_numpy() + 5}
-    )
+    turned = stack[:40].rotations().copy()
+    turned = Rotation.from_euler("Z", 5, degrees=True).as_matrix() @ turned
+    refined = refined.with_poses(turned)
     add_particles(controller.viewer, refined)
     session = controller.session
     np.testing.assert_allclose(

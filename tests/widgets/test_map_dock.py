@@ -240,7 +240,7 @@ def test_the_plot_is_read_toggled_and_exported(
     def refuse(*args: Any, **options: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     notification_manager.records.clear()
     qtbot.mouseClick(plot.png, LEFT)
     qtbot.mouseClick(plot.csv, LEFT)

@@ -86,7 +86,7 @@ def test_a_folder_without_permission_is_one_clear_line(
     def refuse(*args: Any, **options: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(CryosphereError, match=r"cannot write to .*: Permission denied"):
         write_curves([curve([1, 0.5, 0.1])], tmp_path / "fsc.csv")
     assert list(tmp_path.iterdir()) == []

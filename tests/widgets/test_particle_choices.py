@@ -140,7 +140,7 @@ def test_without_write_permission_flags_work_and_say_why_they_are_not_kept(
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     choices = ParticleChoices(len(stack))
     kept = ChoicesFile(stack, choices)
     told = threading.Event()

@@ -101,7 +101,7 @@ def test_no_permission_is_said(
         raise PermissionError(13, "Permission denied")
 
     layer = add_map(viewer_model, truth, "truth")
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(CryosphereError, match="Permission denied"):
         layer.save(str(tmp_path / "out.mrc"), plugin="napari-cryosphere")
     assert list(tmp_path.iterdir()) == []

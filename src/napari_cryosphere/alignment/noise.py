@@ -201,7 +201,8 @@ def informative_shell(
 ) -> int:
     """Return the shell up to which images hold ``share`` of all that they say about poses.
 
-    ``power`` is `slice_power` of the map, ``ctf`` that of some images as in `estimate_noise`.
+    ``power`` is `slice_power` of the map, ``(box // 2 + 1,)``; ``ctf`` is that of some images, ``(n,
+    box, box // 2 + 1)``, as in `estimate_noise`.
 
     A shell tells of rotations by its signal-to-noise ratio, its number of frequencies, and the
     square of its radius, since a rotation moves points in proportion to it.

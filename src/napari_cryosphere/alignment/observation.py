@@ -155,7 +155,7 @@ def observe(
 
 
 def best_contrast(products: Tensor, norms: Tensor, spread: float) -> Tensor:
-    """Return the contrast of largest posterior, not negative, for `contrast_integral`'s arguments."""
+    """Return the contrast of largest posterior, not negative; shapes as in `contrast_integral`, ``(...)``."""
     if spread == 0:
         return torch.ones_like(products)
     precision = spread**-2
@@ -166,6 +166,7 @@ def contrast_integral(products: Tensor, norms: Tensor, spread: float) -> Tensor:
     """Return the logarithm of the mean of ``exp(c products - c^2 norms)`` over the contrast c.
 
     The contrast is normal about 1 with standard deviation ``spread``; below 0 it counts as 0.
+    ``products``, ``norms`` and the result have one shape, ``(...)``.
     """
     if spread == 0:
         return products - norms

@@ -113,9 +113,9 @@ def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> T
 def aberrated_ctf(
     parameters: CtfParameters, frequencies: NDArray[np.floating], kind: Aberrations
 ) -> NDArray[np.float32]:
-    """Return the CTF of particles with one kind of aberrations; see `ctf_values`.
+    """Return the CTF of particles with one kind of aberrations, ``(n, ...)``; see `ctf_values`.
 
-    ``frequencies`` are those of undistorted images.
+    ``frequencies``, ``(..., 2)``, are those of undistorted images.
     """
     return ctf_values(parameters, frequencies, kind.even_phase(frequencies))
 

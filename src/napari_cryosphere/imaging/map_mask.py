@@ -19,6 +19,7 @@ __all__ = [
     "map_radius_px",
     "masked_map",
     "particle_mask",
+    "power_outside_sphere",
     "soft_mask",
     "soft_sphere",
 ]
@@ -115,7 +116,7 @@ def particle_mask(voxels: NDArray[np.floating], pixel_size_angstrom: float) -> N
 
 
 def soft_sphere(box: int, radius_px: float, edge_px: float = 4.0) -> NDArray[np.float32]:
-    """Return a sphere about voxel n // 2 that falls to 0 over ``edge_px`` beyond its radius."""
+    """Return a sphere about voxel n // 2 that falls to 0 over ``edge_px`` beyond it, ``(box, box, box)``."""
     ramp = np.clip((_distance_px(box) - radius_px) / edge_px, 0, 1)
     return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
@@ -139,6 +140,15 @@ def map_radius_px(voxels: NDArray[np.floating]) -> int:
     shells = np.rint(_distance_px(len(voxels))).astype(int).ravel()
     inside = np.cumsum(np.bincount(shells, power.ravel())[: len(voxels) // 2 + 1])
     return int(np.argmax(inside >= _POWER_INSIDE * inside.max()))
+
+
+def power_outside_sphere(voxels: NDArray[np.floating]) -> float:
+    """Return the share of a map's power beyond its background outside the sphere in its box."""
+    level, _ = map_background(voxels)
+    power = (voxels.astype(np.float64) - level) ** 2
+    total = float(power.sum())
+    outside = float(power[_distance_px(len(voxels)) > len(voxels) / 2].sum())
+    return outside / total if total else 0.0
 
 
 def map_radius_angstrom(density: DensityMap) -> float:

@@ -19,6 +19,7 @@ from napari_cryosphere.imaging.forward import (
     noisy_images,
     projector_of,
 )
+from napari_cryosphere.imaging.map_mask import power_outside_sphere
 from napari_cryosphere.imaging.simulate import (
     ParticleParameters,
     draw_parameters,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "simulate_stack"]
 
 _DEFAULT_NUMBER = 1000  # particles
+_MOST_OUTSIDE = 0.01
+"""Share of a map's power beyond the sphere in its box from which wrapped projections are warned of:
+the complement of the 99 % that a particle's radius holds.
+"""
 
 
 @claims(files=("output",))
@@ -119,7 +124,7 @@ class Simulation:
     def images(self, take: Callable[[NDArray[np.float32]], Any]) -> Events:
         """Make the images and hand each chunk on, ``(k, box, box)``."""
         size, level = self._density.pixel_size_angstrom, self.level
-        if level is not None and level.radius_angstrom > self._density.box / 2 * size:
+        if power_outside_sphere(self._density.voxels) > _MOST_OUTSIDE:
             yield Note(
                 "the map reaches beyond the circle in its box: mask it, or its projections wrap",
                 warning=True,

@@ -45,7 +45,13 @@ class MemoryLimit:
         self.gigabytes = gigabytes
 
     def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
-        """Raise CryosphereError if what is to come does not fit."""
+        """Check that what is to come fits.
+
+        Raises
+        ------
+        CryosphereError
+            If it does not; the message says what would.
+        """
         total = (needed_bytes + _BASE) / _GIGABYTE
         if self.gigabytes is not None and total > self.gigabytes:
             raise CryosphereError(

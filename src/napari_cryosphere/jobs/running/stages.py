@@ -106,6 +106,11 @@ def result_of(events: Events, what: str, expected: str = "") -> Generator[Event,
     """Pass on what a job says, named, and return its result; closing this closes the job.
 
     Notes with the text ``expected``, if any, say what is meant to be and are left out.
+
+    Raises
+    ------
+    RuntimeError
+        If the job ends without a result.
     """
     result: Result | None = None
     try:

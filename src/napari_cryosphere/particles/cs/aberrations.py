@@ -112,7 +112,7 @@ def _lists(coefficients: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def aberration_fields(table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], set[str]]:
-    """Return cryoSPARC's fields of RELION's aberrations, and the columns that they stand for.
+    """Return cryoSPARC's fields of RELION's aberrations, ``(n, ...)``, and the columns they replace.
 
     Columns of polynomials that cryoSPARC has no field for are not among these: they have to be kept.
 

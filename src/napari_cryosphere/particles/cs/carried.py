@@ -31,7 +31,7 @@ _PARTS = ("filament/filament_uid", "location/center_x_frac")
 
 
 def carried_fields(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Return the fields that the columns ``cryosparc/...`` keep, with their components put together."""
+    """Return the fields that the columns ``cryosparc/...`` keep, ``(n,)`` or ``(n, components)``."""
     components: dict[str, list[tuple[int, str]]] = {}
     for name in table:
         if name.startswith(CARRIED):

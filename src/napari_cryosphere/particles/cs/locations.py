@@ -39,7 +39,7 @@ _LARGEST_TUBE = 2**31 - 1  # RELION counts in 32 bits
 
 
 def location_columns(read: Records) -> dict[str, NDArray[Any]]:
-    """Return the coordinates on micrographs, in whole pixels; nothing where fields are missing."""
+    """Return the coordinates on micrographs in whole pixels, ``(n,)``; nothing where fields are missing."""
     if not all(name in read for name in (_X, _Y, _SHAPE)):
         return {}
     fractions = np.stack([read.numbers(_X), 1 - read.numbers(_Y).astype(np.float64)], axis=1)
@@ -51,7 +51,7 @@ def location_columns(read: Records) -> dict[str, NDArray[Any]]:
 def location_fields(
     particles: pd.DataFrame, fields: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[Any]], set[str]]:
-    """Return the fields of coordinates, and the columns that they stand for.
+    """Return the fields of coordinates, ``(n,)`` or ``(n, 2)``, and the columns that they replace.
 
     Fractions that ``fields`` keeps stay where they mean the same pixel. Nothing where the size of
     the micrographs is not known.
@@ -76,7 +76,7 @@ def location_fields(
 
 
 def filament_columns(read: Records) -> dict[str, NDArray[Any]]:
-    """Return tube, psi prior and track length of segments; nothing for particles."""
+    """Return tube, psi prior (degrees) and track length (A) of segments, ``(n,)``; nothing for particles."""
     columns: dict[str, NDArray[Any]] = {}
     if _UID not in read:
         return columns
@@ -109,7 +109,7 @@ def _numbered(read: Records, uids: NDArray[Any]) -> NDArray[np.int64]:
 def filament_fields(
     particles: pd.DataFrame, fields: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[Any]], set[str]]:
-    """Return the fields of filaments, and the columns that they stand for; nothing for particles."""
+    """Return the fields of filaments, ``(n,)``, and the columns they replace; nothing for particles."""
     if TUBE not in particles:
         return {}, set()
     found: dict[str, NDArray[Any]] = {}

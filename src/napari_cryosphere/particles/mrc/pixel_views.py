@@ -58,7 +58,13 @@ class PixelView:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def refuse_if_shorter(self) -> None:
-        """Raise FileFormatError if the file has shrunk: touching a page that is gone ends the process."""
+        """Check that the file has not shrunk: touching a page that is gone ends the process.
+
+        Raises
+        ------
+        FileFormatError
+            If the file is shorter than when it was opened.
+        """
         if self._map is not None and self._map.size() < self._needed:
             raise FileFormatError(
                 f"{self.path} has become shorter since it was opened; copy it again"

@@ -22,7 +22,13 @@ __all__ = ["section_writer"]
 def section_writer(
     path: Path, pixel_size_angstrom: float, *, overwrite: bool, volume: bool
 ) -> Iterator[Callable[[ArrayLike], None]]:
-    """Give a function that appends ``(ny, nx)`` or ``(k, ny, nx)`` sections; see ``stack_writer`` in mrc."""
+    """Give a function that appends ``(ny, nx)`` or ``(k, ny, nx)`` sections; see `mrc.stack.stack_writer`.
+
+    Raises
+    ------
+    CryosphereError
+        If there is nothing to write, sections differ in size, or the file cannot be written.
+    """
     if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
         raise CryosphereError(
             f"{path}: the pixel size must be positive, not {pixel_size_angstrom} A"
