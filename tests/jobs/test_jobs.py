@@ -21,9 +21,9 @@ from napari_cryosphere.jobs.configs import (
     ReconstructConfig,
 )
 from napari_cryosphere.jobs.events import (
-    Note,
     Event,
     Events,
+    Note,
     Progress,
     Result,
     Snapshot,
