@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_cryosphere.errors import MetadataError, OutputExistsError
+from napari_cryosphere.errors import OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
-from napari_cryosphere.jobs.events import Event, Events, Result, Snapshot, follow
+from napari_cryosphere.jobs.events import Event, Events, Note, Result, Snapshot, follow
 from napari_cryosphere.jobs.refine import refine, refine_outputs, whitened
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import (
@@ -148,9 +148,12 @@ def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path
     tables["particles"]["rlnImageName"] = names
     write_star(tables, tmp_path / "noise.star")
     one = config_of(sample, tmp_path / "run", particles=tmp_path / "noise.star")
-    with pytest.raises(MetadataError, match="nothing of the map is seen"):
-        run(refine(one))
-    assert not (tmp_path / "run" / "map.mrc").exists()
+    _, seen = run(refine(one))
+    rows = history(tmp_path / "run")
+    assert rows["resolution_0143_angstrom"].min() > 36  # of the 40 A that both began with
+    assert rows["mean_confidence"].iloc[-1] < 0.2
+    said = [event.text for event in seen if isinstance(event, Note) and event.warning]
+    assert any("nothing of it is seen" in text for text in said)
 
 
 def test_a_finished_run_is_not_replaced_unasked(sample: Path, refined: Path) -> None:

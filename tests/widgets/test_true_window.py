@@ -30,7 +30,11 @@ def pixels(viewer: Any) -> np.ndarray:
     return viewer.screenshot(flash=False, canvas_only=True).astype(int)
 
 
-def test_a_map_never_covers_the_particle(viewer: Any, qtbot: Any, sample: Path) -> None:
+def test_a_map_never_covers_the_particle(
+    viewer: Any, qtbot: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # each file is a drop of its own, however fast the machine
+    monkeypatch.setattr("napari_cryosphere.widgets.state.viewer_context._TOGETHER_SECONDS", -1.0)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     dock = open_dock(viewer, MAIN)
     predict(dock, qtbot)

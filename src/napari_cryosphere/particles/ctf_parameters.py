@@ -69,6 +69,6 @@ class CtfParameters:
 
 
 def wavelength_angstrom(voltage_kv: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the relativistic electron wavelength (Reimer & Kohl 2008, eq. 2.5)."""
+    """Return the relativistic electron wavelength in A, ``(n,)`` (Reimer & Kohl 2008, eq. 2.5)."""
     volts = voltage_kv * 1e3
     return np.asarray(12.2642596 / np.sqrt(volts * (1 + 0.978475e-6 * volts)))

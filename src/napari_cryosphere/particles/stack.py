@@ -656,7 +656,7 @@ class ParticleStack:
     ) -> ParticleStack:
         """Return the particles at the poses of a summary, see :meth:`with_distribution`.
 
-        ``shifts_angstrom`` is as in :meth:`with_poses`.
+        ``shifts_angstrom``, ``(n, 2)``, is as in :meth:`with_poses`.
         """
         posed = self.with_poses(summary.rotations, shifts_angstrom, symmetry)
         return posed.with_columns(uncertainty_columns(summary))

@@ -18,7 +18,7 @@ _CLASS = re.compile(r"(alignments_class_?\w*?\d+)/pose")
 
 
 def alignment_columns(read: Records) -> dict[str, NDArray[Any]]:
-    """Return poses, shifts, half sets and classes."""
+    """Return the columns of poses, shifts, half sets and classes, ``(n,)`` each."""
     group = _alignment_group(read)
     if group is None:
         if any(name.startswith("alignments2D/") for name in read.fields):

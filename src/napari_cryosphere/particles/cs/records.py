@@ -59,7 +59,7 @@ class Records:
         return values
 
     def texts(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Return which of the different texts each row has, and those.
+        """Return which of the different texts each row has, ``(n,)``, and those.
 
         Raises
         ------
@@ -174,7 +174,7 @@ def _rows_by_uid(wanted: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64]
 
 
 def shortest(column: NDArray[Any]) -> NDArray[Any]:
-    """Return single precision as the shortest decimal number that means it: 2.7, not 2.700000047683716."""
+    """Return single precision, ``(n,)``, as the shortest decimal that means it: 2.7, not 2.700000047."""
     if column.dtype.kind != "f" or column.dtype.itemsize >= 8:
         return column
     different, codes = np.unique(column, return_inverse=True)

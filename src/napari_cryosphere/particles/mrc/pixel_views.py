@@ -150,7 +150,7 @@ def open_view(key: ViewKey, path: Path, header: MrcHeader) -> PixelView:
 
 
 def count_copied(pixels: NDArray[Any]) -> None:
-    """Say that pixels, in the type they are stored in, were copied out of a view."""
+    """Count pixels of any shape, in the type they are stored in, as copied out of a view."""
     _POOL.count(pixels.nbytes)
 
 
