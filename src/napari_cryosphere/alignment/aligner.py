@@ -45,8 +45,8 @@ _LOCAL_REACH_PX = (
     4.0  # shifts searched about those given, where no range is asked for; chosen, not tuned
 )
 _REACH_OF_BOX, _FARTHEST_OF_BOX = 1 / 12, 1 / 6
-"""Shifts searched at first and at most, in boxes. Tuned on realistic simulations (3 % of particles off
-by 5 to 8 % of the box): insensitive from 1/16 to 1/10; beyond 1/6 the edge cuts off particles.
+"""Shifts searched at first and at most, in boxes. Chosen for realistic simulations, where 3 % of the
+particles are off by 5 to 8 % of the box; other values were not tried.
 """
 _FIRST_STEPS, _LAST_STEPS = 2, 2  # of a climb before and after hopeless ones are dropped
 _HOPELESS = 10.0  # nats of evidence below the best after the first steps, a factor of 5e-5

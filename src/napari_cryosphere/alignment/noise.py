@@ -29,7 +29,7 @@ _LEAST_SHARE = 0.5  # of the background's power is noise under the particle too;
 _SAMPLES_AT_ONCE = 1 << 16  # values of slices: 0.5 MB complex, which a core's cache holds
 _MODEL_ERROR = 3e-3
 """Share of the signal's power that slices are never better than: interpolation errs by 0.9 % of the
-amplitude at padding 2 (see `Projector`), grids of pixels by as much again; insensitive from 1e-3 to 1e-2.
+amplitude at padding 2 (see `Projector`), grids of pixels by as much again; other values were not tried.
 """
 _LEAST_VARIATION = 0.02
 """Relative variance of the squared CTF in a shell from which its share of the noise can be told."""
