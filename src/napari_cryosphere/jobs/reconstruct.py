@@ -82,7 +82,7 @@ def _check_halves(stack: ParticleStack, half_maps: bool, mask: DensityMap | None
     if half_maps and min(counts) == 0:
         raise MetadataError(
             f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
-            "halves: leave --half-maps away, or remove rlnRandomSubset for a new split"
+            "halves: omit --half-maps, or remove rlnRandomSubset for a new split"
         )
     if mask is not None and mask.box != stack.box:
         raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")

@@ -399,15 +399,15 @@ class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     regularise: bool = True
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
     weights: Literal["poses", "distributions"] = "poses"
-    """Insert each particle at its one pose, or at samples of its distribution; these if there are
-    any.
+    """Insert each particle at its one pose, or at samples of its distribution. The default is
+    samples if ``distributions`` is given, otherwise poses.
     """
     distributions: Annotated[Path, File("read", "*.zarr")] | None = None
     """The particles' distributions (zarr), in the same order (of those that ``select`` leaves)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
     """Poses drawn from each distribution; each counts for its share."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the samples."""
+    """Random seed for drawing the samples."""
 
     @model_validator(mode="before")
     @classmethod

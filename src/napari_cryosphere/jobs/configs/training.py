@@ -81,7 +81,7 @@ class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
     def _map_is_used(self) -> TrainConfig:
         if self.map is not None and self.source == "particles":
             raise ValueError(
-                "source 'particles' makes no projections; leave the map away, or ask for 'both'"
+                "source 'particles' makes no projections; omit the map, or ask for 'both'"
             )
         return self
 

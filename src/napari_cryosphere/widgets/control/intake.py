@@ -73,7 +73,7 @@ class Intake:
         elif kind == "session":
             self._session_file.restore(path)
         else:
-            raise CryosphereError(f"{path.name} is nothing that CryoSphere opens")
+            raise CryosphereError(f"CryoSphere cannot open {path.name}")
 
     def _choose_model(self, path: Path) -> None:
         """Choose a model after a look at it, so that a broken one is refused now.

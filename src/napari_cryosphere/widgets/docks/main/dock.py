@@ -68,7 +68,7 @@ class CryosphereDock(SeatedDock):
             try:
                 self._viewer.open(url.toLocalFile(), plugin="napari-cryosphere")
             except ValueError:  # of napari: no reader takes it
-                tell_error(f"{url.fileName()} is nothing that CryoSphere opens")
+                tell_error(f"CryoSphere cannot open {url.fileName()}")
 
     def _leave(self) -> None:
         self.inspector.leave()
