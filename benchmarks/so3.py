@@ -10,12 +10,12 @@ import torch
 from _common import cpu_seconds, options, report
 from e3nn import o3
 from e3nn.nn import SO3Activation as DenseActivation
-from napari_cryosphere.so3._harmonic import HarmonicDistribution
-from napari_cryosphere.so3._modes import _local_maxima
-from napari_cryosphere.so3._questions import summarise
-from napari_cryosphere.so3._smooth import SmoothDistribution
 
 from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
+from napari_cryosphere.so3.distributions.modes import local_maxima
+from napari_cryosphere.so3.distributions.questions import summarise
+from napari_cryosphere.so3.distributions.smooth import SmoothDistribution
 from napari_cryosphere.so3.gauss_legendre import gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
@@ -185,14 +185,14 @@ def modes_and_summaries(l_max: int, symmetry: str, particles: int) -> list[dict[
 
 def _modes_by_cells(distribution: HarmonicDistribution, k: int) -> list[np.ndarray]:
     return [
-        SmoothDistribution.climb(distribution[int(row)], _local_maxima(part[place], 4 * k)[None])
+        SmoothDistribution.climb(distribution[int(row)], local_maxima(part[place], 4 * k)[None])
         for rows, part in distribution.parts()
         for place, row in enumerate(rows)
     ]
 
 
 def _summary_by_cells(distribution: HarmonicDistribution) -> list[PoseSummary]:
-    return [summarise(distribution[rows], part) for rows, part in distribution.parts()]
+    return [summarise(part, distribution[rows].climb) for rows, part in distribution.parts()]
 
 
 def mollweide_frame(repeats: int) -> list[dict[str, object]]:
