@@ -115,6 +115,7 @@ def test_pages_of_mapped_stacks_are_returned(
 
     write_stack([[[float(n)] * 64] * 64 for n in range(40)], tmp_path / "s.mrcs", 1.0)
     returned = []
+    monkeypatch.setattr(_pixel_views, "_POOL", _pixel_views._Pool())  # no other test's stacks
     monkeypatch.setattr(_pixel_views, "_MOST_MAPPED_BYTES", 10 * 64 * 64 * 4)
     original = _pixel_views.PixelView.return_pages
     monkeypatch.setattr(
