@@ -53,6 +53,7 @@ __all__ = [
     "gathered",
     "pilot_around",
     "prepare_aligner",
+    "refuse_without_poses",
     "spread_rows",
     "with_alignment",
 ]
@@ -253,7 +254,7 @@ def align(config: AlignConfig) -> Events:
     density = opened.density
     yield from opened.notes
     yield from warnings_of(stack, "they are compared as they are")
-    _refuse_without_poses(stack, config)
+    refuse_without_poses(stack, config)
     ranks, keep = current_ranks(), config.distributions is not None
     batches = batches_of(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
@@ -284,7 +285,7 @@ def align_stack(
     MetadataError
         If a local search has no poses to begin with.
     """
-    _refuse_without_poses(stack, config)
+    refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     yield Progress(0.0, "measuring noise and contrast")
     asked = config.resolution_angstrom
@@ -295,7 +296,14 @@ def align_stack(
     return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
 
 
-def _refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
+def refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
+    """Check that there are poses where a config searches around them.
+
+    Raises
+    ------
+    MetadataError
+        If there are none.
+    """
     if config.local_degrees is not None and not stack.has_poses:
         raise MetadataError(
             f"{stack.source}: no poses to search around; leave --local out to search everywhere"

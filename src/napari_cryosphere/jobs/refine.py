@@ -18,13 +18,13 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
-from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
 from napari_cryosphere.jobs.align import (
     Aligned,
     align_rows,
     batches_of,
     gathered,
+    refuse_without_poses,
     with_alignment,
 )
 from napari_cryosphere.jobs.configs import RefineConfig
@@ -330,10 +330,7 @@ def refine(config: RefineConfig) -> Events:
     if not config.resume:
         refuse_overwrite(outputs["particles"], config.overwrite)
     stack = open_particles(config).with_half_sets()
-    if config.local_degrees is not None and not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source}: no poses to search around; leave --local out to search everywhere"
-        )
+    refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))
     density = open_map(config, config.map)
