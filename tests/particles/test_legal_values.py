@@ -362,7 +362,7 @@ def test_symmetry_expansion_is_told_from_chance_repeats(tmp_path: Path) -> None:
     said = "(each of 24 images is in 3 rows, as after symmetry expansion)"
     assert said in ParticleStack.read(written(tmp_path, blocks)).warnings[0]
     blocks["particles"] = blocks["particles"].iloc[:-1]
-    assert "expansion" not in ParticleStack.read(written(tmp_path, blocks)).warnings[0]
+    assert "as after" not in ParticleStack.read(written(tmp_path, blocks)).warnings[0]
 
 
 def test_a_map_named_like_a_stack_is_refused(tmp_path: Path) -> None:

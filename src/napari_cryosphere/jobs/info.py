@@ -100,10 +100,11 @@ def _describe_particles(path: Path, how: ImagesInput, images: bool) -> dict[str,
     from napari_cryosphere.imaging.inspection import inspect_images
     from napari_cryosphere.jobs.running.inputs import chosen
     from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.particles.notes import notes_of
 
     stack = ParticleStack.read(path, how.data_dir, require_images=images, open_images=images)
     stack = chosen(stack, how)
-    summary = stack.summary()
+    summary = stack.summary() | {"notes": list(notes_of(stack))}
     if not images:
         return summary
     seen = inspect_images(stack)

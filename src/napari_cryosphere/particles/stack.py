@@ -32,7 +32,7 @@ from napari_cryosphere.particles._poses import (
 )
 from napari_cryosphere.particles._selection import rows_where
 from napari_cryosphere.particles._stack_files import ArrayStack, micrograph_shapes, renamed
-from napari_cryosphere.particles._summary import described_optics, notes_of
+from napari_cryosphere.particles._summary import described_optics
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.cs.fields import CARRIED
@@ -729,7 +729,6 @@ class ParticleStack:
             "has_ctf": self.has_ctf,
             "half_sets": {str(half): int((halves == half).sum()) for half in (1, 2)},
             "half_sets_from": split,
-            "notes": list(notes_of(self)),
             "warnings": list(self.warnings),
             "source": str(self.source),
             "size_bytes": sum(stack.file_bytes for stack in self._images.used),
