@@ -234,8 +234,8 @@ class StochasticMap:
             new.append(projector.sums())
         sums = np.stack(new)
         self.sums = sums if self.sums is None else np.float32(decay) * self.sums + sums
-        halves = [self._solved(half) * self._mask for half in self.sums]
-        ssnr = ssnr_of_full_map(fourier_shell_correlation(*halves, 1.0))
+        first, second = (self._solved(half) * self._mask for half in self.sums)
+        ssnr = ssnr_of_full_map(fourier_shell_correlation(first, second, 1.0))
         ssnr[max_shell + 2 :] = _BEYOND
         self.voxels = self._solved(self.sums[0] + self.sums[1], ssnr) * self._mask
 
@@ -315,7 +315,7 @@ def image_radius_px(images: Tensor) -> float:
 
 
 def _shell_means(band: FourierBand, values: Tensor) -> Tensor:
-    """Average ``(k,)`` over shells, ``(box // 2 + 1,)``; shells that the band lacks have their neighbour's."""
+    """Average ``(k,)`` over shells, ``(box // 2 + 1,)``; those beyond have their neighbour's."""
     sums = torch.zeros(band.box // 2 + 1).index_add_(0, band.shells, values)
     means = sums / torch.bincount(band.shells, minlength=len(sums)).clamp(min=1)
     last = int(band.shells.max())
