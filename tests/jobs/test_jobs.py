@@ -188,7 +188,7 @@ def test_a_set_that_is_novel_as_a_whole_says_so(tmp_path: Path) -> None:
         write_stack(noise, tmp_path / "particles.mrcs", stack.pixel_size_angstrom, overwrite=True)
     assert shares[0]["cryosphereNovelShare"] < 0.1
     assert not any("novel" in text for text in warnings[0])
-    assert shares[1]["cryosphereNovelShare"] > 0.9
+    assert shares[1]["cryosphereNovelShare"] > 0.7
     assert shares[1]["cryosphereExpectedShare"] == FALSE_ALARM_RATE
     assert "of 60 particles are unlike those that the model was trained on" in warnings[1][-1]
     assert "the set as a whole is novel" in warnings[1][-1]
