@@ -42,6 +42,7 @@ def refuse_other_tables(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
         for column, what in (
             ("rlnMicrographName", "micrographs"),
             ("rlnMicrographMovieName", "movies"),
+            ("rlnCoordinateX", "picked coordinates"),
         ):
             if column in table and not has_images:
                 raise MetadataError(
@@ -99,10 +100,9 @@ def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = 
     """
     sections, rows, columns = stack.shape
     named_mrc = stack.path.suffix.lower() in (".mrc", ".map")
-    if (
-        sections == rows == columns
-        and named_mrc
-        and (bare or named_whole or stack.header.is_volume)
+    volume = stack.header.is_volume
+    if sections == rows == columns and (
+        (named_mrc and (bare or named_whole or volume)) or (bare and volume)
     ):
         raise FileFormatError(
             f"{stack.path} is a 3D map of {rows} voxels an edge, not a stack of particles"

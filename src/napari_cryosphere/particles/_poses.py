@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANGLES",
+    "ANGLE_PRIORS",
     "ORIGINS",
+    "ORIGIN_PRIORS",
     "PSI_PRIOR",
     "SYMMETRY",
     "UNCERTAINTY",
@@ -45,8 +47,8 @@ UNCERTAINTY = (
     "cryosphereConfidence",
 )
 """Columns of the uncertainty of the table's poses, in the order of `PoseSummary`."""
-_ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
-_ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
+ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
+ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.
 _ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
 _ORIGIN_PRIORS_PX = ("rlnOriginXPrior", "rlnOriginYPrior")
@@ -68,7 +70,7 @@ _DECIMALS = 8
 def is_pose_column(name: str) -> bool:
     """Return whether a column holds a pose or a prior of one, which only this module writes."""
     return name in (
-        *(*ANGLES, *ORIGINS, *_ANGLE_PRIORS, *_ORIGIN_PRIORS),
+        *(*ANGLES, *ORIGINS, *ANGLE_PRIORS, *ORIGIN_PRIORS),
         *(*_ORIGINS_PX, *_ORIGIN_PRIORS_PX),
     )
 
@@ -103,9 +105,9 @@ def moved_to_poses(
     matrices = _checked_rotations(rotations, len(particles))
     shifts = None if shifts_angstrom is None else _checked_shifts(shifts_angstrom, len(particles))
     new: dict[str, Any] = dict(pose_columns(_in_asymmetric_unit(matrices, symmetry), shifts))
-    _move(new, ANGLES, _ANGLE_PRIORS, particles)
+    _move(new, ANGLES, ANGLE_PRIORS, particles)
     if shifts is not None:
-        _move(new, ORIGINS, _ORIGIN_PRIORS, particles)
+        _move(new, ORIGINS, ORIGIN_PRIORS, particles)
         if pixel_sizes_angstrom is not None:
             for old in (_ORIGINS_PX, _ORIGIN_PRIORS_PX):
                 _move(new, ORIGINS, old, particles, pixel_sizes_angstrom)
