@@ -42,6 +42,7 @@ _MATTERS = (
     "benchmark_dir",
     "minutes",
     "preset",
+    "network",
     "train",
     "trained_on",
     "models",
@@ -125,6 +126,7 @@ class _Run:
                 "symmetry": entry.symmetry,
                 "minutes": self.config.minutes,
                 "preset": self.config.preset,
+                "network": self.config.network,
                 "device": self.config.device,
                 "overwrite": True,
             } | self.config.train
