@@ -649,7 +649,8 @@ class ParticleStack:
         """Return the particles at the best poses of their distributions, with how sure these are.
 
         Adds rlnMaxValueProbDistribution, cryosphereEntropy, cryosphereSpread and
-        cryosphereConfidence, see `PoseSummary`; origins stay as they are.
+        cryosphereConfidence, see `PoseSummary`, and of a point group other than C1
+        cryosphereSymmetry; origins stay as they are.
 
         Raises
         ------
@@ -666,7 +667,7 @@ class ParticleStack:
         ``shifts_angstrom``, ``(n, 2)``, is as in :meth:`with_poses`.
         """
         posed = self.with_poses(summary.rotations, shifts_angstrom, symmetry)
-        return posed.with_columns(uncertainty_columns(summary))
+        return posed.with_columns(uncertainty_columns(summary, symmetry))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write a STAR file in RELION 3.1's layout, or a cryoSPARC .cs file; images stay where they are.
