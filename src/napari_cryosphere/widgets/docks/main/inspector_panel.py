@@ -25,7 +25,7 @@ from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.sphere_mouse import SphereMouse
 from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
-from napari_cryosphere.widgets.state.reading import second_line, tile_texts
+from napari_cryosphere.widgets.state.reading import refined_line, second_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
 __all__ = ["InspectorPanel", "match_line"]
@@ -76,7 +76,8 @@ class InspectorPanel(Panel):
         self._make_source_row()
         self.tiles = Tiles(_CAPTIONS)
         self.second, self.match = wrapped(caption()), wrapped(caption())
-        for widget in (self.tiles, self.second, self.match, HueKey()):
+        self.refined = wrapped(caption())
+        for widget in (self.tiles, self.refined, self.second, self.match, HueKey()):
             self.body.addWidget(widget)
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
@@ -242,6 +243,9 @@ class InspectorPanel(Panel):
             pose = session.store.pose(index) if inspector.source != "map" else None
             texts = tile_texts(pose, inspector.reading)
         self.tiles.set(texts)
+        refined = None if session is None or index is None else session.store.refined_pose(index)
+        self.refined.setText(refined_line(refined))
+        self.refined.setVisible(refined is not None)
         self.second.setText(second_line(inspector.reading))
         self.second.setVisible(inspector.reading is not None)
         drawn = session is not None and session.sphere is not None
