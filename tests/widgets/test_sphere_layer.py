@@ -77,7 +77,7 @@ def test_known_pose_is_the_nearest_of_its_equivalents(
 ) -> None:
     rows, distribution, summary = predictions
     turn = np.diag([-1.0, -1.0, 1.0])
-    store = PredictionStore(40, turn @ stack.rotations()[:40])
+    store = PredictionStore(40, turn @ stack.rotations()[:40], "C2")
     store.add(rows, type(distribution)(distribution.coefficients, "C2"), summary)
     known, predicted = store.known_rotation(5), store.rotation(5)
     assert known is not None
