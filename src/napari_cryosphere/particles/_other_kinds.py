@@ -100,10 +100,8 @@ def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = 
     """
     sections, rows, columns = stack.shape
     named_mrc = stack.path.suffix.lower() in (".mrc", ".map")
-    volume = stack.header.is_volume
-    if sections == rows == columns and (
-        (named_mrc and (bare or named_whole or volume)) or (bare and volume)
-    ):
+    cube = sections == rows == columns and (bare or named_mrc)  # never of images in memory
+    if cube and ((named_mrc and (bare or named_whole)) or stack.header.is_volume):
         raise FileFormatError(
             f"{stack.path} is a 3D map of {rows} voxels an edge, not a stack of particles"
             + (f"; of subtomograms: {_TOMOGRAPHY}" if named_whole else "")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
+from napari_cryosphere.widgets.control.arrangement import Arrangement
 from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.session import Session
-from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, SphereFrames
+from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.viewer_context import context_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 __all__ = ["DataSets", "add_sphere_layer"]
-
-_GAP = 0.06  # between particle and sphere, as a fraction of the particle's height
 
 
 class DataSets:
@@ -53,10 +51,10 @@ class DataSets:
         self.viewer = viewer
         self.runner = runner
         self.model_path: Path | None = None
-        self.symmetry = "C1"
         self.session: Session | None = None
         self.image_folder = context_of(viewer).image_folder
         self.maps = MapController(viewer, runner)
+        self.arrangement = Arrangement(viewer)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
         keep_flat(viewer)
@@ -85,6 +83,7 @@ class DataSets:
         self._connections = []
         text = self.viewer.canvas.overlays.text
         text.visible, text.text = self._former_text
+        self.arrangement.close()
         for session in self._sessions.values():
             session.kept.close()
 
@@ -120,6 +119,7 @@ class DataSets:
             self._raise(self.session)
         self._index = None
         self.session_changed.emit()
+        self.symmetry_changed.emit(self.symmetry)
         self._on_slider()
 
     def choose_model(self, path: Path | None) -> None:
@@ -127,11 +127,27 @@ class DataSets:
         self.model_path = path
         self.model_changed.emit(path)
 
-    def choose_symmetry(self, name: str) -> None:
-        """Take another point group for training, maps and posteriors."""
-        if name != self.symmetry:
-            self.symmetry = name
-            self.symmetry_changed.emit(name)
+    @property
+    def symmetry(self) -> str:
+        """Point group of the chosen particles, as it was typed; C1 without particles."""
+        return "C1" if self.session is None else self.session.symmetry
+
+    def choose_symmetry(self, name: str, known: bool = True) -> None:
+        """Take another point group for the chosen particles; ``known``: somebody said so."""
+        session = self.session
+        if session is None or (name == session.symmetry and session.symmetry_known >= known):
+            return
+        session.choose_symmetry(name, known)
+        self.symmetry_changed.emit(name)
+        self.predictions_changed.emit()
+        self._name_particle()
+
+    def adopt_symmetry(self, session: Session, name: str) -> None:
+        """Take the point group of a model or of distributions where none is known yet."""
+        if not session.symmetry_known:
+            session.choose_symmetry(name, known=name != "C1")
+            if session is self.session:
+                self.symmetry_changed.emit(name)
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""
@@ -175,6 +191,9 @@ class DataSets:
         """Show the spheres next to the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
             session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
+            if session is self.session:
+                self.arrangement.choose(session.layer)
+                self.arrangement.put(sphere=session.sphere)
         session.sphere.refresh()
 
     def _on_slider(self, event: Any = None) -> None:
@@ -198,8 +217,11 @@ class DataSets:
         self._fit_slider()
         if session.layer in self.viewer.layers:
             self.viewer.layers.selection.active = session.layer
-        if self.viewer.dims.ndisplay == 2:
-            self.viewer.reset_view(layers=shown)
+        self.arrangement.choose(session.layer)
+        if session.sphere is not None:
+            self.arrangement.put(sphere=session.sphere)
+        else:
+            self.arrangement.fit()
 
     def _hide_others(self) -> None:
         """Hide maps and the layers of other data sets: they share the slider, and cover the particle."""
@@ -301,21 +323,13 @@ class DataSets:
 
 
 def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereFrames) -> Image:
-    """Add the spheres of a particle layer to the right of the particle, as tall as it is.
-
-    The view is fitted to both, and the particle layer stays the selected one.
-    """
-    box = particle_layer.data.shape[-1]
-    pixel = float(particle_layer.scale[-1])
-    scale = box * pixel / HEIGHT
-    corner = np.asarray(particle_layer.translate) - np.array([0, pixel / 2, pixel / 2])
-    translate = corner + np.array([0, scale / 2, scale / 2 + box * pixel * (1 + _GAP)])
+    """Add the spheres of a particle layer; the particle layer stays the selected one."""
     options: dict[str, Any] = {
         "name": f"{particle_layer.name} poses",
         "rgb": True,
         "multiscale": False,
-        "scale": (particle_layer.scale[0], scale, scale),
-        "translate": translate,
+        "scale": (particle_layer.scale[0], 1.0, 1.0),
+        "translate": (particle_layer.translate[0], 0.0, 0.0),
         "units": particle_layer.units,
         "axis_labels": particle_layer.axis_labels,
         "interpolation2d": "linear",
@@ -325,6 +339,4 @@ def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereF
     active = viewer.layers.selection.active
     layer: Image = viewer.add_image(frames, **options)
     viewer.layers.selection.active = particle_layer if active is None or active is layer else active
-    if particle_layer.visible:
-        viewer.reset_view(layers=[particle_layer, layer])
     return layer
