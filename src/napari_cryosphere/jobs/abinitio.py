@@ -60,6 +60,7 @@ from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = [
     "InitialMap",
+    "Searches",
     "ab_initio_in_memory",
     "ab_initio_outputs",
     "ab_initio_stack",
@@ -115,7 +116,7 @@ class InitialMap:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """The map of one search."""
 
     density: DensityMap
@@ -123,7 +124,7 @@ class _Found:
     history: NDArray[np.float64]
 
 
-class _Searches:
+class Searches:
     """Searches from random poses, each on the particles of one half.
 
     Parameters
@@ -180,7 +181,7 @@ class _Searches:
         """The finest detail compared."""
         return self.pixel_size_angstrom * self.course.box / self.course.max_shell
 
-    def run(self, start: int, half: int) -> Generator[Event, None, _Found]:
+    def run(self, start: int, half: int) -> Generator[Event, None, Found]:
         """Search from random poses on the particles of half 0 or 1; goes on where it was stored."""
         data, key = self.data[half], 2 * start + half
         state, history = self._stored(key)
@@ -204,7 +205,7 @@ class _Searches:
                 yield Snapshot(done, self._density(state), (number + 1) * len(rows))
         self._store(key, state, history)
         evidence = float(history[-_SETTLED_STEPS:, 4].mean())
-        return _Found(self._density(state), evidence, history)
+        return Found(self._density(state), evidence, history)
 
     def _density(self, state: StochasticMap) -> DensityMap:
         voxels = np.zeros(3 * (self.course.box,), np.float32)
@@ -268,7 +269,7 @@ def ab_initio_stack(
     stack = stack.with_half_sets()
     yield from warnings_of(stack, "they are compared as they are")
     yield Progress(0.0, "reading the images")
-    searches = _Searches(stack, config, journal)
+    searches = Searches(stack, config, journal)
     yield Note(
         f"compared to {searches.finest_angstrom:.0f} A; radius of the particle "
         f"{searches.radius_angstrom:.0f} A"
@@ -288,8 +289,8 @@ def ab_initio_stack(
 
 
 def _confirmed(
-    stack: ParticleStack, searches: _Searches, config: SearchingConfig
-) -> Generator[Event, None, tuple[_Found, FourierShellCorrelation, pd.DataFrame]]:
+    stack: ParticleStack, searches: Searches, config: SearchingConfig
+) -> Generator[Event, None, tuple[Found, FourierShellCorrelation, pd.DataFrame]]:
     """Search until two maps of different halves agree, and return the one of larger evidence.
 
     Raises
@@ -298,7 +299,7 @@ def _confirmed(
         If none do within the starts and minutes.
     """
     began, last, best = time.monotonic(), searches.course.max_shell, -1.0
-    halves: tuple[list[_Found], list[_Found]] = ([], [])
+    halves: tuple[list[Found], list[Found]] = ([], [])
     for start in range(config.starts):
         minutes = (time.monotonic() - began) / 60
         if config.minutes is not None and start and minutes > config.minutes:
