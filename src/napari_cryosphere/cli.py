@@ -349,11 +349,13 @@ app = _Commands(
 )
 
 
-def _in_one_line(error: CryosphereError | OSError) -> str:
+def _in_one_line(error: CryosphereError | OSError | MemoryError) -> str:
     """Return what went wrong; of an error of the system also which file it is about."""
+    if isinstance(error, MemoryError):
+        return in_one_line(f"not enough memory: {error or 'an array could not be allocated'}")
     if isinstance(error, CryosphereError):
         return str(error)
-    name = error.filename or "a file"
+    name = error.filename or "a file or the standard output"
     return in_one_line(f"cannot read or write {name}: {error.strerror or error}")
 
 
@@ -372,7 +374,7 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument not in everywhere]
     try:
         app(everywhere + rest, prog_name="napari-cryosphere")
-    except (CryosphereError, OSError) as error:
+    except (CryosphereError, OSError, MemoryError) as error:
         line = report_failure(_in_one_line(error))
         if "--debug" in everywhere:
             raise

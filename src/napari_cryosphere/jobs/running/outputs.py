@@ -45,6 +45,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    path.touch()  # filelock takes some errors of the system for another's lock
     lock = FileLock(path, blocking=False, thread_local=False)
     try:
         lock.acquire()
