@@ -225,6 +225,15 @@ def test_an_output_has_the_suffix_of_what_is_in_it(tmp_path: Path) -> None:
             config(tmp_path / f"x{suffix}")
 
 
+def test_two_outputs_have_two_places(tmp_path: Path) -> None:
+    same = tmp_path / "a" / ".." / "a.zarr"
+    with (
+        pytest.raises(OutputExistsError, match="is named for two outputs"),
+        claimed(files=[tmp_path / "a.zarr"], stores=[same]),
+    ):
+        pass
+
+
 def test_a_journal_belongs_to_one_run(tmp_path: Path) -> None:
     """Where a file system has no locks, the run that was there first ends at its next batch."""
     batch = {"a": np.arange(3)}

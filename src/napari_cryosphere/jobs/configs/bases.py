@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
@@ -117,7 +118,7 @@ class ParticlesInput(ImagesInput):
 class MapsInput(JobConfig):
     """How maps are read, whichever files they are in; `jobs.running.references` opens them."""
 
-    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    map_pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of maps whose header is wrong; without it the header's."""
 
 
