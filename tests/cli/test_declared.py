@@ -126,8 +126,14 @@ def test_file_then_options_then_set(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ),
         ("align p.star --map m --output o.star --device tpu", "'auto', 'cpu', 'cuda' or 'mps'"),
         ("align p.star --map m --output o.star --global --local 5", "--global exclude each other"),
-        ("align p.star --map m --output o.star --set symmetry.x=1 --symmetry C1", "no keys of its own"),
-        ("simulate m.mrc --output o.star --defocus 1 x", "--defocus: Input should be a valid number"),
+        (
+            "align p.star --map m --output o.star --set symmetry.x=1 --symmetry C1",
+            "no keys of its own",
+        ),
+        (
+            "simulate m.mrc --output o.star --defocus 1 x",
+            "--defocus: Input should be a valid number",
+        ),
         ("infer p.star --model m --output o.star --map-pixel-size 2", "goes with map"),
     ],
 )
