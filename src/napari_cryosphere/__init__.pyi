@@ -16,6 +16,7 @@ from ._front import train as train
 from ._version import __version__ as __version__
 from .errors import CryosphereError as CryosphereError
 from .jobs.opening import read as read
+from .model.custom import pose_network as pose_network
 from .model.pose_model import PoseModel as PoseModel
 from .particles import CtfParameters as CtfParameters
 from .particles import DensityMap as DensityMap

@@ -76,6 +76,7 @@ _DEFOCUS = Range("a defocus", "A", -1e6, 1e6)
 _SHIFT = Range("a shift", "A", -1e6, 1e6)
 _SHIFT_PX = Range("a shift", "pixels", -65536, 65536)
 _TILT = Range("a beam tilt", "mrad", -100, 100, (-10, 10))
+_FLAG = Range("a flag", "", 0, 1, whole=True)
 _STRETCH = Range("a magnification", "", 0.5, 2, (0.9, 1.1))
 _SHEAR = Range("a shear", "", -0.5, 0.5, (-0.1, 0.1))
 
@@ -84,7 +85,8 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), _ANGLE),
     **dict.fromkeys(("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior"), _ANGLE),
     **dict.fromkeys(("rlnOriginXAngst", "rlnOriginYAngst"), _SHIFT),
-    **dict.fromkeys(("rlnOriginX", "rlnOriginY"), _SHIFT_PX),
+    **dict.fromkeys(("rlnOriginXPriorAngst", "rlnOriginYPriorAngst"), _SHIFT),
+    **dict.fromkeys(("rlnOriginX", "rlnOriginY", "rlnOriginXPrior", "rlnOriginYPrior"), _SHIFT_PX),
     **dict.fromkeys(("rlnDefocusU", "rlnDefocusV"), _DEFOCUS),
     "rlnDefocusAngle": _PHASE,
     "rlnPhaseShift": _PHASE,
@@ -108,4 +110,5 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("rlnBeamTiltX", "rlnBeamTiltY"), _TILT),
     **dict.fromkeys(("rlnMagMat00", "rlnMagMat11"), _STRETCH),
     **dict.fromkeys(("rlnMagMat01", "rlnMagMat10"), _SHEAR),
+    **dict.fromkeys(("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"), _FLAG),
 }

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.errors import CryosphereError, in_one_line
 from napari_cryosphere.jobs.commands import COMMANDS, GROUPS, Command
 from napari_cryosphere.jobs.running.ranks import report_failure, this_rank, who
 
@@ -353,7 +353,8 @@ def _in_one_line(error: CryosphereError | OSError) -> str:
     """Return what went wrong; of an error of the system also which file it is about."""
     if isinstance(error, CryosphereError):
         return str(error)
-    return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
+    name = error.filename or "a file"
+    return in_one_line(f"cannot read or write {name}: {error.strerror or error}")
 
 
 def main() -> None:

@@ -13,11 +13,26 @@ __all__ = [
     "OutputExistsError",
     "RankLostError",
     "SymmetryError",
+    "in_one_line",
 ]
+
+
+def in_one_line(text: str) -> str:
+    r"""Return text with line breaks and all else that is not printable as escapes, such as ``\n``.
+
+    Names of files may hold such characters, also bytes that are no text in the system's encoding.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class CryosphereError(Exception):
     """Base of everything that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message on one line."""
+        return in_one_line(super().__str__())
 
 
 class FileFormatError(CryosphereError):

@@ -273,9 +273,15 @@ def test_groups_are_read(folder: Path) -> None:
         ("\x00", "is not YAML"),
         ("results: !!python/object:os.system {}", "is not YAML"),
         ("a: &a [*a]", "it names none|no results|not YAML"),
+        ("results: {blob: {metafile: '>a:\n\n b.cs'}}", r"a:\\nb\.cs does not exist"),
+        (
+            "results: {blob: {metafile: '>in.cs', num_items: 7}}",
+            "num_items is 7 for in.cs, which has 12",
+        ),
     ],
 )
 def test_broken_groups_are_one_line(folder: Path, text: str, said: str) -> None:
+    written(folder / "in.cs", fields())
     (folder / "group.csg").write_text(text)
     with pytest.raises(CryosphereError, match=said) as caught:
         ParticleStack.read(folder / "group.csg")
@@ -361,3 +367,40 @@ def test_coordinates_of_a_star_file_need_the_micrographs_size(folder: Path, ther
     again = ParticleStack.read(folder / "out.cs").particles
     for name in ("rlnCoordinateX", "rlnCoordinateY"):
         assert again[name].tolist() == table[name].tolist()
+
+
+@pytest.mark.parametrize("name", ["ctf/df_angle_rad", "ctf/phase_shift_rad", "alignments3D/pose"])
+def test_degrees_for_radians_are_refused(folder: Path, name: str) -> None:
+    given = fields()
+    given[name] = given.get(name, np.full(N, 1, "<f4")) * np.float32(180 / np.pi)
+    with pytest.raises(CryosphereError, match=f"row 1: {name} is .*degrees. The unit is radians"):
+        ParticleStack.read(written(folder / "in.cs", given))
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_place_outside_the_micrograph_is_named(folder: Path, axis: str) -> None:
+    given = fields()
+    given[f"location/center_{axis}_frac"][2] = 1.5
+    warnings = ParticleStack.read(written(folder / "in.cs", given)).warnings
+    assert any(
+        f"row 3: location/center_{axis}_frac is 1.5; the particle lies" in w for w in warnings
+    )
+
+
+def test_volumes_are_no_particles(folder: Path) -> None:
+    with pytest.raises(CryosphereError, match=r"holds volumes \(map/path\), not particles"):
+        ParticleStack.read(written(folder / "in.cs", {"map/path": np.full(N, b"a.mrc")}))
+
+
+def test_a_voltage_out_of_range_is_refused_before_it_is_used(folder: Path) -> None:
+    """The wavelength of 1e300 V overflows; in a STAR file that carries cryoSPARC's fields too."""
+    given = fields()
+    ParticleStack.read(written(folder / "in.cs", given)).save(folder / "p.star")
+    text = (folder / "p.star").read_text()
+    (folder / "q.star").write_text(text.replace(" 300.0 ", " 1e300 "))
+    given["ctf/accel_kv"] = np.full(N, 1e300)
+    for path, name in ((folder / "q.star", "rlnVoltage"), (folder / "in.cs", "ctf/accel_kv")):
+        if path.suffix == ".cs":
+            written(path, given)
+        with pytest.raises(CryosphereError, match=f"{name} is 1e.?300; a voltage is 1 to 3000 kV"):
+            ParticleStack.read(path)

@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.ctf import transfer_values
@@ -56,6 +57,8 @@ def written(folder: Path, blocks: dict[str, pd.DataFrame]) -> Path:
         ("optics", "rlnImageSize", 7.5, "in whole numbers"),
         ("optics", "rlnBeamTiltX", 500.0, "is -100 to 100 mrad"),
         ("optics", "rlnMagMat00", 0.0, "is 0.5 to 2"),
+        ("optics", "rlnCtfDataArePhaseFlipped", 2.0, "a flag is 0 to 1"),
+        ("particles", "rlnOriginXPriorAngst", 1e9, "is -1e+06 to 1e+06 A"),
         ("particles", "rlnDefocusU", 1.2e9, "is -1e+06 to 1e+06 A"),
         ("particles", "rlnDefocusAngle", 1e9, "is -720 to 720 degrees"),
         ("particles", "rlnPhaseShift", 1e9, "is -720 to 720 degrees"),
@@ -87,7 +90,11 @@ def test_values_without_a_meaning_are_refused(
     [
         ("optics", "rlnVoltage", 0.1, "row 1: rlnVoltage is 30; usual is 60 to 1300 kV"),
         ("optics", "rlnSphericalAberration", 10, "is 27; usual is -10 to 10 mm"),
-        ("particles", "rlnDefocusU", 1e-4, "is it in micrometres? The unit is A"),
+        ("optics", "rlnSphericalAberration", 1e-3, "metres? 0.0027 m would be 2.7 mm"),
+        ("particles", "rlnDefocus", 1e-4, "rlnDefocusU is below 100 A for all particles"),
+        ("particles", "rlnDefocusV", 1e-4, "rlnDefocusV is 1.1; others are up to 12000; is it in"),
+        ("particles", "rlnDefocus", 0, "rlnDefocusU is 0 for all particles; their defocus was"),
+        ("particles", "rlnDefocus", -1, "negative for all particles, which is overfocus"),
         ("particles", "rlnAngle", np.pi / 180, "are they in radians? The unit is degrees"),
         ("particles", "rlnOriginXAngst", 30, "centre lies outside its image of 24 A"),
         ("optics", "rlnImagePixelSize", 0.5, "is 1.5 A in optics group 1, but 3 A in the header"),
@@ -254,3 +261,136 @@ def test_info_without_images_opens_none(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["particles"] == NUMBER
     assert found["box"] == 8
     assert found["warnings"] == []
+
+
+def read_with(folder: Path, columns: dict[str, object]) -> ParticleStack:
+    blocks = tables()
+    blocks["particles"] = blocks["particles"].assign(**columns)
+    return ParticleStack.read(written(folder, blocks))
+
+
+def test_one_row_in_another_unit_is_named(tmp_path: Path) -> None:
+    defocus = np.full(NUMBER, 12000.0)
+    defocus[4] = 1.2
+    (warning,) = read_with(tmp_path, {"rlnDefocusU": defocus}).warnings
+    assert "particles row 5: rlnDefocusU is 1.2; others are up to 12000" in warning
+
+
+def test_astigmatism_in_radians_is_warned_of(tmp_path: Path) -> None:
+    (warning,) = read_with(tmp_path, {"rlnDefocusAngle": np.linspace(0, 3, NUMBER)}).warnings
+    assert (
+        "rlnDefocusAngle is 3 at most, and no angle is above 6.3; are they in radians?" in warning
+    )
+
+
+def priors(particles: pd.DataFrame, degrees: float = 0, angstrom: float = 0) -> dict[str, object]:
+    angles = {f"rlnAngle{name}Prior": particles[f"rlnAngle{name}"] for name in ("Rot", "Tilt")}
+    return {
+        **angles,
+        "rlnAnglePsiPrior": particles["rlnAnglePsi"] + degrees,
+        "rlnOriginXPriorAngst": particles["rlnOriginXAngst"] + angstrom,
+        "rlnOriginYPriorAngst": particles["rlnOriginYAngst"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("degrees", "angstrom", "said"),
+    [
+        (0, 0, ""),
+        (360, 1, ""),
+        (40, 0, "up to 40 degrees from the poses"),
+        (0, 9, "up to 9 A from the poses"),
+        (40, 9, "up to 40 degrees and 9 A from the poses"),
+    ],
+)
+def test_priors_of_other_poses_are_warned_of(
+    tmp_path: Path, degrees: float, angstrom: float, said: str
+) -> None:
+    columns = priors(tables()["particles"], degrees, angstrom)
+    warnings = read_with(tmp_path, columns).warnings
+    assert len(warnings) == bool(said)
+    assert said in "".join(warnings)
+    tubes = np.arange(NUMBER) // 2 % 2 + 1  # a tube's own priors are right
+    halves = {"rlnHelicalTubeID": tubes, "rlnRandomSubset": tubes}
+    assert read_with(tmp_path, columns | halves).warnings == ()
+
+
+def test_info_says_what_images_hold_beside_a_ctf(tmp_path: Path) -> None:
+    assert describe(written(tmp_path, tables()))["notes"] == []
+    blocks = tables()
+    blocks["optics"] = blocks["optics"].assign(
+        rlnCtfDataArePhaseFlipped=1, rlnBeamTiltX=0.5, rlnBeamTiltY=0.0
+    )
+    blocks["optics"] = blocks["optics"].assign(
+        rlnMagMat00=1.02, rlnMagMat01=0.0, rlnMagMat10=0.0, rlnMagMat11=0.99
+    )
+    columns = {"rlnCoordinateX": 5.0, "rlnCoordinateY": 6.0, "rlnHelicalTubeID": 1}
+    blocks["particles"] = blocks["particles"].assign(**columns, rlnMicrographName="m.mrc")
+    notes = describe(written(tmp_path, blocks))["notes"]
+    assert "phase-flipped" in notes[0]
+    assert "beam tilt" in notes[1]
+    assert "anisotropic magnification of 2.00%" in notes[1]
+    assert "1 filament" in notes[2]
+    assert "1 micrograph" in notes[3]
+    blocks["optics"]["rlnCtfDataAreCtfPremultiplied"] = 1
+    blocks["particles"] = blocks["particles"].drop(columns="rlnDefocusU")
+    notes = describe(written(tmp_path, blocks))["notes"]
+    assert notes[0].startswith("images were multiplied by their CTF")
+    assert notes[0].endswith("but the file has no CTF")
+
+
+def test_flags_are_written_as_whole_numbers(tmp_path: Path) -> None:
+    """RELION reads a flag as an integer."""
+    blocks = tables()
+    blocks["optics"]["rlnCtfDataArePhaseFlipped"] = 1
+    ParticleStack.read(written(tmp_path, blocks)).save(tmp_path / "q.star")
+    optics = starfile.read(tmp_path / "q.star")["optics"]
+    assert optics["rlnCtfDataArePhaseFlipped"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize("text", ["[0,x]", "[nan,0]", "[1e30,0]"])
+def test_info_reads_aberrations(tmp_path: Path, text: str) -> None:
+    blocks = tables()
+    blocks["optics"]["rlnOddZernike"] = text
+    with pytest.raises(CryosphereError, match="rlnOddZernike of"):
+        describe(written(tmp_path, blocks))
+
+
+def test_symmetry_expansion_is_told_from_chance_repeats(tmp_path: Path) -> None:
+    blocks = tables()
+    blocks["particles"] = pd.concat([blocks["particles"]] * 3)
+    said = "(each of 24 images is in 3 rows, as after symmetry expansion)"
+    assert said in ParticleStack.read(written(tmp_path, blocks)).warnings[0]
+    blocks["particles"] = blocks["particles"].iloc[:-1]
+    assert "as after" not in ParticleStack.read(written(tmp_path, blocks)).warnings[0]
+
+
+def test_a_map_named_like_a_stack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CryosphereError, match="a 3D map of 8 voxels an edge, not a stack"):
+        describe(volume(tmp_path / "v.mrcs", (8, 8, 8), 1))
+    with pytest.raises(CryosphereError, match=r"has 10 x 8 x 8 voxels; .* --box 10 pads or crops"):
+        describe(volume(tmp_path / "v.mrc", (8, 8, 10), 1))
+
+
+def test_a_map_written_as_an_image_stack_has_its_pixel_size(tmp_path: Path) -> None:
+    """mrcfile gives image stacks mz = 1, and the whole depth as the cell's length."""
+    with mrcfile.new(tmp_path / "m.mrc") as mrc:
+        mrc.set_data(np.random.default_rng(2).normal(size=(8, 8, 8)).astype(np.float32))
+        mrc.voxel_size = 3.0
+        mrc.set_image_stack()
+    assert describe(tmp_path / "m.mrc")["pixel_size_angstrom"] == 3
+
+
+def test_a_voxel_size_out_of_range_is_refused(tmp_path: Path) -> None:
+    path = volume(tmp_path / "m.mrc", (8, 8, 8), 1)
+    with mrcfile.open(path, "r+") as mrc:
+        mrc.voxel_size = 5000.0
+    with pytest.raises(CryosphereError, match=r"voxels of 5000 A; a pixel size is 0\.01 to 1000 A"):
+        describe(path)
+
+
+@pytest.mark.parametrize("name", ["a\nb.star", "a\rb.mrc", "a\udcff.star", "a\x1b[31m.cs"])
+def test_any_name_gives_one_printable_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CryosphereError) as caught:
+        describe(tmp_path / name)
+    assert str(caught.value).isprintable()

@@ -29,7 +29,7 @@ def describe(path: Path, how: ImagesInput | None = None, *, images: bool = True)
 
     Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images
     are brought to), optics_groups (their number), optics (what is known of each), has_poses,
-    has_ctf, half_sets, contrast and warnings.
+    has_ctf, half_sets, contrast, notes (what images hold beside a CTF) and warnings.
 
     Parameters
     ----------
@@ -64,7 +64,9 @@ def describe(path: Path, how: ImagesInput | None = None, *, images: bool = True)
 def text_lines(description: dict[str, Any]) -> list[str]:
     """Return a description as lines of text: a table of values, the optics groups, the warnings."""
     entries = {
-        key: value for key, value in description.items() if key not in ("optics", "warnings")
+        key: value
+        for key, value in description.items()
+        if key not in ("optics", "notes", "warnings")
     }
     width = max(map(len, entries))
     lines = []
@@ -73,7 +75,8 @@ def text_lines(description: dict[str, Any]) -> list[str]:
         lines.append(f"{key:<{width}}  {shown}")
         if key == "optics_groups":
             lines += _table(description["optics"])
-    return [*lines, *(f"warning: {line}" for line in description["warnings"])]
+    notes = [f"note: {line}" for line in description.get("notes", ())]
+    return [*lines, *notes, *(f"warning: {line}" for line in description["warnings"])]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -97,10 +100,11 @@ def _describe_particles(path: Path, how: ImagesInput, images: bool) -> dict[str,
     from napari_cryosphere.imaging.inspection import inspect_images
     from napari_cryosphere.jobs.running.inputs import chosen
     from napari_cryosphere.particles import ParticleStack
+    from napari_cryosphere.particles.notes import notes_of
 
     stack = ParticleStack.read(path, how.data_dir, require_images=images, open_images=images)
     stack = chosen(stack, how)
-    summary = stack.summary()
+    summary = stack.summary() | {"notes": list(notes_of(stack))}
     if not images:
         return summary
     seen = inspect_images(stack)
@@ -111,7 +115,10 @@ def _describe_mrc(path: Path, how: ImagesInput, images: bool) -> dict[str, Any]:
     """Describe a map, or particles in a file that is named like one."""
     from napari_cryosphere.particles import DensityMap, MrcStack
 
-    if len(set(MrcStack(path).shape)) > 1:
+    stack = MrcStack(path)
+    sections, rows, columns = stack.shape
+    uneven = stack.header.is_volume and rows != columns and sections > 1  # read as a map: refused
+    if len(set(stack.shape)) > 1 and not uneven:
         return _describe_particles(path, how, images)
     density = DensityMap.read(path)
     warnings = []

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -18,6 +19,7 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
     "Calibration",
+    "CustomConfig",
     "Image2SphereConfig",
     "ModelCard",
     "NetworkConfig",
@@ -112,8 +114,33 @@ class Image2SphereConfig(BaseModel):
         return self
 
 
-NetworkConfig: TypeAlias = Annotated[PolarConfig | Image2SphereConfig, Field(discriminator="kind")]
-"""The shape of any network; ``kind`` says which."""
+class CustomConfig(BaseModel):
+    """A network from another package, see `napari_cryosphere.model.custom`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["custom"] = "custom"
+    """Which network this is."""
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """Where it is made, ``package.module:function``; the function is marked by ``pose_network``."""
+    box: Annotated[int, Field(ge=16, le=512, multiple_of=2)] = 32
+    """Box of the images that the network sees, in pixels; particles are resampled to it."""
+    l_max: Annotated[int, Field(ge=1, le=16)] = 6
+    """Largest degree of the log-density."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Further keyword arguments of the function."""
+
+
+def _from_name(value: Any) -> Any:
+    """Let a string name a custom network's factory."""
+    return {"kind": "custom", "factory": value} if isinstance(value, str) else value
+
+
+NetworkConfig: TypeAlias = Annotated[
+    Annotated[PolarConfig | Image2SphereConfig | CustomConfig, Field(discriminator="kind")],
+    BeforeValidator(_from_name),
+]
+"""The shape of any network; ``kind`` says which. A string is the ``factory`` of a custom one."""
 
 
 class Calibration(BaseModel):

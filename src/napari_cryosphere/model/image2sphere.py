@@ -162,10 +162,6 @@ class Image2Sphere(PoseNetwork):
         lifted = self.activation(self.lift(sphere))
         return (self.refine(lifted) + self.linear(sphere))[:, 0]
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the mean power on the half-sphere, channel by channel."""
-        return self._on_sphere(images).abs().square().sum(-1).mean(-1).flatten(1)
-
     def _on_sphere(self, images: Tensor) -> Tensor:
         features = self.encoder(self.channels(images).contiguous(memory_format=self._layout))
         return self.half_sphere(features)

@@ -154,11 +154,6 @@ class PolarNetwork(PoseNetwork):
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         return self.head(torch.relu(self.last_norm(self.last(self._signals(images)))))
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return means over the angle: of every mirror pair the mean and the absolute difference."""
-        first, second = self._signals(images).mean(dim=2).chunk(2, dim=1)
-        return torch.cat([(first + second) / 2, (first - second).abs()], dim=1)
-
     def _signals(self, images: Tensor) -> Tensor:
         """Return ``(b, channels, box)``: what is known of the image at every angle."""
         ring = self.ring(torch.relu(self.stem_norm(self.stem(self.polar(images)))))

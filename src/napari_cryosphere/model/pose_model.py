@@ -16,7 +16,13 @@ from torch import Tensor
 
 from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import ModelError
-from napari_cryosphere.model.card import Image2SphereConfig, ModelCard, NetworkConfig
+from napari_cryosphere.model.card import (
+    CustomConfig,
+    Image2SphereConfig,
+    ModelCard,
+    NetworkConfig,
+)
+from napari_cryosphere.model.custom import CustomNetwork
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.polar import PolarNetwork
@@ -42,6 +48,8 @@ def model_file(path: Path) -> Path:
 
 def build_network(config: NetworkConfig) -> PoseNetwork:
     """Return an untrained network; its weights come from torch's global random generator."""
+    if isinstance(config, CustomConfig):
+        return CustomNetwork(config)
     return Image2Sphere(config) if isinstance(config, Image2SphereConfig) else PolarNetwork(config)
 
 

@@ -26,7 +26,3 @@ class PoseNetwork(nn.Module, ABC):
         ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`,
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
-
-    @abstractmethod
-    def features(self, images: Tensor) -> Tensor:
-        """Return features of images that in-plane rotation does not change, ``(b, f)`` real."""

@@ -98,25 +98,28 @@ def numbers(place: Place, table: pd.DataFrame, column: str) -> NDArray[np.float6
 
 def in_legal_ranges(
     place: Place, table: pd.DataFrame, skipped: tuple[str, ...] = ()
-) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the columns that have a range in `RANGES`, as numbers, and warnings of unusual values.
+
+    Columns of whole numbers are int64, all others float64.
 
     Raises
     ------
     MetadataError
         If a value is no finite number or outside its legal range: the first row is named.
     """
-    columns: dict[str, NDArray[np.float64]] = {}
+    columns: dict[str, NDArray[Any]] = {}
     warnings: list[str] = []
     for column, legal in RANGES.items():
         if column not in table or column in skipped:
             continue
-        values = columns[column] = numbers(place, table, column)
+        values = numbers(place, table, column)
         bad = ~((values >= legal.lowest) & (values <= legal.highest))
         if legal.whole:
             bad |= values != np.floor(values)
         if bad.any():
             refuse(place, table, column, bad, legal.refusal(float(values[bad.argmax()])))
+        columns[column] = values.astype(np.int64) if legal.whole else values
         if legal.usual is not None:
             odd = (values < legal.usual[0]) | (values > legal.usual[1])
             if odd.any():

@@ -42,6 +42,7 @@ def refuse_other_tables(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
         for column, what in (
             ("rlnMicrographName", "micrographs"),
             ("rlnMicrographMovieName", "movies"),
+            ("rlnCoordinateX", "picked coordinates"),
         ):
             if column in table and not has_images:
                 raise MetadataError(
@@ -99,11 +100,8 @@ def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = 
     """
     sections, rows, columns = stack.shape
     named_mrc = stack.path.suffix.lower() in (".mrc", ".map")
-    if (
-        sections == rows == columns
-        and named_mrc
-        and (bare or named_whole or stack.header.is_volume)
-    ):
+    cube = sections == rows == columns and (bare or named_mrc)  # never of images in memory
+    if cube and ((named_mrc and (bare or named_whole)) or stack.header.is_volume):
         raise FileFormatError(
             f"{stack.path} is a 3D map of {rows} voxels an edge, not a stack of particles"
             + (f"; of subtomograms: {_TOMOGRAPHY}" if named_whole else "")

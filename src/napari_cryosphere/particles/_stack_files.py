@@ -182,8 +182,9 @@ def locate_images(
         if found is None:
             if required:
                 tried = _tried(name, place.path, data_dir)
+                looked = f"; tried {tried}" if tried else ""
                 raise MissingImagesError(
-                    f"{place.row(int(row))}: no stack {shown(name)}; tried {tried}; {_remedy(name)}"
+                    f"{place.row(int(row))}: no stack {shown(name)}{looked}; {_remedy(name)}"
                 )
             files.append(StackFile(name))
             continue
@@ -227,7 +228,7 @@ def _tried(name: str, star: Path, data_dir: Path | None) -> str:
 
 def _remedy(name: str) -> str:
     """Return what to do about a stack that was not found."""
-    if PureWindowsPath(name).drive:
+    if PureWindowsPath(name).drive or "\\" in name:
         return "this is a path of Windows: give the folder of the images here with --data-dir"
     return "if the images have moved, give their folder with --data-dir"
 

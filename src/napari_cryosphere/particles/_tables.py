@@ -186,9 +186,6 @@ def _check_optics(tables: Tables) -> None:
     if not tables.place.names:  # the reader of other files has warned of their rows
         tables.warnings += warnings
     tables.optics = tables.optics.assign(**columns)
-    if "rlnImageSize" in columns:
-        sizes = columns["rlnImageSize"].astype(np.int64)
-        tables.optics = tables.optics.assign(rlnImageSize=sizes)
 
 
 def origins_in_angstrom(tables: Tables) -> None:

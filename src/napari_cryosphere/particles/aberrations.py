@@ -32,6 +32,8 @@ _NEUTRAL: dict[str, float | str] = {
     **dict(zip(_MAGNIFICATION, (1.0, 0.0, 0.0, 1.0), strict=True)),
 }
 _UNTURNED = (1.0, 0.0, 0.0, 1.0)
+# Radians; trefoil of 10,000 A and tetrafoil of a millimetre stay far below it. Chosen, not tuned.
+_LARGEST_COEFFICIENT = 1e9
 _ANGSTROM_PER_MILLIMETRE, _RADIANS_PER_MILLIRADIAN = 1e7, 1e-3
 
 
@@ -214,6 +216,11 @@ def _numbers(text: Any, name: str, source: str) -> tuple[float, ...]:
     if not np.isfinite(values).all():
         raise MetadataError(
             f"{source}: {name} of {text!r} is no list of numbers such as [0.1,0,2.5]; correct or remove it"
+        )
+    if max(map(abs, values), default=0) > _LARGEST_COEFFICIENT:
+        raise MetadataError(
+            f"{source}: {name} of {text!r} has coefficients above {_LARGEST_COEFFICIENT:g} radians; "
+            "correct or remove it"
         )
     return values
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.particles.mrc import MrcStack
 from napari_cryosphere.particles.mrc.writer import section_writer
@@ -108,7 +109,13 @@ class DensityMap:
         sizes = stack.header.voxel_size_angstrom
         if min(sizes) <= 0:
             raise FileFormatError(
-                f"{path} has no voxel size in its header; set it, as with relion_image_handler --angpix"
+                f"{path} has no voxel size in its header; give --map-pixel-size, or set it with "
+                "relion_image_handler --angpix"
+            )
+        legal = RANGES["rlnImagePixelSize"]
+        if not legal.lowest <= sizes[0] <= legal.highest:
+            raise FileFormatError(
+                f"{path} has voxels of {sizes[0]:g} A; {legal.refusal(sizes[0])}; give --map-pixel-size"
             )
         if max(sizes) / min(sizes) - 1 > _SAME_VOXEL_SIZE:
             written = " x ".join(f"{size:.4g}" for size in sizes)
@@ -136,10 +143,13 @@ def _check_shape(shape: tuple[int, ...], where: str, kind: type[CryosphereError]
     """Refuse what is not cubic or has an odd box."""
     written = " x ".join(str(number) for number in shape[::-1])
     if len(shape) != 3 or len(set(shape)) != 1:
-        raise kind(f"{where} has {written} voxels; a map must be cubic, pad or crop it to a cube")
+        box = max(shape, default=2) + max(shape, default=2) % 2
+        raise kind(
+            f"{where} has {written} voxels; a map must be cubic: convert IN OUT --box {box} pads or crops it"
+        )
     if shape[0] % 2:
         raise kind(
-            f"{where} has an odd box of {shape[0]}; pad or crop it to an even box such as {shape[0] + 1}"
+            f"{where} has an odd box of {shape[0]}; convert IN OUT --box {shape[0] + 1} makes it even"
         )
 
 

@@ -61,7 +61,7 @@ def to_e3nn(coefficients: Tensor) -> Tensor:
     return torch.cat(parts, dim=-1).to(coefficients.real.dtype)
 
 
-def from_e3nn(features: Tensor, l_max: int) -> Tensor:
+def from_e3nn(features: Tensor, l_max: int, *, inverse: bool = False) -> Tensor:
     """Return Wigner coefficients of features, the inverse of `to_e3nn`.
 
     Parameters
@@ -70,6 +70,8 @@ def from_e3nn(features: Tensor, l_max: int) -> Tensor:
         ``(..., (L + 1) (2 L + 1) (2 L + 3) / 3)`` real.
     l_max
         Degree L.
+    inverse
+        The features are of the function of the inverse rotation, ``f(R^-1)``.
 
     Returns
     -------
@@ -89,7 +91,8 @@ def from_e3nn(features: Tensor, l_max: int) -> Tensor:
     made = torch.zeros(shape, dtype=torch.complex128, device=features.device)
     for degree, part in enumerate(features.double().split(sizes, dim=-1)):
         width = 2 * degree + 1
-        block = part.unflatten(-1, (width, width)).mT.to(torch.complex128)
+        block = part.unflatten(-1, (width, width)).to(torch.complex128)
+        block = block if inverse else block.mT  # D(R^-1) is the transpose of D(R)
         basis = torch.from_numpy(_basis(degree)).to(made.device)
         full = basis.conj() @ block @ basis.T
         made[..., degree, l_max - degree : l_max + degree + 1, : degree + 1] = full[..., degree:]

@@ -139,6 +139,8 @@ class CespedConfig(JobConfig):
     """Time for training each of the two models."""
     preset: str | None = None
     """Named settings of network and training, as of ``train``; None for its default."""
+    network: str | None = None
+    """A network of another package, package.module:function, as of ``train``."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
     train: dict[str, Any] = Field(default_factory=dict)

@@ -70,11 +70,14 @@ class Option:
         A flag that says that the field has no value, which is the default, and its help.
     variable
         Variable of the environment that gives the value where no option does.
+    by_name
+        The field holds a model that a string stands for: a name is asked for.
     """
 
     names: tuple[str, ...] = ()
     unset: tuple[str, str] | None = None
     variable: str | None = None
+    by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def _own_first(model: type[BaseModel]) -> Iterator[str]:
 def _specs(model: type[BaseModel], name: str, info: FieldInfo) -> Iterator[FieldSpec]:
     kind, choices, count, optional = _kind(info.annotation)
     default = None if info.is_required() else info.get_default(call_default_factory=True)
+    if any(isinstance(one, Option) and one.by_name for one in info.metadata):
+        kind, default, optional = "text", None, True
     owner = _owner(model, name)
     yield FieldSpec((name,), owner, info, default, kind, choices, count, optional)
     offered = next((one.names for one in info.metadata if isinstance(one, Inside)), ())

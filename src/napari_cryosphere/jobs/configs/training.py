@@ -18,6 +18,7 @@ from napari_cryosphere.jobs.configs.bases import (
     SymmetricConfig,
 )
 from napari_cryosphere.jobs.configs.fields import File, Inside, Option
+from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
 __all__ = ["ExperimentConfig", "PresetName", "TrainConfig", "TrainingConfig"]
@@ -28,6 +29,10 @@ PresetName: TypeAlias = Literal["default", "image2sphere", "cryosphere", "cesped
 class TrainingConfig(SymmetricConfig, TrainingPreset):
     """How a pose network is trained. What is not given is the preset's."""
 
+    network: Annotated[NetworkConfig, Option(("--network",), by_name=True)] = PolarConfig()
+    """Shape of the network; or package.module:function, which makes a network of another package
+    (see `napari_cryosphere.model.custom`).
+    """
     preset: PresetName = "default"
     """Named settings of network and training; what is given with it wins."""
     minutes: Annotated[float, Field(gt=0)] | None = None

@@ -13,8 +13,10 @@ __all__ = ["metafiles_of"]
 _LARGEST_BYTES = 1 << 20  # a group has some ten results of 100 bytes
 
 
-def metafiles_of(path: Path) -> dict[str, Path]:
-    """Return the .cs file of each result of a group: ``blob``, ``ctf``, ``alignments3D`` and so on.
+def metafiles_of(path: Path) -> dict[str, tuple[Path, int | None]]:
+    """Return the .cs file of each result of a group (``blob``, ``ctf``, ...), and its number of items.
+
+    The number is None where the group does not say it.
 
     Raises
     ------
@@ -24,7 +26,7 @@ def metafiles_of(path: Path) -> dict[str, Path]:
     results = _parsed(path).get("results")
     if not isinstance(results, dict) or not results:
         raise FileFormatError(f"{path} is no group of results: it names none")
-    files: dict[str, Path] = {}
+    files: dict[str, tuple[Path, int | None]] = {}
     for name, result in results.items():
         metafile = result.get("metafile") if isinstance(result, dict) else None
         if not isinstance(name, str) or not isinstance(metafile, str) or "\0" in metafile:
@@ -32,7 +34,9 @@ def metafiles_of(path: Path) -> dict[str, Path]:
                 f"{path}: the result {shown(name)} has no metafile; export the group again"
             )
         # A leading > means the group's own folder.
-        files[name] = path.parent / metafile.removeprefix(">")
+        items = result.get("num_items")
+        number = items if isinstance(items, int) and not isinstance(items, bool) else None
+        files[name] = path.parent / metafile.removeprefix(">"), number
     return files
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_cryosphere.particles._checks import Place, first_row
 from napari_cryosphere.particles._half_sets import TUBE
 from napari_cryosphere.particles._poses import PSI_PRIOR
 from napari_cryosphere.particles.cs.records import Records
@@ -43,6 +44,13 @@ def location_columns(read: Records) -> dict[str, NDArray[Any]]:
     if not all(name in read for name in (_X, _Y, _SHAPE)):
         return {}
     fractions = np.stack([read.numbers(_X), 1 - read.numbers(_Y).astype(np.float64)], axis=1)
+    for name, values in zip((_X, _Y), fractions.T, strict=True):
+        outside = np.asarray((values < 0) | (values > 1))
+        if outside.any():
+            said = "the particle lies outside its micrograph, which is 0 to 1"
+            read.notes.append(
+                first_row(Place(read.path, ""), read.fields[name], name, outside, said)
+            )
     pixels = fractions * read.numbers(_SHAPE, 2)[:, ::-1]
     read.used -= {_X, _Y, _SHAPE}  # whole pixels do not give them back: they are kept, too
     return {name: pixels[:, axis].round() for axis, name in enumerate(_COORDINATES)}

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.particles._checks import Place, first_row
 from napari_cryosphere.particles._poses import pose_columns
 from napari_cryosphere.particles.cs.records import Records, shortest
 from napari_cryosphere.so3.rotations import rotation_from_vector
 
-__all__ = ["alignment_columns"]
+__all__ = ["alignment_columns", "refuse_degrees"]
 
+_LARGEST_RADIANS = 4 * np.pi  # as many turns as RELION's angles of a CTF may have
 _CLASS = re.compile(r"(alignments_class_?\w*?\d+)/pose")
 
 
@@ -25,6 +28,7 @@ def alignment_columns(read: Records) -> dict[str, NDArray[Any]]:
             read.notes.append(f"{read.path}: no 3D poses, only those of 2D classes (alignments2D)")
         return {}
     vectors = read.numbers(f"{group}/pose", 3).astype(np.float64)
+    refuse_degrees(Place(read.path, ""), f"{group}/pose", np.linalg.norm(vectors, axis=1))
     size = next((name for name in (f"{group}/psize_A", "blob/psize_A") if name in read), None)
     shifts = None
     if f"{group}/shift" in read and size is not None:
@@ -41,6 +45,21 @@ def alignment_columns(read: Records) -> dict[str, NDArray[Any]]:
             f"{read.path}: {group}/split is {halves[0] - 1} for all particles: no half sets"
         )
     return columns
+
+
+def refuse_degrees(place: Place, name: str, angles: NDArray[np.float64]) -> None:
+    """Refuse angles beyond two turns, or lengths of rotation vectors, ``(n,)``: they are in radians.
+
+    Raises
+    ------
+    MetadataError
+        Names the first row.
+    """
+    beyond = np.abs(angles) > _LARGEST_RADIANS
+    if beyond.any():
+        raise MetadataError(
+            first_row(place, angles, name, beyond, "are these degrees? The unit is radians")
+        )
 
 
 def _alignment_group(read: Records) -> str | None:

@@ -24,13 +24,14 @@ from napari_cryosphere.particles.cs.fields import (
     TYPES,
 )
 from napari_cryosphere.particles.cs.locations import filament_columns, location_columns
-from napari_cryosphere.particles.cs.poses import alignment_columns
+from napari_cryosphere.particles.cs.poses import alignment_columns, refuse_degrees
 from napari_cryosphere.particles.cs.records import Records, read_records, shortest
 
 __all__ = ["tables_of_cs"]
 
 _MOST_COMPONENTS = 64
 _OPTIONAL = ("rlnPhaseShift", "rlnCtfBfactor")
+_VOLUMES = ("map", "map_half_A", "map_sharp", "mask")  # groups of fields
 # Paths that may be marked as relative to the project's folder.
 _MARKED = ("blob/path", "location/micrograph_path")
 
@@ -54,6 +55,11 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     if "blob/path" not in read and any(name.startswith("micrograph_blob") for name in read.fields):
         raise MetadataError(
             f"{path} holds micrographs (micrograph_blob), not particles; extract particles first"
+        )
+    volumes = next((name for name in read.fields if name.partition("/")[0] in _VOLUMES), None)
+    if "blob/path" not in read and volumes is not None:
+        raise MetadataError(
+            f"{path} holds volumes ({volumes}), not particles; give the .mrc file that it names"
         )
     if "blob/path" not in read or "blob/idx" not in read:
         raise MetadataError(
@@ -102,6 +108,7 @@ def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     for name, column in OF_GROUP.items():
         if name in read:
             values[column] = read.numbers(name)
+    in_legal_ranges(Place(read.path, "", NAMES), pd.DataFrame(values))  # before these are used
     aberrations = aberration_columns(read)
     if "blob/shape" in read:
         shape = read.numbers("blob/shape", 2)
@@ -148,6 +155,8 @@ def _defocus(read: Records) -> dict[str, NDArray[np.float64]]:
         if name in read:
             values = read.numbers(name).astype(np.float64)
             if column not in _OPTIONAL or values.any():
+                if unit == "rad":
+                    refuse_degrees(Place(read.path, ""), name, values)
                 columns[column] = np.degrees(values) if unit == "rad" else values
     return columns
 

@@ -107,10 +107,18 @@ def read_records(path: Path) -> Records:
 def _read_group(path: Path) -> Records:
     """Return the fields of a group (.csg), each from the file that the group names, merged by uid."""
     read: Records | None = None
-    for file, names in _by_file(metafiles_of(path)).items():
+    results = metafiles_of(path)
+    for file in dict.fromkeys(file for file, _ in results.values()):
+        names = {name for name in results if results[name][0] == file}
         records = read_cs(file)
         if not len(records):
             raise MetadataError(f"{file} has no particles (fields but no rows)")
+        promised = next((items for at, items in results.values() if at == file and items), None)
+        if promised not in (None, len(records)):
+            raise MetadataError(
+                f"{path}: num_items is {promised} for {file.name}, which has {len(records)}; "
+                "export the group again"
+            )
         mine = [name for name in _names(records) if name == "uid" or name.split("/")[0] in names]
         if read is None:
             read = Records(path, len(records), {name: records[name] for name in mine})
@@ -124,13 +132,6 @@ def _read_group(path: Path) -> Records:
         read.fields |= {name: records[name][rows] for name in mine if name not in read}
     assert read is not None
     return read
-
-
-def _by_file(results: dict[str, Path]) -> dict[Path, set[str]]:
-    files: dict[Path, set[str]] = {}
-    for name, file in results.items():
-        files.setdefault(file, set()).add(name)
-    return files
 
 
 def _pass_through(read: Records) -> None:

@@ -232,4 +232,6 @@ def _voxel_size(record: Any) -> tuple[float, float, float]:
         length, intervals = float(record["cella"][axis]), int(record["m" + axis])
         size = length / intervals if intervals > 0 else 0.0
         sizes.append(size if np.isfinite(size) and size > 0 else 0.0)
+    if int(record["mz"]) == 1 < int(record["nz"]):  # sections of an image stack have no spacing
+        sizes[2] = sizes[1]
     return sizes[0], sizes[1], sizes[2]
