@@ -27,7 +27,15 @@ from napari_cryosphere.reconstruction.map_alignment import centre_of_mass, moved
 from napari_cryosphere.so3.rotations import rotation_from_vector
 from napari_cryosphere.so3.symmetry import point_group
 
-__all__ = ["GROUPS", "SelfCorrelation", "SymmetryFit", "found_symmetry", "symmetry_fits"]
+__all__ = [
+    "GROUPS",
+    "SYMMETRIC",
+    "SelfCorrelation",
+    "SymmetryFit",
+    "axes_to_lay",
+    "found_symmetry",
+    "symmetry_fits",
+]
 
 Values: TypeAlias = NDArray[np.float64]
 
@@ -94,8 +102,7 @@ class SymmetryFit:
     @property
     def off_degrees(self) -> float:
         """Least turn that lays the axes into RELION's frame."""
-        traces = np.trace(point_group(self.group) @ self.rotation.T, axis1=1, axis2=2)
-        return float(np.degrees(np.arccos(np.clip((traces.max() - 1) / 2, -1, 1))))
+        return float(np.degrees(np.arccos(np.clip((np.trace(self.rotation) - 1) / 2, -1, 1))))
 
     def laid(self, density: DensityMap) -> DensityMap:
         """Return a map, or a half of it, with the axes in RELION's frame (cubic splines)."""
@@ -226,8 +233,8 @@ def _fit(
     itself: SelfCorrelation, group: str, rotation: Values, centre: Values, chance: Values
 ) -> SymmetryFit:
     found = itself(rotation @ _distinct(group) @ rotation.T, centre)
-    # of all frames that are the same but for the group the nearest to the map's own
-    turns = rotation @ point_group(group)
+    # of all frames that are the same for the group the nearest to the map's own
+    turns = rotation @ _same_frames(group)
     nearest = turns[np.argmax(np.trace(turns, axis1=1, axis2=2))]
     return SymmetryFit(
         group,
@@ -237,6 +244,28 @@ def _fit(
         float(chance.mean()),
         float(chance.std()),
     )
+
+
+def _same_frames(group: str) -> Values:
+    """Return turns of RELION's frame that leave a group's set of axes as it is, ``(k, 3, 3)``."""
+    fold = int(group[1:]) if group[0] == "D" else 0
+    return point_group("O" if fold == 2 else f"D{2 * fold}" if 2 < fold < 50 else group)
+
+
+def axes_to_lay(
+    density: DensityMap, group: str, resolution_angstrom: float | None = None
+) -> SymmetryFit | None:
+    """Return where a map has a group's axes if they do not lie in RELION's frame about the box's centre.
+
+    None if they do, or if the map does not have the group.
+    """
+    if group == "C1":
+        return None
+    itself = SelfCorrelation(density, resolution_angstrom)
+    if itself(_distinct(group), np.zeros(3)).min() >= SYMMETRIC:
+        return None
+    (fit,) = symmetry_fits(density, resolution_angstrom, (group,))
+    return fit if fit.holds else None
 
 
 def _random_turns() -> Values:
