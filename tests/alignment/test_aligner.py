@@ -341,11 +341,3 @@ def test_a_search_about_known_shifts_finds_what_a_search_of_all_finds(particles,
         np.median(np.abs(found.shifts_px - searched.shifts_px)), 0, atol=0.01
     )
     assert np.abs(found.shifts_px[0] - searched.shifts_px[0]).max() < 0.5
-
-
-def test_modes_share_the_evidence_best_first(searched):
-    modes = searched.modes
-    np.testing.assert_allclose(modes.weights.sum(1), 1)
-    assert (np.diff(modes.weights, axis=1) <= 1e-12).all()
-    np.testing.assert_allclose(modes.rotations[:, 0], searched.rotations)
-    np.testing.assert_allclose(modes.shifts_px[:, 0], searched.shifts_px)

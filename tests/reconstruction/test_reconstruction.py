@@ -361,15 +361,3 @@ def test_a_mask_keeps_the_largest_piece_and_falls_over_its_edge() -> None:
     first, last = int(np.argmax(along < 1)), int(np.argmax(along == 0))
     assert 12 <= first <= 15  # three voxels further out than the ball
     assert last - first == pytest.approx(3, abs=1)
-
-
-def test_every_pose_of_a_particle_may_have_its_own_shift() -> None:
-    rng = np.random.default_rng(3)
-    images = rng.normal(size=(4, BOX, BOX)).astype(np.float32)
-    poses = random_rotations(8, rng).reshape(4, 2, 3, 3)
-    shifts, weights = rng.uniform(-2, 2, (4, 2, 2)), rng.uniform(0.1, 1, (4, 2))
-    at_once, one_by_one = BackProjector(BOX), BackProjector(BOX)
-    at_once.add(images, poses, None, shifts, weights)
-    for mode in range(2):
-        one_by_one.add(images, poses[:, mode], None, shifts[:, mode], weights[:, mode])
-    np.testing.assert_allclose(at_once.sums(), one_by_one.sums(), atol=1e-3)

@@ -1,56 +1,17 @@
-"""The modes of images' posteriors: which scored poses are worth refining, and what was found there."""
+"""Which of many scored poses are worth refining."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.so3.symmetry import point_group
 
-__all__ = ["PoseModes", "distinct_poses", "local_maxima"]
-
-Values: TypeAlias = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class PoseModes:
-    """Every image's modes, best first: where its posterior is, and how much of it.
-
-    Attributes
-    ----------
-    rotations
-        ``(n, m, 3, 3)``; image to map coordinates.
-    shifts_px
-        ``(n, m, 2)``: where the particle's centre sits relative to pixel n // 2, x and y.
-    weights
-        ``(n, m)``: shares of the evidence, which sum to 1; 0 where an image has fewer modes.
-    """
-
-    rotations: Values
-    shifts_px: Values
-    weights: Values
-
-    @classmethod
-    def of(cls, refined: RefinedPoses, counts: NDArray[np.int64], most: int) -> PoseModes:
-        """Return up to ``most`` modes per image of poses that follow image by image, best first.
-
-        ``counts``, ``(n,)``, says how many are each image's, one at least.
-        """
-        place = np.minimum(np.arange(most), counts[:, None] - 1)
-        index = torch.from_numpy((np.cumsum(counts) - counts)[:, None] + place)
-        rotations, shifts_px, evidence = (
-            part.cpu()[index].double().numpy()
-            for part in (refined.rotations, refined.shifts_px, refined.log_evidence)
-        )
-        share = np.exp(evidence - evidence[:, :1]) * (np.arange(most) < counts[:, None])
-        return cls(rotations, shifts_px, share / share.sum(1, keepdims=True))
+__all__ = ["distinct_poses", "local_maxima"]
 
 
 def local_maxima(
