@@ -64,8 +64,6 @@ _SETTLED_ITERATIONS = 2
 """Iterations without improvement after which the refinement ends."""
 _SETTLED_SHELLS = 0.5
 """Shells by which the resolution has to grow to count as an improvement."""
-_EDGE_ANGSTROM = 6.0
-"""How far the solvent mask is grown, and again the width of its edge: two pixels at 3 A."""
 _SURE, _SURE_DEGREES = 0.99, 3.0
 """Confidence from which, and spread up to which, a pose is only climbed from: a search would come to the
 same.
@@ -288,8 +286,7 @@ class Refinement:
             return DensityMap(np.clip(given.voxels, 0, 1), size)
         if self._config.mask == "none":
             return DensityMap(np.ones_like(density.voxels), size)
-        edge_px = max(_EDGE_ANGSTROM / size, 2.0)
-        return DensityMap(soft_mask(density.voxels, size, edge_px=edge_px), size)
+        return DensityMap(soft_mask(density.voxels, size), size)
 
     def _reference(
         self, half: DensityMap, mask: DensityMap, curve: FourierShellCorrelation
