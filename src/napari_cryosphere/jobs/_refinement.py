@@ -64,9 +64,16 @@ _SETTLED_ITERATIONS = 2
 """Iterations without improvement after which the refinement ends."""
 _SETTLED_SHELLS = 0.5
 """Shells by which the resolution has to grow to count as an improvement."""
+_FEW_PRESENT = 0.2
+"""Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
 _SURE, _SURE_DEGREES = 0.99, 3.0
 """Confidence from which, and spread up to which, a pose is only climbed from: a search would come to the
 same.
+"""
+_EDGE_ANGSTROM, _EDGE_OF_DETAIL = 6.0, 0.6
+"""How far the solvent mask is grown, and again the width of its edge: at least, and as a share of the
+finest detail compared. The halves share the mask: a sharper one shares detail that is not seen (of
+noise alone, to 21 A from 40). Twice 6 A costs a tenth of the error on simulated beta-galactosidase.
 """
 _MARGIN, _MARGIN_SHELLS = 1.25, 12
 """Of the shells compared, the factor and the number up to which half-maps are made: an iteration
@@ -185,7 +192,7 @@ class Refinement:
                     before.rotations(), stack.rotations(), config.symmetry
                 )
                 change = float(np.median(angles))
-            maps, mask, fsc = yield from self._reconstruct(stack)
+            maps, mask, fsc = yield from self._reconstruct(stack, compared)
             done = Iteration(number, stack, summary, maps, mask, fsc, compared, change)
             shell = stack.grid.field_angstrom / done.resolution_angstrom
             settled = 0 if shell > best + _SETTLED_SHELLS else settled + 1
@@ -256,16 +263,18 @@ class Refinement:
         return posed.with_columns({_PRESENCE: present}), summary
 
     def _reconstruct(
-        self, stack: ParticleStack
+        self, stack: ParticleStack, compared: float
     ) -> Generator[Progress, None, tuple[Reconstruction, DensityMap, HalfMapFsc]]:
         """Insert all particles; return the map and its half-maps, the solvent mask and the FSC in it."""
         halves = Halves(stack.grid, self._config.symmetry, padding=2)
         present = stack.particles[_PRESENCE].to_numpy(float)
+        if present.mean() < _FEW_PRESENT:
+            present = np.ones(len(stack))
         poses = WeightedPoses(stack.rotations()[:, None], present[:, None])
         for done in halves.fill(stack, poses):
             yield Progress(0.0, f"inserted {done} of {len(stack)} particles")
         maps = halves.solve(half_maps=True)
-        mask = self._solvent(maps.density)
+        mask = self._solvent(maps.density, compared)
         first, second = maps.halves
         return maps, mask, corrected_fsc(*whitened(first, second), mask.voxels)
 
@@ -275,10 +284,10 @@ class Refinement:
         if done.stack.grid.matches(grid):
             return done
         stack = done.stack.on_grid(grid)
-        maps, mask, fsc = yield from self._reconstruct(stack)
+        maps, mask, fsc = yield from self._reconstruct(stack, done.compared_angstrom)
         return replace(done, stack=stack, maps=maps, mask=mask, fsc=fsc)
 
-    def _solvent(self, density: DensityMap) -> DensityMap:
+    def _solvent(self, density: DensityMap, compared: float) -> DensityMap:
         """Return the solvent mask: the one given, a new one from the map, or ones."""
         size = density.pixel_size_angstrom
         if self._mask is not None:
@@ -286,7 +295,8 @@ class Refinement:
             return DensityMap(np.clip(given.voxels, 0, 1), size)
         if self._config.mask == "none":
             return DensityMap(np.ones_like(density.voxels), size)
-        return DensityMap(soft_mask(density.voxels, size), size)
+        edge_px = max(_EDGE_ANGSTROM, _EDGE_OF_DETAIL * compared) / size
+        return DensityMap(soft_mask(density.voxels, size, edge_px=edge_px), size)
 
     def _reference(
         self, half: DensityMap, mask: DensityMap, curve: FourierShellCorrelation
