@@ -29,7 +29,7 @@ from napari_cryosphere.jobs.align import (
 )
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, Snapshot
-from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
+from napari_cryosphere.jobs.running.halves import Halves, Reconstruction, refuse_empty_half
 from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_file,
@@ -330,6 +330,7 @@ def refine(config: RefineConfig) -> Events:
     if not config.resume:
         refuse_overwrite(outputs["particles"], config.overwrite)
     stack = open_particles(config).with_half_sets()
+    refuse_empty_half(stack)
     refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     mask = None if config.mask in ("auto", "none") else DensityMap.read(Path(config.mask))

@@ -28,6 +28,7 @@ from napari_cryosphere.jobs.configs.bases import (
     NewDistributions,
     NewMap,
     NewParticles,
+    NewStar,
     NewTable,
     ParticlesFile,
     ParticlesInput,
@@ -193,7 +194,7 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
     pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of images from an atomic model; a map brings its own."""
-    output: NewParticles
+    output: NewStar
     """STAR file to write; the images go next to it, with the suffix .mrcs."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
@@ -366,6 +367,10 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Map to compare with, an MRC file."""
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    scale_check: bool = False
+    """First find the pixel size of the map at which particles fit it best, and warn if it is not the
+    one given.
+    """
 
 
 class RefineConfig(AligningConfig, ParticlesInput, MapInput):
