@@ -150,6 +150,7 @@ def train(
     stack: ParticleStack,
     *,
     density: DensityMap | None = None,
+    init: PoseModel | None = None,
     minutes: float | None = None,
     progress: Show = None,
     **options: Any,
@@ -162,6 +163,8 @@ def train(
         Particles with poses.
     density
         Map to make projections of; without it the map that the particles give at their poses.
+    init
+        Model to begin with, of the same network; without it the weights are random.
     minutes
         Time budget; without it ``epochs`` decides.
     progress
@@ -175,7 +178,7 @@ def train(
     if density is not None:
         options = {"source": "map", "symmetry": density.symmetry} | options
     config = _config(TrainingConfig, {"minutes": minutes} | options)
-    return _run(train_stack(stack, config, density), progress)
+    return _run(train_stack(stack, config, density, init), progress)
 
 
 def infer(
