@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.local import LocalSearch
-from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
+from napari_cryosphere.alignment.modes import PoseModes, distinct_poses, local_maxima
 from napari_cryosphere.alignment.noise import (
     estimate_noise,
     informative_shell,
@@ -48,6 +48,7 @@ _REACH_OF_BOX, _FARTHEST_OF_BOX = 1 / 12, 1 / 6
 """Shifts searched at first and at most, in boxes. Chosen for realistic simulations, where 3 % of the
 particles are off by 5 to 8 % of the box; other values were not tried.
 """
+_STEPS_ABOUT = 2  # of the grid of shifts, about centres that are known: the posterior is as narrow
 _FIRST_STEPS, _LAST_STEPS = 2, 2  # of a climb before and after hopeless ones are dropped
 _HOPELESS = 10.0  # nats of evidence below the best after the first steps, a factor of 5e-5
 
@@ -69,6 +70,8 @@ class Alignment:
         over inside the particle, and how far the particle is off.
     summary
         How sure the pose is, from the modes and the cells of the search.
+    modes
+        The posterior's modes, four at most.
     distribution
         The posterior over poses with shifts integrated, if it was asked for.
     """
@@ -78,6 +81,7 @@ class Alignment:
     log_likelihood: NDArray[np.float64]
     presence_evidence: NDArray[np.float64]
     summary: PoseSummary
+    modes: PoseModes
     distribution: PoseDistribution | None
 
 
@@ -183,17 +187,34 @@ class Aligner:
         return observe(images.to(self._sampler.device), ctf, self.noise, self.band)
 
     def search(
-        self, images: Tensor, ctf: Tensor | None, with_distribution: bool = False
+        self,
+        images: Tensor,
+        ctf: Tensor | None,
+        with_distribution: bool = False,
+        centres_px: NDArray[np.float64] | None = None,
     ) -> Alignment:
-        """Align images from nothing: over all rotations, and shifts about the middle."""
+        """Align images from nothing: over all rotations, and shifts about the middle.
+
+        Where an earlier search has found the particles' ``centres_px``, ``(n, 2)``, shifts are
+        searched two steps about these, and farther only for images whose answers lie at the rim.
+        """
         if self._global is None:
             self._global = GlobalSearch(
                 self._sampler, self.band, self.radius_px, self._global_reach_px, self.symmetry
             )
         search, observation = self._global, self.observe(images, ctf)
-        candidates = search.search(observation)
+        centres = None
+        if centres_px is not None:
+            centres = torch.from_numpy(centres_px).float().to(self._sampler.device)
+            search = search.widened(min(self._global_reach_px, _STEPS_ABOUT * search.shift_step_px))
+        near = observation if centres is None else observation.centred(centres)
+        candidates = search.search(near)
         if self._widens:
-            self._search_beyond_rim(search, observation, candidates)
+            self._search_beyond_rim(search, near, candidates)
+        if centres is not None:
+            candidates = [
+                found.moved(centre) for found, centre in zip(candidates, centres, strict=True)
+            ]
         counts = torch.tensor([len(found.cells) for found in candidates])
         scored = (
             torch.arange(len(candidates)).repeat_interleave(counts).to(self._sampler.device),
@@ -310,6 +331,7 @@ class Aligner:
             best.log_likelihood.double().cpu().numpy(),
             np.stack([evidence, left.double().numpy(), off.norm(dim=1).double().numpy()], axis=1),
             summary,
+            PoseModes.of(refined, counts, _CLIMBED),
             distribution,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,17 +49,20 @@ __all__ = [
     "align",
     "align_rows",
     "align_stack",
+    "arrays_of",
     "band_note",
     "batches_of",
     "gathered",
+    "pilot_about_shifts",
     "pilot_around",
     "prepare_aligner",
     "refuse_without_poses",
+    "search_everywhere",
     "spread_rows",
     "with_alignment",
 ]
 
-Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
+Pilot: TypeAlias = Callable[[Aligner, Any, Tensor, Tensor | None], Alignment]
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
 _PILOT = 384  # particles from which noise and contrast are estimated
@@ -129,25 +133,35 @@ class AlignerInput:
         return self._images[rows], transfer_functions(self.stack[rows])
 
 
-def pilot_around(stack: ParticleStack, reach_degrees: float) -> Pilot:
-    """Return the pilot that searches around a stack's own poses."""
-    rotations, shifts_px = (
-        stack.rotations(),
-        -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom,
-    )
+def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False) -> Pilot:
+    """Return the pilot that searches around a stack's own poses; ``keep`` the posteriors."""
+    rotations, shifts_px = stack.rotations(), _centres_px(stack)
 
-    def pilot(
-        aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
-    ) -> Alignment:
-        return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees)
+    def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
+        return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees, keep)
 
     return pilot
 
 
-def _search(
-    aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
+def pilot_about_shifts(stack: ParticleStack) -> Pilot:
+    """Return the pilot that searches all rotations, and shifts about a stack's own."""
+    shifts_px = _centres_px(stack)
+
+    def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
+        return aligner.search(images, ctf, centres_px=shifts_px[rows])
+
+    return pilot
+
+
+def _centres_px(stack: ParticleStack) -> NDArray[np.float64]:
+    return np.asarray(-stack.shifts_angstrom() / stack.grid.pixel_size_angstrom)
+
+
+def search_everywhere(
+    aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None, keep: bool = False
 ) -> Alignment:
-    return aligner.search(images, ctf)
+    """Search all rotations and shifts; ``keep`` the posteriors."""
+    return aligner.search(images, ctf, keep)
 
 
 def prepare_aligner(
@@ -157,7 +171,7 @@ def prepare_aligner(
     resolution_angstrom: float | None = None,
     shift_range_px: float | None = None,
     device: torch.device | None = None,
-    pilot: Pilot = _search,
+    pilot: Pilot = search_everywhere,
 ) -> Aligner:
     """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
 
@@ -201,8 +215,8 @@ def prepare_aligner(
     images, ctf = read(rows)
     found = pilot(aligner, rows, images, ctf)
     refitted = aligner.refitted(images, ctf, found)
-    if pilot is not _search and refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
-        pilot, found = _search, aligner.search(images, ctf)
+    if refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
+        pilot, found = search_everywhere, aligner.search(images, ctf)
         refitted = aligner.refitted(images, ctf, found)
     few = slice(None, None, 3)
     dark = pilot(aligner, rows[few], -images[few], None if ctf is None else ctf[few])
@@ -260,7 +274,8 @@ def align(config: AlignConfig) -> Events:
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
     detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
-    yield from align_rows(stack, density, config, detail, keep, batches, ranks, journal)
+    align_each = _pilot_of(stack, config, keep)
+    yield from align_rows(stack, density, config, detail, align_each, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
         return
@@ -291,7 +306,8 @@ def align_stack(
     asked = config.resolution_angstrom
     detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
     batches, journal = batches_of(stack, config), MemoryJournal()
-    yield from align_rows(stack, density, config, detail, True, batches, Ranks(), journal)
+    align_each = _pilot_of(stack, config, keep=True)
+    yield from align_rows(stack, density, config, detail, align_each, batches, Ranks(), journal)
     found = gathered(stack, batches, journal, config.symmetry)
     return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
 
@@ -317,18 +333,29 @@ def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     return Batches(len(stack), size)
 
 
+def arrays_of(rows: slice, found: Alignment) -> Arrays:
+    """Return all that is kept of a batch, whichever rows of the stack it is."""
+    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
+    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
+    if found.distribution is not None:
+        cells = found.distribution.cells()
+        arrays |= {name: getattr(cells, name) for name in _CELLS}
+    return arrays
+
+
 def align_rows(
     stack: ParticleStack,
     density: DensityMap,
     config: AligningConfig,
     detail: MapDetail,
-    keep: bool,
+    align_each: Pilot,
     batches: Batches,
     ranks: Ranks,
     journal: Finished,
+    arrays_of: Callable[[slice, Alignment], Arrays] = arrays_of,
 ) -> Generator[Event, None, None]:
-    """Measure the noise, align this rank's batches and put them into the journal; ``keep`` the posteriors."""
-    local, device = config.local_degrees, choose_device(config.device)
+    """Measure the noise, ``align_each`` of this rank's batches and put the arrays into the journal."""
+    device = choose_device(config.device)
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
         aligner = prepare_aligner(
             stack,
@@ -337,7 +364,7 @@ def align_rows(
             detail.resolution_angstrom,
             config.shift_range_px,
             device,
-            _search if local is None else pilot_around(stack, local),
+            align_each,
         )
         yield Note(band_note(aligner, stack, detail))
         yield from work_through(
@@ -345,7 +372,7 @@ def align_rows(
             ranks,
             journal,
             AlignerInput(stack),
-            lambda rows, inputs: _align_batch(local, keep, stack[rows], aligner, *inputs),
+            lambda rows, inputs: arrays_of(rows, align_each(aligner, rows, *inputs)),
             "aligned",
             at_once=at_once,
         )
@@ -384,26 +411,11 @@ def _joined_cells(batches: Batches, journal: Finished, symmetry: str) -> PoseDis
     return PoseDistribution.from_cells(orders, indices, padded("log_density", -np.inf), symmetry)
 
 
-def _align_batch(
-    local_degrees: float | None,
-    keep: bool,
-    stack: ParticleStack,
-    aligner: Aligner,
-    images: Tensor,
-    ctf: Tensor | None,
-) -> Arrays:
-    """Align one batch, and return all that is kept of it."""
-    if local_degrees is None:
-        found = aligner.search(images, ctf, keep)
-    else:
-        shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees, keep)
-    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
-    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
-    if found.distribution is not None:
-        cells = found.distribution.cells()
-        arrays |= {name: getattr(cells, name) for name in _CELLS}
-    return arrays
+def _pilot_of(stack: ParticleStack, config: AligningConfig, keep: bool) -> Pilot:
+    """Return how a config has particles aligned; ``keep`` the posteriors."""
+    if config.local_degrees is None:
+        return partial(search_everywhere, keep=keep) if keep else search_everywhere
+    return pilot_around(stack, config.local_degrees, keep)
 
 
 def _write_distributions(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
@@ -19,6 +26,7 @@ __all__ = [
     "MapFile",
     "MapInput",
     "MapsInput",
+    "MaskChoice",
     "MaskedMapInput",
     "ModelFile",
     "NewDistributions",
@@ -33,6 +41,11 @@ __all__ = [
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+MaskChoice: TypeAlias = Annotated[
+    Literal["auto", "none"] | MapFile,
+    # these words are no files
+    BeforeValidator(lambda value: str(value) if str(value) in ("auto", "none") else value),
+]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
 NewMap: TypeAlias = Annotated[Path, File("write", "*.mrc")]
 NewParticles: TypeAlias = Annotated[Path, File("write", "*.star")]
@@ -118,15 +131,10 @@ class MapInput(MapsInput):
 class MaskedMapInput(MapInput):
     """A map that particles are compared with."""
 
-    mask: Literal["auto", "none"] | MapFile = "auto"
+    mask: MaskChoice = "auto"
     """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
     to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
     solvent in.
     """
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
-
-    @field_validator("mask", mode="before")
-    @classmethod
-    def _words_are_no_files(cls, value: object) -> object:
-        return str(value) if str(value) in ("auto", "none") else value
