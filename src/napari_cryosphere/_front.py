@@ -10,7 +10,7 @@ that a function names, by name; a wrong name or value raises `CryosphereError` w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -221,7 +221,7 @@ def refine(
 
 def align(
     stack: ParticleStack,
-    density: DensityMap,
+    density: DensityMap | Sequence[DensityMap],
     *,
     symmetry: str | None = None,
     local_degrees: float | None = None,
@@ -233,9 +233,9 @@ def align(
     Parameters
     ----------
     stack, density
-        Particles, and the map.
+        Particles, and the map; or a map of each state of the molecule, in one frame.
     symmetry
-        Point group; that of the map without it.
+        Point group; that of the (first) map without it.
     local_degrees
         Search within this angle of the particles' poses; None searches everywhere.
     progress
@@ -249,8 +249,10 @@ def align(
     """
     from napari_cryosphere.jobs.align import align_stack
     from napari_cryosphere.jobs.configs import AligningConfig
+    from napari_cryosphere.particles import DensityMap
 
-    given = {"symmetry": symmetry or density.symmetry, "local_degrees": local_degrees}
+    maps = [density] if isinstance(density, DensityMap) else density
+    given = {"symmetry": symmetry or maps[0].symmetry, "local_degrees": local_degrees}
     return _run(align_stack(stack, density, _config(AligningConfig, given | options)), progress)
 
 
