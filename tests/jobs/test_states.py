@@ -29,16 +29,16 @@ class Mixture:
 
 @pytest.fixture(scope="module")
 def mixture() -> Mixture:
-    """Return 60 particles of a phantom and 30 of the same without the density on one side."""
+    """Return 40 particles of a phantom and 20 of the same without the density on one side."""
     first = nc.phantom(box=32, pixel_size_angstrom=5.0)
     along_x = np.arange(32) - 16
     without = DensityMap(first.voxels * (along_x < 4), 5.0)
     stacks = [
         nc.simulate(one, number=number, snr=0.3, seed=seed)
-        for one, number, seed in ((first, 60, 1), (without, 30, 2))
+        for one, number, seed in ((first, 40, 1), (without, 20, 2))
     ]
     joined = ParticleStack.join(stacks)
-    state = np.repeat([0, 1], [60, 30])
+    state = np.repeat([0, 1], [40, 20])
     return Mixture(joined, (first, without), state, joined.rotations())
 
 
@@ -59,7 +59,7 @@ def test_each_particle_finds_its_state_and_pose(mixture: Mixture) -> None:
 
 
 def test_a_file_of_states_is_written(mixture: Mixture, tmp_path: Path) -> None:
-    mixture.stack[::3].save(tmp_path / "particles.star")
+    mixture.stack[::6].save(tmp_path / "particles.star")
     for name, one in zip(("a.mrc", "b.mrc"), mixture.maps, strict=True):
         one.save(tmp_path / name)
     config = AlignConfig(
@@ -69,14 +69,14 @@ def test_a_file_of_states_is_written(mixture: Mixture, tmp_path: Path) -> None:
         distributions=tmp_path / "posterior.zarr",
     )
     result = follow(align(config), lambda event: None)
-    assert result.metrics["share_of_state_1"] == pytest.approx(2 / 3, abs=0.12)
+    assert result.metrics["share_of_state_1"] == pytest.approx(2 / 3, abs=0.15)
     again = ParticleStack.read(tmp_path / "aligned.star")
-    assert np.mean(again.particles["rlnClassNumber"] == mixture.state[::3] + 1) > 0.9
-    assert len(nc.read(tmp_path / "posterior.zarr")) == 30
+    assert np.mean(again.particles["rlnClassNumber"] == mixture.state[::6] + 1) > 0.9
+    assert len(nc.read(tmp_path / "posterior.zarr")) == 15
 
 
 def test_the_same_map_twice_says_nothing_of_states(mixture: Mixture) -> None:
-    found = nc.align(mixture.stack[:30], [mixture.maps[0], mixture.maps[0]])
+    found = nc.align(mixture.stack[:8], [mixture.maps[0], mixture.maps[0]])
     assert found.states is not None
     np.testing.assert_allclose(found.states.probabilities, 0.5, atol=1e-6)
 

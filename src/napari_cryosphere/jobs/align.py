@@ -414,7 +414,8 @@ def _compared(
         )
         return
     device = choose_device(config.device)
-    aligners = _state_aligners(stack, maps, config, details, align_each, device)
+    pilot = _pilot_of(stack, config, keep=False)
+    aligners = _state_aligners(stack, maps, config, details, pilot, device)
     for aligner, detail in zip(aligners, details, strict=True):
         yield Note(band_note(aligner, stack, detail))
 
@@ -436,7 +437,7 @@ def _state_aligners(
     maps: Sequence[DensityMap],
     config: AligningConfig,
     details: Sequence[MapDetail],
-    align_each: Pilot,
+    pilot: Pilot,
     device: torch.device,
 ) -> list[Aligner]:
     """Return an aligner for each map, all of one band and one noise: their evidence is compared."""
@@ -452,7 +453,7 @@ def _state_aligners(
                 resolution,
                 config.shift_range_px,
                 device,
-                align_each,
+                pilot,
             )
             for density in maps
         ]
@@ -462,7 +463,7 @@ def _state_aligners(
         resolution = stack.grid.field_angstrom / min(shells)
     rows = spread_rows(len(stack), _PILOT_STATES)
     images, ctf = AlignerInput(stack)(rows)
-    found = [align_each(aligner, rows, images, ctf) for aligner in common]
+    found = [pilot(aligner, rows, images, ctf) for aligner in common]
     return refitted_together(common, images, ctf, found)
 
 
