@@ -247,7 +247,12 @@ def test_inference_refines_against_a_map(sample: Path, tmp_path: Path) -> None:
     assert {"cryosphereNetworkAngleRot", "rlnOriginXAngst", "rlnLogLikeliContribution"} <= set(
         table
     )
-    assert len(DistributionStore(tmp_path / "network.zarr")) == 10
+    network = DistributionStore(tmp_path / "network.zarr")
+    assert len(network) == 10
+    # the network's pose keeps its own spread, the refined one has another
+    spread = table["cryosphereNetworkSpread"].to_numpy()
+    assert np.allclose(spread, network[:].summary().spread_degrees, atol=0.5)
+    assert not np.allclose(spread, table["cryosphereSpread"], atol=0.5)
 
 
 def test_refinement_needs_a_map(sample: Path, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = Image2SphereConfig(
         encoder_channels=(4, 8), sphere_channels=8, sphere_order=1, l_max=2, so3_channels=2
     )
+    import torch
+
+    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     PoseModel.create(ModelCard(network=network, pixel_size_angstrom=6.0)).save(path)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, network_column
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
+from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.projection_view import REFINED
 from napari_cryosphere.widgets.control.running import SynchronousRunner
@@ -119,16 +121,21 @@ def test_predictions_in_a_file_are_shown_without_predicting(
 
 
 def test_refined_poses_are_told_from_the_networks(stack: ParticleStack, predictions: Any) -> None:
-    network = stack[:40].with_summary(predictions[2], "C1")
-    names = ("AngleRot", "AngleTilt", "AnglePsi")
-    kept = {
-        f"cryosphereNetwork{name}": network.particles[f"rln{name}"].to_numpy() for name in names
-    }
-    refined = network.with_columns(kept).with_poses(stack.rotations()[:40])
-    stored = StoredPoses.of(refined)
+    summary = predictions[2]
+    network = stack[:40].with_summary(summary, "C1").particles
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "cryosphereSpread")
+    kept = {network_column(name): network[name].to_numpy() for name in names}
+    sure = replace(summary, rotations=stack.rotations()[:40], spread_degrees=np.full(40, 1.6))
+    stored = StoredPoses.of(stack[:40].with_summary(sure, "C3").with_columns(kept))
     assert stored.predicted is not None
-    np.testing.assert_allclose(stored.predicted.rotations, network.rotations(), atol=1e-5)
-    np.testing.assert_allclose(stored.refined, stack.rotations()[:40], atol=1e-5)
+    assert stored.refined is not None
+    assert stored.symmetry == "C3"
+    np.testing.assert_allclose(stored.predicted.rotations, summary.rotations, atol=1e-5)
+    np.testing.assert_allclose(stored.predicted.spread_degrees, summary.spread_degrees)
+    assert np.isnan(stored.predicted.confidence).all()  # not in the file, and not the refined one's
+    np.testing.assert_allclose(stored.refined.spread_degrees, 1.6)
+    errors = angular_error_degrees(stack.rotations()[:40], stored.refined.rotations, "C3")
+    assert errors.max() < 1e-4
     assert StoredPoses.of(stack).predicted is None
 
 

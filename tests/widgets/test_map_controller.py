@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.ndimage import rotate
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, network_column
 from napari_cryosphere.reconstruction import resampled_map
 from napari_cryosphere.reconstruction.filters import low_passed
 from napari_cryosphere.reconstruction.map_alignment import mirrored
@@ -116,15 +117,14 @@ def test_refined_poses_of_a_file_are_taken(
 ) -> None:
     """A file of `infer --refine`: its own poses are the refined ones, others stand beside them."""
     _, _, summary = predictions
-    network = stack[:40].with_summary(summary, "C1")
+    network = stack[:40].with_summary(summary, "C1").particles
     kept = {
-        f"cryosphereNetworkAngle{name}": network.particles[f"rlnAngle{name}"]
-        for name in ("Rot", "Tilt", "Psi")
+        network_column(name): network[name].to_numpy()
+        for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     }
-    refined = network.with_columns({name: column.to_numpy() for name, column in kept.items()})
-    turned = stack[:40].rotations().copy()
-    turned = Rotation.from_euler("Z", 5, degrees=True).as_matrix() @ turned
-    refined = refined.with_poses(turned)
+    turned = Rotation.from_euler("Z", 5, degrees=True).as_matrix() @ stack[:40].rotations()
+    posed = stack[:40].with_summary(replace(summary, rotations=turned), "C1")
+    refined = posed.with_columns(kept)
     add_particles(controller.viewer, refined)
     session = controller.session
     np.testing.assert_allclose(

@@ -116,8 +116,12 @@ def test_particles_that_come_meanwhile_get_no_results_of_others(
     assert second.sphere is None
 
 
+def refined_spread(stack: ParticleStack) -> np.ndarray:
+    return stack.particles["cryosphereSpread"].to_numpy()
+
+
 def test_poses_are_refined_in_the_window(
-    viewer: Any, sample: Path, truth: DensityMap, qtbot: Any
+    viewer: Any, sample: Path, truth: DensityMap, qtbot: Any, tmp_path: Path
 ) -> None:
     viewer.open([sample / "particles.star", sample / "truth.mrc"], plugin="napari-cryosphere")
     dock = open_dock(viewer, MAIN)
@@ -135,6 +139,30 @@ def test_poses_are_refined_in_the_window(
     np.testing.assert_allclose(chosen.stack.shifts_angstrom(), refined.shifts_angstrom())
     saved = dock.controller.poses.stack()
     np.testing.assert_allclose(saved.rotations(), refined.rotations(), atol=1e-6)
+
+    # saved, reopened, and saved again: every value with the pose that it belongs to
+    saved.save(tmp_path / "first.star")
+    viewer.open(tmp_path / "first.star", plugin="napari-cryosphere")
+    again = dock.controller.session
+    assert again is not session
+    for both in ("predicted", "refined"):
+        assert both in dock.poses.overall.text()
+    network, reread = session.store.summary(), again.store.summary()
+    np.testing.assert_allclose(reread.rotations, network.rotations, atol=1e-6)
+    np.testing.assert_allclose(reread.spread_degrees, network.spread_degrees)
+    np.testing.assert_allclose(again.store.refined.spread_degrees, refined_spread(refined))
+    np.testing.assert_allclose(again.store.refined.rotations, refined.rotations(), atol=1e-6)
+    np.testing.assert_allclose(again.store.errors_degrees, session.store.errors_degrees, atol=1e-4)
+    np.testing.assert_allclose(
+        again.store.refined_errors_degrees(), session.store.refined_errors_degrees(), atol=1e-4
+    )
+    viewer.dims.set_point(0, 0)
+    assert dock.inspector.tiles.text("spread") == f"{network.spread_degrees[0]:.1f}°"
+    assert f"spread {refined_spread(refined)[0]:.1f}°" in dock.inspector.refined.text()
+    dock.controller.poses.stack().save(tmp_path / "second.star")
+    assert (tmp_path / "second.star").read_bytes() == (tmp_path / "first.star").read_bytes()
+
+    dock.controller.choose(session.layer)
     dock.controller.poses.predict()  # what was refined from other predictions does not stay
     assert session.refined is None
 

@@ -1,6 +1,14 @@
 """Particles and maps on disk: STAR, CS and MRC files, particle stacks and density maps."""
 
-from napari_cryosphere.particles._poses import ANGLES, ORIGINS, is_pose_column, pose_columns
+from napari_cryosphere.particles._poses import (
+    ANGLES,
+    ORIGINS,
+    SYMMETRY,
+    UNCERTAINTY,
+    is_pose_column,
+    network_column,
+    pose_columns,
+)
 from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
@@ -12,12 +20,15 @@ from napari_cryosphere.particles.star import read_star, write_star
 __all__ = [
     "ANGLES",
     "ORIGINS",
+    "SYMMETRY",
+    "UNCERTAINTY",
     "CtfParameters",
     "DensityMap",
     "ImageGrid",
     "MrcStack",
     "ParticleStack",
     "is_pose_column",
+    "network_column",
     "pose_columns",
     "read_cs",
     "read_star",

@@ -26,8 +26,11 @@ __all__ = [
     "ORIGINS",
     "ORIGIN_PRIORS",
     "PSI_PRIOR",
+    "SYMMETRY",
+    "UNCERTAINTY",
     "is_pose_column",
     "moved_to_poses",
+    "network_column",
     "pose_columns",
     "uncertainty_columns",
 ]
@@ -35,6 +38,15 @@ __all__ = [
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 PSI_PRIOR = "rlnAnglePsiPrior"
+SYMMETRY = "cryosphereSymmetry"
+"""Column of the point group that poses and their uncertainties are modulo; missing for C1."""
+UNCERTAINTY = (
+    "rlnMaxValueProbDistribution",
+    "cryosphereEntropy",
+    "cryosphereSpread",
+    "cryosphereConfidence",
+)
+"""Columns of the uncertainty of the table's poses, in the order of `PoseSummary`."""
 ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
 ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.
@@ -46,7 +58,10 @@ _OF_EARLIER_POSE = re.compile(
     r"rln(LogLikeliContribution|MaxValueProbDistribution|NrOfSignificantSamples"
     r"|Angle(Psi|Rot)Flip)|cryosparc/(alignments3D|alignments_class)[^\n]*"
 )
+# Of this package: replaced with the pose that they belong to, and not kept.
+_OF_PREDICTION = re.compile(r"cryosphere(Entropy|Spread|Confidence|Symmetry|Network\w+)")
 _KEPT = "cryosphereInput"
+_NETWORK = "cryosphereNetwork"
 _ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6
 # 2e-10 rad: gives the angles of an input file back as they were.
 _DECIMALS = 8
@@ -109,7 +124,8 @@ def moved_to_poses(
         for old in dict.fromkeys(changed)
         if (name := _name_kept(str(old))) not in particles and not _same(new, old, particles)
     }
-    return particles.drop(columns=stale).assign(**kept, **new)
+    replaced = [name for name in particles if _OF_PREDICTION.fullmatch(str(name))]
+    return particles.drop(columns=stale + replaced).assign(**kept, **new)
 
 
 def _move(
@@ -125,6 +141,16 @@ def _move(
         for source, target in zip(sources, targets, strict=True)
         if target in particles
     }
+
+
+def network_column(name: str) -> str:
+    """Return the column that holds a network's value where the pose of the table is a refined one.
+
+    Both are predictions with an uncertainty of their own: ``rlnAngleRot`` and ``cryosphereSpread``
+    are of the refined pose, ``cryosphereNetworkAngleRot`` and ``cryosphereNetworkSpread`` of the
+    network's.
+    """
+    return _NETWORK + name.removeprefix("rln").removeprefix("cryosphere")
 
 
 def _name_kept(name: str) -> str:
@@ -170,11 +196,13 @@ def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]
     return matrices
 
 
-def uncertainty_columns(summary: PoseSummary) -> dict[str, NDArray[np.float64]]:
-    """Return the STAR columns of a summary: probability of the best cell, entropy, spread, confidence."""
-    return {
-        "rlnMaxValueProbDistribution": summary.max_probability,
-        "cryosphereEntropy": summary.entropy,
-        "cryosphereSpread": summary.spread_degrees,
-        "cryosphereConfidence": summary.confidence,
-    }
+def uncertainty_columns(summary: PoseSummary, symmetry: str = "C1") -> dict[str, NDArray[Any]]:
+    """Return the STAR columns of a summary: probability of the best cell, entropy, spread, confidence.
+
+    The point group that these are modulo is one more column, unless it is C1.
+    """
+    values = (summary.max_probability, summary.entropy, summary.spread_degrees, summary.confidence)
+    columns: dict[str, NDArray[Any]] = dict(zip(UNCERTAINTY, values, strict=True))
+    if symmetry != "C1":
+        columns[SYMMETRY] = np.full(len(summary), symmetry, dtype=object)
+    return columns

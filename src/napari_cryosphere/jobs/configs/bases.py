@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.mrcs")]
+ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
 MaskChoice: TypeAlias = Annotated[
     Literal["auto", "none"] | MapFile,

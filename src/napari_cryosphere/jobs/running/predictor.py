@@ -15,7 +15,13 @@ from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.model.pose_model import PoseModel
-from napari_cryosphere.particles import ANGLES, ImageGrid, ParticleStack
+from napari_cryosphere.particles import (
+    ANGLES,
+    UNCERTAINTY,
+    ImageGrid,
+    ParticleStack,
+    network_column,
+)
 from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
 
@@ -24,6 +30,7 @@ __all__ = ["Predictor", "images_for", "pilot_of"]
 _REFINED_WITHIN_DEGREES = 10.0  # of each mode; chosen, not tuned
 _MODES_APART_DEGREES = 20.0  # twice that, so that no pose is looked at from two modes
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
+_NETWORK_SUMMARY = tuple(f"network_{name}" for name in _SUMMARY)
 _FOUND = ("shifts_px", "log_likelihood", "presence_evidence")
 _NOVELTY_COLUMN = "cryosphereNovelty"
 
@@ -97,7 +104,7 @@ class Predictor:
     def results(self) -> tuple[str, ...]:
         """Names of the arrays that `posed` takes."""
         novelty = () if self._model.novelty is None else ("novelty",)
-        refined = () if self._aligner is None else (*_FOUND, "predicted")
+        refined = () if self._aligner is None else (*_FOUND, *_NETWORK_SUMMARY)
         return (*_SUMMARY, *novelty, *refined)
 
     @property
@@ -116,17 +123,21 @@ class Predictor:
         """Return what is found for some particles, one entry each."""
         images, unmasked = inputs
         distribution, novelty = self._model.predict_with_novelty(images)
+        summary = distribution.summary()
+        predicted = _arrays(summary)
         if self._aligner is None or unmasked is None:
-            arrays = _arrays(distribution.summary())
+            arrays = predicted
         else:
             starts = _starts(distribution, self._modes)
+            none = np.isnan(starts[:, 0]).any((1, 2))  # so flat that no maximum stands out
+            starts[none, 0] = summary.rotations[none]
             origins = self._origins_px[rows]
             found = self._aligner.refine(
                 *unmasked, starts, origins, _REFINED_WITHIN_DEGREES, climbed=self._climbed
             )
             arrays = _arrays(found.summary)
             arrays |= {name: getattr(found, name) for name in _FOUND}
-            arrays["predicted"] = starts[:, 0]
+            arrays |= dict(zip(_NETWORK_SUMMARY, predicted.values(), strict=True))
         if novelty is not None:
             arrays["novelty"] = novelty
         if self._keep_coefficients:
@@ -137,8 +148,9 @@ class Predictor:
     def posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
         """Return all particles with their poses, and how sure these are.
 
-        Where they were refined, the network's poses stay as ``cryosphereNetworkAngleRot``... A
-        model that knows its training's particles gives ``cryosphereNovelty`` too.
+        Where they were refined, the network's poses and uncertainties stay as
+        ``cryosphereNetworkAngleRot``, ``cryosphereNetworkSpread`` and so on. A model that knows its
+        training's particles gives ``cryosphereNovelty`` too.
         """
         symmetry, stack = self._model.card.symmetry, self._stack
         summary = PoseSummary(*(results[name] for name in _SUMMARY))
@@ -146,20 +158,16 @@ class Predictor:
             stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
         if self._aligner is None:
             return stack.with_summary(summary, symmetry), summary
-        predicted = stack.with_poses(results["predicted"], symmetry=symmetry)
+        network = PoseSummary(*(results[name] for name in _NETWORK_SUMMARY))
+        predicted = stack.with_summary(network, symmetry).particles
         kept = {
-            f"cryosphereNetwork{name.removeprefix('rln')}": predicted.particles[name].to_numpy()
-            for name in ANGLES
+            network_column(name): predicted[name].to_numpy() for name in (*ANGLES, *UNCERTAINTY)
         }
         shifts_px, log_likelihood, evidence = (results[name] for name in _FOUND)
         posed = with_alignment(
-            predicted.with_columns(kept),
-            shifts_px,
-            log_likelihood,
-            summary,
-            self._aligner.symmetry,
-            evidence,
+            stack, shifts_px, log_likelihood, summary, self._aligner.symmetry, evidence
         )
+        posed = posed.with_columns(kept)
         return posed, summary
 
 

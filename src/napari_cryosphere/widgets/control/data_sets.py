@@ -53,7 +53,6 @@ class DataSets:
         self.viewer = viewer
         self.runner = runner
         self.model_path: Path | None = None
-        self.symmetry = "C1"
         self.session: Session | None = None
         self.image_folder = context_of(viewer).image_folder
         self.maps = MapController(viewer, runner)
@@ -120,6 +119,7 @@ class DataSets:
             self._raise(self.session)
         self._index = None
         self.session_changed.emit()
+        self.symmetry_changed.emit(self.symmetry)
         self._on_slider()
 
     def choose_model(self, path: Path | None) -> None:
@@ -127,11 +127,27 @@ class DataSets:
         self.model_path = path
         self.model_changed.emit(path)
 
-    def choose_symmetry(self, name: str) -> None:
-        """Take another point group for training, maps and posteriors."""
-        if name != self.symmetry:
-            self.symmetry = name
-            self.symmetry_changed.emit(name)
+    @property
+    def symmetry(self) -> str:
+        """Point group of the chosen particles, as it was typed; C1 without particles."""
+        return "C1" if self.session is None else self.session.symmetry
+
+    def choose_symmetry(self, name: str, known: bool = True) -> None:
+        """Take another point group for the chosen particles; ``known``: somebody said so."""
+        session = self.session
+        if session is None or (name == session.symmetry and session.symmetry_known >= known):
+            return
+        session.choose_symmetry(name, known)
+        self.symmetry_changed.emit(name)
+        self.predictions_changed.emit()
+        self._name_particle()
+
+    def adopt_symmetry(self, session: Session, name: str) -> None:
+        """Take the point group of a model or of distributions where none is known yet."""
+        if not session.symmetry_known:
+            session.choose_symmetry(name, known=name != "C1")
+            if session is self.session:
+                self.symmetry_changed.emit(name)
 
     def look_in(self, folder: Path | None) -> None:
         """Look for images that have moved in a folder, and open the files that have waited for one."""

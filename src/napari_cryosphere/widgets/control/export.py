@@ -60,7 +60,7 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
         return session.refined[rows]
     stack, store = session.stack[rows], session.store
     summary = store.summary()
-    if summary is None or not store.predicted[rows].all():
+    if summary is None or store.of_file or not store.predicted[rows].all():
         return stack
     from napari_cryosphere.so3.pose_summary import PoseSummary
 

@@ -87,8 +87,8 @@ class Intake:
 
         card = PoseModel.load(path).card
         self._data.choose_model(path)
-        if self._data.symmetry == "C1":
-            self._data.choose_symmetry(card.symmetry)
+        if self._data.session is not None:
+            self._data.adopt_symmetry(self._data.session, card.symmetry)
         tell_note(f"{path.name} chosen: press Predict poses")
 
     # ------------------------------------------------------------------ distributions

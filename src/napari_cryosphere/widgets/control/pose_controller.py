@@ -16,7 +16,6 @@ from napari_cryosphere.widgets.control.export import chosen_stack
 if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.so3.distributions.store import DistributionStore
-    from napari_cryosphere.so3.pose_summary import PoseSummary
     from napari_cryosphere.widgets.control.data_sets import DataSets
     from napari_cryosphere.widgets.control.inspector import Inspector
     from napari_cryosphere.widgets.state.session import Session
@@ -107,6 +106,7 @@ class PoseController:
             return
         if not isinstance(event, work.Predicted):
             return
+        data.adopt_symmetry(session, event.distribution.symmetry)
         session.store.add(*event)
         session.refresh_sphere(data.viewer)
         if session is data.session:
@@ -116,6 +116,7 @@ class PoseController:
     def attach(self, session: Session, folder: DistributionStore, path: Path) -> None:
         """Read a data set's distributions from a folder: predictions, or posteriors given a map."""
         session.distribution_files[folder.kind] = path
+        self._data.adopt_symmetry(session, folder.symmetry)
         if folder.kind != "harmonic":
             session.posteriors.read_from(folder)
             self._data.show_sphere(session)
@@ -123,14 +124,13 @@ class PoseController:
             return
         summary = session.store.summary()
         if summary is not None and len(summary) == len(session.stack):
-            self._take_all(session, folder, summary)
+            self._take_all(session, folder)
         else:
             self._summarise(session, folder)
 
-    def _take_all(self, session: Session, folder: DistributionStore, summary: PoseSummary) -> None:
+    def _take_all(self, session: Session, folder: DistributionStore) -> None:
         """Take distributions whose summaries the STAR file holds: none is read before it is shown."""
-        session.store.clear()
-        session.store.add(slice(0, len(session.stack)), folder, summary)
+        session.store.attach(folder)
         self._data.show_sphere(session)
         self._data.predictions_changed.emit()
         self._data.particle_changed.emit()

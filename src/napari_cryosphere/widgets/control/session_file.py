@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.widgets.control.export import chosen_stack
 from napari_cryosphere.widgets.state.fsc_curves import Curve
 from napari_cryosphere.widgets.state.layer_data import KEY, map_layer, map_of, particle_layer
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -49,6 +50,8 @@ class SavedParticles(_Saved):
     """Runs of equal flags: (flag, length)."""
     selected: tuple[int, ...] = ()
     distributions: dict[str, Path] = Field(default_factory=dict)
+    symmetry: str | None = None
+    """Point group that is known of them; None for none."""
 
 
 class SavedMap(_Saved):
@@ -83,7 +86,8 @@ class SavedSession(_Saved):
     particle: int | None = None
     """The one under the slider, counted from 0."""
     model: Path | None = None
-    symmetry: str = "C1"
+    symmetry: str | None = None
+    """Of the chosen particles, in files of earlier versions."""
     source: Source = "network"
     comparison_map: str | None = None
     curves: tuple[SavedCurve, ...] = ()
@@ -141,7 +145,6 @@ class SessionFile:
             chosen=None if chosen is None else chosen.layer.name,
             particle=self._data.index,
             model=None if self._data.model_path is None else self._data.model_path.absolute(),
-            symmetry=self._data.symmetry,
             source=inspector.source,
             comparison_map=None if inspector.map_layer is None else inspector.map_layer.name,
             curves=tuple(self._curves()),
@@ -173,7 +176,6 @@ class SessionFile:
         """
         saved = read_session(path)
         lost = [f"{name}" for name in self._restore_layers(saved)]
-        self._data.choose_symmetry(saved.symmetry)
         if saved.model is not None:
             if saved.model.exists():
                 self._data.choose_model(saved.model)
@@ -186,6 +188,8 @@ class SessionFile:
         self._inspector.show_source(saved.source)
         if saved.chosen in layers:
             self._data.choose(layers[saved.chosen])
+            if saved.symmetry is not None:
+                self._data.choose_symmetry(saved.symmetry)
             if saved.particle is not None:
                 self._data.show_particle(saved.particle)
         if lost:
@@ -219,6 +223,8 @@ class SessionFile:
         from napari_cryosphere.so3.distributions.store import DistributionStore
 
         session = next(one for one in self._data.sessions if one.layer == layer)
+        if saved.symmetry is not None:
+            session.choose_symmetry(saved.symmetry)
         number, lost = len(session.stack), []
         if number == saved.number:
             selected = np.zeros(number, dtype=bool)
@@ -254,6 +260,7 @@ def _particles(session: Session, folder: Path) -> SavedParticles:
         flags=runs_of(session.choices.flags),
         selected=tuple(int(row) for row in session.choices.selected.nonzero()[0]),
         distributions={kind: file.absolute() for kind, file in distributions.items()},
+        symmetry=session.symmetry if session.symmetry_known else None,
     )
 
 
@@ -321,16 +328,17 @@ def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Pa
     than it takes to explain.
     """
     store, files = session.store, dict(session.distribution_files)
-    summary = store.summary()
-    on_disk = "harmonic" in files or set(session.stack.particles.columns) >= {"cryosphereSpread"}
-    if summary is None or on_disk or not store.predicted.all():
+    made = session.refined is not None and session.refined is not session.stack
+    if not made and (store.of_file or not store.predicted.all()):
         return session.stack.source, files
     from napari_cryosphere.so3.distributions.store import write_distributions
 
     name = session.stack.source.name.split(".")[0]
     star, zarr = folder / f"{name}_predicted.star", folder / f"{name}_predicted.zarr"
-    with write_distributions(zarr, overwrite=True) as writer:
-        for part in store.distributions(store.predicted):
-            writer.append(part)
-    session.stack.with_summary(summary, store.symmetry).save(star, overwrite=True)
-    return star, {**files, "harmonic": zarr}
+    if "harmonic" not in files and store.predicted.all():
+        with write_distributions(zarr, overwrite=True) as writer:
+            for part in store.distributions(store.predicted):
+                writer.append(part)
+        files["harmonic"] = zarr
+    chosen_stack(session, np.arange(len(session.stack))).save(star, overwrite=True)
+    return star, files

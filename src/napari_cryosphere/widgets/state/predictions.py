@@ -1,4 +1,4 @@
-"""What a model said of a data set's particles, as it arrives."""
+"""What a model said of a data set's particles, as it arrives, and their poses refined against a map."""
 
 from __future__ import annotations
 
@@ -43,20 +43,35 @@ class ParticlePose:
 class PredictionStore:
     """Distributions and summaries of the particles that have been predicted so far.
 
+    The network's poses and those refined against a map are kept apart, each with its own spread,
+    confidence and error.
+
     Parameters
     ----------
     number
         Number of particles.
     known
         ``(n, 3, 3)`` poses that are taken for the truth, or None.
+    symmetry
+        Point group of the particles: errors are modulo it.
+
+    Attributes
+    ----------
+    refined
+        Poses refined against a map and their uncertainty, of all particles; None if there are none.
+    of_file
+        Whether the predictions are those of the particles' file.
     """
 
     changed = Signal(slice)
     """Sent with the rows whose predictions are new."""
 
-    def __init__(self, number: int, known: NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self, number: int, known: NDArray[np.float64] | None = None, symmetry: str = "C1"
+    ) -> None:
         self.number = number
         self.known = known
+        self._symmetry = symmetry
         self.clear()
 
     @classmethod
@@ -65,18 +80,47 @@ class PredictionStore:
         from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
         stored = StoredPoses.of(stack)
-        store = cls(len(stack), stored.known)
+        store = cls(len(stack), stored.known, stored.symmetry or "C1")
         if stored.predicted is not None:
             store.add(slice(0, len(stack)), None, stored.predicted)
+            store.of_file = True
+        store.refined = stored.refined
         return store
 
     def clear(self) -> None:
-        """Forget every prediction."""
-        self.symmetry = "C1"
+        """Forget every prediction, and what was refined from it."""
         self.predicted = np.zeros(self.number, dtype=bool)
         self.errors_degrees = np.full(self.number, np.nan)
+        self.refined: PoseSummary | None = None
+        self.of_file = False
         self._starts: list[int] = []
         self._parts: list[tuple[PoseDistribution | DistributionStore | None, PoseSummary]] = []
+        self.changed.emit(slice(0, self.number))
+
+    @property
+    def symmetry(self) -> str:
+        """Point group of the particles."""
+        return self._symmetry
+
+    @symmetry.setter
+    def symmetry(self, name: str) -> None:
+        if name == self._symmetry:
+            return
+        self._symmetry = name
+        for start, (_, summary) in zip(self._starts, self._parts, strict=True):
+            self._compare(slice(start, start + len(summary)), summary)
+        self.changed.emit(slice(0, self.number))
+
+    def take_refined(self, refined: PoseSummary | None) -> None:
+        """Keep the refined poses of all particles; None forgets them."""
+        self.refined = refined
+        self.changed.emit(slice(0, self.number))
+
+    def attach(self, distributions: DistributionStore) -> None:
+        """Take the distributions, on disk, that the summaries of all particles belong to."""
+        summary = self.summary()
+        assert summary is not None
+        self._starts, self._parts = [0], [(distributions, summary)]
         self.changed.emit(slice(0, self.number))
 
     def add(
@@ -97,18 +141,23 @@ class PredictionStore:
         summary
             Their poses and how sure they are.
         """
-        from napari_cryosphere.so3.symmetry import angular_error_degrees
-
-        if distribution is not None:
-            self.symmetry = distribution.symmetry
         self._starts.append(rows.start)
         self._parts.append((distribution, summary))
         self.predicted[rows] = True
-        if self.known is not None:
-            self.errors_degrees[rows] = angular_error_degrees(
-                self.known[rows], summary.rotations, self.symmetry
-            )
+        self._compare(rows, summary)
         self.changed.emit(rows)
+
+    def _compare(self, rows: slice, summary: PoseSummary) -> None:
+        """Compare the predicted poses of some particles with the known ones."""
+        if self.known is not None:
+            self.errors_degrees[rows] = self._errors(self.known[rows], summary.rotations)
+
+    def _errors(
+        self, known: NDArray[np.float64], rotations: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+        return angular_error_degrees(known, rotations, self.symmetry)
 
     def _find(
         self, index: int
@@ -172,18 +221,24 @@ class PredictionStore:
         found = self._find(index)
         if found is None:
             return None
-        from napari_cryosphere.so3.rotations import relion_angles_from_rotation
-
         _, summary, place = found
-        rot, tilt, psi = relion_angles_from_rotation(summary.rotations[place])
-        error = float(self.errors_degrees[index])
-        return ParticlePose(
-            (float(rot), float(tilt), float(psi)),
-            float(summary.spread_degrees[place]),
-            float(summary.confidence[place]),
-            float(summary.entropy[place]),
-            None if np.isnan(error) else error,
-        )
+        return _numbers(summary, place, float(self.errors_degrees[index]))
+
+    def refined_pose(self, index: int) -> ParticlePose | None:
+        """Return a particle's refined pose in numbers; None if there is none."""
+        if self.refined is None or not 0 <= index < self.number:
+            return None
+        error = np.nan
+        if self.known is not None:
+            one = slice(index, index + 1)
+            error = float(self._errors(self.known[one], self.refined.rotations[one])[0])
+        return _numbers(self.refined, index, error)
+
+    def refined_errors_degrees(self) -> NDArray[np.float64] | None:
+        """Return the angles between known and refined poses, ``(n,)``; None if either is not known."""
+        if self.refined is None or self.known is None:
+            return None
+        return self._errors(self.known, self.refined.rotations)
 
     def uncertain_order(self) -> NDArray[np.int64]:
         """Return the particles predicted so far, the one with the widest spread first."""
@@ -198,3 +253,17 @@ class PredictionStore:
         from napari_cryosphere.so3.pose_summary import PoseSummary
 
         return PoseSummary.concatenate([part[1] for part in self._parts]) if self._parts else None
+
+
+def _numbers(summary: PoseSummary, place: int, error: float) -> ParticlePose:
+    """Return one entry of a summary in numbers; an error of NaN is none."""
+    from napari_cryosphere.so3.rotations import relion_angles_from_rotation
+
+    rot, tilt, psi = relion_angles_from_rotation(summary.rotations[place])
+    return ParticlePose(
+        (float(rot), float(tilt), float(psi)),
+        float(summary.spread_degrees[place]),
+        float(summary.confidence[place]),
+        float(summary.entropy[place]),
+        None if np.isnan(error) else error,
+    )

@@ -142,6 +142,11 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
             made.append(Quantity(name, unit, _predicted(store, field, factor), tip))
         elif column in stack.particles:
             made.append(Quantity(name, unit, _column(stack, column, factor), tip))
+    if store.refined is not None:
+        made += [
+            Quantity(f"refined {name}", unit, _refined(store, field, factor), f"{tip} (refined)")
+            for name, (unit, field, _, factor, tip) in _PREDICTED.items()
+        ]
     if np.isfinite(store.errors_degrees).any():
         tip = "Angle between predicted and known pose, modulo symmetry"
         made.insert(2, Quantity("error", "°", store.errors_degrees.copy, tip))
@@ -174,6 +179,10 @@ def _predicted(store: PredictionStore, field: str, factor: float) -> Callable[[]
         return values
 
     return make
+
+
+def _refined(store: PredictionStore, field: str, factor: float) -> Callable[[], Values]:
+    return lambda: factor * np.asarray(getattr(store.refined, field))
 
 
 def _column(stack: ParticleStack, name: str, factor: float = 1) -> Callable[[], Values]:

@@ -20,6 +20,7 @@ __all__ = [
     "SphereProbe",
     "most_probable_pose",
     "read_distribution",
+    "refined_line",
     "second_line",
     "tile_texts",
     "view_angles",
@@ -182,11 +183,25 @@ def tile_texts(pose: ParticlePose | None, reading: Reading | None) -> dict[str, 
         "tilt": f"{tilt:.1f}°",
         "psi": f"{psi:.1f}°",
         "error": _DASH if said.error_degrees is None else f"{said.error_degrees:.1f}°",
-        "spread": f"{said.spread_degrees:.1f}°",
-        "confidence": f"{100 * said.confidence:.0f} %",
-        "entropy": f"{said.entropy:.2f}",
+        "spread": _DASH if np.isnan(said.spread_degrees) else f"{said.spread_degrees:.1f}°",
+        "confidence": _DASH if np.isnan(said.confidence) else f"{100 * said.confidence:.0f} %",
+        "entropy": _DASH if np.isnan(said.entropy) else f"{said.entropy:.2f}",
         "95 % set": _DASH if reading is None else f"{100 * reading.credible_share:.2g} %",
     }
+
+
+def refined_line(pose: ParticlePose | None) -> str:
+    """Return a line on a particle's refined pose, which has a spread and a confidence of its own."""
+    texts = tile_texts(pose, None)
+    if not texts:
+        return ""
+    parts = [
+        f"{name} {texts[name]}"
+        for name in ("spread", "confidence", "error")
+        if texts[name] != _DASH
+    ]
+    angles = ", ".join(texts[name] for name in ("rot", "tilt", "psi"))
+    return " · ".join([f"Refined: {angles}", *parts])
 
 
 def second_line(reading: Reading | None) -> str:

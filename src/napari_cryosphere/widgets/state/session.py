@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.errors import CryosphereError, SymmetryError
+from napari_cryosphere.so3.symmetry import normalise_group_name
 from napari_cryosphere.widgets.state.choices_file import ChoicesFile
 from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.state.particle_filter import ParticleFilter
@@ -18,10 +20,8 @@ from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
 if TYPE_CHECKING:
-    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Image
-    from numpy.typing import NDArray
 
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import ParticleStack
@@ -61,6 +61,9 @@ class Session:
         What predicted the poses; empty where the file does not say.
     refined
         The particles with poses and shifts refined against a map: their file's, or those made here.
+    symmetry, symmetry_known
+        Point group of the molecule as it was typed, and whether the file or a person said so;
+        otherwise C1 stands in until a model or distributions say more.
     """
 
     layer: Image
@@ -77,13 +80,23 @@ class Session:
         self.filter = ParticleFilter(self.stack, self.store, self.choices)
         self.store.changed.connect(self.filter.refresh)
         self.posteriors = Posteriors()
-        refined = StoredPoses.of(self.stack).refined
-        self.refined: ParticleStack | None = None if refined is None else self.stack
-        self.frames = SphereFrames(self.store, self.posteriors, refined)
+        given = self.store.refined
+        self.refined: ParticleStack | None = None if given is None else self.stack
+        self.frames = SphereFrames(
+            self.store, self.posteriors, None if given is None else given.rotations
+        )
         self.distribution_files: dict[str, Path] = {}
         self.data_dir: Path | None = None
         self.steps_shown: Preprocessing | None = None
         self.model_name = ""
+        self.symmetry = self.store.symmetry
+        self.symmetry_known = self.symmetry != "C1"
+
+    def choose_symmetry(self, name: str, known: bool = True) -> None:
+        """Take a point group; errors follow once the name is one."""
+        self.symmetry, self.symmetry_known = name, known
+        with suppress(SymmetryError):
+            self.store.symmetry = normalise_group_name(name)
 
     @classmethod
     def of(cls, layer: Image, stack: ParticleStack) -> Session:
@@ -103,19 +116,11 @@ class Session:
             self.sphere.refresh()
 
     def take_refined(self, stack: ParticleStack | None) -> None:
-        """Take the particles with refined poses; None forgets those that were made here."""
-        own = StoredPoses.of(self.stack).refined
-        self.refined = stack if stack is not None or own is None else self.stack
-        self.frames.refined = own if stack is None else stack.rotations()
-        self.frames.forget()
-
-    def refined_errors_degrees(self) -> NDArray[np.float64] | None:
-        """Return the angles between known and refined poses, ``(n,)``; None if either is not known."""
-        if self.frames.refined is None or self.store.known is None:
-            return None
-        from napari_cryosphere.so3.symmetry import angular_error_degrees
-
-        return angular_error_degrees(self.store.known, self.frames.refined, self.store.symmetry)
+        """Take the particles with refined poses; None forgets those that are known."""
+        given = None if stack is None else StoredPoses.of(stack).refined
+        self.refined = None if given is None else stack
+        self.frames.refined = None if given is None else given.rotations
+        self.store.take_refined(given)
 
 
 def listen_to(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import SymmetryError
+
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.so3.pose_summary import PoseSummary
@@ -15,48 +17,65 @@ if TYPE_CHECKING:
 __all__ = ["StoredPoses"]
 
 _ANGLES = ("AngleRot", "AngleTilt", "AnglePsi")
-_UNCERTAINTY = ("cryosphereEntropy", "cryosphereSpread", "cryosphereConfidence")
 
 
 @dataclass(frozen=True)
 class StoredPoses:
-    """The poses of a stack by what they are.
+    """The poses of a stack by what they are, each with its own uncertainty.
 
     A plain file's poses are the known ones. ``infer`` and ``align`` move those to
-    ``cryosphereInputAngleRot`` and so on, and ``infer --refine`` the network's to
-    ``cryosphereNetworkAngleRot``.
+    ``cryosphereInputAngleRot`` and so on, and ``infer --refine`` the network's, with their
+    uncertainty, to ``cryosphereNetworkAngleRot``, ``cryosphereNetworkSpread`` and so on.
 
     Attributes
     ----------
     known
         ``(n, 3, 3)``, or None if the file has none.
     predicted
-        Predicted poses with their uncertainty, or None if the file holds no predictions. Of refined
-        poses the uncertainty is that after refinement, which is all that the file keeps.
+        Predicted poses, or None if the file holds no predictions. Values that an earlier version
+        has not written are NaN.
     refined
-        ``(n, 3, 3)`` poses refined against a map, or None.
+        Poses refined against a map, or None.
+    symmetry
+        The point group that the predictions are modulo; None if the file does not say.
     """
 
     known: NDArray[np.float64] | None
     predicted: PoseSummary | None
-    refined: NDArray[np.float64] | None
+    refined: PoseSummary | None
+    symmetry: str | None = None
 
     @classmethod
     def of(cls, stack: ParticleStack) -> StoredPoses:
         """Sort a stack's poses."""
+        from napari_cryosphere.particles import UNCERTAINTY, network_column
+
         columns = set(stack.particles.columns)
         if not stack.has_poses:
             return cls(None, None, None)
-        if not columns.issuperset(_UNCERTAINTY):
+        if not columns.issuperset(UNCERTAINTY[1:]):  # RELION writes the first one too
             return cls(stack.rotations(), None, None)
-        written = stack.rotations()
-        known, network = _poses(stack, "cryosphereInput"), _poses(stack, "cryosphereNetwork")
+        written = _summary(stack, stack.rotations(), UNCERTAINTY)
+        known, network = _poses(stack, "cryosphereInput"), _poses(stack, network_column(""))
+        predicted = written
+        if network is not None:
+            names = tuple(map(network_column, UNCERTAINTY))
+            predicted = _summary(stack, network, names)
         aligned = network is not None or "rlnLogLikeliContribution" in columns
-        return cls(
-            known,
-            _summary(stack, written if network is None else network),
-            written if aligned else None,
-        )
+        return cls(known, predicted, written if aligned else None, _symmetry(stack))
+
+
+def _symmetry(stack: ParticleStack) -> str | None:
+    """Return the point group of all rows; None if a file does not say, or says several."""
+    from napari_cryosphere.particles import SYMMETRY
+    from napari_cryosphere.so3.symmetry import normalise_group_name
+
+    if SYMMETRY not in stack.particles or stack.particles[SYMMETRY].nunique() != 1:
+        return None
+    try:
+        return normalise_group_name(str(stack.particles[SYMMETRY].iloc[0]))
+    except SymmetryError:
+        return None
 
 
 def _poses(stack: ParticleStack, prefix: str) -> NDArray[np.float64] | None:
@@ -69,16 +88,15 @@ def _poses(stack: ParticleStack, prefix: str) -> NDArray[np.float64] | None:
     return rotation_from_relion_angles(stack.particles[names].to_numpy(dtype=np.float64))
 
 
-def _summary(stack: ParticleStack, rotations: NDArray[np.float64]) -> PoseSummary:
-    """Return the columns of a file of predictions as a summary."""
+def _summary(
+    stack: ParticleStack, rotations: NDArray[np.float64], names: tuple[str, ...]
+) -> PoseSummary:
+    """Return poses with the columns of their uncertainty; NaN for those that are missing."""
     from napari_cryosphere.so3.pose_summary import PoseSummary
 
-    def column(name: str) -> NDArray[np.float64]:
-        if name not in stack.particles:
-            return np.full(len(stack), np.nan)
-        return stack.particles[name].to_numpy(dtype=np.float64)
-
-    entropy, spread, confidence = (column(name) for name in _UNCERTAINTY)
-    return PoseSummary(
-        rotations, column("rlnMaxValueProbDistribution"), entropy, spread, confidence
+    unknown = np.full(len(stack), np.nan)
+    table = stack.particles
+    values = (
+        table[name].to_numpy(dtype=np.float64) if name in table else unknown for name in names
     )
+    return PoseSummary(rotations, *values)

@@ -25,13 +25,14 @@ from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.sphere_mouse import SphereMouse
 from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
-from napari_cryosphere.widgets.state.reading import second_line, tile_texts
+from napari_cryosphere.widgets.state.reading import refined_line, second_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
 __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
 _KEYS = {"U": 1, "Shift-U": -1}
+_MARKS_KEY = "M"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
     "tilt": "rlnAngleTilt of the most probable pose",
@@ -75,7 +76,8 @@ class InspectorPanel(Panel):
         self._make_source_row()
         self.tiles = Tiles(_CAPTIONS)
         self.second, self.match = wrapped(caption()), wrapped(caption())
-        for widget in (self.tiles, self.second, self.match, HueKey()):
+        self.refined = wrapped(caption())
+        for widget in (self.tiles, self.refined, self.second, self.match, HueKey()):
             self.body.addWidget(widget)
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
@@ -91,6 +93,7 @@ class InspectorPanel(Panel):
         )
         for key, by in _KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
+        controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         self._on_layers()
         self._on_particle()
 
@@ -101,7 +104,7 @@ class InspectorPanel(Panel):
             return
         self._settled.stop()
         mouse.leave()
-        for key in _KEYS:
+        for key in (*_KEYS, _MARKS_KEY):
             self._viewer.bind_key(key, None)
 
     # ------------------------------------------------------------------ rows
@@ -196,6 +199,10 @@ class InspectorPanel(Panel):
     def _on_walk(self, by: int, checked: bool = False) -> None:
         self._inspector.step_uncertain(by)
 
+    def _on_marks(self, viewer: object) -> None:
+        """Take the marks from the sphere, or bring them back."""
+        self._inspector.show_marks(not self._inspector.marked)
+
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)
 
@@ -236,6 +243,9 @@ class InspectorPanel(Panel):
             pose = session.store.pose(index) if inspector.source != "map" else None
             texts = tile_texts(pose, inspector.reading)
         self.tiles.set(texts)
+        refined = None if session is None or index is None else session.store.refined_pose(index)
+        self.refined.setText(refined_line(refined))
+        self.refined.setVisible(refined is not None)
         self.second.setText(second_line(inspector.reading))
         self.second.setVisible(inspector.reading is not None)
         drawn = session is not None and session.sphere is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -16,13 +17,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
+from napari_cryosphere.widgets.state.predictions import PredictionStore
 
-__all__ = ["PosePanel"]
+__all__ = ["PosePanel", "overall_lines"]
 
 _REFINE_TIP = (
     "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
@@ -168,16 +171,26 @@ class PosePanel(Panel):
         self.refine.setEnabled(done > 0 and self.reference.chosen and not busy)
         self.overall.setVisible(done > 0)
         if session is not None and done:
-            summary = session.store.summary()
-            spread = 0.0 if summary is None else float(np.median(summary.spread_degrees))
-            text = f"{done:,} predicted: median spread {spread:.1f}°"
-            if done < len(session.stack):
-                text = f"{done:,} of {len(session.stack):,} predicted: median spread {spread:.1f}°"
-            if session.store.known is not None:
-                text += f", error {np.nanmedian(session.store.errors_degrees):.1f}°"
-            errors = session.refined_errors_degrees()
-            if errors is not None:
-                text += f"; refined: {np.median(errors):.1f}°"
-            elif session.refined is not None:
-                text += "; refined"
-            self.overall.setText(text)
+            self.overall.setText("\n".join(overall_lines(session.store)))
+
+
+def overall_lines(store: PredictionStore) -> list[str]:
+    """Return a line on all predicted poses, and one on the refined ones, each with its own values."""
+    summary, done = store.summary(), int(store.predicted.sum())
+    of_all = "" if done == store.number else f" of {store.number:,}"
+    errors = store.errors_degrees[store.predicted] if store.known is not None else None
+    lines = [] if summary is None else [f"{done:,}{of_all} predicted{_medians(summary, errors)}"]
+    if store.refined is not None:
+        refined = _medians(store.refined, store.refined_errors_degrees())
+        lines.append(f"{len(store.refined):,} refined{refined}")
+    return lines
+
+
+def _medians(summary: PoseSummary, errors_degrees: NDArray[np.float64] | None) -> str:
+    """Return median spread and error of poses as far as they are known."""
+    parts = []
+    if np.isfinite(summary.spread_degrees).any():
+        parts.append(f"spread {np.nanmedian(summary.spread_degrees):.1f}°")
+    if errors_degrees is not None and np.isfinite(errors_degrees).any():
+        parts.append(f"error {np.nanmedian(errors_degrees):.1f}°")
+    return f": median {', '.join(parts)}" if parts else ""
