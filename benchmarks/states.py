@@ -10,31 +10,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from _common import DATA, roc_area
 
 import napari_cryosphere as nc
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
-
-DATA = Path(os.environ.get("CRYOSPHERE_SHARED_DATA", "../shared/data")) / "realistic"
-
-
-def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Return how often a positive outranks a negative (Mann and Whitney)."""
-    ranks, number = rankdata(score), positive.sum()
-    above = ranks[positive].sum() - number * (number + 1) / 2
-    return float(above / (number * (~positive).sum()))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the realistic sets")
+    parser.add_argument(
+        "--data", type=Path, default=DATA / "realistic", help="folder of the realistic sets"
+    )
     parser.add_argument("--json", type=Path, help="write the values here")
     args = parser.parse_args()
     stack = nc.read_star(args.data / "gpcr_r4.star")
@@ -54,7 +46,7 @@ def main() -> None:
             )
     assert found.states is not None
     said = found.states.probabilities[:, 1]
-    values["auroc"] = auroc(said, second)
+    values["auroc"] = roc_area(said, second)
     values["right_percent"] = 100 * float(np.mean((said > 0.5) == second))
     values["mean_probability_of_chosen"] = float(found.states.probabilities.max(axis=1).mean())
     values["share_of_state_2"], values["true_share_of_state_2"] = (
