@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QApplication
 
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH
 
 
 @pytest.fixture
@@ -124,3 +128,45 @@ def test_a_map_is_offered_only_where_there_is_one(viewer: Any, qtbot: Any, sampl
     viewer.layers.remove(layer)
     assert dock.controller.inspector.source == "network"
     assert dock.inspector.sources["network"].isChecked()
+
+
+@pytest.mark.parametrize("spread", [1.6, 3.0])
+def test_a_sure_particle_is_seen_on_its_sphere(
+    viewer: Any, stack: ParticleStack, add_particles: Any, spread: float
+) -> None:
+    """At least 300 lit pixels of the window that no mark covers, with the dock and in 1400 x 900."""
+    add_particles(viewer, stack)
+    dock = open_dock(viewer, MAIN)
+    viewer.show()
+    viewer.window.resize(1400, 900)
+    for _ in range(5):
+        QApplication.processEvents()
+    poses = stack.rotations()[:1]
+    # the angle of a normal rotation vector has the mean sqrt(8 / pi) standard deviations
+    sure = PoseDistribution.from_poses(
+        poses[:, None], np.zeros((1, 1)), spread / np.sqrt(8 / np.pi)
+    )
+    summary = sure.summary()
+    assert summary.spread_degrees[0] == pytest.approx(spread, rel=0.05)
+    session = dock.controller.session
+    session.store.add(slice(0, 1), sure, summary)
+    session.frames.refined = stack.rotations()  # all three marks, one around the other
+    dock.controller.show_sphere(session)
+    viewer.dims.set_point(0, 0)
+    QApplication.processEvents()
+    marked = pixels(viewer)
+    dock.controller.inspector.show_marks(False)
+    plain = pixels(viewer)
+
+    sphere, camera = session.sphere, viewer.scene.camera
+    place = mollweide_position(poses[0, :, 2], HEIGHT, WIDTH)
+    world = sphere.translate[-2:] + place * sphere.scale[-2:]
+    ratio = plain.shape[0] / viewer.canvas.size[0]  # of a screen with larger pixels
+    at = (world - camera.center[-2:]) * camera.zoom + np.array(viewer.canvas.size) / 2
+    row, column = np.rint(at * ratio).astype(int)
+    near = slice(row - 60, row + 61), slice(column - 60, column + 61)
+    lit = plain[near][..., :3].max(-1) > 150
+    assert lit[60, 60]
+    seen = lit & (np.abs(marked - plain)[near].max(-1) < 10)
+    assert seen.sum() >= 300
+    assert (np.abs(marked - plain)[near].max(-1) > 60).sum() > 100  # the marks were there
