@@ -20,8 +20,8 @@ from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = ["States", "mixed", "refitted_together", "state_posterior"]
 
-_ROUNDS = 100  # of EM at most; it ends when no share moves by more than a thousandth
-_MOVED = 1e-3
+_ROUNDS = 100  # of EM at most; chosen, not tuned
+_MOVED = 1e-3  # EM ends when no share moves by more; chosen, not tuned
 
 
 class States:
