@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-__all__ = ["DockContent", "Panel", "Tiles", "caption", "dock_style", "theme_colours", "wrapped"]
+__all__ = [
+    "DockContent",
+    "Panel",
+    "Tiles",
+    "caption",
+    "dock_style",
+    "folded",
+    "theme_colours",
+    "wrapped",
+]
 
 
 def theme_colours(theme: str) -> dict[str, str]:
@@ -38,6 +47,9 @@ def dock_style(theme: str) -> str:
         QLabel#caption {{ color: {colour["faint"]}; font-size: 11px; padding: 0px; }}
         QLabel#cell {{ font-size: 11px; padding: 0px; }}
         QLabel#value {{ font-size: 15px; font-weight: 600; padding: 0px; }}
+        QLabel#verdict {{ font-size: 15px; font-weight: 600; padding: 0px; }}
+        QPushButton#row {{ text-align: left; padding: 3px 6px; font-size: 11px; }}
+        QToolButton#fold {{ border: none; background: transparent; padding: 0px; font-size: 11px; }}
         QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
         QPushButton#primary {{
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
@@ -87,6 +99,29 @@ def wrapped(label: QLabel) -> QLabel:
     label.setMinimumWidth(0)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
+
+
+def folded(heading: str, content: QWidget) -> QWidget:
+    """Return a widget that is shown below its heading when that is pressed, and hidden at first."""
+    holder, button = QWidget(), QToolButton()
+    button.setObjectName("fold")
+    button.setText(heading)
+    button.setCheckable(True)
+    button.setArrowType(Qt.ArrowType.RightArrow)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+
+    def on_toggled(shown: bool) -> None:
+        button.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+        content.setVisible(shown)
+
+    button.toggled.connect(on_toggled)
+    column = QVBoxLayout(holder)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(2)
+    column.addWidget(button)
+    column.addWidget(content)
+    content.hide()
+    return holder
 
 
 class Tiles(QWidget):
