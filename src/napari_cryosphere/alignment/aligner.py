@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
 from napari_cryosphere.alignment.local import LocalSearch
-from napari_cryosphere.alignment.modes import PoseModes, distinct_poses, local_maxima
+from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
 from napari_cryosphere.alignment.noise import (
     estimate_noise,
     informative_shell,
@@ -72,8 +74,6 @@ class Alignment:
         over inside the particle, and how far the particle is off.
     summary
         How sure the pose is, from the modes and the cells of the search.
-    modes
-        The posterior's modes, four at most.
     distribution
         The posterior over poses with shifts integrated, if it was asked for.
     """
@@ -83,8 +83,25 @@ class Alignment:
     log_likelihood: NDArray[np.float64]
     presence_evidence: NDArray[np.float64]
     summary: PoseSummary
-    modes: PoseModes
     distribution: PoseDistribution | None
+
+    @classmethod
+    def join(cls, parts: Sequence[Alignment], order: NDArray[np.int64]) -> Alignment:
+        """Return the answers of several, one after the other, in another ``order``; without posteriors."""
+
+        def every(of: Callable[[Alignment], Any]) -> list[Any]:
+            each = zip(*(_arrays(of(part)) for part in parts), strict=True)
+            return [np.concatenate(arrays)[order] for arrays in each]
+
+        rotations, shifts_px, likelihood, evidence = every(lambda part: part)
+        summary = PoseSummary(*every(lambda part: part.summary))
+        return cls(rotations, shifts_px, likelihood, evidence, summary, None)
+
+
+def _arrays(of: Any) -> list[NDArray[np.float64]]:
+    """Return the fields of a dataclass that are arrays, in their order."""
+    values = [getattr(of, field.name) for field in fields(of)]
+    return [value for value in values if isinstance(value, np.ndarray)]
 
 
 @dataclass(frozen=True)
@@ -334,7 +351,6 @@ class Aligner:
             best.log_likelihood.double().cpu().numpy(),
             np.stack([evidence, left.double().numpy(), off.norm(dim=1).double().numpy()], axis=1),
             summary,
-            PoseModes.of(refined, counts, _CLIMBED),
             distribution,
         )
 

@@ -1,78 +1,17 @@
-"""The modes of images' posteriors: which scored poses are worth refining, and what was found there."""
+"""Which of many scored poses are worth refining."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.alignment.refine import RefinedPoses
-from napari_cryosphere.so3.rotations import rotation_from_vector
 from napari_cryosphere.so3.symmetry import point_group
 
-__all__ = ["PoseModes", "distinct_poses", "local_maxima"]
-
-Values: TypeAlias = NDArray[np.float64]
-
-_WIDEST = np.array([0.5, 0.5, 0.5, 4.0, 4.0])
-"""Deviations of the prior about a mode, radians and px: a Gaussian means nothing further away."""
-
-
-@dataclass(frozen=True)
-class PoseModes:
-    """Every image's modes, best first: Gaussians in rotation and shift that make up its posterior.
-
-    Attributes
-    ----------
-    rotations
-        ``(n, m, 3, 3)``; image to map coordinates.
-    shifts_px
-        ``(n, m, 2)``: where the particle's centre sits relative to pixel n // 2, x and y.
-    log_evidence
-        ``(n, m)`` nats; -inf where an image has fewer than m modes.
-    information
-        ``(n, m, 5, 5)``: inverse covariance of rotation vector (image frame, radians) and shift (px).
-    """
-
-    rotations: Values
-    shifts_px: Values
-    log_evidence: Values
-    information: Values
-
-    @classmethod
-    def of(cls, refined: RefinedPoses, counts: NDArray[np.int64], most: int) -> PoseModes:
-        """Return up to ``most`` modes per image of poses that follow image by image, best first.
-
-        ``counts``, ``(n,)``, says how many are each image's, one at least.
-        """
-        place = np.minimum(np.arange(most), counts[:, None] - 1)
-        index = torch.from_numpy((np.cumsum(counts) - counts)[:, None] + place)
-        found = (refined.rotations, refined.shifts_px, refined.log_evidence, refined.information)
-        values = [part.cpu()[index].double().numpy() for part in found]
-        values[2][np.arange(most) >= counts[:, None]] = -np.inf
-        return cls(*values)
-
-    def draw(self, number: int, rng: np.random.Generator) -> tuple[Values, Values]:
-        """Draw poses ``(n, number, 3, 3)`` and shifts ``(n, number, 2)`` from every image's posterior."""
-        share = np.exp(self.log_evidence - self.log_evidence.max(1, keepdims=True))
-        ends = np.cumsum(share, axis=1) / share.sum(1, keepdims=True)
-        # evenly spread over the modes, so that shares are kept as well as the number allows
-        levels = (np.arange(number) + rng.random((len(ends), 1))) / number
-        mode = (levels[:, :, None] > ends[:, None, :-1]).sum(2)
-        row = np.arange(len(ends))[:, None]
-        precision = self.information[row, mode] + np.diag(_WIDEST**-2)
-        normal = rng.normal(size=(*mode.shape, 5, 1))
-        upper = np.linalg.cholesky(precision).swapaxes(-1, -2)
-        step = np.linalg.solve(upper, normal)[..., 0]
-        return (
-            self.rotations[row, mode] @ rotation_from_vector(step[..., :3]),
-            self.shifts_px[row, mode] + step[..., 3:],
-        )
+__all__ = ["distinct_poses", "local_maxima"]
 
 
 def local_maxima(

@@ -50,11 +50,10 @@ __all__ = [
     "align",
     "align_rows",
     "align_stack",
-    "arrays_of",
     "band_note",
     "batches_of",
     "gathered",
-    "pilot_about_shifts",
+    "pilot_about_known",
     "pilot_around",
     "prepare_aligner",
     "refuse_without_poses",
@@ -150,12 +149,29 @@ def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False)
     return pilot
 
 
-def pilot_about_shifts(stack: ParticleStack) -> Pilot:
-    """Return the pilot that searches all rotations, and shifts about a stack's own."""
-    shifts_px = _centres_px(stack)
+def pilot_about_known(stack: ParticleStack, sure: NDArray[np.bool_]) -> Pilot:
+    """Return the pilot that climbs from a stack's own poses where they are ``sure``, ``(n,)``.
+
+    For the others it searches all rotations, and shifts about the stack's own.
+    """
+    rotations, shifts_px = stack.rotations(), _centres_px(stack)
 
     def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
-        return aligner.search(images, ctf, centres_px=shifts_px[rows])
+        poses, centres, parts = rotations[rows], shifts_px[rows], list[Alignment]()
+        groups = [np.flatnonzero(sure[rows]), np.flatnonzero(~sure[rows])]
+        for known, some in zip((True, False), groups, strict=True):
+            if not len(some):
+                continue
+            own, own_ctf = images[some], None if ctf is None else ctf[some]
+            parts.append(
+                aligner.refine(own, own_ctf, poses[some], centres[some], 0.0)
+                if known
+                else aligner.search(own, own_ctf, centres_px=centres[some])
+            )
+        found = Alignment.join(parts, np.argsort(np.concatenate(groups)))
+        # of the images that were climbed as well: from the middle
+        found.presence_evidence[:, 2] = np.linalg.norm(found.shifts_px, axis=1)
+        return found
 
     return pilot
 
@@ -350,8 +366,8 @@ def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     return Batches(len(stack), size)
 
 
-def arrays_of(rows: slice, found: Alignment) -> Arrays:
-    """Return all that is kept of a batch, whichever rows of the stack it is."""
+def _arrays_of(found: Alignment) -> Arrays:
+    """Return all that is kept of a batch."""
     arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
     arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
     if found.distribution is not None:
@@ -369,7 +385,6 @@ def align_rows(
     batches: Batches,
     ranks: Ranks,
     journal: Finished,
-    arrays_of: Callable[[slice, Alignment], Arrays] = arrays_of,
 ) -> Generator[Event, None, None]:
     """Measure the noise, ``align_each`` of this rank's batches and put the arrays into the journal."""
     device = choose_device(config.device)
@@ -389,7 +404,7 @@ def align_rows(
             ranks,
             journal,
             AlignerInput(stack),
-            lambda rows, inputs: arrays_of(rows, align_each(aligner, rows, *inputs)),
+            lambda rows, inputs: _arrays_of(align_each(aligner, rows, *inputs)),
             "aligned",
             at_once=at_once,
         )

@@ -19,6 +19,7 @@ from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import write_fsc_csv
+from napari_cryosphere.reconstruction.map_symmetry import axes_to_lay
 
 __all__ = ["refine", "refine_outputs"]
 
@@ -61,6 +62,13 @@ def refine(config: RefineConfig) -> Events:
     density = open_map(config, config.map)
     if config.map_pixel_size_angstrom is None:
         yield from pixel_size_notes(config.map, density, stack.grid)
+    laid = axes_to_lay(density, config.symmetry, config.initial_resolution_angstrom)
+    if laid is not None:
+        density = laid.laid(density)
+        yield Note(
+            f"the axes of {config.map} are {laid.off_degrees:.1f} degrees off RELION's frame of "
+            f"{config.symmetry}: they are laid there (correlation {laid.correlation:.2f})"
+        )
     wide = None
     if config.mask == "auto":
         wide = particle_mask(density.voxels, density.pixel_size_angstrom)

@@ -85,8 +85,8 @@ class BackProjector:
         ctf
             ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
         shifts_px
-            ``(n, 2)``, or ``(n, k, 2)`` for each of k poses: where the particle's centre sits
-            relative to pixel n // 2, x and y; it is moved back.
+            ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is
+            moved back.
         weights
             ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 / k.
         magnification
@@ -115,7 +115,6 @@ class BackProjector:
         if not (np.isfinite(shares).all() and (shares >= 0).all()):
             raise CryosphereError("a particle's weight is negative or not a finite number")
         shifts = np.zeros((n, 2)) if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
-        shifts = shifts[:, None] if shifts.ndim == 2 else shifts
         contrast = None if ctf is None else self._at_points(np.asarray(ctf, dtype=np.float32))
         if magnification is not None:
             matrices = np.asarray(magnification, dtype=np.float64)
@@ -126,9 +125,9 @@ class BackProjector:
             contrast = inside if contrast is None else contrast * inside
         for start in range(0, n, _ROW):
             rows = slice(start, start + _ROW)
+            slices = self._slices(pixels[rows], shifts[rows], start)
             self._insert(
-                self._slices(pixels[rows], start),
-                shifts[rows],
+                slices,
                 None if contrast is None else contrast[rows],
                 poses[rows],
                 shares[rows],
@@ -139,42 +138,35 @@ class BackProjector:
     def _at_points(self, ctf: NDArray[np.float32]) -> NDArray[np.float32]:
         return ctf if ctf.ndim == 2 else ctf.reshape(len(ctf), -1)[:, self._inside]
 
-    def _slices(self, images: NDArray[np.float32], first: int) -> NDArray[np.complex64]:
-        """Return the images' transforms, ``(n, box, box // 2 + 1)``."""
+    def _slices(
+        self, images: NDArray[np.float32], shifts_px: NDArray[np.float64], first: int
+    ) -> NDArray[np.complex64]:
+        """Return the images' transforms at `frequencies`, their centres moved to the origin."""
         transforms = scipy.fft.rfft2(images)
-        sums = transforms.sum(axis=(1, 2))
+        turns = 2j * np.pi / self.box * (self.box // 2 + shifts_px)
+        along_x = np.exp(turns[:, :1] * np.arange(self.box // 2 + 1)).astype(np.complex64)
+        along_y = np.exp(turns[:, 1:] * np.fft.fftfreq(self.box, 1 / self.box)).astype(np.complex64)
+        transforms *= along_y[:, :, None]
+        transforms *= along_x[:, None, :]
+        slices = transforms.reshape(len(images), -1).take(self._inside, axis=1)
+        sums = slices.sum(axis=1)
         if not np.isfinite(sums).all():
             worst = first + int(np.flatnonzero(~np.isfinite(sums))[0])
             raise CryosphereError(
                 f"image {worst + 1} of this batch has values that are not finite or too large to sum; "
                 "remove the particle"
             )
-        return np.asarray(transforms)
-
-    def _centred(
-        self, transforms: NDArray[np.complex64], shifts_px: NDArray[np.float64]
-    ) -> NDArray[np.complex64]:
-        """Return transforms at `frequencies`, ``(n, p)``, their centres at ``(n, 2)`` moved to the origin."""
-        turns = 2j * np.pi / self.box * (self.box // 2 + shifts_px)
-        along_x = np.exp(turns[:, :1] * np.arange(self.box // 2 + 1)).astype(np.complex64)
-        along_y = np.exp(turns[:, 1:] * np.fft.fftfreq(self.box, 1 / self.box)).astype(np.complex64)
-        moved = transforms * along_y[:, :, None]
-        moved *= along_x[:, None, :]
-        return moved.reshape(len(moved), -1).take(self._inside, axis=1)
+        return slices
 
     def _insert(
         self,
-        transforms: NDArray[np.complex64],
-        shifts_px: NDArray[np.float64],
+        slices: NDArray[np.complex64],
         ctf: NDArray[np.float32] | None,
         poses: NDArray[np.float64],
         shares: NDArray[np.float64],
         stretched: bool,
     ) -> None:
-        slices = self._centred(transforms, shifts_px[:, 0])
         for mode in range(poses.shape[1]):
-            if mode and shifts_px.shape[1] > 1:
-                slices = self._centred(transforms, shifts_px[:, mode])
             kept: NDArray[np.intp] | slice = np.flatnonzero(shares[:, mode])
             if not shares[:, mode].any():
                 continue

@@ -27,9 +27,6 @@ class WeightedPoses:
     weights
         ``(n, k)``, not negative. A particle's weights sum to 1, or to less if it is to count for
         less.
-    shifts_px
-        ``(n, k, 2)``: where the particle's centre sits at each pose, relative to pixel n // 2; None
-        where one shift serves all poses of a particle.
 
     Raises
     ------
@@ -39,7 +36,6 @@ class WeightedPoses:
 
     rotations: NDArray[np.float64]
     weights: NDArray[np.float64]
-    shifts_px: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         rotations = np.asarray(self.rotations, dtype=np.float64)

@@ -107,9 +107,7 @@ class Halves:
         ahead
             How many chunks of images are read ahead.
         """
-        of, shifts_px = stack.half_sets(), poses.shifts_px
-        if shifts_px is None:
-            shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
+        of, shifts_px = stack.half_sets(), -stack.shifts_angstrom() / stack.pixel_size_angstrom
         frequencies = self.pair[0].frequencies / self.grid.field_angstrom
         magnification = aberrations_of(stack).matrices()
 
