@@ -303,6 +303,26 @@ class Aligner:
         starts = _Starts.best_of(scored, self.band.max_shell, _APART_DEGREES / 2, climbed)
         return self._finish(observation, starts, with_distribution, centres)
 
+    def climbed(
+        self,
+        images: Tensor,
+        ctf: Tensor | None,
+        rotations: NDArray[np.float64],
+        shifts_px: NDArray[np.float64],
+    ) -> RefinedPoses:
+        """Climb the likelihood from one pose per image, and say nothing of how sure the result is.
+
+        Rotations are ``(n, 3, 3)``, shifts ``(n, 2)``; the rest is as in `search`.
+        """
+        starts = (
+            torch.from_numpy(part).float().to(self._sampler.device)
+            for part in (rotations, shifts_px)
+        )
+        image = torch.arange(len(images), device=self._sampler.device)
+        climb = Climb(self._sampler, self.observe(images, ctf), image, *starts)
+        climb.step(_FIRST_STEPS + _LAST_STEPS)
+        return climb.poses()
+
     def refitted(self, images: Tensor, ctf: Tensor | None, alignment: Alignment) -> Aligner:
         """Return the aligner with noise and contrast measured at the poses found for some images.
 

@@ -374,6 +374,10 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, ComparedMaps):
     """
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    scale_check: bool = False
+    """First find the pixel size of the map at which particles fit it best, and warn if it is not the
+    one given.
+    """
 
 
 class RefineConfig(AligningConfig, ParticlesInput, MapInput):
