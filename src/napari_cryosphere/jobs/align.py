@@ -456,7 +456,7 @@ def _compared(
         return {
             _key(name, state, number): values
             for state, aligner in enumerate(aligners)
-            for name, values in arrays_of(rows, align_each(aligner, rows, *inputs)).items()
+            for name, values in _arrays_of(align_each(aligner, rows, *inputs)).items()
         }
 
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
