@@ -12,6 +12,7 @@ from napari_cryosphere.jobs._refinement import RESOLVED, Iteration, Refinement
 from napari_cryosphere.jobs.align import refuse_without_poses
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
+from napari_cryosphere.jobs.running.halves import refuse_empty_half
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
@@ -52,6 +53,7 @@ def refine(config: RefineConfig) -> Events:
     if not config.resume:
         refuse_overwrite(outputs["particles"], config.overwrite)
     stack = open_particles(config).with_half_sets()
+    refuse_empty_half(stack)
     refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     mask: DensityMap | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
@@ -33,6 +35,7 @@ __all__ = [
     "NewDistributions",
     "NewMap",
     "NewParticles",
+    "NewStar",
     "NewTable",
     "ParticlesFile",
     "ParticlesInput",
@@ -48,8 +51,26 @@ MaskChoice: TypeAlias = Annotated[
     BeforeValidator(lambda value: str(value) if str(value) in ("auto", "none") else value),
 ]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
-NewMap: TypeAlias = Annotated[Path, File("write", "*.mrc")]
-NewParticles: TypeAlias = Annotated[Path, File("write", "*.star")]
+
+
+def _ending_with(*suffixes: str) -> AfterValidator:
+    """Return a check of an output's name: whoever reads the file goes by its suffix."""
+
+    def checked(path: Path) -> Path:
+        if path.suffix.lower() not in suffixes:
+            raise ValueError(f"{path.name or path} must end with {' or '.join(suffixes)}")
+        return path
+
+    return AfterValidator(checked)
+
+
+NewMap: TypeAlias = Annotated[
+    Path, File("write", "*.mrc *.map *.ccp4"), _ending_with(".mrc", ".map", ".ccp4")
+]
+NewParticles: TypeAlias = Annotated[
+    Path, File("write", "*.star *.cs"), _ending_with(".star", ".cs")
+]
+NewStar: TypeAlias = Annotated[Path, File("write", "*.star"), _ending_with(".star")]
 NewDistributions: TypeAlias = Annotated[Path, File("write", "*.zarr")]
 NewTable: TypeAlias = Annotated[Path, File("write", "*.csv")]
 Folder: TypeAlias = Annotated[Path, File("folder")]
@@ -112,7 +133,7 @@ class ParticlesInput(ImagesInput):
 class MapsInput(JobConfig):
     """How maps are read, whichever files they are in; `jobs.running.references` opens them."""
 
-    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    map_pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of maps whose header is wrong; without it the header's."""
 
 

@@ -30,6 +30,7 @@ from napari_cryosphere.jobs.configs.bases import (
     NewDistributions,
     NewMap,
     NewParticles,
+    NewStar,
     NewTable,
     ParticlesFile,
     ParticlesInput,
@@ -195,7 +196,7 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
     pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of images from an atomic model; a map brings its own."""
-    output: NewParticles
+    output: NewStar
     """STAR file to write; the images go next to it, with the suffix .mrcs."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
