@@ -35,6 +35,8 @@ CONTRACT = {
     "reconstruct": "PARTICLES --output --half-maps --symmetry --mask --weights --select --invert",
     "fsc": "A B --mask --output --map-pixel-size",
     "postprocess": "HALF1 HALF2 --output --mask --b-factor --map-pixel-size",
+    "symmetry": "MAP --output --symmetry --particles --resolution --map-pixel-size",
+    "flip-hand": "MAP --output --symmetry --particles --map-pixel-size",
     "evaluate": "--truth --predicted --symmetry --mask --output --select",
     "equivariance": "--model --map --output --map-pixel-size",
     "watch": "FOLDER --model --output --map --select --invert --map-pixel-size --mask",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
@@ -20,6 +28,7 @@ __all__ = [
     "MapFile",
     "MapInput",
     "MapsInput",
+    "MaskChoice",
     "MaskedMapInput",
     "ModelFile",
     "NewDistributions",
@@ -35,6 +44,11 @@ __all__ = [
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+MaskChoice: TypeAlias = Annotated[
+    Literal["auto", "none"] | MapFile,
+    # these words are no files
+    BeforeValidator(lambda value: str(value) if str(value) in ("auto", "none") else value),
+]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
 
 
@@ -138,15 +152,10 @@ class MapInput(MapsInput):
 class MaskedMapInput(MapInput):
     """A map that particles are compared with."""
 
-    mask: Literal["auto", "none"] | MapFile = "auto"
+    mask: MaskChoice = "auto"
     """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
     to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
     solvent in.
     """
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
-
-    @field_validator("mask", mode="before")
-    @classmethod
-    def _words_are_no_files(cls, value: object) -> object:
-        return str(value) if str(value) in ("auto", "none") else value

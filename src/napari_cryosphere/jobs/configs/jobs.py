@@ -23,6 +23,7 @@ from napari_cryosphere.jobs.configs.bases import (
     MapFile,
     MapInput,
     MapsInput,
+    MaskChoice,
     MaskedMapInput,
     ModelFile,
     NewDistributions,
@@ -367,6 +368,10 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
     """Map to compare with, an MRC file."""
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    scale_check: bool = False
+    """First find the pixel size of the map at which particles fit it best, and warn if it is not the
+    one given.
+    """
 
 
 class RefineConfig(AligningConfig, ParticlesInput, MapInput):
@@ -378,9 +383,9 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
-    mask: str = "auto"
-    """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
-    file.
+    mask: MaskChoice = "auto"
+    """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in every
+    iteration; none uses none.
     """
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
