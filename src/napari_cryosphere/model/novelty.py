@@ -9,10 +9,12 @@ asks nothing of the network, whose own doubt is in its distribution's entropy.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["FALSE_ALARM_RATE", "Novelty"]
+__all__ = ["FALSE_ALARM_RATE", "Novelty", "is_novel"]
 
 FALSE_ALARM_RATE = 0.02
 """Share of particles like those of the training whose novelty is above 1."""
@@ -20,6 +22,11 @@ FALSE_ALARM_RATE = 0.02
 _BANDS = 16  # of the power spectrum; chosen, not tuned
 _FEWEST_A_BAND = 8  # particles that a covariance is estimated from
 _SMALLEST = 1e-6  # of the largest variance: less is rounding
+
+
+def is_novel(novelty: NDArray[np.float64]) -> bool:
+    """Return whether a set is novel as a whole: most of its particles, ``(n,)``, are suspect one by one."""
+    return int((novelty > 1).sum()) > len(novelty) / 2
 
 
 class Novelty(nn.Module):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "SPHERE", "TRAINING", "open_dock"]
+__all__ = ["COMMANDS", "GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "SPHERE", "TRAINING", "open_dock"]
 
 MAIN = "CryoSphere"
 MAPS = "CryoSphere maps"
@@ -18,6 +18,7 @@ TRAINING = "CryoSphere training"
 GALLERY = "CryoSphere gallery"
 ORIENTATIONS = "CryoSphere orientations"
 SPHERE = "CryoSphere sphere"
+COMMANDS = "CryoSphere commands"
 
 _PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
 

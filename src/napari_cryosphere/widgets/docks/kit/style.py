@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-__all__ = ["DockContent", "Panel", "Tiles", "caption", "dock_style", "theme_colours", "wrapped"]
+__all__ = [
+    "DockContent",
+    "Panel",
+    "Tiles",
+    "caption",
+    "dock_style",
+    "enable",
+    "theme_colours",
+    "wrapped",
+]
+
+_TIP = "cryosphere_tip"  # property of a button: what it does
 
 
 def theme_colours(theme: str) -> dict[str, str]:
@@ -39,6 +50,14 @@ def dock_style(theme: str) -> str:
         QLabel#cell {{ font-size: 11px; padding: 0px; }}
         QLabel#value {{ font-size: 15px; font-weight: 600; padding: 0px; }}
         QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
+        QFrame#question {{ border: 2px solid {colour["warning"]}; border-radius: 4px; }}
+        QFrame#said {{ border: 1px solid {colour["line"]}; border-radius: 4px; }}
+        QPushButton#step {{ padding: 3px 2px; min-width: 0px; }}
+        QPushButton#next {{
+            background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
+            padding: 3px 2px; min-width: 0px;
+        }}
+        QLabel#asked {{ font-weight: 600; padding: 0px; }}
         QPushButton#primary {{
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
         }}
@@ -72,6 +91,23 @@ class Panel(QWidget):
         title.setObjectName("heading")
         title.setIndent(0)
         self.body.addWidget(title)
+
+
+def enable(button: QAbstractButton, *hindrances: tuple[bool, str]) -> None:
+    """Enable a button unless something is in the way, which its tool tip then says.
+
+    Parameters
+    ----------
+    button
+        Its tool tip while nothing is in the way is remembered at the first call.
+    hindrances
+        Whether it is there, and what to do about it; the first one that is counts.
+    """
+    if button.property(_TIP) is None:
+        button.setProperty(_TIP, button.toolTip())
+    reason = next((text for there, text in hindrances if there), "")
+    button.setEnabled(not reason)
+    button.setToolTip(reason or button.property(_TIP))
 
 
 def caption(text: str = "", parent: QWidget | None = None) -> QLabel:
