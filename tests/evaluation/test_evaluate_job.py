@@ -392,11 +392,23 @@ def test_an_entry_is_fetched_with_progress(
 
 def test_an_entry_takes_its_mask_along(simulated: Path, tmp_path: Path) -> None:
     given = {"name": "masked", "particles": (simulated / "plain.star",), "benchmark_dir": tmp_path}
-    with pytest.raises(MetadataError, match=r"turned.mrc does not have the images' box of 24"):
+    with pytest.raises(MetadataError, match=r"turned.mrc has a box of 32, the images one of 24"):
         finished(add_entry(AddEntryConfig(mask=simulated / "turned.mrc", **given)))
     assert not (tmp_path / "masked").exists()
-    finished(add_entry(AddEntryConfig(mask=simulated / "plain.mrc", **given)))
-    assert (tmp_path / "masked" / "mask.mrc").read_bytes() == (simulated / "plain.mrc").read_bytes()
+    density = DensityMap.read(simulated / "plain.mrc")
+    wrong = DensityMap(3 * density.voxels / density.voxels.max(), density.pixel_size_angstrom)
+    wrong.save(tmp_path / "wrong.mrc")
+    with pytest.raises(MetadataError, match=r"wrong.mrc has values from .* to 3"):
+        finished(add_entry(AddEntryConfig(mask=tmp_path / "wrong.mrc", **given)))
+    assert not (tmp_path / "masked").exists()
+    mask = DensityMap(density.voxels > 0, density.pixel_size_angstrom)
+    mask.save(tmp_path / "right.mrc")
+    finished(add_entry(AddEntryConfig(mask=tmp_path / "right.mrc", **given)))
+    assert (tmp_path / "masked/mask.mrc").read_bytes() == (tmp_path / "right.mrc").read_bytes()
+    wrong.save(tmp_path / "masked/mask.mrc", overwrite=True)
+    config = CespedConfig(entry="masked", benchmark_dir=tmp_path, output=tmp_path / "run")
+    with pytest.raises(MetadataError, match=r"mask.mrc has values from .* to 3"):
+        finished(run_entry(config))
 
 
 def test_reports_that_are_none_are_named(tmp_path: Path) -> None:

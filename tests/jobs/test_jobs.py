@@ -34,10 +34,11 @@ from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import images_for, infer, refine
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import Reconstruction, reconstruct, reconstruct_stack
+from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.model.card import Image2SphereConfig, NoveltyCard
-from napari_cryosphere.model.novelty import Novelty
+from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import PoseModel
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack
 from napari_cryosphere.reconstruction import WeightedPoses, masked_correlation
 from napari_cryosphere.so3.rotations import random_rotations
 
@@ -162,6 +163,37 @@ def test_junk_is_novel(trained: Path, sample: Path, tmp_path: Path) -> None:
     distance = model.predict_with_novelty(noise)[1]
     assert distance is not None
     assert (distance > 1).mean() > 0.9
+
+
+def test_a_set_that_is_novel_as_a_whole_says_so(tmp_path: Path) -> None:
+    """The shipped model knows the sample's particles; noise in their place is unlike them."""
+    for _ in make_sample(tmp_path, 60):
+        pass
+    stack = ParticleStack.read(tmp_path / "particles.star")
+    noise = np.random.default_rng(0).normal(size=(60, stack.box, stack.box)).astype(np.float32)
+    sample_model().save(tmp_path / "model.safetensors")
+    warnings, shares = [], []
+    for _ in range(2):
+        output = tmp_path / "predicted.star"
+        config = InferConfig(
+            particles=tmp_path / "particles.star",
+            model=tmp_path,
+            output=output,
+            device="cpu",
+            overwrite=True,
+        )
+        notes = [event for event in infer(config) if isinstance(event, Note) and event.warning]
+        warnings.append([note.text for note in notes])
+        shares.append(starfile.read(output)["cryosphere_novelty"].iloc[0])
+        write_stack(noise, tmp_path / "particles.mrcs", stack.pixel_size_angstrom, overwrite=True)
+    assert shares[0]["cryosphereNovelShare"] < 0.1
+    assert not any("novel" in text for text in warnings[0])
+    assert shares[1]["cryosphereNovelShare"] > 0.7
+    assert shares[1]["cryosphereExpectedShare"] == FALSE_ALARM_RATE
+    assert "of 60 particles are unlike those that the model was trained on" in warnings[1][-1]
+    assert "the set as a whole is novel" in warnings[1][-1]
+    again = ParticleStack.read(output).with_block("cryosphere_novelty", None)
+    assert again.other_blocks == {}
 
 
 def test_inference_twice_is_identical(trained: Path, sample: Path, tmp_path: Path) -> None:

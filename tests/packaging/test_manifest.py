@@ -40,7 +40,8 @@ def test_installed_manifest_is_the_one_at_the_top_level(manifest: npe2.PluginMan
 def test_manifest_contributes_what_the_plugin_promises(manifest: npe2.PluginManifest) -> None:
     contributions = manifest.contributions
     (reader,) = contributions.readers or []
-    assert set(reader.filename_patterns) >= {"*.star", "*.mrcs", "*.mrc", "*.map"}
+    assert set(reader.filename_patterns) >= {"*.star", "*.cs", "*.csg", "*.mrcs"}
+    assert set(reader.filename_patterns) >= {"*.mrc", "*.map.gz", "*.ccp4", "*.ccp4.bz2"}
     samples = [sample.key for sample in contributions.sample_data or []]
     assert samples == ["simulated_particles", "cesped_test", "preferred_views"]
     assert {"CryoSphere", "CryoSphere maps"} <= {

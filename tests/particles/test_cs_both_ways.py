@@ -390,3 +390,17 @@ def test_a_place_outside_the_micrograph_is_named(folder: Path, axis: str) -> Non
 def test_volumes_are_no_particles(folder: Path) -> None:
     with pytest.raises(CryosphereError, match=r"holds volumes \(map/path\), not particles"):
         ParticleStack.read(written(folder / "in.cs", {"map/path": np.full(N, b"a.mrc")}))
+
+
+def test_a_voltage_out_of_range_is_refused_before_it_is_used(folder: Path) -> None:
+    """The wavelength of 1e300 V overflows; in a STAR file that carries cryoSPARC's fields too."""
+    given = fields()
+    ParticleStack.read(written(folder / "in.cs", given)).save(folder / "p.star")
+    text = (folder / "p.star").read_text()
+    (folder / "q.star").write_text(text.replace(" 300.0 ", " 1e300 "))
+    given["ctf/accel_kv"] = np.full(N, 1e300)
+    for path, name in ((folder / "q.star", "rlnVoltage"), (folder / "in.cs", "ctf/accel_kv")):
+        if path.suffix == ".cs":
+            written(path, given)
+        with pytest.raises(CryosphereError, match=f"{name} is 1e.?300; a voltage is 1 to 3000 kV"):
+            ParticleStack.read(path)

@@ -46,7 +46,7 @@ def test_the_prediction_is_in_front_and_turns_away(dock: SphereDock) -> None:
 
 
 def test_places_and_colours_are_those_of_the_directions(qapp: Any) -> None:
-    colours = 80 + 80 * cell_directions()  # red, green and blue tell x, y and z
+    colours = (80 + 80 * cell_directions()).astype(np.uint8)  # red, green and blue tell x, y and z
     sphere = SphereView("dark")
     camera = sphere.camera()
     drawn = sphere_picture(colours, camera, 101, 50.0)[45, 60, :3]  # x to the user, y right, z up

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.inputs import open_particles
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.particles import read_cs
+from napari_cryosphere.particles.cs.fields import SIGN
 
 __all__ = ["convert"]
 
@@ -33,6 +36,15 @@ def convert(config: ConvertConfig) -> Events:
     for warning in stack.warnings:
         yield Note(warning, warning=True)
     to_cs = config.output.suffix.lower() == ".cs"
+    signs = np.asarray(stack.particles.get(SIGN, np.ones(len(stack))), dtype=np.float32)
+    if config.invert:
+        stack = stack.with_columns({SIGN: -signs})
+    elif not to_cs and (signs < 0).any():
+        yield Note(
+            "the images are dark on light (blob/sign -1), which RELION does not know: invert the "
+            "stacks for it (relion_image_handler --multiply_constant -1)",
+            warning=True,
+        )
     if to_cs and stack.other_blocks:
         names = ", ".join(f"data_{name}" for name in stack.other_blocks)
         yield Note(f"a .cs file holds particles only; left out: {names}", warning=True)

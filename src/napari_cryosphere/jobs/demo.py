@@ -9,15 +9,19 @@ import numpy as np
 from napari_cryosphere._files import write_json
 from napari_cryosphere.jobs.configs import DemoConfig, ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
-from napari_cryosphere.jobs.infer import images_for, pose_errors, predict
+from napari_cryosphere.jobs.infer import pose_errors
 from napari_cryosphere.jobs.reconstruct import reconstruct
+from napari_cryosphere.jobs.running.batches import Arrays, Batches, joined
 from napari_cryosphere.jobs.running.outputs import claims
+from napari_cryosphere.jobs.running.predictor import Predictor
+from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.sample import make_sample, sample_model
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import compare_maps, soft_mask, write_fsc_csv
-from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["demo"]
+
+_BATCH = 128  # particles; chosen, not tuned
 
 
 @claims(folders=("output",))
@@ -32,15 +36,15 @@ def demo(config: DemoConfig) -> Events:
     yield from _without_result(make_sample(folder, config.number, config.snr))
     stack = ParticleStack.read(folder / "particles.star")
     model = sample_model()
-    parts = []
-    for rows, distribution in predict(images_for(model, stack), model):
-        parts.append(distribution.summary())
+    predictor, parts = Predictor(model, stack), list[Arrays]()
+    for rows, inputs in prefetched(predictor.read, Batches(len(stack), _BATCH).blocks()):
+        parts.append(predictor.work(rows, inputs))
         yield Progress(
             0.2 + 0.4 * rows.stop / len(stack), f"predicted {rows.stop} of {len(stack)} poses"
         )
-    summary = PoseSummary.concatenate(parts)
+    done, summary = predictor.posed(joined(parts))
     predicted = folder / "predicted.star"
-    stack.with_summary(summary, model.card.symmetry).save(predicted, overwrite=True)
+    done.save(predicted, overwrite=True)
     errors = pose_errors(stack, summary, model.card.symmetry)
     yield Note(f"median pose error against the known poses: {np.median(errors):.1f} degrees")
 

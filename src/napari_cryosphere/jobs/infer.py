@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere._files import refuse_beyond_room, refuse_overwrite
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.jobs.align import band_note, prepare_aligner
@@ -50,6 +52,9 @@ __all__ = [
     "refine",
 ]
 
+_NOVELTY_BLOCK = "cryosphere_novelty"
+# Complex single precision in the journal, and half floats in zarr.
+_COEFFICIENT_BYTES = 12.0
 _REFINED_AT_ONCE = 64  # particles; chosen, not tuned
 
 
@@ -152,6 +157,10 @@ def infer(config: InferConfig) -> Events:
         )
         yield Note(band_note(aligner, stack, detail))
     keep = config.distributions is not None
+    if config.distributions is not None:
+        degree = model.card.network.l_max
+        each = _COEFFICIENT_BYTES * (degree + 1) ** 2 * (2 * degree + 1)
+        refuse_beyond_room(config.distributions.parent, each * len(stack), "the distributions")
     predictor = Predictor(model, stack, aligner, config.modes, config.climbed, keep)
     size = predicting_batch(config, stack.box)
     batches = Batches.in_blocks(len(stack), size)
@@ -162,7 +171,9 @@ def infer(config: InferConfig) -> Events:
     if not ranks.first:
         yield Result({}, {})
         return
-    done, summary = predictor.posed(joined(finished(batches, journal, predictor.results)))
+    results = joined(finished(batches, journal, predictor.results))
+    done, summary = predictor.posed(results)
+    done, novel = _with_novelty_of_set(done, model, results.get("novelty"))
     files = {"star": config.output}
     if config.distributions is not None:
         files["distributions"] = config.distributions
@@ -172,7 +183,30 @@ def infer(config: InferConfig) -> Events:
                 writer.append(PoseDistribution.from_coefficients(coefficients, symmetry))
     done.save(config.output, config.overwrite)
     journal.remove()
+    yield from novel
     yield Result(files, summary_metrics(stack, summary, symmetry))
+
+
+def _with_novelty_of_set(
+    stack: ParticleStack, model: PoseModel, novelty: NDArray[np.float64] | None
+) -> tuple[ParticleStack, list[Note]]:
+    """Return predicted particles with a block on the novelty of the whole set, and a warning if it is novel.
+
+    A set is novel where most of its particles, ``(n,)``, are suspect one by one.
+    """
+    if novelty is None or model.card.novelty is None:
+        return stack.with_block(_NOVELTY_BLOCK, None), []
+    suspect, expected = int((novelty > 1).sum()), model.card.novelty.false_alarm_rate
+    values = {"cryosphereNovelShare": suspect / len(novelty), "cryosphereExpectedShare": expected}
+    stack = stack.with_block(_NOVELTY_BLOCK, pd.DataFrame([values]))
+    if suspect <= len(novelty) / 2:
+        return stack, []
+    text = (
+        f"{suspect} of {len(novelty)} particles are unlike those that the model was trained on "
+        f"(cryosphereNovelty above 1, where {expected:.0%} are expected): the set as a whole is novel, "
+        "and the network's poses and confidence are not to be trusted"
+    )
+    return stack, [Note(text, warning=True)]
 
 
 def reference_of(model: Path) -> Path | None:

@@ -35,7 +35,7 @@ from napari_cryosphere.particles._stack_files import ArrayStack, micrograph_shap
 from napari_cryosphere.particles._summary import described_optics
 from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
 from napari_cryosphere.particles.cs import write_cs
-from napari_cryosphere.particles.cs.fields import CARRIED
+from napari_cryosphere.particles.cs.fields import SIGN
 from napari_cryosphere.particles.cs.writer import records_of_tables
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.image_grid import (
@@ -59,7 +59,6 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_IMAGES = 6  # in a notebook
 
-_SIGN = CARRIED + "blob/sign"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _CTF_FIELDS = [field.name for field in fields(CtfParameters)][:6]
@@ -149,8 +148,8 @@ class ParticleStack:
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images and open_images, open_images)
         images = data.images
-        if _SIGN in data.tables.particles:
-            images = images.inverted(data.tables.particles[_SIGN].to_numpy() < 0)
+        if SIGN in data.tables.particles:
+            images = images.inverted(data.tables.particles[SIGN].to_numpy() < 0)
         stack = cls._on_common_grid(data.tables, images)
         for warning in stack.warnings:
             logger.info(warning)
@@ -637,6 +636,14 @@ class ParticleStack:
         return self._with(
             moved_to_poses(self.particles, rotations, shifts_angstrom, pixel_sizes, symmetry)
         )
+
+    def with_block(self, name: str, table: pd.DataFrame | None) -> ParticleStack:
+        """Return a stack with another block of its STAR file added or replaced; None removes it."""
+        stack = self._with(self.particles)
+        stack.other_blocks.pop(name, None)
+        if table is not None:
+            stack.other_blocks[name] = table
+        return stack
 
     def with_distribution(self, distribution: PoseDistribution) -> ParticleStack:
         """Return the particles at the best poses of their distributions, with how sure these are.

@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite
 from napari_cryosphere._generators import converted
-from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
+from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.evaluation.cesped_report import Measured, report_files, write_report
 from napari_cryosphere.evaluation.download import download_half, download_mask
 from napari_cryosphere.evaluation.entries import (
@@ -31,7 +31,8 @@ from napari_cryosphere.jobs.configs.evaluation import (
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.running.inputs import chosen, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed, claims
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.jobs.running.references import open_mask
+from napari_cryosphere.particles import ParticleStack
 
 __all__ = [
     "add_entry",
@@ -158,8 +159,8 @@ def _add(config: AddEntryConfig, folder: Path) -> Events:
     for stack in stacks:
         yield from warnings_of(stack)
     halves = stacks[0].halves() if len(stacks) == 1 else tuple(stacks)
-    if config.mask is not None and DensityMap.read(config.mask).box != halves[0].box:
-        raise MetadataError(f"{config.mask} does not have the images' box of {halves[0].box}")
+    if config.mask is not None:
+        yield from open_mask(config.mask, halves[0].grid, "the images").notes
     total = sum(map(len, halves))
     before = 0
     for half, stack in enumerate(halves):

@@ -29,6 +29,7 @@ from napari_cryosphere.jobs.evaluate import Evaluation, evaluate_halves, write_e
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.running.outputs import claims
+from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.jobs.running.stages import ONE_HALF, Stages, result_of
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.pose_model import MODEL_FILE
@@ -93,11 +94,14 @@ class _Run:
                     f"{self.entry.symmetry}; train on an entry of the same molecule"
                 )
         self.mask_file = config.mask or self.entry.mask
-        self.mask = None if self.mask_file is None else DensityMap.read(self.mask_file)
+        self.mask: DensityMap | None = None
+        self.notes: list[str] = []
+        if self.mask_file is not None:
+            opened = open_mask(self.mask_file, self.entry.read(HALVES[0]).grid, "the entry")
+            self.mask, self.notes = opened.density, [note.text for note in opened.notes]
         described = config.model_dump(mode="json", exclude={"resume", "overwrite"})
         self.stages = Stages(self.folder, described, _MATTERS, config.resume)
         self.described = described
-        self.notes: list[str] = []
 
     def star(self, half: int) -> Path:
         """Return where the predicted poses of a half go."""

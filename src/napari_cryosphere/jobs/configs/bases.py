@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.mrcs")]
+ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
 NewMap: TypeAlias = Annotated[Path, File("write", "*.mrc")]

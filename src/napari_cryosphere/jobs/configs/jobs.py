@@ -109,6 +109,11 @@ class ConvertConfig(ParticlesInput, MapsInput):
         given = [name for name in for_maps if name in self.model_fields_set and getattr(self, name)]
         if given and not self.of_map:
             raise ValueError(f"{given[0]} is for maps, {self.output.name} holds particles")
+        if self.invert and suffix == ".star":
+            raise ValueError(
+                "a STAR file cannot say that images are inverted: write a .cs file, which can "
+                "(blob/sign), or invert the stack (relion_image_handler --multiply_constant -1)"
+            )
         return self
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.particles.cs.aberrations import aberration_columns
 from napari_cryosphere.particles.cs.fields import CARRIED, TYPES
 from napari_cryosphere.particles.cs.locations import filament_columns, location_columns
@@ -99,7 +100,7 @@ def _as_in_cs(name: str, values: NDArray[Any]) -> bool:
 def _microscope(
     particles: pd.DataFrame, optics: pd.DataFrame | None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return voltage and spherical aberration of each particle, where they are there as numbers."""
+    """Return voltage and spherical aberration of each particle, where all are there and legal."""
     found: dict[str, NDArray[np.float64]] = {}
     for field, column in (("ctf/accel_kv", "rlnVoltage"), ("ctf/cs_mm", "rlnSphericalAberration")):
         values = particles.get(column)
@@ -108,7 +109,8 @@ def _microscope(
             values = particles.get(_GROUP, pd.Series(index=particles.index)).map(of_group)
         if values is not None:
             numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-            if (np.isfinite(numbers) & (numbers > 0)).all():
+            legal = RANGES[column]
+            if ((numbers >= legal.lowest) & (numbers <= legal.highest)).all():
                 found[field] = numbers
     return found
 

@@ -17,7 +17,17 @@ One data set that exists in both formats (EMPIAR-10076) agrees in its CTF.
 
 from __future__ import annotations
 
-__all__ = ["CARRIED", "CTF", "DEFAULTS", "NAMES", "OF_GROUP", "OPTICS_CARRIED", "OTHER", "TYPES"]
+__all__ = [
+    "CARRIED",
+    "CTF",
+    "DEFAULTS",
+    "NAMES",
+    "OF_GROUP",
+    "OPTICS_CARRIED",
+    "OTHER",
+    "SIGN",
+    "TYPES",
+]
 
 #: Fields that a whole optics group shares.
 OF_GROUP = {
@@ -56,6 +66,8 @@ NAMES = {
 #: RELION's other columns in a .cs file.
 CARRIED = "cryosparc/"
 OTHER = "relion/"
+#: 1, or -1 for images that are dark on light; a column of the same name in a STAR file is applied too.
+SIGN = CARRIED + "blob/sign"
 OPTICS_CARRIED = "relion_optics/"
 
 #: Types of cryoSPARC's own fields, in the order in which they are written.

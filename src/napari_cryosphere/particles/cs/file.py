@@ -10,6 +10,7 @@ import ast
 import os
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -62,7 +63,10 @@ def write_cs(records: NDArray[Any], path: str | PathLike[str], overwrite: bool =
     with atomic_path(Path(path), overwrite=overwrite) as temporary:
         try:
             with temporary.open("wb") as stream:
-                np.lib.format.write_array(stream, records, allow_pickle=False)
+                # as a stream, not a file: into a file numpy writes by itself, and does not
+                # notice that a disk is full
+                plain = SimpleNamespace(write=stream.write)
+                np.lib.format.write_array(plain, records, allow_pickle=False)
         except OSError as error:
             raise CryosphereError(f"cannot write {path}: {error.strerror or error}") from error
 

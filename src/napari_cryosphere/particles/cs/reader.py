@@ -108,6 +108,7 @@ def _optics(read: Records) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     for name, column in OF_GROUP.items():
         if name in read:
             values[column] = read.numbers(name)
+    in_legal_ranges(Place(read.path, "", NAMES), pd.DataFrame(values))  # before these are used
     aberrations = aberration_columns(read)
     if "blob/shape" in read:
         shape = read.numbers("blob/shape", 2)

@@ -54,6 +54,8 @@ class Inspector:
         self._data = data
         self._background = background
         self.source: Source = "network"
+        self.marked = True
+        """Whether marks and contours are drawn on the spheres."""
         self.steps: Preprocessing | None = None
         self.map_layer: Layer | None = None
         self.reading: Reading | None = None
@@ -77,6 +79,11 @@ class Inspector:
         self.source = source
         self._on_session()
 
+    def show_marks(self, marked: bool) -> None:
+        """Draw marks and contours on the spheres, or leave them out."""
+        self.marked = marked
+        self._on_session()
+
     def show_steps(self, steps: Preprocessing | None) -> None:
         """Show the particles after some steps of preprocessing; None for as they are stored."""
         self.left.emit()
@@ -98,13 +105,13 @@ class Inspector:
         if layer is None and not (shown is not None and shown.posteriors.stored):
             self.source = "network"  # nothing else can be shown
             if shown is not None:
-                shown.frames.show(self.source)
+                shown.frames.show(self.source, self.marked)
         self.refresh()
 
     def _on_session(self) -> None:
         session = self._data.session
         if session is not None:
-            session.frames.show(self.source)
+            session.frames.show(self.source, self.marked)
         self._prepare()
         self.refresh()
         self.left.emit()

@@ -17,8 +17,12 @@ SESSION_SUFFIX = ".cryosphere.json"
 
 _COMPRESSED = ("", ".gz", ".bz2")
 _IMAGES = (
-    *(kind + packed for kind in (".star", ".mrcs", ".mrc", ".ccp4") for packed in _COMPRESSED),
-    *(".cs", ".map"),
+    *(
+        kind + packed
+        for kind in (".star", ".mrcs", ".mrc", ".map", ".ccp4")
+        for packed in _COMPRESSED
+    ),
+    *(".cs", ".csg"),
 )
 _TABLES = (".star", ".star.gz", ".star.bz2", ".cs")
 _NOT_THE_MAP = ("_half1", "_half2", "_mask", "_partial")

@@ -18,7 +18,6 @@ __all__ = [
     "CROSS_COLOUR",
     "DIAMOND_COLOUR",
     "HEIGHT",
-    "ORDER",
     "OUTLINE_COLOUR",
     "POINT_COLOUR",
     "RING_COLOUR",
@@ -28,19 +27,16 @@ __all__ = [
     "SphereFrames",
 ]
 
-HEIGHT, WIDTH = 256, 512
+HEIGHT, WIDTH = 400, 800
 """Size of a picture; about as large as a window of 1400 pixels shows it."""
-
-ORDER = 4
-"""HEALPix order of the drawing: cells of 3.7 degrees, finer than what degree-6 harmonics can tell
-apart.
-"""
 
 RING_COLOUR = (255, 255, 255)
 CROSS_COLOUR = (255, 226, 122)
 DIAMOND_COLOUR = OUTLINE_COLOUR = (122, 226, 255)
 POINT_COLOUR = (255, 120, 90)
-_RADIUS = 10.0  # of the marks, in pixels
+_RADIUS = 24.0
+"""Pixels, of the ring, with the other marks across and around it: 10 degrees, outside of the 95 per cent
+contour of a particle whose spread is 3 degrees."""
 
 Source: TypeAlias = Literal["network", "map", "both"]
 """Whose distribution is drawn: the network's, that given the map, or the first with the second
@@ -49,11 +45,11 @@ outlined.
 
 
 class SphereFrames(LazyFrames):
-    """One picture per particle, ``(n, 256, 512, 4)`` uint8 RGBA.
+    """One picture per particle, ``(n, 400, 800, 4)`` uint8 RGBA.
 
-    The distribution where it is known, an empty grey sphere where not. A ring marks the
-    predicted view, a cross at the known one, a diamond at the one refined against a map, a small
-    ring where one has clicked.
+    The distribution where it is known, an empty sphere where not, and the contour that holds 95
+    per cent of it. Around the predicted view stands an open ring, four ticks around the known one,
+    the corners of a diamond around the one refined against a map, a small ring where one has clicked.
 
     Parameters
     ----------
@@ -76,13 +72,14 @@ class SphereFrames(LazyFrames):
         self.posteriors = posteriors or Posteriors()
         self.source: Source = "network"
         self.refined = refined
+        self.marked = True
         self._pointed: tuple[int, NDArray[np.float64]] | None = None
         store.changed.connect(self._on_changed)
         self.posteriors.changed.connect(self._on_changed)
 
-    def show(self, source: Source) -> None:
-        """Draw another distribution from now on."""
-        self.source = source
+    def show(self, source: Source, marked: bool = True) -> None:
+        """Draw another distribution from now on, with marks and contours or without."""
+        self.source, self.marked = source, marked
         self.forget()
 
     def distributions(self, index: int) -> tuple[PoseDistribution | None, PoseDistribution | None]:
@@ -115,19 +112,27 @@ class SphereFrames(LazyFrames):
         return np.stack([self._draw(int(index)) for index in indices])
 
     def _draw(self, index: int) -> NDArray[np.uint8]:
+        from napari_cryosphere.widgets.state.sphere_density import views_of
+        from napari_cryosphere.widgets.state.sphere_picture import draw_contour, paint
+
+        coloured, outlined = self.distributions(index)
+        views = views_of(coloured)
+        picture = paint(views, HEIGHT, WIDTH)
+        if self.marked:
+            draw_contour(picture, views)
+            if outlined is not None:
+                draw_contour(picture, views_of(outlined), colour=OUTLINE_COLOUR)
+            self._mark(picture, index)
+        return picture
+
+    def _mark(self, picture: NDArray[np.uint8], index: int) -> None:
+        """Mark what is known of a particle's view."""
         from napari_cryosphere.widgets.state.sphere_picture import (
             draw_cross,
             draw_diamond,
-            draw_outline,
             draw_ring,
-            rasterise,
         )
 
-        coloured, outlined = self.distributions(index)
-        cells = np.zeros((12, 6)) if coloured is None else coloured.probability_grid(ORDER)[0]
-        picture = rasterise(cells, HEIGHT, WIDTH)
-        if outlined is not None:
-            draw_outline(picture, outlined.view_map(ORDER)[0], colour=OUTLINE_COLOUR)
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
         if predicted is not None:
@@ -135,7 +140,6 @@ class SphereFrames(LazyFrames):
         if refined is not None:
             draw_diamond(picture, refined[:, 2], DIAMOND_COLOUR, _RADIUS)
         if known is not None:
-            draw_cross(picture, known[:, 2], CROSS_COLOUR, _RADIUS - 2)
+            draw_cross(picture, known[:, 2], CROSS_COLOUR, _RADIUS)
         if self._pointed is not None and self._pointed[0] == index:
-            draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2)
-        return picture
+            draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2, whole=True)

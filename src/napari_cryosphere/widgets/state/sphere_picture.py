@@ -1,7 +1,8 @@
 """A distribution over SO(3) as one picture: the sphere of view directions in Mollweide projection.
 
-Position on the ellipse is the view direction, lightness its probability, hue the most probable
-in-plane angle there. The map from pixel to HEALPix cell is computed once per image size and order.
+Position on the ellipse is the view direction, brightness the logarithm of its density over the uniform
+distribution, hue the most probable in-plane angle there. The map from pixel to HEALPix cell is
+computed once per image size and order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cryosphere.so3.grid import SO3Grid
 from napari_cryosphere.so3.healpix import ang2pix
 from napari_cryosphere.so3.mollweide import (
     HEIGHT,
@@ -20,30 +20,54 @@ from napari_cryosphere.so3.mollweide import (
     mollweide_position,
     pixel_directions,
 )
+from napari_cryosphere.widgets.state.sphere_density import (
+    CONTOUR_LEVEL,
+    ViewDensity,
+    contour_density,
+    smoothed_views,
+)
 
 __all__ = [
+    "HIGHEST",
+    "LOWEST",
+    "density_colours",
+    "draw_contour",
     "draw_cross",
     "draw_diamond",
-    "draw_outline",
     "draw_ring",
     "in_plane_colours",
+    "paint",
     "rasterise",
     "rasterise_views",
     "view_colours",
 ]
 
+LOWEST, HIGHEST = 0.1, 1000.0
+"""Densities over the uniform one that are darkest and brightest: 1000 is a spot of 2.6 degrees (standard
+deviation), the least that a network of degree 6 usually gives."""
+
 _INTERIOR = (38, 40, 46)
-_GRATICULE = (62, 65, 74)
+_GRATICULE_OPACITY = 0.28
 _RIM = (120, 124, 134)
-_HUES = 720  # steps of the colour wheel: half a degree of the in-plane angle each
+_HUES = 360  # steps of the colour wheel: a degree of the in-plane angle each
+_LEVELS = 128  # steps of brightness: 7 per cent of density each
+_DARKEST, _BRIGHTEST, _MOST_COLOUR = 0.275, 0.84, 0.13
+"""OKLCH lightness at both ends, and chroma at the bright one: what sRGB can show at every hue, nearly."""
+_BLACK = (0, 0, 0)
+_MOST_OUTLINED = 0.5
+"""Share of the sphere: a set that fills more is not outlined, it says little and its border is long."""
+_CONTOUR_BLUR_PX = 1.2
+"""Standard deviation of a blur that takes the HEALPix cells, of two pixels, out of contours."""
+_COLOURED_FROM, _COLOURED_TO = 0.25, 0.6
+"""Brightness between which colour sets in: the uniform density, 0.25, is grey."""
 
 
 @lru_cache(maxsize=16)
 def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
-    """Return, for every pixel, its entry in the palette that `rasterise` makes.
+    """Return, for every pixel, its entry in the palettes that `paint` makes.
 
-    The palette holds each HEALPix cell's colour on the grey interior, then each cell's colour on
-    the graticule (every 30 degrees of latitude and 60 of longitude), then the rim, then nothing.
+    The palette holds each HEALPix cell's colour, then each cell's colour below the graticule (every 30
+    degrees of latitude and 60 of longitude), then the rim, then nothing.
     """
     inside, polar, longitude = pixel_directions(height, width)
     cells = ang2pix(n_side, polar, longitude).astype(np.int32)
@@ -61,30 +85,13 @@ def _lookup(n_side: int, height: int, width: int) -> NDArray[np.int32]:
     return entries
 
 
-@lru_cache(maxsize=8)
-def _psi_steps(order: int) -> NDArray[np.float64]:
-    """Return RELION's psi at in-plane index 0 of every view, ``(n_views,)``, in steps of the colour wheel."""
-    grid = SO3Grid(order)
-    return (grid.psi_offsets() + grid.psi_angles()[0]) / (2 * np.pi) * _HUES
-
-
-@lru_cache(maxsize=8)
-def in_plane_colours(number: int) -> NDArray[np.float64]:
-    """Return a perceptually even wheel of colours for in-plane angles: number p is that of 360 p / number.
-
-    Equal lightness and chroma in OKLCH (Ottosson 2020), so that no angle looks more probable than
-    another.
-
-    Returns
-    -------
-    ``(number, 3)`` sRGB in 0-1.
-    """
-    hue = 2 * np.pi * np.arange(number) / number
-    lightness, chroma = 0.78, 0.125
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+def _srgb(lightness: ArrayLike, chroma: ArrayLike, hue: ArrayLike) -> NDArray[np.float64]:
+    """Return sRGB, ``(..., 3)`` 0-1, of OKLCH (Ottosson 2020); hue in radians."""
+    light = np.asarray(lightness, dtype=np.float64)
+    a, b = np.asarray(chroma) * np.cos(hue), np.asarray(chroma) * np.sin(hue)
+    long = (light + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (light - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (light - 0.0894841775 * a - 1.2914855480 * b) ** 3
     linear = np.stack(
         [
             4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
@@ -98,38 +105,60 @@ def in_plane_colours(number: int) -> NDArray[np.float64]:
     )
 
 
-def _weights_and_hues(probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return views' lightness ``(n_views, 1)``, 0-1, and colour ``(n_views, 3)`` by their angle, 0-255."""
-    cells = np.asarray(probability)
-    grid = SO3Grid((cells.shape[1] // 6).bit_length() - 1)
-    if cells.shape != (grid.n_views, grid.n_psi):
-        raise ValueError(
-            f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}"
-        )
-    marginal = cells.sum(1)
-    weight = np.sqrt(marginal / max(float(marginal.max()), 1e-30))[:, None]
-    steps = (
-        np.rint(_psi_steps(grid.order) + cells.argmax(1) * (_HUES / grid.n_psi)).astype(np.int64)
-        % _HUES
-    )
-    return weight, in_plane_colours(_HUES)[steps] * 255
+@lru_cache(maxsize=8)
+def in_plane_colours(number: int) -> NDArray[np.float64]:
+    """Return a perceptually even wheel of colours for in-plane angles: number p is that of 360 p / number.
+
+    Equal lightness and chroma, so that no angle looks more probable than another.
+
+    Returns
+    -------
+    ``(number, 3)`` sRGB in 0-1.
+    """
+    return _srgb(0.78, 0.125, 2 * np.pi * np.arange(number) / number)
 
 
-def view_colours(probability: ArrayLike) -> NDArray[np.float64]:
-    """Return the colours that `rasterise` gives to the views, ``(n_views, 3)`` sRGB, 0-255.
+@lru_cache(maxsize=1)
+def _table() -> NDArray[np.uint8]:
+    """Return RGBA by brightness and hue, ``(2, levels, hues, 4)``: plain, and below the graticule."""
+    level = np.arange(_LEVELS) / (_LEVELS - 1)
+    colour = ((level - _COLOURED_FROM) / (_COLOURED_TO - _COLOURED_FROM)).clip(0, 1)
+    hue = 2 * np.pi * np.arange(_HUES) / _HUES
+    lightness = _DARKEST + (_BRIGHTEST - _DARKEST) * level
+    plain = 255 * _srgb(lightness[:, None], _MOST_COLOUR * colour[:, None], hue)
+    plain[0] = _INTERIOR
+    lined = (1 - _GRATICULE_OPACITY) * plain + _GRATICULE_OPACITY * np.array(_RIM)
+    table = np.full((2, _LEVELS, _HUES, 4), 255, dtype=np.uint8)
+    table[..., :3] = np.rint([plain, lined])
+    return table
+
+
+def density_colours(density: ArrayLike, psi_radians: ArrayLike = 0.0) -> NDArray[np.uint8]:
+    """Return the colours of densities and in-plane angles.
 
     Parameters
     ----------
-    probability
-        As of `rasterise`.
+    density
+        ``(...)``, over the uniform one; 0.1 and less is darkest, 1000 and more brightest.
+    psi_radians
+        ``(...)``: the in-plane angle there.
 
-    Raises
-    ------
-    ValueError
-        If the shape is not that of a grid.
+    Returns
+    -------
+    ``(2, ..., 4)`` uint8 RGBA: the colours, and the same below the graticule.
     """
-    weight, hues = _weights_and_hues(probability)
-    return np.asarray(weight * hues + (1 - weight) * _INTERIOR)
+    steps = (_LEVELS - 1) / np.log(HIGHEST / LOWEST)
+    level = steps * (np.log(np.maximum(density, LOWEST)) - np.log(LOWEST))
+    level = np.minimum(level + 0.5, _LEVELS - 1).astype(np.int32)
+    hue = (np.asarray(psi_radians) * (_HUES / (2 * np.pi)) + (_HUES + 0.5)).astype(np.int32) % _HUES
+    table = _table().reshape(2, -1, 4).view(np.uint32)[..., 0]
+    found = np.stack([colours.take(level * _HUES + hue) for colours in table])
+    return found[..., None].view(np.uint8)
+
+
+def view_colours(views: ViewDensity) -> NDArray[np.uint8]:
+    """Return the colours of a density's views, ``(12 * 4**order, 3)`` sRGB 0-255."""
+    return density_colours(views.density, views.psi_radians)[0, :, :3]
 
 
 def rasterise(
@@ -146,23 +175,23 @@ def rasterise(
 
     Returns
     -------
-    ``(height, width, 4)`` uint8 RGBA. Lightness follows the square root of the view's probability,
-    the brightest view being full; hue is RELION's psi where it is most probable.
+    ``(height, width, 4)`` uint8 RGBA, see `paint`.
 
     Raises
     ------
     ValueError
         If the shape is not that of a grid.
     """
-    weight, hues = _weights_and_hues(probability)
-    n_views, colours = len(weight), weight * hues
-    palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
-    palette[:-1, 3] = 255
-    palette[:n_views, :3] = colours + (1 - weight) * _INTERIOR
-    palette[n_views:-2, :3] = colours + (1 - weight) * _GRATICULE
-    palette[-2, :3] = _RIM
-    entries = _lookup(round((n_views / 12) ** 0.5), height, width)
-    return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
+    return paint(smoothed_views(probability), height, width)
+
+
+def paint(views: ViewDensity, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Draw a density of views, ``(height, width, 4)`` uint8 RGBA.
+
+    Brightness follows the logarithm of the density over the uniform one, on the same scale for all
+    particles; hue is RELION's psi where it is most probable.
+    """
+    return _paint(density_colours(views.density, views.psi_radians), height, width)
 
 
 def rasterise_views(
@@ -182,78 +211,28 @@ def rasterise_views(
     ``(height, width, 4)`` uint8 RGBA, the graticule shining through.
     """
     given = np.asarray(colours, dtype=np.float64)
-    n_views = len(given)
+    both = np.full((2, len(given), 4), 255, dtype=np.uint8)
+    both[0, :, :3], both[1, :, :3] = given, 0.7 * given + 0.3 * _RIM[0]
+    return _paint(both, height, width)
+
+
+def _paint(colours: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Draw views by their colours, ``(2, n_views, 4)``, plain and below the graticule."""
+    n_views = colours.shape[1]
     palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
-    palette[:-1, 3] = 255
-    palette[:n_views, :3] = given
-    palette[n_views:-2, :3] = 0.7 * given + 0.3 * _RIM[0]
-    palette[-2, :3] = _RIM
+    palette[:-2] = colours.reshape(-1, 4)
+    palette[-2] = (*_RIM, 255)
     entries = _lookup(round((n_views / 12) ** 0.5), height, width)
     return palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(height, width, 4)
 
 
-def _stamp(
-    picture: NDArray[np.uint8], stencil: NDArray[np.bool_], direction: ArrayLike, colour: ArrayLike
-) -> None:
-    """Paint a stencil, centred on a view direction, into the picture in place; clipped at the border."""
-    height, width = picture.shape[:2]
-    row, column = np.rint(mollweide_position(direction, height, width)).astype(int)
-    offsets = np.argwhere(stencil) - np.array(stencil.shape) // 2
-    rows, columns = offsets.T + np.array([[row], [column]])
-    keep = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    picture[rows[keep], columns[keep], :3] = np.asarray(colour, dtype=np.uint8)
-    picture[rows[keep], columns[keep], 3] = 255
+# ---------------------------------------------------------------------- contours
 
 
-def _outlined(stencil: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Grow a stencil by one pixel on every side, for a dark outline that shows on any colour."""
-    grown = np.zeros_like(stencil)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            grown |= np.roll(stencil, (down, right), axis=(0, 1))
-    return grown
-
-
-def draw_cross(
+def draw_contour(
     picture: NDArray[np.uint8],
-    direction: ArrayLike,
-    colour: ArrayLike = (255, 255, 255),
-    radius: float = 4.0,
-) -> None:
-    """Mark a view direction with a cross (the true pose, where known), in place; ``radius`` in pixels.
-
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
-    ``(3,)``.
-    """
-    axis = np.arange(-int(radius) - 2, int(radius) + 3)
-    reach, thin = np.abs(axis) <= radius, np.abs(axis) <= radius / 8
-    stencil = (thin[:, None] & reach[None]) | (thin[None] & reach[:, None])
-    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
-    _stamp(picture, stencil, direction, colour)
-
-
-def draw_diamond(
-    picture: NDArray[np.uint8],
-    direction: ArrayLike,
-    colour: ArrayLike = (255, 255, 255),
-    radius: float = 5.0,
-) -> None:
-    """Mark a view direction with a diamond (the refined pose), in place; ``radius`` in pixels.
-
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
-    ``(3,)``.
-    """
-    axis = np.arange(-int(radius) - 3, int(radius) + 4)
-    half_width = max(1.0, 0.16 * radius)
-    stencil = np.abs(np.abs(axis[:, None]) + np.abs(axis[None]) - radius) < half_width
-    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
-    _stamp(picture, stencil, direction, colour)
-
-
-def draw_outline(
-    picture: NDArray[np.uint8],
-    marginal: ArrayLike,
-    level: float = 0.95,
+    views: ViewDensity,
+    level: float = CONTOUR_LEVEL,
     colour: ArrayLike = (255, 255, 255),
 ) -> None:
     """Outline the smallest set of view directions that holds the truth with a probability, in place.
@@ -261,41 +240,134 @@ def draw_outline(
     Parameters
     ----------
     picture
-        ``(height, width, 4)`` uint8, as `rasterise` draws it.
-    marginal
-        ``(n_views,)``: probability of every view direction, a HEALPix map in RING order.
+        ``(height, width, 4)`` uint8, as `paint` draws it.
+    views
+        The density.
     level
         The probability that the set holds.
     colour
         sRGB, 0-255.
     """
-    views = np.asarray(marginal, dtype=np.float64)
-    order = np.argsort(-views)
-    before = np.cumsum(views[order]) - views[order]
-    chosen = np.zeros(2 * len(views) + 2, dtype=bool)
-    chosen[order[before < level * views.sum()]] = True
-    chosen[len(views) : -2] = chosen[: len(views)]
+    from scipy.ndimage import gaussian_filter
+
+    border = contour_density(views.density, level)
     height, width = picture.shape[:2]
-    inside = chosen[_lookup(round((len(views) / 12) ** 0.5), height, width)]
-    line = _outlined(inside) & ~inside
-    picture[_outlined(line), :3] = 0
-    picture[_outlined(line), 3] = 255
-    picture[line, :3] = np.asarray(colour, dtype=np.uint8)
+    n_views = len(views.density)
+    chosen = views.density > border
+    if not 0 < chosen.mean() < _MOST_OUTLINED:
+        return
+    entries = _lookup(views.n_side, height, width)
+    inside = np.concatenate([chosen, chosen, [False, False]])[entries]
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    place = _around(rows, height), _around(columns, width)
+    nats = np.log(np.maximum(views.density, 1e-3 * border) / border)
+    padded = np.concatenate([nats, nats, [0.0, 0.0]])[entries[place]]
+    field = gaussian_filter(padded, _CONTOUR_BLUR_PX, mode="nearest")
+    slope = np.hypot(*np.gradient(field))
+    off = np.abs(field) / np.maximum(slope, 1e-6)
+    off[entries[place] >= 2 * n_views] = np.inf  # the rim, and outside
+    part = picture[place].astype(np.float64)
+    for half, paint_with, most in ((1.6, _BLACK, 0.5), (0.6, colour, 1.0)):
+        cover = most * (half + 0.5 - off).clip(0, 1)[..., None]
+        part[..., :3] = (1 - cover) * part[..., :3] + cover * np.asarray(paint_with)
+    picture[place] = np.rint(part)
+
+
+def _around(places: NDArray[np.int64], size: int) -> slice:
+    """Return the places from the first to the last, and a few more on both sides."""
+    return slice(max(int(places[0]) - 4, 0), min(int(places[-1]) + 5, size))
+
+
+# ---------------------------------------------------------------------- marks
+
+_GAP = 0.45
+"""Half of each of a ring's four gaps in radians: wide enough for the ticks of a cross."""
 
 
 def draw_ring(
     picture: NDArray[np.uint8],
     direction: ArrayLike,
     colour: ArrayLike = (255, 255, 255),
-    radius: float = 6.0,
+    radius: float = 8.0,
+    whole: bool = False,
 ) -> None:
-    """Mark a view direction with a ring (the predicted pose), in place; ``radius`` in pixels.
+    """Mark a view direction with a ring around it (the predicted pose), in place.
 
-    ``picture`` is ``(height, width, 3)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
-    ``(3,)``.
+    ``picture`` is ``(height, width, 4)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
+    ``(3,)``, ``radius`` in pixels. The ring is open at four places, unless it is to be ``whole``.
     """
-    axis = np.arange(-int(radius) - 3, int(radius) + 4)
-    half_width = max(0.8, 0.13 * radius)
-    stencil = np.abs(np.hypot(axis[:, None], axis[None]) - radius) < half_width
-    _stamp(picture, _outlined(stencil), direction, (0, 0, 0))
-    _stamp(picture, stencil, direction, colour)
+    _stamp(picture, *_stencil("whole" if whole else "ring", radius), direction, colour)
+
+
+def draw_cross(
+    picture: NDArray[np.uint8],
+    direction: ArrayLike,
+    colour: ArrayLike = (255, 255, 255),
+    radius: float = 8.0,
+) -> None:
+    """Mark a view direction with four ticks around it (the known pose), in place.
+
+    Parameters are those of `draw_ring`; the ticks stand across a ring of that radius, and leave the
+    middle free.
+    """
+    _stamp(picture, *_stencil("cross", radius), direction, colour)
+
+
+def draw_diamond(
+    picture: NDArray[np.uint8],
+    direction: ArrayLike,
+    colour: ArrayLike = (255, 255, 255),
+    radius: float = 8.0,
+) -> None:
+    """Mark a view direction with the four corners of a diamond (the refined pose), in place.
+
+    Parameters are those of `draw_ring`; the diamond goes around a ring of that radius.
+    """
+    _stamp(picture, *_stencil("diamond", radius), direction, colour)
+
+
+@lru_cache(maxsize=32)
+def _stencil(shape: str, radius: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the opacity of a mark and of the dark line below it, two square pictures."""
+    reach = int(1.6 * radius) + 4
+    axis = np.arange(-reach, reach + 1)
+    x, y = np.abs(axis[None]), np.abs(axis[:, None])
+    along, across = np.maximum(x, y), np.minimum(x, y)
+    distance = np.hypot(x, y)
+    if shape in ("ring", "whole"):
+        off = np.abs(distance - radius)
+        if shape == "ring":
+            off = np.where(np.arctan2(across, along) < _GAP, np.inf, off)
+    elif shape == "cross":
+        off = np.hypot(across, np.maximum(np.abs(along - 1.1 * radius) - 0.22 * radius, 0))
+    else:
+        size = 1.5 * radius
+        off = np.hypot((x + y - size) / np.sqrt(2), np.maximum(across - 0.3 * radius, 0))
+    half = max(0.55, 0.055 * radius)
+    light = (half + 0.5 - off).clip(0, 1)
+    return light, 0.75 * (half + 1.5 - off).clip(0, 1)
+
+
+def _stamp(
+    picture: NDArray[np.uint8],
+    light: NDArray[np.float64],
+    dark: NDArray[np.float64],
+    direction: ArrayLike,
+    colour: ArrayLike,
+) -> None:
+    """Blend a mark, centred on a view direction, into the picture in place; clipped at the border."""
+    height, width = picture.shape[:2]
+    reach = len(light) // 2
+    row, column = np.rint(mollweide_position(direction, height, width)).astype(int)
+    up, left = max(reach - row, 0), max(reach - column, 0)
+    down, right = min(height - row + reach, len(light)), min(width - column + reach, len(light))
+    place = (
+        slice(row - reach + up, row - reach + down),
+        slice(column - reach + left, column - reach + right),
+    )
+    part = picture[place].astype(np.float64)
+    for opacity, paint_with in ((dark, _BLACK), (light, colour)):
+        cover = opacity[up:down, left:right, None]
+        part[..., :3] = (1 - cover) * part[..., :3] + cover * np.asarray(paint_with)
+        part[..., 3:] = np.maximum(part[..., 3:], 255 * cover)
+    picture[place] = np.rint(part)

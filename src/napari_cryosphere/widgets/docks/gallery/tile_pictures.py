@@ -142,7 +142,7 @@ class TilePictures:
         if rotation is None:  # forgotten meanwhile
             return None
         picture = rasterise(np.zeros((12, 6)), TILE // 2, TILE)
-        draw_ring(picture, rotation[:, 2], radius=3)
+        draw_ring(picture, rotation[:, 2], radius=4, whole=True)
         return picture
 
 

@@ -14,14 +14,14 @@ from qtpy.QtGui import (
     QPen,
     QPixmap,
 )
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import caption, wrapped
 
 __all__ = ["HueKey"]
 
 _STEPS = 36
-_READING = "place: view direction\nlightness: probability\nhue: in-plane angle ψ"
+_READING = "line: 95 % of the views\nhue: in-plane angle ψ\nM hides lines and marks"
 
 
 class _HueWheel(QWidget):
@@ -63,6 +63,44 @@ class _HueWheel(QWidget):
         painter.end()
 
 
+class _DensityBar(QWidget):
+    """The scale of brightness: densities over the uniform one, at one in-plane angle."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setFixedHeight(40)
+        self.setToolTip(
+            "Density of the view direction over that of a particle of which nothing is known: "
+            "the same scale for all particles"
+        )
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the bar and its ticks."""
+        from napari_cryosphere.widgets.state.sphere_picture import (
+            HIGHEST,
+            LOWEST,
+            density_colours,
+        )
+
+        bar = QRectF(14, 2, self.width() - 28, 12)
+        densities = np.geomspace(LOWEST, HIGHEST, 256)
+        colours = np.ascontiguousarray(density_colours(densities, np.radians(60))[0][None])
+        image = QImage(colours.tobytes(), 256, 1, 1024, QImage.Format.Format_RGBA8888)
+        painter = QPainter(self)
+        painter.drawImage(bar, image)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        font = painter.font()
+        font.setPixelSize(11)
+        painter.setFont(font)
+        for tick in (0.1, 1, 10, 100, 1000):
+            x = bar.left() + bar.width() * np.log(tick / LOWEST) / np.log(HIGHEST / LOWEST)
+            painter.drawLine(QPointF(x, bar.bottom()), QPointF(x, bar.bottom() + 4))
+            text = f"{tick:g}" if tick != 1 else "1 × uniform"
+            box = QRectF(x - 40, bar.bottom() + 5, 80, 16)
+            painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+        painter.end()
+
+
 _MARKS = {"ring": "predicted view", "cross": "known view", "diamond": "refined view"}
 
 
@@ -75,42 +113,39 @@ def _mark(draw: str) -> QPixmap:
     )
     from napari_cryosphere.widgets.state.sphere_picture import draw_cross, draw_diamond, draw_ring
 
-    picture = np.zeros((21, 21, 4), dtype=np.uint8)
+    picture = np.zeros((23, 23, 4), dtype=np.uint8)
     # the direction +x is in the middle of the map
     middle = (1.0, 0.0, 0.0)
     if draw == "ring":
-        draw_ring(picture, middle, RING_COLOUR, 7)
+        draw_ring(picture, middle, RING_COLOUR, 8)
     elif draw == "cross":
-        draw_cross(picture, middle, CROSS_COLOUR, 8)
+        draw_cross(picture, middle, CROSS_COLOUR, 7)
     else:
-        draw_diamond(picture, middle, DIAMOND_COLOUR, 8)
-    image = QImage(picture.tobytes(), 21, 21, 84, QImage.Format.Format_RGBA8888)
+        draw_diamond(picture, middle, DIAMOND_COLOUR, 7)
+    image = QImage(picture.tobytes(), 23, 23, 92, QImage.Format.Format_RGBA8888)
     return QPixmap.fromImage(image.copy())
 
 
 class HueKey(QWidget):
-    """The colour wheel and the legend of marks."""
+    """The scale of brightness, the colour wheel and the legend of marks."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(8)
-        row.addWidget(_HueWheel())
         lines = QGridLayout()
         lines.setVerticalSpacing(4)
         for place, (draw, text) in enumerate(_MARKS.items()):
             icon = QLabel()
             icon.setPixmap(_mark(draw))
-            icon.setFixedWidth(22)
+            icon.setFixedWidth(24)
             lines.addWidget(icon, place, 0)
             lines.addWidget(QLabel(text), place, 1)
-        lines.addWidget(
-            wrapped(caption(_READING)),
-            len(_MARKS),
-            0,
-            1,
-            2,
-        )
+        lines.addWidget(wrapped(caption(_READING)), len(_MARKS), 0, 1, 2)
         lines.setColumnStretch(1, 1)
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(_HueWheel())
         row.addLayout(lines, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(_DensityBar())
+        column.addLayout(row)

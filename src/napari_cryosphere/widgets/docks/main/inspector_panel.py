@@ -32,6 +32,7 @@ __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
 _KEYS = {"U": 1, "Shift-U": -1}
+_MARKS_KEY = "M"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
     "tilt": "rlnAngleTilt of the most probable pose",
@@ -92,6 +93,7 @@ class InspectorPanel(Panel):
         )
         for key, by in _KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
+        controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         self._on_layers()
         self._on_particle()
 
@@ -102,7 +104,7 @@ class InspectorPanel(Panel):
             return
         self._settled.stop()
         mouse.leave()
-        for key in _KEYS:
+        for key in (*_KEYS, _MARKS_KEY):
             self._viewer.bind_key(key, None)
 
     # ------------------------------------------------------------------ rows
@@ -196,6 +198,10 @@ class InspectorPanel(Panel):
 
     def _on_walk(self, by: int, checked: bool = False) -> None:
         self._inspector.step_uncertain(by)
+
+    def _on_marks(self, viewer: object) -> None:
+        """Take the marks from the sphere, or bring them back."""
+        self._inspector.show_marks(not self._inspector.marked)
 
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)

@@ -14,7 +14,6 @@ from napari_cryosphere.widgets.state.reading import second_line
 from napari_cryosphere.widgets.state.sphere_layer import (
     CROSS_COLOUR,
     DIAMOND_COLOUR,
-    ORDER,
     RING_COLOUR,
 )
 
@@ -85,13 +84,14 @@ class SphereDock(SeatedDock):
             self.sphere.show_marks([])
             self.text.setText(_EMPTY)
             return
+        from napari_cryosphere.widgets.state.sphere_density import views_of
         from napari_cryosphere.widgets.state.sphere_picture import view_colours
 
         session, index = shown
         coloured, outlined = session.frames.distributions(index)
         distribution = outlined if coloured is None else coloured
         self.sphere.show_views(
-            None if distribution is None else view_colours(distribution.probability_grid(ORDER)[0])
+            None if distribution is None else view_colours(views_of(distribution))
         )
         marks = _marks(session, index)
         self.sphere.show_marks(marks)

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QSize, Qt
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -24,7 +24,7 @@ _LINES = 0.35  # of the graticule, towards the rim's grey
 _RIM = 130.0
 _SHADE = 0.35  # how much darker the limb is
 _RADIUS = 0.44  # of the shorter side
-_MARK = 7.0
+_MARK = 16.0  # pixels around a view that marks leave free
 _ZOOM = (1.0, 8.0)
 _DEGREES_A_PIXEL = 0.5
 
@@ -51,7 +51,7 @@ def _disc(size: int, radius: float) -> tuple[NDArray[np.bool_], NDArray[np.float
 
 
 def sphere_picture(
-    colours: NDArray[np.float64] | None, camera: NDArray[np.float64], size: int, radius: float
+    colours: NDArray[np.uint8] | None, camera: NDArray[np.float64], size: int, radius: float
 ) -> NDArray[np.uint8]:
     """Draw the sphere as seen from afar.
 
@@ -106,7 +106,7 @@ class SphereView(QWidget):
         self.azimuth = self.elevation = 0.0
         """Of the direction that faces the user, in degrees: its longitude and latitude."""
         self.zoom = 1.0
-        self._colours: NDArray[np.float64] | None = None
+        self._colours: NDArray[np.uint8] | None = None
         self._marks: list[Mark] = []
         self._pressed: QPointF | None = None
         self._image: QImage | None = None
@@ -127,7 +127,7 @@ class SphereView(QWidget):
 
     # ------------------------------------------------------------------ what is shown
 
-    def show_views(self, colours: NDArray[np.float64] | None) -> None:
+    def show_views(self, colours: NDArray[np.uint8] | None) -> None:
         """Paint the sphere with a colour per view, see `sphere_picture`; None for an empty one."""
         self._colours, self._image = colours, None
         self.update()
@@ -242,13 +242,18 @@ class SphereView(QWidget):
 
 
 def _paint_mark(painter: QPainter, place: QPointF, shape: str) -> None:
-    """Draw a mark's outline with the painter's pen."""
-    right, down = QPointF(_MARK, 0), QPointF(0, _MARK)
+    """Draw a mark's outline around a place with the painter's pen, as the flat picture does."""
     painter.setBrush(Qt.BrushStyle.NoBrush)
     if shape == "ring":
-        painter.drawEllipse(place, _MARK, _MARK)
-    elif shape == "cross":
-        painter.drawLine(place - right, place + right)
-        painter.drawLine(place - down, place + down)
-    else:
-        painter.drawPolygon([place - right, place - down, place + right, place + down])
+        box = QRectF(place.x() - _MARK, place.y() - _MARK, 2 * _MARK, 2 * _MARK)
+        for start in (26, 116, 206, 296):
+            painter.drawArc(box, 16 * start, 16 * 38)
+        return
+    for x, y in ((1, 0), (0, 1), (-1, 0), (0, -1)):
+        out, side = QPointF(x, y), QPointF(-y, x)
+        tip = place + out * (1.5 * _MARK)
+        if shape == "cross":
+            painter.drawLine(place + out * (0.8 * _MARK), tip)
+        else:
+            back = 0.3 * _MARK
+            painter.drawPolyline([tip - (out + side) * back, tip, tip - (out - side) * back])

@@ -83,6 +83,6 @@ def preview_pictures(
     for place, row in enumerate(preview.rows[:MOST_PICTURES]):
         picture = rasterise(preview.distribution[place].probability_grid(3)[0], HEIGHT, WIDTH)
         if known is not None and row < len(known):
-            draw_cross(picture, known[row][:, 2], CROSS_COLOUR, 4)
+            draw_cross(picture, known[row][:, 2], CROSS_COLOUR, 6)
         pictures.append(picture)
     return pictures
