@@ -228,6 +228,7 @@ for job in ("predict", "refine", "train", "reconstruct"):
     viewer = napari.Viewer(show=True)
     viewer.open(sys.argv[1], plugin="napari-cryosphere")
     controller = open_dock(viewer, MAIN).controller
+    controller.choose_model(work.SAMPLE_MODEL)
     if job == "predict":
         controller.poses.predict()
     elif job == "refine":

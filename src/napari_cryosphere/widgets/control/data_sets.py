@@ -11,6 +11,7 @@ from psygnal import Signal
 from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
+from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.questions import Question
@@ -59,7 +60,7 @@ class DataSets:
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
         self.viewer = viewer
         self.runner = runner
-        self._model_before: Path | None = None
+        self._last_model: Path | None = None
         self.session: Session | None = None
         self.image_folder = context_of(viewer).image_folder
         self.maps = MapController(viewer, runner)
@@ -119,9 +120,8 @@ class DataSets:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
                 self._sessions[layer].data_dir = self.image_folder.path
-                if self._model_before is not None:  # chosen before there were particles
-                    self._sessions[layer].model_path = self._model_before
-                    self._model_before = None
+                if self._sessions[layer].model_path is None:
+                    self._sessions[layer].model_path = self._last_model
             self.session = self._sessions[layer]
             if self.session.store.predicted.any():
                 self.show_sphere(self.session)
@@ -137,17 +137,17 @@ class DataSets:
     @property
     def model_path(self) -> Path | None:
         """Model file or run folder of the chosen particles; None for none."""
-        return self._model_before if self.session is None else self.session.model_path
+        return self._last_model if self.session is None else self.session.model_path
 
     def choose_model(self, path: Path | None, session: Session | None = None) -> None:
         """Predict the poses of the chosen particles, or of others, with a model from now on.
 
-        Chosen before there are particles, it is for those that come next.
+        It is proposed for the next particles too, unless it is the package's, which knows its sample
+        particles alone.
         """
+        self._last_model = None if path == SAMPLE_MODEL else path
         session = session or self.session
-        if session is None:
-            self._model_before = path
-        else:
+        if session is not None:
             session.model_path = path
             self.ask(session, None)
         if session is self.session:
@@ -333,6 +333,7 @@ class DataSets:
         self._follow(layer)
         if particles_of(layer) is not None:
             self.choose(layer)
+            self.show_particle(0)  # napari begins in the middle
             self.layers_changed.emit()
             self.dropped.emit(layer)
         elif map_of(layer) is not None:

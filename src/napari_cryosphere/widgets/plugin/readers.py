@@ -116,14 +116,17 @@ def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
 
 
 def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
-    """Keep particles out of 3D, and maps that came with particles out of sight.
+    """Open the dock for particles, keep them out of 3D, and maps that came with particles out of sight.
 
     Particles that come while the viewer shows 3D wait until it is back in 2D.
     """
     from napari_cryosphere.widgets.control.flat_guard import keep_flat
+    from napari_cryosphere.widgets.plugin.open_docks import open_main_for_particles
     from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
     from napari_cryosphere.widgets.state.viewer_context import context_of
 
+    if any(isinstance(data, LazyFrames) for data, _, _ in layers):
+        open_main_for_particles(viewer)
     drop = context_of(viewer).drop
     for data, options, _ in layers:
         if isinstance(data, LazyFrames):

@@ -52,10 +52,10 @@ def dock_style(theme: str) -> str:
         QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
         QFrame#question {{ border: 2px solid {colour["warning"]}; border-radius: 4px; }}
         QFrame#said {{ border: 1px solid {colour["line"]}; border-radius: 4px; }}
-        QPushButton#step {{ padding: 3px 2px; min-width: 0px; }}
+        QPushButton#step {{ padding: 3px 1px; min-width: 0px; font-size: 11px; }}
         QPushButton#next {{
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
-            padding: 3px 2px; min-width: 0px;
+            padding: 3px 1px; min-width: 0px; font-size: 11px;
         }}
         QLabel#asked {{ font-weight: 600; padding: 0px; }}
         QPushButton#primary {{

@@ -103,10 +103,14 @@ class DataPanel(Panel):
 
     def _make_session_row(self) -> None:
         self.open, self.restore, self.keep = (
+            QPushButton("Open files…"),
             QPushButton("Open…"),
-            QPushButton("Open session…"),
-            QPushButton("Save session…"),
+            QPushButton("Save…"),
         )
+        self.restore.setToolTip(
+            "Open a session: data, poses, flags, maps and models as they were saved"
+        )
+        self.keep.setToolTip("Save the session: data, poses, flags, maps and models")
         self.last = QPushButton("Reopen the last session")
         self.last.setToolTip("What was open when the last job ended")
         viewer = self._controller.viewer
@@ -115,9 +119,9 @@ class DataPanel(Panel):
         self.keep.clicked.connect(lambda: save_session(viewer))
         self.last.clicked.connect(lambda: context_of(viewer).inbox.put(last_session()))
         row = QHBoxLayout()
-        for button in (self.open, self.restore, self.keep):
-            button.setObjectName("step")
-            row.addWidget(button, 1)
+        for widget in (self.open, caption("session"), self.restore, self.keep):
+            row.addWidget(widget)
+        row.setStretch(0, 1)
         self.body.addLayout(row)
         self.body.addWidget(self.last)
 

@@ -6,13 +6,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import (
     COMMANDS,
     GALLERY,
-    MAPS,
     ORIENTATIONS,
     TRAINING,
     open_dock,
@@ -32,11 +31,10 @@ STEPS = {
     "Export": "Save the particles with their poses as a STAR file",
 }
 _DOCKS = {
-    "Train on loaded data": (TRAINING, "Train a model of the loaded particles"),
+    "Training": (TRAINING, "Train a model of the loaded particles, and follow runs"),
     "Gallery": (GALLERY, "All particles as tiles: sort, filter, keep and reject"),
     "Orientations": (ORIENTATIONS, "Which views there are, and which are missing"),
-    "Maps": (MAPS, "Reconstruct, compare and sharpen maps"),
-    "All commands": (COMMANDS, "Every command of the command line, by a form"),
+    "Commands": (COMMANDS, "Every command of the command line, by a form"),
 }
 _INSPECTED = 3  # particles looked at, until the step counts as done; chosen
 
@@ -83,9 +81,9 @@ class WayBar(QWidget):
         self._looked_at: weakref.WeakKeyDictionary[Session, set[int]] = weakref.WeakKeyDictionary()
         self.steps: dict[str, QPushButton] = {}
         self.docks: dict[str, QPushButton] = {}
-        row, grid, column = QHBoxLayout(), QGridLayout(), QVBoxLayout(self)
+        row, below, column = QHBoxLayout(), QHBoxLayout(), QVBoxLayout(self)
         row.setSpacing(2)
-        grid.setSpacing(2)
+        below.setSpacing(2)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         for name, tip in STEPS.items():
@@ -93,15 +91,14 @@ class WayBar(QWidget):
             button.setToolTip(tip)
             button.clicked.connect(_calling(go, name))
             row.addWidget(button, 1)
-        for place, (name, (dock, tip)) in enumerate(_DOCKS.items()):
+        for name, (dock, tip) in _DOCKS.items():
             button = self.docks[name] = QPushButton(name)
             button.setObjectName("step")
             button.setToolTip(tip)
             button.clicked.connect(_calling(self._open, dock))
-            line, at = divmod(place, 3)
-            grid.addWidget(button, line, at)
+            below.addWidget(button, 1)
         column.addLayout(row)
-        column.addLayout(grid)
+        column.addLayout(below)
         for signal in (
             controller.layers_changed,
             controller.session_changed,
