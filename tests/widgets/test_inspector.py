@@ -206,7 +206,7 @@ def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Pos
 # ---------------------------------------------------------------------- projections
 
 
-def test_a_projection_stands_below_the_particle(
+def test_a_projection_is_shown_next_to_the_particle(
     predicted: Controller, add_map: Any, truth: DensityMap, stack: ParticleStack
 ) -> None:
     inspector = predicted.inspector
@@ -222,7 +222,12 @@ def test_a_projection_stands_below_the_particle(
     assert names[-2:] == ["particles projection", "particles residual"]
     projection = predicted.viewer.layers[-2]
     particle = predicted.viewer.layers["particles"]
-    assert projection.extent.world[0, 0] > particle.extent.world[1, 1]
+    (top, left), (bottom, right) = particle.extent.world[:, 1:]
+    first = projection.extent.world[0]
+    assert first[0] > bottom or first[1] > right
+    np.testing.assert_allclose(
+        np.ptp(projection.extent.world, axis=0), [bottom - top, right - left]
+    )
     predicted.projection.show(stack.rotations()[3][:, 0])
     assert predicted.projection.match is not None
     assert predicted.projection.match.what == "this view"
@@ -320,8 +325,8 @@ def test_a_click_is_marked_on_its_own_particle_alone(
     changed = (frames[3] != before).any(-1)
     row, column = mollweide_position([1.0, 0, 0], HEIGHT, WIDTH)
     rows, columns = np.nonzero(changed)
-    assert abs(rows.mean() - row) < 2
-    assert abs(columns.mean() - column) < 2
+    assert abs(rows.mean() - row) < 2.5
+    assert abs(columns.mean() - column) < 2.5
     np.testing.assert_array_equal(frames[4], other)
 
 

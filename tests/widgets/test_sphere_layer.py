@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from napari.components import ViewerModel
 
 from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, relion_angles_from_rotation
+from napari_cryosphere.widgets.control.arrangement import Arrangement
 from napari_cryosphere.widgets.control.data_sets import add_sphere_layer
+from napari_cryosphere.widgets.state.canvas_layout import arrange
 from napari_cryosphere.widgets.state.predictions import PredictionStore
 from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
 
@@ -74,7 +77,7 @@ def test_known_pose_is_the_nearest_of_its_equivalents(
 ) -> None:
     rows, distribution, summary = predictions
     turn = np.diag([-1.0, -1.0, 1.0])
-    store = PredictionStore(40, turn @ stack.rotations()[:40])
+    store = PredictionStore(40, turn @ stack.rotations()[:40], "C2")
     store.add(rows, type(distribution)(distribution.coefficients, "C2"), summary)
     known, predicted = store.known_rotation(5), store.rotation(5)
     assert known is not None
@@ -89,7 +92,8 @@ def test_sphere_is_grey_until_predicted(store: PredictionStore) -> None:
     assert drawn.shape == (HEIGHT, WIDTH, 4)
 
     def colourful(picture: np.ndarray) -> int:
-        return int((np.ptp(picture[..., :3], axis=-1) > 15).sum())
+        upper = picture[: 3 * HEIGHT // 4, :, :3]  # above the scales in the corners
+        return int((np.ptp(upper, axis=-1) > 15).sum())
 
     # the four yellow ticks of the known pose are all the colour of an empty sphere
     assert 0 < colourful(empty) < 500 < colourful(drawn)
@@ -108,18 +112,69 @@ def test_sphere_is_drawn_once_and_anew_with_new_results(
     assert (frames[45] != before).any()
 
 
-def test_layer_stands_right_of_the_particle_and_is_as_tall(
-    viewer_model: ViewerModel, stack: ParticleStack, store: PredictionStore, add_particles: Any
+def extent(layer: Any) -> np.ndarray:
+    """Return first and last row and column of a layer's pixels, their edges, in world units."""
+    (top, left), (bottom, right) = layer.extent.world[:, -2:]
+    half = layer.scale[-2:] / 2
+    return np.array([[top - half[0], left - half[1]], [bottom + half[0], right + half[1]]])
+
+
+@pytest.mark.parametrize(("size", "below"), [((900, 700), True), ((600, 1500), False)])
+def test_the_sphere_is_where_the_canvas_has_room(
+    viewer_model: ViewerModel,
+    stack: ParticleStack,
+    store: PredictionStore,
+    add_particles: Any,
+    size: tuple[int, int],
+    below: bool,
 ) -> None:
+    viewer_model.canvas.size = size
     particles = add_particles(viewer_model, stack)
+    arrangement = Arrangement(viewer_model)
+    arrangement.choose(particles)
     sphere = add_sphere_layer(viewer_model, particles, SphereFrames(store))
-    (top, left), (bottom, right) = sphere.extent.world[:, 1:]
-    (p_top, p_left), (p_bottom, p_right) = particles.extent.world[:, 1:]
-    half = 1.5  # extents end at centres of pixels in one layer, of 3 A
-    assert top == pytest.approx(p_top, abs=half)
-    assert bottom == pytest.approx(p_bottom, abs=half)
-    assert p_right < left < p_right + 30
-    assert right - left == pytest.approx(2 * (p_bottom - p_top), rel=0.03)
+    arrangement.put(sphere=sphere)
+    of_particle, of_sphere = extent(particles), extent(sphere)
+    assert bool(of_sphere[0, 0] > of_particle[1, 0]) == below
+    assert bool(of_sphere[0, 1] > of_particle[1, 1]) != below
+    height, width = of_sphere[1] - of_sphere[0]
+    assert width == pytest.approx(2 * height)
     assert sphere.units == particles.units
     assert viewer_model.layers.selection.active is particles
-    assert p_left == 0
+    whole = np.maximum(of_sphere[1], of_particle[1]) - np.minimum(of_sphere[0], of_particle[0])
+    zoomed = whole * viewer_model.scene.camera.zoom
+    assert (zoomed <= size).all()
+    assert (zoomed / size).max() > 0.93
+
+    camera = viewer_model.scene.camera
+    viewer_model.canvas.size = size[::-1]  # the view follows, until it is moved
+    moved = extent(sphere)
+    assert bool(moved[0, 0] > of_particle[1, 0]) != below
+    camera.zoom *= 2
+    viewer_model.canvas.size = size
+    np.testing.assert_array_equal(extent(sphere), moved)
+
+
+@pytest.mark.parametrize("size", [(700, 830), (700, 600), (1400, 800), (2000, 500), (500, 900)])
+@pytest.mark.parametrize("compared", [False, True])
+def test_places_do_not_overlap_and_the_sphere_is_large(
+    size: tuple[float, float], compared: bool
+) -> None:
+    places = arrange(*size, compared)
+    assert len(places) == (5 if compared else 3)
+    boxes = list(places.values())
+    for first, second in combinations(boxes, 2):
+        apart = (
+            first.top + first.height <= second.top
+            or second.top + second.height <= first.top
+            or first.left + first.width <= second.left
+            or second.left + second.width <= first.left
+        )
+        assert apart
+    whole = (
+        max(box.left + box.width for box in boxes),
+        max(box.top + box.height for box in boxes),
+    )
+    fit = min(size[0] / whole[0], size[1] / whole[1])
+    least = 0.5 if compared else 0.7
+    assert places["sphere"].width * fit > least * min(size[0], 2 * size[1])

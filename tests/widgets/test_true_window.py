@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QApplication
 
-from napari_cryosphere.jobs.running.model_fit import ModelFit
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3.symmetry import angular_error_degrees
-from napari_cryosphere.widgets.control.session_file import last_session, read_session
-from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
+from napari_cryosphere.so3.distributions import PoseDistribution
+from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
-from napari_cryosphere.widgets.state.notices import tell_error
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH
 
 
 @pytest.fixture
@@ -132,64 +130,43 @@ def test_a_map_is_offered_only_where_there_is_one(viewer: Any, qtbot: Any, sampl
     assert dock.inspector.sources["network"].isChecked()
 
 
-def test_the_way_belongs_to_the_data_set(
-    viewer: Any, qtbot: Any, sample: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("spread", [1.6, 3.0])
+def test_a_sure_particle_is_seen_on_its_sphere(
+    viewer: Any, stack: ParticleStack, add_particles: Any, spread: float
 ) -> None:
-    """Dock, particle 1 and next step at a drop; model and symmetry of each set; questions; messages."""
-    monkeypatch.setattr(
-        "napari_cryosphere.widgets.state.session.proposed_model", lambda layer: None
-    )
-    (first,) = viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    assert "CryoSphere (CryoSphere)" in viewer.window.dock_widgets
+    """At least 300 lit pixels of the window that no mark covers, with the dock and in 1400 x 900."""
+    add_particles(viewer, stack)
     dock = open_dock(viewer, MAIN)
-    controller = dock.controller
-    assert controller.index == 0
-    assert [button.text() for button in dock.way.steps.values()][:2] == ["✓ Data", "✓ Poses"]
-    assert dock.way.next == "Inspect"
-    assert controller.model_path is None
-    assert not dock.poses.predict.isEnabled()
-    assert "Choose a model" in dock.poses.predict.toolTip()
-
-    controller.choose_symmetry("C3")
-    (second,) = viewer.open(few, plugin="napari-cryosphere")
-    assert dock.data.symmetry.text() == "C1"
-    controller.choose(first)
-    assert dock.data.symmetry.text() == "C3"
-
-    # a C1 model leaves a C3 set as it is, and asks before it predicts
-    controller.choose_model(SAMPLE_MODEL)
-    predict(dock, qtbot)
-    asked = dock.poses.question
-    session = controller.session
-    assert asked.text.text() == "These particles are set to C3, the model was trained with C1."
-    assert not session.store.predicted.any()
-    asked.buttons[0].click()
-    qtbot.waitUntil(lambda: not controller.runner.busy, timeout=60_000)
-    assert session.store.predicted.all()
-    assert session.store.symmetry == session.symmetry == "C3"
-    assert asked.isHidden()
-    expected = angular_error_degrees(session.store.known, session.store.summary().rotations, "C3")
-    np.testing.assert_allclose(session.store.errors_degrees, expected)
-    qtbot.waitUntil(last_session().is_file, timeout=20_000)
-    assert read_session(last_session()).particles[0].symmetry == "C3"
-
-    # a model of something else is not used without a word; the sample model was not proposed here
-    controller.choose(second)
-    assert controller.model_path is None
-    fit = ModelFit(64, ("64 of 64 images are unlike its training's",), (), "C1", None)
-    monkeypatch.setattr(
-        "napari_cryosphere.jobs.running.model_fit.check_fit", lambda *arguments: fit
+    viewer.show()
+    viewer.window.resize(1400, 900)
+    for _ in range(5):
+        QApplication.processEvents()
+    poses = stack.rotations()[:1]
+    # the angle of a normal rotation vector has the mean sqrt(8 / pi) standard deviations
+    sure = PoseDistribution.from_poses(
+        poses[:, None], np.zeros((1, 1)), spread / np.sqrt(8 / np.pi)
     )
-    controller.choose_model(SAMPLE_MODEL)
-    predict(dock, qtbot)
-    assert asked.text.text().startswith("This model was trained on another molecule")
-    assert not controller.session.store.predicted.any()
-    assert [button.text() for button in asked.buttons] == ["Train on loaded data", "Predict anyway"]
-    asked.buttons[1].click()
-    qtbot.waitUntil(lambda: not controller.runner.busy, timeout=60_000)
-    assert controller.session.store.predicted.all()
+    summary = sure.summary()
+    assert summary.spread_degrees[0] == pytest.approx(spread, rel=0.05)
+    session = dock.controller.session
+    session.store.add(slice(0, 1), sure, summary)
+    session.frames.refined = stack.rotations()  # all three marks, one around the other
+    dock.controller.show_sphere(session)
+    viewer.dims.set_point(0, 0)
+    QApplication.processEvents()
+    marked = pixels(viewer)
+    dock.controller.inspector.show_marks(False)
+    plain = pixels(viewer)
 
-    tell_error("/somewhere/else/particles.star, row 3: what came, what is legal, what to do")
-    assert dock.message.text.text().startswith("/somewhere/else/particles.star, row 3")
-    dock.message.copy.click()
-    assert QGuiApplication.clipboard().text() == dock.message.text.text()
+    sphere, camera = session.sphere, viewer.scene.camera
+    place = mollweide_position(poses[0, :, 2], HEIGHT, WIDTH)
+    world = sphere.translate[-2:] + place * sphere.scale[-2:]
+    ratio = plain.shape[0] / viewer.canvas.size[0]  # of a screen with larger pixels
+    at = (world - camera.center[-2:]) * camera.zoom + np.array(viewer.canvas.size) / 2
+    row, column = np.rint(at * ratio).astype(int)
+    near = slice(row - 60, row + 61), slice(column - 60, column + 61)
+    lit = plain[near][..., :3].max(-1) > 150
+    assert lit[60, 60]
+    seen = lit & (np.abs(marked - plain)[near].max(-1) < 10)
+    assert seen.sum() >= 300
+    assert (np.abs(marked - plain)[near].max(-1) > 60).sum() > 100  # the marks were there

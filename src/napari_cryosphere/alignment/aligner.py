@@ -26,6 +26,7 @@ from napari_cryosphere.alignment.presence import residual_power
 from napari_cryosphere.alignment.refine import Climb, RefinedPoses
 from napari_cryosphere.alignment.search import Candidates, GlobalSearch
 from napari_cryosphere.alignment.summary import summarise_modes
+from napari_cryosphere.alignment.widths import integrated
 from napari_cryosphere.imaging.fourier import to_fourier
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.distributions import PoseDistribution
@@ -49,6 +50,7 @@ _REACH_OF_BOX, _FARTHEST_OF_BOX = 1 / 12, 1 / 6
 particles are off by 5 to 8 % of the box; other values were not tried.
 """
 _FIRST_STEPS, _LAST_STEPS = 2, 2  # of a climb before and after hopeless ones are dropped
+_MATTERS = 3.0  # nats of evidence below the best: modes of less than 5 % keep Laplace's widths
 _HOPELESS = 10.0  # nats of evidence below the best after the first steps, a factor of 5e-5
 
 
@@ -294,6 +296,7 @@ class Aligner:
     ) -> Alignment:
         """Refine the starts, choose each image's best mode, and say how sure it is."""
         refined, counts = self._distinct(*self._climb(observation, starts), len(observation))
+        refined = self._widened_modes(observation, refined, counts)
         ends = np.cumsum(counts)
         best = refined[torch.from_numpy(ends - counts).to(self._sampler.device)]
         summary, evidence = summarise_modes(refined, counts, starts.candidates, self.symmetry)
@@ -312,6 +315,17 @@ class Aligner:
             summary,
             distribution,
         )
+
+    def _widened_modes(
+        self, observation: Observation, refined: RefinedPoses, counts: NDArray[np.int64]
+    ) -> RefinedPoses:
+        """Integrate the modes that hold a good part of their image's probability."""
+        image = torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts))
+        first = torch.from_numpy(np.cumsum(counts) - counts)
+        evidence = refined.log_evidence
+        rows = torch.nonzero(evidence > evidence[first[image]] - _MATTERS)[:, 0]
+        image = image.to(self._sampler.device)[rows]
+        return refined.with_rows(rows, integrated(self._sampler, observation, image, refined[rows]))
 
     def _distinct(
         self, image: Tensor, refined: RefinedPoses, number: int

@@ -17,7 +17,7 @@ from napari_cryosphere.alignment.observation import (
 )
 from napari_cryosphere.imaging.slices import SliceSampler
 
-__all__ = ["Climb", "RefinedPoses"]
+__all__ = ["Climb", "RefinedPoses", "rotations_of"]
 
 _ENTRIES_AT_ONCE = 1 << 16
 """Samples (poses times frequencies) held at once: what fits a core's cache beats larger batches."""
@@ -31,6 +31,15 @@ class _Rows:
 
     def __getitem__(self, rows: Tensor | slice) -> Self:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def with_rows(self, rows: Tensor, other: Self) -> Self:
+        """Return a copy with some rows replaced."""
+        return type(self)(
+            *(
+                getattr(self, field.name).index_copy(0, rows, getattr(other, field.name))
+                for field in fields(self)
+            )
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
@@ -53,7 +62,7 @@ class RefinedPoses(_Rows):
     log_likelihood
         ``(n,)`` nats over an image without a particle.
     information
-        ``(n, 5, 5)``: Fisher information in (rotation vector in the image's frame, shift); its
+        ``(n, 5, 5)``: information in (rotation vector in the image's frame, shift), Fisher's; its
         inverse is the covariance of the pose's posterior where that is narrow.
     contrast
         ``(n,)``: the particle's own contrast, 1 is the mean.
@@ -185,7 +194,7 @@ def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.diagonal(state.normal, dim1=1, dim2=2)
     ridge = damping[:, None] * scale + 1e-6 * scale.amax(1, keepdim=True) + 1e-12
     step = torch.linalg.solve(state.normal + torch.diag_embed(ridge), state.gradient)
-    return state.rotations @ _rodrigues(step[:, :3]), state.shifts + step[:, 3:]
+    return state.rotations @ rotations_of(step[:, :3]), state.shifts + step[:, 3:]
 
 
 def _evaluate(
@@ -229,7 +238,7 @@ def _evaluate(
     return _State(rotations, shifts, score, normal, gradient, contrast)
 
 
-def _rodrigues(vectors: Tensor) -> Tensor:
+def rotations_of(vectors: Tensor) -> Tensor:
     """Return the rotations of ``(n, 3)`` rotation vectors in radians."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
+from napari_cryosphere.widgets.control.arrangement import Arrangement
 from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
@@ -16,7 +16,7 @@ from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.questions import Question
 from napari_cryosphere.widgets.state.session import Session
-from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, SphereFrames
+from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.viewer_context import context_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 __all__ = ["DataSets", "add_sphere_layer"]
-
-_GAP = 0.06  # between particle and sphere, as a fraction of the particle's height
 
 
 class DataSets:
@@ -64,6 +62,7 @@ class DataSets:
         self.session: Session | None = None
         self.image_folder = context_of(viewer).image_folder
         self.maps = MapController(viewer, runner)
+        self.arrangement = Arrangement(viewer)
         self._sessions: dict[Layer, Session] = {}
         self._index: int | None = None
         keep_flat(viewer)
@@ -92,6 +91,7 @@ class DataSets:
         self._connections = []
         text = self.viewer.canvas.overlays.text
         text.visible, text.text = self._former_text
+        self.arrangement.close()
         for session in self._sessions.values():
             session.kept.close()
 
@@ -229,6 +229,9 @@ class DataSets:
         """Show the spheres next to the particles."""
         if session.sphere is None or session.sphere not in self.viewer.layers:
             session.sphere = add_sphere_layer(self.viewer, session.layer, session.frames)
+            if session is self.session:
+                self.arrangement.choose(session.layer)
+                self.arrangement.put(sphere=session.sphere)
         session.sphere.refresh()
 
     def _on_slider(self, event: Any = None) -> None:
@@ -252,8 +255,11 @@ class DataSets:
         self._fit_slider()
         if session.layer in self.viewer.layers:
             self.viewer.layers.selection.active = session.layer
-        if self.viewer.dims.ndisplay == 2:
-            self.viewer.reset_view(layers=shown)
+        self.arrangement.choose(session.layer)
+        if session.sphere is not None:
+            self.arrangement.put(sphere=session.sphere)
+        else:
+            self.arrangement.fit()
 
     def _hide_others(self) -> None:
         """Hide maps and the layers of other data sets: they share the slider, and cover the particle."""
@@ -356,21 +362,13 @@ class DataSets:
 
 
 def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereFrames) -> Image:
-    """Add the spheres of a particle layer to the right of the particle, as tall as it is.
-
-    The view is fitted to both, and the particle layer stays the selected one.
-    """
-    box = particle_layer.data.shape[-1]
-    pixel = float(particle_layer.scale[-1])
-    scale = box * pixel / HEIGHT
-    corner = np.asarray(particle_layer.translate) - np.array([0, pixel / 2, pixel / 2])
-    translate = corner + np.array([0, scale / 2, scale / 2 + box * pixel * (1 + _GAP)])
+    """Add the spheres of a particle layer; the particle layer stays the selected one."""
     options: dict[str, Any] = {
         "name": f"{particle_layer.name} poses",
         "rgb": True,
         "multiscale": False,
-        "scale": (particle_layer.scale[0], scale, scale),
-        "translate": translate,
+        "scale": (particle_layer.scale[0], 1.0, 1.0),
+        "translate": (particle_layer.translate[0], 0.0, 0.0),
         "units": particle_layer.units,
         "axis_labels": particle_layer.axis_labels,
         "interpolation2d": "linear",
@@ -380,6 +378,4 @@ def add_sphere_layer(viewer: ViewerModel, particle_layer: Image, frames: SphereF
     active = viewer.layers.selection.active
     layer: Image = viewer.add_image(frames, **options)
     viewer.layers.selection.active = particle_layer if active is None or active is layer else active
-    if particle_layer.visible:
-        viewer.reset_view(layers=[particle_layer, layer])
     return layer

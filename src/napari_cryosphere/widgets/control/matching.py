@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from napari_cryosphere.imaging.comparison import ProjectionMatcher
     from napari_cryosphere.imaging.preprocess import Preprocessing
     from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.widgets.control.arrangement import Arrangement
 
 __all__ = ["Match", "MatchLayers", "ParticleMatcher"]
 
 _LEAST_REACH_PX = 4.0
 _REACH = 0.06  # of the box
-
-_GAP = 0.06  # as a part of the particle's height
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,13 @@ class MatchLayers:
     ----------
     viewer
         The viewer.
+    arrangement
+        Places them.
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, arrangement: Arrangement) -> None:
         self._viewer = viewer
+        self._arrangement = arrangement
         self._layers: list[Image] = []
 
     @property
@@ -136,27 +138,17 @@ class MatchLayers:
     def show(
         self, particle: Image, projection: NDArray[np.float32], residual: NDArray[np.float32]
     ) -> None:
-        """Show pictures of the particle's size, below it and to the right of that."""
-        first = not self.shown
-        self.remove()
-        pixel = float(particle.scale[-1])
-        step = projection.shape[-1] * pixel * (1 + _GAP)
-        top, left = np.asarray(particle.translate, dtype=float)[-2:]
+        """Show pictures of the particle's size."""
+        self._take_away()
         low, high = np.percentile(projection, [0.5, 99.7])
         places = {
-            "projection": (
-                projection,
-                (top + step, left),
-                (float(low), float(max(high, low + 1e-6))),
-            ),
-            "residual": (residual, (top + step, left + step), tuple(particle.contrast_limits)),
+            "projection": (projection, (float(low), float(max(high, low + 1e-6)))),
+            "residual": (residual, tuple(particle.contrast_limits)),
         }
         selected = self._viewer.layers.selection.active
-        for name, (picture, corner, limits) in places.items():
+        for name, (picture, limits) in places.items():
             options: dict[str, Any] = {
                 "name": f"{particle.name} {name}",
-                "scale": (pixel, pixel),
-                "translate": corner,
                 "units": ("angstrom",) * 2,
                 "contrast_limits": limits,
                 "colormap": "gray",
@@ -167,11 +159,16 @@ class MatchLayers:
         self._viewer.layers.selection.active = (
             selected if selected in self._viewer.layers else particle
         )
-        if first:
-            self._viewer.reset_view()
+        first, second = self._layers
+        self._arrangement.put(projection=first, residual=second)
 
     def remove(self) -> None:
-        """Take the layers away."""
+        """Take the layers away, and let the others take their room."""
+        if self._layers:
+            self._take_away()
+            self._arrangement.fit()
+
+    def _take_away(self) -> None:
         for layer in self._layers:
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)

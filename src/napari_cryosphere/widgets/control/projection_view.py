@@ -66,7 +66,7 @@ class ProjectionView:
         self._inspector = inspector
         self._background = background
         self.match: ShownMatch | None = None
-        self.layers = MatchLayers(data.viewer)
+        self.layers = MatchLayers(data.viewer, data.arrangement)
         self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = (
             weakref.WeakKeyDictionary()
         )

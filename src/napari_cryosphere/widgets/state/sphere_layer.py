@@ -113,6 +113,7 @@ class SphereFrames(LazyFrames):
 
     def _draw(self, index: int) -> NDArray[np.uint8]:
         from napari_cryosphere.widgets.state.sphere_density import views_of
+        from napari_cryosphere.widgets.state.sphere_frame import add_frame
         from napari_cryosphere.widgets.state.sphere_picture import draw_contour, paint
 
         coloured, outlined = self.distributions(index)
@@ -123,6 +124,7 @@ class SphereFrames(LazyFrames):
             if outlined is not None:
                 draw_contour(picture, views_of(outlined), colour=OUTLINE_COLOUR)
             self._mark(picture, index)
+        add_frame(picture)
         return picture
 
     def _mark(self, picture: NDArray[np.uint8], index: int) -> None:

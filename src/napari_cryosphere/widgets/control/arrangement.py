@@ -1,0 +1,101 @@
+"""The chosen particles' pictures on the canvas: placed next to each other, and the view fitted to them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cryosphere.widgets.state.canvas_layout import Place, arrange
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+__all__ = ["Arrangement"]
+
+_MARGIN = 0.02
+"""Around all pictures, as a fraction of the canvas."""
+
+
+class Arrangement:
+    """Places pictures by name (see `arrange`), and places them again when the canvas changes its shape.
+
+    The view follows the canvas's size until the user moves it.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._particle: weakref.ref[Image] | None = None
+        self._pictures: dict[str, weakref.ref[Image]] = {}
+        self._fitted: tuple[Any, ...] | None = None
+        viewer.canvas.events.size.connect(self._on_size)
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._viewer.canvas.events.size.disconnect(self._on_size)
+
+    def choose(self, particle: Image) -> None:
+        """Arrange the pictures of other particles from now on."""
+        if self._particle is None or self._particle() is not particle:
+            self._particle, self._pictures = weakref.ref(particle), {}
+
+    def put(self, **pictures: Image) -> None:
+        """Take pictures next to the particle, by the names of their places, and fit the view to all.
+
+        Pictures that are no longer in the viewer are forgotten.
+        """
+        self._pictures |= {name: weakref.ref(layer) for name, layer in pictures.items()}
+        self.fit()
+
+    def fit(self) -> None:
+        """Place all pictures and fit the view to them."""
+        particle, shown = self._shown()
+        if particle is None or self._viewer.dims.ndisplay != 2:
+            return
+        height, width = self._viewer.canvas.size
+        places = arrange(width, height, "projection" in shown)
+        for name, layer in shown.items():
+            _place(layer, places[name], particle)
+        visible = [layer for layer in (particle, *shown.values()) if layer.visible]
+        if visible:
+            self._viewer.reset_view(layers=visible, margin=_MARGIN)
+            self._fitted = self._camera()
+
+    def _shown(self) -> tuple[Image | None, dict[str, Image]]:
+        """Return the particles' layer and the pictures that are in the viewer."""
+        layers = self._viewer.layers
+        particle = None if self._particle is None else self._particle()
+        if particle is None or particle not in layers:
+            return None, {}
+        pictures = {name: layer() for name, layer in self._pictures.items()}
+        return particle, {
+            name: layer for name, layer in pictures.items() if layer is not None and layer in layers
+        }
+
+    def _camera(self) -> tuple[Any, ...]:
+        camera = self._viewer.scene.camera
+        return (*camera.center, camera.zoom)
+
+    def _on_size(self, event: Any = None) -> None:
+        particle, _ = self._shown()
+        if particle is not None and particle.visible and self._fitted == self._camera():
+            self.fit()
+
+
+def _place(layer: Image, place: Place, particle: Image) -> None:
+    """Move and scale a picture to its place next to the particle."""
+    box, pixel = particle.data.shape[-1], float(particle.scale[-1])
+    corner = np.asarray(particle.translate, dtype=float)[-2:] - pixel / 2
+    rows, columns = layer.data.shape[1:3] if layer.ndim == 3 else layer.data.shape[:2]
+    scale = box * pixel * np.array([place.height / rows, place.width / columns])
+    translate = corner + box * pixel * np.array([place.top, place.left]) + scale / 2
+    before = layer.ndim - 2
+    layer.scale = (*layer.scale[:before], *scale)
+    layer.translate = (*layer.translate[:before], *translate)
