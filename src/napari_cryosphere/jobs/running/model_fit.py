@@ -71,6 +71,8 @@ def check_fit(
 ) -> ModelFit:
     """Look at up to 64 particles spread over a stack; takes a few seconds.
 
+    The map is only looked for where the images are like the training's.
+
     Parameters
     ----------
     model, path
@@ -91,7 +93,7 @@ def check_fit(
         unlike = Predictor(model, some).novelty()
         if unlike is not None and is_novel(unlike):
             foreign.append(f"{(unlike > 1).sum()} of {len(rows)} images are unlike its training's")
-    if reference is not None and reference.is_file():
+    if not foreign and reference is not None and reference.is_file():
         seen = _seen(model, some, DensityMap.read(reference))
         if seen <= len(rows) // 2:
             foreign.append(f"its map is seen in {seen} of {len(rows)} images")

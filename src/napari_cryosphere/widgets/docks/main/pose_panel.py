@@ -17,12 +17,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.commands import COMMANDS
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
 from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.plugin.open_docks import COMMANDS as COMMANDS_DOCK
+from napari_cryosphere.widgets.plugin.open_docks import open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
 from napari_cryosphere.widgets.state.predictions import PredictionStore
@@ -33,6 +36,7 @@ _REFINE_TIP = (
     "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
     "shifts too, about 25 ms per particle"
 )
+_FINDING = "abinitio"
 _BUSY = "Other work is going on: wait for it, or stop it below"
 _NO_POSES = "Predict poses first"
 _OWN_MAP = "the model's own map"
@@ -70,6 +74,12 @@ class PosePanel(Panel):
         self.train = QPushButton("Train on loaded data")
         self.train.setToolTip("Train a model of these particles, in a dock of its own")
         self.train.clicked.connect(lambda: controller.training_wanted.emit())
+        self.find = QPushButton("Find poses from the images")
+        self.find.setToolTip(
+            "Find a coarse map and poses with neither poses nor a map: give the molecule's diameter"
+        )
+        self.find.clicked.connect(self._on_find)
+        self.find.setVisible(_FINDING in {row.name for row in COMMANDS})
         self.question = QuestionBar(seat)
         self.save = QPushButton("Save STAR…")
         self.save.setToolTip(
@@ -81,6 +91,7 @@ class PosePanel(Panel):
         buttons.addWidget(self.save)
         self.overall = wrapped(caption())
         self.body.addLayout(row)
+        self.body.addWidget(self.find)
         self.body.addWidget(self.train)
         self.body.addWidget(self.question)
         self.body.addLayout(buttons)
@@ -145,6 +156,10 @@ class PosePanel(Panel):
         self.reference.set_layers(self._controller.map_layers, own)
         self._update()
 
+    def _on_find(self) -> None:
+        """Open the form of the command that finds poses, filled with what is known of the particles."""
+        open_dock(self._controller.viewer, COMMANDS_DOCK).choose(_FINDING)
+
     def _on_refine(self) -> None:
         self._controller.poses.refine(map_of(self.reference.layer()))
 
@@ -185,6 +200,7 @@ class PosePanel(Panel):
             (path is None, "Choose a model first, or train one on these particles"),
             (busy, _BUSY),
         )
+        enable(self.find, (session is None, "Open particles first"), (busy, _BUSY))
         enable(self.train, (session is None, "Open particles with poses first"))
         enable(self.save, (done == 0, _NO_POSES), (busy, _BUSY))
         enable(
