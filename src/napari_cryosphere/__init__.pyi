@@ -1,3 +1,4 @@
+from ._front import ab_initio as ab_initio
 from ._front import align as align
 from ._front import density as density
 from ._front import evaluate as evaluate

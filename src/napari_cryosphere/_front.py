@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
+    from napari_cryosphere.jobs.abinitio import InitialMap
     from napari_cryosphere.jobs.align import Aligned
     from napari_cryosphere.jobs.configs import JobConfig
     from napari_cryosphere.jobs.evaluate import Evaluation
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
 __all__ = [
+    "ab_initio",
     "align",
     "density",
     "evaluate",
@@ -214,6 +216,34 @@ def refine(
     from napari_cryosphere.jobs.infer import refine as refined
 
     return _run(refined(stack, model, density, resolution_angstrom), progress)
+
+
+def ab_initio(
+    stack: ParticleStack, *, symmetry: str = "C1", progress: Show = None, **options: Any
+) -> InitialMap:
+    """Find a coarse map, poses and shifts from images alone.
+
+    Parameters
+    ----------
+    stack
+        Particles; poses that they have are not used.
+    symmetry
+        Point group of the map.
+    progress
+        Called with every event.
+    options
+        Fields of `SearchingConfig`: ``diameter_angstrom``, ``starts``, ``minutes``, ``seed``, ...
+
+    Raises
+    ------
+    NotConvergedError
+        If no two searches on different particles find the same map.
+    """
+    from napari_cryosphere.jobs.abinitio import ab_initio_in_memory
+    from napari_cryosphere.jobs.configs import SearchingConfig
+
+    config = _config(SearchingConfig, {"symmetry": symmetry} | options)
+    return _run(ab_initio_in_memory(stack, config), progress)
 
 
 def align(

@@ -10,6 +10,7 @@ __all__ = [
     "MetadataError",
     "MissingImagesError",
     "ModelError",
+    "NotConvergedError",
     "OutputExistsError",
     "RankLostError",
     "SymmetryError",
@@ -53,6 +54,10 @@ class SymmetryError(CryosphereError, ValueError):
 
 class ModelError(CryosphereError):
     """A model file that is broken, or that does not fit the particles."""
+
+
+class NotConvergedError(CryosphereError):
+    """A search ended without an answer that it could confirm."""
 
 
 class OutputExistsError(CryosphereError):

@@ -21,6 +21,8 @@ CONTRACT = {
     "demo": "--output --no-gui",
     "info": "FILE --json --data-dir --select --invert",
     "convert": "IN OUT --select --box --pixel-size --low-pass --invert --recentre",
+    "abinitio": "PARTICLES --output --symmetry --diameter --resolution --starts --minutes --seed --select "
+    "--invert --resume",
     "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --select --invert "
     "--map-pixel-size --resume",
     "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",

@@ -129,6 +129,12 @@ COMMANDS = (
         "Find each particle's pose and shift by comparing it with a map.",
     ),
     Command(
+        "abinitio",
+        "abinitio:abinitio",
+        "configs:AbInitioConfig",
+        "Find a coarse map and poses from the images alone, without a map and without poses.",
+    ),
+    Command(
         "refine",
         "refine:refine",
         "configs:RefineConfig",

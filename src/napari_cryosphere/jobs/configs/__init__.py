@@ -11,6 +11,7 @@ from napari_cryosphere.jobs.configs.bases import (
     SymmetricConfig,
 )
 from napari_cryosphere.jobs.configs.jobs import (
+    AbInitioConfig,
     AlignConfig,
     AligningConfig,
     ConvertConfig,
@@ -25,6 +26,7 @@ from napari_cryosphere.jobs.configs.jobs import (
     PredictingConfig,
     ReconstructConfig,
     RefineConfig,
+    SearchingConfig,
     SharpeningConfig,
     SimulateConfig,
     SimulatingConfig,
@@ -32,6 +34,7 @@ from napari_cryosphere.jobs.configs.jobs import (
 )
 
 __all__ = [
+    "AbInitioConfig",
     "AlignConfig",
     "AligningConfig",
     "ConvertConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "PredictingConfig",
     "ReconstructConfig",
     "RefineConfig",
+    "SearchingConfig",
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",

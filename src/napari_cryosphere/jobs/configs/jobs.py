@@ -36,6 +36,7 @@ from napari_cryosphere.jobs.configs.bases import (
 from napari_cryosphere.jobs.configs.fields import Argument, File, Inside, Option
 
 __all__ = [
+    "AbInitioConfig",
     "AlignConfig",
     "AligningConfig",
     "ConvertConfig",
@@ -50,6 +51,7 @@ __all__ = [
     "PredictingConfig",
     "ReconstructConfig",
     "RefineConfig",
+    "SearchingConfig",
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
@@ -388,6 +390,41 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
         return f"aligned batches are kept in {self.output}: the same command with --resume goes on"
+
+
+class SearchingConfig(SymmetricConfig, _WithMemory):
+    """How a map is found from images alone."""
+
+    diameter_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Diameter of the particle; without it measured from the images."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail compared. Without it: as far as poses 15 degrees apart can be told, some eleven
+    shells for a particle that fills three quarters of its box.
+    """
+    starts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Most searches from random poses on each half of the particles; it ends with the first two that
+    agree.
+    """
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """No further search is begun after so many minutes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed: the same gives the same map."""
+    device: Device = "auto"
+    """Where all particles are aligned at the end; auto takes a GPU if there is one."""
+
+
+class AbInitioConfig(SearchingConfig, ParticlesInput):
+    """A coarse map and poses from images alone."""
+
+    output: Folder
+    """Run folder."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"the searches are kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

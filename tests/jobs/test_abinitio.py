@@ -1,0 +1,129 @@
+"""The job ``abinitio``: a map and poses from images alone, resume, and an honest end on pure noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.transform import Rotation
+
+from napari_cryosphere.errors import MetadataError, NotConvergedError
+from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs.abinitio import abinitio
+from napari_cryosphere.jobs.configs import AbInitioConfig, SimulateConfig
+from napari_cryosphere.jobs.events import Events, Result, Snapshot, follow
+from napari_cryosphere.jobs.simulate import simulate
+from napari_cryosphere.particles import (
+    DensityMap,
+    ParticleStack,
+    read_star,
+    write_stack,
+    write_star,
+)
+from napari_cryosphere.reconstruction.map_alignment import align_maps
+from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+NUMBER = 300
+MIRROR = np.diag([1.0, 1.0, -1.0])
+
+
+def run(events: Events) -> Result:
+    return follow(events, lambda event: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps() -> Iterator[None]:
+    """Make a search short: these images need no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 24)
+        yield
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with particles of a symmetric phantom, and their table without poses and shifts."""
+    folder = tmp_path_factory.mktemp("abinitio")
+    density = protein_phantom(32, 6.0).voxels
+    for axes in ((0, 1), (1, 2)):  # half turns about x and z
+        density = density + np.roll(np.flip(density, axes), (1, 1), axes)
+    DensityMap(density, 6.0, "D2").save(folder / "map.mrc")
+    given = {"map": folder / "map.mrc", "output": folder / "particles.star", "number": NUMBER}
+    run(simulate(SimulateConfig(**given, snr=2.0, shift_px=1.0, symmetry="D2")))
+    tables = read_star(folder / "particles.star")
+    known = [name for name in tables["particles"] if name.startswith(("rlnAngle", "rlnOrigin"))]
+    tables["particles"] = tables["particles"].drop(columns=known)
+    write_star(tables, folder / "blank.star")
+    return folder
+
+
+def config_of(sample: Path, output: Path, **options: object) -> AbInitioConfig:
+    given = {"particles": sample / "blank.star", "device": "cpu", "symmetry": "D2"}
+    given |= {"starts": 2, "resolution_angstrom": 28.0}  # six shells: quick
+    return AbInitioConfig(output=output, **(given | options))
+
+
+def errors_in_any_frame(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return angles in degrees, modulo D2, in the frame and hand of the map that fit best.
+
+    The axes of D2 may be exchanged: the 24 rotations of a cube do that.
+    """
+    errors = [
+        angular_error_degrees(truth, frame @ poses, "D2")
+        for poses in (found, MIRROR @ found @ MIRROR)
+        for frame in Rotation.create_group("O").as_matrix()
+    ]
+    return min(errors, key=np.median)
+
+
+@pytest.fixture(scope="module")
+def found(sample: Path, few_steps: None) -> Path:
+    output = sample / "found"
+    result = run(abinitio(config_of(sample, output)))
+    assert set(result.outputs) == {"particles", "map", "fsc", "history", "config"}
+    return output
+
+
+def test_poses_and_map_come_out_of_images_alone(sample: Path, found: Path) -> None:
+    truth = ParticleStack.read(sample / "particles.star")
+    poses = ParticleStack.read(found / "particles.star", sample).rotations()
+    errors = errors_in_any_frame(truth.rotations(), poses)
+    assert np.median(errors) < 8
+    assert np.mean(errors > 30) < 0.1
+    laid = align_maps(DensityMap.read(sample / "map.mrc"), DensityMap.read(found / "map.mrc"))
+    assert laid.correlation > 0.8
+
+
+def test_a_killed_run_ends_with_the_same_files(sample: Path, found: Path) -> None:
+    output = sample / "stopped"
+    with closing(abinitio(config_of(sample, output))) as events:
+        next(event for event in events if isinstance(event, Snapshot))
+    assert not (output / "particles.star").exists()
+    run(abinitio(config_of(sample, output, resume=True, starts=3)))
+    assert (output / "map.mrc").read_bytes() == (found / "map.mrc").read_bytes()
+    for name in ("history.csv", "fsc.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(output / name), pd.read_csv(found / name))
+    assert not (output / "unfinished").exists()
+
+
+def test_pure_noise_is_called_so(sample: Path) -> None:
+    tables = read_star(sample / "blank.star")
+    noise = np.random.default_rng(1).normal(size=(NUMBER, 32, 32)).astype(np.float32)
+    write_stack(noise, sample / "noise.mrcs", 6.0)
+    table = tables["particles"]
+    table["rlnImageName"] = [f"{row + 1:06d}@noise.mrcs" for row in range(len(table))]
+    write_star(tables, sample / "noise.star")
+    output = sample / "from_noise"
+    config = config_of(sample, output, particles=sample / "noise.star", starts=1)
+    with pytest.raises(NotConvergedError, match="nothing that can be believed"):
+        run(abinitio(config))
+    assert not (output / "map.mrc").exists()
+
+
+def test_too_few_particles_are_refused(sample: Path) -> None:
+    config = config_of(sample, sample / "few", select="rlnDefocusU < 0")
+    with pytest.raises(MetadataError):
+        run(abinitio(config))
