@@ -77,8 +77,12 @@ def test_the_way_belongs_to_the_data_set(
     predict(dock, qtbot)
     assert asked.text.text().startswith("This model was trained on another molecule")
     assert not controller.session.store.predicted.any()
-    assert [button.text() for button in asked.buttons] == ["Train on loaded data", "Predict anyway"]
-    asked.buttons[1].click()
+    assert [button.text() for button in asked.buttons] == [
+        "Train on loaded data",
+        "Find poses from the images",
+        "Predict anyway",
+    ]
+    asked.buttons[2].click()
     qtbot.waitUntil(lambda: not controller.runner.busy, timeout=60_000)
     assert controller.session.store.predicted.all()
 

@@ -50,6 +50,8 @@ class DataSets:
     """There is something to decide about the chosen particles, or no longer."""
     saved = Signal()
     """The chosen particles were saved as a file."""
+    finding_wanted = Signal()
+    """A person wants poses of the chosen particles from their images alone."""
     training_wanted = Signal()
     """A person wants to train on the chosen particles."""
     dropped = Signal(object)

@@ -103,7 +103,7 @@ class PoseController:
         data = self._data
         session.fit = fit
         if fit.foreign and "model" not in accepted:
-            data.ask(session, self._foreign(fit, accepted))
+            data.ask(session, self._foreign(session, fit, accepted))
             return
         if fit.symmetry_differs and "symmetry" not in accepted:
             data.ask(session, self._other_symmetry(session, fit, accepted))
@@ -116,23 +116,25 @@ class PoseController:
         data.show_sphere(session)
         data.predictions_changed.emit()
 
-    def _foreign(self, fit: ModelFit, accepted: frozenset[str]) -> Question:
-        """Return the question that stands before predictions by a model of something else."""
-        return Question(
-            fit.verdict,
-            (
-                Answer(
-                    "Train on loaded data",
-                    self._data.training_wanted.emit,
-                    "Train a model of these particles",
-                ),
-                Answer(
-                    "Predict anyway",
-                    lambda: self.predict(accepted | {"model"}),
-                    "Its poses and confidences mean little",
-                ),
-            ),
+    def _foreign(self, session: Session, fit: ModelFit, accepted: frozenset[str]) -> Question:
+        """Return the question that comes before predictions by a model of something else."""
+        train = Answer(
+            "Train on loaded data",
+            self._data.training_wanted.emit,
+            "Train a model of these particles",
         )
+        find = Answer(
+            "Find poses from the images",
+            self._data.finding_wanted.emit,
+            "Without a model: a coarse map and poses from these images alone",
+        )
+        predict = Answer(
+            "Predict anyway",
+            lambda: self.predict(accepted | {"model"}),
+            "Its poses and confidences mean little",
+        )
+        ways = (train, find) if session.stack.has_poses else (find,)
+        return Question(fit.verdict, (*ways, predict))
 
     def _other_symmetry(
         self, session: Session, fit: ModelFit, accepted: frozenset[str]

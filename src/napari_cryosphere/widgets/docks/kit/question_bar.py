@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
@@ -28,11 +28,11 @@ class QuestionBar(QFrame):
         self.text = wrapped(QLabel())
         self.text.setObjectName("asked")
         self.buttons: list[QPushButton] = []
-        self._row = QHBoxLayout()
+        self._column = QVBoxLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(8, 6, 8, 6)
         column.addWidget(self.text)
-        column.addLayout(self._row)
+        column.addLayout(self._column)
         for signal in (self._controller.question_changed, self._controller.runner.busy_changed):
             seat.connect(signal, self._show)
         self._show()
@@ -41,7 +41,7 @@ class QuestionBar(QFrame):
         session = self._controller.session
         question = None if session is None else session.question
         for button in self.buttons:
-            self._row.removeWidget(button)
+            self._column.removeWidget(button)
             button.hide()
             button.deleteLater()
         self.buttons = []
@@ -56,7 +56,7 @@ class QuestionBar(QFrame):
             button.setToolTip(answer.tip)
             button.setEnabled(not self._controller.runner.busy)
             button.clicked.connect(_pressed(answer.do))
-            self._row.addWidget(button, 1)
+            self._column.addWidget(button)
             self.buttons.append(button)
 
 

@@ -16,6 +16,7 @@ from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.message_bar import MessageBar
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
 from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.main.calibration_panel import CalibrationPanel
 from napari_cryosphere.widgets.docks.main.data_panel import DataPanel
 from napari_cryosphere.widgets.docks.main.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.docks.main.pose_panel import PosePanel
@@ -47,6 +48,7 @@ class CryosphereDock(SeatedDock):
         self.data = DataPanel(self._seat)
         self.poses = PosePanel(self._seat)
         self.inspector = InspectorPanel(self._seat)
+        self.calibration = CalibrationPanel(self._seat)
         self.footer = Footer(self._seat)
         self._make_mode_buttons()
         self._lay_out()
@@ -98,7 +100,7 @@ class CryosphereDock(SeatedDock):
         outer = self._column()
         outer.addWidget(self.way)
         outer.addLayout(modes)
-        self.area = scrolled(self.data, self.poses, self.inspector)
+        self.area = scrolled(self.data, self.poses, self.inspector, self.calibration)
         outer.addWidget(self.area, 1)
         outer.addWidget(self.message)
         outer.addWidget(self.footer)
@@ -144,3 +146,4 @@ class CryosphereDock(SeatedDock):
     def _on_theme(self, event: Any = None) -> None:
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
+        self.calibration.plot.set_theme(theme)

@@ -17,15 +17,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.jobs.commands import COMMANDS
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
 from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
-from napari_cryosphere.widgets.plugin.open_docks import COMMANDS as COMMANDS_DOCK
-from napari_cryosphere.widgets.plugin.open_docks import open_dock
+from napari_cryosphere.widgets.plugin.open_docks import COMMANDS, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
 from napari_cryosphere.widgets.state.predictions import PredictionStore
@@ -79,7 +77,7 @@ class PosePanel(Panel):
             "Find a coarse map and poses with neither poses nor a map: give the molecule's diameter"
         )
         self.find.clicked.connect(self._on_find)
-        self.find.setVisible(_FINDING in {row.name for row in COMMANDS})
+        seat.connect(controller.finding_wanted, self._on_find)
         self.question = QuestionBar(seat)
         self.save = QPushButton("Save STAR…")
         self.save.setToolTip(
@@ -158,7 +156,7 @@ class PosePanel(Panel):
 
     def _on_find(self) -> None:
         """Open the form of the command that finds poses, filled with what is known of the particles."""
-        open_dock(self._controller.viewer, COMMANDS_DOCK).choose(_FINDING)
+        open_dock(self._controller.viewer, COMMANDS).choose(_FINDING)
 
     def _on_refine(self) -> None:
         self._controller.poses.refine(map_of(self.reference.layer()))
@@ -201,7 +199,8 @@ class PosePanel(Panel):
             (busy, _BUSY),
         )
         enable(self.find, (session is None, "Open particles first"), (busy, _BUSY))
-        enable(self.train, (session is None, "Open particles with poses first"))
+        posed = session is not None and session.stack.has_poses
+        enable(self.train, (not posed, "Training needs particles with poses: find them first"))
         enable(self.save, (done == 0, _NO_POSES), (busy, _BUSY))
         enable(
             self.refine,
