@@ -72,11 +72,11 @@ class PosePanel(Panel):
         self.train = QPushButton("Train on loaded data")
         self.train.setToolTip("Train a model of these particles, in a dock of its own")
         self.train.clicked.connect(lambda: controller.training_wanted.emit())
-        self.find = QPushButton("Find poses from the images")
-        self.find.setToolTip(
+        self.find_poses = QPushButton("Find poses from the images")
+        self.find_poses.setToolTip(
             "Find a coarse map and poses with neither poses nor a map: give the molecule's diameter"
         )
-        self.find.clicked.connect(self._on_find)
+        self.find_poses.clicked.connect(self._on_find)
         seat.connect(controller.finding_wanted, self._on_find)
         self.question = QuestionBar(seat)
         self.save = QPushButton("Save STAR…")
@@ -89,7 +89,7 @@ class PosePanel(Panel):
         buttons.addWidget(self.save)
         self.overall = wrapped(caption())
         self.body.addLayout(row)
-        self.body.addWidget(self.find)
+        self.body.addWidget(self.find_poses)
         self.body.addWidget(self.train)
         self.body.addWidget(self.question)
         self.body.addLayout(buttons)
@@ -198,7 +198,7 @@ class PosePanel(Panel):
             (path is None, "Choose a model first, or train one on these particles"),
             (busy, _BUSY),
         )
-        enable(self.find, (session is None, "Open particles first"), (busy, _BUSY))
+        enable(self.find_poses, (session is None, "Open particles first"), (busy, _BUSY))
         posed = session is not None and session.stack.has_poses
         enable(self.train, (not posed, "Training needs particles with poses: find them first"))
         enable(self.save, (done == 0, _NO_POSES), (busy, _BUSY))
