@@ -26,7 +26,6 @@ from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
     most_probable_pose,
     read_distribution,
-    second_line,
     tile_texts,
     view_angles,
 )
@@ -69,19 +68,14 @@ def bimodal() -> PoseDistribution:
 
 def test_both_modes_are_read() -> None:
     reading = read_distribution(bimodal(), UP)
-    assert reading.second is not None
-    assert reading.apart_degrees == pytest.approx(180, abs=2)
-    assert reading.second_ratio == pytest.approx(1 / 3, rel=0.1)
+    first, second = reading.candidates
+    assert second.apart_degrees == pytest.approx(180, abs=2)
+    assert second.probability / first.probability == pytest.approx(1 / 3, rel=0.1)
     assert reading.error_degrees == pytest.approx(0, abs=1)
     assert 0 < reading.credible_share < 0.05
-    assert "180° away" in second_line(reading)
+    assert reading.verdict.words == "two candidates, 180° apart"
     assert tile_texts(None, reading)["95 % set"].endswith("%")
-
-
-def test_one_mode_has_no_second() -> None:
-    one = PoseDistribution.from_poses(np.eye(3)[None, None], np.zeros((1, 1)), 8.0)
-    assert second_line(read_distribution(one)) == "Second mode: none"
-    assert tile_texts(None, read_distribution(one))["error"] == "–"
+    assert tile_texts(None, read_distribution(bimodal()))["error"] == "–"
 
 
 def test_the_probe_knows_probability_and_angle_of_a_place() -> None:
@@ -280,6 +274,26 @@ def test_results_for_another_particle_are_not_shown(
     for work, take in held.work:
         take(work())
     assert controller.inspector.reading is None
+
+
+def test_a_candidate_is_gone_to(predicted: Controller) -> None:
+    session, inspector = predicted.session, predicted.inspector
+    assert session is not None
+    session.posteriors.add(3, Posterior(bimodal(), UP))
+    inspector.show_source("map")
+    inspector.settle()
+    assert inspector.lens is not None
+    assert geodesic_distance_degrees(inspector.lens.centre, UP) < 1
+    before = session.frames[3].copy()
+    inspector.go_to(1)
+    assert inspector.lens is not None
+    assert geodesic_distance_degrees(inspector.lens.centre, DOWN) < 1
+    assert (session.frames[3] != before).any()
+    inspector.go_to(4)  # there is none
+    assert inspector.agreement().startswith("network and map")
+    predicted.show_particle(4)
+    assert inspector.lens is None
+    assert inspector.agreement() == ""
 
 
 # ---------------------------------------------------------------------- walking

@@ -192,6 +192,10 @@ class PoseDistribution(ABC):
         joined = join_cells(len(self), list(self.parts()))
         return CellDistribution(*joined, self.symmetry, check=False)
 
+    def fine_cells(self) -> CellDistribution:
+        """Return a copy on smaller cells where that can be had, to rank and draw poses by density."""
+        return self.cells()
+
     def _ask(self, question: Callable[[Cells], Any]) -> Any:
         """Put a question to all parts and bring the answers, arrays with one entry per particle, in order."""
         answers: Any = None

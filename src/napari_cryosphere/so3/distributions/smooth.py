@@ -13,10 +13,11 @@ from napari_cryosphere.so3.asymmetric_unit import border_depth, expand
 from napari_cryosphere.so3.distributions.cells import (
     Array,
     Cells,
+    join_cells,
     like_given,
     per_particle,
 )
-from napari_cryosphere.so3.distributions.distribution import PoseDistribution
+from napari_cryosphere.so3.distributions.distribution import CellDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.modes import by_differences, newton
 from napari_cryosphere.so3.grid import MAX_ORDER, Indices, SO3Grid, cell_centres
 from napari_cryosphere.so3.symmetry import point_group
@@ -116,6 +117,11 @@ class SmoothDistribution(PoseDistribution):
         """Yield particles ``(b,)`` whose peaks the coarse grid resolves with their cells, then the others."""
         for rows, part, _ in self._parts_with_peaks():
             yield rows, part
+
+    def fine_cells(self) -> CellDistribution:
+        """Return the copy of all particles on cells half as wide as those of `cells`."""
+        parts = [(rows, part) for rows, part, _ in self._parts_with_peaks(ranked=True)]
+        return CellDistribution(*join_cells(len(self), parts), self.symmetry, check=False)
 
     def _parts_with_peaks(
         self, ranked: bool = False

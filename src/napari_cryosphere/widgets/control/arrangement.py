@@ -47,26 +47,35 @@ class Arrangement:
             self._particle, self._pictures = weakref.ref(particle), {}
 
     def put(self, **pictures: Image) -> None:
-        """Take pictures next to the particle, by the names of their places, and fit the view to all.
+        """Take pictures next to the particle, by the names of their places.
 
-        Pictures that are no longer in the viewer are forgotten.
+        The view is fitted to all of them if a picture has come; those that are no longer in the viewer
+        are forgotten.
         """
+        _, before = self._shown()
         self._pictures |= {name: weakref.ref(layer) for name, layer in pictures.items()}
-        self.fit()
+        if pictures.keys() <= before.keys():
+            self._place()
+        else:
+            self.fit()
 
     def fit(self) -> None:
         """Place all pictures and fit the view to them."""
+        visible = [layer for layer in self._place() if layer.visible]
+        if visible:
+            self._viewer.reset_view(layers=visible, margin=_MARGIN)
+            self._fitted = self._camera()
+
+    def _place(self) -> list[Image]:
+        """Place all pictures; returns them and the particles' layer."""
         particle, shown = self._shown()
         if particle is None or self._viewer.dims.ndisplay != 2:
-            return
+            return []
         height, width = self._viewer.canvas.size
         places = arrange(width, height, "projection" in shown)
         for name, layer in shown.items():
             _place(layer, places[name], particle)
-        visible = [layer for layer in (particle, *shown.values()) if layer.visible]
-        if visible:
-            self._viewer.reset_view(layers=visible, margin=_MARGIN)
-            self._fitted = self._camera()
+        return [particle, *shown.values()]
 
     def _shown(self) -> tuple[Image | None, dict[str, Image]]:
         """Return the particles' layer and the pictures that are in the viewer."""

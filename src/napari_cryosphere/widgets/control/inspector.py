@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.state.layer_data import frame_limits, map_of
+from napari_cryosphere.widgets.state.lens import Lens, look_through
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior
 from napari_cryosphere.widgets.state.reading import (
     NEAR_DEGREES,
@@ -19,6 +20,7 @@ from napari_cryosphere.widgets.state.reading import (
     read_distribution,
     view_angles,
 )
+from napari_cryosphere.widgets.state.verdict import Candidate, agreement
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -59,6 +61,10 @@ class Inspector:
         self.steps: Preprocessing | None = None
         self.map_layer: Layer | None = None
         self.reading: Reading | None = None
+        self.lens: Lens | None = None
+        """What is seen around the candidate that is looked at."""
+        self.outlined_lens: Lens | None = None
+        """The same of the distribution that is outlined."""
         self.waiting = False
         """Whether a posterior is being computed."""
         self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
@@ -142,7 +148,7 @@ class Inspector:
     # ------------------------------------------------------------------ the particle's distribution
 
     def _on_particle(self) -> None:
-        self.reading, self._probe = None, None
+        self.reading = self.lens = self.outlined_lens = self._probe = None
         self.left.emit()
         self.changed.emit()
 
@@ -204,7 +210,54 @@ class Inspector:
     def _take_reading(self, asked: tuple[Session, int], reading: Reading) -> None:
         if self.shown == asked:
             self.reading = reading
+            self._take_lenses(asked, reading.lens, None)
+            session, index = asked
+            coloured, outlined = session.frames.distributions(index)
+            if coloured is not None and outlined is not None:
+                self._look(asked, reading.candidates[0])
+
+    def go_to(self, place: int) -> None:
+        """Look at one of the candidates: it is marked on the sphere, and the lens is moved there."""
+        shown, reading = self.shown, self.reading
+        if shown is None or reading is None or place >= len(reading.candidates):
+            return
+        session, index = shown
+        candidate = reading.candidates[place]
+        session.frames.point_at(index, candidate.rotation[:, 2])
+        self.refresh()
+        self._look(shown, candidate)
+
+    def _look(self, shown: tuple[Session, int], candidate: Candidate) -> None:
+        """Look through the lens at a candidate, at both distributions where two are shown."""
+        session, index = shown
+        coloured, outlined = session.frames.distributions(index)
+        main, second = (outlined, None) if coloured is None else (coloured, outlined)
+        if main is None:
+            return
+
+        def look() -> tuple[Lens, Lens | None]:
+            pose = candidate.rotation
+            return look_through(main, pose), None if second is None else look_through(second, pose)
+
+        self._background.run("lens", look, lambda seen: self._take_lenses(shown, *seen))
+
+    def _take_lenses(self, asked: tuple[Session, int], lens: Lens, outlined: Lens | None) -> None:
+        if self.shown == asked and self.reading is not None:
+            self.lens, self.outlined_lens = lens, outlined
             self.changed.emit()
+
+    def agreement(self) -> str:
+        """Return a line on whether network and map agree; empty where one of them is not known."""
+        from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+        if self.shown is None:
+            return ""
+        session, index = self.shown
+        network, posterior = session.store.rotation(index), session.posteriors.get(index)
+        if network is None or posterior is None:
+            return ""
+        poses = network[None], posterior.rotation[None]
+        return agreement(float(angular_error_degrees(*poses, session.store.symmetry)[0]))
 
     # ------------------------------------------------------------------ the sphere under the mouse
 

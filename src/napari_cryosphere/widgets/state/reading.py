@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_cryosphere.widgets.state.lens import Lens, look_through
+from napari_cryosphere.widgets.state.verdict import Candidate, Verdict, give_verdict
+
 if TYPE_CHECKING:
     from napari_cryosphere.so3.distributions import PoseDistribution
     from napari_cryosphere.widgets.state.predictions import ParticlePose
@@ -21,7 +24,6 @@ __all__ = [
     "most_probable_pose",
     "read_distribution",
     "refined_line",
-    "second_line",
     "tile_texts",
     "view_angles",
 ]
@@ -29,7 +31,9 @@ __all__ = [
 CREDIBLE_LEVEL = 0.95
 NEAR_DEGREES = 10.0
 _ORDER = 4
-_MODES_APART_NATS = 12.0
+_MOST_CANDIDATES = 5
+_LEAST_PROBABILITY = 0.01
+"""Modes that hold less within 10 degrees are not listed: they would be shown as 0 %."""
 _DASH = "–"
 
 Angles = tuple[float, float, float]
@@ -41,60 +45,86 @@ class Reading:
 
     Attributes
     ----------
-    best, second
-        rot, tilt, psi in degrees of the two highest modes; None where there is no second one.
-    apart_degrees
-        Angle between them modulo symmetry.
-    second_ratio
-        Density of the second mode as a part of the first's.
+    candidates
+        Its modes, at most five, the highest first; always the first, of the others those that hold
+        something.
+    lens
+        What is seen around the first mode.
     entropy, spread_degrees, confidence
         As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
     credible_share
         The share of all poses that the smallest set with 95 % of the probability fills.
     error_degrees
-        Angle from the best pose to the known one modulo symmetry; None where none is known.
+        Angle from the first mode to the known pose modulo symmetry; None where none is known.
     """
 
-    best: Angles
-    second: Angles | None
-    apart_degrees: float | None
-    second_ratio: float | None
+    candidates: tuple[Candidate, ...]
+    lens: Lens
     entropy: float
     spread_degrees: float
     confidence: float
     credible_share: float
     error_degrees: float | None
 
+    @property
+    def best(self) -> Angles:
+        """rot, tilt and psi in degrees of the first mode."""
+        return self.candidates[0].angles
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it says in words."""
+        return give_verdict(self.candidates, self.confidence, self.spread_degrees, self.entropy)
+
 
 def read_distribution(
     distribution: PoseDistribution, known: NDArray[np.float64] | None = None
 ) -> Reading:
-    """Read a batch of one; ``known`` is the particle's true pose, ``(3, 3)``. Takes some 0.2 s."""
+    """Read a batch of one; ``known`` is the particle's true pose, ``(3, 3)``. Takes some 0.4 s."""
     from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-    modes, summary = distribution.mode(2), distribution.summary()
-    best, second = modes.rotations[0]
-    drop = float(modes.log_prob[0, 1] - modes.log_prob[0, 0])
-    there = bool(np.isfinite(second).all()) and drop > -_MODES_APART_NATS
-    apart = (
-        angular_error_degrees(best[None], second[None], distribution.symmetry) if there else None
-    )
+    candidates, summary = _candidates(distribution), distribution.summary()
+    best = candidates[0].rotation
     error = (
         None
         if known is None
         else angular_error_degrees(known[None], best[None], distribution.symmetry)
     )
     return Reading(
-        best=_angles(best),
-        second=_angles(second) if there else None,
-        apart_degrees=None if apart is None else float(apart[0]),
-        second_ratio=float(np.exp(drop)) if there else None,
+        candidates=candidates,
+        lens=look_through(distribution, best),
         entropy=float(summary.entropy[0]),
         spread_degrees=float(summary.spread_degrees[0]),
         confidence=float(summary.confidence[0]),
         credible_share=float(distribution.credible_set(CREDIBLE_LEVEL).volume[0]),
         error_degrees=None if error is None else float(error[0]),
     )
+
+
+def _candidates(distribution: PoseDistribution) -> tuple[Candidate, ...]:
+    """Return the modes that hold something, the highest first."""
+    from napari_cryosphere.so3.distributions.questions import angles_to
+    from napari_cryosphere.so3.pose_summary import CONFIDENCE_RADIUS_DEGREES
+    from napari_cryosphere.so3.symmetry import angular_error_degrees
+
+    modes = distribution.mode(_MOST_CANDIDATES, NEAR_DEGREES)
+    rotations = modes.rotations[0][np.isfinite(modes.rotations[0]).all((-1, -2))]
+    cells = distribution.fine_cells()
+    made = []
+    for rotation in rotations:
+        angles = angles_to(cells, rotation[None])
+        made.append(
+            Candidate(
+                rotation,
+                _angles(rotation),
+                float(cells.probability[angles <= NEAR_DEGREES].sum()),
+                float(cells.probability[angles <= CONFIDENCE_RADIUS_DEGREES].sum()),
+                float(
+                    angular_error_degrees(rotations[:1], rotation[None], distribution.symmetry)[0]
+                ),
+            )
+        )
+    return tuple(one for one in made if one is made[0] or one.probability >= _LEAST_PROBABILITY)
 
 
 def _angles(rotation: NDArray[np.float64]) -> Angles:
@@ -202,16 +232,3 @@ def refined_line(pose: ParticlePose | None) -> str:
     ]
     angles = ", ".join(texts[name] for name in ("rot", "tilt", "psi"))
     return " · ".join([f"Refined: {angles}", *parts])
-
-
-def second_line(reading: Reading | None) -> str:
-    """Return a line on the second mode."""
-    if reading is None:
-        return ""
-    if reading.second is None or reading.second_ratio is None:
-        return "Second mode: none"
-    rot, tilt, psi = reading.second
-    return (
-        f"Second mode: {rot:.0f}°, {tilt:.0f}°, {psi:.0f}° · {reading.apart_degrees:.0f}° away · "
-        f"density {reading.second_ratio:.2g} of the first"
-    )

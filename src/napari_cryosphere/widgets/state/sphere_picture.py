@@ -8,6 +8,7 @@ computed once per image size and order.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,7 @@ from napari_cryosphere.widgets.state.sphere_density import (
 __all__ = [
     "HIGHEST",
     "LOWEST",
+    "blend_contour",
     "density_colours",
     "draw_contour",
     "draw_cross",
@@ -262,15 +264,27 @@ def draw_contour(
     place = _around(rows, height), _around(columns, width)
     nats = np.log(np.maximum(views.density, 1e-3 * border) / border)
     padded = np.concatenate([nats, nats, [0.0, 0.0]])[entries[place]]
-    field = gaussian_filter(padded, _CONTOUR_BLUR_PX, mode="nearest")
+    entered = entries[place] < 2 * n_views  # neither the rim nor outside
+    blend_contour(picture[place], gaussian_filter(padded, _CONTOUR_BLUR_PX), colour, entered)
+
+
+def blend_contour(
+    picture: NDArray[np.uint8],
+    field: NDArray[np.floating[Any]],
+    colour: ArrayLike,
+    where: NDArray[np.bool_] | bool = True,
+) -> None:
+    """Draw a thin line where a smooth field ``(height, width)`` is 0, over a picture, in place.
+
+    ``where`` says which pixels may be drawn on.
+    """
     slope = np.hypot(*np.gradient(field))
-    off = np.abs(field) / np.maximum(slope, 1e-6)
-    off[entries[place] >= 2 * n_views] = np.inf  # the rim, and outside
-    part = picture[place].astype(np.float64)
+    off = np.where(where, np.abs(field) / np.maximum(slope, 1e-6), np.inf)
+    part = picture.astype(np.float64)
     for half, paint_with, most in ((1.6, _BLACK, 0.5), (0.6, colour, 1.0)):
         cover = most * (half + 0.5 - off).clip(0, 1)[..., None]
         part[..., :3] = (1 - cover) * part[..., :3] + cover * np.asarray(paint_with)
-    picture[place] = np.rint(part)
+    picture[:] = np.rint(part)
 
 
 def _around(places: NDArray[np.int64], size: int) -> slice:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtWidgets import QAbstractButton, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QGridLayout,
+    QLabel,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 __all__ = [
     "DockContent",
@@ -12,6 +20,7 @@ __all__ = [
     "caption",
     "dock_style",
     "enable",
+    "folded",
     "theme_colours",
     "wrapped",
 ]
@@ -49,6 +58,9 @@ def dock_style(theme: str) -> str:
         QLabel#caption {{ color: {colour["faint"]}; font-size: 11px; padding: 0px; }}
         QLabel#cell {{ font-size: 11px; padding: 0px; }}
         QLabel#value {{ font-size: 15px; font-weight: 600; padding: 0px; }}
+        QLabel#verdict {{ font-size: 15px; font-weight: 600; padding: 0px; }}
+        QPushButton#row {{ text-align: left; padding: 3px 6px; font-size: 11px; }}
+        QToolButton#fold {{ border: none; background: transparent; padding: 0px; font-size: 11px; }}
         QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
         QFrame#question {{ border: 2px solid {colour["warning"]}; border-radius: 4px; }}
         QFrame#said {{ border: 1px solid {colour["line"]}; border-radius: 4px; }}
@@ -123,6 +135,29 @@ def wrapped(label: QLabel) -> QLabel:
     label.setMinimumWidth(0)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
+
+
+def folded(heading: str, content: QWidget) -> QWidget:
+    """Return a widget that is shown below its heading when that is pressed, and hidden at first."""
+    holder, button = QWidget(), QToolButton()
+    button.setObjectName("fold")
+    button.setText(heading)
+    button.setCheckable(True)
+    button.setArrowType(Qt.ArrowType.RightArrow)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+
+    def on_toggled(shown: bool) -> None:
+        button.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+        content.setVisible(shown)
+
+    button.toggled.connect(on_toggled)
+    column = QVBoxLayout(holder)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(2)
+    column.addWidget(button)
+    column.addWidget(content)
+    content.hide()
+    return holder
 
 
 class Tiles(QWidget):

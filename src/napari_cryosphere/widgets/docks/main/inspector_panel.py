@@ -19,13 +19,16 @@ from napari_cryosphere.widgets.control.inspector import Inspector
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, folded, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
+from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens
 from napari_cryosphere.widgets.docks.main.sphere_mouse import SphereMouse
+from napari_cryosphere.widgets.docks.main.verdict_panel import VerdictPanel
+from napari_cryosphere.widgets.docks.sphere.dock import marks_of
 from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
-from napari_cryosphere.widgets.state.reading import refined_line, second_line, tile_texts
+from napari_cryosphere.widgets.state.reading import refined_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
 __all__ = ["InspectorPanel", "match_line"]
@@ -40,8 +43,11 @@ _CAPTIONS = {
     "error": "Angle between that pose and the known one, modulo symmetry",
     "spread": "Expected angle between the true pose and the most probable one",
     "confidence": "Probability that the true pose is within 30° of the most probable one",
-    "entropy": "Nats relative to the uniform distribution: 0 = uniform, more negative is sharper",
-    "95 % set": "Share of all poses that the smallest set with 95 % of the probability fills",
+}
+_DETAILS = {
+    "entropy": "Nats relative to the uniform distribution: 0 = uniform, a sure particle has -9 or less",
+    "95 % set": "Share of all poses that the smallest set with 95 % of the probability fills: "
+    "100 % = uniform, a sure particle has 0.01 % or less",
 }
 _SOURCES: dict[Source, tuple[str, str]] = {
     "network": ("Network", "Draw what the network predicts"),
@@ -71,14 +77,23 @@ class InspectorPanel(Panel):
         self._controller = controller = seat.controller
         self._inspector = controller.inspector
         self._viewer = controller.viewer
+        self._painted: object = None
         self._make_walk_row()
         self._make_image_row()
         self._make_source_row()
-        self.tiles = Tiles(_CAPTIONS)
-        self.second, self.match = wrapped(caption()), wrapped(caption())
-        self.refined = wrapped(caption())
-        for widget in (self.tiles, self.refined, self.second, self.match, HueKey()):
+        self.verdict = VerdictPanel(self._inspector.go_to)
+        self.tiles, self.details = Tiles(_CAPTIONS), Tiles(_DETAILS)
+        self.match, self.refined = wrapped(caption()), wrapped(caption())
+        for widget in (
+            self.verdict,
+            self.tiles,
+            self.refined,
+            self.match,
+            folded("Details", self.details),
+            HueKey(),
+        ):
             self.body.addWidget(widget)
+        self.lens = LensLayer(controller.viewer, controller.arrangement)
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
             (controller.particle_changed, self._on_particle),
@@ -104,6 +119,7 @@ class InspectorPanel(Panel):
             return
         self._settled.stop()
         mouse.leave()
+        self.lens.remove()
         for key in (*_KEYS, _MARKS_KEY):
             self._viewer.bind_key(key, None)
 
@@ -246,11 +262,25 @@ class InspectorPanel(Panel):
         refined = None if session is None or index is None else session.store.refined_pose(index)
         self.refined.setText(refined_line(refined))
         self.refined.setVisible(refined is not None)
-        self.second.setText(second_line(inspector.reading))
-        self.second.setVisible(inspector.reading is not None)
+        self.details.set(texts)
+        self.verdict.show_reading(inspector.reading, inspector.agreement())
+        self._show_lens()
         drawn = session is not None and session.sphere is not None
         self.match.setText(match_line(self._controller.projection.match, has_map))
         self.match.setVisible(drawn)
+
+    def _show_lens(self) -> None:
+        """Paint what is seen around the candidate that is looked at."""
+        shown, lens = self._inspector.shown, self._inspector.lens
+        if shown is None or lens is None or self._controller.maps.view.active:
+            self.lens.hide()
+            self._painted = None
+            return
+        wanted = lens, self._inspector.outlined_lens, self._inspector.marked
+        if wanted != self._painted:
+            marks = marks_of(*shown) if self._inspector.marked else []
+            self.lens.show(paint_lens(*wanted[:2], marks))
+            self._painted = wanted
 
     def _enable_sources(self, given_map: bool) -> None:
         """Offer what a map says only where there is one, and say why where there is none."""
@@ -270,9 +300,9 @@ def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
 
 
 def match_line(match: ShownMatch | None, has_map: bool) -> str:
-    """Return a line on the projection below the particle, or on how to get one."""
+    """Return a line on the projection that is shown, or on how to get one."""
     if match is not None:
         return f"Projection at the {match.what} and residual: correlation {match.correlation:.3f}"
     if has_map:
-        return "Click on the sphere: the map's projection from there is shown below the particle"
-    return "Open or reconstruct a map to see its projections below the particle"
+        return "Click on the sphere: the map's projection from there is shown with what it leaves"
+    return "Open or reconstruct a map to see its projections next to the particle"

@@ -10,7 +10,6 @@ from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
 from napari_cryosphere.widgets.docks.sphere.view import Mark, SphereView
-from napari_cryosphere.widgets.state.reading import second_line
 from napari_cryosphere.widgets.state.sphere_layer import (
     CROSS_COLOUR,
     DIAMOND_COLOUR,
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["SphereDock"]
+__all__ = ["SphereDock", "marks_of"]
 
 _REST_MS = 40
 _EMPTY = "No particle is shown. Open particles and predict their poses."
@@ -93,12 +92,15 @@ class SphereDock(SeatedDock):
         self.sphere.show_views(
             None if distribution is None else view_colours(views_of(distribution))
         )
-        marks = _marks(session, index)
+        marks = marks_of(session, index)
         self.sphere.show_marks(marks)
         if self.follow.isChecked() and marks and self._faced != shown:
             self.sphere.look_from(marks[0].direction)
             self._faced = shown
-        said = _UNKNOWN if distribution is None else second_line(self.controller.inspector.reading)
+        reading = self.controller.inspector.reading
+        said = (
+            _UNKNOWN if distribution is None else "" if reading is None else reading.verdict.words
+        )
         self.text.setText(f"particle {index + 1:,} · {said}" if said else f"particle {index + 1:,}")
 
     def _on_theme(self, event: Any = None) -> None:
@@ -106,7 +108,7 @@ class SphereDock(SeatedDock):
         self.sphere.set_theme(self._viewer.theme)
 
 
-def _marks(session: Session, index: int) -> list[Mark]:
+def marks_of(session: Session, index: int) -> list[Mark]:
     """Return the views that are known of a particle, the predicted one first."""
     known = (
         ("ring", session.store.rotation(index), RING_COLOUR),

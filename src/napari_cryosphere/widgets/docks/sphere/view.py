@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import theme_colours
 
-__all__ = ["Mark", "SphereView", "sphere_picture"]
+__all__ = ["Mark", "SphereView", "paint_mark", "sphere_picture"]
 
 _EMPTY = (38.0, 40.0, 46.0)
 _LINES = 0.35  # of the graticule, towards the rim's grey
@@ -210,7 +210,7 @@ class SphereView(QWidget):
             painter.setOpacity(1.0 if seen else 0.25)
             for colour, width in ((QColor("black"), 4.0), (QColor(*mark.colour), 2.0)):
                 painter.setPen(QPen(colour, width))
-                _paint_mark(painter, place, mark.shape)
+                paint_mark(painter, place, mark.shape)
         painter.end()
 
     # ------------------------------------------------------------------ mouse
@@ -241,8 +241,8 @@ class SphereView(QWidget):
         self.update()
 
 
-def _paint_mark(painter: QPainter, place: QPointF, shape: str) -> None:
-    """Draw a mark's outline around a place with the painter's pen, as the flat picture does."""
+def paint_mark(painter: QPainter, place: QPointF, shape: str) -> None:
+    """Draw a mark (ring, cross, diamond) around a place with the painter's pen, as the flat picture does."""
     painter.setBrush(Qt.BrushStyle.NoBrush)
     if shape == "ring":
         box = QRectF(place.x() - _MARK, place.y() - _MARK, 2 * _MARK, 2 * _MARK)
