@@ -164,6 +164,7 @@ def test_poses_are_refined_in_the_window(
 
     dock.controller.choose(session.layer)
     dock.controller.poses.predict()  # what was refined from other predictions does not stay
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
     assert session.refined is None
 
 
