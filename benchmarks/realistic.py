@@ -3,9 +3,9 @@
 One row per set of `realistic/` (its README says what each adds): errors of the good particles,
 claimed confidence against the share within 30 degrees, how many true poses the 50 % and 90 %
 credible sets hold, how well confidence tells lost particles and presence tells junk (areas under
-the ROC curve), and CPU time of the whole command with and without ``--distributions``. RELION's
-columns are those of the README: one global iteration at order 2 and two local ones, same particles
-and reference.
+the ROC curve), and CPU time of the whole command, start included, with and without
+``--distributions``. RELION's columns are those of the README: one global iteration at order 2 and
+two local ones, same particles and reference.
 
 CRYOSPHERE_SHARED_DATA or ``--data`` names the folder of the reference data. ``--quick`` takes the
 base set and the one with everything, every fifth particle of it.
@@ -41,6 +41,8 @@ RELION = {
     "all": {"degrees": 5.4, "beyond_30_%": 5.0, "shift_px": 0.74},
 }
 """RELION 3.1.3's global and local search; from realistic/README.md."""
+RELION_MS_PER_PARTICLE = 198.0
+"""CPU time of that search, of one machine with our 5.6 ms there; from realistic/README.md."""
 LOST_DEGREES = 30.0
 QUICK = {"r0": 1, "all": 5}
 """Sets of a quick run, and of which every so many particles are taken."""
@@ -89,6 +91,8 @@ def row_of(data: Path, name: str, every: int, options: Sequence[str]) -> dict[st
         levels = DistributionStore(folder / "full.zarr")[:].credible_level(truth.rotations())
     return scores(name, truth, found, levels, labels) | {
         "ms_per_particle": 1e3 * plain / len(found),
+        "relion_ms_per_particle": RELION_MS_PER_PARTICLE,
+        "relion_cpu_over_ours": RELION_MS_PER_PARTICLE / (1e3 * plain / len(found)),
         "distributions_cost": full / plain,
         **{f"relion_{key}": value for key, value in RELION[name].items()},
     }

@@ -14,7 +14,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,28 @@ _UNSET = "__unset"
 _EVERYWHERE = ("--quiet", "-q", "--debug")
 
 
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"{who()}stopped\n")
+        raise click.exceptions.Exit(130) from error
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Raise KeyboardInterrupt after the block where Ctrl-C was pressed in it."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 class _Commands(click.Group):
     """The commands, or those of one group; a command is built when it is asked for."""
 
@@ -47,6 +70,16 @@ class _Commands(click.Group):
             name: row for name, row in rows.items() if row.name == prefix + name and " " not in name
         }
         self._groups = {} if prefix else GROUPS
+
+    def make_context(self, *given: Any, **options: Any) -> click.Context:
+        """Parse; Ctrl-C ends it with 130, where click says that it aborted, with 1."""
+        with _ended_by_ctrl_c():
+            return super().make_context(*given, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C ends it with 130, whatever it was at: imports may take seconds."""
+        with _ended_by_ctrl_c():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order in which help shows them."""
@@ -119,14 +152,6 @@ class JobCommand(click.Command):
                     [(one.make_metavar(ctx), help_of(self, one)) for one in arguments]
                 )
         super().format_options(ctx, formatter)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run; Ctrl-C ends it with 130, whatever it was at."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            sys.stderr.write(f"{who()}stopped\n")
-            raise click.exceptions.Exit(130) from error
 
     def _run(self, config: str | None, settings: Sequence[str], **given: Any) -> None:
         from pydantic import ValidationError
@@ -278,7 +303,9 @@ def _set(values: dict[str, Any], item: str) -> None:
 def _run_and_print(row: Command, config: JobConfig) -> None:
     """Run a job, showing its progress, and print its result; or print what it says."""
     try:
-        job = row.load_job()(config)
+        with _ctrl_c_waits():  # torch does not survive it while it is imported
+            load = row.load_job()
+        job = load(config)
         if isinstance(job, str):
             click.echo(job)
             return
@@ -349,11 +376,13 @@ app = _Commands(
 )
 
 
-def _in_one_line(error: CryosphereError | OSError) -> str:
+def _in_one_line(error: CryosphereError | OSError | MemoryError) -> str:
     """Return what went wrong; of an error of the system also which file it is about."""
+    if isinstance(error, MemoryError):
+        return in_one_line(f"not enough memory: {error or 'an array could not be allocated'}")
     if isinstance(error, CryosphereError):
         return str(error)
-    name = error.filename or "a file"
+    name = error.filename or "a file or the standard output"
     return in_one_line(f"cannot read or write {name}: {error.strerror or error}")
 
 
@@ -372,7 +401,7 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument not in everywhere]
     try:
         app(everywhere + rest, prog_name="napari-cryosphere")
-    except (CryosphereError, OSError) as error:
+    except (CryosphereError, OSError, MemoryError) as error:
         line = report_failure(_in_one_line(error))
         if "--debug" in everywhere:
             raise

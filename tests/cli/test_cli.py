@@ -256,3 +256,21 @@ def test_an_error_of_the_system_is_one_line_too(
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said == "error: cannot read or write sums.npz: No space left on device\n"
+
+
+def test_ctrl_c_while_a_command_is_still_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """click would say "Aborted!" and exit with 1."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("load_config", "load_job"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"napari_cryosphere.jobs.commands.Command.{place}", interrupt)
+            patch.setattr("sys.argv", ["napari-cryosphere", "info", "a.star"])
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
+        assert caught.value.code == 130
+        assert capsys.readouterr().err.startswith("stopped")

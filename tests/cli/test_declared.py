@@ -35,6 +35,8 @@ CONTRACT = {
     "reconstruct": "PARTICLES --output --half-maps --symmetry --mask --weights --select --invert",
     "fsc": "A B --mask --output --map-pixel-size",
     "postprocess": "HALF1 HALF2 --output --mask --b-factor --map-pixel-size",
+    "symmetry": "MAP --output --symmetry --particles --resolution --map-pixel-size",
+    "flip-hand": "MAP --output --symmetry --particles --map-pixel-size",
     "evaluate": "--truth --predicted --symmetry --mask --output --select",
     "equivariance": "--model --map --output --map-pixel-size",
     "watch": "FOLDER --model --output --map --select --invert --map-pixel-size --mask",
@@ -117,18 +119,24 @@ def test_file_then_options_then_set(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("align p.star --map m.mrc", "Missing option '--output'"),
         ("align --map m.mrc --output o.star", "Missing argument 'PARTICLES'"),
         (
-            "align p.star --map m --output o --batch-size many",
+            "align p.star --map m --output o.star --batch-size many",
             "--batch-size: Input should be a valid",
         ),
         (
-            "align p.star --map m --output o --shift-range -1",
+            "align p.star --map m --output o.star --shift-range -1",
             "--shift-range: Input should be greater",
         ),
-        ("align p.star --map m --output o --device tpu", "'auto', 'cpu', 'cuda' or 'mps'"),
-        ("align p.star --map m --output o --global --local 5", "--global exclude each other"),
-        ("align p.star --map m --output o --set symmetry.x=1 --symmetry C1", "no keys of its own"),
-        ("simulate m.mrc --output o --defocus 1 x", "--defocus: Input should be a valid number"),
-        ("infer p.star --model m --output o --map-pixel-size 2", "goes with map"),
+        ("align p.star --map m --output o.star --device tpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("align p.star --map m --output o.star --global --local 5", "--global exclude each other"),
+        (
+            "align p.star --map m --output o.star --set symmetry.x=1 --symmetry C1",
+            "no keys of its own",
+        ),
+        (
+            "simulate m.mrc --output o.star --defocus 1 x",
+            "--defocus: Input should be a valid number",
+        ),
+        ("infer p.star --model m --output o.star --map-pixel-size 2", "goes with map"),
     ],
 )
 def test_what_is_not_legal_is_named(arguments: str, message: str) -> None:

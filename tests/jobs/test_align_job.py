@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.align import align
+from napari_cryosphere.jobs.align import align, scale_note
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, Note, Result, follow
 from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
@@ -203,6 +204,14 @@ def test_the_command_says_what_it_did(sample: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.star").is_file()
     assert "median confidence" in result.output
+
+
+def test_the_scale_check_finds_the_right_pixel_size(sample: Path, tmp_path: Path) -> None:
+    stack, density = ParticleStack.read(sample / "blank.star"), DensityMap.read(sample / "map.mrc")
+    wrong = DensityMap(density.voxels, 6.0 * 1.05)
+    found = scale_note(stack[:30], wrong, config(sample, tmp_path / "a.star"), MapDetail(None, ""))
+    assert found.warning
+    assert float(found.text.split("--map-pixel-size ")[1]) == pytest.approx(6.0, rel=0.01)
 
 
 def test_global_and_local_exclude_each_other(sample: Path, tmp_path: Path) -> None:

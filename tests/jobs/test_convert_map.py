@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.convert import convert
 from napari_cryosphere.jobs.info import describe
+from napari_cryosphere.jobs.running import memory
 from napari_cryosphere.particles import DensityMap
 
 
@@ -110,3 +112,28 @@ def test_senseless_requests(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         ConvertConfig(particles=Path(source), output=Path(output), **settings)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 44), (12, 16, 16)])
+def test_images_are_no_map(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with mrcfile.new(tmp_path / "images.mrc") as mrc:
+        mrc.set_data(np.zeros(shape, np.float32))
+        mrc.set_image_stack()
+        mrc.voxel_size = 3.0
+    config = ConvertConfig(particles=tmp_path / "images.mrc", output=tmp_path / "map.mrc")
+    with pytest.raises(
+        FileFormatError, match=f"is no map: .* {shape[0]} of {shape[2]} x {shape[1]}"
+    ):
+        list(convert(config))
+
+
+def test_a_box_beyond_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(blob((16,) * 3, 12.0), 12.0, tmp_path / "a.mrc")
+    monkeypatch.setattr(memory, "_machine_gigabytes", lambda: 1.0)
+    config = ConvertConfig(particles=tmp_path / "a.mrc", output=tmp_path / "b.mrc", box=512)
+    with pytest.raises(
+        CryosphereError, match=r"a box of 512 .* 2.3 GB, over the memory of this mach"
+    ):
+        list(convert(config))

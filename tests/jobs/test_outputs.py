@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.jobs.align import align
@@ -61,10 +62,10 @@ FILE_JOBS: list[Callable[[Path], Events]] = [
     ),
     lambda out: convert(ConvertConfig(particles=A, output=out / "x.star")),
     lambda out: simulate(SimulateConfig(map=A, output=out / "x.star")),
-    lambda out: reconstruct(ReconstructConfig(particles=A, output=out / "x.star")),
-    lambda out: density(DensityConfig(model=A, output=out / "x.star", pixel_size_angstrom=1)),
+    lambda out: reconstruct(ReconstructConfig(particles=A, output=out / "x.mrc")),
+    lambda out: density(DensityConfig(model=A, output=out / "x.mrc", pixel_size_angstrom=1)),
     lambda out: fsc(FscConfig(first=A, second=B, output=out / "x.star")),
-    lambda out: postprocess(PostprocessConfig(half1=A, half2=B, output=out / "x.star")),
+    lambda out: postprocess(PostprocessConfig(half1=A, half2=B, output=out / "x.mrc")),
 ]
 FOLDER_JOBS: list[Callable[[Path], Events]] = [
     lambda out: evaluate(EvaluateConfig(truth=(A,), predicted=(B,), output=out)),
@@ -88,8 +89,8 @@ def test_a_job_refuses_a_file_that_another_run_writes(
 ) -> None:
     """Before it reads anything: neither map nor particles are there."""
     with (
-        claimed(files=[tmp_path / "x.star"]),
-        pytest.raises(CryosphereError, match=rf"x\.star is in use by {ME}; wait for it, stop it"),
+        claimed(files=[tmp_path / "x.star", tmp_path / "x.mrc"]),
+        pytest.raises(CryosphereError, match=rf"x\.\w+ is in use by {ME}; wait for it, stop it"),
     ):
         run(job(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -201,6 +202,35 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     with pytest.raises(CryosphereError, match=says), claimed(files=[tmp_path / "a.star"]):
         pass
     with pytest.raises(OutputExistsError), claimed(files=[tmp_path]):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="not Linux")
+def test_a_file_system_without_new_files_is_no_other_run() -> None:
+    with pytest.raises(CryosphereError, match="cannot write to /proc"), claimed([Path("/proc/a")]):
+        pass
+
+
+def test_an_output_has_the_suffix_of_what_is_in_it(tmp_path: Path) -> None:
+    """Whoever opens it goes by the suffix: a table named .mrc would be no map."""
+    wrong: list[tuple[Callable[[Path], object], str]] = [
+        (lambda out: SimulateConfig(map=A, output=out), ".cs"),
+        (lambda out: InferConfig(particles=A, model=B, output=out), ".mrc"),
+        (lambda out: AlignConfig(particles=A, map=B, output=out), ""),
+        (lambda out: ReconstructConfig(particles=A, output=out), ".star"),
+        (lambda out: PostprocessConfig(half1=A, half2=B, output=out), ".cs"),
+    ]
+    for config, suffix in wrong:
+        with pytest.raises(ValidationError, match=rf"x{suffix} must end with \.(star|mrc)"):
+            config(tmp_path / f"x{suffix}")
+
+
+def test_two_outputs_have_two_places(tmp_path: Path) -> None:
+    same = tmp_path / "a" / ".." / "a.zarr"
+    with (
+        pytest.raises(OutputExistsError, match="is named for two outputs"),
+        claimed(files=[tmp_path / "a.zarr"], stores=[same]),
+    ):
         pass
 
 

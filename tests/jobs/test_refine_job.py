@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Result, Snapshot, follow
-from napari_cryosphere.jobs.refine import refine, refine_outputs, whitened
+from napari_cryosphere.jobs.refine import refine, refine_outputs
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import (
     DensityMap,
@@ -22,6 +22,7 @@ from napari_cryosphere.particles import (
     write_star,
 )
 from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.reconstruction.filters import whitened
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 NUMBER = 240
@@ -173,3 +174,14 @@ def test_whitened_halves_have_the_same_power_in_every_shell() -> None:
     shell = np.rint(np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)).astype(int)
     means = np.bincount(shell.ravel(), power.ravel())[:16] / np.bincount(shell.ravel())[:16]
     np.testing.assert_allclose(means, means[1], rtol=0.15)
+
+
+def test_an_empty_half_is_refused(sample: Path, tmp_path: Path) -> None:
+    config = RefineConfig(
+        particles=sample / "particles.star",
+        map=sample / "map.mrc",
+        output=tmp_path / "run",
+        select="rlnRandomSubset == 1",
+    )
+    with pytest.raises(MetadataError, match="all particles are in half 1; half-maps need both"):
+        run(refine(config))

@@ -259,3 +259,9 @@ def test_poses_that_do_not_serve_are_refused(folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "b.star").exists()
     run(simulate(SimulateConfig(**taken, ctf=False)))
     assert "rlnDefocusU" not in read_star(tmp_path / "b.star")["particles"]
+
+
+def test_shifts_beyond_the_image_are_refused(folder: Path, tmp_path: Path) -> None:
+    config = SimulateConfig(map=folder / "map.mrc", output=tmp_path / "p.star", shift_px=16.5)
+    with pytest.raises(CryosphereError, match=r"up to 16.5 px leave the images of 32 px; .* 16"):
+        run(simulate(config))

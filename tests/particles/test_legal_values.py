@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -394,3 +395,14 @@ def test_any_name_gives_one_printable_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(CryosphereError) as caught:
         describe(tmp_path / name)
     assert str(caught.value).isprintable()
+
+
+def test_pipes_and_folders_of_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    """A pipe's end may never come; who names a folder of images wants it to be used."""
+    if hasattr(os, "mkfifo"):
+        for name in ("a.star", "a.cs"):
+            os.mkfifo(tmp_path / name)
+            with pytest.raises(CryosphereError, match="is a pipe or device"):
+                ParticleStack.read(tmp_path / name)
+    with pytest.raises(CryosphereError, match=r"none \(--data-dir\) is not there"):
+        ParticleStack.read(written(tmp_path, tables()), tmp_path / "none")

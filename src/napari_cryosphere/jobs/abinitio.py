@@ -32,6 +32,7 @@ from napari_cryosphere.jobs.align import (
     align_rows,
     batches_of,
     gathered,
+    search_everywhere,
     spread_rows,
 )
 from napari_cryosphere.jobs.configs import AbInitioConfig, AligningConfig, SearchingConfig
@@ -280,7 +281,7 @@ def ab_initio_stack(
     batches, detail = batches_of(stack, settings), MapDetail(searches.finest_angstrom, "as found")
     if any(block.start not in aligned for block in batches.blocks()):
         yield from align_rows(
-            stack, found.density, settings, detail, False, batches, Ranks(), aligned
+            stack, found.density, settings, detail, search_everywhere, batches, Ranks(), aligned
         )
     posed = gathered(stack, batches, aligned, config.symmetry)
     maps = yield from reconstruct_stack(posed.particles, config.symmetry)

@@ -156,6 +156,18 @@ COMMANDS = (
         "Sharpen a map and measure its resolution from its half-maps.",
     ),
     Command(
+        "symmetry",
+        "map_tools:symmetry",
+        "configs.map_tools:MapSymmetryConfig",
+        "Say which point groups a map has, and lay its axes into RELION's frame.",
+    ),
+    Command(
+        "flip-hand",
+        "map_tools:flip_hand",
+        "configs.map_tools:FlipHandConfig",
+        "Mirror a map with its half-maps and its particles' poses.",
+    ),
+    Command(
         "evaluate",
         "evaluate:evaluate",
         "configs.evaluation:EvaluateConfig",

@@ -15,11 +15,14 @@ from napari_cryosphere.imaging.map_mask import map_background, particle_mask
 from napari_cryosphere.imaging.resample import resampled_map
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
-from napari_cryosphere.jobs.refine import low_passed
+from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ImageGrid, MrcStack
+from napari_cryosphere.reconstruction.filters import low_passed
 
 __all__ = ["convert_map"]
+
+_VOLUMES = 3  # of single precision at once: before, after, and between two axes
 
 _SAME_VOXEL_SIZE = 1e-3  # relative, along the three axes: headers are rounded
 
@@ -39,16 +42,19 @@ def convert_map(config: ConvertConfig) -> Events:
     if padded:
         yield Note(f"{config.particles} has {padded} voxels; padded to a box of {density.box}")
     voxels, size = density.voxels, density.pixel_size_angstrom
+    if voxels.min() == voxels.max():
+        yield Note(f"{config.particles} is {voxels.flat[0]:g} everywhere", warning=True)
     if config.invert:
         voxels = np.float32(2 * map_background(voxels)[0]) - voxels
     if config.low_pass_angstrom is not None:
-        voxels = low_passed(DensityMap(voxels, size), config.low_pass_angstrom).voxels
+        voxels = low_passed(voxels, size, config.low_pass_angstrom)
     if config.recentre:
         voxels, moved = _recentred(voxels, size)
         shown = " ".join(f"{one * size:.2f}" for one in moved[::-1])
         yield Note(f"moved by {shown} A along x, y, z")
     wanted = config.pixel_size_angstrom or size
     box = config.box or even_box(density.box * size / wanted - 1e-6)
+    MemoryLimit(None).refuse_beyond(_VOLUMES * 4.0 * box**3, f"a box of {box}", "ask for a smaller")
     made = resampled_map(DensityMap(voxels, size), box, wanted)
     if config.mask == "auto":
         made = DensityMap(made.voxels * particle_mask(made.voxels, wanted), wanted)
@@ -66,6 +72,12 @@ def _even_cube(path: Path, pixel_size_angstrom: float | None) -> tuple[DensityMa
     Also returns its shape in words if it was none.
     """
     stack = MrcStack(path)
+    sections, rows, columns = stack.shape
+    if sections == 1 or (not stack.header.is_volume and len({sections, rows, columns}) > 1):
+        raise FileFormatError(
+            f"{path} is no map: its header tells of images (space group 0, or one section), "
+            f"{sections} of {columns} x {rows}"
+        )
     sizes = stack.header.voxel_size_angstrom
     if pixel_size_angstrom is None:
         written = " x ".join(f"{size:.4g}" for size in sizes)
@@ -80,6 +92,7 @@ def _even_cube(path: Path, pixel_size_angstrom: float | None) -> tuple[DensityMa
             )
     voxels = stack.read()
     box = max(voxels.shape) + max(voxels.shape) % 2
+    MemoryLimit(None).refuse_beyond(_VOLUMES * 4.0 * box**3, f"a box of {box}", "crop it first")
     size = pixel_size_angstrom or sizes[0]
     if voxels.shape == (box,) * 3:
         return DensityMap(voxels, size), ""

@@ -8,9 +8,12 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.imaging.atomic_model import AtomicModel
 from napari_cryosphere.jobs.configs import DensityConfig, ModelConfig
 from napari_cryosphere.jobs.events import Events, Progress, Result
+from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.outputs import claims
 
 __all__ = ["density", "read_model"]
+
+_VOLUMES = 3  # of single precision at once: the map, and its transform
 
 
 @claims(files=("output",))
@@ -20,6 +23,8 @@ def density(config: DensityConfig) -> Events:
     yield Progress(0.0, f"reading {config.model.name}")
     model = read_model(config.model, config)
     yield Progress(0.3, f"adding up {model.atoms} atoms")
+    box = config.box or 0
+    MemoryLimit(None).refuse_beyond(_VOLUMES * 4.0 * box**3, f"a box of {box}", "ask for a smaller")
     made = model.density(
         config.pixel_size_angstrom, config.box, config.resolution_angstrom, config.symmetry
     )

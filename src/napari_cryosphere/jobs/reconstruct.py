@@ -14,7 +14,13 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import ReconstructConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
 from napari_cryosphere.jobs.running.batches import Pace
-from napari_cryosphere.jobs.running.halves import CHUNK, Halves, Reconstruction, chunks
+from napari_cryosphere.jobs.running.halves import (
+    CHUNK,
+    Halves,
+    Reconstruction,
+    chunks,
+    refuse_empty_half,
+)
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs.running.outputs import claims
@@ -78,12 +84,8 @@ def reconstruct_stack(
 
 
 def _check_halves(stack: ParticleStack, half_maps: bool, mask: DensityMap | None) -> None:
-    counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
-    if half_maps and min(counts) == 0:
-        raise MetadataError(
-            f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
-            "halves: omit --half-maps, or remove rlnRandomSubset for a new split"
-        )
+    if half_maps:
+        refuse_empty_half(stack, "omit --half-maps, or ")
     if mask is not None and mask.box != stack.box:
         raise MetadataError(f"the mask has a box of {mask.box}, the images one of {stack.box}")
 

@@ -69,9 +69,14 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")
     poses = None if config.poses is None else _stack_of_poses(config)
-    number = config.number or _DEFAULT_NUMBER
+    if poses is None and config.shift_px > density.box / 2:
+        raise CryosphereError(
+            f"shifts of up to {config.shift_px:g} px leave the images of {density.box} px; give at "
+            f"most --shift-px {density.box // 2}"
+        )
+    number = len(poses) if poses is not None else config.number or _DEFAULT_NUMBER
+    refuse_beyond_room(stack.parent, 4.0 * number * density.box**2, "the images")
     drawn = drawn_parameters(number, config, config.symmetry, density.pixel_size_angstrom, poses)
-    refuse_beyond_room(stack.parent, 4.0 * len(drawn) * density.box**2, "the images")
     work = Simulation(density, drawn, config, _noise_spectrum(config))
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)

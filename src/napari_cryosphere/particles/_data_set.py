@@ -57,10 +57,14 @@ def read_data_set(
     path: Path, data_dir: Path | None, require_images: bool, open_images: bool
 ) -> DataSet:
     """Read a STAR file, a .cs file or a bare stack. See :meth:`ParticleStack.read`."""
+    if data_dir is not None and not data_dir.is_dir():
+        raise FileFormatError(f"the folder of images {data_dir} (--data-dir) is not there")
     if path.is_dir():
         raise FileFormatError(
             f"{path} is a folder; expected a .star, .cs or .csg file or an .mrcs stack"
         )
+    if path.exists() and not path.is_file():  # a pipe's or device's end may never come
+        raise FileFormatError(f"{path} is a pipe or device; write what comes out of it to a file")
     notes: tuple[str, ...] = ()
     if path.suffix.lower() in _CRYOSPARC_SUFFIXES:
         blocks, notes = tables_of_cs(path)

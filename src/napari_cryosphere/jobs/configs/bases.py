@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
+from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "ComparedMaps",
     "Device",
     "Folder",
     "ImagesInput",
@@ -19,11 +29,13 @@ __all__ = [
     "MapFile",
     "MapInput",
     "MapsInput",
+    "MaskChoice",
     "MaskedMapInput",
     "ModelFile",
     "NewDistributions",
     "NewMap",
     "NewParticles",
+    "NewStar",
     "NewTable",
     "ParticlesFile",
     "ParticlesInput",
@@ -33,9 +45,32 @@ __all__ = [
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+MaskChoice: TypeAlias = Annotated[
+    Literal["auto", "none"] | MapFile,
+    # these words are no files
+    BeforeValidator(lambda value: str(value) if str(value) in ("auto", "none") else value),
+]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
-NewMap: TypeAlias = Annotated[Path, File("write", "*.mrc")]
-NewParticles: TypeAlias = Annotated[Path, File("write", "*.star")]
+
+
+def _ending_with(*suffixes: str) -> AfterValidator:
+    """Return a check of an output's name: whoever reads the file goes by its suffix."""
+
+    def checked(path: Path) -> Path:
+        if path.suffix.lower() not in suffixes:
+            raise ValueError(f"{path.name or path} must end with {' or '.join(suffixes)}")
+        return path
+
+    return AfterValidator(checked)
+
+
+NewMap: TypeAlias = Annotated[
+    Path, File("write", "*.mrc *.map *.ccp4"), _ending_with(".mrc", ".map", ".ccp4")
+]
+NewParticles: TypeAlias = Annotated[
+    Path, File("write", "*.star *.cs"), _ending_with(".star", ".cs")
+]
+NewStar: TypeAlias = Annotated[Path, File("write", "*.star"), _ending_with(".star")]
 NewDistributions: TypeAlias = Annotated[Path, File("write", "*.zarr")]
 NewTable: TypeAlias = Annotated[Path, File("write", "*.csv")]
 Folder: TypeAlias = Annotated[Path, File("folder")]
@@ -98,7 +133,7 @@ class ParticlesInput(ImagesInput):
 class MapsInput(JobConfig):
     """How maps are read, whichever files they are in; `jobs.running.references` opens them."""
 
-    map_pixel_size_angstrom: Annotated[float, Field(gt=0)] | None = None
+    map_pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of maps whose header is wrong; without it the header's."""
 
 
@@ -115,10 +150,10 @@ class MapInput(MapsInput):
         return self
 
 
-class MaskedMapInput(MapInput):
-    """A map that particles are compared with."""
+class ComparedMaps(MapsInput):
+    """How maps that particles are compared with are masked."""
 
-    mask: Literal["auto", "none"] | MapFile = "auto"
+    mask: MaskChoice = "auto"
     """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
     to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
     solvent in.
@@ -126,7 +161,6 @@ class MaskedMapInput(MapInput):
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
 
-    @field_validator("mask", mode="before")
-    @classmethod
-    def _words_are_no_files(cls, value: object) -> object:
-        return str(value) if str(value) in ("auto", "none") else value
+
+class MaskedMapInput(ComparedMaps, MapInput):
+    """A map that particles are compared with."""

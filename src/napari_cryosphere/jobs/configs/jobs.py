@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
 from napari_cryosphere.jobs.configs.bases import (
+    ComparedMaps,
     Device,
     Folder,
     ImagesInput,
@@ -23,11 +24,13 @@ from napari_cryosphere.jobs.configs.bases import (
     MapFile,
     MapInput,
     MapsInput,
+    MaskChoice,
     MaskedMapInput,
     ModelFile,
     NewDistributions,
     NewMap,
     NewParticles,
+    NewStar,
     NewTable,
     ParticlesFile,
     ParticlesInput,
@@ -193,7 +196,7 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """MRC file; or PDB or mmCIF, with ``pixel_size_angstrom`` and what else belongs to a model."""
     pixel_size_angstrom: Annotated[float, RANGES["rlnImagePixelSize"].bounds] | None = None
     """Pixel size of images from an atomic model; a map brings its own."""
-    output: NewParticles
+    output: NewStar
     """STAR file to write; the images go next to it, with the suffix .mrcs."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
@@ -356,16 +359,26 @@ class AligningConfig(SymmetricConfig, _WithMemory):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
-class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
+class AlignConfig(AligningConfig, _Resumable, ParticlesInput, ComparedMaps):
     """Poses and shifts found by comparing particles with a map.
 
     They have the map's hand, right or wrong: a map and its mirror image have the same projections.
     """
 
-    map: MapFile
-    """Map to compare with, an MRC file."""
+    map: Annotated[
+        tuple[MapFile, ...],
+        Field(min_length=1, max_length=99),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
+    ]
+    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
+    each particle's state is found with its pose.
+    """
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    scale_check: bool = False
+    """First find the pixel size of the map at which particles fit it best, and warn if it is not the
+    one given.
+    """
 
 
 class RefineConfig(AligningConfig, ParticlesInput, MapInput):
@@ -377,9 +390,9 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
-    mask: str = "auto"
-    """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
-    file.
+    mask: MaskChoice = "auto"
+    """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in every
+    iteration; none uses none.
     """
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.corrections import corrected_images
 from napari_cryosphere.imaging.ctf import transfer_values
 from napari_cryosphere.jobs.running.prefetch import prefetched
@@ -23,7 +24,7 @@ from napari_cryosphere.reconstruction import (
     ssnr_of_full_map,
 )
 
-__all__ = ["CHUNK", "Halves", "Reconstruction", "chunks"]
+__all__ = ["CHUNK", "Halves", "Reconstruction", "chunks", "refuse_empty_half"]
 
 CHUNK = 128
 """Particles that are read and inserted at a time."""
@@ -178,6 +179,16 @@ class Halves:
         full += other
         density = self._density(full.solve(ssnr))
         return Reconstruction(density, tuple(maps) if half_maps else (), curve, count)
+
+
+def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
+    """Raise MetadataError if a half set has no particles; ``otherwise`` says what to do without it."""
+    counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
+    if min(counts) == 0:
+        raise MetadataError(
+            f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
+            f"halves: {otherwise}remove rlnRandomSubset for a new split"
+        )
 
 
 def chunks(number: int) -> list[slice]:

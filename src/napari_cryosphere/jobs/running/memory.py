@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 
 from napari_cryosphere.errors import CryosphereError
@@ -32,7 +34,7 @@ _GIGABYTE = 1e9  # bytes
 
 
 class MemoryLimit:
-    """A limit on a process's resident memory; without one everything fits.
+    """A limit on a process's resident memory; without one, what the machine has.
 
     Parameters
     ----------
@@ -53,10 +55,12 @@ class MemoryLimit:
             If it does not; the message says what would.
         """
         total = (needed_bytes + _BASE) / _GIGABYTE
-        if self.gigabytes is not None and total > self.gigabytes:
+        limit, name = self.gigabytes, "--max-memory"
+        if limit is None:
+            limit, name = _machine_gigabytes(), "the memory of this machine,"
+        if total > limit:
             raise CryosphereError(
-                f"{what} would bring this process to {total:.2g} GB, over --max-memory {self.gigabytes:g}; "
-                f"{remedy}"
+                f"{what} would bring this process to {total:.2g} GB, over {name} {limit:.3g}; {remedy}"
             )
 
     def batch_size(
@@ -83,6 +87,14 @@ class MemoryLimit:
             each + once_bytes, f"one image of {box} px and what is computed from it", "allow more"
         )
         return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE - once_bytes) / each)))
+
+
+def _machine_gigabytes() -> float:
+    """Return the memory of this machine in 10^9 bytes; infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIGABYTE
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def predicting_batch(config: PredictingConfig, box: int) -> int:

@@ -45,6 +45,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    path.touch()  # filelock takes some errors of the system for another's lock
     lock = FileLock(path, blocking=False, thread_local=False)
     try:
         lock.acquire()
@@ -87,9 +88,11 @@ def claimed(
     Raises
     ------
     CryosphereError
-        If an output is in use by another run, is a folder where a file is to be or the other way
-        round, or its folder cannot be made or written to.
+        If two outputs are one, or one is in use by another run, is a folder where a file is to be
+        or the other way round, or its folder cannot be made or written to.
     """
+    files, stores, folders = list(files), list(stores), list(folders)
+    _refuse_one_place_for_two([*files, *stores, *folders])
     ranks = current_ranks()
     with ExitStack() as held:
         if ranks.first:
@@ -109,6 +112,14 @@ def claimed(
                 _claim(path, path, _LOCK, held)
         ranks.wait()
         yield
+
+
+def _refuse_one_place_for_two(outputs: Sequence[Path]) -> None:
+    """Refuse outputs of which two are the same path."""
+    places = [path.resolve() for path in outputs]
+    for path, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            raise OutputExistsError(f"{path} is named for two outputs; give each its own place")
 
 
 def _claim(folder: Path, output: Path, name: str, held: ExitStack) -> None:

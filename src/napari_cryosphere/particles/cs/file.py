@@ -43,6 +43,8 @@ def read_cs(path: str | PathLike[str]) -> NDArray[Any]:
         can read: reading them would run code from the file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FileFormatError(f"{path} is not a file but a folder, pipe or device")
     try:
         with path.open("rb") as stream:
             return _read(path, stream, os.fstat(stream.fileno()).st_size)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.widgets.control.work import Events
-from napari_cryosphere.widgets.state.display_map import low_passed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,6 +213,8 @@ def _made(
     """Prepare a map to be shown; of a difference, in the unit of the map that it was made from."""
     if resolution is None:
         return MadeMap(density, unit=None if unit_of is None else float(unit_of.voxels.std()))
+    from napari_cryosphere.reconstruction.filters import low_passed
+
     size = density.pixel_size_angstrom
     unit = None if unit_of is None else float(low_passed(unit_of.voxels, size, resolution).std())
     return MadeMap(density, resolution, low_passed(density.voxels, size, resolution), unit)
