@@ -20,6 +20,7 @@ from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "ComparedMaps",
     "Device",
     "Folder",
     "ImagesInput",
@@ -149,8 +150,8 @@ class MapInput(MapsInput):
         return self
 
 
-class MaskedMapInput(MapInput):
-    """A map that particles are compared with."""
+class ComparedMaps(MapsInput):
+    """How maps that particles are compared with are masked."""
 
     mask: MaskChoice = "auto"
     """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
@@ -159,3 +160,7 @@ class MaskedMapInput(MapInput):
     """
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
+
+
+class MaskedMapInput(ComparedMaps, MapInput):
+    """A map that particles are compared with."""
