@@ -19,8 +19,10 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+from napari_cryosphere.widgets.docks.main.demo import read_particle
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.state.layer_data import particle_layer
 
@@ -46,6 +48,7 @@ def main(folder: Path, output: Path) -> None:
     for name in ("layer controls", "layer list"):
         hide(viewer, name)
     viewer.window.resize(*SIZE)
+    dock.controller.choose_model(work.SAMPLE_MODEL)
     dock.controller.poses.predict()
     session = dock.controller.session
     summary = None if session is None else session.store.summary()
@@ -55,8 +58,8 @@ def main(folder: Path, output: Path) -> None:
     pictures = []
     for share in SHARES:
         viewer.dims.set_point(0, int(by_spread[int(share * (len(by_spread) - 1))]))
-        settle()
-        viewer.reset_view()
+        read_particle(dock)
+        dock.controller.arrangement.fit()
         settle(30)
         pixels = viewer.screenshot(canvas_only=False, flash=False)
         picture = Image.fromarray(pixels[..., :3])

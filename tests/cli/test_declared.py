@@ -23,6 +23,7 @@ CONTRACT = {
     "convert": "IN OUT --select --box --pixel-size --low-pass --invert --recentre",
     "abinitio": "PARTICLES --output --symmetry --diameter --resolution --starts --minutes --seed --select "
     "--invert --resume",
+    "solve": "PARTICLES --output --map --symmetry --minutes --seed --select --invert --resume",
     "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --select --invert "
     "--map-pixel-size --resume",
     "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",

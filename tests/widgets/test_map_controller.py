@@ -351,4 +351,14 @@ def test_sharpening_wants_half_maps_and_finds_them(
     assert said[-1].startswith("Sharpened with B = -50 Å²")
     controller.maps.sharpen(whole)
     assert "B = " in said[-1]
+    coarse = [
+        DensityMap(low_passed(half.voxels, 3.0, 25.0) + np.float32(1e-3) * half.voxels, 3.0)
+        for half in halves
+    ]
+    for number, half in enumerate(coarse, start=1):
+        add_map(controller.viewer, half, f"coarse_half{number}", False)
+    layers = len(controller.viewer.layers)
+    controller.maps.sharpen(controller.viewer.layers[-1])
+    assert said[-1].startswith("Not sharpened: the half-maps agree to ")
+    assert len(controller.viewer.layers) == layers
     controller.maps.sharpen(sharp)  # a sharpened map knows its halves

@@ -141,6 +141,12 @@ COMMANDS = (
         "Refine poses and a map from a coarse start, with half sets that never see each other.",
     ),
     Command(
+        "solve",
+        "solve:solve",
+        "configs:SolveConfig",
+        "Go from particles alone to a map, poses, a trained network and one page of results.",
+    ),
+    Command(
         "reconstruct",
         "reconstruct:reconstruct",
         "configs:ReconstructConfig",

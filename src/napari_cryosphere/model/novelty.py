@@ -14,10 +14,12 @@ bounded by what normal particles with the held-out ones' median distance would h
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["FALSE_ALARM_RATE", "Novelty"]
+__all__ = ["FALSE_ALARM_RATE", "Novelty", "is_novel"]
 
 FALSE_ALARM_RATE = 0.02
 """Share of particles like those of the training whose novelty is above 1."""
@@ -31,6 +33,11 @@ _CONCENTRATIONS = 10  # it has settled after 4 to 8; chosen, not tuned
 _MAD_OF_NORMAL = 1.4826  # standard deviations in a median absolute deviation
 # By which the limit may exceed that of normal particles: 1.366 / 1.377 of it on the sample.
 _HEAVIER_TAILS = 1.1
+
+
+def is_novel(novelty: NDArray[np.float64]) -> bool:
+    """Return whether a set is novel as a whole: most of its particles, ``(n,)``, are suspect one by one."""
+    return int((novelty > 1).sum()) > len(novelty) / 2
 
 
 class Novelty(nn.Module):

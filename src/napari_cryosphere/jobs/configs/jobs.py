@@ -58,6 +58,7 @@ __all__ = [
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
+    "SolveConfig",
     "WatchConfig",
 ]
 
@@ -438,6 +439,28 @@ class AbInitioConfig(SearchingConfig, ParticlesInput):
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
         return f"the searches are kept in {self.output}: the same command with --resume goes on"
+
+
+class SolveConfig(SymmetricConfig, ParticlesInput, MapInput):
+    """From particles alone to poses, a map, and a network that knows them."""
+
+    output: Folder
+    """Run folder."""
+    map: MapFile | None = None
+    """Map to start from; without it one is found from the images."""
+    minutes: Annotated[float, Field(gt=0)] = 20.0
+    """Time budget of the training."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of search and training."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"what is finished is kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

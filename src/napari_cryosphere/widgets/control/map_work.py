@@ -32,7 +32,6 @@ __all__ = [
 
 _SNAPSHOT_SECONDS = 1.5
 _SAMPLES = 8  # poses drawn from a distribution, as the job's default
-_FIT_FROM_ANGSTROM = 10.0
 
 
 @dataclass(frozen=True)
@@ -266,16 +265,9 @@ def sharpening_work(first: DensityMap, second: DensityMap, b_factor: float | Non
     """
     from napari_cryosphere.jobs.configs import SharpeningConfig
     from napari_cryosphere.jobs.postprocess import sharpened
-    from napari_cryosphere.reconstruction import fourier_shell_correlation
 
     yield Progress(0.0, "making a mask and sharpening")
-    curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom)
-    fit_from = max(
-        _FIT_FROM_ANGSTROM, 2 * curve.resolution_angstrom(0.143)
-    )  # a coarse map has a line too
-    made, _ = sharpened(
-        first, second, SharpeningConfig(b_factor=b_factor, fit_from_angstrom=fit_from)
-    )
+    made, _ = sharpened(first, second, SharpeningConfig(b_factor=b_factor))
     yield made
     yield Progress(1.0, "sharpened")
 

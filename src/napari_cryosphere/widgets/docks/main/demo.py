@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.running import Runner
     from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
-__all__ = ["show_demo"]
+__all__ = ["read_particle", "show_demo"]
 
 _FILES = {
     "truth": "truth.mrc",
@@ -32,6 +33,7 @@ _FILES = {
 }
 _SCREENSHOTS = ("screenshot_particles.png", "screenshot_uncertain.png", "screenshot_maps.png")
 _WINDOW = (1400, 900)
+_MOST_READING_SECONDS = 20.0  # some 0.5 s, and the imports for it
 _NO_WINDOW = 300  # seconds that a run without a display may take
 
 
@@ -113,10 +115,12 @@ def open_demo(
 ) -> CryosphereDock:
     """Load the demo's particles, maps and curves into a viewer and open both docks; returns the first."""
     from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
     from napari_cryosphere.widgets.docks.kit.workbench import take_seat
     from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, open_dock
     from napari_cryosphere.widgets.state.display_map import RESOLUTION
     from napari_cryosphere.widgets.state.layer_data import particle_layer
+    from napari_cryosphere.widgets.state.session import MODEL
 
     seat = take_seat(viewer, runner)  # the first one's runner counts
     dock, map_dock = open_dock(viewer, MAIN), open_dock(viewer, MAPS)
@@ -127,6 +131,7 @@ def open_demo(
     data, options, _ = particle_layer(
         ParticleStack.read(outputs["particles"]), "simulated particles"
     )
+    options["metadata"][MODEL] = str(SAMPLE_MODEL)
     viewer.add_image(data, **options)
     map_dock.maps.map.choose(predicted)
     map_dock.maps.reference.choose(truth)
@@ -165,8 +170,8 @@ def save_screenshots(folder: Path) -> list[Path]:
         *particles, maps = (folder / name for name in _SCREENSHOTS)
         for quantile, path in zip((0.5, 1.0), particles, strict=True):
             viewer.dims.set_point(0, _particle_of_spread(dock, quantile))
-            _settle()
-            viewer.reset_view()
+            read_particle(dock)
+            dock.controller.arrangement.fit()
             _settle()
             viewer.screenshot(str(path), canvas_only=False, flash=False)
         open_dock(viewer, MAPS).show_maps()
@@ -184,6 +189,19 @@ def _particle_of_spread(dock: CryosphereDock, quantile: float) -> int:
     if summary is None:
         return 0
     return int(np.argsort(summary.spread_degrees)[int(quantile * (len(summary) - 1))])
+
+
+def read_particle(dock: CryosphereDock) -> None:
+    """Wait, without an event loop, for what is read of the shown particle when the slider rests."""
+    from qtpy.QtWidgets import QApplication
+
+    inspector = dock.controller.inspector
+    inspector.settle()
+    deadline = time.monotonic() + _MOST_READING_SECONDS
+    while inspector.lens is None and time.monotonic() < deadline:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    _settle()
 
 
 def _settle(rounds: int = 12) -> None:
