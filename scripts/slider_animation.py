@@ -19,6 +19,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
@@ -46,6 +47,7 @@ def main(folder: Path, output: Path) -> None:
     for name in ("layer controls", "layer list"):
         hide(viewer, name)
     viewer.window.resize(*SIZE)
+    dock.controller.choose_model(work.SAMPLE_MODEL)
     dock.controller.poses.predict()
     session = dock.controller.session
     summary = None if session is None else session.store.summary()

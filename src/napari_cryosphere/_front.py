@@ -10,7 +10,7 @@ that a function names, by name; a wrong name or value raises `CryosphereError` w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -152,6 +152,7 @@ def train(
     stack: ParticleStack,
     *,
     density: DensityMap | None = None,
+    init: PoseModel | None = None,
     minutes: float | None = None,
     progress: Show = None,
     **options: Any,
@@ -164,6 +165,8 @@ def train(
         Particles with poses.
     density
         Map to make projections of; without it the map that the particles give at their poses.
+    init
+        Model to begin with, of the same network; without it the weights are random.
     minutes
         Time budget; without it ``epochs`` decides.
     progress
@@ -177,7 +180,7 @@ def train(
     if density is not None:
         options = {"source": "map", "symmetry": density.symmetry} | options
     config = _config(TrainingConfig, {"minutes": minutes} | options)
-    return _run(train_stack(stack, config, density), progress)
+    return _run(train_stack(stack, config, density, init), progress)
 
 
 def infer(
@@ -248,7 +251,7 @@ def ab_initio(
 
 def align(
     stack: ParticleStack,
-    density: DensityMap,
+    density: DensityMap | Sequence[DensityMap],
     *,
     symmetry: str | None = None,
     local_degrees: float | None = None,
@@ -260,9 +263,9 @@ def align(
     Parameters
     ----------
     stack, density
-        Particles, and the map.
+        Particles, and the map; or a map of each state of the molecule, in one frame.
     symmetry
-        Point group; that of the map without it.
+        Point group; that of the (first) map without it.
     local_degrees
         Search within this angle of the particles' poses; None searches everywhere.
     progress
@@ -276,8 +279,10 @@ def align(
     """
     from napari_cryosphere.jobs.align import align_stack
     from napari_cryosphere.jobs.configs import AligningConfig
+    from napari_cryosphere.particles import DensityMap
 
-    given = {"symmetry": symmetry or density.symmetry, "local_degrees": local_degrees}
+    maps = [density] if isinstance(density, DensityMap) else density
+    given = {"symmetry": symmetry or maps[0].symmetry, "local_degrees": local_degrees}
     return _run(align_stack(stack, density, _config(AligningConfig, given | options)), progress)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["curve", "grey", "page", "picture"]
+__all__ = ["bars", "curve", "grey", "page", "picture"]
 
 _CURVE_WIDTH, _CURVE_HEIGHT = 320, 160  # pixels
 _DARK_PERCENT, _LIGHT_PERCENT = 1, 99  # percentiles of grey values that are drawn black and white
@@ -85,4 +85,19 @@ def curve(values: Sequence[float] | NDArray[np.float64], levels: Sequence[float]
     return (
         f'<svg width="{width}" height="{height}" style="border:1px solid grey">{lines}'
         f'<polyline points="{points}" fill="none" stroke="steelblue" stroke-width="2"/></svg>'
+    )
+
+
+def bars(heights: Sequence[float] | NDArray[Any]) -> str:
+    """Return an ``<svg>`` of bars, not negative, the highest of which fills the height."""
+    width, values = _CURVE_WIDTH, np.asarray(heights, dtype=np.float64)
+    tall = _CURVE_HEIGHT * values / max(float(values.max()), 1e-30)
+    step = width / len(values)
+    drawn = "".join(
+        f'<rect x="{place * step:.1f}" y="{_CURVE_HEIGHT - top:.1f}" width="{0.9 * step:.1f}" '
+        f'height="{top:.1f}" fill="steelblue"/>'
+        for place, top in enumerate(tall)
+    )
+    return (
+        f'<svg width="{width}" height="{_CURVE_HEIGHT}" style="border:1px solid grey">{drawn}</svg>'
     )

@@ -327,3 +327,17 @@ def test_noise_free_images_are_the_easiest():
     errors = angular_error_degrees(particles.rotations, found.rotations, "C1")
     assert np.median(errors) < 0.3
     assert errors.max() < 30
+
+
+def test_a_search_about_known_shifts_finds_what_a_search_of_all_finds(particles, searched):
+    """Far from the middle the first reach would not do; images whose shift is known wrongly widen it."""
+    aligner = Aligner(particles.voxels, particles.symmetry, particles.noise, 13)
+    wrong = searched.shifts_px.copy()
+    wrong[0] += 3
+    found = aligner.search(particles.images, None, centres_px=wrong)
+    angles = angular_error_degrees(searched.rotations, found.rotations, particles.symmetry)
+    assert np.median(angles) < 0.1
+    np.testing.assert_allclose(
+        np.median(np.abs(found.shifts_px - searched.shifts_px)), 0, atol=0.01
+    )
+    assert np.abs(found.shifts_px[0] - searched.shifts_px[0]).max() < 0.5

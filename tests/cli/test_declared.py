@@ -23,6 +23,7 @@ CONTRACT = {
     "convert": "IN OUT --select --box --pixel-size --low-pass --invert --recentre",
     "abinitio": "PARTICLES --output --symmetry --diameter --resolution --starts --minutes --seed --select "
     "--invert --resume",
+    "solve": "PARTICLES --output --map --symmetry --minutes --seed --select --invert --resume",
     "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --select --invert "
     "--map-pixel-size --resume",
     "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",
@@ -35,6 +36,8 @@ CONTRACT = {
     "reconstruct": "PARTICLES --output --half-maps --symmetry --mask --weights --select --invert",
     "fsc": "A B --mask --output --map-pixel-size",
     "postprocess": "HALF1 HALF2 --output --mask --b-factor --map-pixel-size",
+    "symmetry": "MAP --output --symmetry --particles --resolution --map-pixel-size",
+    "flip-hand": "MAP --output --symmetry --particles --map-pixel-size",
     "evaluate": "--truth --predicted --symmetry --mask --output --select",
     "equivariance": "--model --map --output --map-pixel-size",
     "watch": "FOLDER --model --output --map --select --invert --map-pixel-size --mask",

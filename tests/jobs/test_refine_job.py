@@ -12,7 +12,7 @@ from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Result, Snapshot, follow
-from napari_cryosphere.jobs.refine import refine, refine_outputs, whitened
+from napari_cryosphere.jobs.refine import refine, refine_outputs
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import (
     DensityMap,
@@ -22,6 +22,7 @@ from napari_cryosphere.particles import (
     write_star,
 )
 from napari_cryosphere.reconstruction import masked_correlation
+from napari_cryosphere.reconstruction.filters import whitened
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 NUMBER = 240

@@ -330,3 +330,34 @@ def test_a_run_whose_config_is_lost_is_not_taken_up(
             (tmp_path / "config.json").write_text(text)
         with pytest.raises(CryosphereError, match=r"config.json cannot be read"):
             run(train(config))
+
+
+def test_a_run_begins_with_the_weights_of_a_model(
+    sample: Path, trained: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        init=trained,
+        source="particles",
+        epochs=0.3,
+        learning_rate=1e-9,
+        device="cpu",
+    )
+    run(train(config))
+    first, then = PoseModel.load(trained), PoseModel.load(tmp_path / "run")
+    assert then.card.network == first.card.network  # though the settings name the preset's
+    learnt = dict(first.network.named_parameters())
+    for name, value in then.network.named_parameters():
+        torch.testing.assert_close(value, learnt[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_cannot_begin_with_another_network(
+    sample: Path, trained: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star", output=tmp_path / "run", init=trained, network=POLAR
+    )
+    with pytest.raises(CryosphereError, match="image2sphere, not polar"):
+        run(train(config))
+    assert not (tmp_path / "run").exists()

@@ -53,6 +53,24 @@ def test_the_distance_is_mahalanobis() -> None:
     assert float(novelty.limit) == pytest.approx(chi(BOX // 2 + 1).ppf(0.9), rel=0.03)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_junk_of_the_training_is_not_known(share: float) -> None:
+    """Mean and covariance of all particles, and the limit of all held-out ones, would flag 7 and 13 %."""
+
+    def with_junk(number: int, seed: int) -> torch.Tensor:
+        return torch.cat(
+            [
+                particles(number, seed),
+                particles(int(number * share / (1 - share)), seed + 1, width=1.5),
+            ]
+        )
+
+    novelty = Novelty.fit(with_junk(2000, 1), with_junk(1000, 3))
+    assert novelty is not None
+    assert (novelty(particles(500, 5, width=1.5)) > 1).float().mean() > 0.8
+    assert (novelty(particles(2000, 6)) > 1).float().mean() < 0.03
+
+
 def test_turning_changes_nothing() -> None:
     novelty = Novelty.fit(particles(400, 1), particles(100, 2))
     assert novelty is not None

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.imaging.fourier import rescale
+from napari_cryosphere.imaging.prepared import PreparedImages
+from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.particles import ImageGrid, ParticleStack, write_stack, write_star
 from napari_cryosphere.particles.aberrations import aberrations_of
 from napari_cryosphere.particles.image_grid import resample, resampling_matrix
@@ -225,3 +227,20 @@ def test_aberrations_that_do_nothing_cost_nothing(
 ) -> None:
     path = write_groups(tmp_path, [ImageGrid(40, 3.0)] * 2, **{column: values * 3})
     assert aberrations_of(ParticleStack.read(path)).harmless is harmless
+
+
+def test_a_stack_on_a_coarser_grid_keeps_poses_and_cuts_transforms(tmp_path: Path) -> None:
+    images = np.random.default_rng(2).normal(size=(3, 32, 32)).astype(np.float32)
+    write_stack(images, tmp_path / "images.mrcs", 3.0)
+    stack = ParticleStack.read(tmp_path / "images.mrcs")
+    posed = stack.with_poses(np.tile(np.eye(3), (3, 1, 1)), np.ones((3, 2)))
+    coarse = ImageGrid(20, 3.0 * 32 / 20)
+    small = posed.on_grid(coarse)[1:]
+    assert small.grid.matches(coarse)
+    assert_allclose(small.images(), resample(images[1:], ImageGrid(32, 3.0), coarse), atol=1e-6)
+    assert_array_equal(small.shifts_angstrom(), posed.shifts_angstrom()[1:])
+    prepared = PreparedImages(small, Preprocessing(ctf=None, mask=False))[:]
+    assert prepared.shape == (2, 20, 20)
+    # normalised on the pixels that are stored; white noise keeps its deviation
+    assert float(prepared.std()) == pytest.approx(19 / 20, abs=0.1)  # without Nyquist
+    assert posed.on_grid(posed.grid) is posed

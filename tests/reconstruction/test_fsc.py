@@ -202,6 +202,27 @@ def test_a_blurred_map_is_sharpened_by_its_b_factor(halves: Path) -> None:
     assert fitted[1] - fitted[0] == pytest.approx(-200, rel=0.02)
 
 
+def test_a_coarse_map_is_not_sharpened() -> None:
+    """Half-maps that agree to 22 A and hold noise beyond: a line through that means nothing."""
+    rng = np.random.default_rng(4)
+    density = protein_phantom(64, 3.0)
+    k = np.fft.fftfreq(64, 3.0)
+    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+    coarse = np.fft.ifftn(np.fft.fftn(density.voxels) * (radius < 1 / 22)).real
+    halves = [
+        DensityMap(
+            (coarse + rng.normal(scale=0.3 * coarse.std(), size=coarse.shape)).astype("f4"), 3.0
+        )
+        for _ in range(2)
+    ]
+    mask = soft_mask(density.voxels, 3.0)
+    made = postprocess_maps(*halves, mask)
+    assert made.resolution_angstrom > 15
+    assert made.b_factor == 0
+    assert made.note.startswith("not sharpened: the half-maps agree to ")
+    assert postprocess_maps(*halves, mask, b_factor=-50.0).note == ""
+
+
 def _blurred(density: DensityMap, b_factor: float) -> DensityMap:
     k = np.fft.fftfreq(density.box, density.pixel_size_angstrom)
     squared = k[:, None, None] ** 2 + k[:, None] ** 2 + k**2

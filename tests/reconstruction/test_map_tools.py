@@ -137,5 +137,5 @@ def test_the_centre_of_mass_is_that_of_what_stands_out() -> None:
     z, y, x = np.meshgrid(*3 * [np.arange(32) - 16], indexing="ij")
     blob = np.exp(-((x - 5) ** 2 + (y + 3) ** 2 + (z - 2) ** 2) / 2 / 3**2)
     for level in (0.0, 0.01, -0.2):
-        found = map_alignment._centre_of_mass((blob + level).astype(np.float32))
+        found = map_alignment.centre_of_mass((blob + level).astype(np.float32))
         np.testing.assert_allclose(found, (5, -3, 2), atol=0.05)

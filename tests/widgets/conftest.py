@@ -24,6 +24,7 @@ from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.flat_guard import keep_flat
 from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
 from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
 
 NUMBER = 80
@@ -99,7 +100,10 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def sample_model(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the untrained model stand for the package's."""
+    """Let the untrained model stand for the package's, and be chosen for all particles."""
+    monkeypatch.setattr(
+        "napari_cryosphere.widgets.state.session.proposed_model", lambda layer: SAMPLE_MODEL
+    )
     monkeypatch.setattr(
         "napari_cryosphere.jobs.sample.sample_model", lambda: PoseModel.load(model_file)
     )

@@ -86,7 +86,7 @@ def test_results_stay_with_their_layer(
     assert session is not None
     held_runner.advance()
     add_particles(viewer_model, stack[:70], "second")
-    for _ in range(2):
+    for _ in range(3):
         held_runner.advance()
     assert session.layer is first
     assert session.store.predicted.all()

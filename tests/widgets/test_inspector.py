@@ -276,6 +276,20 @@ def test_results_for_another_particle_are_not_shown(
     assert controller.inspector.reading is None
 
 
+@pytest.mark.parametrize(
+    ("suffix", "first"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
+)
+def test_the_sphere_becomes_a_figure(
+    predicted: Controller, tmp_path: Path, suffix: str, first: bytes
+) -> None:
+    path = tmp_path / f"sphere.{suffix}"
+    predicted.inspector.draw_figure(path)
+    assert path.read_bytes().startswith(first)
+    predicted.show_particle(60)
+    with pytest.raises(CryosphereError, match="nothing is predicted"):
+        predicted.inspector.draw_figure(path)
+
+
 def test_a_candidate_is_gone_to(predicted: Controller) -> None:
     session, inspector = predicted.session, predicted.inspector
     assert session is not None

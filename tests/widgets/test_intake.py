@@ -15,6 +15,7 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions.store import save_distribution
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.running import SynchronousRunner
+from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
 from napari_cryosphere.widgets.state.viewer_context import context_of
 
@@ -64,6 +65,18 @@ def test_a_folder_of_outputs_gives_its_newest_table(
     for name in ("map.mrc", "map_half1.mrc", "map_mask.mrc"):
         truth.save(folder / name)
     assert outputs_in(folder) == [*stored, folder / "map.mrc"]
+
+
+def test_the_fsc_of_a_relion_job_is_shown(viewer: Any) -> None:
+    """Values as RELION 3.1.3 wrote them; the plot opens with the maps dock."""
+    path = Path(__file__).resolve().parents[1] / "data" / "relion" / "run_it007_half1_model.star"
+    viewer.open(path, plugin="napari-cryosphere")
+    assert len(viewer.layers) == 0
+    dock = open_dock(viewer, MAPS)
+    (curve,) = dock.controller.maps.curves.values()
+    assert curve.label == "relion/run_it007_half1_model.star, gold standard"
+    assert curve.fsc.values[:4].tolist() == [1.0, 0.975164, 0.887114, 0.417807]
+    assert dock.fsc is not None
 
 
 def test_a_model_is_chosen_after_a_look(

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.particles import DensityMap, ParticleStack, network_column
 from napari_cryosphere.reconstruction import resampled_map
+from napari_cryosphere.reconstruction.filters import low_passed
 from napari_cryosphere.reconstruction.map_alignment import mirrored
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import PoseSummary
@@ -21,7 +22,7 @@ from napari_cryosphere.widgets.control import map_work
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.map_sources import Poses, Subset, recipe
 from napari_cryosphere.widgets.control.running import SynchronousRunner
-from napari_cryosphere.widgets.state.display_map import RESOLUTION, UNIT, low_passed
+from napari_cryosphere.widgets.state.display_map import RESOLUTION, UNIT
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
@@ -350,4 +351,14 @@ def test_sharpening_wants_half_maps_and_finds_them(
     assert said[-1].startswith("Sharpened with B = -50 Å²")
     controller.maps.sharpen(whole)
     assert "B = " in said[-1]
+    coarse = [
+        DensityMap(low_passed(half.voxels, 3.0, 25.0) + np.float32(1e-3) * half.voxels, 3.0)
+        for half in halves
+    ]
+    for number, half in enumerate(coarse, start=1):
+        add_map(controller.viewer, half, f"coarse_half{number}", False)
+    layers = len(controller.viewer.layers)
+    controller.maps.sharpen(controller.viewer.layers[-1])
+    assert said[-1].startswith("Not sharpened: the half-maps agree to ")
+    assert len(controller.viewer.layers) == layers
     controller.maps.sharpen(sharp)  # a sharpened map knows its halves

@@ -9,12 +9,12 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.reconstruction.filters import low_passed
 from napari_cryosphere.widgets.control.map_view import MapView
 from napari_cryosphere.widgets.state.display_map import (
     RESOLUTION,
     UNIT,
     in_standard_deviations,
-    low_passed,
 )
 from napari_cryosphere.widgets.state.layer_data import particle_layer
 

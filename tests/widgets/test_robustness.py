@@ -164,6 +164,7 @@ def test_poses_are_refined_in_the_window(
 
     dock.controller.choose(session.layer)
     dock.controller.poses.predict()  # what was refined from other predictions does not stay
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
     assert session.refined is None
 
 
@@ -228,6 +229,7 @@ for job in ("predict", "refine", "train", "reconstruct"):
     viewer = napari.Viewer(show=True)
     viewer.open(sys.argv[1], plugin="napari-cryosphere")
     controller = open_dock(viewer, MAIN).controller
+    controller.choose_model(work.SAMPLE_MODEL)
     if job == "predict":
         controller.poses.predict()
     elif job == "refine":

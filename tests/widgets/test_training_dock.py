@@ -152,7 +152,9 @@ def test_train_pause_and_stop(
     qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=10_000)
     assert scripted[-1] == "saved"
     assert dock.controller.model_path == tmp_path / "run"
-    assert panel.button.text() == "Train"
+    assert panel.button.text() == "Train on loaded data"
+    assert panel.headline.text().startswith("held-out error ")
+    assert panel.headline.text().endswith(" · run")
     assert "model in run" in panel.text.text()
     assert panel.predict.isVisibleTo(panel)
     qtbot.mouseClick(panel.predict, Qt.MouseButton.LeftButton)

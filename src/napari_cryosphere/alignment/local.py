@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,7 +76,7 @@ class LocalSearch:
         Rotations ``(p, r, 3, 3)``, the best log-likelihood of each over shifts ``(p, r)``, and that
         shift ``(p, r, 2)``.
         """
-        centred = _centred(observation.narrowed(self._band.max_shell), centres_px)
+        centred = observation.narrowed(self._band.max_shell).centred(centres_px)
         poses = rotations.float()[:, None] @ self._turns
         counts = torch.bincount(owners, minlength=len(centred)).tolist()
         scores, best = [], []
@@ -96,12 +95,6 @@ class LocalSearch:
         shape = poses.shape[:2]
         shifts = self._shifts[torch.cat(best).reshape(shape)] + centres_px[owners, None]
         return poses, torch.cat(scores).reshape(shape), shifts
-
-
-def _centred(observation: Observation, centres_px: Tensor) -> Observation:
-    """Move each image's content back by its shift, so that all have one grid of shifts."""
-    data = observation.data * observation.band.phases(centres_px).conj()
-    return replace(observation, data=data)
 
 
 def _runs(counts: list[int], at_once: int) -> Iterator[tuple[slice, slice]]:

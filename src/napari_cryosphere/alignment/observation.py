@@ -96,6 +96,10 @@ class Observation:
     def __getitem__(self, rows: slice | Tensor) -> Observation:
         return replace(self, data=self.data[rows], filters=self.filters[rows])
 
+    def centred(self, centres_px: Tensor) -> Observation:
+        """Return the images with ``(n, 2)`` moved to the middle, so that all have one grid of shifts."""
+        return replace(self, data=self.data * self.band.phases(centres_px).conj())
+
     def narrowed(self, max_shell: int) -> Observation:
         """Return the same images in a smaller band."""
         if max_shell >= self.band.max_shell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,10 @@ class Candidates:
     log_density: Tensor
     shifts_px: Tensor
 
+    def moved(self, by_px: Tensor) -> Candidates:
+        """Return the cells with ``(2,)`` added to their shifts."""
+        return replace(self, shifts_px=self.shifts_px + by_px)
+
 
 class GlobalSearch:
     """Compares images with projections over all of SO(3) and a square of shifts.
@@ -137,6 +141,7 @@ class GlobalSearch:
             step_for_shell(references.band.max_shell, box)
             for references in (self._coarse, self._fine)
         )
+        self.shift_step_px = fine_step
         self.shift_reach_px, self._rim_px = shift_reach_px, shift_reach_px - fine_step
         self.shifts_px = shift_grid(shift_reach_px, fine_step, device)
         self._log_shift_area = 2 * math.log(fine_step)

@@ -37,8 +37,8 @@ class PreparedImages:
     def __init__(self, stack: ParticleStack, steps: Preprocessing) -> None:
         self.stack = stack
         self.grid = steps.result_grid(stack.grid)
-        several = len(set(stack.grids.values())) > 1
-        self.steps = replace(steps, grid=self.grid) if several else steps
+        stored = all(grid.even().matches(stack.grid) for grid in stack.grids.values())
+        self.steps = steps if stored else replace(steps, grid=self.grid)
         self._flat: set[int] = set()
 
     def __len__(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from napari_cryosphere.imaging.ctf import transfer_functions, transfer_values
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.imaging.resample import map_on_grid
+from napari_cryosphere.jobs._states import States, mixed, refitted_together, state_posterior
 from napari_cryosphere.jobs.configs import AlignConfig, AligningConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
@@ -53,21 +55,24 @@ __all__ = [
     "band_note",
     "batches_of",
     "gathered",
+    "pilot_about_known",
     "pilot_around",
     "prepare_aligner",
     "refuse_without_poses",
     "scale_note",
+    "search_everywhere",
     "spread_rows",
     "with_alignment",
     "with_refined_defocus",
 ]
 
-Pilot: TypeAlias = Callable[[Aligner, NDArray[np.int64], Tensor, Tensor | None], Alignment]
+Pilot: TypeAlias = Callable[[Aligner, Any, Tensor, Tensor | None], Alignment]
 """From an aligner, rows of a stack, their images and CTFs to where these fit the map."""
 
 _PILOT = 384  # particles from which noise and contrast are estimated
 # Of these aligned to correct the contrast; 48 cost 0.1 s more (docs/measurements.md).
 _PILOT_ALIGNED = 32
+_PILOT_STATES = 96  # particles by which several maps' contrasts are fitted; chosen, not tuned
 _LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chosen, not tuned
 # Per particle, by which inverted images must fit better: a factor of 20; chosen, not tuned.
 _CLEARLY_NATS = 3.0
@@ -121,6 +126,8 @@ class Aligned:
         ``(n,)`` nats at the best pose over an image without a particle.
     distribution
         The posteriors over poses, with shifts integrated; None where they are kept in a file.
+    states
+        Which map each particle belongs to; None where there was one map.
     """
 
     particles: ParticleStack
@@ -128,6 +135,7 @@ class Aligned:
     shifts_angstrom: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
     distribution: PoseDistribution | None = None
+    states: States | None = None
 
     def _repr_html_(self) -> str:
         """Return the particles and their posteriors, for notebooks."""
@@ -147,25 +155,52 @@ class AlignerInput:
         return self._images[rows], transfer_functions(self.stack[rows])
 
 
-def pilot_around(stack: ParticleStack, reach_degrees: float) -> Pilot:
-    """Return the pilot that searches around a stack's own poses."""
-    rotations, shifts_px = (
-        stack.rotations(),
-        -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom,
-    )
+def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False) -> Pilot:
+    """Return the pilot that searches around a stack's own poses; ``keep`` the posteriors."""
+    rotations, shifts_px = stack.rotations(), _centres_px(stack)
 
-    def pilot(
-        aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
-    ) -> Alignment:
-        return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees)
+    def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
+        return aligner.refine(images, ctf, rotations[rows], shifts_px[rows], reach_degrees, keep)
 
     return pilot
 
 
-def _search(
-    aligner: Aligner, rows: NDArray[np.int64], images: Tensor, ctf: Tensor | None
+def pilot_about_known(stack: ParticleStack, sure: NDArray[np.bool_]) -> Pilot:
+    """Return the pilot that climbs from a stack's own poses where they are ``sure``, ``(n,)``.
+
+    For the others it searches all rotations, and shifts about the stack's own.
+    """
+    rotations, shifts_px = stack.rotations(), _centres_px(stack)
+
+    def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
+        poses, centres, parts = rotations[rows], shifts_px[rows], list[Alignment]()
+        groups = [np.flatnonzero(sure[rows]), np.flatnonzero(~sure[rows])]
+        for known, some in zip((True, False), groups, strict=True):
+            if not len(some):
+                continue
+            own, own_ctf = images[some], None if ctf is None else ctf[some]
+            parts.append(
+                aligner.refine(own, own_ctf, poses[some], centres[some], 0.0)
+                if known
+                else aligner.search(own, own_ctf, centres_px=centres[some])
+            )
+        found = Alignment.join(parts, np.argsort(np.concatenate(groups)))
+        # of the images that were climbed as well: from the middle
+        found.presence_evidence[:, 2] = np.linalg.norm(found.shifts_px, axis=1)
+        return found
+
+    return pilot
+
+
+def _centres_px(stack: ParticleStack) -> NDArray[np.float64]:
+    return np.asarray(-stack.shifts_angstrom() / stack.grid.pixel_size_angstrom)
+
+
+def search_everywhere(
+    aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None, keep: bool = False
 ) -> Alignment:
-    return aligner.search(images, ctf)
+    """Search all rotations and shifts; ``keep`` the posteriors."""
+    return aligner.search(images, ctf, keep)
 
 
 def prepare_aligner(
@@ -175,7 +210,7 @@ def prepare_aligner(
     resolution_angstrom: float | None = None,
     shift_range_px: float | None = None,
     device: torch.device | None = None,
-    pilot: Pilot = _search,
+    pilot: Pilot = search_everywhere,
 ) -> Aligner:
     """Measure noise, contrast and band on a few hundred particles and return an aligner for them.
 
@@ -219,8 +254,8 @@ def prepare_aligner(
     images, ctf = read(rows)
     found = pilot(aligner, rows, images, ctf)
     refitted = aligner.refitted(images, ctf, found)
-    if pilot is not _search and refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
-        pilot, found = _search, aligner.search(images, ctf)
+    if refitted.noise.contrast < _DOUBTFUL * aligner.noise.contrast:
+        pilot, found = search_everywhere, aligner.search(images, ctf)
         refitted = aligner.refitted(images, ctf, found)
     few = slice(None, None, 3)
     dark = pilot(aligner, rows[few], -images[few], None if ctf is None else ctf[few])
@@ -268,9 +303,9 @@ def align(config: AlignConfig) -> Events:
     if config.distributions is not None:
         refuse_overwrite(config.distributions, config.overwrite)
     stack = open_particles(config)
-    opened = open_reference(config, config.map, stack.grid)
-    density = opened.density
-    yield from opened.notes
+    opened = [open_reference(config, path, stack.grid) for path in config.map]
+    for one in opened:
+        yield from one.notes
     yield from warnings_of(stack, "they are compared as they are")
     refuse_without_poses(stack, config)
     if config.refine_defocus and not stack.has_ctf:
@@ -284,17 +319,22 @@ def align(config: AlignConfig) -> Events:
     batches = batches_of(stack, config)
     journal = Journal(config.journal, _identity(config, stack, batches.size), config.resume, ranks)
     yield Progress(0.0, "measuring noise and contrast")
-    detail = map_detail(config.map, opened.whole, config.resolution_angstrom)
+    details = [
+        map_detail(path, one.whole, config.resolution_angstrom)
+        for path, one in zip(config.map, opened, strict=True)
+    ]
+    maps = [one.density for one in opened]
     if config.scale_check and ranks.first:
-        yield scale_note(stack, density, config, detail)
-    yield from align_rows(stack, density, config, detail, keep, batches, ranks, journal)
+        for density, detail in zip(maps, details, strict=True):
+            yield scale_note(stack, density, config, detail)
+    yield from _compared(stack, maps, config, details, keep, batches, ranks, journal)
     if not ranks.first:
         yield Result({}, {})
         return
-    found = gathered(stack, batches, journal, config.symmetry)
+    found = _gathered(stack, batches, journal, config.symmetry, len(maps))
     outputs = {"star": config.output}
     if config.distributions is not None:
-        _write_distributions(config.distributions, journal, batches, config)
+        _write_distributions(config.distributions, journal, batches, config, found.states)
         outputs["distributions"] = config.distributions
     particles = found.particles
     if config.refine_defocus:
@@ -304,13 +344,14 @@ def align(config: AlignConfig) -> Events:
     particles.save(config.output, config.overwrite)
     journal.remove()
     yield Note(_HAND)
-    yield Result(outputs, summary_metrics(stack, found.summary, config.symmetry))
+    metrics = summary_metrics(stack, found.summary, config.symmetry)
+    yield Result(outputs, metrics | _shares(found.states))
 
 
 def align_stack(
-    stack: ParticleStack, density: DensityMap, config: AligningConfig
+    stack: ParticleStack, density: DensityMap | Sequence[DensityMap], config: AligningConfig
 ) -> Generator[Event, None, Aligned]:
-    """Align particles to a map in memory; yields what the job yields and returns what it finds.
+    """Align particles to maps in memory; yields what the job yields and returns what it finds.
 
     Raises
     ------
@@ -321,11 +362,15 @@ def align_stack(
     yield from warnings_of(stack, "they are compared as they are")
     yield Progress(0.0, "measuring noise and contrast")
     asked = config.resolution_angstrom
-    detail = detail_of_map(density) if asked is None else MapDetail(asked, "as asked for")
+    maps = [density] if isinstance(density, DensityMap) else list(density)
+    details = [
+        detail_of_map(one) if asked is None else MapDetail(asked, "as asked for") for one in maps
+    ]
     batches, journal = batches_of(stack, config), MemoryJournal()
-    yield from align_rows(stack, density, config, detail, True, batches, Ranks(), journal)
-    found = gathered(stack, batches, journal, config.symmetry)
-    return replace(found, distribution=_joined_cells(batches, journal, config.symmetry))
+    yield from _compared(stack, maps, config, details, True, batches, Ranks(), journal)
+    found = _gathered(stack, batches, journal, config.symmetry, len(maps))
+    parts = list(_posteriors(batches, journal, config.symmetry, found.states))
+    return replace(found, distribution=_joined_cells(parts, config.symmetry))
 
 
 def refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
@@ -349,18 +394,28 @@ def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
     return Batches(len(stack), size)
 
 
+def _arrays_of(found: Alignment) -> Arrays:
+    """Return all that is kept of a batch."""
+    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
+    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
+    if found.distribution is not None:
+        cells = found.distribution.cells()
+        arrays |= {name: getattr(cells, name) for name in _CELLS}
+    return arrays
+
+
 def align_rows(
     stack: ParticleStack,
     density: DensityMap,
     config: AligningConfig,
     detail: MapDetail,
-    keep: bool,
+    align_each: Pilot,
     batches: Batches,
     ranks: Ranks,
     journal: Finished,
 ) -> Generator[Event, None, None]:
-    """Measure the noise, align this rank's batches and put them into the journal; ``keep`` the posteriors."""
-    local, device = config.local_degrees, choose_device(config.device)
+    """Measure the noise, ``align_each`` of this rank's batches and put the arrays into the journal."""
+    device = choose_device(config.device)
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
         aligner = prepare_aligner(
             stack,
@@ -369,7 +424,7 @@ def align_rows(
             detail.resolution_angstrom,
             config.shift_range_px,
             device,
-            _search if local is None else pilot_around(stack, local),
+            align_each,
         )
         yield Note(band_note(aligner, stack, detail))
         yield from work_through(
@@ -377,10 +432,123 @@ def align_rows(
             ranks,
             journal,
             AlignerInput(stack),
-            lambda rows, inputs: _align_batch(local, keep, stack[rows], aligner, *inputs),
+            lambda rows, inputs: _arrays_of(align_each(aligner, rows, *inputs)),
             "aligned",
             at_once=at_once,
         )
+
+
+def _key(name: str, state: int, number: int) -> str:
+    """Return the name under which a journal keeps an array of one of several states."""
+    return name if number == 1 else f"{name}_{state + 1}"
+
+
+def _compared(
+    stack: ParticleStack,
+    maps: Sequence[DensityMap],
+    config: AligningConfig,
+    details: Sequence[MapDetail],
+    keep: bool,
+    batches: Batches,
+    ranks: Ranks,
+    journal: Finished,
+) -> Generator[Event, None, None]:
+    """Compare this rank's particles with every map, and put what each says into the journal."""
+    number = len(maps)
+    align_each = _pilot_of(stack, config, keep or number > 1)
+    if number == 1:
+        yield from align_rows(
+            stack, maps[0], config, details[0], align_each, batches, ranks, journal
+        )
+        return
+    device = choose_device(config.device)
+    pilot = _pilot_of(stack, config, keep=False)
+    aligners = _state_aligners(stack, maps, config, details, pilot, device)
+    for aligner, detail in zip(aligners, details, strict=True):
+        yield Note(band_note(aligner, stack, detail))
+
+    def work(rows: slice, inputs: tuple[Tensor, Tensor | None]) -> Arrays:
+        return {
+            _key(name, state, number): values
+            for state, aligner in enumerate(aligners)
+            for name, values in _arrays_of(align_each(aligner, rows, *inputs)).items()
+        }
+
+    with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
+        yield from work_through(
+            batches, ranks, journal, AlignerInput(stack), work, "aligned", at_once=at_once
+        )
+
+
+def _state_aligners(
+    stack: ParticleStack,
+    maps: Sequence[DensityMap],
+    config: AligningConfig,
+    details: Sequence[MapDetail],
+    pilot: Pilot,
+    device: torch.device,
+) -> list[Aligner]:
+    """Return an aligner for each map, all of one band and one noise: their evidence is compared."""
+    common: list[Aligner] = []
+    limits = [one.resolution_angstrom for one in details if one.resolution_angstrom is not None]
+    resolution = max(limits, default=None)
+    for _ in range(2):  # once more where one of the maps tells of poses in a narrower band
+        common = [
+            prepare_aligner(
+                stack,
+                density,
+                config.symmetry,
+                resolution,
+                config.shift_range_px,
+                device,
+                pilot,
+            )
+            for density in maps
+        ]
+        shells = [aligner.band.max_shell for aligner in common]
+        if len(set(shells)) == 1:
+            break
+        resolution = stack.grid.field_angstrom / min(shells)
+    rows = spread_rows(len(stack), _PILOT_STATES)
+    images, ctf = AlignerInput(stack)(rows)
+    found = [pilot(aligner, rows, images, ctf) for aligner in common]
+    return refitted_together(common, images, ctf, found)
+
+
+def _gathered(
+    stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str, number: int
+) -> Aligned:
+    """Put the batches together; of several maps, each particle at its pose in its best state."""
+    if number == 1:
+        return gathered(stack, batches, journal, symmetry)
+    names = tuple(_key(name, state, number) for state in range(number) for name in _EACH)
+    found = joined(finished(batches, journal, names))
+
+    def of_states(name: str) -> NDArray[Any]:
+        return np.stack([found[_key(name, state, number)] for state in range(number)], axis=1)
+
+    states = state_posterior(of_states("presence_evidence"), of_states("confidence"))
+    best = (np.arange(len(stack)), states.best)
+    parts = _posteriors(batches, journal, symmetry, states)
+    summed = PoseSummary.concatenate([part.summary() for part in parts])
+    summary = replace(
+        summed,
+        rotations=of_states("rotations")[best],
+        confidence=summed.confidence * states.presence,
+    )
+    shifts_px, likelihood = of_states("shifts_px")[best], of_states("log_likelihood")[best]
+    particles = with_alignment(stack, shifts_px, likelihood, summary, symmetry).with_columns(
+        {"cryospherePresence": states.presence, **states.columns()}
+    )
+    shifts = particles.shifts_angstrom()
+    return Aligned(particles, summary, shifts, likelihood, states=states)
+
+
+def _shares(states: States | None) -> dict[str, float | int | str]:
+    """Return the shares of the states as values that a run ends with."""
+    if states is None:
+        return {}
+    return {f"share_of_state_{state + 1}": float(s) for state, s in enumerate(states.shares)}
 
 
 def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
@@ -395,20 +563,20 @@ def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry
     return Aligned(particles, summary, particles.shifts_angstrom(), log_likelihood)
 
 
-def _joined_cells(batches: Batches, journal: Finished, symmetry: str) -> PoseDistribution:
+def _joined_cells(parts: list[PoseDistribution], symmetry: str) -> PoseDistribution:
     """Return the posteriors of all batches, padded to the longest list of cells."""
-    parts = list(finished(batches, journal, _CELLS))
-    width = max(part["indices"].shape[1] for part in parts)
+    cells = [part.cells() for part in parts]
+    width = max(part.indices.shape[1] for part in cells)
 
     def padded(name: str, value: float) -> NDArray[Any]:
         return np.concatenate(
             [
                 np.pad(
-                    part[name],
-                    ((0, 0), (0, width - part[name].shape[1])),
+                    getattr(part, name),
+                    ((0, 0), (0, width - part.indices.shape[1])),
                     constant_values=value,
                 )
-                for part in parts
+                for part in cells
             ]
         )
 
@@ -416,30 +584,32 @@ def _joined_cells(batches: Batches, journal: Finished, symmetry: str) -> PoseDis
     return PoseDistribution.from_cells(orders, indices, padded("log_density", -np.inf), symmetry)
 
 
-def _align_batch(
-    local_degrees: float | None,
-    keep: bool,
-    stack: ParticleStack,
-    aligner: Aligner,
-    images: Tensor,
-    ctf: Tensor | None,
-) -> Arrays:
-    """Align one batch, and return all that is kept of it."""
-    if local_degrees is None:
-        found = aligner.search(images, ctf, keep)
-    else:
-        shifts_px = -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
-        found = aligner.refine(images, ctf, stack.rotations(), shifts_px, local_degrees, keep)
-    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
-    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
-    if found.distribution is not None:
-        cells = found.distribution.cells()
-        arrays |= {name: getattr(cells, name) for name in _CELLS}
-    return arrays
+def _pilot_of(stack: ParticleStack, config: AligningConfig, keep: bool) -> Pilot:
+    """Return how a config has particles aligned; ``keep`` the posteriors."""
+    if config.local_degrees is None:
+        return partial(search_everywhere, keep=keep) if keep else search_everywhere
+    return pilot_around(stack, config.local_degrees, keep)
+
+
+def _posteriors(
+    batches: Batches, journal: Finished, symmetry: str, states: States | None
+) -> Iterator[PoseDistribution]:
+    """Yield the posteriors of every batch over poses, summed over the states if there are several."""
+    number = 1 if states is None else len(states.shares)
+    names = tuple(_key(name, state, number) for state in range(number) for name in _CELLS)
+    first = 0
+    for batch in finished(batches, journal, names):
+        parts = []
+        for state in range(number):
+            orders, indices, log_density = (batch[_key(name, state, number)] for name in _CELLS)
+            parts.append(PoseDistribution.from_cells(orders, indices, log_density, symmetry))
+        last = first + len(parts[0])
+        yield parts[0] if states is None else mixed(parts, states.probabilities[first:last])
+        first = last
 
 
 def _write_distributions(
-    path: Path, journal: Journal, batches: Batches, config: AlignConfig
+    path: Path, journal: Journal, batches: Batches, config: AlignConfig, states: States | None
 ) -> None:
     """Gather the posteriors of all batches into one zarr folder, a batch at a time."""
     from napari_cryosphere.so3.distributions.store import (
@@ -447,9 +617,8 @@ def _write_distributions(
     )  # brings all kinds of them
 
     with write_distributions(path, overwrite=config.overwrite) as writer:
-        for batch in finished(batches, journal, _CELLS):
-            orders, cells, densities = (batch[name] for name in _CELLS)
-            writer.append(PoseDistribution.from_cells(orders, cells, densities, config.symmetry))
+        for part in _posteriors(batches, journal, config.symmetry, states):
+            writer.append(part)
 
 
 def _identity(config: AlignConfig, stack: ParticleStack, batch_size: int) -> dict[str, Any]:

@@ -141,6 +141,12 @@ COMMANDS = (
         "Refine poses and a map from a coarse start, with half sets that never see each other.",
     ),
     Command(
+        "solve",
+        "solve:solve",
+        "configs:SolveConfig",
+        "Go from particles alone to a map, poses, a trained network and one page of results.",
+    ),
+    Command(
         "reconstruct",
         "reconstruct:reconstruct",
         "configs:ReconstructConfig",
@@ -154,6 +160,18 @@ COMMANDS = (
         "postprocess:postprocess",
         "configs:PostprocessConfig",
         "Sharpen a map and measure its resolution from its half-maps.",
+    ),
+    Command(
+        "symmetry",
+        "map_tools:symmetry",
+        "configs.map_tools:MapSymmetryConfig",
+        "Say which point groups a map has, and lay its axes into RELION's frame.",
+    ),
+    Command(
+        "flip-hand",
+        "map_tools:flip_hand",
+        "configs.map_tools:FlipHandConfig",
+        "Mirror a map with its half-maps and its particles' poses.",
     ),
     Command(
         "evaluate",

@@ -15,10 +15,10 @@ from napari_cryosphere.imaging.map_mask import map_background, particle_mask
 from napari_cryosphere.imaging.resample import resampled_map
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
-from napari_cryosphere.jobs.refine import low_passed
 from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ImageGrid, MrcStack
+from napari_cryosphere.reconstruction.filters import low_passed
 
 __all__ = ["convert_map"]
 
@@ -47,7 +47,7 @@ def convert_map(config: ConvertConfig) -> Events:
     if config.invert:
         voxels = np.float32(2 * map_background(voxels)[0]) - voxels
     if config.low_pass_angstrom is not None:
-        voxels = low_passed(DensityMap(voxels, size), config.low_pass_angstrom).voxels
+        voxels = low_passed(voxels, size, config.low_pass_angstrom)
     if config.recentre:
         voxels, moved = _recentred(voxels, size)
         shown = " ".join(f"{one * size:.2f}" for one in moved[::-1])

@@ -35,6 +35,7 @@ from napari_cryosphere.jobs.running.prefetch import prefetched
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
+from napari_cryosphere.model.novelty import is_novel
 from napari_cryosphere.model.pose_model import REFERENCE_MAP, PoseModel, model_file
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
@@ -199,7 +200,7 @@ def _with_novelty_of_set(
     suspect, expected = int((novelty > 1).sum()), model.card.novelty.false_alarm_rate
     values = {"cryosphereNovelShare": suspect / len(novelty), "cryosphereExpectedShare": expected}
     stack = stack.with_block(_NOVELTY_BLOCK, pd.DataFrame([values]))
-    if suspect <= len(novelty) / 2:
+    if not is_novel(novelty):
         return stack, []
     text = (
         f"{suspect} of {len(novelty)} particles are unlike those that the model was trained on "

@@ -9,7 +9,7 @@ import numpy as np
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs import PostprocessConfig, SharpeningConfig
-from napari_cryosphere.jobs.events import Events, Progress, Result
+from napari_cryosphere.jobs.events import Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map, open_mask
 from napari_cryosphere.particles import DensityMap, ImageGrid
@@ -67,6 +67,8 @@ def postprocess(config: PostprocessConfig) -> Events:
     made, mask = sharpened(
         first, second, config, mask, (str(config.half1), str(config.half2), str(config.mask))
     )
+    if made.note:
+        yield Note(made.note, warning=True)
     yield Progress(0.9, "sharpened the map")
     _write(made, mask, config, outputs)
     curves = made.curves
@@ -93,7 +95,7 @@ def sharpened(
     Raises
     ------
     MetadataError
-        If maps and mask do not lie on one grid, or too few shells are there to fit a B-factor.
+        If maps and mask do not lie on one grid.
     """
     check_one_grid(first, second, mask, names)
     if mask is None:

@@ -23,7 +23,7 @@ from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
-from napari_cryosphere.model.card import Calibration, ModelCard, NoveltyCard
+from napari_cryosphere.model.card import Calibration, ModelCard, NetworkConfig, NoveltyCard
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
@@ -33,6 +33,7 @@ from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
+from napari_cryosphere.training.presets import PRESETS
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack", "train_stack"]
@@ -75,11 +76,16 @@ def train_on_stack(
     CryosphereError
         If a run is to be taken up that has ended or was another. One that is not there is begun.
     """
+    init = None if config.init is None else PoseModel.load(config.init)
+    if init is not None:
+        config = config.model_copy(update={"network": _network_of(init, config)})
     with claimed(folders=[config.output]):
-        yield from _train(stack, config, report_seconds)
+        yield from _train(stack, config, report_seconds, init)
 
 
-def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> Events:
+def _train(
+    stack: ParticleStack, config: TrainConfig, report_seconds: float, init: PoseModel | None
+) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     density = None
@@ -92,7 +98,7 @@ def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> 
         "map": None if config.map is None else config.map.name,
     }
     training = yield from _begun(
-        stack, config, density, about, ranks, config.output, config.encoder_weights
+        stack, config, density, about, ranks, config.output, init, config.encoder_weights
     )
     limits = {
         "checkpoint": config.checkpoint,
@@ -120,7 +126,10 @@ def _train(stack: ParticleStack, config: TrainConfig, report_seconds: float) -> 
 
 
 def train_stack(
-    stack: ParticleStack, config: TrainingConfig, density: DensityMap | None = None
+    stack: ParticleStack,
+    config: TrainingConfig,
+    density: DensityMap | None = None,
+    init: PoseModel | None = None,
 ) -> Generator[Event, None, PoseModel]:
     """Train on particles and return the model; nothing is written.
 
@@ -132,14 +141,20 @@ def train_stack(
         How.
     density
         Map to make projections of; None makes it from the particles where one is needed.
+    init
+        Model to begin with; None begins with random weights.
 
     Raises
     ------
     MetadataError
         If the particles have no poses or are too few.
+    CryosphereError
+        If the config names another network than ``init`` has.
     """
+    if init is not None:
+        config = config.model_copy(update={"network": _network_of(init, config)})
     about = {"particles": stack.source.name, "map": None}
-    training = yield from _begun(stack, config, density, about, Ranks())
+    training = yield from _begun(stack, config, density, about, Ranks(), init=init)
     reports = training.reports(resumed=False, report_seconds=_REPORT_SECONDS)
     with closing(reports):
         yield from training.follow(reports)
@@ -153,9 +168,10 @@ def _begun(
     about: dict[str, str | None],
     ranks: Ranks,
     folder: Path | None = None,
+    init: PoseModel | None = None,
     encoder_weights: Path | None = None,
 ) -> Generator[Event, None, _Training]:
-    """Prepare the particles and an untrained network."""
+    """Prepare the particles and a network with its first weights."""
     yield from warnings_of(stack)
     data = yield from training_data(stack, config, density, folder, ranks)
     torch.manual_seed(config.seed)
@@ -166,6 +182,8 @@ def _begun(
         map_resolution_angstrom=data.map_resolution_angstrom,
     )
     model = PoseModel.create(card).to(choose_device(config.device))
+    if init is not None:
+        model.network.load_state_dict(init.network.state_dict())
     if encoder_weights is not None:
         _load_encoder(model.network, encoder_weights)
     optimisation = Optimisation(
@@ -287,6 +305,25 @@ def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:
         return model
     told = NoveltyCard(false_alarm_rate=FALSE_ALARM_RATE, particles=len(data.validation.images))
     return PoseModel(model.network, model.card.model_copy(update={"novelty": told}), novelty)
+
+
+def _network_of(init: PoseModel, config: TrainingConfig) -> NetworkConfig:
+    """Return the network that a model begins with; refuse a config that names another."""
+    network = init.card.network
+    if config.network not in (network, PRESETS[config.preset].network):
+        raise CryosphereError(
+            f"the model to begin with has another network than the settings ask for ({network.kind}, "
+            f"{_difference(network, config.network)}); omit the network's settings, or --init"
+        )
+    return network
+
+
+def _difference(first: NetworkConfig, second: NetworkConfig) -> str:
+    """Return the first setting in which two networks differ, in words."""
+    if first.kind != second.kind:
+        return f"not {second.kind}"
+    name = next(name for name, value in first if value != getattr(second, name))
+    return f"{name} {getattr(first, name)}, not {getattr(second, name)}"
 
 
 def _load_encoder(network: PoseNetwork, weights: Path) -> None:

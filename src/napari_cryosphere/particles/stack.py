@@ -97,7 +97,13 @@ class ParticleStack:
         known.
     """
 
-    def __init__(self, tables: Tables, images: ImageSource, grids: Mapping[int, ImageGrid]) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        images: ImageSource,
+        grids: Mapping[int, ImageGrid],
+        grid: ImageGrid | None = None,
+    ) -> None:
         self._tables = tables
         self._images = images
         self.particles: pd.DataFrame = tables.particles
@@ -105,7 +111,7 @@ class ParticleStack:
         self.other_blocks: dict[str, pd.DataFrame] = dict(tables.others)
         self.source: Path = tables.place.path
         self.grids: dict[int, ImageGrid] = dict(grids)
-        self._grid = ImageGrid.common(grids.values()) if grids else None
+        self._grid = ImageGrid.common(grids.values()) if grids and grid is None else grid
 
     @classmethod
     def read(
@@ -287,7 +293,24 @@ class ParticleStack:
     def _with(self, particles: pd.DataFrame, images: ImageSource | None = None) -> ParticleStack:
         tables = self._current_tables
         tables.particles = particles
-        return ParticleStack(tables, self._images if images is None else images, self.grids)
+        return ParticleStack(
+            tables, self._images if images is None else images, self.grids, self._grid
+        )
+
+    def on_grid(self, grid: ImageGrid) -> ParticleStack:
+        """Return the particles with images that are Fourier-rescaled to a grid when they are read.
+
+        The same field in a smaller box leaves out what is finer than two of its pixels; poses and
+        shifts, which are in angstrom, stay.
+
+        Raises
+        ------
+        MetadataError
+            If box or pixel size of the images are not known.
+        """
+        if grid.matches(self.grid):
+            return self
+        return ParticleStack(self._current_tables, self._images, self.grids, grid)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

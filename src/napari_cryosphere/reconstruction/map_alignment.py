@@ -17,7 +17,7 @@ from napari_cryosphere.reconstruction._shells import radius_grid
 from napari_cryosphere.reconstruction.comparison import check_one_grid
 from napari_cryosphere.so3.grid import SO3Grid
 
-__all__ = ["MapAlignment", "align_maps"]
+__all__ = ["MapAlignment", "align_maps", "centre_of_mass", "mirrored", "moved"]
 
 # Voxels per edge: holds the shells below and the padding; chosen, not tuned.
 _SEARCH_BOX_VOXELS = 32
@@ -59,7 +59,7 @@ class MapAlignment:
         """Return the second map on the first's grid (cubic splines)."""
         voxels = mirrored(second.voxels) if self.mirrored else second.voxels
         shift = self.shift_angstrom / second.pixel_size_angstrom
-        return DensityMap(_moved(voxels, self.rotation, shift, order=3), second.pixel_size_angstrom)
+        return DensityMap(moved(voxels, self.rotation, shift, order=3), second.pixel_size_angstrom)
 
 
 def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -> MapAlignment:
@@ -90,9 +90,9 @@ def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -
     return MapAlignment(rotation, shift * first.pixel_size_angstrom, bool(best), correlation, other)
 
 
-def mirrored(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a map of the other hand: z turned round about voxel n // 2."""
-    return np.roll(voxels[::-1], 1, axis=0)
+def mirrored(voxels: NDArray[np.float32], axis: int = 0) -> NDArray[np.float32]:
+    """Return a map of the other hand: an axis (0 is z, 2 is x) turned round about voxel n // 2."""
+    return np.roll(np.flip(voxels, axis), 1, axis)
 
 
 def _align(
@@ -101,7 +101,7 @@ def _align(
     """Return rotation, shift in voxels and correlation for one hand."""
     box = len(first)
     coarse = [_reduced(voxels, _SEARCH_BOX_VOXELS) for voxels in (first, second)]
-    centres = [_centre_of_mass(voxels) for voxels in coarse]
+    centres = [centre_of_mass(voxels) for voxels in coarse]
     rotations = _best_rotations(coarse[0], coarse[1], centres)
     scale = len(coarse[0]) / box
     starts = [(rotation, (centres[1] - rotation @ centres[0]) / scale) for rotation in rotations]
@@ -116,7 +116,7 @@ def _reduced(voxels: NDArray[np.floating], box: int) -> NDArray[np.float32]:
     return rescale(given, min(box, len(voxels)), dims=3).numpy()
 
 
-def _centre_of_mass(voxels: NDArray[np.float32]) -> NDArray[np.float64]:
+def centre_of_mass(voxels: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the centre of the density above half the 99th percentile, x, y, z in voxels from the centre."""
     weight = np.clip(voxels - 0.5 * np.percentile(voxels, 99), 0, None).astype(np.float64)
     axis = np.arange(len(voxels)) - len(voxels) // 2
@@ -131,7 +131,7 @@ def _best_rotations(
     box = len(first)
     transforms = []
     for voxels, centre in zip((first, second), centres, strict=True):
-        centred = _moved(voxels, np.eye(3), centre, order=1)
+        centred = moved(voxels, np.eye(3), centre, order=1)
         # padded, so that linear interpolation between its values is good enough
         transforms.append(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(np.pad(centred, box // 2)))))
     axis = np.arange(-_SEARCH_SHELLS, _SEARCH_SHELLS + 1)
@@ -182,7 +182,7 @@ def _refine(
         return turned, shift * scale + parameters[3:]
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        values = _moved(moving, *pose(parameters), order=1)[inside]
+        values = moved(moving, *pose(parameters), order=1)[inside]
         values = values - values.mean()
         power = np.sqrt(float(reference @ reference) * float(values @ values))
         return -float(reference @ values) / max(power, 1e-30)
@@ -190,11 +190,11 @@ def _refine(
     simplex = np.concatenate([np.zeros((1, 6)), step * np.diag([0.1] * 3 + [1.0] * 3)])
     options = {"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-6, "maxfev": 250}
     answer = minimize(loss, np.zeros(6), method="Nelder-Mead", options=options)
-    turned, moved = pose(answer.x)
-    return turned, moved / scale, -float(answer.fun)
+    turned, offset = pose(answer.x)
+    return turned, offset / scale, -float(answer.fun)
 
 
-def _moved(
+def moved(
     voxels: NDArray[np.float32],
     rotation: NDArray[np.float64],
     shift_px: NDArray[np.float64],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _RANDOMISE_BELOW = 0.8  # relion_postprocess --randomize_at_fsc
+
+
+_FEWEST_SHELLS = 3  # that a line is fitted to: two are a line whatever they are
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def guinier_fit(
     with np.errstate(divide="ignore"):
         resolution = 1 / np.sqrt(squared)
     inside = (resolution <= lowest) & (resolution >= highest) & np.isfinite(logarithm)
-    if np.count_nonzero(inside) < 3:
+    if np.count_nonzero(inside) < _FEWEST_SHELLS:
         raise MetadataError(
             f"fewer than three shells lie between {lowest:g} and {highest:.3g} A, too few to fit a B-factor; "
             "give one (--b-factor) or fit from a lower resolution (--set fit_from_angstrom=20)"
@@ -187,6 +191,8 @@ class Postprocessed:
         Where the corrected FSC is last above 0.143.
     guinier
         ``(box // 2 + 1, 3)``: squared frequency, log amplitude as it was and at the end.
+    note
+        Why no B-factor was fitted; empty where one was fitted or given.
     """
 
     density: DensityMap
@@ -194,6 +200,7 @@ class Postprocessed:
     b_factor: float
     resolution_angstrom: float
     guinier: NDArray[np.float64]
+    note: str = ""
 
 
 def postprocess_maps(
@@ -210,7 +217,8 @@ def postprocess_maps(
 
     Amplitudes are weighted by sqrt(2 FSC / (1 + FSC)), a line is fitted to the logarithm of their
     mean against squared frequency, its B-factor is undone, and the map is low-passed at its
-    resolution.
+    resolution. Coarser than about 10 A the amplitudes follow the molecule's shape and no such line:
+    a map that does not reach three shells beyond ``fit_from_angstrom`` is not sharpened.
 
     Parameters
     ----------
@@ -234,15 +242,26 @@ def postprocess_maps(
     transform = transform_of((first.voxels + second.voxels) / 2)
     squared, before = guinier_plot(transform, size)
     scale_shells(transform, _fsc_weights(curves.corrected.values))
+    note = ""
     if b_factor is None:
-        b_factor = guinier_fit(*guinier_plot(transform, size), fit_from_angstrom, fit_to_angstrom)
+        reached = shell - math.ceil(box * size / fit_from_angstrom) + 1
+        if reached < _FEWEST_SHELLS:
+            b_factor = 0.0
+            note = (
+                f"not sharpened: the half-maps agree to {resolution:.1f} A, and a B-factor cannot be "
+                f"fitted unless they agree well beyond {fit_from_angstrom:g} A; give one to sharpen all "
+                "the same"
+            )
+        else:
+            plot = guinier_plot(transform, size)
+            b_factor = guinier_fit(*plot, fit_from_angstrom, fit_to_angstrom)
     _sharpen(transform, b_factor, box * size)
     _low_pass(transform, round(box * size / low_pass_angstrom) if low_pass_angstrom else shell)
     _, after = guinier_plot(transform, size)
     voxels = scipy.fft.irfftn(transform, first.voxels.shape)
     density = DensityMap(np.asarray(voxels, dtype=np.float32), size, first.symmetry)
     return Postprocessed(
-        density, curves, b_factor, resolution, np.stack([squared, before, after], axis=1)
+        density, curves, b_factor, resolution, np.stack([squared, before, after], axis=1), note
     )
 
 

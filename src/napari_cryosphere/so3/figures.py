@@ -21,6 +21,8 @@ __all__ = ["draw_views"]
 _COLUMNS, _ROWS = 720, 360  # pixels of the picture of the sphere: half a degree
 _WIDTH_INCHES, _HEIGHT_INCHES = 6.0, 3.8  # one column and a half of a page
 _DOTS_PER_INCH = 200  # of figures in files: chosen, not tuned
+_LOWEST, _HIGHEST = 0.1, 1000.0
+"""Densities over the uniform one at the ends of a logarithmic scale, as on the spheres of the window."""
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -29,6 +31,7 @@ def draw_views(
     path: str | PathLike[str] | None = None,
     *,
     levels: tuple[float, ...] = (0.5, 0.9),
+    logarithmic: bool = False,
     title: str = "",
     overwrite: bool = False,
 ) -> Figure:
@@ -45,6 +48,9 @@ def draw_views(
         PNG, SVG or PDF file to write; None writes none.
     levels
         Contours around the smallest sets of views that hold these probabilities.
+    logarithmic
+        Whether colour follows the logarithm of the density, from 0.1 to at least 1000 times the
+        uniform one: the same scale for all distributions that are not sharper.
     title
         Of the figure.
     overwrite
@@ -60,6 +66,7 @@ def draw_views(
     """
     try:
         import healpy
+        from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CryosphereError(
@@ -80,7 +87,11 @@ def draw_views(
     kind = type("ViewFigure", (Figure,), {"_repr_png_": _png_of})
     figure: Figure = kind(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
     axes = figure.add_subplot(projection="mollweide")
-    drawn = axes.pcolormesh(across, up, picture, cmap="viridis", shading="gouraud", rasterized=True)
+    norm = LogNorm(_LOWEST, max(_HIGHEST, float(density.max()))) if logarithmic else None
+    shown = np.maximum(picture, _LOWEST) if logarithmic else picture
+    drawn = axes.pcolormesh(
+        across, up, shown, cmap="viridis", shading="gouraud", rasterized=True, norm=norm
+    )
     heights = sorted({_height(density, level) for level in levels})
     if heights and density.max() > heights[-1]:
         axes.contour(across, up, picture, heights, colors="white", linewidths=0.8)

@@ -7,7 +7,18 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["HEIGHT", "MARGIN", "WIDTH", "direction_at", "mollweide_position", "pixel_directions"]
+from napari_cryosphere._html import picture
+from napari_cryosphere.so3.healpix import ang2pix
+
+__all__ = [
+    "HEIGHT",
+    "MARGIN",
+    "WIDTH",
+    "direction_at",
+    "mollweide_position",
+    "pixel_directions",
+    "view_sphere",
+]
 
 HEIGHT, WIDTH = 128, 256
 """Default size of a picture, in pixels."""
@@ -99,3 +110,24 @@ def pixel_directions(
     latitude = np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1))
     longitude = -np.pi * across / np.maximum(np.cos(theta), 1e-9)
     return inside, np.pi / 2 - latitude[inside], longitude[inside]
+
+
+def view_sphere(views: ArrayLike, width: int, label: str) -> str:
+    """Return an ``<img>`` of a HEALPix map of views in RING order, the square root of its values in grey.
+
+    Parameters
+    ----------
+    views
+        ``(12 * 4**order,)``, not negative.
+    width
+        Of the picture, pixels; it is half as high.
+    label
+        What it shows.
+    """
+    values = np.asarray(views, dtype=np.float64)
+    inside, polar, longitude = pixel_directions(width // 2, width)
+    pixels = ang2pix(round((len(values) / 12) ** 0.5), polar, longitude)
+    shown = np.zeros((width // 2, width, 4), dtype=np.uint8)
+    shown[inside, :3] = (255 * np.sqrt(values[pixels] / values.max()))[:, None]
+    shown[inside, 3] = 255
+    return picture(shown, width, label)

@@ -87,7 +87,7 @@ class _Refinement:
         for half, (star, reference) in enumerate(zip(stars, maps, strict=True)):
             settings = AlignConfig(
                 particles=star,
-                map=reference,
+                map=(reference,),
                 output=self.folder / f"{name}_{half}.star",
                 symmetry=self.entry.symmetry,
                 local_degrees=self.config.local_degrees if local else None,

@@ -30,6 +30,7 @@ from napari_cryosphere.jobs.configs.jobs import (
     SharpeningConfig,
     SimulateConfig,
     SimulatingConfig,
+    SolveConfig,
     WatchConfig,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
+    "SolveConfig",
     "SymmetricConfig",
     "WatchConfig",
 ]

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.jobs.configs.fields import Argument, File, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
 __all__ = [
+    "ComparedMaps",
     "Device",
     "Folder",
     "ImagesInput",
@@ -20,6 +29,7 @@ __all__ = [
     "MapFile",
     "MapInput",
     "MapsInput",
+    "MaskChoice",
     "MaskedMapInput",
     "ModelFile",
     "NewDistributions",
@@ -35,6 +45,11 @@ __all__ = [
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+MaskChoice: TypeAlias = Annotated[
+    Literal["auto", "none"] | MapFile,
+    # these words are no files
+    BeforeValidator(lambda value: str(value) if str(value) in ("auto", "none") else value),
+]
 ModelFile: TypeAlias = Annotated[Path, File("read", "*.safetensors")]
 
 
@@ -135,10 +150,10 @@ class MapInput(MapsInput):
         return self
 
 
-class MaskedMapInput(MapInput):
-    """A map that particles are compared with."""
+class ComparedMaps(MapsInput):
+    """How maps that particles are compared with are masked."""
 
-    mask: Literal["auto", "none"] | MapFile = "auto"
+    mask: MaskChoice = "auto"
     """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
     to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
     solvent in.
@@ -146,7 +161,6 @@ class MaskedMapInput(MapInput):
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
 
-    @field_validator("mask", mode="before")
-    @classmethod
-    def _words_are_no_files(cls, value: object) -> object:
-        return str(value) if str(value) in ("auto", "none") else value
+
+class MaskedMapInput(ComparedMaps, MapInput):
+    """A map that particles are compared with."""

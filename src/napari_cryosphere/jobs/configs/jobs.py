@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
 from napari_cryosphere.jobs.configs.bases import (
+    ComparedMaps,
     Device,
     Folder,
     ImagesInput,
@@ -23,6 +24,7 @@ from napari_cryosphere.jobs.configs.bases import (
     MapFile,
     MapInput,
     MapsInput,
+    MaskChoice,
     MaskedMapInput,
     ModelFile,
     NewDistributions,
@@ -56,6 +58,7 @@ __all__ = [
     "SharpeningConfig",
     "SimulateConfig",
     "SimulatingConfig",
+    "SolveConfig",
     "WatchConfig",
 ]
 
@@ -357,14 +360,20 @@ class AligningConfig(SymmetricConfig, _WithMemory):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
-class AlignConfig(AligningConfig, _Resumable, ParticlesInput, MaskedMapInput):
+class AlignConfig(AligningConfig, _Resumable, ParticlesInput, ComparedMaps):
     """Poses and shifts found by comparing particles with a map.
 
     They have the map's hand, right or wrong: a map and its mirror image have the same projections.
     """
 
-    map: MapFile
-    """Map to compare with, an MRC file."""
+    map: Annotated[
+        tuple[MapFile, ...],
+        Field(min_length=1, max_length=99),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
+    ]
+    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
+    each particle's state is found with its pose.
+    """
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     refine_defocus: bool = False
@@ -386,9 +395,9 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
-    mask: str = "auto"
-    """Solvent mask: ``auto`` makes one from the map in every iteration, ``none`` uses none, or an MRC
-    file.
+    mask: MaskChoice = "auto"
+    """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in every
+    iteration; none uses none.
     """
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
@@ -434,6 +443,28 @@ class AbInitioConfig(SearchingConfig, ParticlesInput):
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
         return f"the searches are kept in {self.output}: the same command with --resume goes on"
+
+
+class SolveConfig(SymmetricConfig, ParticlesInput, MapInput):
+    """From particles alone to poses, a map, and a network that knows them."""
+
+    output: Folder
+    """Run folder."""
+    map: MapFile | None = None
+    """Map to start from; without it one is found from the images."""
+    minutes: Annotated[float, Field(gt=0)] = 20.0
+    """Time budget of the training."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of search and training."""
+    device: Device = "auto"
+    """Where the arithmetic is done; auto takes a GPU if there is one."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"what is finished is kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

@@ -73,6 +73,10 @@ class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
     Without it the map that the training particles give at their own poses.
     """
+    init: Annotated[Path, File("read", "*.safetensors")] | None = None
+    """Model or run folder to begin with in place of random weights, of the same network: one
+    trained on another molecule or on simulations. Its calibration and novelty are measured again.
+    """
     encoder_weights: Annotated[Path, File("read", "*.safetensors")] | None = None
     """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
     random.
@@ -88,6 +92,8 @@ class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
             raise ValueError(
                 "source 'particles' makes no projections; omit the map, or ask for 'both'"
             )
+        if self.init is not None and self.encoder_weights is not None:
+            raise ValueError("init gives all weights; omit encoder_weights")
         return self
 
     @classmethod

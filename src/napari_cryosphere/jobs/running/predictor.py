@@ -119,6 +119,14 @@ class Predictor:
             images = images.pin_memory()
         return images, None if self._aligner is None else self._unmasked(rows)
 
+    def novelty(self) -> NDArray[np.float64] | None:
+        """Return the novelty of all particles, ``(n,)``, without predicting; None if it is not known."""
+        if self._model.novelty is None:
+            return None
+        images = self._images[:].to(next(self._model.network.parameters()).device)
+        values: NDArray[np.float64] = self._model.novelty(images).double().cpu().numpy()
+        return values
+
     def work(self, rows: slice, inputs: Inputs) -> Arrays:
         """Return what is found for some particles, one entry each."""
         images, unmasked = inputs

@@ -15,7 +15,7 @@ from napari_cryosphere.imaging.map_mask import (
     particle_mask,
     soft_sphere,
 )
-from napari_cryosphere.jobs.configs.bases import MapsInput, MaskedMapInput
+from napari_cryosphere.jobs.configs.bases import ComparedMaps, MapsInput
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import DensityMap, ImageGrid
 
@@ -93,7 +93,7 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
 
 
 def open_reference(
-    config: MaskedMapInput, path: Path, particles: ImageGrid | None, symmetry: str = "C1"
+    config: ComparedMaps, path: Path, particles: ImageGrid | None, symmetry: str = "C1"
 ) -> Opened:
     """Return a map that particles are compared with: without its background, inside a mask.
 

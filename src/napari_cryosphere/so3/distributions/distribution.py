@@ -58,7 +58,7 @@ _PARTICLES_AT_ONCE = 32
 
 
 _SHOWN_SPHERES = 3  # in a notebook
-_SPHERE_PIXELS = 96, 192  # rows and columns of each
+_SPHERE_PIXELS = 192  # width of each
 
 
 class PoseDistribution(ABC):
@@ -285,21 +285,17 @@ class PoseDistribution(ABC):
 
     def _repr_html_(self) -> str:
         """Return a table and the spheres of the first particles, for notebooks."""
-        from napari_cryosphere._html import page, picture
-        from napari_cryosphere.so3.healpix import ang2pix
-        from napari_cryosphere.so3.mollweide import pixel_directions
+        from napari_cryosphere._html import page
+        from napari_cryosphere.so3.mollweide import view_sphere
 
         few = self[:_SHOWN_SPHERES]
-        summary, views = few.summary(), few.view_map()
-        inside, polar, longitude = pixel_directions(*_SPHERE_PIXELS)
-        pixels = ang2pix(2**EVALUATION_ORDER, polar, longitude)
-        spheres = []
-        for number, (row, sure) in enumerate(zip(views, summary.confidence, strict=True), start=1):
-            shown = np.zeros((*_SPHERE_PIXELS, 4), dtype=np.uint8)
-            shown[inside, :3] = (255 * np.sqrt(row[pixels] / row.max()))[:, None]
-            shown[inside, 3] = 255
-            label = f"views of particle {number}, confidence {sure:.2f}"
-            spheres.append(picture(shown, _SPHERE_PIXELS[1], label))
+        summary = few.summary()
+        spheres = [
+            view_sphere(row, _SPHERE_PIXELS, f"views of particle {number}, confidence {sure:.2f}")
+            for number, (row, sure) in enumerate(
+                zip(few.view_map(), summary.confidence, strict=True), start=1
+            )
+        ]
         entries = {
             "particles": len(self),
             "symmetry": self.symmetry,

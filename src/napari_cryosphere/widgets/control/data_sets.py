@@ -11,8 +11,10 @@ from napari_cryosphere.widgets.control.arrangement import Arrangement
 from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
+from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+from napari_cryosphere.widgets.state.questions import Question
 from napari_cryosphere.widgets.state.session import Session
 from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.viewer_context import context_of
@@ -42,15 +44,23 @@ class DataSets:
     """The slider moved, or the shown particle's prediction is new."""
     predictions_changed = Signal()
     model_changed = Signal(object)
-    """Sent with the path of the model that is chosen, None for the package's."""
+    """Sent with the path of the chosen particles' model, None for none."""
     symmetry_changed = Signal(str)
+    question_changed = Signal()
+    """There is something to decide about the chosen particles, or no longer."""
+    saved = Signal()
+    """The chosen particles were saved as a file."""
+    finding_wanted = Signal()
+    """A person wants poses of the chosen particles from their images alone."""
+    training_wanted = Signal()
+    """A person wants to train on the chosen particles."""
     dropped = Signal(object)
     """Particles came, or a map is to be shown that would cover particles: sent with the layer."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
         self.viewer = viewer
         self.runner = runner
-        self.model_path: Path | None = None
+        self._last_model: Path | None = None
         self.session: Session | None = None
         self.image_folder = context_of(viewer).image_folder
         self.maps = MapController(viewer, runner)
@@ -112,6 +122,8 @@ class DataSets:
             if layer not in self._sessions:
                 self._sessions[layer] = Session.of(layer, stack)
                 self._sessions[layer].data_dir = self.image_folder.path
+                if self._sessions[layer].model_path is None:
+                    self._sessions[layer].model_path = self._last_model
             self.session = self._sessions[layer]
             if self.session.store.predicted.any():
                 self.show_sphere(self.session)
@@ -120,12 +132,40 @@ class DataSets:
         self._index = None
         self.session_changed.emit()
         self.symmetry_changed.emit(self.symmetry)
+        self.model_changed.emit(self.model_path)
+        self.question_changed.emit()
         self._on_slider()
 
-    def choose_model(self, path: Path | None) -> None:
-        """Predict with a model file or a run folder's model from now on; None for the package's."""
-        self.model_path = path
-        self.model_changed.emit(path)
+    @property
+    def model_path(self) -> Path | None:
+        """Model file or run folder of the chosen particles; None for none."""
+        return self._last_model if self.session is None else self.session.model_path
+
+    def choose_model(self, path: Path | None, session: Session | None = None) -> None:
+        """Predict the poses of the chosen particles, or of others, with a model from now on.
+
+        It is proposed for the next particles too, unless it is the package's, which knows its sample
+        particles alone.
+        """
+        self._last_model = None if path == SAMPLE_MODEL else path
+        session = session or self.session
+        if session is not None:
+            session.model_path = path
+            self.ask(session, None)
+        if session is self.session:
+            self.model_changed.emit(path)
+
+    def note_saved(self) -> None:
+        """Note that the chosen particles are on disk as they are."""
+        if self.session is not None:
+            self.session.saved = True
+            self.saved.emit()
+
+    def ask(self, session: Session, question: Question | None) -> None:
+        """Ask something about particles; None once it is answered."""
+        session.question = question
+        if session is self.session:
+            self.question_changed.emit()
 
     @property
     def symmetry(self) -> str:
@@ -301,6 +341,7 @@ class DataSets:
         self._follow(layer)
         if particles_of(layer) is not None:
             self.choose(layer)
+            self.show_particle(0)  # napari begins in the middle
             self.layers_changed.emit()
             self.dropped.emit(layer)
         elif map_of(layer) is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.state.layer_data import frame_limits, map_of
 from napari_cryosphere.widgets.state.lens import Lens, look_through
+from napari_cryosphere.widgets.state.notices import tell_note
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior
 from napari_cryosphere.widgets.state.reading import (
     NEAR_DEGREES,
@@ -245,6 +248,36 @@ class Inspector:
         if self.shown == asked and self.reading is not None:
             self.lens, self.outlined_lens = lens, outlined
             self.changed.emit()
+
+    def draw_figure(self, path: Path) -> None:
+        """Draw the sphere that is shown as a figure for a paper: PNG, SVG or PDF by the path's suffix.
+
+        Raises
+        ------
+        CryosphereError
+            If nothing is known of the particle that is shown.
+        """
+        shown = self.shown
+        coloured, outlined = (
+            (None, None) if shown is None else shown[0].frames.distributions(shown[1])
+        )
+        distribution = outlined if coloured is None else coloured
+        if shown is None or distribution is None:
+            raise CryosphereError(
+                "nothing is predicted of this particle: there is no sphere to draw"
+            )
+        title = f"{shown[0].layer.name}, particle {shown[1] + 1:,}"
+
+        def draw() -> None:
+            from napari_cryosphere.so3.figures import draw_views
+            from napari_cryosphere.widgets.state.sphere_density import views_of
+
+            density = views_of(distribution).density
+            draw_views(
+                density, path, levels=(0.5, 0.95), logarithmic=True, title=title, overwrite=True
+            )
+
+        self._background.run("figure", draw, lambda _: tell_note(f"{title} in {path.name}"))
 
     def agreement(self) -> str:
         """Return a line on whether network and map agree; empty where one of them is not known."""

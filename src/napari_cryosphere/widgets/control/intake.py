@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.state.fsc_curves import Curve, resolution_of
 from napari_cryosphere.widgets.state.kinds import kind_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
 from napari_cryosphere.widgets.state.viewer_context import context_of
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["Intake"]
+
+_FSC_THRESHOLD = 0.143  # of half-maps (Rosenthal & Henderson 2003)
 
 
 class Intake:
@@ -72,8 +75,29 @@ class Intake:
             self._pair()
         elif kind == "session":
             self._session_file.restore(path)
+        elif kind == "images":
+            self._add_curves(path)
         else:
             raise CryosphereError(f"CryoSphere cannot open {path.name}")
+
+    def _add_curves(self, path: Path) -> None:
+        """Show the FSC curves of RELION's postprocess.star or a refinement's model.star.
+
+        Raises
+        ------
+        FileFormatError
+            If it holds none.
+        """
+        from napari_cryosphere.reconstruction.relion_files import read_fsc_star
+
+        name = f"{path.absolute().parent.name}/{path.name}"
+        curves = [
+            Curve(name, kind.replace("_", " "), fsc, _FSC_THRESHOLD, kind != "phase_randomised")
+            for kind, fsc in read_fsc_star(path).items()
+        ]
+        self._data.maps.add_curves(curves, ())
+        best = curves[0]
+        tell_note(f"{name}: {best.kind} FSC {_FSC_THRESHOLD:g} at {resolution_of(best)}")
 
     def _choose_model(self, path: Path) -> None:
         """Choose a model after a look at it, so that a broken one is refused now.

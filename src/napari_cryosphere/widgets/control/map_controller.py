@@ -289,6 +289,9 @@ class MapController:
             return
 
         def take(made: Any, one: Image) -> None:
+            if made.note:
+                self.reported.emit(sharpening_in_words(made))
+                return
             sharp = self.add_map(made.density, f"{one.name}, sharpened")
             remember_halves(sharp, halves)
             curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
@@ -339,7 +342,9 @@ def comparison_in_words(compared: Comparison) -> str:
 
 
 def sharpening_in_words(made: Postprocessed) -> str:
-    """Return how a map was sharpened."""
+    """Return how a map was sharpened, or why it was not."""
+    if made.note:
+        return f"{made.note[0].upper()}{made.note[1:]}"
     return (
         f"Sharpened with B = {made.b_factor:.0f} Å², low-passed at {made.resolution_angstrom:.1f} Å"
     )

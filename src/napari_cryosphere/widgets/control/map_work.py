@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.widgets.control.work import Events
-from napari_cryosphere.widgets.state.display_map import low_passed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +32,6 @@ __all__ = [
 
 _SNAPSHOT_SECONDS = 1.5
 _SAMPLES = 8  # poses drawn from a distribution, as the job's default
-_FIT_FROM_ANGSTROM = 10.0
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,8 @@ def _made(
     """Prepare a map to be shown; of a difference, in the unit of the map that it was made from."""
     if resolution is None:
         return MadeMap(density, unit=None if unit_of is None else float(unit_of.voxels.std()))
+    from napari_cryosphere.reconstruction.filters import low_passed
+
     size = density.pixel_size_angstrom
     unit = None if unit_of is None else float(low_passed(unit_of.voxels, size, resolution).std())
     return MadeMap(density, resolution, low_passed(density.voxels, size, resolution), unit)
@@ -265,16 +265,9 @@ def sharpening_work(first: DensityMap, second: DensityMap, b_factor: float | Non
     """
     from napari_cryosphere.jobs.configs import SharpeningConfig
     from napari_cryosphere.jobs.postprocess import sharpened
-    from napari_cryosphere.reconstruction import fourier_shell_correlation
 
     yield Progress(0.0, "making a mask and sharpening")
-    curve = fourier_shell_correlation(first.voxels, second.voxels, first.pixel_size_angstrom)
-    fit_from = max(
-        _FIT_FROM_ANGSTROM, 2 * curve.resolution_angstrom(0.143)
-    )  # a coarse map has a line too
-    made, _ = sharpened(
-        first, second, SharpeningConfig(b_factor=b_factor, fit_from_angstrom=fit_from)
-    )
+    made, _ = sharpened(first, second, SharpeningConfig(b_factor=b_factor))
     yield made
     yield Progress(1.0, "sharpened")
 

@@ -12,8 +12,10 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.events import Progress
 from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.export import chosen_stack
+from napari_cryosphere.widgets.state.questions import Answer, Question
 
 if TYPE_CHECKING:
+    from napari_cryosphere.jobs.running.model_fit import ModelFit
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.so3.distributions.store import DistributionStore
     from napari_cryosphere.widgets.control.data_sets import DataSets
@@ -40,21 +42,29 @@ class PoseController:
         self._data = data
         self._inspector = inspector
 
-    def predict(self) -> None:
-        """Predict the poses of the chosen particles and show their spheres as they come."""
+    def predict(self, accepted: frozenset[str] = frozenset()) -> None:
+        """Predict the poses of the chosen particles and show their spheres as they come.
+
+        First some particles are looked at: where the model seems to be another molecule's, or of
+        another point group, a person is asked, and earlier poses stay meanwhile.
+
+        Parameters
+        ----------
+        accepted
+            What has been accepted, see `work.prediction_work`.
+        """
         data = self._data
         session = data.session
-        if session is None or data.runner.busy:
+        if session is None or session.model_path is None or data.runner.busy:
             return
         data.maps.show()
-        session.take_refined(None)
-        session.store.clear()
-        data.show_sphere(session)
-        data.predictions_changed.emit()
-        path, stack = data.model_path, session.stack
-        session.model_name = "sample model" if path is None else path.name
+        data.ask(session, None)
+        path, stack = session.model_path, session.stack
+        symmetry = session.store.symmetry if session.symmetry_known else None
         title = f"Predicting {session.layer.name}"
-        self.run(session, title, lambda: work.prediction_work(stack, path))
+        self.run(
+            session, title, lambda: work.prediction_work(stack, path, symmetry, accepted), accepted
+        )
 
     def refine(self, reference: DensityMap | None) -> None:
         """Refine the predicted poses of the chosen particles, and find their shifts.
@@ -68,11 +78,11 @@ class PoseController:
         """
         data = self._data
         session = data.session
-        if session is None or data.runner.busy:
+        if session is None or session.model_path is None or data.runner.busy:
             return
         from napari_cryosphere.particles import ParticleStack
 
-        path, stack = data.model_path, session.stack
+        path, stack = session.model_path, session.stack
 
         def take(event: object) -> None:
             if session.layer not in data.viewer.layers:
@@ -88,22 +98,93 @@ class PoseController:
             data.predictions_changed.emit,
         )
 
-    def run(self, session: Session, title: str, predicting: Callable[[], work.Events]) -> None:
+    def _begin(self, session: Session, fit: ModelFit, accepted: frozenset[str]) -> None:
+        """Make room for new predictions, or ask first whether they are wanted."""
+        data = self._data
+        session.fit = fit
+        if fit.foreign and "model" not in accepted:
+            data.ask(session, self._foreign(session, fit, accepted))
+            return
+        if fit.symmetry_differs and "symmetry" not in accepted:
+            data.ask(session, self._other_symmetry(session, fit, accepted))
+            return
+        data.adopt_symmetry(session, fit.model_symmetry)
+        session.take_refined(None)
+        session.store.clear()
+        assert session.model_path is not None
+        session.model_name = work.model_name(session.model_path)
+        data.show_sphere(session)
+        data.predictions_changed.emit()
+
+    def _foreign(self, session: Session, fit: ModelFit, accepted: frozenset[str]) -> Question:
+        """Return the question that comes before predictions by a model of something else."""
+        train = Answer(
+            "Train on loaded data",
+            self._data.training_wanted.emit,
+            "Train a model of these particles",
+        )
+        find = Answer(
+            "Find poses from the images",
+            self._data.finding_wanted.emit,
+            "Without a model: a coarse map and poses from these images alone",
+        )
+        predict = Answer(
+            "Predict anyway",
+            lambda: self.predict(accepted | {"model"}),
+            "Its poses and confidences mean little",
+        )
+        ways = (train, find) if session.stack.has_poses else (find,)
+        return Question(fit.verdict, (*ways, predict))
+
+    def _other_symmetry(
+        self, session: Session, fit: ModelFit, accepted: frozenset[str]
+    ) -> Question:
+        """Return the question which point group holds."""
+        theirs, own = fit.model_symmetry, session.store.symmetry
+
+        def take() -> None:
+            session.choose_symmetry(theirs)
+            self._data.symmetry_changed.emit(theirs)
+            self.predict(accepted)
+
+        return Question(
+            f"These particles are set to {own}, the model was trained with {theirs}.",
+            (
+                Answer(
+                    f"Predict, keep {own}",
+                    lambda: self.predict(accepted | {"symmetry"}),
+                    f"The sphere shows what the {theirs} model says; errors and maps are modulo {own}",
+                ),
+                Answer(f"Set to {theirs} and predict", take),
+            ),
+        )
+
+    def run(
+        self,
+        session: Session,
+        title: str,
+        predicting: Callable[[], work.Events],
+        accepted: frozenset[str] = frozenset(),
+    ) -> None:
         """Run work that predicts, and show the spheres of a data set as they come."""
         data = self._data
         data.runner.start(
             title,
             predicting,
-            lambda event: self._take(session, event),
+            lambda event: self._take(session, event, accepted),
             data.predictions_changed.emit,
         )
 
-    def _take(self, session: Session, event: object) -> None:
+    def _take(self, session: Session, event: object, accepted: frozenset[str]) -> None:
         """Keep a batch with the layer it came from; stop if that layer is gone."""
         data = self._data
         if session.layer not in data.viewer.layers:
             data.runner.stop()
             return
+        from napari_cryosphere.jobs.running.model_fit import ModelFit
+
+        if isinstance(event, ModelFit):
+            self._begin(session, event, accepted)
         if not isinstance(event, work.Predicted):
             return
         data.adopt_symmetry(session, event.distribution.symmetry)

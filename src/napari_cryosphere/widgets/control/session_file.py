@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -14,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.widgets.control.export import chosen_stack
+from napari_cryosphere.widgets.state.choices_file import state_folder
 from napari_cryosphere.widgets.state.fsc_curves import Curve
+from napari_cryosphere.widgets.state.kinds import SESSION_SUFFIX
 from napari_cryosphere.widgets.state.layer_data import KEY, map_layer, map_of, particle_layer
 from napari_cryosphere.widgets.state.notices import tell_error
 
@@ -24,14 +28,16 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.data_sets import DataSets
     from napari_cryosphere.widgets.control.inspector import Inspector
     from napari_cryosphere.widgets.control.pose_controller import PoseController
+    from napari_cryosphere.widgets.state.predictions import PredictionStore
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["VERSION", "SavedSession", "SessionFile", "flags_of", "runs_of"]
+__all__ = ["VERSION", "SavedSession", "SessionFile", "flags_of", "last_session", "runs_of"]
 
 FORMAT: Literal["napari-cryosphere session"] = "napari-cryosphere session"
 VERSION = 1
 _FILE = "cryosphere_file"  # in the metadata of a map that a session file named
 
+Writing: TypeAlias = Callable[[], object]
 Source: TypeAlias = Literal["network", "map", "both"]
 
 
@@ -52,6 +58,7 @@ class SavedParticles(_Saved):
     distributions: dict[str, Path] = Field(default_factory=dict)
     symmetry: str | None = None
     """Point group that is known of them; None for none."""
+    model: Path | None = None
 
 
 class SavedMap(_Saved):
@@ -87,7 +94,7 @@ class SavedSession(_Saved):
     """The one under the slider, counted from 0."""
     model: Path | None = None
     symmetry: str | None = None
-    """Of the chosen particles, in files of earlier versions."""
+    """Model and point group of the chosen particles, in files of earlier versions."""
     source: Source = "network"
     comparison_map: str | None = None
     curves: tuple[SavedCurve, ...] = ()
@@ -119,32 +126,42 @@ class SessionFile:
         CryosphereError
             If it cannot be written; an earlier file is then as it was.
         """
+        self.prepared(path)()
+
+    def prepared(self, path: Path) -> Writing:
+        """Look at the session, and return what writes it: that may be called in another thread."""
         folder = path.with_name(
             path.name.removesuffix(".json").removesuffix(".cryosphere") + ".files"
         )
-        saved = self._describe(folder)
-        with atomic_path(path, overwrite=True) as temporary:
-            temporary.write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        writings: list[Writing] = []
+        saved = self._describe(folder, writings)
 
-    def _describe(self, folder: Path) -> SavedSession:
+        def write() -> None:
+            for one in writings:
+                one()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path, overwrite=True) as temporary:
+                temporary.write_text(saved.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+        return write
+
+    def _describe(self, folder: Path, writings: list[Writing]) -> SavedSession:
         """Return what the session file holds.
 
-        Predictions and maps that are in memory alone are written into ``folder``, so that nothing is
-        lost.
-
-        Raises
-        ------
-        CryosphereError
-            If they cannot be written.
+        What writes predictions and maps that are in memory alone into ``folder`` is added to
+        ``writings``.
         """
         chosen, inspector = self._data.session, self._inspector
         maps = [layer for layer in self._data.map_layers[::-1] if map_of(layer) is not None]
         return SavedSession(
-            particles=tuple(_particles(session, folder) for session in self._data.sessions),
-            maps=tuple(SavedMap(name=layer.name, path=_map_file(layer, folder)) for layer in maps),
+            particles=tuple(
+                _particles(session, folder, writings) for session in self._data.sessions
+            ),
+            maps=tuple(
+                SavedMap(name=layer.name, path=_map_file(layer, folder, writings)) for layer in maps
+            ),
             chosen=None if chosen is None else chosen.layer.name,
             particle=self._data.index,
-            model=None if self._data.model_path is None else self._data.model_path.absolute(),
             source=inspector.source,
             comparison_map=None if inspector.map_layer is None else inspector.map_layer.name,
             curves=tuple(self._curves()),
@@ -176,11 +193,6 @@ class SessionFile:
         """
         saved = read_session(path)
         lost = [f"{name}" for name in self._restore_layers(saved)]
-        if saved.model is not None:
-            if saved.model.exists():
-                self._data.choose_model(saved.model)
-            else:
-                lost.append(saved.model.name)
         self._restore_curves(saved)
         layers = {layer.name: layer for layer in self._data.viewer.layers}
         if saved.comparison_map in layers:
@@ -190,6 +202,8 @@ class SessionFile:
             self._data.choose(layers[saved.chosen])
             if saved.symmetry is not None:
                 self._data.choose_symmetry(saved.symmetry)
+            if saved.model is not None:
+                lost += self._restore_model(saved.model, None)
             if saved.particle is not None:
                 self._data.show_particle(saved.particle)
         if lost:
@@ -225,7 +239,9 @@ class SessionFile:
         session = next(one for one in self._data.sessions if one.layer == layer)
         if saved.symmetry is not None:
             session.choose_symmetry(saved.symmetry)
-        number, lost = len(session.stack), []
+        number, lost = len(session.stack), list[str]()
+        if saved.model is not None:
+            lost += self._restore_model(saved.model, session)
         if number == saved.number:
             selected = np.zeros(number, dtype=bool)
             selected[[row for row in saved.selected if row < number]] = True
@@ -236,6 +252,13 @@ class SessionFile:
             except CryosphereError:
                 lost.append(path.name)
         return lost
+
+    def _restore_model(self, path: Path, session: Session | None) -> list[str]:
+        """Choose a model; returns its name if it is not there any more."""
+        if not path.exists():
+            return [path.name]
+        self._data.choose_model(path, session)
+        return []
 
     def _restore_curves(self, saved: SavedSession) -> None:
         from napari_cryosphere.reconstruction import FourierShellCorrelation
@@ -248,10 +271,14 @@ class SessionFile:
             self._data.maps.add_curves([curve], owners)
 
 
-def _particles(session: Session, folder: Path) -> SavedParticles:
+def last_session() -> Path:
+    """Return where the session is kept after every job."""
+    return state_folder() / f"last{SESSION_SUFFIX}"
 
+
+def _particles(session: Session, folder: Path, writings: list[Writing]) -> SavedParticles:
     stack = session.stack
-    path, distributions = kept_predictions(session, folder)
+    path, distributions = kept_predictions(session, folder, writings)
     return SavedParticles(
         name=session.layer.name,
         path=path.absolute(),
@@ -261,19 +288,24 @@ def _particles(session: Session, folder: Path) -> SavedParticles:
         selected=tuple(int(row) for row in session.choices.selected.nonzero()[0]),
         distributions={kind: file.absolute() for kind, file in distributions.items()},
         symmetry=session.symmetry if session.symmetry_known else None,
+        model=None if session.model_path is None else session.model_path.absolute(),
     )
 
 
-def _map_file(layer: Image, folder: Path) -> Path:
-    """Return the file of a map; one that was made here is written."""
+def _safe(name: str) -> str:
+    """Return a layer's name as a file's: no two layers of a viewer have the same."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def _map_file(layer: Image, folder: Path, writings: list[Writing]) -> Path:
+    """Return the file of a map; one that was made here is to be written."""
     density = map_of(layer)
     assert density is not None
     known = layer.source.path or layer.metadata.get(_FILE)
     if known is not None and Path(known).is_file():
         return Path(known).absolute()
-    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in layer.name)
-    path = folder / f"{safe}.mrc"
-    density.save(path, overwrite=True)
+    path = folder / f"{_safe(layer.name)}.mrc"
+    writings.append(partial(density.save, path, overwrite=True))
     return path.absolute()
 
 
@@ -320,25 +352,32 @@ def flags_of(runs: tuple[tuple[int, int], ...], number: int) -> NDArray[np.uint8
     return flags
 
 
-def kept_predictions(session: Session, folder: Path) -> tuple[Path, dict[str, Path]]:
-    """Return the file of a data set and the folders of its distributions; what is in memory alone is written.
+def kept_predictions(
+    session: Session, folder: Path, writings: list[Writing]
+) -> tuple[Path, dict[str, Path]]:
+    """Return the file of a data set and the folders of its distributions.
 
-    Predictions of all particles go to ``folder``: a STAR file with their poses, and their
-    distributions. A run that was stopped half-way is not kept: it is predicted again in less time
-    than it takes to explain.
+    What writes those that are in memory alone is added to ``writings``: for ``folder``, a STAR file
+    with the poses of all particles, and their distributions. A run that was stopped half-way is not
+    kept: it is predicted again in less time than it takes to explain.
     """
     store, files = session.store, dict(session.distribution_files)
     made = session.refined is not None and session.refined is not session.stack
     if not made and (store.of_file or not store.predicted.all()):
         return session.stack.source, files
-    from napari_cryosphere.so3.distributions.store import write_distributions
-
-    name = session.stack.source.name.split(".")[0]
+    name = _safe(session.layer.name)
     star, zarr = folder / f"{name}_predicted.star", folder / f"{name}_predicted.zarr"
     if "harmonic" not in files and store.predicted.all():
-        with write_distributions(zarr, overwrite=True) as writer:
-            for part in store.distributions(store.predicted):
-                writer.append(part)
+        writings.append(partial(_write_distributions, store, zarr))
         files["harmonic"] = zarr
-    chosen_stack(session, np.arange(len(session.stack))).save(star, overwrite=True)
+    stack = chosen_stack(session, np.arange(len(session.stack)))
+    writings.append(partial(stack.save, star, overwrite=True))
     return star, files
+
+
+def _write_distributions(store: PredictionStore, path: Path) -> None:
+    from napari_cryosphere.so3.distributions.store import write_distributions
+
+    with write_distributions(path, overwrite=True) as writer:
+        for part in store.distributions(store.predicted):
+            writer.append(part)

@@ -69,6 +69,8 @@ class TrainingRun:
         self._followed = None
         self._forget()
         self.folder, self.active = folder, True
+        if config.resume:
+            self._note_all(RunLog(folder))
         self.changed.emit()
         self.runner.start(
             f"Training on {stack.source.name}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = [
+    "SAMPLE_MODEL",
     "Events",
     "Predicted",
     "load_model",
+    "model_name",
     "prediction_work",
     "refinement_work",
     "spare_a_core",
@@ -48,23 +51,62 @@ def spare_a_core() -> None:
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
 
 
-def load_model(path: Path | None) -> PoseModel:
-    """Load a model file or a run folder's model; None for the sample model of the package."""
+SAMPLE_MODEL = Path(str(files("napari_cryosphere") / "data" / "sample_model.safetensors"))
+"""The package's own model, which knows its sample particles alone."""
+
+
+def model_name(path: Path) -> str:
+    """Return how a model is called in the window."""
+    if path == SAMPLE_MODEL:
+        return "sample model"
+    return path.name if path.suffix else f"{path.parent.name}/{path.name}"
+
+
+def load_model(path: Path) -> PoseModel:
+    """Load a model file or a run folder's model."""
     from napari_cryosphere.jobs import sample
     from napari_cryosphere.jobs.running.compute import choose_device
     from napari_cryosphere.model.pose_model import PoseModel
 
-    model = sample.sample_model() if path is None else PoseModel.load(path)
+    model = sample.sample_model() if path == SAMPLE_MODEL else PoseModel.load(path)
     return model.to(choose_device("auto"))
 
 
-def prediction_work(stack: ParticleStack, model_path: Path | None) -> Events:
-    """Predict batch by batch; the batches come as `Predicted`."""
+def prediction_work(
+    stack: ParticleStack,
+    model_path: Path,
+    symmetry: str | None = None,
+    accepted: frozenset[str] = frozenset(),
+) -> Events:
+    """Look whether the model fits, and predict batch by batch; the batches come as `Predicted`.
+
+    Parameters
+    ----------
+    stack, symmetry
+        The particles, and their point group where it is known.
+    model_path
+        Model file or run folder.
+    accepted
+        What a person has accepted: the ``model`` though it seems foreign, its ``symmetry`` though it
+        differs.
+
+    Yields
+    ------
+    First the `ModelFit`; where it leaves a question that is not accepted, nothing more.
+    """
     yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
+    from napari_cryosphere.jobs.running.model_fit import check_fit
 
     spare_a_core()
     model = load_model(model_path)
+    yield Progress(0.0, "looking whether the model fits these particles")
+    fit = check_fit(model, stack, symmetry, model_path)
+    yield fit
+    if (fit.foreign and "model" not in accepted) or (
+        fit.symmetry_differs and "symmetry" not in accepted
+    ):
+        return
     yield Progress(0.0, f"predicting {len(stack)} poses")
     for rows, on_device in predict(images_for(model, stack), model):
         distribution = on_device.cpu()
@@ -73,9 +115,7 @@ def prediction_work(stack: ParticleStack, model_path: Path | None) -> Events:
         yield Progress(rows.stop / len(stack), message)
 
 
-def refinement_work(
-    stack: ParticleStack, model_path: Path | None, reference: DensityMap | None
-) -> Events:
+def refinement_work(stack: ParticleStack, model_path: Path, reference: DensityMap | None) -> Events:
     """Predict and refine batch by batch; last comes the stack with refined poses.
 
     Parameters
@@ -97,7 +137,7 @@ def refinement_work(
     spare_a_core()
     model, resolution = load_model(model_path), None
     if reference is None:
-        own = None if model_path is None else reference_of(model_path)
+        own = reference_of(model_path)
         if own is None:
             raise CryosphereError(
                 "no map to refine against; open one, or a model with its run's map"

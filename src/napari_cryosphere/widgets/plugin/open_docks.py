@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from napari_cryosphere.widgets.state.viewer_context import unwrapped
+from napari_cryosphere.widgets.state.viewer_context import context_of, unwrapped
 
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["GALLERY", "MAIN", "MAPS", "ORIENTATIONS", "SPHERE", "TRAINING", "open_dock"]
+__all__ = [
+    "COMMANDS",
+    "GALLERY",
+    "MAIN",
+    "MAPS",
+    "ORIENTATIONS",
+    "SPHERE",
+    "TRAINING",
+    "open_dock",
+    "open_main_for_particles",
+]
 
 MAIN = "CryoSphere"
 MAPS = "CryoSphere maps"
@@ -18,6 +28,7 @@ TRAINING = "CryoSphere training"
 GALLERY = "CryoSphere gallery"
 ORIENTATIONS = "CryoSphere orientations"
 SPHERE = "CryoSphere sphere"
+COMMANDS = "CryoSphere commands"
 
 _PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
 
@@ -51,6 +62,14 @@ def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -
     container.show()
     container.raise_()
     return content
+
+
+def open_main_for_particles(viewer: Any) -> None:
+    """Open the CryoSphere dock as particles come to a window where no dock of the plugin is open."""
+    workbench = context_of(viewer).workbench
+    held = None if workbench is None else workbench()
+    if hasattr(viewer, "window") and (held is None or held.seats == 0):
+        open_dock(viewer, MAIN)
 
 
 def _titles(name: str) -> tuple[str, str]:

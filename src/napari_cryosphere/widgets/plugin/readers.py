@@ -67,13 +67,15 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
 def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
     """Return the images among what was dropped; the rest goes to the viewer's inbox."""
     from napari_cryosphere.errors import CryosphereError
+    from napari_cryosphere.reconstruction.relion_files import holds_fsc
     from napari_cryosphere.widgets.state.kinds import kind_of, outputs_in
     from napari_cryosphere.widgets.state.viewer_context import context_of
 
     files: list[Path] = []
     for item in paths:
         kind = kind_of(item)
-        if kind == "images":
+        curves = kind == "images" and item.suffix.lower() == ".star" and holds_fsc(item)
+        if kind == "images" and not curves:
             files.append(item)
         elif kind == "outputs":
             files += _files_of(outputs_in(item), viewer)
@@ -81,19 +83,21 @@ def _files_of(paths: list[Path], viewer: Any) -> list[Path]:
             raise CryosphereError(f"{item.name} is no layer; open it in napari's window")
         else:
             context_of(viewer).inbox.put(item)
-            _open_dock_for(kind, viewer)
+            _open_dock_for("curves" if curves else kind, viewer)
     return files
 
 
 def _open_dock_for(kind: str | None, viewer: Any) -> None:
     """Open a dock for what is no layer, where none has taken it."""
-    from napari_cryosphere.widgets.plugin.open_docks import MAIN, TRAINING, open_dock
+    from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, TRAINING, open_dock
     from napari_cryosphere.widgets.state.viewer_context import context_of
 
     if not hasattr(viewer, "window"):
         return
     if kind == "run":
         open_dock(viewer, TRAINING)
+    elif kind == "curves":
+        open_dock(viewer, MAPS)
     elif len(context_of(viewer).inbox):
         open_dock(viewer, MAIN)
 
@@ -116,14 +120,17 @@ def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
 
 
 def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
-    """Keep particles out of 3D, and maps that came with particles out of sight.
+    """Open the dock for particles, keep them out of 3D, and maps that came with particles out of sight.
 
     Particles that come while the viewer shows 3D wait until it is back in 2D.
     """
     from napari_cryosphere.widgets.control.flat_guard import keep_flat
+    from napari_cryosphere.widgets.plugin.open_docks import open_main_for_particles
     from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
     from napari_cryosphere.widgets.state.viewer_context import context_of
 
+    if any(isinstance(data, LazyFrames) for data, _, _ in layers):
+        open_main_for_particles(viewer)
     drop = context_of(viewer).drop
     for data, options, _ in layers:
         if isinstance(data, LazyFrames):

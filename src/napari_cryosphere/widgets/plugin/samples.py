@@ -32,7 +32,10 @@ def _load(name: str, preference: float) -> list[tuple[Any, dict[str, Any], str]]
     from napari_cryosphere.jobs.sample import make_sample
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.widgets.control.flat_guard import keep_flat
+    from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
+    from napari_cryosphere.widgets.plugin.open_docks import open_main_for_particles
     from napari_cryosphere.widgets.state.layer_data import map_layer, particle_layer
+    from napari_cryosphere.widgets.state.session import MODEL
 
     folder = sample_folder(f"preference-{preference:g}" if preference else "")
     if not (folder / "particles.star").exists():  # which is written last
@@ -41,8 +44,10 @@ def _load(name: str, preference: float) -> list[tuple[Any, dict[str, Any], str]]
     viewer = current_viewer()
     particles = particle_layer(ParticleStack.read(folder / "particles.star"), name)
     if viewer is not None:
+        open_main_for_particles(viewer)
         keep_flat(viewer)
         particles[1]["visible"] = viewer.dims.ndisplay == 2
+    particles[1]["metadata"][MODEL] = str(SAMPLE_MODEL)
     return [particles, map_layer(DensityMap.read(folder / "truth.mrc"), "true map", visible=False)]
 
 

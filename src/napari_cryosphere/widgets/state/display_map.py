@@ -19,7 +19,6 @@ __all__ = [
     "ShownMap",
     "in_standard_deviations",
     "is_difference",
-    "low_passed",
     "reach_angstrom",
 ]
 
@@ -49,29 +48,6 @@ def in_standard_deviations(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     spread = float(voxels.std())
     return ((voxels - voxels.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)
-
-
-def low_passed(
-    voxels: NDArray[np.float32], pixel_size_angstrom: float, resolution_angstrom: float
-) -> NDArray[np.float32]:
-    """Return a map without what is finer than a resolution; the edge is a raised cosine four shells wide.
-
-    Parameters
-    ----------
-    voxels
-        ``(n, n, n)`` map.
-    pixel_size_angstrom
-        Voxel size.
-    resolution_angstrom
-        Where the filter is 1/2.
-    """
-    box = voxels.shape[0]
-    y = np.fft.fftfreq(box, 1 / box)
-    radius = np.sqrt(y[:, None, None] ** 2 + y[:, None] ** 2 + np.arange(box // 2 + 1) ** 2)
-    edge = np.clip((radius - box * pixel_size_angstrom / resolution_angstrom) / 4 + 0.5, 0, 1)
-    filter_ = 0.5 + 0.5 * np.cos(np.pi * edge)
-    filtered = np.fft.irfftn(np.fft.rfftn(voxels) * filter_, s=voxels.shape, axes=(0, 1, 2))
-    return filtered.astype(np.float32)
 
 
 def reach_angstrom(layer: Image) -> float:
@@ -109,6 +85,8 @@ class ShownMap:
         if LOW_PASSED in layer.metadata:
             voxels = layer.metadata[LOW_PASSED]
         elif resolution is not None:
+            from napari_cryosphere.reconstruction.filters import low_passed
+
             voxels = low_passed(voxels, float(layer.scale[-1]), resolution)
         shown = voxels / self._spread if is_difference(layer) else in_standard_deviations(voxels)
         _, top = contour_levels(shown)

@@ -16,6 +16,7 @@ from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.state.particle_filter import ParticleFilter
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
+from napari_cryosphere.widgets.state.questions import Question
 from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 from napari_cryosphere.widgets.state.stored_poses import StoredPoses
 
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_cryosphere.imaging.preprocess import Preprocessing
+    from napari_cryosphere.jobs.running.model_fit import ModelFit
     from napari_cryosphere.particles import ParticleStack
 
-__all__ = ["Session", "listen_to", "session_in"]
+__all__ = ["MODEL", "Session", "listen_to", "proposed_model", "session_in"]
 
 _KEY = "cryosphere_session"
+MODEL = "cryosphere_model"
+"""Where the metadata of a layer of sample particles name the model that was trained for them."""
 
 
 @dataclass(eq=False)
@@ -59,6 +63,14 @@ class Session:
         Preprocessing after which the images are shown; None as they are stored.
     model_name
         What predicted the poses; empty where the file does not say.
+    model_path
+        The model chosen for these particles; None for none.
+    fit
+        What was found when the model was last tried on them; None before.
+    saved
+        Whether the particles were saved since their poses last changed.
+    question
+        What is to be decided about them; None for nothing.
     refined
         The particles with poses and shifts refined against a map: their file's, or those made here.
     symmetry, symmetry_known
@@ -89,8 +101,16 @@ class Session:
         self.data_dir: Path | None = None
         self.steps_shown: Preprocessing | None = None
         self.model_name = ""
+        self.model_path = proposed_model(self.layer)
+        self.question: Question | None = None
+        self.fit: ModelFit | None = None
+        self.saved = False
+        self.store.changed.connect(self._on_poses)
         self.symmetry = self.store.symmetry
         self.symmetry_known = self.symmetry != "C1"
+
+    def _on_poses(self, rows: slice) -> None:
+        self.saved = False
 
     def choose_symmetry(self, name: str, known: bool = True) -> None:
         """Take a point group; errors follow once the name is one."""
@@ -121,6 +141,12 @@ class Session:
         self.refined = None if given is None else stack
         self.frames.refined = None if given is None else given.rotations
         self.store.take_refined(given)
+
+
+def proposed_model(layer: Image) -> Path | None:
+    """Return the model that a layer of sample particles comes with; None for other particles."""
+    model = layer.metadata.get(MODEL)
+    return None if model is None else Path(model)
 
 
 def listen_to(

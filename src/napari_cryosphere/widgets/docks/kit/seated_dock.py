@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QDockWidget,
     QFrame,
     QHBoxLayout,
+    QLabel,
     QMainWindow,
     QProgressBar,
     QPushButton,
@@ -77,9 +78,10 @@ class SeatedDock(DockContent):
         if not isinstance(container, QDockWidget):
             return
         title = container.windowTitle().partition(" (")[0]
-        container.setWindowTitle(
-            title.removeprefix("CryoSphere ").capitalize() if " " in title else title
-        )
+        short = title.removeprefix("CryoSphere ").capitalize() if " " in title else title
+        container.setWindowTitle(short)
+        _shorten_bar(container, short)
+        container.topLevelChanged.connect(lambda _: _shorten_bar(container, short))
         if container.isFloating():
             return
         window = container.parent()
@@ -112,6 +114,14 @@ class SeatedDock(DockContent):
         column = QVBoxLayout(self)
         column.setContentsMargins(8, 8, 4, 8)
         return column
+
+
+def _shorten_bar(container: QDockWidget, title: str) -> None:
+    """Let napari's bar over a dock say its title without the plugin's name again."""
+    bar = container.titleBarWidget()
+    for label in [] if bar is None else bar.findChildren(QLabel):
+        if label.text():
+            label.setText(title)
 
 
 def scrolled(*panels: QWidget) -> QScrollArea:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QGridLayout,
+    QLabel,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 __all__ = [
     "DockContent",
@@ -11,10 +19,13 @@ __all__ = [
     "Tiles",
     "caption",
     "dock_style",
+    "enable",
     "folded",
     "theme_colours",
     "wrapped",
 ]
+
+_TIP = "cryosphere_tip"  # property of a button: what it does
 
 
 def theme_colours(theme: str) -> dict[str, str]:
@@ -51,6 +62,14 @@ def dock_style(theme: str) -> str:
         QPushButton#row {{ text-align: left; padding: 3px 6px; font-size: 11px; }}
         QToolButton#fold {{ border: none; background: transparent; padding: 0px; font-size: 11px; }}
         QLabel#warning {{ color: {colour["warning"]}; font-size: 11px; padding: 0px; }}
+        QFrame#question {{ border: 2px solid {colour["warning"]}; border-radius: 4px; }}
+        QFrame#said {{ border: 1px solid {colour["line"]}; border-radius: 4px; }}
+        QPushButton#step {{ padding: 3px 1px; min-width: 0px; font-size: 11px; }}
+        QPushButton#next {{
+            background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
+            padding: 3px 1px; min-width: 0px; font-size: 11px;
+        }}
+        QLabel#asked {{ font-weight: 600; padding: 0px; }}
         QPushButton#primary {{
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
         }}
@@ -84,6 +103,23 @@ class Panel(QWidget):
         title.setObjectName("heading")
         title.setIndent(0)
         self.body.addWidget(title)
+
+
+def enable(button: QAbstractButton, *hindrances: tuple[bool, str]) -> None:
+    """Enable a button unless something is in the way, which its tool tip then says.
+
+    Parameters
+    ----------
+    button
+        Its tool tip while nothing is in the way is remembered at the first call.
+    hindrances
+        Whether it is there, and what to do about it; the first one that is counts.
+    """
+    if button.property(_TIP) is None:
+        button.setProperty(_TIP, button.toolTip())
+    reason = next((text for there, text in hindrances if there), "")
+    button.setEnabled(not reason)
+    button.setToolTip(reason or button.property(_TIP))
 
 
 def caption(text: str = "", parent: QWidget | None = None) -> QLabel:

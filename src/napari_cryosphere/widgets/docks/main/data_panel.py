@@ -16,14 +16,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cryosphere.widgets.control.session_file import last_session
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.plugin.commands import open_session, save_session
 from napari_cryosphere.widgets.state.notices import cause_first
 from napari_cryosphere.widgets.state.session import Session
+from napari_cryosphere.widgets.state.viewer_context import context_of
 
 __all__ = ["DataPanel", "described", "halves_described"]
 
+_FILES = "Particles and maps (*.star *.star.gz *.cs *.mrcs *.mrc *.map *.ccp4);;All files (*)"
 _EMPTY = "Drop a STAR or .cs file or an MRC stack into the viewer, or take File ▸ Open Sample ▸ CryoSphere."
 _FOLDER_TIP = (
     "Where to look for the images of particles whose project has moved; empty: next to their file"
@@ -69,6 +73,7 @@ class DataPanel(Panel):
         self.warnings.setObjectName("warning")
         for widget in (self.summary, self.halves, self.optics, self.warnings):
             self.body.addWidget(widget)
+        self._make_session_row()
         self._make_folder_row()
         self.layers.layer_chosen.connect(controller.choose)
         for signal, callback in (
@@ -95,6 +100,36 @@ class DataPanel(Panel):
         row.addWidget(browse)
         self.body.addLayout(row)
         self._on_folder()
+
+    def _make_session_row(self) -> None:
+        self.open, self.restore, self.keep = (
+            QPushButton("Open files…"),
+            QPushButton("Open…"),
+            QPushButton("Save…"),
+        )
+        self.restore.setToolTip(
+            "Open a session: data, poses, flags, maps and models as they were saved"
+        )
+        self.keep.setToolTip("Save the session: data, poses, flags, maps and models")
+        self.last = QPushButton("Reopen the last session")
+        self.last.setToolTip("What was open when the last job ended")
+        viewer = self._controller.viewer
+        self.open.clicked.connect(self.ask_files)
+        self.restore.clicked.connect(lambda: open_session(viewer))
+        self.keep.clicked.connect(lambda: save_session(viewer))
+        self.last.clicked.connect(lambda: context_of(viewer).inbox.put(last_session()))
+        row = QHBoxLayout()
+        for widget in (self.open, caption("session"), self.restore, self.keep):
+            row.addWidget(widget)
+        row.setStretch(0, 1)
+        self.body.addLayout(row)
+        self.body.addWidget(self.last)
+
+    def ask_files(self) -> None:
+        """Ask for files and open them."""
+        chosen, _ = QFileDialog.getOpenFileNames(self, "Particles or maps", "", _FILES)
+        for path in chosen:
+            self._controller.viewer.open(path, plugin="napari-cryosphere")
 
     def _on_symmetry(self, name: str) -> None:
         if self.symmetry.text().strip() != name:
@@ -129,6 +164,9 @@ class DataPanel(Panel):
         if session is None:
             self._show_nothing()
             return
+        self.last.hide()
+        self.symmetry.setEnabled(True)
+        enable(self.keep)
         self.layers.choose(session.layer)
         said = session.stack.summary()
         self.summary.setText(described(said))
@@ -140,6 +178,9 @@ class DataPanel(Panel):
         self._show_warnings(session)
 
     def _show_nothing(self) -> None:
+        self.last.setVisible(last_session().is_file())
+        self.symmetry.setEnabled(False)
+        enable(self.keep, (True, "There is nothing to save yet: open particles first"))
         self.layers.choose(None)
         waiting = self._controller.image_folder.waiting
         names = ", ".join(file.name for file in waiting)

@@ -113,10 +113,12 @@ def open_demo(
 ) -> CryosphereDock:
     """Load the demo's particles, maps and curves into a viewer and open both docks; returns the first."""
     from napari_cryosphere.particles import DensityMap, ParticleStack
+    from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
     from napari_cryosphere.widgets.docks.kit.workbench import take_seat
     from napari_cryosphere.widgets.plugin.open_docks import MAIN, MAPS, open_dock
     from napari_cryosphere.widgets.state.display_map import RESOLUTION
     from napari_cryosphere.widgets.state.layer_data import particle_layer
+    from napari_cryosphere.widgets.state.session import MODEL
 
     seat = take_seat(viewer, runner)  # the first one's runner counts
     dock, map_dock = open_dock(viewer, MAIN), open_dock(viewer, MAPS)
@@ -127,6 +129,7 @@ def open_demo(
     data, options, _ = particle_layer(
         ParticleStack.read(outputs["particles"]), "simulated particles"
     )
+    options["metadata"][MODEL] = str(SAMPLE_MODEL)
     viewer.add_image(data, **options)
     map_dock.maps.map.choose(predicted)
     map_dock.maps.reference.choose(truth)

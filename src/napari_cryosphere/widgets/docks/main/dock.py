@@ -13,12 +13,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.widgets.control.running import Runner
+from napari_cryosphere.widgets.docks.kit.message_bar import MessageBar
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
 from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.main.calibration_panel import CalibrationPanel
 from napari_cryosphere.widgets.docks.main.data_panel import DataPanel
 from napari_cryosphere.widgets.docks.main.inspector_panel import InspectorPanel
 from napari_cryosphere.widgets.docks.main.pose_panel import PosePanel
-from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
+from napari_cryosphere.widgets.docks.main.way import WayBar
+from napari_cryosphere.widgets.plugin.open_docks import MAPS, TRAINING, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error
 
@@ -40,9 +43,12 @@ class CryosphereDock(SeatedDock):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
         self.setAcceptDrops(True)
+        self.way = WayBar(self._seat, self._go)
+        self.message = MessageBar(self._seat)
         self.data = DataPanel(self._seat)
         self.poses = PosePanel(self._seat)
         self.inspector = InspectorPanel(self._seat)
+        self.calibration = CalibrationPanel(self._seat)
         self.footer = Footer(self._seat)
         self._make_mode_buttons()
         self._lay_out()
@@ -51,6 +57,7 @@ class CryosphereDock(SeatedDock):
             (controller.maps.mode_changed, self._on_mode),
             (controller.layers_changed, self._update),
             (controller.dropped, self._on_dropped),
+            (controller.training_wanted, self._on_training),
             (viewer.events.theme, self._on_theme),
         ):
             self._seat.connect(signal, callback)
@@ -91,9 +98,28 @@ class CryosphereDock(SeatedDock):
         modes.addWidget(self.particles_button, 1)
         modes.addWidget(self.maps_button, 1)
         outer = self._column()
+        outer.addWidget(self.way)
         outer.addLayout(modes)
-        outer.addWidget(scrolled(self.data, self.poses, self.inspector), 1)
+        self.area = scrolled(self.data, self.poses, self.inspector, self.calibration)
+        outer.addWidget(self.area, 1)
+        outer.addWidget(self.message)
         outer.addWidget(self.footer)
+
+    def _go(self, step: str) -> None:
+        """Show where a step of the way is done."""
+        panels = {"Data": self.data, "Poses": self.poses, "Inspect": self.inspector}
+        if step in panels:
+            self.controller.maps.show()
+            self.area.ensureWidgetVisible(panels[step], 0, 0)
+            self.area.verticalScrollBar().setValue(panels[step].y())
+        if step == "Data" and self.controller.session is None:
+            self.data.ask_files()
+        elif step == "Inspect":
+            self.inspector.next.click()
+        elif step == "Map":
+            self._on_maps()
+        elif step == "Export":
+            self.poses.ask_save()
 
     def _update(self) -> None:
         has_maps = bool(self.controller.map_layers)
@@ -106,6 +132,9 @@ class CryosphereDock(SeatedDock):
         if map_of(layer) is not None:
             QTimer.singleShot(0, self._on_maps)
 
+    def _on_training(self) -> None:
+        open_dock(self._viewer, TRAINING)
+
     def _on_maps(self) -> None:
         """Open the dock of the maps, and show them if there are any."""
         open_dock(self._viewer, MAPS).show_maps()
@@ -117,3 +146,4 @@ class CryosphereDock(SeatedDock):
     def _on_theme(self, event: Any = None) -> None:
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
+        self.calibration.plot.set_theme(theme)

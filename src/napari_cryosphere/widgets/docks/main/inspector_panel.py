@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QDoubleSpinBox,
+    QFileDialog,
     QHBoxLayout,
     QPushButton,
     QToolButton,
     QWidget,
 )
 
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.inspector import Inspector
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
@@ -28,6 +31,7 @@ from napari_cryosphere.widgets.docks.main.verdict_panel import VerdictPanel
 from napari_cryosphere.widgets.docks.sphere.dock import marks_of
 from napari_cryosphere.widgets.plugin.open_docks import SPHERE, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
+from napari_cryosphere.widgets.state.notices import tell_error
 from napari_cryosphere.widgets.state.reading import refined_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
@@ -184,6 +188,10 @@ class InspectorPanel(Panel):
         self.turn.setMinimumWidth(32)
         self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)
+        self.figure = QPushButton("Figure…")
+        self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
+        self.figure.clicked.connect(self._on_figure)
+        row.addWidget(self.figure)
         self.sources["network"].setChecked(True)
         self.map = LayerCombo("no map loaded")
         self.map.setToolTip("The map that particles are compared with")
@@ -221,6 +229,18 @@ class InspectorPanel(Panel):
 
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)
+
+    def _on_figure(self) -> None:
+        index = self._controller.index
+        name = "sphere.png" if index is None else f"sphere_{index + 1}.png"
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save the sphere", name, "Figures (*.png *.svg *.pdf)"
+        )
+        if path:
+            try:
+                self._inspector.draw_figure(Path(path))
+            except CryosphereError as error:
+                tell_error(error)
 
     def _on_source(self, source: Source, checked: bool = False) -> None:
         self._inspector.show_source(source)

@@ -18,9 +18,12 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.plugin.open_docks import COMMANDS, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error, tell_note
 from napari_cryosphere.widgets.state.predictions import PredictionStore
@@ -31,6 +34,9 @@ _REFINE_TIP = (
     "Turn and move each particle to where it fits a map best, from the most probable predicted poses: finds "
     "shifts too, about 25 ms per particle"
 )
+_FINDING = "abinitio"
+_BUSY = "Other work is going on: wait for it, or stop it below"
+_NO_POSES = "Predict poses first"
 _OWN_MAP = "the model's own map"
 
 
@@ -48,7 +54,8 @@ class PosePanel(Panel):
         self._controller = controller = seat.controller
         self.models = QComboBox()
         self.models.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.models.addItem("Sample model (bundled)", None)
+        self.models.addItem("choose a model…", None)
+        self.models.addItem("sample model (for the sample particles)", str(SAMPLE_MODEL))
         self.models.currentIndexChanged.connect(self._on_model)
         other = QPushButton("Open")
         other.setToolTip("Take another model")
@@ -61,17 +68,30 @@ class PosePanel(Panel):
         row.addWidget(other)
         self.predict = QPushButton("Predict poses")
         self.predict.setObjectName("primary")
-        self.predict.clicked.connect(controller.poses.predict)
+        self.predict.clicked.connect(lambda: controller.poses.predict())
+        self.train = QPushButton("Train on loaded data")
+        self.train.setToolTip("Train a model of these particles, in a dock of its own")
+        self.train.clicked.connect(lambda: controller.training_wanted.emit())
+        self.find_poses = QPushButton("Find poses from the images")
+        self.find_poses.setToolTip(
+            "Find a coarse map and poses with neither poses nor a map: give the molecule's diameter"
+        )
+        self.find_poses.clicked.connect(self._on_find)
+        seat.connect(controller.finding_wanted, self._on_find)
+        self.question = QuestionBar(seat)
         self.save = QPushButton("Save STAR…")
         self.save.setToolTip(
             "Write the poses, refined where they are, and their uncertainty as a STAR file"
         )
-        self.save.clicked.connect(self._ask_save)
+        self.save.clicked.connect(self.ask_save)
         buttons = QHBoxLayout()
         buttons.addWidget(self.predict, 1)
         buttons.addWidget(self.save)
         self.overall = wrapped(caption())
         self.body.addLayout(row)
+        self.body.addWidget(self.find_poses)
+        self.body.addWidget(self.train)
+        self.body.addWidget(self.question)
         self.body.addLayout(buttons)
         self.body.addLayout(self._refine_row())
         self.body.addWidget(self.overall)
@@ -101,8 +121,7 @@ class PosePanel(Panel):
         """Offer a model file or a run folder, and choose it."""
         at = self.models.findData(str(path))
         if at < 0:
-            name = path.name if path.suffix else f"{path.parent.name}/{path.name}"
-            self.models.addItem(name, str(path))
+            self.models.addItem(model_name(path), str(path))
             at = self.models.count() - 1
             self.models.setItemData(at, str(path), 3)  # tool tip
         self.models.setCurrentIndex(at)
@@ -135,6 +154,10 @@ class PosePanel(Panel):
         self.reference.set_layers(self._controller.map_layers, own)
         self._update()
 
+    def _on_find(self) -> None:
+        """Open the form of the command that finds poses, filled with what is known of the particles."""
+        open_dock(self._controller.viewer, COMMANDS).choose(_FINDING)
+
     def _on_refine(self) -> None:
         self._controller.poses.refine(map_of(self.reference.layer()))
 
@@ -148,7 +171,8 @@ class PosePanel(Panel):
         if path:
             self.add_model(Path(path))
 
-    def _ask_save(self) -> None:
+    def ask_save(self) -> None:
+        """Ask for a file and save the predicted particles."""
         try:
             stack = self._controller.poses.stack()
             default = str(stack.source.with_name(f"{stack.source.stem}_predicted.star"))
@@ -158,7 +182,8 @@ class PosePanel(Panel):
             if path:
                 target = Path(path if path.endswith(".star") else f"{path}.star")
                 stack.save(target, overwrite=True)
-                tell_note(f"{len(stack):,} particles in {target.name}")
+                self._controller.note_saved()
+                tell_note(f"{len(stack):,} particles in {target}")
         except (CryosphereError, OSError) as error:
             tell_error(error)
 
@@ -166,9 +191,24 @@ class PosePanel(Panel):
         """Set buttons, the read-outs and the line on all particles."""
         session, busy = self._controller.session, self._controller.runner.busy
         done = 0 if session is None else int(session.store.predicted.sum())
-        self.predict.setEnabled(session is not None and not busy)
-        self.save.setEnabled(done > 0 and not busy)
-        self.refine.setEnabled(done > 0 and self.reference.chosen and not busy)
+        path = self._controller.model_path
+        enable(
+            self.predict,
+            (session is None, "Open particles first"),
+            (path is None, "Choose a model first, or train one on these particles"),
+            (busy, _BUSY),
+        )
+        enable(self.find_poses, (session is None, "Open particles first"), (busy, _BUSY))
+        posed = session is not None and session.stack.has_poses
+        enable(self.train, (not posed, "Training needs particles with poses: find them first"))
+        enable(self.save, (done == 0, _NO_POSES), (busy, _BUSY))
+        enable(
+            self.refine,
+            (done == 0, _NO_POSES),
+            (path is None, "Choose the model whose poses are refined"),
+            (not self.reference.chosen, "Open a map to refine against, or reconstruct one"),
+            (busy, _BUSY),
+        )
         self.overall.setVisible(done > 0)
         if session is not None and done:
             self.overall.setText("\n".join(overall_lines(session.store)))

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.training_run import TrainingRun
 from napari_cryosphere.widgets.docks.kit.plots import LossPlot
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, dock_style, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, dock_style, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.training.form import TrainingForm
 from napari_cryosphere.widgets.docks.training.preview_strip import PreviewStrip
 from napari_cryosphere.widgets.state.notices import tell_error
+from napari_cryosphere.widgets.state.training_choices import can_resume
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -63,13 +64,15 @@ class TrainingPanel(Panel):
         super().__init__("Train on these particles", parent)
         self._controller = controller = seat.controller
         self.form = TrainingForm(seat)
-        self.button, self.pause = QPushButton("Train"), QPushButton("Pause")
+        self.button, self.pause = QPushButton("Train on loaded data"), QPushButton("Pause")
         self.button.setObjectName("primary")
         self.button.clicked.connect(self._on_button)
         self.pause.clicked.connect(self._on_pause)
         self.pause.setToolTip(
             "Hold the training after its present report; the time budget waits too"
         )
+        self.headline = wrapped(QLabel())
+        self.headline.setObjectName("value")
         self.plot = LossPlot(controller.viewer.theme)
         self.strip = PreviewStrip()
         self.text = wrapped(caption())
@@ -78,18 +81,23 @@ class TrainingPanel(Panel):
             QPushButton("Follow a run…"),
         )
         self.predict.clicked.connect(self._on_predict)
+        self.again = QPushButton("Resume")
+        self.again.setToolTip("Go on with the run where it was stopped, as it was begun")
+        self.again.clicked.connect(self._on_again)
+        self.form.resume.toggled.connect(self._update)
         self.other.setToolTip(
             "Show the curves of a run folder that is trained elsewhere, and follow them"
         )
         self.other.clicked.connect(self._ask_run)
         buttons, below = QHBoxLayout(), QHBoxLayout()
         buttons.addWidget(self.button, 1)
+        buttons.addWidget(self.again)
         buttons.addWidget(self.pause)
         below.addWidget(self.predict, 1)
         below.addWidget(self.other)
         self.body.addWidget(self.form)
         self.body.addLayout(buttons)
-        for widget in (self.text, self.plot, self.strip):
+        for widget in (self.headline, self.text, self.plot, self.strip):
             self.body.addWidget(widget)
         self.body.addLayout(below)
         self._poll = QTimer(self)
@@ -117,6 +125,12 @@ class TrainingPanel(Panel):
             self._controller.train(self.form.value())
         except (CryosphereError, OSError) as error:
             tell_error(error)
+
+    def _on_again(self) -> None:
+        folder = self._controller.training.folder
+        if folder is not None:
+            self.form.take_run(folder)
+            self._on_button()
 
     def _on_pause(self) -> None:
         runner = self._controller.runner
@@ -165,12 +179,20 @@ class TrainingPanel(Panel):
             (self._poll.start if run.following else self._poll.stop)()
         trainable = session is not None and session.stack.has_poses
         if not (run.active and self.button.text() == _STOPPING):
-            self.button.setText("Stop" if run.active else "Train")
+            start = "Resume" if self.form.resuming else "Train on loaded data"
+            self.button.setText("Stop" if run.active else start)
             self.button.setEnabled(run.active or (trainable and not runner.busy))
         tip = "Stop and keep the model learnt so far" if run.active else ""
         self.button.setToolTip(tip if trainable else "Training needs particles with poses")
         self.form.setEnabled(not run.active)
         self.pause.setVisible(run.active)
+        stopped = not run.active and run.folder is not None and can_resume(run.folder)
+        self.again.setVisible(stopped)
+        enable(
+            self.again,
+            (not trainable, "Open the particles of the run first"),
+            (runner.busy, "Other work is going on: wait for it, or stop it"),
+        )
         self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
         self.plot.show_losses(run.fractions, run.losses, run.errors_degrees)
@@ -179,12 +201,17 @@ class TrainingPanel(Panel):
         model = run.folder is not None and (run.folder / "model.safetensors").is_file()
         self.predict.setVisible(model and not run.active)
         self.predict.setEnabled(session is not None and not runner.busy)
+        median = run.validation_median_degrees
+        self.headline.setVisible(median is not None)
+        if median is not None:
+            whose = "" if run.folder is None else f" · {run.folder.name}"
+            self.headline.setText(f"held-out error {median:.1f}°{whose}")
         self.text.setText(run_line(run, runner.paused))
         self.text.setVisible(bool(self.text.text()))
 
 
 def run_line(run: TrainingRun, paused: bool) -> str:
-    """Return how a run goes: loss, held-out error, speed, time left; empty if there is none."""
+    """Return how a run goes: loss, speed, time left; empty if there is none."""
     if run.active and not run.losses:
         return "Preparing the particles…"
     if not run.losses:
@@ -192,8 +219,6 @@ def run_line(run: TrainingRun, paused: bool) -> str:
             f"{run.folder.name}: no report yet" if run.following and run.folder is not None else ""
         )
     parts = [f"Loss {run.losses[-1]:.2f} nats (0 = uniform)"]
-    if run.validation_median_degrees is not None:
-        parts.append(f"held-out error {run.validation_median_degrees:.1f}° (median)")
     going = run.active or run.following
     if going and run.images_per_second is not None:
         parts.append(f"{run.images_per_second:.0f} images/s")

@@ -120,13 +120,18 @@ class TrainingForm(QWidget):
             settings={**self.settings.given(), **self.others.given()},
             source=self.source.currentText(),
             density=None if self.own_map.isChecked() else map_of(self.map.layer()),
-            resume=self._resuming,
+            resume=self.resuming,
         )
 
     @property
-    def _resuming(self) -> bool:
+    def resuming(self) -> bool:
         """Whether the run in the folder is to go on: it then keeps its choices."""
         return self.resume.isVisibleTo(self) and self.resume.isChecked()
+
+    def take_run(self, folder: Path) -> None:
+        """Set the form to go on with the run in a folder."""
+        self.folder.setText(str(folder))
+        self.resume.setChecked(True)
 
     def take_next_folder(self) -> None:
         """Propose a run folder that does not exist yet."""
@@ -172,7 +177,7 @@ class TrainingForm(QWidget):
 
     def _on_resume(self) -> None:
         """Show the choices of the run that is to go on."""
-        if self._resuming:
+        if self.resuming:
             try:
                 self._show_run(Path(self.folder.text().strip()).expanduser())
             except CryosphereError as error:
@@ -194,7 +199,7 @@ class TrainingForm(QWidget):
     def _update(self, *_: object) -> None:
         text = self.folder.text().strip()
         self.resume.setVisible(bool(text) and can_resume(Path(text).expanduser()))
-        free = not self._resuming
+        free = not self.resuming
         self.source.setEnabled(free)
         self.others.native.setEnabled(free)
         for key, widget in self.settings.widgets.items():

@@ -1,0 +1,55 @@
+"""The place in a dock where the last error, or what was done, can be read whole and copied."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QToolButton, QWidget
+
+from napari_cryosphere.widgets.docks.kit.style import wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.state.notices import NOTICES
+
+__all__ = ["MessageBar"]
+
+
+class MessageBar(QFrame):
+    """The last message; hidden until there is one, and once it is closed.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.text = wrapped(QLabel())
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.copy, self.close_button = QToolButton(), QToolButton()
+        self.copy.setText("Copy")
+        self.copy.clicked.connect(self._on_copy)
+        self.close_button.setText("✕")
+        self.close_button.setToolTip("Hide this message")
+        self.close_button.clicked.connect(self.hide)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(8, 4, 4, 4)
+        row.addWidget(self.text, 1)
+        for button in (self.copy, self.close_button):
+            row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+        self.hide()
+        seat.connect(NOTICES.said, self._show)
+
+    def _show(self, text: str, error: bool) -> None:
+        self.setObjectName("question" if error else "said")
+        self.style().unpolish(self)
+        self.style().polish(self)
+        self.text.setText(text)
+        self.copy.setVisible(error)
+        self.show()
+
+    def _on_copy(self) -> None:
+        clipboard = QGuiApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.text.text())

@@ -1,0 +1,69 @@
+"""The place in a dock where what is to be decided stands, with a button for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_cryosphere.widgets.docks.kit.style import wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+
+__all__ = ["QuestionBar"]
+
+
+class QuestionBar(QFrame):
+    """The question about the chosen particles; hidden while there is none.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    """
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("question")
+        self._controller = seat.controller
+        self.text = wrapped(QLabel())
+        self.text.setObjectName("asked")
+        self.buttons: list[QPushButton] = []
+        self._column = QVBoxLayout()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.addWidget(self.text)
+        column.addLayout(self._column)
+        for signal in (self._controller.question_changed, self._controller.runner.busy_changed):
+            seat.connect(signal, self._show)
+        self._show()
+
+    def _show(self, *_: object) -> None:
+        session = self._controller.session
+        question = None if session is None else session.question
+        for button in self.buttons:
+            self._column.removeWidget(button)
+            button.hide()
+            button.deleteLater()
+        self.buttons = []
+        self.setVisible(question is not None)
+        if question is None:
+            return
+        self.text.setText(question.text)
+        for place, answer in enumerate(question.answers):
+            button = QPushButton(answer.text)
+            if place == 0:
+                button.setObjectName("primary")
+            button.setToolTip(answer.tip)
+            button.setEnabled(not self._controller.runner.busy)
+            button.clicked.connect(_pressed(answer.do))
+            self._column.addWidget(button)
+            self.buttons.append(button)
+
+
+def _pressed(do: Callable[[], object]) -> Callable[[], None]:
+    """Return what answers a click, which comes with a state that nobody wants."""
+
+    def press() -> None:
+        do()
+
+    return press

@@ -1,0 +1,149 @@
+"""The way from particles to a map, as a row of steps: done ones are ticked, the next one is highlighted."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
+from napari_cryosphere.widgets.plugin.open_docks import (
+    COMMANDS,
+    GALLERY,
+    ORIENTATIONS,
+    TRAINING,
+    open_dock,
+)
+
+if TYPE_CHECKING:
+    from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.state.session import Session
+
+__all__ = ["STEPS", "WayBar", "steps_done"]
+
+STEPS = {
+    "Data": "Open particles: a STAR or .cs file, or an MRC stack",
+    "Poses": "Find poses from the images, predict them with a model, or import them with the particles",
+    "Inspect": "Look at particles: the most uncertain ones first, and reject what is none",
+    "Map": "Reconstruct a map at the poses",
+    "Export": "Save the particles with their poses as a STAR file",
+}
+_DOCKS = {
+    "Training": (TRAINING, "Train a model of the loaded particles, and follow runs"),
+    "Gallery": (GALLERY, "All particles as tiles: sort, filter, keep and reject"),
+    "Orientations": (ORIENTATIONS, "Which views there are, and which are missing"),
+    "Commands": (COMMANDS, "Every command of the command line, by a form"),
+}
+_INSPECTED = 3  # particles looked at, until the step counts as done; chosen
+
+
+def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
+    """Return which steps are done for the chosen particles.
+
+    Parameters
+    ----------
+    controller
+        Of the viewer.
+    looked_at
+        At how many particles a person has looked since they have poses.
+    """
+    session = controller.session
+    if session is None:
+        return dict.fromkeys(STEPS, False)
+    posed = bool(session.store.predicted.any()) or session.store.known is not None
+    return {
+        "Data": True,
+        "Poses": posed,
+        "Inspect": posed and (looked_at >= _INSPECTED or bool(session.choices.flags.any())),
+        "Map": bool(controller.map_layers),
+        "Export": session.saved,
+    }
+
+
+class WayBar(QWidget):
+    """The steps, and below them the docks by name.
+
+    Parameters
+    ----------
+    seat
+        The dock's hold on the viewer's controller.
+    go
+        Called with the name of a step that is pressed.
+    """
+
+    def __init__(
+        self, seat: Seat, go: Callable[[str], object], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._controller = controller = seat.controller
+        self._looked_at: weakref.WeakKeyDictionary[Session, set[int]] = weakref.WeakKeyDictionary()
+        self.steps: dict[str, QPushButton] = {}
+        self.docks: dict[str, QPushButton] = {}
+        row, below, column = QHBoxLayout(), QHBoxLayout(), QVBoxLayout(self)
+        row.setSpacing(2)
+        below.setSpacing(2)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for name, tip in STEPS.items():
+            button = self.steps[name] = QPushButton(name)
+            button.setToolTip(tip)
+            button.clicked.connect(_calling(go, name))
+            row.addWidget(button, 1)
+        for name, (dock, tip) in _DOCKS.items():
+            button = self.docks[name] = QPushButton(name)
+            button.setObjectName("step")
+            button.setToolTip(tip)
+            button.clicked.connect(_calling(self._open, dock))
+            below.addWidget(button, 1)
+        column.addLayout(row)
+        column.addLayout(below)
+        for signal in (
+            controller.layers_changed,
+            controller.session_changed,
+            controller.predictions_changed,
+            controller.particle_changed,
+            controller.saved,
+        ):
+            seat.connect(signal, self._show)
+        self._show()
+
+    @property
+    def next(self) -> str | None:
+        """The step that comes next; None after the last."""
+        done = steps_done(self._controller, self._number_looked_at())
+        return next((name for name, there in done.items() if not there), None)
+
+    def _open(self, dock: str) -> None:
+        open_dock(self._controller.viewer, dock)
+
+    def _number_looked_at(self) -> int:
+        """Count the particle under the slider once there are poses, and return their number."""
+        shown = self._controller.shown
+        if shown is None:
+            return 0
+        session, index = shown
+        seen = self._looked_at.setdefault(session, set())
+        if session.store.predicted.any():
+            seen.add(index)
+        return len(seen)
+
+    def _show(self, *_: object) -> None:
+        done, next_one = steps_done(self._controller, self._number_looked_at()), self.next
+        for name, button in self.steps.items():
+            button.setText(f"✓ {name}" if done[name] else name)
+            kind = "next" if name == next_one else "step"
+            if button.objectName() != kind:
+                button.setObjectName(kind)
+                button.style().unpolish(button)
+                button.style().polish(button)
+
+
+def _calling(do: Callable[[str], object], name: str) -> Callable[[], None]:
+    """Return what answers a click."""
+
+    def press() -> None:
+        do(name)
+
+    return press
