@@ -22,6 +22,7 @@ from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.kit.workbench import take_seat
+from napari_cryosphere.widgets.docks.main.demo import read_particle
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
 from napari_cryosphere.widgets.state.layer_data import particle_layer
 
@@ -57,8 +58,8 @@ def main(folder: Path, output: Path) -> None:
     pictures = []
     for share in SHARES:
         viewer.dims.set_point(0, int(by_spread[int(share * (len(by_spread) - 1))]))
-        settle()
-        viewer.reset_view()
+        read_particle(dock)
+        dock.controller.arrangement.fit()
         settle(30)
         pixels = viewer.screenshot(canvas_only=False, flash=False)
         picture = Image.fromarray(pixels[..., :3])

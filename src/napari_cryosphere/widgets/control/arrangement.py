@@ -17,6 +17,8 @@ __all__ = ["Arrangement"]
 
 _MARGIN = 0.02
 """Around all pictures, as a fraction of the canvas."""
+_LINE_PIXELS = 38.0
+"""Height of napari's line of text in a corner of the canvas."""
 
 
 class Arrangement:
@@ -64,7 +66,19 @@ class Arrangement:
         visible = [layer for layer in self._place() if layer.visible]
         if visible:
             self._viewer.reset_view(layers=visible, margin=_MARGIN)
+            self._leave_line(visible)
             self._fitted = self._camera()
+
+    def _leave_line(self, visible: list[Image]) -> None:
+        """Leave room below the pictures for the line that names the particle."""
+        camera, height = self._viewer.scene.camera, self._viewer.canvas.size[0]
+        rows = np.concatenate([layer.extent.world[:, -2] for layer in visible])
+        span = float(np.ptp(rows))
+        camera.zoom = min(camera.zoom, max(height - _LINE_PIXELS, 1) / span)
+        below = (height - span * camera.zoom) / 2
+        if below < _LINE_PIXELS:
+            depth, row, column = camera.center
+            camera.center = (depth, row + (_LINE_PIXELS - below) / camera.zoom, column)
 
     def _place(self) -> list[Image]:
         """Place all pictures; returns them and the particles' layer."""

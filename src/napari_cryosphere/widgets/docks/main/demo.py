@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.running import Runner
     from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 
-__all__ = ["show_demo"]
+__all__ = ["read_particle", "show_demo"]
 
 _FILES = {
     "truth": "truth.mrc",
@@ -32,6 +33,7 @@ _FILES = {
 }
 _SCREENSHOTS = ("screenshot_particles.png", "screenshot_uncertain.png", "screenshot_maps.png")
 _WINDOW = (1400, 900)
+_MOST_READING_SECONDS = 20.0  # some 0.5 s, and the imports for it
 _NO_WINDOW = 300  # seconds that a run without a display may take
 
 
@@ -168,8 +170,8 @@ def save_screenshots(folder: Path) -> list[Path]:
         *particles, maps = (folder / name for name in _SCREENSHOTS)
         for quantile, path in zip((0.5, 1.0), particles, strict=True):
             viewer.dims.set_point(0, _particle_of_spread(dock, quantile))
-            _settle()
-            viewer.reset_view()
+            read_particle(dock)
+            dock.controller.arrangement.fit()
             _settle()
             viewer.screenshot(str(path), canvas_only=False, flash=False)
         open_dock(viewer, MAPS).show_maps()
@@ -187,6 +189,19 @@ def _particle_of_spread(dock: CryosphereDock, quantile: float) -> int:
     if summary is None:
         return 0
     return int(np.argsort(summary.spread_degrees)[int(quantile * (len(summary) - 1))])
+
+
+def read_particle(dock: CryosphereDock) -> None:
+    """Wait, without an event loop, for what is read of the shown particle when the slider rests."""
+    from qtpy.QtWidgets import QApplication
+
+    inspector = dock.controller.inspector
+    inspector.settle()
+    deadline = time.monotonic() + _MOST_READING_SECONDS
+    while inspector.lens is None and time.monotonic() < deadline:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    _settle()
 
 
 def _settle(rounds: int = 12) -> None:
