@@ -65,6 +65,11 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     """Simulate particles from a map in memory; ``config.map`` is not read.
 
     Images go to disk as they are made; only a chunk of them is held. The STAR file appears last.
+
+    Raises
+    ------
+    CryosphereError
+        If shifts leave the images, or the disk has no room for these.
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")

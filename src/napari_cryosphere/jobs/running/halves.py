@@ -182,7 +182,13 @@ class Halves:
 
 
 def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
-    """Raise MetadataError if a half set has no particles; ``otherwise`` says what to do without it."""
+    """Check that both half sets have particles; ``otherwise`` says what else to do if not.
+
+    Raises
+    ------
+    MetadataError
+        If a half set is empty.
+    """
     counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
     if min(counts) == 0:
         raise MetadataError(
