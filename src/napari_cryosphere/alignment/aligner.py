@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.defocus import defocus_log_likelihoods
 from napari_cryosphere.alignment.local import LocalSearch
 from napari_cryosphere.alignment.modes import distinct_poses, local_maxima
 from napari_cryosphere.alignment.noise import (
@@ -328,22 +329,39 @@ class Aligner:
 
         References are shared. The contrast is negative if the images are dark where the map is bright.
         """
-        poses, shifts = (
-            torch.from_numpy(a).float() for a in (alignment.rotations, alignment.shifts_px)
-        )
-        device = self._sampler.device
-        slices = self._sampler.values(poses.to(device), self.band.frequencies.to(device)).cpu()
+        slices = self._shifted_slices(alignment.rotations, alignment.shifts_px)
         changed = copy(self)
         changed.noise = refit_noise(
             self.band.of(to_fourier(images)),
             None if ctf is None else self.band.of(ctf),
-            slices * self.band.phases(shifts),
+            slices,
             torch.from_numpy(alignment.summary.confidence).float(),
             self.noise,
             self._power,
             self.band,
         )
         return changed
+
+    def defocus_log_likelihoods(
+        self,
+        images: Tensor,
+        ctfs: Iterable[Tensor],
+        rotations: NDArray[np.float64],
+        shifts_px: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Score images ``(n, box, box)`` at given poses with several CTFs of the band, ``(n, d)`` nats."""
+        slices = self._shifted_slices(rotations, shifts_px)
+        data = self.band.of(to_fourier(images))
+        return defocus_log_likelihoods(data, slices, ctfs, self.noise, self.band)
+
+    def _shifted_slices(
+        self, rotations: NDArray[np.float64], shifts_px: NDArray[np.float64]
+    ) -> Tensor:
+        """Return the map's slices at poses, shifted, ``(n, k)``."""
+        poses, shifts = (torch.from_numpy(part).float() for part in (rotations, shifts_px))
+        device = self._sampler.device
+        slices = self._sampler.values(poses.to(device), self.band.frequencies.to(device)).cpu()
+        return slices * self.band.phases(shifts)
 
     def _finish(
         self,

@@ -376,6 +376,10 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, ComparedMaps):
     """
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
+    refine_defocus: bool = False
+    """Also find each particle's defocus at its new pose, and write it with its standard deviation
+    (cryosphereDefocusError, angstrom).
+    """
     scale_check: bool = False
     """First find the pixel size of the map at which particles fit it best, and warn if it is not the
     one given.
