@@ -39,6 +39,7 @@ __all__ = [
     "NewTable",
     "ParticlesFile",
     "ParticlesInput",
+    "StateMaps",
     "SymmetricConfig",
 ]
 
@@ -164,3 +165,16 @@ class ComparedMaps(MapsInput):
 
 class MaskedMapInput(ComparedMaps, MapInput):
     """A map that particles are compared with."""
+
+
+class StateMaps(ComparedMaps):
+    """One map that particles are compared with, or one for each state."""
+
+    map: Annotated[
+        tuple[MapFile, ...],
+        Field(min_length=1, max_length=99),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
+    ]
+    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
+    each particle's state is found with its pose.
+    """

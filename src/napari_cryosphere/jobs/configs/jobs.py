@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.orientations import STRONGEST_PREFERENCE
 from napari_cryosphere.imaging.simulate import OpticsGroup
 from napari_cryosphere.jobs.configs.bases import (
-    ComparedMaps,
     Device,
     Folder,
     ImagesInput,
@@ -34,6 +33,7 @@ from napari_cryosphere.jobs.configs.bases import (
     NewTable,
     ParticlesFile,
     ParticlesInput,
+    StateMaps,
     SymmetricConfig,
 )
 from napari_cryosphere.jobs.configs.fields import Argument, File, Inside, Option
@@ -360,20 +360,12 @@ class AligningConfig(SymmetricConfig, _WithMemory):
     """Where the arithmetic is done; auto takes a GPU if there is one."""
 
 
-class AlignConfig(AligningConfig, _Resumable, ParticlesInput, ComparedMaps):
+class AlignConfig(AligningConfig, _Resumable, ParticlesInput, StateMaps):
     """Poses and shifts found by comparing particles with a map.
 
     They have the map's hand, right or wrong: a map and its mirror image have the same projections.
     """
 
-    map: Annotated[
-        tuple[MapFile, ...],
-        Field(min_length=1, max_length=99),
-        BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
-    ]
-    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
-    each particle's state is found with its pose.
-    """
     distributions: NewDistributions | None = None
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     refine_defocus: bool = False
