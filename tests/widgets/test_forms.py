@@ -98,7 +98,7 @@ def test_values_that_are_not_legal_are_named() -> None:
     with pytest.raises(CryosphereError, match="is missing"):
         form.value()
     for key in ("particles", "map", "output"):
-        form.fill(key, Path("x"))
+        form.fill(key, Path("x.star"))
     assert form.missing() == []
     form.fill("local_degrees", 500.0)
     with pytest.raises(CryosphereError, match=r"^local \(°\): Input should be less than"):

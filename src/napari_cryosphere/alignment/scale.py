@@ -48,7 +48,7 @@ def best_scale(
     aligner_at
         Aligners with the same noise and the map at other scales.
     images, ctf
-        As `Aligner.search` takes them: some hundred.
+        ``(n, box, box)`` and ``(n, box, box // 2 + 1)``, as `Aligner.search` takes them: some hundred.
     found
         Where they fit at scale 1.
 

@@ -117,7 +117,17 @@ def _reduced(voxels: NDArray[np.floating], box: int) -> NDArray[np.float32]:
 
 
 def centre_of_mass(voxels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the centre of the density above half the 99th percentile, x, y, z in voxels from the centre."""
+    """Return where the density above half the 99th percentile has its centre.
+
+    Parameters
+    ----------
+    voxels
+        ``(box, box, box)``.
+
+    Returns
+    -------
+    ``(3,)``: x, y, z in voxels from the box's centre.
+    """
     weight = np.clip(voxels - 0.5 * np.percentile(voxels, 99), 0, None).astype(np.float64)
     axis = np.arange(len(voxels)) - len(voxels) // 2
     total = max(float(weight.sum()), 1e-30)
@@ -200,7 +210,21 @@ def moved(
     shift_px: NDArray[np.float64],
     order: int,
 ) -> NDArray[np.float32]:
-    """Return ``voxels`` read at ``rotation @ r + shift`` for every r, coordinates x, y, z from the centre."""
+    """Return a map read at ``rotation @ r + shift`` for every r, x, y, z in voxels from the centre.
+
+    Parameters
+    ----------
+    voxels
+        ``(box, box, box)``.
+    rotation, shift_px
+        ``(3, 3)`` and ``(3,)``, x, y, z.
+    order
+        Degree of the interpolating splines, 0 to 5.
+
+    Returns
+    -------
+    ``(box, box, box)``.
+    """
     reversed_axes = rotation[::-1, ::-1]  # arrays are z, y, x
     centre = np.full(3, len(voxels) // 2)
     offset = centre + shift_px[::-1] - reversed_axes @ centre

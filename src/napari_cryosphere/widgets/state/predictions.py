@@ -104,6 +104,7 @@ class PredictionStore:
 
     @symmetry.setter
     def symmetry(self, name: str) -> None:
+        """Compare the predictions again, modulo another point group."""
         if name == self._symmetry:
             return
         self._symmetry = name
