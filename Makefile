@@ -4,6 +4,7 @@
 
 BIN := .venv/bin
 ARGS ?=
+WORKERS ?= 2
 OMP_NUM_THREADS ?= 2
 export OMP_NUM_THREADS
 
@@ -26,8 +27,8 @@ system-libraries: ## Install or name the system libraries that windows need (Lin
 demo: venv system-libraries ## Simulated particles, from training to a map, in napari; writes demo-output
 	$(BIN)/napari-cryosphere demo --output demo-output $(ARGS)
 
-test: venv system-libraries ## Run the tests (ARGS="-k fsc" passes options to pytest)
-	$(ON_DISPLAY) $(BIN)/python -m pytest $(ARGS)
+test: venv system-libraries ## Run the tests in two processes (ARGS="-k fsc" passes options to pytest, WORKERS=0 runs them in one)
+	OMP_NUM_THREADS=1 $(ON_DISPLAY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: venv ## Check style, types and the borders between the rooms
 	$(BIN)/ruff check .
