@@ -149,7 +149,7 @@ def _check_shape(shape: tuple[int, ...], where: str, kind: type[CryosphereError]
         )
     if shape[0] % 2:
         raise kind(
-            f"{where} has an odd box of {shape[0]}; pad it to an even one: convert IN OUT --box {shape[0] + 1}"
+            f"{where} has an odd box of {shape[0]}; pad it: convert IN OUT --box {shape[0] + 1}"
         )
 
 
