@@ -1,4 +1,4 @@
-"""Two states of a complex: does each particle find its own, and how sure is it?
+"""Two states of a complex: whether each particle finds its own, and how sure it is.
 
 Runs `align` with one map and with both on the realistic set in which 30 % of the particles are in a second
 state, and prints the state's ranking (AUROC), its calibration, the shares, and the poses' errors by state.

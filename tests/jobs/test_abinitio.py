@@ -63,7 +63,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(sample: Path, output: Path, **options: object) -> AbInitioConfig:
     given = {"particles": sample / "blank.star", "device": "cpu", "symmetry": "D2"}
-    given |= {"starts": 2, "resolution_angstrom": 28.0}  # six shells: quick
+    # six shells: quick, and so few that from some seeds both halves find the same wrong map
+    given |= {"starts": 2, "resolution_angstrom": 28.0, "seed": 1}
     return AbInitioConfig(output=output, **(given | options))
 
 
