@@ -97,15 +97,18 @@ def test_one_data_set_at_a_time(viewer: Any, qtbot: Any, sample: Path, few: Path
 
 
 def test_a_prediction_that_goes_on_while_another_data_set_is_shown_stays_hidden(
-    viewer: Any, sample: Path, few: Path, held_runner: Any
+    viewer: Any, sample: Path, few: Path, held_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_cryosphere.widgets.control.controller import Controller
+    from napari_cryosphere.widgets.plugin import open_docks
 
+    # a dock would bring a controller of its own
+    monkeypatch.setattr(open_docks, "open_main_for_particles", lambda viewer: None)
     (first,) = viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     controller = Controller(viewer, held_runner)
     controller.poses.predict()
     (second,) = viewer.open(few, plugin="napari-cryosphere")
-    for _ in range(3):
+    while not controller.sessions[0].store.predicted.any():  # a look at some particles comes first
         held_runner.advance()
     shown = [layer for layer in viewer.layers if layer.visible]
     assert shown == [second]
