@@ -40,7 +40,7 @@ def run(events: Events) -> Result:
 def few_steps() -> Iterator[None]:
     """Make a search short: these images need no more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 16)
+        patch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 32)
         yield
 
 

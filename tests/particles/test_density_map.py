@@ -64,7 +64,7 @@ def test_origin_and_start_are_ignored(voxels: NDArray[np.float32], tmp_path: Pat
     ("shape", "voxel_size", "says"),
     [
         ((6, 6, 4), 1.0, "4 x 6 x 6 voxels; a map must be cubic"),
-        ((5, 5, 5), 1.0, "odd box of 5; convert IN OUT --box 6"),
+        ((5, 5, 5), 1.0, "odd box of 5; pad it: convert IN OUT --box 6"),
         ((6, 6, 6), (1.0, 1.0, 1.2), "1 x 1 x 1.2 A; resample"),
         ((6, 6, 6), 0.0, "no voxel size"),
     ],
