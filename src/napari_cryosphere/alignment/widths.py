@@ -119,7 +119,7 @@ def _with_rotations(information: Tensor, follow: Tensor, covariance: Tensor) -> 
 
 
 def _spheres() -> tuple[Tensor, Tensor]:
-    """Return points about the origin, ``(20, 3)``, and the logarithm of the volume that each stands for."""
+    """Return points about the origin, ``(20, 3)``, and the logarithm of each one's volume."""
     octahedron = torch.cat([torch.eye(3), -torch.eye(3)])
     cube = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3) / math.sqrt(3)
     points, volumes = [], []

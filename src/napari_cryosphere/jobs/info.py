@@ -29,7 +29,7 @@ def describe(path: Path, how: ImagesInput | None = None, *, images: bool = True)
 
     Keys for particles are at least kind, particles, box, pixel_size_angstrom (those that all images
     are brought to), optics_groups (their number), optics (what is known of each), has_poses,
-    has_ctf, half_sets, contrast, notes (what images hold beside a CTF) and warnings.
+    has_ctf, half_sets, contrast, notes (what images hold besides a CTF) and warnings.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ __all__ = ["flip_hand", "mirrored_poses", "symmetry"]
 
 Values: TypeAlias = NDArray[np.float64]
 
-_SHOWN = 5  # groups that are told of, the best ones
+_SHOWN = 5  # groups that are named, the best ones
 _HAND = (
     "the particles fit both hands alike: projections of a map and of its mirror image are the same. Which "
     "hand is right has to come from elsewhere: helices (right-handed, seen from some 7 A), a known "

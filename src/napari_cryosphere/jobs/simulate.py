@@ -69,7 +69,7 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     Raises
     ------
     CryosphereError
-        If shifts leave the images, or the disk has no room for these.
+        If shifts leave the images, or the disk has no room for the images.
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")

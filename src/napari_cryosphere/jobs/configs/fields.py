@@ -71,7 +71,7 @@ class Option:
     variable
         Variable of the environment that gives the value where no option does.
     by_name
-        The field holds a model that a string stands for: a name is asked for.
+        The field holds a model that can be given as a string, its name.
     """
 
     names: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ class MapSymmetryConfig(_MapAndParticles):
     symmetry: Annotated[str, Field(min_length=1), Option(("--symmetry",))] | None = None
     """The group whose axes are looked for; without it every one, and the largest found is laid."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it or
+    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC next to it or
     its own noise, and 20 shells at most.
     """
 
