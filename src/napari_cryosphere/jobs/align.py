@@ -427,15 +427,29 @@ def align_rows(
             align_each,
         )
         yield Note(band_note(aligner, stack, detail))
-        yield from work_through(
-            batches,
-            ranks,
-            journal,
-            AlignerInput(stack),
-            lambda rows, inputs: _arrays_of(align_each(aligner, rows, *inputs)),
-            "aligned",
-            at_once=at_once,
-        )
+        yield from _searched(stack, [aligner], align_each, batches, ranks, journal, at_once)
+
+
+def _searched(
+    stack: ParticleStack,
+    aligners: Sequence[Aligner],
+    align_each: Pilot,
+    batches: Batches,
+    ranks: Ranks,
+    journal: Finished,
+    at_once: int,
+) -> Generator[Event, None, None]:
+    """Put into the journal what each aligner, one for every map, says of this rank's batches."""
+
+    def work(rows: slice, inputs: tuple[Tensor, Tensor | None]) -> Arrays:
+        return {
+            _key(name, state, len(aligners)): values
+            for state, aligner in enumerate(aligners)
+            for name, values in _arrays_of(align_each(aligner, rows, *inputs)).items()
+        }
+
+    read = AlignerInput(stack)
+    yield from work_through(batches, ranks, journal, read, work, "aligned", at_once=at_once)
 
 
 def _key(name: str, state: int, number: int) -> str:
@@ -466,18 +480,8 @@ def _compared(
     aligners = _state_aligners(stack, maps, config, details, pilot, device)
     for aligner, detail in zip(aligners, details, strict=True):
         yield Note(band_note(aligner, stack, detail))
-
-    def work(rows: slice, inputs: tuple[Tensor, Tensor | None]) -> Arrays:
-        return {
-            _key(name, state, number): values
-            for state, aligner in enumerate(aligners)
-            for name, values in _arrays_of(align_each(aligner, rows, *inputs)).items()
-        }
-
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
-        yield from work_through(
-            batches, ranks, journal, AlignerInput(stack), work, "aligned", at_once=at_once
-        )
+        yield from _searched(stack, aligners, align_each, batches, ranks, journal, at_once)
 
 
 def _state_aligners(
