@@ -147,6 +147,12 @@ class Aligner:
         Largest shift searched, from the middle in a search of all poses, from the given shifts
         otherwise. None starts from what particle picking usually leaves and goes on to a sixth
         of the box for images whose answers lie at the rim.
+
+    Attributes
+    ----------
+    measures_widths
+        Whether modes have the likelihood's own width (see `widths`), or Laplace's, which is too
+        narrow for faint particles and spares 1.5 ms of some 5 per particle (box 64).
     """
 
     def __init__(
@@ -172,6 +178,7 @@ class Aligner:
         self._sampler = SliceSampler(voxels.to(device), self.band.max_shell, moments=True)
         self._power = slice_power(self._sampler)
         self._global: GlobalSearch | None = None
+        self.measures_widths = True
 
     @classmethod
     def estimated(
@@ -372,7 +379,8 @@ class Aligner:
     ) -> Alignment:
         """Refine the starts, choose each image's best mode, and say how sure it is."""
         refined, counts = self._distinct(*self._climb(observation, starts), len(observation))
-        refined = self._widened_modes(observation, refined, counts)
+        if self.measures_widths:
+            refined = self._widened_modes(observation, refined, counts)
         ends = np.cumsum(counts)
         best = refined[torch.from_numpy(ends - counts).to(self._sampler.device)]
         summary, evidence = summarise_modes(refined, counts, starts.candidates, self.symmetry)

@@ -250,6 +250,7 @@ def prepare_aligner(
             f"{stack.source}: the particles hold no more power than their background; "
             f"nothing of the map is seen in them"
         )
+    aligner.measures_widths = False  # neither contrast nor sign depends on them
     rows = spread_rows(len(stack), _PILOT_ALIGNED)
     images, ctf = read(rows)
     found = pilot(aligner, rows, images, ctf)
@@ -263,7 +264,9 @@ def prepare_aligner(
         raise MetadataError(
             f"{stack.source}: the particles are dark where the map is bright; invert one of the two"
         )
-    return refitted if refitted.noise.contrast > _LEAST_CHANGE * aligner.noise.contrast else aligner
+    kept = refitted if refitted.noise.contrast > _LEAST_CHANGE * aligner.noise.contrast else aligner
+    kept.measures_widths = True
+    return kept
 
 
 def with_alignment(
