@@ -5,7 +5,11 @@ claimed confidence against the share within 30 degrees, how many true poses the 
 credible sets hold, how well confidence tells lost particles and presence tells junk (areas under
 the ROC curve), and CPU time of the whole command, start included, with and without
 ``--distributions``. RELION's columns are those of the README: one global iteration at order 2 and
-two local ones, same particles and reference.
+two local ones, same particles and reference. ``--relion`` runs it here instead, two threads on both
+sides; needs relion_refine on the path.
+
+``--train MINUTES`` adds the table of `infer --refine`: a network is trained for so long on the set
+with everything (junk included, at the poses that `align` finds), and refined against the reference.
 
 CRYOSPHERE_SHARED_DATA or ``--data`` names the folder of the reference data. ``--quick`` takes the
 base set and the one with everything, every fifth particle of it.
@@ -29,7 +33,8 @@ import starfile
 from _common import DATA, child_cpu_seconds, report, roc_area
 from numpy.typing import NDArray
 
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.jobs.align import prepare_aligner
+from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
@@ -44,23 +49,46 @@ RELION = {
 RELION_MS_PER_PARTICLE = 198.0
 """CPU time of that search, of one machine with our 5.6 ms there; from realistic/README.md."""
 LOST_DEGREES = 30.0
+DIAMETER_ANGSTROM = 160.0
+PRESENCE = "cryospherePresence"
 QUICK = {"r0": 1, "all": 5}
 """Sets of a quick run, and of which every so many particles are taken."""
 
 
-def align(particles: Path, folder: Path, arguments: Sequence[str]) -> float:
-    """Run ``napari-cryosphere align`` with two threads; return CPU seconds of the whole process."""
-    command = [sys.executable, "-m", "napari_cryosphere", "align", str(particles), *arguments]
+def run(command: Sequence[str], folder: Path) -> float:
+    """Run a program with two threads; return CPU seconds of the whole process."""
     waiting = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 
-    def run() -> None:
+    def work() -> None:
         done = subprocess.run(
             command, cwd=folder, env=os.environ | waiting, capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
 
-    return child_cpu_seconds(run)
+    return child_cpu_seconds(work)
+
+
+def ours(verb: str, particles: Path, folder: Path, arguments: Sequence[str]) -> float:
+    """Run a command of napari-cryosphere on particles; return its CPU seconds."""
+    program = [sys.executable, "-m", "napari_cryosphere"]
+    return run([*program, verb, str(particles), *arguments], folder)
+
+
+def relions(particles: Path, data: Path, contrast: float, folder: Path) -> tuple[float, Path]:
+    """Search with relion_refine, all poses and then around the best; return CPU seconds and the result."""
+    reference = DensityMap.read(data / "gpcr_ref15.mrc")
+    voxels = reference.voxels * np.float32(contrast)
+    DensityMap(voxels, reference.pixel_size_angstrom).save(folder / "relion.mrc")
+    common = ["relion_refine", "--ref", str(folder / "relion.mrc"), "--K", "1", "--sym", "C1"]
+    common += ["--ctf", "--ctf_corrected_ref", "--flatten_solvent", "--zero_mask"]
+    common += ["--dont_check_norm", "--particle_diameter", str(DIAMETER_ANGSTROM), "--j", "2"]
+    common += ["--offset_range", "5", "--offset_step", "2", "--ini_high", "15"]
+    first = ["--healpix_order", "2", "--iter", "1", "--o", str(folder / "global")]
+    cpu = run([*common, *first, "--i", str(particles)], data)
+    then = ["--healpix_order", "4", "--sigma_ang", "5", "--iter", "2", "--o", str(folder / "local")]
+    cpu += run([*common, *then, "--i", str(folder / "global_it001_data.star")], data)
+    return cpu, folder / "local_it002_data.star"
 
 
 def subset(stem: Path, every: int, folder: Path) -> tuple[Path, Path, list[dict[str, str]]]:
@@ -76,25 +104,85 @@ def subset(stem: Path, every: int, folder: Path) -> tuple[Path, Path, list[dict[
     return paths[0], paths[1], labels
 
 
-def row_of(data: Path, name: str, every: int, options: Sequence[str]) -> dict[str, Any]:
+def row_of(
+    data: Path, name: str, every: int, options: Sequence[str], with_relion: bool
+) -> dict[str, Any]:
     """Align one set twice, without and with posteriors, and score it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         particles, truth_star, labels = subset(data / f"gpcr_{name}", every, folder)
         common = ["--map", str(data / "gpcr_ref15.mrc"), "--data-dir", str(data), *options]
-        plain = align(particles, folder, [*common, "--output", "plain.star"])
-        full = align(
-            particles, folder, [*common, "--output", "full.star", "--distributions", "full.zarr"]
-        )
+        plain = ours("align", particles, folder, [*common, "--output", "plain.star"])
+        posteriors = ["--output", "full.star", "--distributions", "full.zarr"]
+        full = ours("align", particles, folder, [*common, *posteriors])
         truth = ParticleStack.read(truth_star, data)
         found = ParticleStack.read(folder / "plain.star", data)
         levels = DistributionStore(folder / "full.zarr")[:].credible_level(truth.rotations())
+        theirs, relion_ms = RELION[name], RELION_MS_PER_PARTICLE
+        if with_relion:
+            contrast = contrast_of(found, data)
+            cpu, result = relions(particles, data, contrast, folder)
+            theirs, relion_ms = errors(truth, ParticleStack.read(result, data), labels), 1e3 * cpu
+            relion_ms /= len(found)
     return scores(name, truth, found, levels, labels) | {
         "ms_per_particle": 1e3 * plain / len(found),
-        "relion_ms_per_particle": RELION_MS_PER_PARTICLE,
-        "relion_cpu_over_ours": RELION_MS_PER_PARTICLE / (1e3 * plain / len(found)),
+        "relion_ms_per_particle": relion_ms,
+        "relion_cpu_over_ours": relion_ms / (1e3 * plain / len(found)),
         "distributions_cost": full / plain,
-        **{f"relion_{key}": value for key, value in RELION[name].items()},
+        **{f"relion_{key}": value for key, value in theirs.items()},
+    }
+
+
+def contrast_of(particles: ParticleStack, data: Path) -> float:
+    """Return the factor from the map's projections to the images, which RELION has to be given."""
+    density = DensityMap.read(data / "gpcr_ref15.mrc")
+    return prepare_aligner(particles, density, "C1").noise.contrast
+
+
+def errors(
+    truth: ParticleStack, found: ParticleStack, labels: list[dict[str, str]]
+) -> dict[str, float]:
+    """Return how far the good particles are from the truth; rows are matched by image name."""
+    good = np.array([label["kind"] == "good" for label in labels])
+    rows = {int(name.split("@")[0]): row for row, name in enumerate(_names(found))}
+    order = np.array([rows[int(name.split("@")[0])] for name in _names(truth)])
+    found = found[order]
+    angles = geodesic_distance_degrees(truth.rotations(), found.rotations())[good]
+    shifts = np.linalg.norm(truth.shifts_angstrom() - found.shifts_angstrom(), axis=1)[good]
+    return {
+        "degrees": float(np.median(angles)),
+        "beyond_30_%": 100 * float(np.mean(angles > LOST_DEGREES)),
+        "shift_px": float(np.median(shifts)) / found.grid.pixel_size_angstrom,
+    }
+
+
+def _names(stack: ParticleStack) -> list[str]:
+    return [str(name) for name in stack.particles["rlnImageName"]]
+
+
+def refined_row(data: Path, minutes: float) -> dict[str, Any]:
+    """Train on the set with everything, refine the network's poses, and score what is claimed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        particles, truth_star, labels = subset(data / "gpcr_all", 1, folder)
+        common = ["--map", str(data / "gpcr_ref15.mrc"), "--data-dir", str(data)]
+        ours("align", particles, folder, [*common, "--output", "aligned.star"])
+        training = [*common, "--minutes", str(minutes), "--output", "run"]
+        ours("train", folder / "aligned.star", folder, training)
+        refining = [*common, "--model", "run", "--refine", "--output", "refined.star"]
+        cpu = ours("infer", particles, folder, refining)
+        truth = ParticleStack.read(truth_star, data)
+        found = ParticleStack.read(folder / "refined.star", data)
+    good = np.array([label["kind"] == "good" for label in labels])
+    confidence, presence = _column(found, "cryosphereConfidence"), _column(found, PRESENCE)
+    row = errors(truth, found, labels)
+    return row | {
+        "confidence": float(confidence[good].mean()),
+        "within_30": 1 - row["beyond_30_%"] / 100,
+        "confidence_of_junk": float(confidence[~good].mean()),
+        "auroc_junk": roc_area(-presence, ~good),
+        "good_below_half_presence_%": 100 * float(np.mean(good[presence < 0.5])),
+        "ms_per_particle": 1e3 * cpu / len(found),
     }
 
 
@@ -110,7 +198,7 @@ def scores(
     angles = geodesic_distance_degrees(truth.rotations(), found.rotations())
     shifts = np.linalg.norm(truth.shifts_angstrom() - found.shifts_angstrom(), axis=1)
     confidence = _column(found, "cryosphereConfidence")
-    presence = _column(found, "cryospherePresence")
+    presence = _column(found, PRESENCE)
     lost = angles[good] > LOST_DEGREES
     doubtful = presence < 0.5
     return {
@@ -143,6 +231,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the values here")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the reference data")
     parser.add_argument("--only", nargs="+", choices=list(RELION), help="some of the sets")
+    parser.add_argument("--relion", action="store_true", help="run RELION here, some minutes a set")
+    parser.add_argument(
+        "--train", type=float, metavar="MINUTES", help="table of infer --refine too"
+    )
     parser.add_argument("--options", default="", help="further options of align")
     arguments = parser.parse_args()
     data = arguments.data / "realistic"
@@ -154,10 +246,14 @@ def main() -> None:
     for name, every in sets.items():
         if arguments.only and name not in arguments.only:
             continue
-        row = row_of(data, name, every, arguments.options.split())
+        row = row_of(data, name, every, arguments.options.split(), arguments.relion)
         sys.stderr.write(json.dumps(row) + "\n")  # a run that is cut short is not lost
         rows.append(row)
-    report("realistic", rows, arguments, ["torch", "numpy", "starfile"])
+    packages = ["torch", "numpy", "starfile"]
+    if rows:
+        report("realistic", rows, arguments, packages)
+    if arguments.train:
+        report("refined", [refined_row(data, arguments.train)], arguments, packages)
 
 
 if __name__ == "__main__":

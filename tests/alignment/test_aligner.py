@@ -163,6 +163,33 @@ def test_local_refinement_chooses_among_several_modes(particles):
     assert np.mean(errors < 15) > 0.9
 
 
+def test_a_prior_decides_where_the_likelihood_cannot():
+    # in C1 the four equivalent poses of a D2 particle fit alike
+    tetramer = _particles("D2", SIGNAL["D2"])
+    aligner = Aligner(tetramer.voxels, "C1", tetramer.noise, 13, shift_reach_px=2.0)
+    mates = point_group("D2") @ tetramer.rotations[:, None]
+    asked = []
+
+    def log_prior(image, poses):
+        asked.append((image, poses))
+        wanted = mates[image, 2]
+        return np.where(geodesic_distance_degrees(poses, wanted) < 20, 3.0, 0.0)
+
+    given = (tetramer.images, None, mates, tetramer.shifts_px, 8.0)
+    plain, weighed = aligner.refine(*given), aligner.refine(*given, log_prior=log_prior)
+    assert (np.diff(asked[0][0]) >= 0).all()
+    near = geodesic_distance_degrees(weighed.rotations, mates[:, 2]) < 20
+    assert near.mean() > 0.9
+    assert (geodesic_distance_degrees(plain.rotations, mates[:, 2]) < 20).mean() < 0.6
+    # one of four with e^3 times the others' probability
+    expected = np.exp(3) / (np.exp(3) + 3)
+    assert np.median(weighed.summary.confidence) == pytest.approx(expected, abs=0.05)
+    assert np.median(plain.summary.confidence) == pytest.approx(0.25, abs=0.05)
+    # what tells particles from noise does not ask the prior
+    change = weighed.presence_evidence[:, 0] - plain.presence_evidence[:, 0]
+    assert np.abs(change).max() < 0.5  # of 3 that the prior adds; other modes' widths are measured
+
+
 def test_climbing_from_fewer_places_never_beats_the_best_of_all(particles):
     rng = np.random.default_rng(9)
     starts = random_rotations(6 * NUMBER, rng).reshape(NUMBER, 6, 3, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -84,12 +86,6 @@ def test_shifts_given_the_rotation_are_as_well_known_as_before():
 
 def test_modes_wider_than_the_spheres_reach_stay_as_they_are():
     sampler, observation, image, poses = modes_of(0.5)
-    blurred = RefinedPoses(
-        poses.rotations,
-        poses.shifts_px,
-        poses.log_likelihood,
-        poses.information * 1e-3,
-        poses.contrast,
-    )
+    blurred = replace(poses, information=poses.information * 1e-3)
     found = integrated(sampler, observation, image, blurred)
     assert torch.equal(found.information, blurred.information)

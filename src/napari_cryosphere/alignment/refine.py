@@ -66,6 +66,8 @@ class RefinedPoses(_Rows):
         inverse is the covariance of the pose's posterior where that is narrow.
     contrast
         ``(n,)``: the particle's own contrast, 1 is the mean.
+    log_prior
+        ``(n,)``: the logarithm of what was known of the pose before, as a density; 0 for nothing.
     """
 
     rotations: Tensor
@@ -73,19 +75,19 @@ class RefinedPoses(_Rows):
     log_likelihood: Tensor
     information: Tensor
     contrast: Tensor
+    log_prior: Tensor
 
     def __len__(self) -> int:
         return len(self.rotations)
 
     @property
     def log_evidence(self) -> Tensor:
-        """``(n,)``: the logarithm of the likelihood's integral over rotations (radians^3) and shifts (px^2).
+        """``(n,)``: the log of prior times likelihood, integrated over rotations (radians^3) and shifts (px^2).
 
-        Laplace's approximation: ``log L + 5/2 log 2 pi - 1/2 log det information``.
+        Laplace's approximation: ``log p + log L + 5/2 log 2 pi - 1/2 log det information``, p at the mode.
         """
-        return (
-            self.log_likelihood + 2.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(self.information)
-        )
+        volume = 2.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(self.information)
+        return self.log_prior + self.log_likelihood + volume
 
     def rotation_covariance(self) -> Tensor:
         """Return the ``(n, 3, 3)`` covariance of the rotation vector, in radians^2, shifts marginalised."""
@@ -173,7 +175,12 @@ class Climb:
         """Return where the poses are now."""
         state = self._state
         return RefinedPoses(
-            state.rotations, state.shifts, state.score, state.normal, state.contrast
+            state.rotations,
+            state.shifts,
+            state.score,
+            state.normal,
+            state.contrast,
+            torch.zeros_like(state.score),
         )
 
     def _evaluate(self, image: Tensor, rotations: Tensor, shifts: Tensor) -> _State:

@@ -53,7 +53,8 @@ def summarise_modes(
     What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence
     (Laplace's approximation), its entropy that of its Gaussian. The largest probability of an
     order-3 cell is bounded by the mode's mass and by what the Gaussian's peak puts into one cell. And
-    the logarithm of each image's evidence, averaged over all distinct poses, ``(n,)``.
+    the logarithm of each image's evidence, averaged over all distinct poses, ``(n,)``; no prior is in
+    it, since one that knows poses would vouch for images without a particle too.
     """
     group = point_group(symmetry)
     first = np.cumsum(counts) - counts
@@ -67,12 +68,10 @@ def summarise_modes(
         parts.append(_cells_away(candidates, poses, counts, first, top, group))
     owner, mass, size, angle = (np.concatenate(column) for column in zip(*parts, strict=True))
 
-    highest = np.full(len(counts), -np.inf)
-    np.maximum.at(highest, owner, mass)
-    weight = np.exp(mass - highest[owner])
-    total = np.bincount(owner, weight)
-    evidence = highest + np.log(total) - math.log(_VOLUME / len(group))
-    weight /= total[owner]
+    unweighted = mass.copy()
+    unweighted[: len(masses)] -= modes.log_prior.double().cpu().numpy()
+    evidence = _log_sums(owner, unweighted, len(counts)) - math.log(_VOLUME / len(group))
+    weight = np.exp(mass - _log_sums(owner, mass, len(counts))[owner])
     entropy = np.bincount(owner, weight * (size - np.log(np.maximum(weight, 1e-300))))
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
     concentration = np.minimum(
@@ -87,6 +86,14 @@ def summarise_modes(
         confidence=np.minimum(near, 1.0),
     )
     return summary, evidence
+
+
+def _log_sums(owner: NDArray[np.int64], logs: Values, number: int) -> Values:
+    """Return the logarithm of the sum of each image's parts, ``(number,)``."""
+    highest = np.full(number, -np.inf)
+    np.maximum.at(highest, owner, logs)
+    sums: Values = highest + np.log(np.bincount(owner, np.exp(logs - highest[owner])))
+    return sums
 
 
 class _Parts(NamedTuple):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.alignment.aligner import Aligner, Alignment
+from napari_cryosphere.alignment.aligner import Aligner, Alignment, LogPrior
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
@@ -59,6 +59,19 @@ def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
 def _starts(distribution: PoseDistribution, modes: int) -> NDArray[np.float64]:
     """Return the poses to refine, ``(n, modes, 3, 3)``, NaN where there are fewer."""
     return distribution.mode(modes, apart_degrees=_MODES_APART_DEGREES).rotations
+
+
+def _prior_of(distribution: PoseDistribution) -> LogPrior:
+    """Return what a network knows of poses, as `Aligner.refine` asks for it."""
+
+    def log_prior(image: NDArray[np.int64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
+        counts = np.bincount(image, minlength=len(distribution))
+        column = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
+        asked = np.tile(np.eye(3), (len(distribution), counts.max(), 1, 1))
+        asked[image, column] = poses
+        return np.asarray(distribution.log_prob(asked)[image, column])
+
+    return log_prior
 
 
 def _origins_px(stack: ParticleStack) -> NDArray[np.float64]:
@@ -141,7 +154,12 @@ class Predictor:
             starts[none, 0] = summary.rotations[none]
             origins = self._origins_px[rows]
             found = self._aligner.refine(
-                *unmasked, starts, origins, _REFINED_WITHIN_DEGREES, climbed=self._climbed
+                *unmasked,
+                starts,
+                origins,
+                _REFINED_WITHIN_DEGREES,
+                climbed=self._climbed,
+                log_prior=_prior_of(distribution),
             )
             arrays = _arrays(found.summary)
             arrays |= {name: getattr(found, name) for name in _FOUND}
@@ -176,7 +194,8 @@ class Predictor:
             stack, shifts_px, log_likelihood, summary, self._aligner.symmetry, evidence
         )
         posed = posed.with_columns(kept)
-        return posed, summary
+        confidence = posed.particles["cryosphereConfidence"].to_numpy(float)  # with presence
+        return posed, replace(summary, confidence=confidence)
 
 
 def _arrays(summary: PoseSummary) -> Arrays:
