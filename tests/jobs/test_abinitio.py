@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from scipy.spatial.transform import Rotation
 import napari_cryosphere as nc
 from napari_cryosphere.errors import MetadataError, NotConvergedError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.abinitio import Searches, abinitio
+from napari_cryosphere.jobs.abinitio import Found, Searches, _Competition, abinitio
 from napari_cryosphere.jobs.configs import AbInitioConfig, SimulateConfig
 from napari_cryosphere.jobs.events import Events, Result, Snapshot, follow
 from napari_cryosphere.jobs.running.journal import MemoryJournal
@@ -63,8 +65,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(sample: Path, output: Path, **options: object) -> AbInitioConfig:
     given = {"particles": sample / "blank.star", "device": "cpu", "symmetry": "D2"}
-    # six shells: quick, and so few that from some seeds both halves find the same wrong map
-    given |= {"starts": 2, "resolution_angstrom": 28.0, "seed": 1}
+    # six shells: quick, and so few that from this seed the first starts of both halves agree on a wrong map
+    given |= {"starts": 4, "resolution_angstrom": 28.0, "seed": 0}
     return AbInitioConfig(output=output, **(given | options))
 
 
@@ -96,6 +98,30 @@ def test_poses_and_map_come_out_of_images_alone(sample: Path, found: Path) -> No
     assert np.median(errors) < 8
     assert np.mean(errors > 30) < 0.1
     assert len(pd.read_csv(found / "fsc.csv")) > 8
+
+
+def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
+    wrong = protein_phantom(16, 12.0)
+    true = DensityMap(wrong.voxels + np.roll(np.flip(wrong.voxels, (0, 1)), (1, 1), (0, 1)), 12.0)
+    searches = SimpleNamespace(evidence_of_nothing=-120.0, course=SimpleNamespace(max_shell=6))
+    competition = _Competition(cast(Searches, searches), AbInitioConfig(particles="p", output="o"))
+    line = np.empty((0, 6))
+    competition.found[0].append(Found(wrong, -106.0, line))
+    competition.found[1].append(Found(wrong, -105.0, line))
+    agreed = competition.verdict()
+    assert agreed.pair is not None
+    assert agreed.agreement == pytest.approx(1, abs=0.02)
+    competition.found[0].append(
+        Found(true, -100.0, line)
+    )  # what is explained: 20 nats, not 14 or 15
+    doubted = competition.verdict()
+    assert doubted.pair is None
+    assert doubted.lacking == [1]
+    assert "explain the images less" in str(doubted)
+    competition.found[1].append(Found(true, -101.0, line))
+    sure = competition.verdict()
+    assert sure.pair is not None
+    assert {one.evidence for one in sure.pair[1:]} == {-100.0, -101.0}
 
 
 def test_a_stopped_search_ends_with_the_same_map(sample: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class RefinedPoses(_Rows):
 
     @property
     def log_evidence(self) -> Tensor:
-        """``(n,)``: log of prior times likelihood, integrated over rotations (radians^3) and shifts (px^2).
+        """``(n,)``: the log of prior times likelihood, integrated over rotations (rad^3) and shifts (px^2).
 
         Laplace's approximation: ``log p + log L + 5/2 log 2 pi - 1/2 log det information``, p at the mode.
         """

@@ -89,6 +89,11 @@ class CoarseImages:
         chosen = torch.from_numpy(rows)
         return CoarseImages(self.images[chosen], None if self.ctf is None else self.ctf[chosen])
 
+    def evidence_of_nothing(self, max_shell: int) -> float:
+        """Return the mean logarithm of the images' probability if they were noise alone, in nats."""
+        band = FourierBand(self.images.shape[-1], max_shell)
+        return -float((1 + self.power()[band.shells].log()).sum())
+
     def power(self) -> Tensor:
         """Return the mean power of the images' transforms by shell, ``(box // 2 + 1,)``."""
         band = FourierBand(self.images.shape[-1], self.images.shape[-1] // 2 - 1)
@@ -118,6 +123,21 @@ class Course:
     radius_px: float
     shift_reach_px: float
     symmetry: str
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Poses ``(n, k, 3, 3)`` and shifts ``(n, k, 2)`` drawn for images, and what was measured with them.
+
+    Evidence and sharpness as in `StochasticMap`; the variance of what the map leaves of the images by
+    shell, ``(box // 2 + 1,)``.
+    """
+
+    poses: NDArray[np.float64]
+    shifts_px: NDArray[np.float64]
+    evidence: float
+    sharpness: float
+    noise: Tensor
 
 
 @dataclass
@@ -174,8 +194,22 @@ class StochasticMap:
             random = Rotation.random(number * _DRAWN, random_state=rng).as_matrix()
             poses, shifts = random.reshape(number, _DRAWN, 3, 3), np.zeros((number, _DRAWN, 2))
         else:
-            poses, shifts = self._draw(data, max_shell, self.voxels, rng)
+            drawn = self._draw(data, max_shell, self.voxels, rng)
+            poses, shifts = drawn.poses, drawn.shifts_px
+            self.evidence, self.sharpness = drawn.evidence, drawn.sharpness
+            new, old = drawn.noise[: max_shell + 1], self.spectrum[: max_shell + 1]
+            self.spectrum[: max_shell + 1] += _NOISE_RATE * (new - old)
         self._insert(data, poses, shifts, max_shell, decay)
+
+    def score(self, data: CoarseImages, rng: np.random.Generator) -> float:
+        """Return the mean logarithm of images' probability under the map as it is, in nats.
+
+        With the same images and generator the values of several maps can be compared; 0 before the
+        first step.
+        """
+        if self.voxels is None:
+            return 0.0
+        return self._draw(data, self.course.max_shell, self.voxels, rng).evidence
 
     def _draw(
         self,
@@ -183,8 +217,8 @@ class StochasticMap:
         max_shell: int,
         voxels: NDArray[np.float32],
         rng: np.random.Generator,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Draw poses ``(n, k, 3, 3)`` and shifts ``(n, k, 2)``, and measure noise and evidence."""
+    ) -> _Drawn:
+        """Draw poses and shifts from the images' posteriors, and measure noise and evidence."""
         course, band = self.course, FourierBand(self.course.box, max_shell)
         sampler = SliceSampler(torch.from_numpy(voxels), max_shell, _PADDING)
         grid = SO3Grid(_ORDER)
@@ -205,10 +239,9 @@ class StochasticMap:
         left = whole - (model if data.ctf is None else model * band.of(data.ctf))
         variance = self.spectrum[band.shells]
         without = -(whole.abs().square() / variance).sum(1).mean() - variance.log().sum()
-        self.evidence, self.sharpness = gained + float(without), sharp
-        measured = _shell_means(band, left.abs().square().mean(0))[: max_shell + 1]
-        self.spectrum[: max_shell + 1] += _NOISE_RATE * (measured - self.spectrum[: max_shell + 1])
-        return poses, shifts.numpy().astype(np.float64)
+        noise = _shell_means(band, left.abs().square().mean(0))
+        moved_px = shifts.numpy().astype(np.float64)
+        return _Drawn(poses, moved_px, gained + float(without), sharp, noise)
 
     def _insert(
         self,

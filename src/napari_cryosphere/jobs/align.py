@@ -165,25 +165,31 @@ def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False)
     return pilot
 
 
-def pilot_about_known(stack: ParticleStack, sure: NDArray[np.bool_]) -> Pilot:
+def pilot_about_known(
+    stack: ParticleStack, sure: NDArray[np.bool_], lost: NDArray[np.bool_]
+) -> Pilot:
     """Return the pilot that climbs from a stack's own poses where they are ``sure``, ``(n,)``.
 
-    For the others it searches all rotations, and shifts about the stack's own.
+    Of the others it searches all rotations: those that are ``lost``, ``(n,)``, at all shifts, the rest at
+    shifts about their own.
     """
     rotations, shifts_px = stack.rotations(), _centres_px(stack)
 
     def pilot(aligner: Aligner, rows: Any, images: Tensor, ctf: Tensor | None) -> Alignment:
         poses, centres, parts = rotations[rows], shifts_px[rows], list[Alignment]()
-        groups = [np.flatnonzero(sure[rows]), np.flatnonzero(~sure[rows])]
-        for known, some in zip((True, False), groups, strict=True):
+        climbs, everywhere = sure[rows], lost[rows] & ~sure[rows]
+        chosen = (climbs, everywhere, ~climbs & ~everywhere)
+        groups = [np.flatnonzero(group) for group in chosen]
+        for number, some in enumerate(groups):
             if not len(some):
                 continue
             own, own_ctf = images[some], None if ctf is None else ctf[some]
-            parts.append(
-                aligner.refine(own, own_ctf, poses[some], centres[some], 0.0)
-                if known
-                else aligner.search(own, own_ctf, centres_px=centres[some])
-            )
+            if number == 0:
+                found = aligner.refine(own, own_ctf, poses[some], centres[some], 0.0)
+            else:
+                about = None if number == 1 else centres[some]
+                found = aligner.search(own, own_ctf, centres_px=about)
+            parts.append(found)
         found = Alignment.join(parts, np.argsort(np.concatenate(groups)))
         # of the images that were climbed as well: from the middle
         found.presence_evidence[:, 2] = np.linalg.norm(found.shifts_px, axis=1)

@@ -24,6 +24,9 @@ from napari_cryosphere.reconstruction.map_symmetry import axes_to_lay
 
 __all__ = ["refine", "refine_outputs"]
 
+_SPREAD_SHELLS = 1
+"""By which the mask spreads what both halves began with: on noise alone they agree so far."""
+
 
 def refine_outputs(config: RefineConfig) -> dict[str, Path]:
     """Return what a run writes, by role."""
@@ -89,7 +92,8 @@ def refine(config: RefineConfig) -> Events:
         return
     last = history[-1]
     reached, began = last.resolution_angstrom, config.initial_resolution_angstrom
-    if reached > 0.9 * began:
+    field = stack.grid.field_angstrom
+    if field / reached < field / began + _SPREAD_SHELLS:
         yield Note(
             f"the halves agree to {reached:.1f} A and no further than the {began:g} A of the map "
             "they began with: nothing of it is seen in these particles",

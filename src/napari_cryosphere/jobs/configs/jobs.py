@@ -411,9 +411,9 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     """Finest detail compared. Without it: as far as poses 15 degrees apart can be told, some eleven
     shells for a particle that fills three quarters of its box.
     """
-    starts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Most searches from random poses on each half of the particles; it ends with the first two that
-    agree.
+    starts: Annotated[int, Field(ge=1, le=100)] = 8
+    """Most searches from random poses on each half of the particles. The first four compete; it ends with
+    the first two that agree and explain the images best.
     """
     minutes: Annotated[float, Field(gt=0)] | None = None
     """No further search is begun after so many minutes."""
