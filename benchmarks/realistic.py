@@ -250,9 +250,10 @@ def main() -> None:
         sys.stderr.write(json.dumps(row) + "\n")  # a run that is cut short is not lost
         rows.append(row)
     packages = ["torch", "numpy", "starfile"]
-    if rows:
-        report("realistic", rows, arguments, packages)
+    report("realistic", rows, arguments, packages)
     if arguments.train:
+        if arguments.json:
+            arguments.json = arguments.json.with_stem(f"{arguments.json.stem}-refined")
         report("refined", [refined_row(data, arguments.train)], arguments, packages)
 
 

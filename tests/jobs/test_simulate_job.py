@@ -265,3 +265,44 @@ def test_shifts_beyond_the_image_are_refused(folder: Path, tmp_path: Path) -> No
     config = SimulateConfig(map=folder / "map.mrc", output=tmp_path / "p.star", shift_px=16.5)
     with pytest.raises(CryosphereError, match=r"up to 16.5 px leave the images of 32 px; .* 16"):
         run(simulate(config))
+
+
+def test_states_are_projections_of_their_own_maps(folder, tmp_path):
+    first = DensityMap.read(folder / "map.mrc")
+    second = DensityMap(first.voxels[::-1].copy(), first.pixel_size_angstrom)
+    second.save(tmp_path / "second.mrc")
+    common = {
+        "map": folder / "map.mrc",
+        "number": 400,
+        "ctf": False,
+        "snr": float("inf"),
+        "seed": 3,
+    }
+    mixed = SimulateConfig(
+        **common, other_map=(tmp_path / "second.mrc",), share=(3.0, 1.0), output=tmp_path / "m.star"
+    )
+    run(simulate(mixed))
+    stack = ParticleStack.read(tmp_path / "m.star")
+    states = stack.particles["rlnClassNumber"].to_numpy(int)
+    assert np.mean(states == 2) == pytest.approx(0.25, abs=0.06)
+    for state, path in ((1, folder / "map.mrc"), (2, tmp_path / "second.mrc")):
+        alone = SimulateConfig(
+            **common | {"map": path}, output=tmp_path / f"{state}.star", poses=None
+        )
+        run(simulate(alone))
+        images = ParticleStack.read(tmp_path / f"{state}.star").images()
+        rows = states == state
+        assert np.allclose(stack.images()[rows], images[rows], atol=1e-4 * np.abs(images).max())
+        assert not np.allclose(
+            stack.images()[~rows], images[~rows], atol=0.1 * np.abs(images).max()
+        )
+
+
+def test_states_on_another_grid_or_with_other_shares_are_refused(folder, tmp_path):
+    protein_phantom(24, 6.0).save(tmp_path / "small.mrc")
+    common = {"map": folder / "map.mrc", "output": tmp_path / "m.star"}
+    with pytest.raises(CryosphereError, match=r"small\.mrc has 24 voxels of 6 A, .*32 of 6 A"):
+        run(simulate(SimulateConfig(**common, other_map=(tmp_path / "small.mrc",))))
+    with pytest.raises(ValidationError, match="1 shares for 2 maps"):
+        SimulateConfig(**common, other_map=(tmp_path / "small.mrc",), share=(0.5,))
+    assert not (tmp_path / "m.star").exists()

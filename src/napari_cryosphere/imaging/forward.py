@@ -10,8 +10,9 @@ scaled so that a pixel's noise has variance 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -44,38 +45,48 @@ def projector_of(density: DensityMap) -> Projector:
     return Projector(density.voxels, padding=3 if density.box <= 128 else 2)
 
 
+Projectors: TypeAlias = Projector | Sequence[Projector]
+"""Of one map, or of the states that particles are in, all of one box."""
+
+
 def clean_images(
-    projector: Projector, parameters: ParticleParameters, pixel_size_angstrom: float
+    projector: Projectors, parameters: ParticleParameters, pixel_size_angstrom: float
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
-    chunk = max(1, _CHUNK_PIXELS // projector.box**2)
+    projectors = [projector] if isinstance(projector, Projector) else projector
+    box = projectors[0].box
+    chunk = max(1, _CHUNK_PIXELS // box**2)
     for start in range(0, len(parameters), chunk):
         part = parameters[start : start + chunk]
         if part.aberrations is None:
-            transforms = _transforms(projector, part, Aberrations(), pixel_size_angstrom)
+            transforms = _transforms(projectors, part, Aberrations(), pixel_size_angstrom)
         else:
-            shape = (len(part), projector.box, projector.box // 2 + 1)
+            shape = (len(part), box, box // 2 + 1)
             transforms = torch.empty(shape, dtype=torch.complex64)
             for rows, kind in part.aberrations.parts():
-                transforms[rows] = _transforms(projector, part[rows], kind, pixel_size_angstrom)
-        transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), projector.box)
+                transforms[rows] = _transforms(projectors, part[rows], kind, pixel_size_angstrom)
+        transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), box)
         yield from_fourier(transforms).numpy()
 
 
 def _transforms(
-    projector: Projector, part: ParticleParameters, kind: Aberrations, pixel_size_angstrom: float
+    projectors: Sequence[Projector],
+    part: ParticleParameters,
+    kind: Aberrations,
+    pixel_size_angstrom: float,
 ) -> Tensor:
     """Return the transforms of centred images with one kind of aberrations, ``(n, box, box // 2 + 1)``.
 
     An image's frequency k is that of the undistorted one at M k.
     """
-    rotations, shape = part.rotations, (-1, projector.box, projector.box // 2 + 1)
-    frequencies = fft_frequencies(projector.box, pixel_size_angstrom)
+    box = projectors[0].box
+    rotations, shape = part.rotations, (-1, box, box // 2 + 1)
+    frequencies = fft_frequencies(box, pixel_size_angstrom)
     if kind.matrix is not None:
         frequencies = frequencies @ kind.matrix.T
         in_plane = rotations[..., :2] @ kind.matrix
         rotations = np.concatenate([in_plane, rotations[..., 2:]], axis=-1)
-    transforms = projector.slices(rotations)
+    transforms = _slices(projectors, part.states, rotations)
     if part.ctf is not None:
         ctf = aberrated_ctf(part.ctf, frequencies, kind)
         transforms = transforms * torch.from_numpy(ctf).reshape(shape)
@@ -83,6 +94,22 @@ def _transforms(
     if odd is not None:
         transforms = transforms * torch.from_numpy(np.exp(1j * odd)).to(transforms).reshape(shape)
     return transforms
+
+
+def _slices(
+    projectors: Sequence[Projector],
+    states: NDArray[np.int64] | None,
+    rotations: NDArray[np.float64],
+) -> Tensor:
+    """Return each particle's slice of the map of its own state, ``(n, box, box // 2 + 1)``."""
+    if states is None:
+        return projectors[0].slices(rotations)
+    box = projectors[0].box
+    slices = torch.empty(len(rotations), box, box // 2 + 1, dtype=torch.complex64)
+    for state in np.unique(states):
+        rows = np.flatnonzero(states == state)
+        slices[rows] = projectors[state].slices(rotations[rows])
+    return slices
 
 
 @dataclass(frozen=True)
@@ -103,7 +130,7 @@ class NoiseLevel:
 
 def noise_level(
     density: DensityMap,
-    projector: Projector,
+    projector: Projectors,
     parameters: ParticleParameters,
     snr: float,
     radius_angstrom: float | None = None,
@@ -126,7 +153,7 @@ def noise_level(
 
 
 def noisy_images(
-    projector: Projector,
+    projector: Projectors,
     parameters: ParticleParameters,
     pixel_size_angstrom: float,
     deviation: float | None,
@@ -138,7 +165,7 @@ def noisy_images(
     Parameters
     ----------
     projector
-        Of the map.
+        Of the map, or one for each state.
     parameters
         Poses, shifts and CTFs.
     pixel_size_angstrom
@@ -152,7 +179,8 @@ def noisy_images(
         Colour of the noise; None is white.
     """
     rng = np.random.default_rng(seed)
-    colour = None if spectrum is None else spectrum.amplitudes(projector.box, pixel_size_angstrom)
+    box = (projector if isinstance(projector, Projector) else projector[0]).box
+    colour = None if spectrum is None else spectrum.amplitudes(box, pixel_size_angstrom)
     for images in clean_images(projector, parameters, pixel_size_angstrom):
         if deviation is None:
             yield images

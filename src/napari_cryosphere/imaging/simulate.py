@@ -76,6 +76,8 @@ class ParticleParameters:
         ``(n,)`` number of each particle's optics group, from 1.
     aberrations
         Beam tilt, trefoil, anisotropic magnification and so on, or None without any.
+    states
+        ``(n,)`` number of the map that each particle is a projection of, from 0; None for one map.
     """
 
     rotations: NDArray[np.float64]
@@ -85,6 +87,7 @@ class ParticleParameters:
     half_sets: NDArray[np.int64]
     optics_groups: NDArray[np.int64]
     aberrations: AberrationsOfImages | None = None
+    states: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -100,6 +103,7 @@ class ParticleParameters:
             self.half_sets[rows],
             self.optics_groups[rows],
             None if self.aberrations is None else self.aberrations[rows],
+            None if self.states is None else self.states[rows],
         )
 
     def tables(
@@ -117,6 +121,8 @@ class ParticleParameters:
         }
         if self.micrographs is None:
             del columns["rlnMicrographName"]
+        if self.states is not None:
+            columns["rlnClassNumber"] = self.states + 1
         if self.ctf is not None:
             columns |= _ctf_columns(self.ctf)
         optics = self._optics(box, pixel_size_angstrom)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,13 @@ from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map
-from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer, write_star
+from napari_cryosphere.particles import (
+    DensityMap,
+    ImageGrid,
+    ParticleStack,
+    stack_writer,
+    write_star,
+)
 from napari_cryosphere.so3.asymmetric_unit import reduce
 
 if TYPE_CHECKING:
@@ -58,11 +65,26 @@ def simulate(config: SimulateConfig) -> Events:
         )
     else:
         density = open_map(config, config.map, config.symmetry)
-    yield from simulate_density(density, config)
+    others = [_of_grid(path, density, config) for path in config.other_map]
+    yield from simulate_density(density, config, others)
 
 
-def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
-    """Simulate particles from a map in memory; ``config.map`` is not read.
+def _of_grid(path: Path, first: DensityMap, config: SimulateConfig) -> DensityMap:
+    """Return the map of a further state."""
+    other = open_map(config, path, config.symmetry)
+    grids = [ImageGrid(one.box, one.pixel_size_angstrom) for one in (first, other)]
+    if not grids[0].matches(grids[1]):
+        raise CryosphereError(
+            f"{path} has {other.box} voxels of {other.pixel_size_angstrom:.5g} A, {config.map} "
+            f"{first.box} of {first.pixel_size_angstrom:.5g} A; resample one with convert --box --pixel-size"
+        )
+    return other
+
+
+def simulate_density(
+    density: DensityMap, config: SimulateConfig, others: Sequence[DensityMap] = ()
+) -> Events:
+    """Simulate particles from a map in memory, and others for further states; ``config.map`` is not read.
 
     Images go to disk as they are made; only a chunk of them is held. The STAR file appears last.
 
@@ -82,7 +104,12 @@ def simulate_density(density: DensityMap, config: SimulateConfig) -> Events:
     number = len(poses) if poses is not None else config.number or _DEFAULT_NUMBER
     refuse_beyond_room(stack.parent, 4.0 * number * density.box**2, "the images")
     drawn = drawn_parameters(number, config, config.symmetry, density.pixel_size_angstrom, poses)
-    work = Simulation(density, drawn, config, _noise_spectrum(config))
+    if others:
+        shares = np.array(config.share or (1.0,) * (1 + len(others)))
+        rng = np.random.default_rng(config.seed + 2000)
+        states = rng.choice(len(shares), size=len(drawn), p=shares / shares.sum())
+        drawn = dataclasses.replace(drawn, states=states)
+    work = Simulation(density, drawn, config, _noise_spectrum(config), others)
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)
     write_star(work.tables(stack.name), star, config.overwrite)
@@ -119,9 +146,10 @@ class Simulation:
         parameters: ParticleParameters,
         config: SimulatingConfig,
         spectrum: NoiseSpectrum | None = None,
+        others: Sequence[DensityMap] = (),
     ) -> None:
         self._density, self._parameters, self._config = density, parameters, config
-        self._projector = projector_of(density)
+        self._projector = [projector_of(one) for one in (density, *others)]
         if spectrum is None and config.noise_length_angstrom:
             spectrum = NoiseSpectrum.falling(config.noise_length_angstrom)
         self._spectrum = spectrum

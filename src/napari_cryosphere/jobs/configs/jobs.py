@@ -199,6 +199,12 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """Pixel size of images from an atomic model; a map brings its own."""
     output: NewStar
     """STAR file to write; the images go next to it, with the suffix .mrcs."""
+    other_map: tuple[MapFile, ...] = ()
+    """Map of a further state, in the frame and on the grid of the first. The STAR file says in
+    rlnClassNumber which state each particle is in, 1 for the first map's.
+    """
+    share: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Share of the particles in each state, the first map's first; without it all states are as frequent."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
     number: Annotated[int, Field(ge=1)] | None = None
@@ -212,6 +218,12 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
             raise ValueError(
                 "noise_spectrum and noise_length_angstrom both colour the noise; give one"
             )
+        if self.share and len(self.share) != 1 + len(self.other_map):
+            raise ValueError(
+                f"{len(self.share)} shares for {1 + len(self.other_map)} maps; give one for each"
+            )
+        if self.other_map and is_atomic_model(self.map):
+            raise ValueError("states are given as maps; make them of atomic models with density")
         if self.poses is not None and (
             self.preference or self.model_fields_set & {"optics", "shift_px"}
         ):
