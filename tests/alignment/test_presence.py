@@ -8,7 +8,7 @@ import torch
 
 from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.alignment.observation import NoiseModel
-from napari_cryosphere.alignment.presence import presence
+from napari_cryosphere.alignment.presence import presence, reached
 from napari_cryosphere.imaging.fourier import from_fourier
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.projection import Projector
@@ -47,6 +47,44 @@ def test_a_few_images_without_a_sure_pose_have_an_answer():
     found = presence(evidence, left, shifts, np.full(4, 0.2))
     assert np.isfinite(found).all()
     assert found[3] < found[:3].min()
+
+
+def _reached(right: int, wrong: int, gain: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is said of particles whose true pose was compared, and of others, that fit as decoys do."""
+    rng = np.random.default_rng(1)
+    fits = np.concatenate([rng.normal(40 + gain, 13, right), rng.normal(40, 10, wrong)])
+    decoys = rng.normal(40, 10, 64)
+    share = np.full(right + wrong, right / (right + wrong))
+    found = reached(fits, decoys, share, np.ones(right + wrong))
+    return found[:right], found[right:]
+
+
+@pytest.mark.parametrize("gain", [10.0, 30.0, 100.0])
+def test_the_share_of_particles_whose_pose_was_compared_is_right(gain):
+    right, wrong = _reached(700, 300, gain)
+    assert np.concatenate([right, wrong]).mean() == pytest.approx(0.7, abs=0.04)
+    sure = np.concatenate([right, wrong]) > 0.8
+    claimed = np.concatenate([right, wrong])[sure].mean()
+    assert np.r_[np.ones(700), np.zeros(300)][sure].mean() == pytest.approx(claimed, abs=0.04)
+
+
+def test_poses_that_fit_far_better_than_wrong_ones_were_compared():
+    right, wrong = _reached(700, 300, 100.0)
+    assert right.min() > 0.9
+    assert np.median(wrong) < 1e-3
+
+
+def test_a_fit_worse_than_at_wrong_poses_is_no_sign_of_a_right_one():
+    rng = np.random.default_rng(2)
+    fits = np.concatenate([rng.normal(60, 20, 500), [-100.0]])
+    found = reached(fits, rng.normal(40, 10, 64), np.full(501, 0.7), np.ones(501))
+    assert found[-1] < 0.7
+
+
+def test_few_particles_have_an_answer_too():
+    found = reached(np.array([80.0, 41.0]), np.array([40.0, 42.0]), np.ones(2), np.ones(2))
+    assert np.isfinite(found).all()
+    assert found[0] > found[1]
 
 
 def test_what_a_second_particle_adds_is_left_over():

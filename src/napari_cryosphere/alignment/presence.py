@@ -21,7 +21,7 @@ from napari_cryosphere.alignment.refine import RefinedPoses
 from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier
 from napari_cryosphere.imaging.slices import SliceSampler
 
-__all__ = ["presence", "residual_power"]
+__all__ = ["presence", "reached", "residual_power"]
 
 _CLUTTER = np.array([1.5, 2.0, 3.0, 5.0, 8.0])
 """Powers of what is left over in clutter, relative to that of particles.
@@ -42,6 +42,10 @@ _EXPECTED = np.array([0.8, 0.1, 0.1])
 _COUNTS = np.array([1.0, 0.5, 0.5])
 """First guess of the shares of particles, noise and clutter, and the counts of a weak prior."""
 _ROUNDS = 50  # of EM at most; chosen, not tuned
+_SUPPOSED = 5.0
+"""Particles that count for the supposed fit at true poses, two deviations above that at wrong ones, before
+it is measured; of sets of 64 and more it does not matter.
+"""
 _INSIDE = 0.8  # of the particle's radius
 _SURE = 0.9  # confidence of the particles that the scatter is measured on; chosen, not tuned
 
@@ -150,3 +154,45 @@ def _log_shift_prior(
     farthest = max(float(shifts_px.max()), 1.0)
     near = math.log(1 - _FAR) - 0.5 * shifts_px**2 / variance - math.log(2 * math.pi * variance)
     return np.logaddexp(near, math.log(_FAR) - math.log(math.pi * farthest**2))
+
+
+def reached(
+    log_likelihood: NDArray[np.float64],
+    at_wrong_poses: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the probability that each particle's true pose is among those compared, ``(n,)``.
+
+    A search near some poses always finds a best one. Where the true pose is not near any, its fit is as
+    that of particles whose poses were sought in wrong places; those fits, and the others by expectation
+    maximisation, are taken as normal.
+
+    Parameters
+    ----------
+    log_likelihood
+        ``(n,)``: the best of each particle, nats.
+    at_wrong_poses
+        ``(m,)``: the best of some particles near as many random poses.
+    prior
+        ``(n,)``: the probability of the compared poses before they were compared.
+    weight
+        ``(n,)``: how probably each image is a particle at all.
+    """
+    wrong, narrow = float(np.mean(at_wrong_poses)), max(float(np.std(at_wrong_poses)), 1e-3)
+    supposed, right, wide = wrong + 2 * narrow, wrong + 2 * narrow, narrow
+    prior = np.clip(prior, 1e-6, 1 - 1e-6)
+    found = prior
+    for _ in range(_ROUNDS):
+        # normal curves meet twice if one is wider: what fits worse than wrong poses do is not right
+        turn = (wrong * wide**2 - right * narrow**2) / max(wide**2 - narrow**2, 1e-9)
+        fit = np.maximum(log_likelihood, turn) if wide > narrow else log_likelihood
+        odds = 0.5 * ((fit - wrong) / narrow) ** 2 - 0.5 * ((fit - right) / wide) ** 2
+        odds = odds + np.log(narrow / wide) + np.log(prior / (1 - prior))
+        found = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
+        counts = found * weight
+        total = counts.sum() + _SUPPOSED
+        right = max((counts @ log_likelihood + _SUPPOSED * supposed) / total, wrong)
+        squares = counts @ (log_likelihood - right) ** 2 + _SUPPOSED * narrow**2
+        wide = max(math.sqrt(squares / total), narrow)
+    return np.asarray(found)

@@ -281,17 +281,15 @@ def with_alignment(
     log_likelihood: NDArray[np.float64],
     summary: PoseSummary,
     symmetry: str,
-    presence_evidence: NDArray[np.float64] | None = None,
+    there: NDArray[np.float64] | None = None,
 ) -> ParticleStack:
     """Return the particles with aligned poses and shifts and their uncertainty; the rest is kept.
 
-    With the evidence of an `Alignment` of the whole set, cryospherePresence says how probably each
-    image is a particle of the map, and a pose is right only if it is.
+    With ``there``, how probably each image is a particle of the map, ``(n,)`` (see `presence`), which
+    is written as cryospherePresence, a pose is right only if it is.
     """
     columns = {"rlnLogLikeliContribution": log_likelihood}
-    if presence_evidence is not None:
-        evidence, left, shifts = presence_evidence.T
-        there = presence(evidence, left, shifts, summary.confidence)
+    if there is not None:
         columns["cryospherePresence"] = there
         summary = replace(summary, confidence=summary.confidence * there)
     shifts = -shifts_px * stack.grid.pixel_size_angstrom
@@ -569,8 +567,9 @@ def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry
     found = joined(finished(batches, journal, _EACH))
     summary = PoseSummary(*(found[name] for name in _SUMMARY))
     shifts_px, log_likelihood = found["shifts_px"], found["log_likelihood"]
-    evidence = found["presence_evidence"]
-    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry, evidence)
+    evidence, left, off = found["presence_evidence"].T
+    there = presence(evidence, left, off, summary.confidence)
+    particles = with_alignment(stack, shifts_px, log_likelihood, summary, symmetry, there)
     confidence = particles.particles["cryosphereConfidence"].to_numpy(float)
     summary = replace(summary, confidence=confidence)
     return Aligned(particles, summary, particles.shifts_angstrom(), log_likelihood)
