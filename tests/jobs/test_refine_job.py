@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
+from napari_cryosphere.jobs._refinement import _by_other_half
 from napari_cryosphere.jobs.align import (
     AlignerInput,
     pilot_about_known,
@@ -29,6 +31,7 @@ from napari_cryosphere.particles import (
 )
 from napari_cryosphere.reconstruction import masked_correlation
 from napari_cryosphere.reconstruction.filters import whitened
+from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 NUMBER = 240
@@ -165,6 +168,19 @@ def test_particles_that_are_lost_are_searched_at_all_shifts(sample: Path) -> Non
     assert np.median(errors[lost]) < 0.7
     assert np.median(angles[lost]) < 8
     assert np.median(errors[~lost]) > 2
+
+
+def test_the_other_halfs_map_says_how_sure_poses_are() -> None:
+    turns = Rotation.from_euler("z", [[0.0], [2.0], [90.0]], degrees=True).as_matrix()
+    own = PoseSummary(
+        np.tile(np.eye(3), (3, 1, 1)), *np.array([[0.9], [-9.0], [1.0], [0.99]] * 3).reshape(3, 4).T
+    )
+    sureness = [[0.5, 0.5, 0.5], [-6.0, -6.0, -6.0], [3.0, 3.0, 3.0], [0.9, 0.9, 0.8]]
+    judged = _by_other_half(own, PoseSummary(turns, *np.array(sureness)), "C1")
+    np.testing.assert_array_equal(judged.rotations, own.rotations)
+    np.testing.assert_allclose(judged.max_probability, 0.5)
+    np.testing.assert_allclose(judged.spread_degrees, [3, 3, 90])
+    np.testing.assert_allclose(judged.confidence, [0.9, 0.9, 0.2])  # the third pose is another one
 
 
 def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path) -> None:

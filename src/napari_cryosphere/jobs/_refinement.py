@@ -5,7 +5,8 @@ aligned to its own masked half-map, filtered by the half-maps' FSC and compared 
 reaches (Scheres & Chen 2012; Scheres 2012, J. Struct. Biol. 180:519). A particle goes into its
 half-map at its best pose, weighted by how probably it is a particle at all. Poses drawn from the
 posteriors, as expectation maximisation would have it, are no better in the end and several times
-slower to converge (docs/measurements.md).
+slower to converge (docs/measurements.md). How sure the final poses are is judged by the other half's
+map: a particle's own contributes the particle's own noise, and its posterior is too narrow.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from napari_cryosphere.reconstruction import (
     soft_mask,
 )
 from napari_cryosphere.reconstruction.filters import filtered_shells, low_passed, whitened
-from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.so3.pose_summary import CONFIDENCE_RADIUS_DEGREES, PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = ["RESOLVED", "Iteration", "Refinement"]
@@ -201,16 +202,17 @@ class Refinement:
             shell = stack.grid.field_angstrom / done.resolution_angstrom
             settled = 0 if shell > best + _SETTLED_SHELLS else settled + 1
             best = max(shell, best)
-            if settled >= _SETTLED_ITERATIONS or number == config.iterations:
-                yield (yield from self._with_all_detail(done))
-                return
-            yield done
             first, second = maps.halves
             references = (
                 self._reference(first, mask, fsc.corrected),
                 self._reference(second, mask, fsc.corrected),
             )
             compared = stack.grid.field_angstrom / (int(shell) + _BEYOND_SHELLS)
+            if settled >= _SETTLED_ITERATIONS or number == config.iterations:
+                judged = yield from self._judged(done, references, compared)
+                yield (yield from self._with_all_detail(judged))
+                return
+            yield done
 
     def _grid_for(self, compared_angstrom: float) -> ImageGrid:
         """Return the coarsest grid on which what is compared and the margin can be held."""
@@ -220,9 +222,15 @@ class Refinement:
         return ImageGrid(box, grid.field_angstrom / box) if box < grid.box else grid
 
     def _align(
-        self, number: int, half: int, stack: ParticleStack, reference: DensityMap, compared: float
+        self,
+        number: int,
+        half: int,
+        stack: ParticleStack,
+        reference: DensityMap,
+        compared: float,
+        judging: bool = False,
     ) -> Generator[Event, None, Aligned]:
-        """Align one half to its reference."""
+        """Align one half to a reference; ``judging`` searches all orientations also for sure poses."""
         config, mine = self._config, stack[self._half_rows[half]]
         batches = batches_of(mine, config)
         folder = config.output / "unfinished" / f"iteration{number:02d}_half{half + 1}"
@@ -231,13 +239,13 @@ class Refinement:
         if any(block.start not in journal for block in batches.blocks()):
             detail = MapDetail(compared, "as far as the half-maps agree")
             yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
-            pilot = self._pilot(number, mine)
+            pilot = self._pilot(number, mine, judging)
             yield from align_rows(
                 mine, reference, config, detail, pilot, batches, self._ranks, journal
             )
         return gathered(mine, batches, journal, config.symmetry)
 
-    def _pilot(self, number: int, stack: ParticleStack) -> Pilot:
+    def _pilot(self, number: int, stack: ParticleStack, judging: bool) -> Pilot:
         """Return how particles are aligned: around what is known of them."""
         if self._config.local_degrees is not None:
             return pilot_around(stack, self._config.local_degrees)
@@ -248,19 +256,39 @@ class Refinement:
             for name in ("cryosphereSpread", "cryosphereConfidence")
         )
         sure = (spread < _SURE_DEGREES) & (confidence > _SURE)
-        return pilot_about_known(stack, sure, confidence < _LOST)
+        return pilot_about_known(stack, sure & (not judging), confidence < _LOST)
+
+    def _judged(
+        self, done: Iteration, references: Maps, compared: float
+    ) -> Generator[Event, None, Iteration]:
+        """Return the last iteration with its uncertainties from the map of the other half."""
+        stack, own, found = done.stack, done.summary, list[Aligned]()
+        for half, reference in enumerate(reversed(references)):
+            number = done.number + 1
+            one = yield from self._align(number, half, stack, reference, compared, judging=True)
+            found.append(one)
+        summary = _by_other_half(own, self._summary_of(found), self._config.symmetry)
+        table = stack.particles
+        shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
+        likelihood = table["rlnLogLikeliContribution"].to_numpy(float)
+        judged = with_alignment(stack, shifts_px, likelihood, summary, self._config.symmetry)
+        judged = judged.with_columns({_PRESENCE: table[_PRESENCE].to_numpy(float)})
+        return replace(done, stack=judged, summary=summary)
+
+    def _both(self, *parts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values of both halves in the order of the file."""
+        return np.concatenate(parts)[self._order]
+
+    def _summary_of(self, found: list[Aligned]) -> PoseSummary:
+        return PoseSummary(
+            *(self._both(*(getattr(half.summary, name) for half in found)) for name in _SUMMARY)
+        )
 
     def _posed(
         self, stack: ParticleStack, found: list[Aligned]
     ) -> tuple[ParticleStack, PoseSummary]:
         """Return the particles with the poses of both halves, in the order of the file."""
-
-        def both(*parts: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.concatenate(parts)[self._order]
-
-        summary = PoseSummary(
-            *(both(*(getattr(half.summary, name) for half in found)) for name in _SUMMARY)
-        )
+        both, summary = self._both, self._summary_of(found)
         shifts_px = -both(*(half.shifts_angstrom for half in found)) / stack.pixel_size_angstrom
         likelihood = both(*(half.log_likelihood for half in found))
         present = both(*(half.particles.particles[_PRESENCE].to_numpy(float) for half in found))
@@ -324,3 +352,18 @@ class Refinement:
         folder = self._config.output / "unfinished"
         if folder.is_dir():
             folder.rmdir()
+
+
+def _by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:
+    """Return one's own poses, as sure as the other half's map says."""
+    apart = angular_error_degrees(own.rotations, other.rotations, symmetry)
+    differ = apart > CONFIDENCE_RADIUS_DEGREES
+    doubted = np.minimum(own.confidence, 1 - other.confidence)
+    return replace(
+        other,
+        rotations=own.rotations,
+        spread_degrees=np.where(
+            differ, np.maximum(apart, other.spread_degrees), other.spread_degrees
+        ),
+        confidence=np.where(differ, doubted, other.confidence),
+    )
