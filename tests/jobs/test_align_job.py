@@ -190,6 +190,21 @@ def test_local_search_needs_poses(sample: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_particles_without_noise_are_the_easiest(tmp_path: Path) -> None:
+    # the CTF's fringes reach the corners, where noise would be measured
+    protein_phantom(40, 4.0).save(tmp_path / "map.mrc")
+    ideal = SimulateConfig(
+        map=tmp_path / "map.mrc", output=tmp_path / "ideal.star", number=60, snr=float("inf")
+    )
+    run(simulate(ideal))
+    output = tmp_path / "aligned.star"
+    run(align(AlignConfig(particles=ideal.output, map=(ideal.map,), output=output)))
+    truth, found = (ParticleStack.read(path) for path in (ideal.output, output))
+    errors = angular_error_degrees(truth.rotations(), found.rotations(), "C1")
+    assert errors.max() < 0.2
+    assert found.particles["cryosphereConfidence"].min() > 0.99
+
+
 def test_a_dark_map_is_refused(sample: Path, tmp_path: Path) -> None:
     dark = DensityMap.read(sample / "map.mrc")
     DensityMap(-dark.voxels, dark.pixel_size_angstrom).save(tmp_path / "dark.mrc")
