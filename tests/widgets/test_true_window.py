@@ -78,14 +78,16 @@ def test_one_data_set_at_a_time(viewer: Any, qtbot: Any, sample: Path, few: Path
     (second,) = viewer.open(few, plugin="napari-cryosphere")
     assert [layer.visible for layer in (first, sphere, second)] == [False, False, True]
     assert viewer.dims.range[0].stop == 19
-    assert "few · particle" in viewer.canvas.overlays.text.text
+    qtbot.waitUntil(lambda: "few · particle" in viewer.canvas.overlays.text.text)
 
     dock.data.layers.setCurrentIndex(dock.data.layers.findText("particles"))
     assert [layer.visible for layer in (first, sphere, second)] == [True, True, False]
     assert viewer.layers.selection.active is first
     assert viewer.dims.range[0].stop == 79
     viewer.dims.set_point(0, 70)
-    assert viewer.canvas.overlays.text.text == "particles · particle 71 of 80 · sample model · C1"
+    text = viewer.canvas.overlays.text
+    assert text.text == "particles · sample model · C1"  # while the slider moves
+    qtbot.waitUntil(lambda: text.text == "particles · particle 71 of 80 · sample model · C1")
 
     viewer.layers.selection.active = second
     assert dock.controller.session.layer is second

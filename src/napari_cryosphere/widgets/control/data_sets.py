@@ -180,7 +180,7 @@ class DataSets:
         session.choose_symmetry(name, known)
         self.symmetry_changed.emit(name)
         self.predictions_changed.emit()
-        self._name_particle()
+        self.name_particle()
 
     def adopt_symmetry(self, session: Session, name: str) -> None:
         """Take the point group of a model or of distributions where none is known yet."""
@@ -239,7 +239,7 @@ class DataSets:
     def _on_slider(self, event: Any = None) -> None:
         if self.index != self._index or event is None:
             self._index = self.index
-            self._name_particle()
+            self.name_particle(numbered=event is None)
             self.particle_changed.emit()
 
     # ------------------------------------------------------------------ one data set at a time
@@ -282,13 +282,18 @@ class DataSets:
         if tuple(dims.range[axis]) != wanted:
             dims.set_range(axis, wanted)
 
-    def _name_particle(self) -> None:
-        """Name data set, particle, model and symmetry on the canvas."""
+    def name_particle(self, numbered: bool = True) -> None:
+        """Name data set, particle, model and symmetry on the canvas.
+
+        Without the particle's number while the slider moves: a changed text takes 10 ms a step, as napari
+        compiles the text's shaders again.
+        """
         text, session = self.viewer.canvas.overlays.text, self.session
         text.visible = session is not None and self._index is not None
         if session is None or self._index is None:
             return
-        parts = [session.layer.name, f"particle {self._index + 1:,} of {len(session.stack):,}"]
+        number = f"particle {self._index + 1:,} of {len(session.stack):,}"
+        parts = [session.layer.name, number if numbered else ""]
         if session.store.predicted.any():
             parts += [session.model_name, session.store.symmetry]
         text.text = " · ".join(part for part in parts if part)
@@ -300,7 +305,7 @@ class DataSets:
         elif self.session is not None:
             self._hide_others()
             self._fit_slider()
-            self._name_particle()
+            self.name_particle()
 
     def _on_active(self, event: Any = None) -> None:
         """Choose the data set whose layer is selected in napari's list."""

@@ -156,7 +156,8 @@ class Inspector:
         self.changed.emit()
 
     def settle(self) -> None:
-        """Read the particle that is shown, and compute its posterior if that is looked at and not known."""
+        """Name and read the particle that is shown, and compute its posterior if that is looked at."""
+        self._data.name_particle()
         shown = self.shown
         if shown is None:
             return

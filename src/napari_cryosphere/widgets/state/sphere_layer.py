@@ -27,14 +27,14 @@ __all__ = [
     "SphereFrames",
 ]
 
-HEIGHT, WIDTH = 400, 800
-"""Size of a picture; about as large as a window of 1400 pixels shows it."""
+HEIGHT, WIDTH = 320, 640
+"""Size of a picture; about as large as a window of 1400 pixels shows it, larger ones take longer."""
 
 RING_COLOUR = (255, 255, 255)
 CROSS_COLOUR = (255, 226, 122)
 DIAMOND_COLOUR = OUTLINE_COLOUR = (122, 226, 255)
 POINT_COLOUR = (255, 120, 90)
-_RADIUS = 24.0
+_RADIUS = 19.0
 """Pixels, of the ring, with the other marks across and around it: 10 degrees, outside of the 95 per cent
 contour of a particle whose spread is 3 degrees."""
 
@@ -45,7 +45,7 @@ outlined.
 
 
 class SphereFrames(LazyFrames):
-    """One picture per particle, ``(n, 400, 800, 4)`` uint8 RGBA.
+    """One picture per particle, ``(n, 320, 640, 4)`` uint8 RGBA.
 
     The distribution where it is known, an empty sphere where not, and the contour that holds 95
     per cent of it. Around the predicted view stands an open ring, four ticks around the known one,

@@ -60,6 +60,8 @@ _MOST_OUTLINED = 0.5
 """Share of the sphere: a set that fills more is not outlined, it says little and its border is long."""
 _CONTOUR_BLUR_PX = 1.2
 """Standard deviation of a blur that takes the HEALPix cells, of two pixels, out of contours."""
+_LINES = ((1.6, 0.5), (0.6, 1.0))
+"""Half the width in pixels, and opacity, of the dark line below a contour and of the contour."""
 _COLOURED_FROM, _COLOURED_TO = 0.25, 0.6
 """Brightness between which colour sets in: the uniform density, 0.25, is grey."""
 
@@ -263,7 +265,7 @@ def draw_contour(
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     place = _around(rows, height), _around(columns, width)
     nats = np.log(np.maximum(views.density, 1e-3 * border) / border)
-    padded = np.concatenate([nats, nats, [0.0, 0.0]])[entries[place]]
+    padded = np.concatenate([nats, nats, np.zeros(2, nats.dtype)])[entries[place]]
     entered = entries[place] < 2 * n_views  # neither the rim nor outside
     blend_contour(picture[place], gaussian_filter(padded, _CONTOUR_BLUR_PX), colour, entered)
 
@@ -278,13 +280,16 @@ def blend_contour(
 
     ``where`` says which pixels may be drawn on.
     """
-    slope = np.hypot(*np.gradient(field))
-    off = np.where(where, np.abs(field) / np.maximum(slope, 1e-6), np.inf)
-    part = picture.astype(np.float64)
-    for half, paint_with, most in ((1.6, _BLACK, 0.5), (0.6, colour, 1.0)):
+    down, across = np.gradient(field)
+    slope = np.sqrt(down * down + across * across)
+    widest = _LINES[0][0] + 0.5
+    drawn = where & (np.abs(field) < widest * np.maximum(slope, 1e-6))
+    off = np.abs(field[drawn]) / np.maximum(slope[drawn], 1e-6)
+    part = picture[drawn].astype(np.float32)
+    for (half, most), paint_with in zip(_LINES, (_BLACK, colour), strict=True):
         cover = most * (half + 0.5 - off).clip(0, 1)[..., None]
         part[..., :3] = (1 - cover) * part[..., :3] + cover * np.asarray(paint_with)
-    picture[:] = np.rint(part)
+    picture[drawn] = np.rint(part)
 
 
 def _around(places: NDArray[np.int64], size: int) -> slice:
