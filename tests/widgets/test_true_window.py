@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_cryosphere.particles import ParticleStack
@@ -175,3 +176,21 @@ def test_a_sure_particle_is_seen_on_its_sphere(
     seen = lit & (np.abs(marked - plain)[near].max(-1) < 10)
     assert seen.sum() >= 300
     assert (np.abs(marked - plain)[near].max(-1) > 60).sum() > 100  # the marks were there
+
+
+def test_a_key_shows_the_particle_low_passed_and_raw_again(
+    viewer: Any, qtbot: Any, sample: Path
+) -> None:
+    (layer,) = viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    open_dock(viewer, MAIN)
+    viewer.dims.set_point(0, 5)
+
+    def roughness() -> float:
+        shown = np.asarray(layer.data[5], dtype=float)
+        return float(np.diff(shown, axis=-1).std() / shown.std())
+
+    raw, canvas = roughness(), viewer.window._qt_viewer.canvas.native
+    qtbot.keyClick(canvas, Qt.Key.Key_R)
+    assert roughness() < 0.5 * raw
+    qtbot.keyClick(canvas, Qt.Key.Key_R)
+    assert roughness() == raw

@@ -62,6 +62,7 @@ class Inspector:
         self.marked = True
         """Whether marks and contours are drawn on the spheres."""
         self.steps: Preprocessing | None = None
+        self.low_pass_angstrom: float | None = None
         self.map_layer: Layer | None = None
         self.reading: Reading | None = None
         self.lens: Lens | None = None
@@ -93,10 +94,12 @@ class Inspector:
         self.marked = marked
         self._on_session()
 
-    def show_steps(self, steps: Preprocessing | None) -> None:
-        """Show the particles after some steps of preprocessing; None for as they are stored."""
+    def show_steps(
+        self, steps: Preprocessing | None, low_pass_angstrom: float | None = None
+    ) -> None:
+        """Show the particles after some steps of preprocessing, low-passed; None for as they are stored."""
         self.left.emit()
-        self.steps = steps
+        self.steps, self.low_pass_angstrom = steps, low_pass_angstrom
         self._prepare()
         self.changed.emit()
 
@@ -132,11 +135,12 @@ class Inspector:
     def _prepare(self) -> None:
         """Let the chosen particles be shown after the steps that are set."""
         session = self._data.session
-        if session is None or session.steps_shown == self.steps:
+        wanted = self.steps, self.low_pass_angstrom
+        if session is None or session.steps_shown == wanted:
             return
-        session.steps_shown = self.steps
+        session.steps_shown = wanted
         frames = session.layer.data
-        frames.prepare(self.steps)
+        frames.prepare(*wanted)
         session.layer.contrast_limits = frame_limits(frames, _LIMITS_FROM)
         session.layer.refresh()
 

@@ -60,7 +60,8 @@ class Session:
     data_dir
         Where the images were looked for, in addition to the folder of their file.
     steps_shown
-        Preprocessing after which the images are shown; None as they are stored.
+        Preprocessing after which the images are shown, and the resolution in angstrom to which they are
+        low-passed; None as they are stored.
     model_name
         What predicted the poses; empty where the file does not say.
     model_path
@@ -99,7 +100,7 @@ class Session:
         )
         self.distribution_files: dict[str, Path] = {}
         self.data_dir: Path | None = None
-        self.steps_shown: Preprocessing | None = None
+        self.steps_shown: tuple[Preprocessing | None, float | None] = (None, None)
         self.model_name = ""
         self.model_path = proposed_model(self.layer)
         self.question: Question | None = None

@@ -13,7 +13,8 @@ from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.widgets.state.predictions import PredictionStore
+    from napari_cryosphere.widgets.state.lazy_frames import low_passed_images
+from napari_cryosphere.widgets.state.predictions import PredictionStore
 
 __all__ = ["TILE", "TilePicture", "TilePictures"]
 
@@ -122,7 +123,7 @@ class TilePictures:
         small = ImageGrid(box, grid.pixel_size_angstrom * grid.box / box)
         images = resample(self._stack.images(rows), grid, small)
         if self.low_pass:
-            images = _low_passed(images, small.pixel_size_angstrom)
+            images = low_passed_images(images, small.pixel_size_angstrom, _LOW_PASS_ANGSTROM)
         low, high = np.percentile(images, _LIMITS, axis=(1, 2), keepdims=True)
         return ((images - low) / np.maximum(high - low, 1e-6) * 255).clip(0, 255).astype(np.uint8)
 
@@ -144,14 +145,3 @@ class TilePictures:
         picture = rasterise(np.zeros((12, 6)), TILE // 2, TILE)
         draw_ring(picture, rotation[:, 2], radius=4, whole=True)
         return picture
-
-
-def _low_passed(images: NDArray[np.float32], pixel_size_angstrom: float) -> NDArray[np.float32]:
-    """Filter ``(n, k, k)`` images with a Gaussian that has fallen to a half at 20 A."""
-    box = images.shape[-1]
-    y, x = (
-        np.fft.fftfreq(box, pixel_size_angstrom)[:, None],
-        np.fft.rfftfreq(box, pixel_size_angstrom),
-    )
-    keep = np.exp(-np.log(2) * (x**2 + y**2) * _LOW_PASS_ANGSTROM**2).astype(np.float32)
-    return np.asarray(np.fft.irfft2(np.fft.rfft2(images) * keep, s=(box, box)), dtype=np.float32)

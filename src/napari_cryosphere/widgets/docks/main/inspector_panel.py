@@ -39,7 +39,7 @@ __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
 _KEYS = {"U": 1, "Shift-U": -1}
-_MARKS_KEY = "M"
+_MARKS_KEY, _LOW_PASS_KEY = "M", "R"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
     "tilt": "rlnAngleTilt of the most probable pose",
@@ -113,6 +113,7 @@ class InspectorPanel(Panel):
         for key, by in _KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
+        controller.viewer.bind_key(_LOW_PASS_KEY, self._on_low_pass_key, overwrite=True)
         self._on_layers()
         self._on_particle()
 
@@ -124,7 +125,7 @@ class InspectorPanel(Panel):
         self._settled.stop()
         mouse.leave()
         self.lens.remove()
-        for key in (*_KEYS, _MARKS_KEY):
+        for key in (*_KEYS, _MARKS_KEY, _LOW_PASS_KEY):
             self._viewer.bind_key(key, None)
 
     # ------------------------------------------------------------------ rows
@@ -151,7 +152,7 @@ class InspectorPanel(Panel):
         self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
         self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
         self.flip.setToolTip("Undo the CTF's sign (phase flip)")
-        self.low_pass.setToolTip("Remove what is finer than this resolution")
+        self.low_pass.setToolTip("Remove what is finer than this resolution (R)")
         self.resolution.setRange(1, 200)
         self.resolution.setDecimals(0)
         self.resolution.setValue(20)
@@ -226,6 +227,10 @@ class InspectorPanel(Panel):
     def _on_marks(self, viewer: object) -> None:
         """Take the marks from the sphere, or bring them back."""
         self._inspector.show_marks(not self._inspector.marked)
+
+    def _on_low_pass_key(self, viewer: object) -> None:
+        """Show the particle low-passed, or as it was before."""
+        self.low_pass.toggle()
 
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)
