@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
@@ -226,6 +227,21 @@ def test_the_scale_check_finds_the_right_pixel_size(sample: Path, tmp_path: Path
     wrong = DensityMap(density.voxels, 6.0 * 1.05)
     found = scale_note(stack[:30], wrong, config(sample, tmp_path / "a.star"), MapDetail(None, ""))
     assert found.warning
+    assert float(found.text.split("--map-pixel-size ")[1]) == pytest.approx(6.0, rel=0.01)
+
+
+def test_the_scale_check_of_a_local_search_stays_local(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise AssertionError("searched everywhere")
+
+    monkeypatch.setattr(Aligner, "search", nowhere)
+    stack = ParticleStack.read(sample / "particles.star")
+    density = DensityMap.read(sample / "map.mrc")
+    wrong = DensityMap(density.voxels, 6.0 * 1.05)
+    local = config(sample, tmp_path / "a.star", local_degrees=8.0)
+    found = scale_note(stack[:30], wrong, local, MapDetail(None, ""))
     assert float(found.text.split("--map-pixel-size ")[1]) == pytest.approx(6.0, rel=0.01)
 
 

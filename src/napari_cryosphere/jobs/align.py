@@ -706,8 +706,12 @@ def scale_note(
     grid, symmetry, device = stack.grid, config.symmetry, choose_device(config.device)
     given = density.pixel_size_angstrom
     asked = detail.resolution_angstrom, config.shift_range_px
-    aligner = prepare_aligner(stack, density, symmetry, *asked, device)
-    images, ctf = AlignerInput(stack)(spread_rows(len(stack), _SCALE_CHECKED))
+    pilot: Pilot = search_everywhere
+    if config.local_degrees is not None:
+        pilot = pilot_around(stack, config.local_degrees)
+    aligner = prepare_aligner(stack, density, symmetry, *asked, device, pilot)
+    rows = spread_rows(len(stack), _SCALE_CHECKED)
+    images, ctf = AlignerInput(stack)(rows)
     spread = max(_UNKNOWN_CONTRAST, aligner.noise.contrast_spread)
     noise = replace(aligner.noise, contrast_spread=spread)
 
@@ -718,7 +722,7 @@ def scale_note(
         shell = shell or aligner.band.max_shell
         return Aligner(voxels, symmetry, noise, shell, device=device)
 
-    found = best_scale(aligner_at, images, ctf, aligner.search(images, ctf))
+    found = best_scale(aligner_at, images, ctf, pilot(aligner, rows, images, ctf))
     if not np.isfinite(found.error):
         text = f"scale check: no scale within 12 % of the map's {given:.5g} A a pixel fits best"
         return Note(f"{text}; check the pixel sizes of the map and of the particles", warning=True)
