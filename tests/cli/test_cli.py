@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -274,3 +275,16 @@ def test_ctrl_c_while_a_command_is_still_imported(
                 cli.main()
         assert caught.value.code == 130
         assert capsys.readouterr().err.startswith("stopped")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path):
+    slow = tmp_path / "click.py"
+    slow.write_text("raise KeyboardInterrupt\n")
+    found = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.run(
+        [sys.executable, "-m", "napari_cryosphere", "--help"],
+        env=os.environ | {"PYTHONPATH": found},
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (130, "stopped\n")

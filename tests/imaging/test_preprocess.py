@@ -10,7 +10,6 @@ from napari_cryosphere.imaging.fourier import rescale, to_fourier
 from napari_cryosphere.imaging.preprocess import (
     Preprocessing,
     background_mask,
-    background_plane,
     low_pass,
     normalise_background,
     phase_flip,
@@ -63,17 +62,6 @@ def test_a_particle_on_a_constant_background_is_not_scaled() -> None:
     image = torch.full((1, 64, 64), 3.0)
     image[0, 30:34, 30:34] = 8.0
     assert normalise_background(image).amax() == 5
-
-
-def test_fringes_of_a_particle_without_noise_are_no_noise_to_scale_by(noise: torch.Tensor) -> None:
-    image = torch.full((1, 64, 64), 3.0)
-    image[0, 24:40, 24:40] = 8.0
-    fringes = torch.fft.irfft2(torch.fft.rfft2(image) * torch.linspace(1, 0.6, 33))
-    one, twice = (normalise_background(part)[0] for part in (fringes, 2 * fringes))
-    assert background_plane(fringes)[1] > 0
-    torch.testing.assert_close(twice, 2 * one)  # grey values are kept: views can be compared
-    noisy = fringes + noise[:1] - 5
-    torch.testing.assert_close(*(normalise_background(part)[0] for part in (noisy, 2 * noisy)))
 
 
 def test_white_noise_keeps_its_deviation_at_the_networks_size(noise: torch.Tensor) -> None:

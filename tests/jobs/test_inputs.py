@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +15,22 @@ from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import (
     AlignConfig,
     FscConfig,
+    JobConfig,
     MapInput,
     MaskedMapInput,
     ParticlesInput,
     ReconstructConfig,
     SimulateConfig,
 )
+from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, Result, follow
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.running.inputs import described, open_particles
 from napari_cryosphere.jobs.running.references import open_map, open_reference
 from napari_cryosphere.jobs.simulate import simulate
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.jobs.train import train
+from napari_cryosphere.particles import DensityMap, ParticleStack, stack_writer
 
 
 def done(events: Events) -> Result:
@@ -147,3 +151,24 @@ def test_a_run_is_not_resumed_with_another_mask_or_selection(folder: Path, tmp_p
         found.append(described(config))
     assert found[0] != found[1]
     assert described(config.model_copy(update={"select": "rlnDefocusU > 1"})) != found[1]
+
+
+@pytest.mark.parametrize("level", [0.0, 7.5])
+def test_images_that_are_all_empty_are_refused_before_the_work(
+    level: float, folder: Path, tmp_path: Path
+) -> None:
+    with stack_writer(tmp_path / "p.mrcs", 6.0) as append:
+        append(np.full((200, 32, 32), level, dtype=np.float32))
+    (tmp_path / "p.star").write_bytes((folder / "p.star").read_bytes())
+    jobs: list[tuple[Callable[..., Events], JobConfig]] = [
+        (train, TrainConfig(particles=tmp_path / "p.star", output=tmp_path / "run")),
+        (
+            reconstruct,
+            ReconstructConfig(particles=tmp_path / "p.star", output=tmp_path / "m.mrc"),
+        ),
+    ]
+    for job, config in jobs:
+        with pytest.raises(MetadataError, match="all 128 images looked at have one value in every"):
+            done(job(config))
+    assert not (tmp_path / "m.mrc").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()

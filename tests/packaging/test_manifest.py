@@ -108,7 +108,7 @@ def test_jobs_import_what_they_need(job: str) -> None:
 
 def test_console_script_is_the_command_line() -> None:
     (script,) = entry_points(group="console_scripts", name=DISTRIBUTION)
-    assert script.value == "napari_cryosphere.cli:main"
+    assert script.value == "napari_cryosphere.__main__:main"
     assert callable(script.load())
 
 

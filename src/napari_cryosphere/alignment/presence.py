@@ -36,10 +36,6 @@ _PRIOR_IMAGES, _PRIOR_FREEDOM = 10, 50
 """What is assumed of the scatter before it is measured, and how many images that counts for; of 400 and
 more particles it does not matter.
 """
-_LEAST_FREEDOM = 10.0
-"""Degrees of freedom of what is left over below which it is no noise, and no sign of clutter: 4 in particles
-without noise, where interpolation is all that is left, 39 to 80 in noisy sets.
-"""
 _FAR = 0.05
 """Share of particles whose shift follows no normal distribution (3 % in the simulations)."""
 _EXPECTED = np.array([0.8, 0.1, 0.1])
@@ -139,8 +135,6 @@ def presence(
     freedom = _UNEVEN * 2 * (len(lower) + _PRIOR_IMAGES) / scatter
     excess = residual[:, None] / usual * (1 - 1 / _CLUTTER) - np.log(_CLUTTER)
     clutter = np.logaddexp.reduce(0.5 * freedom * excess, axis=1) - math.log(len(_CLUTTER))
-    if freedom < _LEAST_FREEDOM:
-        clutter = np.full_like(clutter, -np.inf)
     log_likelihood = np.stack(
         [particle, np.zeros_like(particle), np.logaddexp(particle, 0.0) + clutter], axis=1
     )

@@ -36,11 +36,14 @@ class ImageInspection:
         convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
     warnings
         One line for each oddity.
+    empty
+        Whether every pixel of each image has one value.
     """
 
     inspected: int
     contrast: Literal["white", "black", "unclear"]
     warnings: tuple[str, ...]
+    empty: bool
 
 
 def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
@@ -60,7 +63,10 @@ def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
     parts = [
         _measured(stack.images(rows[start : start + step])) for start in range(0, len(rows), step)
     ]
-    contrasts, deviations, largest = (np.concatenate(values) for values in zip(*parts, strict=True))
+    contrasts, deviations, largest, ranges = (
+        np.concatenate(values) for values in zip(*parts, strict=True)
+    )
+    empty = bool((ranges <= _FLAT * largest).all())
     flat = deviations <= _FLAT * largest
     usual = np.median(largest[~flat]) if not flat.all() else 0.0
     wild = ~flat & (largest > _OUT_OF_PROPORTION * usual)
@@ -79,11 +85,11 @@ def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
             f"{stack.source}: particles are darker than their background; RELION's convention is white "
             "particles: invert the images (relion_image_handler --multiply_constant -1)"
         )
-    return ImageInspection(len(rows), contrast, tuple(warnings))
+    return ImageInspection(len(rows), contrast, tuple(warnings), empty)
 
 
 def _measured(images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
-    """Return contrast, background deviation and largest absolute grey value of images, each ``(k,)``."""
+    """Return contrast, background deviation, largest absolute grey value and range, each ``(k,)``."""
     axis = np.arange(images.shape[-1]) - images.shape[-1] // 2
     radius = np.hypot(axis[:, None], axis)
     largest = np.maximum(images.max((1, 2)), -images.min((1, 2))).astype(np.float64)
@@ -95,7 +101,7 @@ def _measured(images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
     plane = np.stack([np.ones(len(x)), x, y])
     deviation = (background - background @ np.linalg.pinv(plane) @ plane).std(1)
     contrast = (inside - background.mean(1)) / np.where(deviation > 0, deviation, 1)
-    return contrast, deviation * largest, largest
+    return contrast, deviation * largest, largest, np.ptp(images, axis=(1, 2)).astype(np.float64)
 
 
 def _sign(contrasts: NDArray[np.float64]) -> Literal["white", "black", "unclear"]:

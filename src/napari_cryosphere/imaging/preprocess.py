@@ -35,11 +35,6 @@ __all__ = [
     "soft_circle",
 ]
 
-_FRINGES = 0.25
-"""Deviation of a background relative to that of the whole image below which it is the particle's own
-fringes: 0.002 to 0.16 in phantoms without noise (boxes of 40 to 64 px), 0.33 and more at a
-signal-to-noise ratio of 10.
-"""
 _FLAT = 1e-6  # of its largest grey value: less spread than that in a background is rounding
 _LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 
@@ -187,13 +182,11 @@ def background_plane(images: Tensor, radius_px: float | None = None) -> tuple[Te
 def normalise_background(images: Tensor, radius_px: float | None = None) -> Tensor:
     """Give the background of ``(n, box, box)`` images mean 0, no gradient, and sd 1.
 
-    An image whose background is constant (or a plane), or holds no more than the particle's own fringes,
-    has no noise to scale by: it comes back unscaled. Mean 0 and sd 1 are CESPED's (section 2.1).
+    An image whose background is constant (or a plane) has no noise to scale by: it comes back
+    unscaled. Mean 0 and sd 1 are CESPED's (section 2.1).
     """
     planes, deviation = background_plane(images, radius_px)
-    whole = (images - planes).flatten(1).double().std(dim=1).cpu()
-    noisy = deviation > _FRINGES * whole
-    scale = torch.where(noisy, deviation, torch.ones_like(deviation)).to(images)
+    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation)).to(images)
     return (images - planes) / scale[:, None, None]
 
 

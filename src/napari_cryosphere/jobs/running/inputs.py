@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.inspection import inspect_images
 from napari_cryosphere.jobs.configs import (
     ImagesInput,
@@ -82,8 +83,20 @@ def digest_of_table(stack: ParticleStack) -> str:
 
 
 def warnings_of(stack: ParticleStack, without_ctf: str | None = None) -> Iterator[Note]:
-    """Yield what is odd about a table and its images, and what is done without a CTF if there is none."""
-    for text in (*stack.warnings, *inspect_images(stack).warnings):
+    """Yield what is odd about a table and its images, and what is done without a CTF if there is none.
+
+    Raises
+    ------
+    MetadataError
+        If every pixel of each image that was looked at has one value.
+    """
+    seen = inspect_images(stack)
+    if seen.empty:
+        raise MetadataError(
+            f"{stack.source}: all {seen.inspected} images looked at have one value in every pixel: "
+            "there is no particle in them; extract them again"
+        )
+    for text in (*stack.warnings, *seen.warnings):
         yield Note(text, warning=True)
     if without_ctf is not None and not stack.has_ctf:
         yield Note(f"the particles have no CTF columns: {without_ctf}", warning=True)
