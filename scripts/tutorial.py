@@ -347,7 +347,6 @@ def maps_story(walk: Walk, _: argparse.Namespace) -> None:
 def compare_particle(walk: Walk, dock: Any) -> None:
     """Show what map and network say of a particle, and the map's projection from the known view."""
     inspector, controller = dock.inspector, dock.controller
-    walk.click(inspector.low_pass)
     walk.step("posterior", lambda: walk.click(inspector.sources["both"]))
     walk.rest(2.0)
     walk.wait(lambda: not controller.inspector.waiting, "the posterior")

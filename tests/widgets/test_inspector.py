@@ -140,7 +140,7 @@ def test_the_preview_treats_what_is_shown(predicted: Controller, stack: Particle
     session = predicted.session
     assert session is not None
     raw, limits = session.layer.data[3].copy(), tuple(session.layer.contrast_limits)
-    predicted.inspector.show_steps(Preprocessing(mask=False, low_pass_angstrom=25))
+    predicted.inspector.show_steps(Preprocessing(mask=False), 25)
     smooth = session.layer.data[3]
     assert np.abs(np.diff(smooth)).mean() < 0.6 * np.abs(np.diff(raw)).mean()
     assert tuple(session.layer.contrast_limits) != limits

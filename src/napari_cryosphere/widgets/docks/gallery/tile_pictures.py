@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.state.lazy_frames import low_passed_images
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
-    from napari_cryosphere.widgets.state.lazy_frames import low_passed_images
-from napari_cryosphere.widgets.state.predictions import PredictionStore
+    from napari_cryosphere.widgets.state.predictions import PredictionStore
 
 __all__ = ["TILE", "TilePicture", "TilePictures"]
 

@@ -114,6 +114,7 @@ class InspectorPanel(Panel):
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         controller.viewer.bind_key(_LOW_PASS_KEY, self._on_low_pass_key, overwrite=True)
+        self.low_pass.setChecked(True)  # as they are stored, nothing is seen of noisy particles
         self._on_layers()
         self._on_particle()
 
@@ -152,7 +153,9 @@ class InspectorPanel(Panel):
         self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
         self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
         self.flip.setToolTip("Undo the CTF's sign (phase flip)")
-        self.low_pass.setToolTip("Remove what is finer than this resolution (R)")
+        self.low_pass.setToolTip(
+            "Show less noise: without what is finer than this resolution (R). The data stay as they are"
+        )
         self.resolution.setRange(1, 200)
         self.resolution.setDecimals(0)
         self.resolution.setValue(20)
@@ -207,19 +210,15 @@ class InspectorPanel(Panel):
 
     def _on_steps(self) -> None:
         """Show the particles after the steps that are ticked."""
-        from napari_cryosphere.imaging.preprocess import Preprocessing
-
-        ticked = (self.normalise.isChecked(), self.flip.isChecked(), self.low_pass.isChecked())
+        normalise, flip = self.normalise.isChecked(), self.flip.isChecked()
+        low_pass = self.resolution.value() if self.low_pass.isChecked() else None
         steps = None
-        if any(ticked):
-            steps = Preprocessing(
-                normalise=ticked[0],
-                ctf="flip" if ticked[1] else None,
-                low_pass_angstrom=self.resolution.value() if ticked[2] else None,
-                mask=False,
-            )
-        if steps != self._inspector.steps:
-            self._inspector.show_steps(steps)
+        if normalise or flip:
+            from napari_cryosphere.imaging.preprocess import Preprocessing
+
+            steps = Preprocessing(normalise=normalise, ctf="flip" if flip else None, mask=False)
+        if (steps, low_pass) != (self._inspector.steps, self._inspector.low_pass_angstrom):
+            self._inspector.show_steps(steps, low_pass)
 
     def _on_walk(self, by: int, checked: bool = False) -> None:
         self._inspector.step_uncertain(by)
@@ -229,7 +228,7 @@ class InspectorPanel(Panel):
         self._inspector.show_marks(not self._inspector.marked)
 
     def _on_low_pass_key(self, viewer: object) -> None:
-        """Show the particle low-passed, or as it was before."""
+        """Show the particles as they are stored, or low-passed again."""
         self.low_pass.toggle()
 
     def _on_turn(self) -> None:
