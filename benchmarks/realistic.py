@@ -5,8 +5,7 @@ claimed confidence against the share within 30 degrees, how many true poses the 
 credible sets hold, how well confidence tells lost particles and presence tells junk (areas under
 the ROC curve), and CPU time of the whole command, start included, with and without
 ``--distributions``. RELION's columns are those of the README: one global iteration at order 2 and
-two local ones, same particles and reference. ``--relion`` runs it here instead, two threads on both
-sides; needs relion_refine on the path.
+two local ones, same particles and reference.
 
 ``--train MINUTES`` adds the table of `infer --refine`: a network is trained for so long on the set
 with everything (junk included, at the poses that `align` finds), and refined against the reference.
@@ -33,8 +32,7 @@ import starfile
 from _common import DATA, child_cpu_seconds, report, roc_area
 from numpy.typing import NDArray
 
-from napari_cryosphere.jobs.align import prepare_aligner
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import ParticleStack
 from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
@@ -49,7 +47,6 @@ RELION = {
 RELION_MS_PER_PARTICLE = 198.0
 """CPU time of that search, of one machine with our 5.6 ms there; from realistic/README.md."""
 LOST_DEGREES = 30.0
-DIAMETER_ANGSTROM = 160.0
 PRESENCE = "cryospherePresence"
 QUICK = {"r0": 1, "all": 5}
 """Sets of a quick run, and of which every so many particles are taken."""
@@ -75,22 +72,6 @@ def ours(verb: str, particles: Path, folder: Path, arguments: Sequence[str]) -> 
     return run([*program, verb, str(particles), *arguments], folder)
 
 
-def relions(particles: Path, data: Path, contrast: float, folder: Path) -> tuple[float, Path]:
-    """Search with relion_refine, all poses and then around the best; return CPU seconds and the result."""
-    reference = DensityMap.read(data / "gpcr_ref15.mrc")
-    voxels = reference.voxels * np.float32(contrast)
-    DensityMap(voxels, reference.pixel_size_angstrom).save(folder / "relion.mrc")
-    common = ["relion_refine", "--ref", str(folder / "relion.mrc"), "--K", "1", "--sym", "C1"]
-    common += ["--ctf", "--ctf_corrected_ref", "--flatten_solvent", "--zero_mask"]
-    common += ["--dont_check_norm", "--particle_diameter", str(DIAMETER_ANGSTROM), "--j", "2"]
-    common += ["--offset_range", "5", "--offset_step", "2", "--ini_high", "15"]
-    first = ["--healpix_order", "2", "--iter", "1", "--o", str(folder / "global")]
-    cpu = run([*common, *first, "--i", str(particles)], data)
-    then = ["--healpix_order", "4", "--sigma_ang", "5", "--iter", "2", "--o", str(folder / "local")]
-    cpu += run([*common, *then, "--i", str(folder / "global_it001_data.star")], data)
-    return cpu, folder / "local_it002_data.star"
-
-
 def subset(stem: Path, every: int, folder: Path) -> tuple[Path, Path, list[dict[str, str]]]:
     """Write every so many particles and their truth; return both files and the labels' rows."""
     with Path(f"{stem}_labels.csv").open() as stream:
@@ -104,9 +85,7 @@ def subset(stem: Path, every: int, folder: Path) -> tuple[Path, Path, list[dict[
     return paths[0], paths[1], labels
 
 
-def row_of(
-    data: Path, name: str, every: int, options: Sequence[str], with_relion: bool
-) -> dict[str, Any]:
+def row_of(data: Path, name: str, every: int, options: Sequence[str]) -> dict[str, Any]:
     """Align one set twice, without and with posteriors, and score it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -118,25 +97,13 @@ def row_of(
         truth = ParticleStack.read(truth_star, data)
         found = ParticleStack.read(folder / "plain.star", data)
         levels = DistributionStore(folder / "full.zarr")[:].credible_level(truth.rotations())
-        theirs, relion_ms = RELION[name], RELION_MS_PER_PARTICLE
-        if with_relion:
-            contrast = contrast_of(found, data)
-            cpu, result = relions(particles, data, contrast, folder)
-            theirs, relion_ms = errors(truth, ParticleStack.read(result, data), labels), 1e3 * cpu
-            relion_ms /= len(found)
     return scores(name, truth, found, levels, labels) | {
         "ms_per_particle": 1e3 * plain / len(found),
-        "relion_ms_per_particle": relion_ms,
-        "relion_cpu_over_ours": relion_ms / (1e3 * plain / len(found)),
+        "relion_ms_per_particle": RELION_MS_PER_PARTICLE,
+        "relion_cpu_over_ours": RELION_MS_PER_PARTICLE / (1e3 * plain / len(found)),
         "distributions_cost": full / plain,
-        **{f"relion_{key}": value for key, value in theirs.items()},
+        **{f"relion_{key}": value for key, value in RELION[name].items()},
     }
-
-
-def contrast_of(particles: ParticleStack, data: Path) -> float:
-    """Return the factor from the map's projections to the images, which RELION has to be given."""
-    density = DensityMap.read(data / "gpcr_ref15.mrc")
-    return prepare_aligner(particles, density, "C1").noise.contrast
 
 
 def errors(
@@ -231,7 +198,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the values here")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the reference data")
     parser.add_argument("--only", nargs="+", choices=list(RELION), help="some of the sets")
-    parser.add_argument("--relion", action="store_true", help="run RELION here, some minutes a set")
     parser.add_argument(
         "--train", type=float, metavar="MINUTES", help="table of infer --refine too"
     )
@@ -246,7 +212,7 @@ def main() -> None:
     for name, every in sets.items():
         if arguments.only and name not in arguments.only:
             continue
-        row = row_of(data, name, every, arguments.options.split(), arguments.relion)
+        row = row_of(data, name, every, arguments.options.split())
         sys.stderr.write(json.dumps(row) + "\n")  # a run that is cut short is not lost
         rows.append(row)
     packages = ["torch", "numpy", "starfile"]
