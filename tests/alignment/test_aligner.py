@@ -163,6 +163,13 @@ def test_local_refinement_chooses_among_several_modes(particles):
     assert np.mean(errors < 15) > 0.9
 
 
+def test_an_image_without_a_start_is_named(particles):
+    starts = particles.rotations[:3].copy()
+    starts[1] = np.nan
+    with pytest.raises(ValueError, match=r"image 1 of 3 \(from 0\) has no pose"):
+        particles.aligner().refine(particles.images[:3], None, starts, np.zeros((3, 2)), 5.0)
+
+
 def test_a_prior_decides_where_the_likelihood_cannot():
     # in C1 the four equivalent poses of a D2 particle fit alike
     tetramer = _particles("D2", SIGNAL["D2"])

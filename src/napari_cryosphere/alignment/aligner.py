@@ -305,10 +305,20 @@ class Aligner:
             ``(k, 3, 3)``, returns the logarithm of the prior's density relative to uniform, ``(k,)``.
             The modes are weighed by it; where they are, the likelihood alone decides. The
             evidence by which presence is judged leaves it out.
+
+        Raises
+        ------
+        ValueError
+            If an image has no pose.
         """
         observation, device = self.observe(images, ctf), self._sampler.device
         given = torch.from_numpy(rotations.reshape(len(images), -1, 3, 3)).float().to(device)
         there = given.isfinite().all(-1).all(-1)
+        without = torch.nonzero(~there.any(1))[:, 0]
+        if len(without):
+            raise ValueError(
+                f"image {int(without[0])} of {len(images)} (from 0) has no pose to start from"
+            )
         owners = torch.nonzero(there)[:, 0]
         centres = torch.from_numpy(shifts_px).float().to(device)
         local = LocalSearch(
