@@ -172,3 +172,17 @@ def test_images_that_are_all_empty_are_refused_before_the_work(
             done(job(config))
     assert not (tmp_path / "m.mrc").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("states", [1, 2])
+def test_a_map_that_was_changed_makes_another_run(
+    states: int, folder: Path, tmp_path: Path
+) -> None:
+    maps = tuple(tmp_path / f"state_{state}.mrc" for state in range(states))
+    for path in maps:
+        path.write_bytes((folder / "map.mrc").read_bytes())
+    config = AlignConfig(particles=folder / "p.star", map=maps, output=tmp_path / "a.star")
+    before = described(config)
+    assert described(config) == before
+    protein_phantom(32, 6.0, seed=5).save(maps[-1], overwrite=True)
+    assert described(config) != before

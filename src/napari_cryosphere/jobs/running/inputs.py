@@ -57,9 +57,11 @@ def described(config: JobConfig) -> dict[str, Any]:
     """
     settings = config.model_dump(mode="json", exclude=_HOW)
     for name in ("map", "mask"):
-        path = getattr(config, name, None)
-        if isinstance(path, Path):
-            settings[name] = digest_of_file(path)
+        given = getattr(config, name, None)
+        if isinstance(given, Path):
+            settings[name] = digest_of_file(given)
+        elif isinstance(given, tuple):  # one map for each state
+            settings[name] = [digest_of_file(path) for path in given]
     return settings
 
 
