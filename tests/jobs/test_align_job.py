@@ -15,7 +15,7 @@ from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.cli import app
 from napari_cryosphere.errors import MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.align import align, scale_note
+from napari_cryosphere.jobs.align import AlignerInput, align, scale_note
 from napari_cryosphere.jobs.configs import AlignConfig, InferConfig, SimulateConfig
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Events, Note, Result, follow
@@ -25,7 +25,13 @@ from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import Image2SphereConfig, ModelCard
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
-from napari_cryosphere.particles import DensityMap, ParticleStack, read_star, write_star
+from napari_cryosphere.particles import (
+    DensityMap,
+    ParticleStack,
+    read_star,
+    stack_writer,
+    write_star,
+)
 from napari_cryosphere.reconstruction import FourierShellCorrelation, write_fsc_csv
 from napari_cryosphere.so3.distributions.store import DistributionStore
 from napari_cryosphere.so3.symmetry import angular_error_degrees
@@ -215,6 +221,16 @@ def test_fringes_of_particles_without_noise_are_no_scale(shared_data: Path, tmp_
     errors = angular_error_degrees(truth.rotations(), found.rotations(), "C1")
     assert errors.max() < 1
     assert found.particles["cryosphereConfidence"].median() > 0.95
+
+
+def test_an_empty_image_does_not_make_a_set_noise_free(sample: Path, tmp_path: Path) -> None:
+    images = 40 * ParticleStack.read(sample / "particles.star").images()
+    images[0] = 0
+    with stack_writer(tmp_path / "particles.mrcs", 6.0) as append:
+        append(images)
+    shutil.copy(sample / "particles.star", tmp_path)
+    read, _ = AlignerInput(ParticleStack.read(tmp_path / "particles.star"))([3])
+    assert read[0, :, :3].std() == pytest.approx(1, abs=0.3)
 
 
 def test_a_dark_map_is_refused(sample: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -158,11 +158,14 @@ class AlignerInput:
 
     def __init__(self, stack: ParticleStack) -> None:
         self.stack = stack
-        some = torch.from_numpy(stack.images(spread_rows(len(stack), _LOOKED_AT)))
+
+    @cached_property
+    def _images(self) -> PreparedImages:
+        some = torch.from_numpy(self.stack.images(spread_rows(len(self.stack), _LOOKED_AT)))
         planes, deviation = background_plane(some)
-        whole = (some - planes).flatten(1).std(dim=1).double()
-        noisy = bool((deviation / whole).median() > _FRINGES)
-        self._images = PreparedImages(stack, Preprocessing(normalise=noisy, ctf=None, mask=False))
+        share = deviation / (some - planes).flatten(1).std(dim=1)  # NaN of an image that is empty
+        noisy = bool(share.nanmedian() > _FRINGES)
+        return PreparedImages(self.stack, Preprocessing(normalise=noisy, ctf=None, mask=False))
 
     def __call__(self, rows: Any) -> tuple[Tensor, Tensor | None]:
         """Return ``(k, box, box)`` images with normalised backgrounds and their transfer functions."""

@@ -12,6 +12,7 @@ from psygnal import Signal
 
 if TYPE_CHECKING:
     from napari_cryosphere.alignment.aligner import Aligner
+    from napari_cryosphere.jobs.align import AlignerInput
     from napari_cryosphere.particles import DensityMap, ParticleStack
     from napari_cryosphere.so3.distributions import PoseDistribution
     from napari_cryosphere.so3.distributions.store import DistributionStore
@@ -56,7 +57,7 @@ class MapAligner:
         self.stack = stack
         self.density = density
         self.symmetry = symmetry
-        self._aligner: Aligner | None = None
+        self._ready: tuple[Aligner, AlignerInput] | None = None
 
     def __call__(self, index: int) -> Posterior:
         """Search all poses of a particle.
@@ -68,9 +69,11 @@ class MapAligner:
         """
         from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner
 
-        if self._aligner is None:
-            self._aligner = prepare_aligner(self.stack, self.density, self.symmetry)
-        found = self._aligner.search(*AlignerInput(self.stack)([index]), with_distribution=True)
+        if self._ready is None:
+            aligner = prepare_aligner(self.stack, self.density, self.symmetry)
+            self._ready = aligner, AlignerInput(self.stack)
+        aligner, read = self._ready
+        found = aligner.search(*read([index]), with_distribution=True)
         assert found.distribution is not None
         return Posterior(found.distribution, found.rotations[0], found.shifts_px[0])
 
