@@ -107,24 +107,17 @@ def row_of(data: Path, name: str, every: int, options: Sequence[str]) -> dict[st
 
 
 def errors(
-    truth: ParticleStack, found: ParticleStack, labels: list[dict[str, str]]
-) -> dict[str, float]:
-    """Return how far the good particles are from the truth; rows are matched by image name."""
-    good = np.array([label["kind"] == "good" for label in labels])
-    rows = {int(name.split("@")[0]): row for row, name in enumerate(_names(found))}
-    order = np.array([rows[int(name.split("@")[0])] for name in _names(truth)])
-    found = found[order]
+    truth: ParticleStack, found: ParticleStack, good: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], dict[str, float]]:
+    """Return which good particles are lost, and how far the good ones are from the truth."""
     angles = geodesic_distance_degrees(truth.rotations(), found.rotations())[good]
     shifts = np.linalg.norm(truth.shifts_angstrom() - found.shifts_angstrom(), axis=1)[good]
-    return {
+    lost = angles > LOST_DEGREES
+    return lost, {
         "degrees": float(np.median(angles)),
-        "beyond_30_%": 100 * float(np.mean(angles > LOST_DEGREES)),
+        "beyond_30_%": 100 * float(lost.mean()),
         "shift_px": float(np.median(shifts)) / found.grid.pixel_size_angstrom,
     }
-
-
-def _names(stack: ParticleStack) -> list[str]:
-    return [str(name) for name in stack.particles["rlnImageName"]]
 
 
 def refined_row(data: Path, minutes: float) -> dict[str, Any]:
@@ -142,10 +135,10 @@ def refined_row(data: Path, minutes: float) -> dict[str, Any]:
         found = ParticleStack.read(folder / "refined.star", data)
     good = np.array([label["kind"] == "good" for label in labels])
     confidence, presence = _column(found, "cryosphereConfidence"), _column(found, PRESENCE)
-    row = errors(truth, found, labels)
+    lost, row = errors(truth, found, good)
     return row | {
         "confidence": float(confidence[good].mean()),
-        "within_30": 1 - row["beyond_30_%"] / 100,
+        "within_30": float(1 - lost.mean()),
         "confidence_of_junk": float(confidence[~good].mean()),
         "auroc_junk": roc_area(-presence, ~good),
         "good_below_half_presence_%": 100 * float(np.mean(good[presence < 0.5])),
@@ -162,18 +155,14 @@ def scores(
 ) -> dict[str, Any]:
     """Return how well poses, confidence, credible sets and presence fit the truth."""
     good = np.array([label["kind"] == "good" for label in labels])
-    angles = geodesic_distance_degrees(truth.rotations(), found.rotations())
-    shifts = np.linalg.norm(truth.shifts_angstrom() - found.shifts_angstrom(), axis=1)
+    lost, far = errors(truth, found, good)
     confidence = _column(found, "cryosphereConfidence")
     presence = _column(found, PRESENCE)
-    lost = angles[good] > LOST_DEGREES
     doubtful = presence < 0.5
     return {
         "set": name,
         "good": int(good.sum()),
-        "degrees": float(np.median(angles[good])),
-        "beyond_30_%": 100 * float(lost.mean()),
-        "shift_px": float(np.median(shifts[good])) / found.grid.pixel_size_angstrom,
+        **far,
         "confidence": float(confidence[good].mean()),
         "within_30": float(1 - lost.mean()),
         "in_50_%_set": 100 * float(np.mean(levels[good] <= 0.5)),

@@ -49,11 +49,15 @@ Projectors: TypeAlias = Projector | Sequence[Projector]
 """Of one map, or of the states that particles are in, all of one box."""
 
 
+def _each(projector: Projectors) -> Sequence[Projector]:
+    return [projector] if isinstance(projector, Projector) else projector
+
+
 def clean_images(
     projector: Projectors, parameters: ParticleParameters, pixel_size_angstrom: float
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
-    projectors = [projector] if isinstance(projector, Projector) else projector
+    projectors = _each(projector)
     box = projectors[0].box
     chunk = max(1, _CHUNK_PIXELS // box**2)
     for start in range(0, len(parameters), chunk):
@@ -179,7 +183,7 @@ def noisy_images(
         Colour of the noise; None is white.
     """
     rng = np.random.default_rng(seed)
-    box = (projector if isinstance(projector, Projector) else projector[0]).box
+    box = _each(projector)[0].box
     colour = None if spectrum is None else spectrum.amplitudes(box, pixel_size_angstrom)
     for images in clean_images(projector, parameters, pixel_size_angstrom):
         if deviation is None:

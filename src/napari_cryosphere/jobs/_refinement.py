@@ -72,8 +72,8 @@ _SURE, _SURE_DEGREES = 0.99, 3.0
 same.
 """
 _LOST = 0.9
-"""Confidence below which the shift counts as unknown too. With shifts about the known ones alone 8.3 % of
-the ribosomes of the benchmarks stay at wrong poses that the coarse map began with.
+"""Confidence below which the shift counts as unknown too; chosen, not tuned. With shifts about the known
+ones alone 8.3 % of the ribosomes of the benchmarks stay at wrong poses that the coarse map began with.
 """
 _EDGE_ANGSTROM, _EDGE_OF_DETAIL = 6.0, 0.6
 """How far the solvent mask is grown, and again the width of its edge: at least, and as a share of the

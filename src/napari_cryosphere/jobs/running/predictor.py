@@ -42,7 +42,7 @@ network of 4 and one of 10 degrees of error confidence was then right to 1 point
 """
 _COMPARED_ORDER = 2  # of the grid that the probability near modes is summed on: cells of 15 degrees
 _DECOYS = 64  # particles whose poses are sought in wrong places
-_FOUND = ("shifts_px", "log_likelihood", "presence_evidence", "compared")
+_FOUND = ("shifts_px", "log_likelihood", "presence_evidence")
 _NOVELTY_COLUMN = "cryosphereNovelty"
 
 Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
@@ -140,7 +140,7 @@ class Predictor:
     def results(self) -> tuple[str, ...]:
         """Names of the arrays that `posed` takes."""
         novelty = () if self._model.novelty is None else ("novelty",)
-        refined = () if self._aligner is None else (*_FOUND, *_NETWORK_SUMMARY)
+        refined = () if self._aligner is None else (*_FOUND, "compared", *_NETWORK_SUMMARY)
         return (*_SUMMARY, *novelty, *refined)
 
     @property
@@ -175,17 +175,9 @@ class Predictor:
             starts = _starts(distribution, self._modes)
             none = np.isnan(starts[:, 0]).any((1, 2))  # so flat that no maximum stands out
             starts[none, 0] = summary.rotations[none]
-            origins = self._origins_px[rows]
-            found = self._aligner.refine(
-                *unmasked,
-                starts,
-                origins,
-                _REFINED_WITHIN_DEGREES,
-                climbed=self._climbed,
-                log_prior=_prior_of(distribution),
-            )
+            found = self._refined(self._aligner, rows, unmasked, starts, _prior_of(distribution))
             arrays = _arrays(found.summary)
-            arrays |= {name: getattr(found, name) for name in _FOUND if name != "compared"}
+            arrays |= {name: getattr(found, name) for name in _FOUND}
             arrays["compared"] = _compared(distribution, starts)
             arrays |= dict(zip(_NETWORK_SUMMARY, predicted.values(), strict=True))
         if novelty is not None:
@@ -214,10 +206,11 @@ class Predictor:
         kept = {
             network_column(name): predicted[name].to_numpy() for name in (*ANGLES, *UNCERTAINTY)
         }
-        shifts_px, log_likelihood, found, compared = (results[name] for name in _FOUND)
+        shifts_px, log_likelihood, found = (results[name] for name in _FOUND)
         evidence, left, off = found.T
         there = presence(evidence, left, off, summary.confidence)
-        near = reached(log_likelihood, self._at_wrong_poses(self._aligner), compared, there)
+        decoys = self._at_wrong_poses(self._aligner)
+        near = reached(log_likelihood, decoys, results["compared"], there)
         summary = replace(summary, confidence=summary.confidence * near)
         posed = with_alignment(
             stack, shifts_px, log_likelihood, summary, self._aligner.symmetry, there
@@ -225,18 +218,30 @@ class Predictor:
         posed = posed.with_columns(kept)
         return posed, replace(summary, confidence=summary.confidence * there)
 
+    def _refined(
+        self,
+        aligner: Aligner,
+        rows: slice | NDArray[np.int64],
+        unmasked: tuple[Tensor, Tensor | None],
+        starts: NDArray[np.float64],
+        log_prior: LogPrior | None = None,
+    ) -> Alignment:
+        """Compare the map with some particles near poses ``(n, m, 3, 3)``."""
+        return aligner.refine(
+            *unmasked,
+            starts,
+            self._origins_px[rows],
+            _REFINED_WITHIN_DEGREES,
+            climbed=self._climbed,
+            log_prior=log_prior,
+        )
+
     def _at_wrong_poses(self, aligner: Aligner) -> NDArray[np.float64]:
         """Return the best log-likelihoods of some particles near random poses, as many as modes."""
         rows = spread_rows(len(self._stack), _DECOYS)
         rng = np.random.default_rng(0)
         poses = random_rotations(len(rows) * self._modes, rng).reshape(-1, self._modes, 3, 3)
-        found = aligner.refine(
-            *self._unmasked(rows),
-            poses,
-            self._origins_px[rows],
-            _REFINED_WITHIN_DEGREES,
-            climbed=self._climbed,
-        )
+        found = self._refined(aligner, rows, self._unmasked(rows), poses)
         return found.log_likelihood
 
 
