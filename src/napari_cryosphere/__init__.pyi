@@ -2,6 +2,7 @@ from ._front import ab_initio as ab_initio
 from ._front import align as align
 from ._front import density as density
 from ._front import evaluate as evaluate
+from ._front import fetch as fetch
 from ._front import fsc as fsc
 from ._front import infer as infer
 from ._front import phantom as phantom

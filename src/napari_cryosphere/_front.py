@@ -382,6 +382,44 @@ def evaluate(
     return _run(evaluate_halves(matched_halves([truth], [predicted]), config, mask), progress)
 
 
+def fetch(
+    entry: str, folder: Name, pattern: str = "*", *, progress: Show = None, **options: Any
+) -> list[Path]:
+    """Fetch a map of EMDB or the images of an EMPIAR entry; return the files. A stopped call goes on.
+
+    Parameters
+    ----------
+    entry
+        ``"EMD-1234"`` or ``"EMPIAR-10146"``.
+    folder
+        Where the files go; EMPIAR's subfolders are kept.
+    pattern
+        Which files of an EMPIAR entry, by their path within it: ``"*.mrc"``.
+    progress
+        Called with every event.
+    options
+        ``server``: a mirror with the archive's layout.
+
+    Raises
+    ------
+    CryosphereError
+        If there is no such entry, or the server cannot be reached.
+    """
+    from napari_cryosphere.evaluation.archives import download_entry
+    from napari_cryosphere.jobs.events import Progress
+
+    def work() -> Generator[Event, None, list[Path]]:
+        download = download_entry(entry, Path(folder), pattern, **options)
+        while True:
+            try:
+                there, size = next(download)
+            except StopIteration as end:
+                return list(end.value)
+            yield Progress(there / max(size, 1), f"{there >> 20} of {size >> 20} MB")
+
+    return _run(work(), progress)
+
+
 def _run(work: Generator[Event, None, T], progress: Show) -> T:
     from napari_cryosphere.jobs.events import Note, returned
 

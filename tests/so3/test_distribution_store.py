@@ -115,6 +115,22 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         DistributionStore(tmp_path / "foreign.zarr")
 
 
+def test_chunks_that_unfold_into_gigabytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.update_attributes(
+        {"format": "napari-cryosphere pose distributions", "version": 1, "symmetry": "C1"}
+        | {"kind": "cells"}
+    )
+    with pytest.raises(FileFormatError, match="holds no array 'ends'"):
+        DistributionStore(path)
+    size = 1 << 34
+    for name in ("ends", "orders", "indices", "log_density"):
+        group.create_array(name, shape=(size,), chunks=(size,), dtype="int8")
+    with pytest.raises(FileFormatError, match=f"'ends': chunks of {size} bytes"):
+        DistributionStore(path)
+
+
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "d.zarr").mkdir()
     (tmp_path / "d.zarr" / "thesis.tex").touch()

@@ -1,4 +1,4 @@
-"""Downloading CESPED's entries from Zenodo: resumable, checked, atomic.
+"""Downloads that resume, checked and atomic, and CESPED's entries on Zenodo.
 
 A record holds one half of an entry: ``particles_H.star``, ``info_H.json`` and the images, either
 whole or as ``particles_H.mrcs.chunk_K``, which are joined in the order of the number K. While a
@@ -34,6 +34,8 @@ __all__ = [
     "RecordFile",
     "download_half",
     "download_mask",
+    "fetched",
+    "opened",
     "record_files",
 ]
 
@@ -61,7 +63,7 @@ class RecordFile:
     size
         Bytes.
     md5
-        Its checksum, 32 hexadecimal digits.
+        Its checksum, 32 hexadecimal digits; empty where the archive states none.
     url
         Where it is.
     """
@@ -93,7 +95,7 @@ def record_files(record: str, server: str = ZENODO) -> list[RecordFile]:
         If the server cannot be reached, has no such record, or answers with something else.
     """
     address = f"{server}/api/records/{record}"
-    with _opened(address) as answer:
+    with opened(address) as answer:
         try:
             listed = json.load(answer)["files"]
             return [_record_file(record, item, server) for item in listed]
@@ -134,7 +136,7 @@ def download_half(
         size = sum(part.size for part in parts)
         path = folder / target
         if overwrite or not _holds(path, parts):
-            for done in _fetch(parts, path):
+            for done in fetched(parts, path):
                 yield before + done, total
         before += size
         yield before, total
@@ -179,7 +181,7 @@ def download_mask(
     if not parts:
         raise DownloadError(f"record {MASK_RECORD} has no {entry.mask}")
     if overwrite or not _holds(path, parts):
-        for done in _fetch(parts, path):
+        for done in fetched(parts, path):
             yield done, parts[0].size
     return path
 
@@ -200,7 +202,7 @@ def _holds(path: Path, parts: list[RecordFile]) -> bool:
     return True
 
 
-def _fetch(parts: list[RecordFile], path: Path) -> Iterator[int]:
+def fetched(parts: list[RecordFile], path: Path) -> Iterator[int]:
     """Fetch a file's chunks, join them and put the file in place; yields bytes there."""
     folder = path.parent / _FOLDER
     try:
@@ -229,6 +231,7 @@ def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
     where none do.
     """
     digest = _Digest(path, part.size)
+    path.touch()  # of an empty file nothing comes
     tries = 0
     while digest.size < part.size:
         had = digest.size
@@ -251,7 +254,7 @@ def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
                 ) from error
             if tries > 1:  # nothing came: wait
                 time.sleep(0.2 * 2**tries)
-    if digest.hexadecimal() != part.md5:
+    if part.md5 and digest.hexadecimal() != part.md5:
         path.unlink()
         raise DownloadError(
             f"{part.url}: the bytes have the MD5 {digest.hexadecimal()}, the record says {part.md5}; they "
@@ -311,16 +314,17 @@ def _continues(answer: http.client.HTTPResponse, first: int) -> bool:
     )
 
 
-def _opened(address: str) -> http.client.HTTPResponse:
+def opened(address: str | urllib.request.Request) -> http.client.HTTPResponse:
     """Open an address. Raises DownloadError, in one line, if that fails."""
+    name = address if isinstance(address, str) else address.full_url
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)
         return answer
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"{address}: {error.code} {error.reason}") from error
+        raise DownloadError(f"{name}: {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"cannot reach {address}: {_reason(error)}; is there a network?"
+            f"cannot reach {name}: {_reason(error)}; is there a network?"
         ) from error
 
 

@@ -8,6 +8,7 @@ few rows are read without the rest. Nothing is pickled.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = ["DistributionStore", "DistributionWriter", "save_distribution", "writ
 
 _FORMAT, _VERSION = "napari-cryosphere pose distributions", 1
 _ROWS, _ENTRIES = 64, 16_384  # a chunk: 64 kB or more
+_MOST_CHUNK_BYTES = 1 << 26  # unfolded; 64 particles of degree 32 take 6 MB
 _LISTS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "cells": {"orders": ("int8", ()), "indices": ("int64", ()), "log_density": ("float32", ())},
     "poses": {"quaternions": ("float32", (4,)), "log_weights": ("float32", ())},
@@ -154,6 +156,22 @@ class DistributionStore:
             )
         self._attributes = attributes
         self.symmetry = str(attributes["symmetry"])
+        self._refuse_wrong_arrays(path)
+
+    def _refuse_wrong_arrays(self, path: Path) -> None:
+        """Check that the arrays are there and that no chunk unfolds into more than ours do."""
+        harmonic = self._attributes["kind"] == "harmonic"
+        for name in ("coefficients",) if harmonic else ("ends", *_LISTS[self._attributes["kind"]]):
+            array = self._group.get(name)
+            chunk = getattr(array, "chunks", None)
+            if chunk is None:
+                raise FileFormatError(f"{path} holds no array {name!r}; write it again")
+            size = math.prod(chunk) * array.dtype.itemsize
+            if size > _MOST_CHUNK_BYTES:
+                raise FileFormatError(
+                    f"{path}, {name!r}: chunks of {size} bytes, more than the {_MOST_CHUNK_BYTES} that "
+                    "any version writes; write it again"
+                )
 
     def _array(self, name: str) -> Any:
         return self._group[name]
