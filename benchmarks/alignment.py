@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import starfile
 import torch
-from _common import DATA, cpu_seconds, options, report
+from _common import DATA, cpu_seconds, report
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -282,11 +282,11 @@ def comparison(task: Task, every: int, with_relion: bool) -> dict[str, Any]:
     }
 
 
-def comparisons(quick: bool) -> list[dict[str, Any]]:
+def comparisons(quick: bool, tasks: int | None = None) -> list[dict[str, Any]]:
     """All 500 particles of every task; quickly, 50 of the ribosome's, RELION's local search alone."""
     relion = shutil.which("relion_refine") is not None
     rows = []
-    for task in [task for task in TASKS if not quick or task.sample is RIBOSOME]:
+    for task in [task for task in TASKS[:tasks] if not quick or task.sample is RIBOSOME]:
         row = (
             comparison(task, 10, relion and not task.is_global)
             if quick
@@ -421,19 +421,25 @@ def _report(table: str, rows: list[dict[str, Any]], arguments: argparse.Namespac
 
 
 def main() -> None:
-    arguments = options(__doc__ or "")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--json", type=Path, help="write the values here")
+    parser.add_argument("--only", choices=["comparison", "calibration", "throughput"])
+    parser.add_argument("--tasks", type=int, help="of the comparison, how many: the first")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     tables: dict[str, Callable[[], list[dict[str, Any]]]] = {}
     if DATA.is_dir():
         most = 60 if arguments.quick else 1000
         samples = [(RIBOSOME, 1000), (GALACTOSIDASE, 500)][: 1 if arguments.quick else 2]
-        tables["comparison"] = lambda: comparisons(arguments.quick)
+        tables["comparison"] = lambda: comparisons(arguments.quick, arguments.tasks)
         tables["calibration"] = lambda: [
             calibration(sample, size, most) for sample, size in samples
         ]
     tables["throughput"] = lambda: throughputs(arguments.quick)
     for table, rows in tables.items():
-        _report(table, rows(), arguments)
+        if arguments.only in (None, table):
+            _report(table, rows(), arguments)
 
 
 if __name__ == "__main__":

@@ -160,13 +160,14 @@ class DistributionStore:
 
     def _refuse_wrong_arrays(self, path: Path) -> None:
         """Check that the arrays are there and that no chunk unfolds into more than ours do."""
+        import zarr
+
         harmonic = self._attributes["kind"] == "harmonic"
         for name in ("coefficients",) if harmonic else ("ends", *_LISTS[self._attributes["kind"]]):
             array = self._group.get(name)
-            chunk = getattr(array, "chunks", None)
-            if chunk is None:
+            if not isinstance(array, zarr.Array):
                 raise FileFormatError(f"{path} holds no array {name!r}; write it again")
-            size = math.prod(chunk) * array.dtype.itemsize
+            size = math.prod(array.chunks) * array.dtype.itemsize
             if size > _MOST_CHUNK_BYTES:
                 raise FileFormatError(
                     f"{path}, {name!r}: chunks of {size} bytes, more than the {_MOST_CHUNK_BYTES} that "
