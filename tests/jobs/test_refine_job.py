@@ -180,7 +180,9 @@ def test_the_other_halfs_map_says_how_sure_poses_are() -> None:
     np.testing.assert_array_equal(judged.rotations, own.rotations)
     np.testing.assert_allclose(judged.max_probability, 0.5)
     np.testing.assert_allclose(judged.spread_degrees, [3, 3, 90])
-    np.testing.assert_allclose(judged.confidence, [0.9, 0.9, 0.99 * 0.2])  # the third pose is another one
+    np.testing.assert_allclose(
+        judged.confidence, [0.9, 0.9, 0.99 * 0.2]
+    )  # the third pose is another one
 
 
 def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path) -> None:
