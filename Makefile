@@ -1,10 +1,11 @@
 # make venv sets up .venv; every other target does so first where it is needed.
 .DEFAULT_GOAL := help
-.PHONY: help venv system-libraries demo test lint benchmark benchmark-quick mutate docs clean
+.PHONY: help venv system-libraries demo test lint benchmark benchmark-quick results ratios fuzz mutate docs release-check clean
 
 BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 2
+RUNS ?= 2000
 OMP_NUM_THREADS ?= 2
 export OMP_NUM_THREADS
 
@@ -30,7 +31,7 @@ demo: venv system-libraries ## Simulated particles, from training to a map, in n
 test: venv system-libraries ## Run the tests in two processes (ARGS="-k fsc" passes options to pytest, WORKERS=0 runs them in one)
 	OMP_NUM_THREADS=1 $(ON_DISPLAY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-lint: venv ## Check style, types and the borders between the rooms
+lint: venv ## Check style, types and which package imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,12 +43,26 @@ benchmark: venv system-libraries ## Run every side-by-side comparison (hours) an
 benchmark-quick: venv ## Run the shortest of them, to see that they work; writes build/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py --short --output build/benchmarks.md
 
-mutate: venv ## Put small faults into rooms and see whether their tests notice (ARGS="so3 imaging --seed 1")
+results: venv ## Write the README's results and the figures from docs/results
+	$(BIN)/python scripts/results.py
+
+ratios: venv ## Ratios of CPU time to other programs (ARGS="--against FILE" fails where one has fallen by 15 %)
+	$(BIN)/python benchmarks/ratios.py $(ARGS)
+
+fuzz: venv ## Fuzz the readers of particles and maps for about a minute (Linux)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[fuzz]"
+	for kind in star values mrc; do $(BIN)/python fuzz/readers.py $$kind --seeds tests/data --runs $(RUNS) --output build/fuzz; done
+
+mutate: venv ## Put small faults into packages and see whether their tests notice (ARGS="so3 imaging --seed 1")
 	$(BIN)/python scripts/mutate $(ARGS)
 
 docs: venv ## Build the documentation into build/site (a warning is an error) and check the top level's links
 	$(BIN)/python scripts/check_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+release-check: venv ## Build wheel and sdist, check them, and install them into empty environments
+	scripts/check_release.sh
+	scripts/check_install.sh
 
 clean: ## Remove .venv, caches and built files (demo-output and runs stay)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
