@@ -10,7 +10,9 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 
+from napari_cryosphere.imaging.comparison import ProjectionMatcher
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.projection_view import REFINED
 from napari_cryosphere.widgets.control.running import SynchronousRunner
@@ -106,8 +108,6 @@ def test_the_best_known_pose_is_compared_and_a_candidate_where_one_goes_there(
     assert session is not None
     held.show_particle(3)
     pose = stack.rotations()[3]
-    from napari_cryosphere.so3.distributions import PoseDistribution
-
     other = pose @ np.diag([1.0, -1.0, -1.0])
     both = PoseDistribution.from_poses(np.stack([pose, other])[None], np.log([[0.7, 0.3]]), 6.0)
     session.posteriors.add(3, Posterior(both, pose))
@@ -121,6 +121,37 @@ def test_the_best_known_pose_is_compared_and_a_candidate_where_one_goes_there(
     held_background.advance()
     assert held.projection.match.what == "candidate"
     assert held.projection.match.correlation < best
+
+
+def test_candidates_have_thumbnails_of_their_projections(
+    held: Controller, held_background: Any, stack: ParticleStack, truth: DensityMap
+) -> None:
+    session = held.session
+    assert session is not None
+    pose = stack.rotations()[3]
+    turned = pose @ np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    both = PoseDistribution.from_poses(np.stack([pose, turned])[None], np.log([[0.7, 0.3]]), 6.0)
+    held.show_particle(3)
+    session.posteriors.add(3, Posterior(both, pose))
+    held.inspector.show_source("map")
+    held.inspector.settle()
+    held_background.advance()
+    assert held.projection.thumbnails is None  # of what has been read just now
+    held_background.advance()
+    pictures = held.projection.thumbnails
+    assert pictures is not None
+    assert held.inspector.reading is not None
+    assert len(pictures) == len(held.inspector.reading.candidates)
+    rotation = held.inspector.reading.candidates[0].rotation
+    expected = ProjectionMatcher(truth, stack.grid).projections(rotation[None])[0]
+    assert np.corrcoef(pictures[0].ravel(), expected.ravel())[0, 1] > 0.98
+    assert np.corrcoef(pictures[0].ravel(), pictures[1].ravel())[0, 1] < 0.9
+
+    held.inspector.settle()
+    held_background.advance()  # read again
+    held.show_particle(4)
+    held_background.advance()  # the thumbnails are late
+    assert held.projection.thumbnails is None
 
 
 def test_the_models_own_map_is_projected_where_none_is_loaded(
@@ -160,6 +191,8 @@ def test_a_key_and_a_check_box_take_the_projection_away(
     controller.show_particle(3)
     qtbot.waitUntil(lambda: all(visible(controller)), timeout=20_000)
     assert "predicted view: correlation" in dock.inspector.match.text()
+    first = dock.inspector.verdict.candidates[0]
+    qtbot.waitUntil(lambda: not first.icon().isNull(), timeout=20_000)
     assert box.isEnabled()
     qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_P)
     assert not box.isChecked()

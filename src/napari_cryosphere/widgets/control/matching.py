@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.arrangement import NAMED
 from napari_cryosphere.widgets.state.lazy_frames import low_passed_images
 
@@ -25,6 +26,7 @@ __all__ = ["Match", "MatchLayers", "ParticleMatcher"]
 
 _LEAST_REACH_PX = 4.0
 _REACH = 0.06  # of the box
+_LIMITS = (0.5, 99.7)  # percentiles that are black and white
 _NAME = (0.6, 0.62, 0.66, 1.0)  # legible on a black and on a white canvas
 
 
@@ -119,6 +121,19 @@ class ParticleMatcher:
         projection, residual = shown
         return Match(projection, residual, found.correlation)
 
+    def thumbnails(self, rotations: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return the map's projections at poses ``(k, 3, 3)``, ``(k, box, box)`` grey values on one scale.
+
+        Raises
+        ------
+        CryosphereError
+            If the map cannot be read.
+        """
+        pictures = self._opened().projections(rotations)
+        low, high = np.percentile(pictures, _LIMITS)
+        grey = (pictures - low) * (255 / max(float(high - low), 1e-12))
+        return grey.clip(0, 255).astype(np.uint8)
+
     def _opened(self) -> ProjectionMatcher:
         """Return what compares, made at the first call."""
         if self._matcher is None:
@@ -127,9 +142,11 @@ class ParticleMatcher:
 
             density = self.reference
             if isinstance(density, Path):
-                self.failed = True
-                density = DensityMap.read(density)
-                self.failed = False
+                try:
+                    density = DensityMap.read(density)
+                except CryosphereError:
+                    self.failed = True
+                    raise
             self._matcher = ProjectionMatcher(density, self.stack.grid)
         return self._matcher
 
@@ -162,7 +179,7 @@ class MatchLayers:
         self, particle: Image, projection: NDArray[np.float32], residual: NDArray[np.float32]
     ) -> None:
         """Show pictures on the particle's grid."""
-        low, high = np.percentile(projection, [0.5, 99.7])
+        low, high = np.percentile(projection, _LIMITS)
         selected = self._viewer.layers.selection.active
         self._show_image(
             particle, "projection", projection, (float(low), float(max(high, low + 1e-6)))
@@ -201,7 +218,7 @@ class MatchLayers:
     def _show_names(self) -> None:
         layer = self._present("names")
         if layer is None:
-            text = {"string": list(NAMED), "color": _NAME, "size": 10, "anchor": "upper_left"}
+            text = {"string": list(NAMED), "color": _NAME, "size": 10, "anchor": "lower_left"}
             options: dict[str, Any] = {
                 "name": "names",
                 "units": ("angstrom",) * 2,

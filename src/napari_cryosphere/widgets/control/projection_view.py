@@ -22,6 +22,7 @@ from napari_cryosphere.widgets.state.reading import most_probable_pose
 if TYPE_CHECKING:
     from napari_cryosphere.particles import DensityMap
     from napari_cryosphere.widgets.control.data_sets import DataSets
+    from napari_cryosphere.widgets.state.reading import Reading
     from napari_cryosphere.widgets.state.session import Session
 
 __all__ = ["REFINED", "ProjectionView", "ShownMatch"]
@@ -53,6 +54,8 @@ class ShownMatch:
 class ProjectionView:
     """Shows a projection and its residual until the particle, its treatment or the map changes.
 
+    Of the candidates' poses it makes thumbnails.
+
     Parameters
     ----------
     data, inspector
@@ -62,7 +65,7 @@ class ProjectionView:
     """
 
     changed = Signal()
-    """A projection came or went."""
+    """A projection came or went, or another pose is looked at."""
 
     def __init__(self, data: DataSets, inspector: Inspector, background: Background) -> None:
         self._data = data
@@ -71,6 +74,11 @@ class ProjectionView:
         self.compared = True
         """Whether a projection is shown whenever the slider rests on a particle with a pose."""
         self.match: ShownMatch | None = None
+        self.pose: NDArray[np.float64] | None = None
+        """``(3, 3)``: the pose that is looked at, whether it is compared or not; None where none is known."""
+        self.thumbnails: NDArray[np.uint8] | None = None
+        """``(k, box, box)``: projections at the poses of the reading's candidates, once they are made."""
+        self._pictured: Reading | None = None
         self._model: Path | None = None
         self._own: Path | None = None
         self.layers = MatchLayers(data.viewer, data.arrangement)
@@ -80,6 +88,7 @@ class ProjectionView:
         inspector.left.connect(self.clear)
         inspector.rested.connect(self._on_rest)
         inspector.went.connect(self._on_went)
+        inspector.changed.connect(self._picture)
         data.maps.mode_changed.connect(self._on_mode)
 
     @property
@@ -113,28 +122,48 @@ class ProjectionView:
             return
         if self.reference is None:
             raise CryosphereError("no map to project: open an MRC map or reconstruct one")
-        session, index = shown
-        rotation, what = self._pose_at(session, index, direction)
-        session.frames.point_at(index, rotation[:, 2])
-        self._inspector.refresh()
-        self._match(shown, rotation, what)
+        self._look(shown, *self._pose_at(*shown, direction), marked=True)
+
+    def turn(self, pose: NDArray[np.float64], ended: bool = True) -> None:
+        """Look at a pose, ``(3, 3)``, that the map was turned to; it is compared when the turn has ended."""
+        shown = self._inspector.shown
+        if shown is not None:
+            self._look(shown, pose, "this view", marked=True, compared=ended)
 
     def _on_rest(self) -> None:
-        """Show the projection at the best pose that is known."""
+        """Look at the best pose that is known."""
         shown = self._inspector.shown
-        if shown is None or not self.compared:
+        if shown is None:
             return
         poses = self._poses(*shown)
         for what in _BEST_FIRST:
             rotation = poses[what]
             if rotation is not None:
-                self._match(shown, rotation, what)
+                self._look(shown, rotation, what, compared=self.compared)
                 return
 
     def _on_went(self, rotation: NDArray[np.float64]) -> None:
         shown = self._inspector.shown
-        if shown is not None and self.compared:
-            self._match(shown, rotation, "candidate")
+        if shown is not None:
+            self._look(shown, rotation, "candidate", compared=self.compared)
+
+    def _look(
+        self,
+        shown: tuple[Session, int],
+        rotation: NDArray[np.float64],
+        what: str,
+        marked: bool = False,
+        compared: bool = True,
+    ) -> None:
+        """Look at a pose: mark it on the sphere, and compare the particle with the projection there."""
+        session, index = shown
+        self.pose = rotation
+        if marked:
+            session.frames.point_at(index, rotation[:, 2])
+            session.refresh_sphere(self._data.viewer)
+        self.changed.emit()
+        if compared:
+            self._match(shown, rotation, what)
 
     def _match(self, shown: tuple[Session, int], rotation: NDArray[np.float64], what: str) -> None:
         """Compare a particle with the projection at a pose, and show both if it is still looked at."""
@@ -161,6 +190,27 @@ class ProjectionView:
                 self.changed.emit()
 
         self._background.run("match", lambda: matcher(index, rotation, shift_px, *asked), take)
+
+    def _picture(self) -> None:
+        """Make thumbnails of the candidates, once for each reading."""
+        inspector, reference = self._inspector, self.reference
+        reading, shown = inspector.reading, inspector.shown
+        if reading is None:
+            self.thumbnails = self._pictured = None
+        if reading is None or shown is None or reference is None or reading is self._pictured:
+            return
+        matcher = self._matcher(shown[0], reference)
+        if matcher.failed:
+            return
+        self.thumbnails, self._pictured = None, reading
+        poses = np.stack([candidate.rotation for candidate in reading.candidates])
+
+        def take(made: NDArray[np.uint8]) -> None:
+            if inspector.reading is reading and self._pictured is reading:
+                self.thumbnails = made
+                self.changed.emit()
+
+        self._background.run("thumbnails", lambda: matcher.thumbnails(poses), take)
 
     def _poses(self, session: Session, index: int) -> dict[str, NDArray[np.float64] | None]:
         """Return the poses that are marked on a particle's sphere."""
@@ -211,6 +261,7 @@ class ProjectionView:
             self.layers.remove()
         for session in self._data.sessions:
             session.frames.point_at(0, None)
-        if self.match is not None:
-            self.match = None
+        had = any(one is not None for one in (self.match, self.thumbnails, self.pose))
+        self.match = self.thumbnails = self._pictured = self.pose = None
+        if had:
             self.changed.emit()

@@ -13,7 +13,7 @@ __all__ = ["ASPECT", "LINE", "Place", "arrange"]
 ASPECT = 2.0
 """Width of the sphere's picture over its height."""
 
-LINE = 0.1
+LINE = 0.09
 """Height of the line that names a picture, over the particle's side."""
 
 _GAP = 0.06

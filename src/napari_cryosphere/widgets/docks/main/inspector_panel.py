@@ -317,12 +317,13 @@ class InspectorPanel(Panel):
         self.refined.setText(refined_line(refined))
         self.refined.setVisible(refined is not None)
         self.details.set(texts)
-        self.verdict.show_reading(inspector.reading, inspector.agreement())
+        projection = self._controller.projection
+        self.verdict.show_reading(inspector.reading, inspector.agreement(), projection.thumbnails)
         self._show_lens()
         drawn = session is not None and session.sphere is not None
-        compared = self._controller.projection.reference is not None
+        compared = projection.reference is not None
         enable(self.compare, (not compared, _NO_MAP))
-        self.match.setText(match_line(self._controller.projection.match, compared))
+        self.match.setText(match_line(projection.match, compared))
         self.match.setVisible(drawn)
 
     def _show_lens(self) -> None:
