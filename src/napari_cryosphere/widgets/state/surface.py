@@ -17,6 +17,7 @@ __all__ = ["Surface", "draw_surface", "surface_of"]
 
 _MOST_BOX = 64
 """Voxels along the side of a map before its surface is taken: some 5,000 points, a picture in 5 ms."""
+_SMOOTH_VOXELS = 1.0  # standard deviation, before normals are taken: at 0.5 single voxels are seen
 _LIGHT = np.array(
     [-0.4, -0.55, -0.73]
 )  # towards it, in the image's frame: from above, left, and in front
@@ -48,7 +49,7 @@ class Surface:
 
 def surface_of(density: DensityMap) -> Surface:
     """Return the surface two standard deviations above a map's mean; large maps are made coarser first."""
-    from scipy.ndimage import binary_erosion
+    from scipy.ndimage import binary_erosion, gaussian_filter
 
     from napari_cryosphere.imaging.resample import map_on_grid
 
@@ -61,10 +62,11 @@ def surface_of(density: DensityMap) -> Surface:
     inside = voxels > level
     border = inside & ~binary_erosion(inside)
     at = np.argwhere(border)
-    slopes = np.stack([slope[border] for slope in np.gradient(voxels)], axis=-1)
+    smooth = gaussian_filter(voxels, _SMOOTH_VOXELS)
+    slopes = np.asarray(np.gradient(smooth))[:, border].T
     steep = np.linalg.norm(slopes, axis=-1, keepdims=True).clip(1e-12)
-    outwards: NDArray[np.float32] = np.asarray(-slopes / steep, dtype=np.float32)
-    off = ((voxels[border, None] - level) / steep).clip(0, 1)
+    outwards = -slopes / steep
+    off = ((voxels[border, None] - level) / steep).clip(0, 1)  # from the voxel to the contour
     places = (at + outwards * off - voxels.shape[0] // 2)[:, ::-1]
     farthest = float(np.linalg.norm(places, axis=-1).max(initial=1.0))
     return Surface(
