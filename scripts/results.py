@@ -75,8 +75,8 @@ def results() -> list[tuple[str, str, str]]:
         ("`refine`: 4000 ribosome particles, true map at 40 A", _refined("ribo70S"), refinement),
         (
             "`refine`: 1865 real apoferritin particles (octahedral), atomic model's map at 30 A",
-            _resolved("apoferritin"),
-            refinement,
+            _real(),
+            "examples/apoferritin/run.py",
         ),
         (
             "images alone, `abinitio` and `refine`: 2000 beta-galactosidase particles",
@@ -152,11 +152,11 @@ def _refined(sample: str) -> str:
     )
 
 
-def _resolved(sample: str) -> str:
-    one = row("refinement", sample=sample, program="napari-cryosphere")
+def _real() -> str:
+    one = row("apoferritin")
     return (
-        f"half-maps {one['fsc_0143_angstrom']:.1f} A (FSC 0.143) and {one['fsc_05_angstrom']:.1f} A (0.5), "
-        f"{one['cpu_s']:.0f} CPU s"
+        f"half-maps {one['fsc_0143_angstrom']:.1f} A (FSC 0.143) and {one['fsc_05_angstrom']:.1f} A (0.5), mean "
+        f"confidence {one['mean_confidence']:.2f}, {one['cpu_s']:.0f} CPU s"
     )
 
 
