@@ -155,8 +155,8 @@ def _refined(sample: str) -> str:
 def _real() -> str:
     one = row("apoferritin")
     return (
-        f"half-maps {one['fsc_0143_angstrom']:.1f} A (FSC 0.143) and {one['fsc_05_angstrom']:.1f} A (0.5), mean "
-        f"confidence {one['mean_confidence']:.2f}, {one['cpu_s']:.0f} CPU s"
+        f"half-maps {one['fsc_0143_angstrom']:.1f} A (FSC 0.143) and {one['fsc_05_angstrom']:.1f} A (0.5), "
+        f"mean confidence {one['mean_confidence']:.2f}, {one['cpu_s']:.0f} CPU s"
     )
 
 
