@@ -42,7 +42,7 @@ _WHEEL_IN, _WHEEL_UP = (
 _TICKS = {0.1: "0.1", 1.0: "1", 10.0: "10", 100.0: "100", 1000.0: "1000"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Piece:
     """Pixels that are drawn on, ``(n,)``, their opacity ``(n, 1)``, what is added ``(n, 4)``, and where."""
 
@@ -64,9 +64,13 @@ def add_frame(
     columns that are ``marked``.
     """
     flat = picture.reshape(-1, 4)
-    for piece in _frame(*picture.shape[:2]):
-        if piece.box is not None and any(_meets(piece.box, *place, radius) for place in marked):
-            continue
+    whole, *pieces = _frame(*picture.shape[:2])
+    hidden = [
+        piece
+        for piece in pieces
+        if piece.box is not None and any(_meets(piece.box, *place, radius) for place in marked)
+    ]
+    for piece in [one for one in pieces if one not in hidden] if hidden else [whole]:
         flat[piece.places] = flat[piece.places] * (1 - piece.opacity) + piece.premultiplied
 
 
@@ -80,7 +84,7 @@ def _meets(box: tuple[int, int, int, int], row: float, column: float, radius: fl
 
 @lru_cache(maxsize=4)
 def _frame(height: int, width: int) -> tuple[_Piece, ...]:
-    """Return the scales, and each label on the sphere."""
+    """Return all that is drawn as one piece, then its parts: the scales, and each label on the sphere."""
 
     def scales(draw: ImageDraw) -> None:
         _draw_bar(draw, height)
@@ -88,7 +92,11 @@ def _frame(height: int, width: int) -> tuple[_Piece, ...]:
 
     labels = [partial(_write_angle, at=at, text=text) for at, text in _angles(height, width)]
     pieces = [_piece(scales, height, width, False)]
-    return (*pieces, *(_piece(label, height, width, True) for label in labels))
+    pieces += [_piece(label, height, width, True) for label in labels]
+    places = np.concatenate([one.places for one in pieces])
+    opacity = np.concatenate([one.opacity for one in pieces])
+    premultiplied = np.concatenate([one.premultiplied for one in pieces])
+    return (_Piece(places, opacity, premultiplied, None), *pieces)
 
 
 def _piece(paint: Callable[[ImageDraw], None], height: int, width: int, gives_way: bool) -> _Piece:
