@@ -176,9 +176,11 @@ class InspectorPanel(Panel):
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
-        self.resolution.setFixedWidth(100)
+        self.resolution.setFixedWidth(70)
         row = QHBoxLayout()
+        row.setSpacing(3)
         for box in (self.normalise, self.flip, self.low_pass):
+            box.setObjectName("tight")
             box.toggled.connect(self._on_steps)
             row.addWidget(box)
         self.resolution.valueChanged.connect(self._on_steps)
@@ -204,10 +206,11 @@ class InspectorPanel(Panel):
         self.turn.setToolTip(
             "The distribution on a sphere, in its own window: turn it with the mouse"
         )
-        self.turn.setMinimumWidth(32)
+        self.turn.setObjectName("step")
         self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)
         self.figure = QPushButton("Figure…")
+        self.figure.setObjectName("step")
         self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
         self.figure.clicked.connect(self._on_figure)
         row.addWidget(self.figure)
