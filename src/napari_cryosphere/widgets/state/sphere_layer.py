@@ -135,7 +135,7 @@ class SphereFrames(LazyFrames):
         return picture
 
     def _mark(self, picture: NDArray[np.uint8], index: int) -> list[NDArray[np.float64]]:
-        """Mark what is known of a particle's view; returns the directions."""
+        """Mark what is known of a particle's view, and where one has clicked; returns what is known."""
         from napari_cryosphere.widgets.state.sphere_picture import (
             draw_cross,
             draw_diamond,
@@ -155,5 +155,4 @@ class SphereFrames(LazyFrames):
                 views.append(pose[:, 2])
         if self._pointed is not None and self._pointed[0] == index:
             draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2, whole=True)
-            views.append(self._pointed[1])
         return views
