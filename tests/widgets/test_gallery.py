@@ -237,7 +237,7 @@ def test_saving_what_is_not_rejected(
     bar.which.setCurrentIndex(3)
     bar.which.activated.emit(3)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.docks.gallery.dock.QFileDialog.getSaveFileName",
+        "napari_cryosphere.widgets.docks.kit.choice_actions.QFileDialog.getSaveFileName",
         lambda *args: (str(tmp_path / "good.star"), ""),
     )
     qtbot.mouseClick(bar.save, LEFT)

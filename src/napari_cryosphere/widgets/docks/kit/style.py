@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
-    QAbstractButton,
     QGridLayout,
     QLabel,
     QSizePolicy,
@@ -25,7 +25,7 @@ __all__ = [
     "wrapped",
 ]
 
-_TIP = "cryosphere_tip"  # property of a button: what it does
+_TIP = "cryosphere_tip"  # property of a control: what it does
 
 
 def theme_colours(theme: str) -> dict[str, str]:
@@ -105,21 +105,21 @@ class Panel(QWidget):
         self.body.addWidget(title)
 
 
-def enable(button: QAbstractButton, *hindrances: tuple[bool, str]) -> None:
-    """Enable a button unless something is in the way, which its tool tip then says.
+def enable(control: QWidget | QAction, *hindrances: tuple[bool, str]) -> None:
+    """Enable a control unless something is in the way, which its tool tip then says.
 
     Parameters
     ----------
-    button
+    control
         Its tool tip while nothing is in the way is remembered at the first call.
     hindrances
         Whether it is there, and what to do about it; the first one that is counts.
     """
-    if button.property(_TIP) is None:
-        button.setProperty(_TIP, button.toolTip())
+    if control.property(_TIP) is None:
+        control.setProperty(_TIP, control.toolTip())
     reason = next((text for there, text in hindrances if there), "")
-    button.setEnabled(not reason)
-    button.setToolTip(reason or button.property(_TIP))
+    control.setEnabled(not reason)
+    control.setToolTip(reason or control.property(_TIP))
 
 
 def caption(text: str = "", parent: QWidget | None = None) -> QLabel:

@@ -19,7 +19,10 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.particle_keys import ParticleKeys
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
+from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
+from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
 from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, folded, wrapped
@@ -38,7 +41,6 @@ from napari_cryosphere.widgets.state.sphere_layer import Source
 __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
-_KEYS = {"U": 1, "Shift-U": -1}
 _MARKS_KEY, _LOW_PASS_KEY = "M", "R"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
@@ -83,6 +85,8 @@ class InspectorPanel(Panel):
         self._viewer = controller.viewer
         self._painted: object = None
         self._make_walk_row()
+        self.flags = FlagBar(seat)
+        self.body.addWidget(self.flags)
         self._make_image_row()
         self._make_source_row()
         self.verdict = VerdictPanel(self._inspector.go_to)
@@ -110,10 +114,10 @@ class InspectorPanel(Panel):
         self._mouse: SphereMouse | None = SphereMouse(
             controller.viewer, self._inspector, controller.projection
         )
-        for key, by in _KEYS.items():
+        for key, by in UNCERTAIN_KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
-        controller.viewer.bind_key(_LOW_PASS_KEY, self._on_low_pass_key, overwrite=True)
+        self._low_pass_key = ParticleKeys(controller, {_LOW_PASS_KEY: self.low_pass.toggle})
         self.low_pass.setChecked(True)  # as they are stored, nothing is seen of noisy particles
         self._on_layers()
         self._on_particle()
@@ -126,8 +130,10 @@ class InspectorPanel(Panel):
         self._settled.stop()
         mouse.leave()
         self.lens.remove()
-        for key in (*_KEYS, _MARKS_KEY, _LOW_PASS_KEY):
+        for key in (*UNCERTAIN_KEYS, _MARKS_KEY):
             self._viewer.bind_key(key, None)
+        self._low_pass_key.leave()
+        self.flags.leave()
 
     # ------------------------------------------------------------------ rows
 
@@ -226,10 +232,6 @@ class InspectorPanel(Panel):
     def _on_marks(self, viewer: object) -> None:
         """Take the marks from the sphere, or bring them back."""
         self._inspector.show_marks(not self._inspector.marked)
-
-    def _on_low_pass_key(self, viewer: object) -> None:
-        """Show the particles as they are stored, or low-passed again."""
-        self.low_pass.toggle()
 
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)

@@ -80,6 +80,14 @@ class ReconstructPanel(Panel):
         self.body.addWidget(self.weigh)
         self.body.addWidget(self.reconstruct)
 
+    def choose(self, subset: Subset) -> None:
+        """Choose which particles count, at poses that they have: predicted ones where there are any."""
+        self.subset.setCurrentIndex(self.subset.findData(subset))
+        session, poses = self._controller.session, self.poses.currentData()
+        if session is not None and not posed_rows(session, poses).any():
+            known = (poses for poses in Poses if posed_rows(session, poses).any())
+            self.poses.setCurrentIndex(self.poses.findData(next(known, Poses.PREDICTED)))
+
     def _on_session(self) -> None:
         session = self._controller.session
         if session is not None and session.choices not in self._followed:
