@@ -160,8 +160,7 @@ class Inspector:
         self.changed.emit()
 
     def settle(self) -> None:
-        """Name and read the particle that is shown, and compute its posterior if that is looked at."""
-        self._data.name_particle()
+        """Read the particle that is shown, and compute its posterior if that is looked at."""
         shown = self.shown
         if shown is None:
             return
