@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.widgets.docks.gallery.histogram import Histogram
 from napari_cryosphere.widgets.docks.kit.quantity_combo import QuantityCombo, narrow_combo
-from napari_cryosphere.widgets.docks.kit.style import caption, enable
+from napari_cryosphere.widgets.docks.kit.style import caption, enable, enable_all
 from napari_cryosphere.widgets.state.particle_choices import Flag
 from napari_cryosphere.widgets.state.session import Session
 
@@ -25,6 +25,7 @@ _FLAGS = {"any flag": None, "not flagged": Flag.NONE} | {
 }
 _ASCENDING, _DESCENDING = "▲", "▼"
 _COLUMNS = 2
+_NO_DATA = "No particles are loaded: drop a STAR or .cs file into the viewer"
 _NO_FILTER = "No filter is set: all particles are shown"
 
 
@@ -91,7 +92,6 @@ class GalleryFilters(QWidget):
     def set_session(self, session: Session | None) -> None:
         """Show and change the filters of a session."""
         self._session = session
-        self.setEnabled(session is not None)
         for combo in self.labels.values():
             self._grid.removeWidget(combo)
             combo.deleteLater()
@@ -104,6 +104,7 @@ class GalleryFilters(QWidget):
             combo.activated.connect(lambda _, name=name: self._on_label(name))
             self.labels[name] = combo
         self._place()
+        enable_all(self, (session is None, _NO_DATA))
         self.update_quantities()
 
     def update_quantities(self) -> None:

@@ -27,7 +27,7 @@ from napari_cryosphere.widgets.control.export import (
     rows_to_export,
 )
 from napari_cryosphere.widgets.docks.kit.flags import FLAG_KEYS, UNCERTAIN_KEYS, flag_icon
-from napari_cryosphere.widgets.docks.kit.style import enable
+from napari_cryosphere.widgets.docks.kit.style import BUSY, enable
 from napari_cryosphere.widgets.state.notices import tell_note
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
@@ -39,7 +39,6 @@ __all__ = ["ChoiceActions"]
 
 _NO_DATA = "No particles are loaded: drop a STAR or .cs file into the viewer"
 _NONE_SELECTED = "No particles are selected: click some, or draw around them"
-_BUSY = "Other work is going on: wait for it, or stop it"
 
 
 class ChoiceActions(QWidget):
@@ -194,7 +193,7 @@ class ChoiceActions(QWidget):
             self.save,
             (session is None, _NO_DATA),
             (not some, f"No particles are {self.chosen.value}: choose others on the left"),
-            (self._controller.runner.busy, _BUSY),
+            (self._controller.runner.busy, BUSY),
         )
 
     # ------------------------------------------------------------------ files

@@ -25,7 +25,7 @@ from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, folded, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, folded, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens
@@ -272,7 +272,7 @@ class InspectorPanel(Panel):
         self.sources[inspector.source].setChecked(True)
         predicted = session is not None and bool(session.store.predicted.any())
         for button in (self.back, self.next):
-            button.setEnabled(predicted)
+            enable(button, (not predicted, "Nothing is predicted yet: find or predict poses first"))
         has_map = map_of(inspector.map_layer) is not None
         self._enable_sources(has_map or (session is not None and session.posteriors.stored))
         if session is None or index is None:
@@ -311,9 +311,7 @@ class InspectorPanel(Panel):
     def _enable_sources(self, given_map: bool) -> None:
         """Offer what a map says only where there is one, and say why where there is none."""
         for source in ("map", "both"):
-            tip = _SOURCES[source][1] if given_map else _NO_MAP
-            self.sources[source].setEnabled(given_map)
-            self.sources[source].setToolTip(tip)
+            enable(self.sources[source], (not given_map, _NO_MAP))
 
 
 def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:

@@ -147,7 +147,7 @@ class ScatterDock(SeatedDock):
         offered = {} if session is None else session.filter.quantities
         for combo in (self.across, self.up):
             combo.offer(offered)
-            combo.setEnabled(bool(offered))
+            enable(combo, (not offered, _EMPTY))
         self._choose_first(list(offered))
         if session is None:
             self.rows = np.empty(0, dtype=np.int64)
