@@ -38,6 +38,8 @@ class Subset(Enum):
     KEPT = "flagged keep"
 
 
+_SHORT = {Subset.SELECTED: "selection", Subset.NOT_REJECTED: "not rejected", Subset.KEPT: "kept"}
+"""Subsets as the name of a layer says them, which has little room."""
 MISSING = {  # what to do where particles have no such pose
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
     Poses.REFINED: "nothing is refined yet; press Refine, or open a file that infer --refine or align wrote",
@@ -125,11 +127,11 @@ def recipe(
     weighed = weigh and poses is Poses.PREDICTED
     # refined poses come with the shifts that were refined with them
     refined = session.refined if poses is Poses.REFINED else None
-    where = "predicted distributions" if weighed else poses.value
-    which = "" if subset is Subset.ALL else f", {subset.value}"
+    where = "distributions" if weighed else poses.value.removesuffix(" poses")
+    which = "" if subset is Subset.ALL else f", {_SHORT[subset]}"
     whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
-        name=f"map at {where}{which}{whose}",
+        name=f"map, {where}{which}{whose}",
         stack=(session.stack if refined is None else refined)[rows],
         rotations=_rotations(session, poses, rows),
         symmetry=normalise_group_name(symmetry),

@@ -165,7 +165,7 @@ class MapPanel(Panel):
         self.reference.blockSignals(True)
         self.reference.set_layers(others)
         if anew or chosen not in others:
-            whole = [layer for layer in others if not is_half(layer)]
+            whole = [layer for layer in others if not is_half(layer.name)]
             self.reference.choose(next(reversed(whole or others), None))
         self.reference.blockSignals(False)
 
@@ -179,7 +179,7 @@ class MapPanel(Panel):
         """Show what was made; a reference that was chosen by hand stays."""
         self.map.choose(layer)
         reference = self.reference.layer()
-        self._offer_references(anew=reference is not None and is_half(reference))
+        self._offer_references(anew=reference is not None and is_half(reference.name))
         self.show_maps(self._slices and self._controller.maps.view.sliced)
         self._update()
 
