@@ -60,9 +60,12 @@ class LazyFrames(ABC):
     def _make(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Make some pictures, ``(k, ...)``."""
 
-    def forget(self) -> None:
-        """Remake every picture the next time."""
-        self._kept.clear()
+    def forget(self, index: int | None = None) -> None:
+        """Remake a picture the next time; without an index all of them."""
+        if index is None:
+            self._kept.clear()
+        else:
+            self._kept.pop(index, None)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would return.

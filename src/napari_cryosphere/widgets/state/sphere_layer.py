@@ -93,8 +93,10 @@ class SphereFrames(LazyFrames):
 
     def point_at(self, index: int, direction: NDArray[np.float64] | None) -> None:
         """Mark a place on a particle's sphere, ``(3,)``, and no other; None takes the mark away."""
-        self._pointed = None if direction is None else (index, direction)
-        self.forget()
+        former, self._pointed = self._pointed, None if direction is None else (index, direction)
+        for changed in (former, self._pointed):
+            if changed is not None:
+                self.forget(changed[0])
 
     def refined_rotation(self, index: int) -> NDArray[np.float64] | None:
         """Return a particle's pose refined against a map, ``(3, 3)``; None if there is none."""
