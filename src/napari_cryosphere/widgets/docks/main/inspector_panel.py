@@ -119,7 +119,7 @@ class InspectorPanel(Panel):
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
             (controller.particle_changed, self._on_particle),
-            (controller.predictions_changed, self._on_particle),
+            (controller.predictions_changed, self._on_predictions),
             (controller.layers_changed, self._on_layers),
             (self._inspector.changed, self._show),
             (self._controller.projection.changed, self._show),
@@ -135,7 +135,7 @@ class InspectorPanel(Panel):
         self._keys = ParticleKeys(controller, own)
         self.low_pass.setChecked(True)  # as they are stored, nothing is seen of noisy particles
         self._on_layers()
-        self._on_particle()
+        self._on_predictions()
 
     def leave(self) -> None:
         """Let go of the viewer's mouse and keys; the second time nothing happens."""
@@ -182,9 +182,11 @@ class InspectorPanel(Panel):
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
-        self.resolution.setFixedWidth(100)
+        self.resolution.setFixedWidth(70)
         row = QHBoxLayout()
+        row.setSpacing(3)
         for box in (self.normalise, self.flip, self.low_pass):
+            box.setObjectName("tight")
             box.toggled.connect(self._on_steps)
             row.addWidget(box)
         self.resolution.valueChanged.connect(self._on_steps)
@@ -210,10 +212,11 @@ class InspectorPanel(Panel):
         self.turn.setToolTip(
             "The distribution on a sphere, in its own window: turn it with the mouse"
         )
-        self.turn.setMinimumWidth(32)
+        self.turn.setObjectName("step")
         self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)
         self.figure = QPushButton("Figure…")
+        self.figure.setObjectName("step")
         self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
         self.figure.clicked.connect(self._on_figure)
         row.addWidget(self.figure)
@@ -286,9 +289,13 @@ class InspectorPanel(Panel):
         self._show()
 
     def _on_particle(self) -> None:
+        """Begin to wait for the slider to rest; the inspector has said what is shown at once."""
         if self._mouse is not None:
             self._mouse.forget()
             self._settled.start()
+
+    def _on_predictions(self) -> None:
+        self._on_particle()
         self._show()
 
     def _show(self) -> None:

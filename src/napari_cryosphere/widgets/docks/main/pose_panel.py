@@ -55,7 +55,10 @@ class PosePanel(Panel):
         self.models = QComboBox()
         self.models.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.models.addItem("choose a model…", None)
-        self.models.addItem("sample model (for the sample particles)", str(SAMPLE_MODEL))
+        self.models.addItem(model_name(SAMPLE_MODEL), str(SAMPLE_MODEL))
+        self.models.setItemData(
+            1, "Trained on the sample particles: it knows no others", 3
+        )  # tool tip
         self.models.currentIndexChanged.connect(self._on_model)
         other = QPushButton("Open")
         other.setToolTip("Take another model")
