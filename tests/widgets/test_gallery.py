@@ -56,7 +56,7 @@ def test_it_opens_with_nothing_loaded(viewer: Any) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere gallery")
     assert isinstance(dock, GalleryDock)
     assert "No particles" in dock.status.text()
-    assert not dock.filters.isEnabled()
+    assert not dock.filters.quantity.isEnabled()
     assert not dock.actions_bar.save.isEnabled()
 
 

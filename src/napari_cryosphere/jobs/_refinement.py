@@ -207,7 +207,8 @@ class Refinement:
                 self._reference(first, mask, fsc.corrected),
                 self._reference(second, mask, fsc.corrected),
             )
-            compared = stack.grid.field_angstrom / (int(shell) + _BEYOND_SHELLS)
+            finest = stack.grid.field_angstrom / (int(shell) + _BEYOND_SHELLS)
+            compared = min(finest, config.initial_resolution_angstrom)
             if settled >= _SETTLED_ITERATIONS or number == config.iterations:
                 judged = yield from self._judged(done, references, compared)
                 yield (yield from self._with_all_detail(judged))
@@ -309,7 +310,9 @@ class Refinement:
         maps = halves.solve(half_maps=True)
         mask = self._solvent(maps.density, compared)
         first, second = maps.halves
-        return maps, mask, corrected_fsc(*whitened(first, second), mask.voxels)
+        began = self._config.initial_resolution_angstrom
+        fsc = corrected_fsc(*whitened(first, second), mask.voxels, shared_angstrom=began)
+        return maps, mask, fsc
 
     def _with_all_detail(self, done: Iteration) -> Generator[Progress, None, Iteration]:
         """Return an iteration with maps on the particles' own grid."""
@@ -355,10 +358,13 @@ class Refinement:
 
 
 def _by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:
-    """Return one's own poses, as sure as the other half's map says."""
+    """Return one's own poses, as sure as the other half's map says.
+
+    Where it finds another pose, one's own is right only if that one is not.
+    """
     apart = angular_error_degrees(own.rotations, other.rotations, symmetry)
     differ = apart > CONFIDENCE_RADIUS_DEGREES
-    doubted = np.minimum(own.confidence, 1 - other.confidence)
+    doubted = own.confidence * (1 - other.confidence)
     return replace(
         other,
         rotations=own.rotations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError, RankLostError
-from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training._clock import Clock, LoopSettings, Validated
@@ -28,10 +29,14 @@ _PREDICT_BATCH = 128  # images at once without gradients: 0.5 GB at 4 MB each
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses."""
+    """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses.
+
+    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, None if not known.
+    """
 
     images: Tensor
     rotations: NDArray[np.float64]
+    shifts_px: NDArray[np.float64] | None = None
 
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
@@ -39,10 +44,22 @@ def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
 
     ``(n, box, box)`` to ``(n, L + 1, 2 L + 1, L + 1)`` complex.
     """
+    return _predict(network, images)[0]
+
+
+def _predict(network: PoseNetwork, images: Tensor) -> tuple[Tensor, Shifts | None]:
+    """Return a network's coefficients and shifts for any number of images, in the computer's own memory."""
     device = next(network.parameters()).device
     network.eval()
+    coefficients, shifts = list[Tensor](), list[Shifts]()
     with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
+        for part in images.split(_PREDICT_BATCH):
+            poses, where = network.poses_and_shifts(part.to(device))
+            coefficients.append(poses.cpu())
+            if where is not None:
+                shifts.append(Shifts(*(values.cpu() for values in where)))
+    together = Shifts(*map(torch.cat, zip(*shifts, strict=True))) if shifts else None
+    return torch.cat(coefficients), together
 
 
 def train_network(
@@ -80,10 +97,10 @@ def train_network(
     clock = Clock(settings, replicas)
     if resume and settings.checkpoint is not None:
         clock.restore(trainer.load(settings.checkpoint))
-    share = replicas.share(settings.batch_size)
+    ahead = _Ahead(source, settings.batch_size, replicas.share(settings.batch_size))
     try:
         while not clock.over:
-            batch = source.batch(trainer.steps, settings.batch_size, clock.fraction, share)
+            batch = ahead.take(trainer.steps, clock.fraction, clock.next_fraction)
             clock.count(settings.batch_size, trainer.step(batch, clock.rate))
             clock.tick()
             if clock.keeping_due:
@@ -95,7 +112,40 @@ def train_network(
     except (GeneratorExit, KeyboardInterrupt, RankLostError):
         _keep(trainer, clock, settings)
         raise
+    finally:
+        ahead.close()
     yield clock.report(_validate(trainer, validation, symmetry))
+
+
+class _Ahead:
+    """Batches of a source, the next of which is made in a thread while one is learnt from."""
+
+    def __init__(self, source: TrainingSource, size: int, share: slice) -> None:
+        self._source, self._size, self._share = source, size, share
+        # one thread for its operations too, so that none of them waits for the network's
+        self._pool = ThreadPoolExecutor(
+            1, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._next: Future[Batch] | None = None
+
+    def take(self, step: int, progress: float, next_progress: float) -> Batch:
+        """Return a step's batch, and begin with that of the next unless the run is over by then.
+
+        Steps are taken one after another, each at the progress that was said before.
+        """
+        batch = self._make(step, progress) if self._next is None else self._next.result()
+        self._next = None
+        if next_progress < 1:
+            self._next = self._pool.submit(self._make, step + 1, next_progress)
+        return batch
+
+    def _make(self, step: int, progress: float) -> Batch:
+        return self._source.batch(step, self._size, progress, self._share)
+
+    def close(self) -> None:
+        """End the thread, once it has made what it is making."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # for threads that begin from now on, too
 
 
 def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
@@ -113,9 +163,8 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
     if not trainer.replicas.first:
-        loss, median, mean = trainer.replicas.of_first([math.nan] * 3)
-        return Validated(loss, median, mean, predicted=None)
-    coefficients = predict_coefficients(trainer.averaged(), validation.images)
+        return Validated(*_four(trainer, [math.nan] * 4))
+    coefficients, shifts = _predict(trainer.averaged(), validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
         float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))
@@ -127,5 +176,19 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     predicted = HarmonicDistribution(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
     figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    loss, median, mean = trainer.replicas.of_first(figures)
-    return Validated(loss, median, mean, predicted)
+    figures.append(_median_shift_error_px(shifts, validation))
+    return Validated(*_four(trainer, figures), predicted, shifts)
+
+
+def _four(trainer: Trainer, values: list[float]) -> tuple[float, float, float, float]:
+    """Return four of the first process's values, in all."""
+    first, second, third, fourth = trainer.replicas.of_first(values)
+    return first, second, third, fourth
+
+
+def _median_shift_error_px(shifts: Shifts | None, validation: ValidationSet) -> float:
+    """Return the median distance of predicted from known centres; NaN where one is not there."""
+    if shifts is None or validation.shifts_px is None:
+        return math.nan
+    errors = np.linalg.norm(shifts.means_px.numpy() - validation.shifts_px, axis=1)
+    return float(np.median(errors))

@@ -86,6 +86,8 @@ def dock_style(theme: str) -> str:
         }}
         QPushButton#primary:disabled {{ background: {colour["line"]}; color: {colour["faint"]}; }}
         QLineEdit[wrong="true"], QComboBox[wrong="true"] {{ border: 2px solid {colour["warning"]}; }}
+        QPushButton#mode {{ padding: 3px 2px; min-width: 0px; }}
+        QCheckBox#tight {{ spacing: 2px; }}
         QPushButton#mode:checked {{ background: {colour["accent"]}; color: {colour["on_accent"]}; }}
     """
 
