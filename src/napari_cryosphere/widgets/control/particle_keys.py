@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from napari_cryosphere.widgets.state.layer_data import map_of
-
 if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.data_sets import DataSets
 
@@ -14,11 +12,11 @@ __all__ = ["ParticleKeys"]
 
 
 class ParticleKeys:
-    """Keys that act while particles are shown and an image that is no map, or nothing, is selected.
+    """Keys that act while particles are shown, not maps, and an image or nothing is selected.
 
     They are bound to the selected layer: a key of the viewer's comes after those of the layer's kind
-    (X turns the plane of an image in 3D), and would take napari's own (V hides a layer) from shapes,
-    labels and maps.
+    (X turns the plane of an image in 3D), and would take napari's own (V hides a layer) from shapes
+    and labels.
 
     Parameters
     ----------
@@ -73,7 +71,7 @@ class ParticleKeys:
         layer = viewer.layers.selection.active
         if layer is None:
             return viewer
-        return layer if isinstance(layer, Image) and map_of(layer) is None else None
+        return layer if isinstance(layer, Image) else None
 
 
 def _answering(do: Callable[[], object]) -> Callable[[object], None]:

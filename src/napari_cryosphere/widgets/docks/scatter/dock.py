@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QGridLayout, QPushButton, QToolButton
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QPushButton,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cryosphere.widgets.control.map_sources import Subset
 from napari_cryosphere.widgets.control.running import Runner
@@ -78,13 +87,20 @@ class ScatterDock(SeatedDock):
             grid.addWidget(combo, line, 1)
             grid.addWidget(button, line, 2)
         grid.setColumnStretch(1, 1)
-        column = self._column()
+        content, area = QWidget(), QScrollArea()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 4, 0)
         column.setSpacing(6)
         column.addLayout(grid)
         column.addWidget(self.plot, 1)
         column.addWidget(self.status)
         column.addWidget(self.hint)
         column.addWidget(self.actions_bar)
+        area.setWidgetResizable(True)  # lower than its content where another dock is above it
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(content)
+        self._column().addWidget(area)
 
     def _connect(self) -> None:
         controller = self.controller
