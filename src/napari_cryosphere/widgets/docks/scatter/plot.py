@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, QRect, QRectF, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QWidget
 
@@ -161,6 +161,10 @@ class ScatterPlot(ThemedPlot):
         self._box.sigRangeChanged.connect(self._on_view)
         self._box.sigResized.connect(self._on_view)
         self.set_theme(theme)
+
+    def sizeHint(self) -> QSize:
+        """Return a size that leaves the buttons in sight on a small screen."""
+        return QSize(240, 200)
 
     def set_theme(self, theme: str) -> None:
         """Take a napari theme's colours."""
