@@ -187,7 +187,9 @@ class Residuals:
         """Return expected coordinates with 1 for the mean, their products, and their covariances."""
         seen, norms = self._compared(maps)
         own = seen[:, 1:] - norms[:, 1:, 0]
-        covariances: NDArray[np.float64] = np.linalg.inv(norms[:, 1:, 1:] + np.eye(len(maps) - 1))
+        covariances = np.asarray(
+            np.linalg.inv(norms[:, 1:, 1:] + np.eye(len(maps) - 1)), np.float64
+        )
         found = (covariances @ own[..., None])[..., 0]
         means = np.concatenate([np.ones((len(found), 1)), found], axis=1)
         products = means[:, :, None] * means[:, None, :]

@@ -50,7 +50,7 @@ from napari_cryosphere.reconstruction import (
     resampled_map,
 )
 from napari_cryosphere.reconstruction.filters import low_passed, whitened
-from napari_cryosphere.reconstruction.map_alignment import align_maps
+from napari_cryosphere.reconstruction.map_alignment import align_near
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
@@ -66,7 +66,7 @@ with a domain turned by 15 degrees were 10 degrees off.
 """
 _HARDLY = 0.01  # probability of a state below which a particle's pose in it is not searched for
 _NOTHING = 1e-3  # probability below which a particle is not put into a state's map
-_FEWEST = 20.0  # particles of a half by which a state is not empty; chosen, not tuned
+_FEWEST = 10.0  # particles of a half below which a state is empty; chosen, not tuned
 _SETTLED_ITERATIONS, _SETTLED_SHELLS = 2, 0.5
 """As of one map: iterations without improvement of any state, and what counts as one."""
 _FRAME_DEGREES = 0.2  # smaller turns of a state's frame are left; chosen, not tuned
@@ -460,7 +460,7 @@ def _joined_mask(masks: Sequence[DensityMap]) -> DensityMap:
 
 def _laid(state: Iteration, first: Iteration) -> ParticleStack:
     """Return a state's particles with its map laid on the first's, as far as their likeness goes."""
-    turn = align_maps(first.maps.density, state.maps.density, check_hand=False)
+    turn = align_near(first.maps.density, state.maps.density)
     angle = angular_error_degrees(turn.rotation[None], np.eye(3)[None])[0]
     if angle < _FRAME_DEGREES:
         return state.stack

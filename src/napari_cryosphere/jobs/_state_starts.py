@@ -38,7 +38,7 @@ _ROUNDS_OF_COMPONENTS, _ROUNDS, _LAST_ROUNDS = 10, 6, 10
 """Rounds of expectation maximisation: of components, of every mixture, of the best one. Twenty more
 changed the AUROC of 750 particles by less than 0.001.
 """
-_CLUSTERINGS = 3  # first clusters that are tried; the likeliest mixture is kept
+_CLUSTERINGS = 2  # first clusters that are tried; the likeliest mixture is kept
 _FIRST_SURE = 0.9  # probability of a particle's own cluster at first; chosen, not tuned
 _DEVIATIONS = 4.0
 """By which images have to scatter along a difference that the other half found, in standard deviations of

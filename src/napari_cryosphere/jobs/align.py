@@ -593,7 +593,7 @@ def _gathered(
 
 
 def found_of_states(batches: Batches, journal: Finished, number: int) -> Arrays:
-    """Return what all batches hold but posteriors: by name, of every particle and state ``(n, number, ...)``."""
+    """Return what all batches hold of particles and states but posteriors, ``(n, number, ...)`` by name."""
     names = tuple(_key(name, state, number) for state in range(number) for name in _EACH)
     found = joined(finished(batches, journal, names))
     return {
