@@ -25,7 +25,7 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation, soft_mask
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
-NUMBER, SECOND = 144, 48
+NUMBER, SECOND = 96, 36
 BOX, PIXEL = 24, 7.0
 
 
@@ -61,7 +61,7 @@ def config_of(mixture: Mixture, output: Path, **options: Any) -> RefineConfig:
         "particles": mixture.folder / "particles.star",
         "map": mixture.folder / "map.mrc",
         "local_degrees": 8.0,
-        "iterations": 3,
+        "iterations": 2,
         "initial_resolution_angstrom": 40.0,
         "batch_size": 24,
         "device": "cpu",
@@ -84,7 +84,7 @@ def refined(mixture: Mixture) -> tuple[Path, Result]:
     output = mixture.folder / "refined"
 
     def keep(event: Event) -> None:
-        if isinstance(event, Snapshot) and event.share == 1:  # of the last iteration
+        if isinstance(event, Snapshot) and event.fraction == 1:  # of the last iteration
             shutil.copytree(output / "unfinished", mixture.folder / "kept")
 
     return output, follow(refine(config_of(mixture, output)), keep)
@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     for path in output.iterdir():
         path.unlink()
     shutil.copytree(mixture.folder / "kept", output / "unfinished")
-    last = sorted((output / "unfinished").glob("states2_04_half2/batch_*.npz"))[-1]
+    last = sorted((output / "unfinished").glob("states2_03_half2/batch_*.npz"))[-1]
     last.unlink()
     seen: list[Event] = []
     follow(refine(config_of(mixture, output, resume=True)), seen.append)
@@ -153,13 +153,13 @@ def ended(events: Generator[Any, None, Any]) -> Any:
 
 
 def test_particles_of_one_kind_are_in_one_state(mixture: Mixture) -> None:
-    """At their true poses; three states are asked for."""
-    stack = nc.simulate(mixture.maps[0], number=120, snr=2.0, seed=3).with_half_sets()
+    """At their true poses; two states are asked for."""
+    stack = nc.simulate(mixture.maps[0], number=80, snr=2.0, seed=3).with_half_sets()
     stack = stack.with_columns({"cryospherePresence": np.ones(len(stack))})
     mask = DensityMap(soft_mask(mixture.maps[0].voxels, PIXEL), PIXEL)
     halves = [stack[np.flatnonzero(stack.half_sets() == half)] for half in (1, 2)]
     config = config_of(mixture, mixture.folder / "one")
-    found = ended(found_states(halves, [mixture.maps[0]] * 2, mask, 3, config))
+    found = ended(found_states(halves, [mixture.maps[0]] * 2, mask, 2, config))
     assert [one.shape for one in found] == [(len(half), 1) for half in halves]
     np.testing.assert_allclose(found[0], 1, atol=1e-6)
 
@@ -207,7 +207,7 @@ def test_a_state_without_particles_is_dropped(
     share = np.zeros((NUMBER, 2))
     for half in (1, 2):
         rows = np.flatnonzero(stack.half_sets() == half)
-        share[rows[: 5 if few else 30], 1] = 1
+        share[rows[: 5 if few else 20], 1] = 1
     share[:, 0] = 1 - share[:, 1]
     states = States(share, share.mean(0), np.ones(NUMBER))
     each = [_iteration_of(refined[0], suffix, stack) for suffix in ("", "_class002")]

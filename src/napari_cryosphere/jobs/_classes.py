@@ -151,7 +151,8 @@ class ClassRefinement(Refinement):
                 "or there are too few particles to tell",
             )
         if number == 1:
-            yield from self._from(together + 1, stack, references, compared)
+            first = min(together + 1, self._config.iterations)
+            yield from self._from(first, stack, references, compared)
             return
         yield from self._states_from(done, probabilities, compared)
 
