@@ -447,11 +447,15 @@ class ClassRefinement(Refinement):
             done.number, [one.stack for one in judged], summaries, done.states, compared
         )
         changes = [one.change_degrees for one in done.each]
-        each = (
+        each = [
             replace(one, change_degrees=change)
             for one, change in zip(whole.each, changes, strict=True)
+        ]
+        order = np.argsort(-states.shares, kind="stable")
+        sorted_states = States(
+            states.probabilities[:, order], states.shares[order], states.presence
         )
-        return StateIteration(done.number, tuple(each), states)
+        return StateIteration(done.number, tuple(each[state] for state in order), sorted_states)
 
 
 def _joined_mask(masks: Sequence[DensityMap]) -> DensityMap:
