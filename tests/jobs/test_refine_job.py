@@ -180,7 +180,9 @@ def test_the_other_halfs_map_says_how_sure_poses_are() -> None:
     np.testing.assert_array_equal(judged.rotations, own.rotations)
     np.testing.assert_allclose(judged.max_probability, 0.5)
     np.testing.assert_allclose(judged.spread_degrees, [3, 3, 90])
-    np.testing.assert_allclose(judged.confidence, [0.9, 0.9, 0.2])  # the third pose is another one
+    np.testing.assert_allclose(
+        judged.confidence, [0.9, 0.9, 0.99 * 0.2]
+    )  # the third pose is another one
 
 
 def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path) -> None:
@@ -193,9 +195,8 @@ def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path
     one = config_of(sample, tmp_path / "run", particles=tmp_path / "noise.star")
     _, seen = run(refine(one))
     rows = history(tmp_path / "run")
-    shells = 32 * 6.0 / rows["resolution_0143_angstrom"]
-    assert shells.max() < 32 * 6.0 / 40.0 + 1  # both began with 40 A, and the mask spreads a shell
-    assert rows["mean_confidence"].iloc[-1] < 0.3
+    assert rows["resolution_0143_angstrom"].min() > 36  # of the 40 A that both began with
+    assert rows["mean_confidence"].iloc[-1] < 0.2
     said = [event.text for event in seen if isinstance(event, Note) and event.warning]
     assert any("nothing of it is seen" in text for text in said)
 

@@ -28,6 +28,7 @@ from napari_cryosphere.reconstruction import (
     postprocess_maps,
     soft_mask,
 )
+from napari_cryosphere.reconstruction.filters import filtered_shells
 
 BOX = 32
 COLUMNS = {
@@ -147,6 +148,27 @@ def test_curves_are_those_that_relion_stored(shared_data: Path, name: str) -> No
     assert edge / curves.randomised_from == pytest.approx(
         stored["general"]["rlnRandomiseFrom"], abs=1e-3
     )
+
+
+def test_what_halves_began_with_does_not_resolve_finer_shells() -> None:
+    """Maps of noise that share shells up to the sixth: the mask spreads them, the correction knows."""
+    rng = np.random.default_rng(3)
+    beyond = (np.arange(25) > 6).astype(float)
+    mask = np.zeros((48, 48, 48), np.float32)
+    mask[12:36, 12:36, 12:36] = 1
+    seventh = []
+    for _ in range(4):
+        shared, *noise = (rng.normal(size=(48, 48, 48)).astype(np.float32) for _ in range(3))
+        common = filtered_shells(shared, 1 - beyond)
+        first, second = (DensityMap(common + filtered_shells(one, beyond), 1.0) for one in noise)
+        known = corrected_fsc(first, second, mask, shared_angstrom=48 / 6)
+        np.testing.assert_array_equal(known.corrected.values[:7], known.masked.values[:7])
+        blind = corrected_fsc(first, second, mask)
+        assert blind.corrected.values[7] == blind.masked.values[7]
+        seventh.append((known.masked.values[7], known.corrected.values[7]))
+    masked, corrected = np.mean(seventh, axis=0)
+    assert masked > 0.2
+    assert abs(corrected) < 0.143
 
 
 def test_postprocessing_is_relion_postprocess(halves: Path, tmp_path: Path) -> None:

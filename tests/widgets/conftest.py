@@ -58,9 +58,31 @@ class HeldRunner(SynchronousRunner):
         self.stopped = True
 
 
+class HeldBackground:
+    """Keeps short work until it is told to do it."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[str, Callable[[], Any], Callable[[Any], None]]] = []
+
+    def run(self, kind: str, work: Callable[[], Any], take: Callable[[Any], None]) -> None:
+        self.work.append((kind, work, take))
+
+    def advance(self) -> None:
+        held, self.work = self.work, []
+        for _, work, take in held:
+            take(work())
+
+    def close(self) -> None: ...
+
+
 @pytest.fixture
 def held_runner() -> HeldRunner:
     return HeldRunner()
+
+
+@pytest.fixture
+def held_background() -> HeldBackground:
+    return HeldBackground()
 
 
 @pytest.fixture(scope="session")

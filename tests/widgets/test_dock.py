@@ -230,3 +230,20 @@ def test_closing_the_dock_lets_go_of_the_viewer(viewer: Any, sample: Path) -> No
     viewer.dims.set_point(0, 3)
     viewer.theme = "light"
     assert len(viewer.layers) == 2
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(
+    viewer: Any, stack: ParticleStack, add_particles: Any
+) -> None:
+    """At the dock's least width, its scroll bar taken off, every panel has the width that it needs."""
+    add_particles(viewer, stack)
+    dock = CryosphereDock(viewer)
+    viewer.window.add_dock_widget(dock, area="right")
+    viewer.show()
+    dock.resize(dock.minimumWidth(), 400)
+    bar = dock.area.verticalScrollBar().sizeHint().width()
+    margins = dock.layout().contentsMargins()
+    room = dock.minimumWidth() - margins.left() - margins.right() - bar
+    inner = dock.area.widget().layout().contentsMargins()
+    for panel in (dock.data, dock.poses, dock.inspector, dock.calibration):
+        assert panel.minimumSizeHint().width() + inner.right() <= room, panel

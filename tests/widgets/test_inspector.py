@@ -211,26 +211,28 @@ def test_a_projection_is_shown_next_to_the_particle(
     match = predicted.projection.match
     assert match is not None
     assert match.what in ("known view", "predicted view")
-    right = match.correlation
+    correlation = match.correlation
     names = [layer.name for layer in predicted.viewer.layers]
-    assert names[-2:] == ["particles projection", "particles residual"]
-    projection = predicted.viewer.layers[-2]
+    assert names[-3:] == ["particles projection", "particles residual", "names"]
     particle = predicted.viewer.layers["particles"]
-    (top, left), (bottom, right) = particle.extent.world[:, 1:]
-    first = projection.extent.world[0]
-    assert first[0] > bottom or first[1] > right
-    np.testing.assert_allclose(
-        np.ptp(projection.extent.world, axis=0), [bottom - top, right - left]
-    )
+    (top, _), (bottom, right) = particle.extent.world[:, 1:]
+    for picture in predicted.viewer.layers[-3:-1]:
+        first, last = picture.extent.world
+        assert first[0] > bottom or first[1] > right
+        height, width = last - first
+        assert 0.4 * (bottom - top) < height < 0.5 * (bottom - top)
+        assert width == pytest.approx(height)
     predicted.projection.show(stack.rotations()[3][:, 0])
     assert predicted.projection.match is not None
     assert predicted.projection.match.what == "this view"
-    assert predicted.projection.match.correlation < right
+    assert predicted.projection.match.correlation < correlation
     assert f"{predicted.projection.match.correlation:.3f}" in match_line(
         predicted.projection.match, True
     )
     predicted.viewer.dims.set_point(0, 4)
     assert predicted.projection.match is None
+    assert not any(layer.visible for layer in predicted.viewer.layers[-3:])
+    predicted.projection.compare(False)
     assert "particles projection" not in predicted.viewer.layers
 
 
@@ -250,29 +252,20 @@ def test_a_click_near_a_mark_takes_the_mark(
 
 
 def test_results_for_another_particle_are_not_shown(
-    viewer_model: ViewerModel, stack: ParticleStack, add_particles: Any, predictions: Any
+    viewer_model: ViewerModel,
+    stack: ParticleStack,
+    add_particles: Any,
+    predictions: Any,
+    held_background: Any,
 ) -> None:
-    class Held:
-        """Keeps work until it is told to do it."""
-
-        def __init__(self) -> None:
-            self.work: list[Any] = []
-
-        def run(self, kind: str, work: Any, take: Any) -> None:
-            self.work.append((work, take))
-
-        def close(self) -> None: ...
-
-    held = Held()
-    controller = Controller(viewer_model, SynchronousRunner(), held)
+    controller = Controller(viewer_model, SynchronousRunner(), held_background)
     add_particles(viewer_model, stack)
     assert controller.session is not None
     controller.session.store.add(*predictions)
     controller.show_particle(3)
     controller.inspector.settle()
     controller.show_particle(5)
-    for work, take in held.work:
-        take(work())
+    held_background.advance()
     assert controller.inspector.reading is None
 
 

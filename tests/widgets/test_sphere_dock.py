@@ -11,10 +11,13 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.widgets.docks.sphere.dock import SphereDock
+from napari_cryosphere.widgets.docks.sphere.map_view import dragged_pose
 from napari_cryosphere.widgets.docks.sphere.view import SphereView, sphere_picture
 from napari_cryosphere.widgets.plugin.open_docks import MAIN, SPHERE, open_dock
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH
 from napari_cryosphere.widgets.state.view_statistics import directions as cell_directions
 
 
@@ -102,6 +105,83 @@ def test_it_follows_the_slider_unless_told_not_to(dock: SphereDock) -> None:
     dock.controller.show_particle(70)  # of which nothing is predicted
     dock._draw()
     assert "nothing is predicted" in dock.text.text()
+
+
+# ---------------------------------------------------------------------- the map next to it
+
+
+@pytest.fixture
+def linked(
+    dock: SphereDock, viewer: Any, qtbot: Any, add_map: Any, truth: DensityMap
+) -> SphereDock:
+    add_map(viewer, truth, visible=False)
+    qtbot.waitUntil(lambda: dock.map.surface is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.controller.projection.match is not None, timeout=20_000)
+    dock._draw()
+    return dock
+
+
+def test_the_map_is_turned_to_the_prediction(linked: SphereDock, qtbot: Any) -> None:
+    session = linked.controller.session
+    assert session is not None
+    np.testing.assert_array_equal(linked.map.pose, session.store.rotation(7))
+    linked.controller.show_particle(8)
+    wanted = session.store.rotation(8)
+    qtbot.waitUntil(lambda: bool((linked.map.pose == wanted).all()), timeout=20_000)
+
+
+def test_a_drag_of_the_map_moves_a_mark_over_the_spheres(linked: SphereDock, qtbot: Any) -> None:
+    session, before = linked.controller.session, linked.map.pose
+    assert session is not None
+    unmarked = session.frames[7].copy()
+    start, end = QPoint(60, 60), QPoint(110, 45)
+    qtbot.mousePress(linked.map, Qt.MouseButton.LeftButton, pos=start)
+    qtbot.mouseMove(linked.map, end)
+    pose = dragged_pose(before, 50, -15)
+    np.testing.assert_allclose(linked.map.pose, pose, atol=1e-9)
+    projection = linked.controller.projection
+    qtbot.waitUntil(lambda: np.allclose(projection.pose, pose), timeout=5_000)  # while it is held
+    qtbot.mouseRelease(linked.map, Qt.MouseButton.LeftButton, pos=end)
+    qtbot.waitUntil(lambda: projection.match.what == "this view", timeout=20_000)
+    np.testing.assert_allclose(projection.match.rotation, pose, atol=1e-9)
+    row, column = np.rint(mollweide_position(pose[:, 2], HEIGHT, WIDTH)).astype(int)
+    changed = (session.frames[7] != unmarked).any(-1)
+    assert changed[row - 12 : row + 13, column - 12 : column + 13].sum() > 30
+    assert changed.sum() < 500  # a mark, and nothing else
+    linked._draw()
+    assert [mark.shape for mark in linked.sphere._marks][-1] == "point"
+    np.testing.assert_allclose(linked.sphere._marks[-1].direction, pose[:, 2])
+
+
+def test_a_click_on_a_sphere_turns_the_map(linked: SphereDock, viewer: Any, qtbot: Any) -> None:
+    turned = np.array([1.0, 1.0, 0.3]) / np.linalg.norm([1.0, 1.0, 0.3])
+    linked.sphere.look_from(turned)
+    at = linked.sphere.place_of(turned)[0].toPoint()
+    qtbot.mouseClick(linked.sphere, Qt.MouseButton.LeftButton, pos=at)
+    linked._draw()
+    assert linked.map.pose[:, 2] @ turned > np.cos(np.radians(2))
+
+    session = linked.controller.session
+    assert session is not None
+    sphere, camera = session.sphere, viewer.scene.camera
+    other = np.array([-0.2, 0.8, -0.5]) / np.linalg.norm([-0.2, 0.8, -0.5])
+    world = sphere.translate[-2:] + mollweide_position(other, HEIGHT, WIDTH) * sphere.scale[-2:]
+    place = (world - camera.center[-2:]) * camera.zoom + np.array(viewer.canvas.size) / 2
+    canvas = viewer.window._qt_viewer.canvas.native
+    at = QPoint(*(round(float(part)) for part in place[::-1]))
+    qtbot.mouseMove(canvas, at)
+    qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=at)
+    linked._draw()
+    assert linked.map.pose[:, 2] @ other > np.cos(np.radians(3))
+
+
+def test_without_a_map_a_line_says_so(dock: SphereDock, qtbot: Any) -> None:
+    assert dock.map.surface is None
+    before = dock.map.pose
+    qtbot.mousePress(dock.map, Qt.MouseButton.LeftButton, pos=QPoint(20, 20))
+    qtbot.mouseMove(dock.map, QPoint(60, 20))
+    np.testing.assert_array_equal(dock.map.pose, before)
+    assert dock.map._text.startswith("No map")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -119,7 +119,7 @@ def extent(layer: Any) -> np.ndarray:
     return np.array([[top - half[0], left - half[1]], [bottom + half[0], right + half[1]]])
 
 
-@pytest.mark.parametrize(("size", "below"), [((900, 700), True), ((600, 1500), False)])
+@pytest.mark.parametrize(("size", "below"), [((900, 500), True), ((600, 1500), False)])
 def test_the_sphere_is_where_the_canvas_has_room(
     viewer_model: ViewerModel,
     stack: ParticleStack,

@@ -22,6 +22,8 @@ from napari_cryosphere.widgets.state.sphere_density import (
     smoothed_views,
     views_of,
 )
+from napari_cryosphere.widgets.state.sphere_frame import add_frame
+from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH
 
 
 @pytest.mark.parametrize("order", [0, 2, 3])
@@ -194,3 +196,25 @@ def test_the_marks_of_one_view_do_not_hide_each_other() -> None:
         drawn.append(picture[..., 0] > 128)
     together = np.sum(drawn, axis=0)
     assert (together > 1).sum() < 0.02 * (together > 0).sum()
+
+
+def test_labels_give_way_to_marks_and_scales_are_clear_of_the_rim() -> None:
+    """What the frame draws next to a mark is nothing, and elsewhere what it draws without the mark."""
+    blank = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
+    whole, given_way = blank.copy(), blank.copy()
+    add_frame(whole)
+    view = rotation_from_relion_angles(np.array([-118.0, 88.0, 0.0]))[:, 2]
+    place = mollweide.mollweide_position(view, HEIGHT, WIDTH)
+    add_frame(given_way, [tuple(place)], 30.0)
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    near = np.hypot(rows - place[0], columns - place[1]) < 30
+    assert whole[near].any()
+    assert not given_way[near].any()
+    labels = (whole != given_way).any(-1)
+    assert 20 < labels.sum() < 600  # one label
+    np.testing.assert_array_equal(whole[~labels], given_way[~labels])
+
+    up = (rows - (HEIGHT - 1) / 2) / (mollweide.MARGIN * HEIGHT / 2)
+    across = (columns - (WIDTH - 1) / 2) / (mollweide.MARGIN * WIDTH / 2)
+    rim = np.abs(np.hypot(up, across) - 1) < 0.01
+    assert not whole[rim & (rows > 0.6 * HEIGHT), 3].any()

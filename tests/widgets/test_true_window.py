@@ -79,7 +79,7 @@ def test_one_data_set_at_a_time(viewer: Any, qtbot: Any, sample: Path, few: Path
     (second,) = viewer.open(few, plugin="napari-cryosphere")
     assert [layer.visible for layer in (first, sphere, second)] == [False, False, True]
     assert viewer.dims.range[0].stop == 19
-    qtbot.waitUntil(lambda: "few · particle" in viewer.canvas.overlays.text.text)
+    assert viewer.canvas.overlays.text.text == "few · particle 1 of 20"
 
     dock.data.layers.setCurrentIndex(dock.data.layers.findText("particles"))
     assert [layer.visible for layer in (first, sphere, second)] == [True, True, False]
@@ -87,8 +87,7 @@ def test_one_data_set_at_a_time(viewer: Any, qtbot: Any, sample: Path, few: Path
     assert viewer.dims.range[0].stop == 79
     viewer.dims.set_point(0, 70)
     text = viewer.canvas.overlays.text
-    assert text.text == "particles · sample model · C1"  # while the slider moves
-    qtbot.waitUntil(lambda: text.text == "particles · particle 71 of 80 · sample model · C1")
+    assert text.text == "particles · particle 71 of 80 · sample model · C1"
 
     viewer.layers.selection.active = second
     assert dock.controller.session.layer is second
@@ -196,3 +195,31 @@ def test_particles_are_shown_low_passed_and_raw_at_a_key(
     qtbot.keyClick(canvas, Qt.Key.Key_R)
     np.testing.assert_array_equal(layer.data[5], seen)
     np.testing.assert_array_equal(dock.controller.session.stack.images([5])[0], stored)
+
+
+def test_the_slider_counts_like_the_dock(viewer: Any, qtbot: Any, sample: Path) -> None:
+    """One number next to the slider, in the dock and on the canvas; nothing is before the first."""
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    slider = viewer.window._qt_viewer.dims.slider_widgets[0]
+    handle = slider.slider
+
+    def numbers() -> tuple[str, str]:
+        return slider.curslice_label.text(), slider.totslice_label.text()
+
+    assert numbers() == ("1", "80")
+    slider.curslice_label.setText("71")
+    qtbot.keyClick(slider.curslice_label, Qt.Key.Key_Return)
+    assert dock.controller.index == 70
+    assert dock.inspector.particle.text() == "71 of 80"
+    assert "particle 71 of 80" in viewer.canvas.overlays.text.text
+    assert numbers() == ("71", "80")
+    handle.setValue(handle.maximum())
+    assert dock.controller.index == 79
+    handle.setValue(handle.minimum())
+    assert dock.controller.index == 0
+    assert (numbers(), handle.value()) == (("1", "80"), 1)
+    qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Left)
+    assert dock.controller.index == 0
+    dock.controller.close()
+    assert numbers() == ("0", "79")  # napari's own

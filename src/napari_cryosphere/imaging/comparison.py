@@ -101,6 +101,11 @@ class ProjectionMatcher:
             shown.numpy(), (image - shown).numpy(), product / norm if norm > 0 else 0.0, shift
         )
 
+    def projections(self, rotations: ArrayLike) -> NDArray[np.float32]:
+        """Return the map's projections at poses ``(k, 3, 3)``, without a CTF, ``(k, box, box)``."""
+        poses = torch.as_tensor(np.asarray(rotations), dtype=torch.float32)
+        return from_fourier(self._projector.slices(poses)).numpy()
+
     def _best_shift(
         self, image: Tensor, transform: Tensor, centre_px: NDArray[np.float64], reach_px: float
     ) -> NDArray[np.float64]:

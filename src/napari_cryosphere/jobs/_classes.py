@@ -225,7 +225,8 @@ class ClassRefinement(Refinement):
         finest = min(
             curve.resolution_angstrom(RESOLVED), *(o.resolution_angstrom for o in done.each)
         )
-        return references, self._field / (int(self._field / finest) + BEYOND_SHELLS)
+        compared = self._field / (int(self._field / finest) + BEYOND_SHELLS)
+        return references, min(compared, self._config.initial_resolution_angstrom)
 
     def _iterate_states(
         self,

@@ -223,8 +223,8 @@ class Refinement:
             self._reference(half, done.mask, done.fsc.corrected) for half in done.maps.halves
         )
         field = done.stack.grid.field_angstrom
-        shell = int(field / done.resolution_angstrom) + BEYOND_SHELLS
-        return (first, second), field / shell
+        finest = field / (int(field / done.resolution_angstrom) + BEYOND_SHELLS)
+        return (first, second), min(finest, self._config.initial_resolution_angstrom)
 
     def _grid_for(self, compared_angstrom: float) -> ImageGrid:
         """Return the coarsest grid on which what is compared and the margin can be held."""
@@ -330,7 +330,9 @@ class Refinement:
         maps = halves.solve(half_maps=True)
         mask = self._solvent(maps.density, compared)
         first, second = maps.halves
-        return maps, mask, corrected_fsc(*whitened(first, second), mask.voxels)
+        began = self._config.initial_resolution_angstrom
+        fsc = corrected_fsc(*whitened(first, second), mask.voxels, shared_angstrom=began)
+        return maps, mask, fsc
 
     def _with_all_detail(self, done: Iteration) -> Generator[Progress, None, Iteration]:
         """Return an iteration with maps on the particles' own grid."""
@@ -376,10 +378,13 @@ class Refinement:
 
 
 def by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:
-    """Return one's own poses, as sure as the other half's map says."""
+    """Return one's own poses, as sure as the other half's map says.
+
+    Where it finds another pose, one's own is right only if that one is not.
+    """
     apart = angular_error_degrees(own.rotations, other.rotations, symmetry)
     differ = apart > CONFIDENCE_RADIUS_DEGREES
-    doubted = np.minimum(own.confidence, 1 - other.confidence)
+    doubted = own.confidence * (1 - other.confidence)
     return replace(
         other,
         rotations=own.rotations,

@@ -34,6 +34,7 @@ from napari_cryosphere.training.calibration import calibrate
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.presets import PRESETS
+from napari_cryosphere.training.team import threads_for
 from napari_cryosphere.training.trainer import Optimisation, Trainer
 
 __all__ = ["train", "train_on_stack", "train_stack"]
@@ -193,7 +194,9 @@ def _begun(
         loss_order=config.loss_order,
         seed=config.seed,
     )
-    trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas())
+    size = min(config.batch_size, len(data.images))
+    threads = threads_for(model.network, size, ranks.count)
+    trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas(), threads)
     return _Training(trainer, card, config, data, about)
 
 

@@ -137,6 +137,11 @@ class Image2Sphere(PoseNetwork):
         self.encoder.to(memory_format=self._layout)  # type: ignore[call-overload]
 
     @property
+    def draws(self) -> bool:
+        """See `PoseNetwork`: points of the half-sphere are drawn where only a share of them counts."""
+        return self.config.sphere_share < 1
+
+    @property
     def irreps(self) -> Irreps:
         """What the log-density consists of, in e3nn's irreps; `so3.irreps.to_e3nn` gives its features."""
         return so3_irreps(self.config.l_max)

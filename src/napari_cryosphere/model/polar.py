@@ -107,7 +107,8 @@ class WignerHead(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         """Return the coefficients of the log-density, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         count = self.l_max + 1
-        harmonics = torch.fft.rfft(signals.float(), norm="ortho")[..., :count]
+        signals = signals.to(torch.promote_types(signals.dtype, torch.float32))
+        harmonics = torch.fft.rfft(signals, norm="ortho")[..., :count]
         out = torch.bmm(harmonics.permute(2, 0, 1), self.weights())  # n, b, l m
         return out.permute(1, 2, 0).unflatten(1, (count, 2 * count - 1))
 
@@ -149,6 +150,11 @@ class PolarNetwork(PoseNetwork):
         self.last = MirrorConvolution(config.channels, config.features)
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
+
+    @property
+    def draws(self) -> bool:
+        """See `PoseNetwork`: nothing here is random."""
+        return False
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""

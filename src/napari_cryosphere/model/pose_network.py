@@ -12,6 +12,11 @@ __all__ = ["PoseNetwork"]
 class PoseNetwork(nn.Module, ABC):
     """Maps images to unnormalised log-densities over SO(3)."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw from torch's global generator while it is trained."""
+        return True
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-densities of images.

@@ -97,6 +97,7 @@ def corrected_fsc(
     second: DensityMap,
     mask: NDArray[np.float32],
     rng: np.random.Generator | None = None,
+    shared_angstrom: float | None = None,
 ) -> HalfMapFsc:
     """Measure two half-maps inside a mask, corrected for what the mask itself correlates.
 
@@ -112,12 +113,19 @@ def corrected_fsc(
         ``(box, box, box)`` between 0 and 1.
     rng
         Draws the random phases; None draws the same each time.
+    shared_angstrom
+        Resolution of the map that both halves began with, if there was one. Up to it they agree
+        without having seen anything, and the mask spreads that to finer shells: phases are random
+        only beyond it, and every shell beyond it is corrected.
     """
     size, box = first.pixel_size_angstrom, first.box
     unmasked = fourier_shell_correlation(first.voxels, second.voxels, size)
     masked = fourier_shell_correlation(first.voxels, second.voxels, size, mask)
     below = np.flatnonzero(unmasked.values[1:] < _RANDOMISE_BELOW)
     start = 1 + int(below[0]) if len(below) else len(unmasked.values) - 1
+    correct = start + 2
+    if shared_angstrom is not None and (shared := int(box * size / shared_angstrom) + 1) >= start:
+        start = correct = min(shared, len(unmasked.values) - 1)
     rng = np.random.default_rng(0) if rng is None else rng
     noise = [
         transform_of(randomised_phases(half.voxels, start, rng) * mask) for half in (first, second)
@@ -125,7 +133,7 @@ def corrected_fsc(
     randomised = correlate_transforms(*noise)
     by_mask = np.minimum(randomised, 1 - 1e-6)
     corrected = (masked.values - by_mask) / (1 - by_mask)
-    corrected[: start + 2] = masked.values[: start + 2]
+    corrected[:correct] = masked.values[:correct]
     curves = [FourierShellCorrelation(values, box, size) for values in (randomised, corrected)]
     return HalfMapFsc(unmasked, masked, curves[0], curves[1], start)
 

@@ -121,9 +121,17 @@ class Clock:
     @property
     def fraction(self) -> float:
         """How much of the run is done, 0 to 1."""
+        return self._fraction_at(self._images)
+
+    @property
+    def next_fraction(self) -> float:
+        """How much is done after the step that is being made; of a time budget, before it."""
+        return self._fraction_at(self._images + self._settings.batch_size)
+
+    def _fraction_at(self, images: int) -> float:
         if self._settings.minutes is not None:
             return min(1.0, (self._now - self._start) / (60 * self._settings.minutes))
-        return min(1.0, self._images / max(1, self._settings.total_images or 1))
+        return min(1.0, images / max(1, self._settings.total_images or 1))
 
     @property
     def over(self) -> bool:

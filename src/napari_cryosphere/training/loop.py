@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,10 +81,10 @@ def train_network(
     clock = Clock(settings, replicas)
     if resume and settings.checkpoint is not None:
         clock.restore(trainer.load(settings.checkpoint))
-    share = replicas.share(settings.batch_size)
+    ahead = _Ahead(source, settings.batch_size, replicas.share(settings.batch_size))
     try:
         while not clock.over:
-            batch = source.batch(trainer.steps, settings.batch_size, clock.fraction, share)
+            batch = ahead.take(trainer.steps, clock.fraction, clock.next_fraction)
             clock.count(settings.batch_size, trainer.step(batch, clock.rate))
             clock.tick()
             if clock.keeping_due:
@@ -95,7 +96,40 @@ def train_network(
     except (GeneratorExit, KeyboardInterrupt, RankLostError):
         _keep(trainer, clock, settings)
         raise
+    finally:
+        ahead.close()
     yield clock.report(_validate(trainer, validation, symmetry))
+
+
+class _Ahead:
+    """Batches of a source, the next of which is made in a thread while one is learnt from."""
+
+    def __init__(self, source: TrainingSource, size: int, share: slice) -> None:
+        self._source, self._size, self._share = source, size, share
+        # one thread for its operations too, so that none of them waits for the network's
+        self._pool = ThreadPoolExecutor(
+            1, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._next: Future[Batch] | None = None
+
+    def take(self, step: int, progress: float, next_progress: float) -> Batch:
+        """Return a step's batch, and begin with that of the next unless the run is over by then.
+
+        Steps are taken one after another, each at the progress that was said before.
+        """
+        batch = self._make(step, progress) if self._next is None else self._next.result()
+        self._next = None
+        if next_progress < 1:
+            self._next = self._pool.submit(self._make, step + 1, next_progress)
+        return batch
+
+    def _make(self, step: int, progress: float) -> Batch:
+        return self._source.batch(step, self._size, progress, self._share)
+
+    def close(self) -> None:
+        """End the thread, once it has made what it is making."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # for threads that begin from now on, too
 
 
 def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:

@@ -51,6 +51,11 @@ class Replicas:
         return self.rank == 0
 
     @property
+    def follows(self) -> bool:
+        """Whether this one moves the running statistics of its network."""
+        return True
+
+    @property
     def several(self) -> bool:
         """Whether there are others."""
         return self.count > 1

@@ -65,6 +65,11 @@ class Batch:
     weights: Tensor
     targets: Tensor | None = None
 
+    def part(self, rows: slice) -> Batch:
+        """Return some of the images and their labels."""
+        targets = None if self.targets is None else self.targets[rows]
+        return Batch(self.images[rows], self.rotations[rows], self.weights[rows], targets)
+
     def labels_on(self, device: torch.device) -> Batch:
         """Return the labels on a device; the images stay, they have been used."""
         targets = None if self.targets is None else self.targets.to(device)

@@ -22,6 +22,7 @@ from napari_cryosphere.training.loss import pose_loss
 from napari_cryosphere.training.replicas import Replicas
 from napari_cryosphere.training.shared_norm import share_statistics
 from napari_cryosphere.training.sources import Batch
+from napari_cryosphere.training.team import Team
 
 __all__ = ["Optimisation", "Trainer"]
 
@@ -70,6 +71,8 @@ class Trainer:
         Point group that the labels are expanded over.
     replicas
         The processes that train this network, each with the same weights; one alone by default.
+    threads
+        Of this process, that share its part of a batch.
 
     Attributes
     ----------
@@ -85,6 +88,7 @@ class Trainer:
         symmetry: str,
         settings: Optimisation,
         replicas: Replicas | None = None,
+        threads: int = 1,
     ) -> None:
         self.network, self.replicas = network, replicas or Replicas()
         self.steps, self.whole = 0, True
@@ -92,15 +96,19 @@ class Trainer:
             share_statistics(network, self.replicas)
         self._symmetry, self._settings = symmetry, settings
         self._parameters = list(network.parameters())
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.RAdam
-        self._optimizer = kind(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self._optimizer = self._new_optimizer()
+        self._team = Team(network, threads)
         self._average = {name: value.clone() for name, value in network.state_dict().items()}
         learnt = {name for name, _ in network.named_parameters()}
         self._statistics = [
             value for name, value in network.state_dict().items() if name not in learnt
         ]
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        rate, decay = self._settings.learning_rate, self._settings.weight_decay
+        if self._settings.optimizer == "radam":
+            return torch.optim.RAdam(self._parameters, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(self._parameters, lr=rate, weight_decay=decay, fused=True)
 
     def step(self, batch: Batch, rate: float) -> float:
         """Learn from a batch, or this process's share of it, at a share of the learning rate.
@@ -113,6 +121,10 @@ class Trainer:
             If the loss is no longer a number, or another process is gone; the weights are then
             those of the step before.
         """
+        with self._team.sharing():
+            return self._step(batch, rate)
+
+    def _step(self, batch: Batch, rate: float) -> float:
         before = [value.clone() for value in self._statistics]  # the forward pass moves them
         try:
             value = self._find_gradients(batch)
@@ -131,27 +143,37 @@ class Trainer:
 
     def _find_gradients(self, batch: Batch) -> float:
         """Leave the gradients of the whole batch's loss in the parameters, clipped; return the loss."""
-        device = self._parameters[0].device
         torch.manual_seed(self._settings.seed * 1_000_003 + self.steps)
-        self.network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            coefficients = self.network(batch.images.to(device, non_blocking=True))
-        loss = pose_loss(
-            coefficients, batch.labels_on(device), self._symmetry, self._settings.loss_order
-        )
         # the mean over the batch is that of the shares' means, each as heavy as its labels
-        weight = batch.weights.sum().to(loss.detach())
-        part = weight / self.replicas.sum(weight)
-        value = float(self.replicas.sum(loss.detach() * part))
+        total = self.replicas.sum(batch.weights.sum().to(self._parameters[0].device))
+        parts = self._team.work(
+            lambda network, share: self._part(network, batch.part(share), total), len(batch.images)
+        )
+        losses, gradients = zip(*parts, strict=True)
+        value = float(self.replicas.sum(torch.stack(losses).sum()))
         if not math.isfinite(value):
             raise CryosphereError(
                 f"the training loss became {value}; try a learning rate ten times lower"
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        (loss * part).backward()
+        for parameter, *terms in zip(self._parameters, *gradients, strict=True):
+            given = [term for term in terms if term is not None]
+            parameter.grad = sum(given[1:], given[0]) if given else None
         self.replicas.sum_gradients(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         return value
+
+    def _part(
+        self, network: PoseNetwork, batch: Batch, total: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Return what a share adds to the loss of a batch of this total weight, and to its gradients."""
+        device = total.device
+        network.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            coefficients = network(batch.images.to(device, non_blocking=True))
+        labels = batch.labels_on(device)
+        loss = pose_loss(coefficients, labels, self._symmetry, self._settings.loss_order)
+        loss = loss * (labels.weights.sum() / total)
+        return loss.detach(), torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
     @torch.no_grad()
     def _follow(self) -> None:

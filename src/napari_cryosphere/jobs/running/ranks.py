@@ -11,6 +11,7 @@ torchrun ends all ranks when one is gone. Its messages say which; ours say why.
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -161,6 +162,7 @@ class Ranks:
             dist.init_process_group(
                 backend, store=self._store, rank=self.rank, world_size=self.count
             )
+            atexit.register(_end_group)
         return Replicas(self.rank, self.count, self._why_lost)
 
     def _why_lost(self) -> str:
@@ -168,6 +170,18 @@ class Ranks:
         if self._store is not None and self._store.check([key := self._key("failed", "")]):
             return self._store.get(key).decode()
         return "another rank is gone, and this one cannot go on alone; the same command with --resume goes on"
+
+
+def _end_group() -> None:
+    """End torch.distributed while Python still runs.
+
+    Its threads hold tensors; one that lets go of them after Python has ended takes the whole process
+    down ("terminate called without an active exception").
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @cache

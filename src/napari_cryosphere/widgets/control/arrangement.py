@@ -6,14 +6,18 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.state.canvas_layout import Place, arrange
+from napari_cryosphere.widgets.state.canvas_layout import LINE, Place, arrange
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer, Points
 
-__all__ = ["Arrangement"]
+__all__ = ["NAMED", "Arrangement"]
+
+NAMED = ("particle", "projection", "residual")
+"""Pictures that have a name above them; a layer of points at the place ``names`` writes them."""
 
 _MARGIN = 0.02
 """Around all pictures, as a fraction of the canvas."""
@@ -35,7 +39,7 @@ class Arrangement:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._particle: weakref.ref[Image] | None = None
-        self._pictures: dict[str, weakref.ref[Image]] = {}
+        self._pictures: dict[str, weakref.ref[Layer]] = {}
         self._fitted: tuple[Any, ...] | None = None
         viewer.canvas.events.size.connect(self._on_size)
 
@@ -48,7 +52,7 @@ class Arrangement:
         if self._particle is None or self._particle() is not particle:
             self._particle, self._pictures = weakref.ref(particle), {}
 
-    def put(self, **pictures: Image) -> None:
+    def put(self, **pictures: Layer) -> None:
         """Take pictures next to the particle, by the names of their places.
 
         The view is fitted to all of them if a picture has come; those that are no longer in the viewer
@@ -69,7 +73,7 @@ class Arrangement:
             self._leave_line(visible)
             self._fitted = self._camera()
 
-    def _leave_line(self, visible: list[Image]) -> None:
+    def _leave_line(self, visible: list[Layer]) -> None:
         """Leave room below the pictures for the line that names the particle."""
         camera, height = self._viewer.scene.camera, self._viewer.canvas.size[0]
         rows = np.concatenate([layer.extent.world[:, -2] for layer in visible])
@@ -80,7 +84,7 @@ class Arrangement:
             depth, row, column = camera.center
             camera.center = (depth, row + (_LINE_PIXELS - below) / camera.zoom, column)
 
-    def _place(self) -> list[Image]:
+    def _place(self) -> list[Layer]:
         """Place all pictures; returns them and the particles' layer."""
         particle, shown = self._shown()
         if particle is None or self._viewer.dims.ndisplay != 2:
@@ -88,10 +92,13 @@ class Arrangement:
         height, width = self._viewer.canvas.size
         places = arrange(width, height, "projection" in shown)
         for name, layer in shown.items():
-            _place(layer, places[name], particle)
+            if name == "names":
+                _place_names(layer, [places[picture] for picture in NAMED], particle)
+            else:
+                _place(layer, places[name], particle)
         return [particle, *shown.values()]
 
-    def _shown(self) -> tuple[Image | None, dict[str, Image]]:
+    def _shown(self) -> tuple[Image | None, dict[str, Layer]]:
         """Return the particles' layer and the pictures that are in the viewer."""
         layers = self._viewer.layers
         particle = None if self._particle is None else self._particle()
@@ -112,13 +119,25 @@ class Arrangement:
             self.fit()
 
 
+def _corner_and_side(particle: Image) -> tuple[NDArray[np.float64], float]:
+    """Return the particle's upper left corner in the viewer's world, ``(2,)``, and its side."""
+    pixel = float(particle.scale[-1])
+    corner = np.asarray(particle.translate, dtype=float)[-2:] - pixel / 2
+    return corner, particle.data.shape[-1] * pixel
+
+
+def _place_names(layer: Points, places: list[Place], particle: Image) -> None:
+    """Move names, written down and to the right of points, above pictures."""
+    corner, side = _corner_and_side(particle)
+    layer.data = corner + side * np.array([(place.top - LINE, place.left) for place in places])
+
+
 def _place(layer: Image, place: Place, particle: Image) -> None:
     """Move and scale a picture to its place next to the particle."""
-    box, pixel = particle.data.shape[-1], float(particle.scale[-1])
-    corner = np.asarray(particle.translate, dtype=float)[-2:] - pixel / 2
+    corner, side = _corner_and_side(particle)
     rows, columns = layer.data.shape[1:3] if layer.ndim == 3 else layer.data.shape[:2]
-    scale = box * pixel * np.array([place.height / rows, place.width / columns])
-    translate = corner + box * pixel * np.array([place.top, place.left]) + scale / 2
+    scale = side * np.array([place.height / rows, place.width / columns])
+    translate = corner + side * np.array([place.top, place.left]) + scale / 2
     before = layer.ndim - 2
     layer.scale = (*layer.scale[:before], *scale)
     layer.translate = (*layer.translate[:before], *translate)

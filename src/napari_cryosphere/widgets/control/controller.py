@@ -60,6 +60,7 @@ class Controller(DataSets):
         self.runner.close()
         self.background.close()
         if viewer_stays:
+            self.projection.compare(False)
             self.inspector.leave()
             self.maps.view.leave()
         super().close()

@@ -82,7 +82,10 @@ class DataSets:
             self._follow(layer)
         self.maps.mode_changed.connect(self._on_mode)
         text = viewer.canvas.overlays.text
-        self._former_text = (text.visible, text.text)
+        self._former_text = (text.visible, text.text, text.box)
+        # a new text gives its box a new width: napari then compiles the box's shaders again, which
+        # makes a step of the slider 1.7 times as long
+        text.box = False
 
     def close(self) -> None:
         """Let go of the viewer; flags that are not on disk yet are written."""
@@ -92,7 +95,8 @@ class DataSets:
             self._follow(layer, False)
         self._connections = []
         text = self.viewer.canvas.overlays.text
-        text.visible, text.text = self._former_text
+        text.visible, text.text, text.box = self._former_text
+        self._fit_slider(zeroth=False)
         self.arrangement.close()
         for session in self._sessions.values():
             session.kept.close()
@@ -198,14 +202,21 @@ class DataSets:
     @property
     def index(self) -> int | None:
         """The chosen layer's particle under the slider; None if there is none."""
+        place, session = self._place, self.session
+        if place is None or session is None or not 0 <= place < len(session.stack):
+            return None
+        return place
+
+    @property
+    def _place(self) -> int | None:
+        """Where the slider is along the chosen layer, the first particle at 0; None where it is not used."""
         if self.session is None:
             return None
         layer, dims = self.session.layer, self.viewer.dims
         if layer not in self.viewer.layers or is_in_space(self.viewer, layer):
             return None
         axis = dims.ndim - layer.ndim
-        index = round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
-        return index if 0 <= index < len(self.session.stack) else None
+        return round((dims.point[axis] - layer.translate[0]) / layer.scale[0])
 
     @property
     def shown(self) -> tuple[Session, int] | None:
@@ -237,9 +248,13 @@ class DataSets:
         session.sphere.refresh()
 
     def _on_slider(self, event: Any = None) -> None:
+        place = self._place
+        if place is not None and place < 0 and not self.maps.view.active:
+            self.show_particle(0)  # heard of again, from there
+            return
         if self.index != self._index or event is None:
             self._index = self.index
-            self.name_particle(numbered=event is None)
+            self.name_particle()
             self.particle_changed.emit()
 
     # ------------------------------------------------------------------ one data set at a time
@@ -271,29 +286,30 @@ class DataSets:
             if theirs and layer not in mine and layer.visible:
                 layer.visible = False
 
-    def _fit_slider(self, event: Any = None) -> None:
-        """Let the slider run over the chosen particles alone; napari's runs to the longest layer's end."""
+    def _fit_slider(self, event: Any = None, zeroth: bool = True) -> None:
+        """Let the slider run over the chosen particles alone; napari's runs to the longest layer's end.
+
+        napari numbers the slider's places from 0. With a place before the first particle (``zeroth``),
+        which is never stayed at, it shows the particles' numbers, and their number at its end.
+        """
         session, dims = self.session, self.viewer.dims
         if session is None or self.maps.view.active or session.layer not in self.viewer.layers:
             return
         layer, axis = session.layer, dims.ndim - session.layer.ndim
-        first, step = float(layer.translate[0]), float(layer.scale[0])
-        wanted = (first, first + (len(session.stack) - 1) * step, step)
+        first, step, number = float(layer.translate[0]), float(layer.scale[0]), len(session.stack)
+        start = first - step if zeroth and number > 1 else first
+        wanted = (start, first + (number - 1) * step, step)
         if tuple(dims.range[axis]) != wanted:
             dims.set_range(axis, wanted)
 
-    def name_particle(self, numbered: bool = True) -> None:
-        """Name data set, particle, model and symmetry on the canvas.
-
-        Without the particle's number while the slider moves: a changed text takes 10 ms a step, as napari
-        compiles the text's shaders again.
-        """
+    def name_particle(self) -> None:
+        """Name data set, particle, model and symmetry on the canvas."""
         text, session = self.viewer.canvas.overlays.text, self.session
         text.visible = session is not None and self._index is not None
         if session is None or self._index is None:
             return
         number = f"particle {self._index + 1:,} of {len(session.stack):,}"
-        parts = [session.layer.name, number if numbered else ""]
+        parts = [session.layer.name, number]
         if session.store.predicted.any():
             parts += [session.model_name, session.store.symmetry]
         text.text = " · ".join(part for part in parts if part)

@@ -54,6 +54,10 @@ class Inspector:
     """The reading or what is looked at has changed."""
     left = Signal()
     """Another particle, treatment or map is looked at: what was shown next to the particle goes."""
+    rested = Signal()
+    """The slider rests on a particle, or more is known of it: what takes time may be shown."""
+    went = Signal(object)
+    """A candidate is looked at; sent with its pose, ``(3, 3)``."""
 
     def __init__(self, data: DataSets, background: Background) -> None:
         self._data = data
@@ -92,7 +96,9 @@ class Inspector:
     def show_marks(self, marked: bool) -> None:
         """Draw marks and contours on the spheres, or leave them out."""
         self.marked = marked
-        self._on_session()
+        if self._data.session is not None:
+            self._data.session.frames.show(self.source, marked)
+        self.refresh()
 
     def show_steps(
         self, steps: Preprocessing | None, low_pass_angstrom: float | None = None
@@ -160,8 +166,7 @@ class Inspector:
         self.changed.emit()
 
     def settle(self) -> None:
-        """Name and read the particle that is shown, and compute its posterior if that is looked at."""
-        self._data.name_particle()
+        """Read the particle that is shown, and compute its posterior if that is looked at."""
         shown = self.shown
         if shown is None:
             return
@@ -180,6 +185,7 @@ class Inspector:
                 lambda found: self._take_posterior(shown, aligner, found),
             )
         self._read(shown)
+        self.rested.emit()
 
     def _read(self, shown: tuple[Session, int]) -> None:
         session, index = shown
@@ -212,6 +218,7 @@ class Inspector:
         if self.shown == asked:
             self.refresh()
             self._read(asked)
+            self.rested.emit()
         else:
             self.changed.emit()
 
@@ -234,6 +241,7 @@ class Inspector:
         session.frames.point_at(index, candidate.rotation[:, 2])
         self.refresh()
         self._look(shown, candidate)
+        self.went.emit(candidate.rotation)
 
     def _look(self, shown: tuple[Session, int], candidate: Candidate) -> None:
         """Look through the lens at a candidate, at both distributions where two are shown."""

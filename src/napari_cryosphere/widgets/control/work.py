@@ -23,6 +23,7 @@ __all__ = [
     "Predicted",
     "load_model",
     "model_name",
+    "own_map",
     "prediction_work",
     "refinement_work",
     "spare_a_core",
@@ -51,6 +52,8 @@ def spare_a_core() -> None:
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
 
 
+_OWN_MAP = "map.mrc"  # pose_model.REFERENCE_MAP, whose module imports torch
+
 SAMPLE_MODEL = Path(str(files("napari_cryosphere") / "data" / "sample_model.safetensors"))
 """The package's own model, which knows its sample particles alone."""
 
@@ -60,6 +63,14 @@ def model_name(path: Path) -> str:
     if path == SAMPLE_MODEL:
         return "sample model"
     return path.name if path.suffix else f"{path.parent.name}/{path.name}"
+
+
+def own_map(model: Path | None) -> Path | None:
+    """Return the map that a model's run left next to it; None if there is none. Without torch."""
+    if model is None:
+        return None
+    found = (model if model.is_dir() else model.parent) / _OWN_MAP
+    return found if found.is_file() else None
 
 
 def load_model(path: Path) -> PoseModel:

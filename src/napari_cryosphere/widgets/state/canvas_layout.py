@@ -1,16 +1,20 @@
 """Where particle, lens, sphere, projection and residual are on the canvas: as large as fits.
 
-On a tall canvas particle and lens are above the sphere, on a wide one to the left of it.
+On a tall canvas particle and lens are above the sphere, on a wide one to the left of it. Projection and
+residual are small, next to the particle, each below a line that names it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ASPECT", "Place", "arrange"]
+__all__ = ["ASPECT", "LINE", "Place", "arrange"]
 
 ASPECT = 2.0
 """Width of the sphere's picture over its height."""
+
+LINE = 0.09
+"""Height of the line that names a picture, over the particle's side."""
 
 _GAP = 0.06
 """Between pictures, over the particle's side."""
@@ -27,40 +31,53 @@ class Place:
 
 
 def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -> dict[str, Place]:
-    """Return the places that leave the sphere largest on a canvas.
+    """Return the places that are largest on a canvas.
 
     Parameters
     ----------
     canvas_width, canvas_height
         In any unit.
     compared
-        Whether room is needed for projection and residual.
+        Whether room is needed for projection and residual, and for names above them and the particle.
 
     Returns
     -------
     Places of ``particle``, ``lens`` and ``sphere``, and of ``projection`` and ``residual``.
     """
-    both = 2 + _GAP
-    below, right = 1 + _GAP, 1 + _GAP
-    tall = {
-        "particle": Place(0, 0, 1, 1),
-        "lens": Place(0, right, 1, 1),
-        "sphere": Place(below, 0, both / ASPECT, both),
-    }
-    under = below + both / ASPECT + _GAP
-    wide = {
-        "particle": Place(0, 0, 1, 1),
-        "lens": Place(below, 0, 1, 1),
-        "sphere": Place(0, right, both, both * ASPECT),
-    }
-    beyond = right + both * ASPECT + _GAP
-    if compared:
-        tall |= {"projection": Place(under, 0, 1, 1), "residual": Place(under, right, 1, 1)}
-        wide |= {"projection": Place(0, beyond, 1, 1), "residual": Place(below, beyond, 1, 1)}
+    above = LINE if compared else 0.0
 
-    def drawn_width(places: dict[str, Place]) -> float:
-        height = max(place.top + place.height for place in places.values())
+    def drawn_size(places: dict[str, Place]) -> float:
+        """Return the sphere's width times the root of the particle's, as they are drawn."""
+        height = max(place.top + place.height for place in places.values()) + above
         width = max(place.left + place.width for place in places.values())
-        return places["sphere"].width * min(canvas_width / width, canvas_height / height)
+        side = min(canvas_width / width, canvas_height / height)
+        return places["sphere"].width * side * side**0.5
 
-    return max((tall, wide), key=drawn_width)
+    return max((_tall(compared), _wide(compared)), key=drawn_size)
+
+
+def _tall(compared: bool) -> dict[str, Place]:
+    """Return the places with the sphere below the others."""
+    next_to = 1 + _GAP
+    places = {"particle": Place(0, 0, 1, 1), "lens": Place(0, next_to, 1, 1)}
+    width = 1 + next_to
+    if compared:
+        small, left = (1 - LINE) / 2, width + _GAP
+        places["projection"] = Place(0, left, small, small)
+        places["residual"] = Place(1 - small, left, small, small)
+        width = left + small
+    return places | {"sphere": Place(next_to, 0, width / ASPECT, width)}
+
+
+def _wide(compared: bool) -> dict[str, Place]:
+    """Return the places with the sphere to the right of the others."""
+    places = {"particle": Place(0, 0, 1, 1)}
+    below = 1.0
+    if compared:
+        small, top = (1 - _GAP) / 2, 1 + LINE
+        places["projection"] = Place(top, 0, small, small)
+        places["residual"] = Place(top, 1 - small, small, small)
+        below = top + small
+    places["lens"] = Place(below + _GAP, 0, 1, 1)
+    height = below + _GAP + 1
+    return places | {"sphere": Place(0, 1 + _GAP, height, height * ASPECT)}

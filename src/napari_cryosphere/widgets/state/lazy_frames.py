@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,9 +61,12 @@ class LazyFrames(ABC):
     def _make(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Make some pictures, ``(k, ...)``."""
 
-    def forget(self) -> None:
-        """Remake every picture the next time."""
-        self._kept.clear()
+    def forget(self, index: int | None = None) -> None:
+        """Remake a picture the next time; without an index all of them."""
+        if index is None:
+            self._kept.clear()
+        else:
+            self._kept.pop(index, None)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would return.
@@ -153,10 +157,18 @@ def low_passed_images(
 
     Without torch, which loads slowly.
     """
+    from scipy.fft import irfft2, rfft2
+
     box = images.shape[-1]
-    y, x = (
-        np.fft.fftfreq(box, pixel_size_angstrom)[:, None],
-        np.fft.rfftfreq(box, pixel_size_angstrom),
-    )
-    keep = np.exp(-np.log(2) * (x**2 + y**2) * resolution_angstrom**2).astype(np.float32)
-    return np.asarray(np.fft.irfft2(np.fft.rfft2(images) * keep, s=(box, box)), dtype=np.float32)
+    keep = _low_pass_filter(box, pixel_size_angstrom, resolution_angstrom)
+    return np.asarray(irfft2(rfft2(images) * keep, s=(box, box)), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _low_pass_filter(
+    box: int, pixel_size_angstrom: float, resolution_angstrom: float
+) -> NDArray[np.float32]:
+    """Return the filter's values, ``(box, box // 2 + 1)``."""
+    y = np.fft.fftfreq(box, pixel_size_angstrom)[:, None]
+    x = np.fft.rfftfreq(box, pixel_size_angstrom)
+    return np.exp(-np.log(2) * (x**2 + y**2) * resolution_angstrom**2).astype(np.float32)

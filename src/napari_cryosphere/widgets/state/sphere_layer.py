@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
@@ -37,6 +38,8 @@ POINT_COLOUR = (255, 120, 90)
 _RADIUS = 19.0
 """Pixels, of the ring, with the other marks across and around it: 10 degrees, outside of the 95 per cent
 contour of a particle whose spread is 3 degrees."""
+_CLEAR = 1.6
+"""Radii around a mark, to the ends of its ticks, in which labels are left out."""
 
 Source: TypeAlias = Literal["network", "map", "both"]
 """Whose distribution is drawn: the network's, that given the map, or the first with the second
@@ -93,8 +96,10 @@ class SphereFrames(LazyFrames):
 
     def point_at(self, index: int, direction: NDArray[np.float64] | None) -> None:
         """Mark a place on a particle's sphere, ``(3,)``, and no other; None takes the mark away."""
-        self._pointed = None if direction is None else (index, direction)
-        self.forget()
+        former, self._pointed = self._pointed, None if direction is None else (index, direction)
+        for changed in (former, self._pointed):
+            if changed is not None:
+                self.forget(changed[0])
 
     def refined_rotation(self, index: int) -> NDArray[np.float64] | None:
         """Return a particle's pose refined against a map, ``(3, 3)``; None if there is none."""
@@ -119,16 +124,18 @@ class SphereFrames(LazyFrames):
         coloured, outlined = self.distributions(index)
         views = views_of(coloured)
         picture = paint(views, HEIGHT, WIDTH)
+        marked: list[NDArray[np.float64]] = []
         if self.marked:
             draw_contour(picture, views)
             if outlined is not None:
                 draw_contour(picture, views_of(outlined), colour=OUTLINE_COLOUR)
-            self._mark(picture, index)
-        add_frame(picture)
+            marked = self._mark(picture, index)
+        places = [tuple(mollweide_position(view, HEIGHT, WIDTH)) for view in marked]
+        add_frame(picture, places, _CLEAR * _RADIUS)
         return picture
 
-    def _mark(self, picture: NDArray[np.uint8], index: int) -> None:
-        """Mark what is known of a particle's view."""
+    def _mark(self, picture: NDArray[np.uint8], index: int) -> list[NDArray[np.float64]]:
+        """Mark what is known of a particle's view, and where one has clicked; returns what is known."""
         from napari_cryosphere.widgets.state.sphere_picture import (
             draw_cross,
             draw_diamond,
@@ -137,11 +144,15 @@ class SphereFrames(LazyFrames):
 
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
-        if predicted is not None:
-            draw_ring(picture, predicted[:, 2], RING_COLOUR, _RADIUS)
-        if refined is not None:
-            draw_diamond(picture, refined[:, 2], DIAMOND_COLOUR, _RADIUS)
-        if known is not None:
-            draw_cross(picture, known[:, 2], CROSS_COLOUR, _RADIUS)
+        views = []
+        for pose, draw, colour in (
+            (predicted, draw_ring, RING_COLOUR),
+            (refined, draw_diamond, DIAMOND_COLOUR),
+            (known, draw_cross, CROSS_COLOUR),
+        ):
+            if pose is not None:
+                draw(picture, pose[:, 2], colour, _RADIUS)
+                views.append(pose[:, 2])
         if self._pointed is not None and self._pointed[0] == index:
             draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2, whole=True)
+        return views

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Footer", "SeatedDock", "scrolled", "single_shot"]
 
-_LEAST_WIDTH = 300
+_LEAST_WIDTH = 312  # pixels: the widest row, margins and a scroll bar
 _SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
 
 

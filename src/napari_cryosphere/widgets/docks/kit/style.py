@@ -74,6 +74,8 @@ def dock_style(theme: str) -> str:
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
         }}
         QPushButton#primary:disabled {{ background: {colour["line"]}; color: {colour["faint"]}; }}
+        QPushButton#mode {{ padding: 3px 2px; min-width: 0px; }}
+        QCheckBox#tight {{ spacing: 2px; }}
         QPushButton#mode:checked {{ background: {colour["accent"]}; color: {colour["on_accent"]}; }}
     """
 

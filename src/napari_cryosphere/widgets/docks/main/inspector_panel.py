@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -22,7 +23,14 @@ from napari_cryosphere.widgets.control.inspector import Inspector
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, folded, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    Panel,
+    Tiles,
+    caption,
+    enable,
+    folded,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens
@@ -35,11 +43,14 @@ from napari_cryosphere.widgets.state.notices import tell_error
 from napari_cryosphere.widgets.state.reading import refined_line, tile_texts
 from napari_cryosphere.widgets.state.sphere_layer import Source
 
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
 __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
 _KEYS = {"U": 1, "Shift-U": -1}
-_MARKS_KEY, _LOW_PASS_KEY = "M", "R"
+_MARKS_KEY, _LOW_PASS_KEY, _COMPARE_KEY = "M", "R", "P"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
     "tilt": "rlnAngleTilt of the most probable pose",
@@ -65,6 +76,9 @@ _SOURCES: dict[Source, tuple[str, str]] = {
     ),
 }
 _NO_MAP = "No map to compare the particles with: open an MRC map or reconstruct one"
+_COMPARE = (
+    "Show the map's projection at the particle's pose, and what it leaves of the particle (P)"
+)
 
 
 class InspectorPanel(Panel):
@@ -101,7 +115,7 @@ class InspectorPanel(Panel):
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
             (controller.particle_changed, self._on_particle),
-            (controller.predictions_changed, self._on_particle),
+            (controller.predictions_changed, self._on_predictions),
             (controller.layers_changed, self._on_layers),
             (self._inspector.changed, self._show),
             (self._controller.projection.changed, self._show),
@@ -114,9 +128,10 @@ class InspectorPanel(Panel):
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         controller.viewer.bind_key(_LOW_PASS_KEY, self._on_low_pass_key, overwrite=True)
+        controller.viewer.bind_key(_COMPARE_KEY, self._on_compare_key, overwrite=True)
         self.low_pass.setChecked(True)  # as they are stored, nothing is seen of noisy particles
         self._on_layers()
-        self._on_particle()
+        self._on_predictions()
 
     def leave(self) -> None:
         """Let go of the viewer's mouse and keys; the second time nothing happens."""
@@ -126,7 +141,7 @@ class InspectorPanel(Panel):
         self._settled.stop()
         mouse.leave()
         self.lens.remove()
-        for key in (*_KEYS, _MARKS_KEY, _LOW_PASS_KEY):
+        for key in (*_KEYS, _MARKS_KEY, _LOW_PASS_KEY, _COMPARE_KEY):
             self._viewer.bind_key(key, None)
 
     # ------------------------------------------------------------------ rows
@@ -161,9 +176,11 @@ class InspectorPanel(Panel):
         self.resolution.setValue(20)
         self.resolution.setSuffix(" Å")
         self.resolution.setKeyboardTracking(False)
-        self.resolution.setFixedWidth(100)
+        self.resolution.setFixedWidth(70)
         row = QHBoxLayout()
+        row.setSpacing(3)
         for box in (self.normalise, self.flip, self.low_pass):
+            box.setObjectName("tight")
             box.toggled.connect(self._on_steps)
             row.addWidget(box)
         self.resolution.valueChanged.connect(self._on_steps)
@@ -189,20 +206,26 @@ class InspectorPanel(Panel):
         self.turn.setToolTip(
             "The distribution on a sphere, in its own window: turn it with the mouse"
         )
-        self.turn.setMinimumWidth(32)
+        self.turn.setObjectName("step")
         self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)
         self.figure = QPushButton("Figure…")
+        self.figure.setObjectName("step")
         self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
         self.figure.clicked.connect(self._on_figure)
         row.addWidget(self.figure)
         self.sources["network"].setChecked(True)
         self.map = LayerCombo("no map loaded")
         self.map.setToolTip("The map that particles are compared with")
-        self.map.layer_chosen.connect(self._inspector.choose_map)
+        self.map.layer_chosen.connect(self._on_map)
+        self.compare = QCheckBox("compare")
+        self.compare.setToolTip(_COMPARE)
+        self.compare.setChecked(self._controller.projection.compared)
+        self.compare.toggled.connect(self._controller.projection.compare)
         second = QHBoxLayout()
         second.addWidget(caption("map"))
         second.addWidget(self.map, 1)
+        second.addWidget(self.compare)
         self.body.addLayout(row)
         self.body.addLayout(second)
 
@@ -219,6 +242,7 @@ class InspectorPanel(Panel):
             steps = Preprocessing(normalise=normalise, ctf="flip" if flip else None, mask=False)
         if (steps, low_pass) != (self._inspector.steps, self._inspector.low_pass_angstrom):
             self._inspector.show_steps(steps, low_pass)
+            self._settled.start()
 
     def _on_walk(self, by: int, checked: bool = False) -> None:
         self._inspector.step_uncertain(by)
@@ -230,6 +254,14 @@ class InspectorPanel(Panel):
     def _on_low_pass_key(self, viewer: object) -> None:
         """Show the particles as they are stored, or low-passed again."""
         self.low_pass.toggle()
+
+    def _on_compare_key(self, viewer: object) -> None:
+        """Show projection and residual next to the particle, or leave them out."""
+        self.compare.toggle()
+
+    def _on_map(self, layer: Layer | None) -> None:
+        self._inspector.choose_map(layer)
+        self._settled.start()
 
     def _on_turn(self) -> None:
         open_dock(self._viewer, SPHERE, floating=True)
@@ -254,13 +286,18 @@ class InspectorPanel(Panel):
 
     def _on_layers(self) -> None:
         self.map.set_layers(self._controller.map_layers)
-        self._inspector.choose_map(self.map.layer())
+        if self.map.layer() is not self._inspector.map_layer:
+            self._on_map(self.map.layer())
         self._show()
 
     def _on_particle(self) -> None:
+        """Begin to wait for the slider to rest; the inspector has said what is shown at once."""
         if self._mouse is not None:
             self._mouse.forget()
             self._settled.start()
+
+    def _on_predictions(self) -> None:
+        self._on_particle()
         self._show()
 
     def _show(self) -> None:
@@ -287,10 +324,13 @@ class InspectorPanel(Panel):
         self.refined.setText(refined_line(refined))
         self.refined.setVisible(refined is not None)
         self.details.set(texts)
-        self.verdict.show_reading(inspector.reading, inspector.agreement())
+        projection = self._controller.projection
+        self.verdict.show_reading(inspector.reading, inspector.agreement(), projection.thumbnails)
         self._show_lens()
         drawn = session is not None and session.sphere is not None
-        self.match.setText(match_line(self._controller.projection.match, has_map))
+        compared = projection.reference is not None
+        enable(self.compare, (not compared, _NO_MAP))
+        self.match.setText(match_line(projection.match, compared))
         self.match.setVisible(drawn)
 
     def _show_lens(self) -> None:
@@ -326,7 +366,7 @@ def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
 def match_line(match: ShownMatch | None, has_map: bool) -> str:
     """Return a line on the projection that is shown, or on how to get one."""
     if match is not None:
-        return f"Projection at the {match.what} and residual: correlation {match.correlation:.3f}"
+        return f"Projection at the {match.what}: correlation {match.correlation:.3f}"
     if has_map:
         return "Click on the sphere: the map's projection from there is shown with what it leaves"
     return "Open or reconstruct a map to see its projections next to the particle"

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.so3.pose_summary import PoseSummary
-from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name
+from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name, own_map
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
 from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
@@ -55,7 +55,10 @@ class PosePanel(Panel):
         self.models = QComboBox()
         self.models.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.models.addItem("choose a model…", None)
-        self.models.addItem("sample model (for the sample particles)", str(SAMPLE_MODEL))
+        self.models.addItem(model_name(SAMPLE_MODEL), str(SAMPLE_MODEL))
+        self.models.setItemData(
+            1, "Trained on the sample particles: it knows no others", 3
+        )  # tool tip
         self.models.currentIndexChanged.connect(self._on_model)
         other = QPushButton("Open")
         other.setToolTip("Take another model")
@@ -144,9 +147,7 @@ class PosePanel(Panel):
 
     def _has_own_map(self) -> bool:
         """Return whether the model's run left its map next to it."""
-        path = self._controller.model_path
-        folder = path if path is None or path.is_dir() else path.parent
-        return folder is not None and (folder / "map.mrc").is_file()
+        return own_map(self._controller.model_path) is not None
 
     def _on_maps(self) -> None:
         """Offer the maps to refine against."""

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QSize
+from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import caption, wrapped
@@ -17,10 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["VerdictPanel"]
 
 _MOST = 5
+_SIDE = 36  # pixels of a candidate's picture
 
 
 class VerdictPanel(QWidget):
-    """The verdict, whether network and map agree, and a button per candidate.
+    """The verdict, whether network and map agree, and a button with a picture per candidate.
 
     Parameters
     ----------
@@ -36,6 +41,7 @@ class VerdictPanel(QWidget):
         for label in (self.words, self.agreement):
             label.setIndent(0)
         self.candidates = [QPushButton() for _ in range(_MOST)]
+        self._thumbnails: NDArray[np.uint8] | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
@@ -43,6 +49,7 @@ class VerdictPanel(QWidget):
             column.addWidget(widget)
         for place, button in enumerate(self.candidates):
             button.setObjectName("row")
+            button.setIconSize(QSize(_SIDE, _SIDE))
             button.setToolTip("Mark this pose on the sphere, and look at it through the lens")
             button.clicked.connect(partial(self._on_click, go_to, place))
 
@@ -50,8 +57,21 @@ class VerdictPanel(QWidget):
     def _on_click(go_to: Callable[[int], None], place: int, checked: bool = False) -> None:
         go_to(place)
 
-    def show_reading(self, reading: Reading | None, agreement: str) -> None:
-        """Show what a distribution says; None where none has been read."""
+    def show_reading(
+        self,
+        reading: Reading | None,
+        agreement: str,
+        thumbnails: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Show what a distribution says; None where none has been read.
+
+        Parameters
+        ----------
+        reading, agreement
+            What was read, and whether network and map agree.
+        thumbnails
+            ``(k, box, box)`` grey values, a picture per candidate.
+        """
         verdict = None if reading is None else reading.verdict
         self.words.setText("" if verdict is None else verdict.words)
         self.reason.setText("" if verdict is None else verdict.reason)
@@ -64,6 +84,20 @@ class VerdictPanel(QWidget):
             button.setVisible(place < len(shown))
             if place < len(shown):
                 button.setText(candidate_line(shown[place]))
+        if thumbnails is not self._thumbnails:
+            self._thumbnails = thumbnails
+            pictures = () if thumbnails is None else thumbnails
+            icons = [_icon(picture) for picture in pictures]
+            for place, button in enumerate(self.candidates):
+                button.setIcon(icons[place] if place < len(icons) else QIcon())
+
+
+def _icon(picture: NDArray[np.uint8]) -> QIcon:
+    """Return a square picture as an icon."""
+    rows, columns = picture.shape
+    data = picture.tobytes()
+    image = QImage(data, columns, rows, columns, QImage.Format.Format_Grayscale8)
+    return QIcon(QPixmap.fromImage(image.copy()))
 
 
 def candidate_line(candidate: Candidate) -> str:

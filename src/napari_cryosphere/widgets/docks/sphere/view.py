@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -27,11 +27,12 @@ _RADIUS = 0.44  # of the shorter side
 _MARK = 16.0  # pixels around a view that marks leave free
 _ZOOM = (1.0, 8.0)
 _DEGREES_A_PIXEL = 0.5
+_CLICK_PIXELS = 4.0  # a mouse that moves farther drags
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A view direction to be marked: ``(3,)``, the shape (ring, cross, diamond), and sRGB 0-255."""
+    """A view direction to be marked: ``(3,)``, the shape (ring, cross, diamond, point), and sRGB 0-255."""
 
     direction: NDArray[np.float64]
     shape: str
@@ -90,7 +91,7 @@ def sphere_picture(
 
 
 class SphereView(QWidget):
-    """Shows a distribution's views; drag turns the sphere, the wheel brings it nearer.
+    """Shows a distribution's views; drag turns the sphere, the wheel brings it nearer, a click chooses.
 
     The z axis of the map stays upright. Place, lightness and hue mean what they do in the flat
     picture.
@@ -101,6 +102,9 @@ class SphereView(QWidget):
         napari's theme.
     """
 
+    clicked = Signal(object)
+    """A place on the sphere was clicked; sent with its direction, ``(3,)``."""
+
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.azimuth = self.elevation = 0.0
@@ -109,6 +113,7 @@ class SphereView(QWidget):
         self._colours: NDArray[np.uint8] | None = None
         self._marks: list[Mark] = []
         self._pressed: QPointF | None = None
+        self._moved = 0.0
         self._image: QImage | None = None
         self.setMinimumSize(160, 160)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -169,6 +174,14 @@ class SphereView(QWidget):
         middle = QPointF(self.width() / 2, self.height() / 2)
         return middle + QPointF(radius * right, -radius * up), bool(towards >= 0)
 
+    def direction_at(self, place: QPointF) -> NDArray[np.float64] | None:
+        """Return the direction that is seen at a place of the widget, ``(3,)``; None next to the sphere."""
+        off = (place - QPointF(self.width() / 2, self.height() / 2)) / self._radius()
+        out = off.x() ** 2 + off.y() ** 2
+        if out > 1:
+            return None
+        return np.array([off.x(), -off.y(), np.sqrt(1 - out)]) @ self.camera()
+
     def _radius(self) -> float:
         return _RADIUS * self.zoom * min(self.width(), self.height())
 
@@ -218,21 +231,26 @@ class SphereView(QWidget):
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Take hold of the sphere."""
         if event.button() == Qt.MouseButton.LeftButton:
-            self._pressed = event.position()
+            self._pressed, self._moved = event.position(), 0.0
             self.setCursor(Qt.CursorShape.ClosedHandCursor)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Turn the sphere with the mouse."""
         if self._pressed is None:
             return
+        self._moved += (event.position() - self._pressed).manhattanLength()
         by = (event.position() - self._pressed) * (_DEGREES_A_PIXEL / self.zoom)
         self._pressed = event.position()
         self.turn_to(self.azimuth - by.x(), self.elevation + by.y())
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        """Let go."""
-        self._pressed = None
+        """Let go; without a drag the place is chosen."""
+        pressed, self._pressed = self._pressed, None
         self.setCursor(Qt.CursorShape.OpenHandCursor)
+        if pressed is not None and self._moved < _CLICK_PIXELS:
+            direction = self.direction_at(event.position())
+            if direction is not None:
+                self.clicked.emit(direction)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Bring the sphere nearer, or farther away."""
@@ -242,8 +260,11 @@ class SphereView(QWidget):
 
 
 def paint_mark(painter: QPainter, place: QPointF, shape: str) -> None:
-    """Draw a mark (ring, cross, diamond) around a place with the painter's pen, as the flat picture does."""
+    """Draw a mark (see `Mark`) around a place with the painter's pen, as the flat picture does."""
     painter.setBrush(Qt.BrushStyle.NoBrush)
+    if shape == "point":
+        painter.drawEllipse(place, _MARK / 2, _MARK / 2)
+        return
     if shape == "ring":
         box = QRectF(place.x() - _MARK, place.y() - _MARK, 2 * _MARK, 2 * _MARK)
         for start in (26, 116, 206, 296):
