@@ -25,7 +25,7 @@ from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import masked_correlation, soft_mask
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 
-NUMBER, SECOND = 96, 36
+NUMBER, SECOND = 144, 48
 BOX, PIXEL = 24, 7.0
 
 
@@ -61,9 +61,9 @@ def config_of(mixture: Mixture, output: Path, **options: Any) -> RefineConfig:
         "particles": mixture.folder / "particles.star",
         "map": mixture.folder / "map.mrc",
         "local_degrees": 8.0,
-        "iterations": 2,
+        "iterations": 3,
         "initial_resolution_angstrom": 40.0,
-        "batch_size": 24,
+        "batch_size": 72,
         "device": "cpu",
         "classes": 2,
     }
@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     for path in output.iterdir():
         path.unlink()
     shutil.copytree(mixture.folder / "kept", output / "unfinished")
-    last = sorted((output / "unfinished").glob("states2_03_half2/batch_*.npz"))[-1]
+    last = sorted((output / "unfinished").glob("states2_04_half2/batch_*.npz"))[-1]
     last.unlink()
     seen: list[Event] = []
     follow(refine(config_of(mixture, output, resume=True)), seen.append)
