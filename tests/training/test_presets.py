@@ -4,6 +4,8 @@ source.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from napari_cryosphere.model.card import Image2SphereConfig, NetworkConfig, ResN
 from napari_cryosphere.model.pose_model import build_network
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.rotations import random_rotations
-from napari_cryosphere.training.loss import pose_loss
+from napari_cryosphere.training.loss import pose_loss, shift_loss
 from napari_cryosphere.training.presets import CESPED, PRESETS, TrainingPreset
 from napari_cryosphere.training.sources import Batch
 
@@ -35,11 +37,15 @@ def test_preset_answers_and_has_a_loss(name: str) -> None:
     config = narrowed(preset.network)
     network = build_network(config)
     rotations = torch.from_numpy(random_rotations(2, np.random.default_rng(0))).float()
-    coefficients = network(torch.randn(2, config.box, config.box))
+    coefficients, shifts = network.poses_and_shifts(torch.randn(2, config.box, config.box))
     size = config.l_max + 1
     assert coefficients.shape == (2, size, 2 * size - 1, size)
-    loss = pose_loss(coefficients, Batch(torch.empty(0), rotations, torch.ones(2)), "C1")
+    batch = Batch(torch.empty(0), rotations, torch.ones(2))
+    loss = pose_loss(coefficients, batch, "C1")
     assert abs(float(loss.detach())) < 1  # uniform is 0
+    assert (shifts is not None) == (name == "default")
+    if shifts is not None:
+        loss = loss + shift_loss(shifts, replace(batch, shifts_px=torch.ones(2, 2)))
     loss.backward()
     assert all(
         weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters()

@@ -34,6 +34,7 @@ from napari_cryosphere.training.sources import (
     SimulatedProjections,
     Succession,
     TrainingSource,
+    known_shifts_px,
 )
 
 __all__ = ["TrainingData", "training_data"]
@@ -112,11 +113,17 @@ def training_data(
     return TrainingData(
         grid,
         _source(training, images, grid, None if reference is None else reference.density, config),
-        ValidationSet(validation, chosen.rotations()[held_out]),
+        _validation_set(chosen[held_out], validation, grid),
         images,
         rows[held_out],
         None if reference is None else reference.resolution_angstrom,
     )
+
+
+def _validation_set(
+    held_out: ParticleStack, images: torch.Tensor, grid: ImageGrid
+) -> ValidationSet:
+    return ValidationSet(images, held_out.rotations(), known_shifts_px(held_out, grid))
 
 
 def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
@@ -233,7 +240,13 @@ def _source(
     density: DensityMap | None,
     config: TrainingConfig,
 ) -> TrainingSource:
-    plain = LoadedParticles(images, training.rotations(), _label_weights(training), config.seed)
+    plain = LoadedParticles(
+        images,
+        training.rotations(),
+        _label_weights(training),
+        config.seed,
+        known_shifts_px(training, grid),
+    )
     loaded = Augmented(plain, config.augmentation, config.seed)
     if density is None:
         return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -23,14 +24,20 @@ from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
-from napari_cryosphere.model.card import Calibration, ModelCard, NetworkConfig, NoveltyCard
+from napari_cryosphere.model.card import (
+    Calibration,
+    ModelCard,
+    NetworkConfig,
+    NoveltyCard,
+    ShiftCard,
+)
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
-from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution
-from napari_cryosphere.training.calibration import calibrate
+from napari_cryosphere.training.calibration import calibrate, calibrate_shifts
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.presets import PRESETS
@@ -220,6 +227,9 @@ class _Training:
         self._trainer, self._card, self._config, self._data = trainer, card, config, data
         self._about, self._start = about, time.monotonic()
         self._calibration = Calibration()
+        learns_shifts = getattr(config.network, "shifts", False) and config.labels is None
+        known = learns_shifts and data.validation.shifts_px is not None
+        self._shifts = ShiftCard() if known else None
         self.last: TrainingProgress | None = None
 
     def reports(self, resumed: bool, **limits: Any) -> Generator[TrainingProgress, None, None]:
@@ -246,7 +256,7 @@ class _Training:
             self.last = report
             if note is not None:
                 note(report)
-            yield _progress(report)
+            yield _progress(report, self._data.grid.pixel_size_angstrom)
             if report.predicted is not None:
                 few = report.predicted[:_PREVIEWED]
                 yield Preview(report.fraction, self._data.held_out[: len(few)], few)
@@ -257,11 +267,22 @@ class _Training:
         if self.last.predicted is not None:
             yield Progress(1.0, "calibrating on held-out particles")
             self._calibration = _calibrated(self.last.predicted, self._data.validation)
+            self._shifts = self._calibrated_shifts(self.last.predicted_shifts)
+
+    def _calibrated_shifts(self, predicted: Shifts | None) -> ShiftCard | None:
+        known, pixel = self._data.validation.shifts_px, self._data.grid.pixel_size_angstrom
+        if self._shifts is None or predicted is None or known is None:
+            return self._shifts
+        return calibrate_shifts(predicted, known, pixel)
 
     def model(self) -> PoseModel:
         """Return the model learnt so far."""
         assert self.last is not None
-        update = {"training": self._summary(self.last), "calibration": self._calibration}
+        update = {
+            "training": self._summary(self.last),
+            "calibration": self._calibration,
+            "shifts": self._shifts,
+        }
         done = PoseModel(self._trainer.averaged(), self._card.model_copy(update=update))
         return _with_novelty(done, self._data)
 
@@ -276,6 +297,8 @@ class _Training:
         }
         if self.last.validation_median_degrees is not None:
             metrics["validation_median_degrees"] = self.last.validation_median_degrees
+        if self._shifts is not None and self._shifts.median_angstrom is not None:
+            metrics["validation_shift_angstrom"] = self._shifts.median_angstrom
         return metrics
 
     def _summary(self, last: TrainingProgress) -> dict[str, Any]:
@@ -394,7 +417,7 @@ class _Log:
         line = {
             field.name: getattr(report, field.name)
             for field in dataclasses.fields(report)
-            if field.name != "predicted"
+            if not field.name.startswith("predicted")
         }
         if not self._begun:
             kept = [each for each in self._earlier if json.loads(each)["images"] < report.images]
@@ -404,11 +427,14 @@ class _Log:
         append_line(self.path, json.dumps(line))
 
 
-def _progress(report: TrainingProgress) -> Progress:
+def _progress(report: TrainingProgress, pixel_size_angstrom: float = math.nan) -> Progress:
     metrics = {"loss": report.loss, "images_per_second": report.images_per_second}
     message = f"loss {report.loss:.3f}, {report.images_per_second:.0f} images/s"
     if report.validation_median_degrees is not None and report.validation_mean_degrees is not None:
         metrics["validation_median_degrees"] = report.validation_median_degrees
         metrics["validation_mean_degrees"] = report.validation_mean_degrees
         message += f", validation error {report.validation_median_degrees:.1f} degrees (median)"
+    if report.validation_shift_px is not None and math.isfinite(pixel_size_angstrom):
+        metrics["validation_shift_angstrom"] = report.validation_shift_px * pixel_size_angstrom
+        message += f" and {metrics['validation_shift_angstrom']:.1f} A"
     return Progress(report.fraction, message, metrics, report.remaining_seconds)

@@ -26,6 +26,7 @@ __all__ = [
     "NoveltyCard",
     "PolarConfig",
     "ResNetConfig",
+    "ShiftCard",
 ]
 
 
@@ -50,6 +51,8 @@ class PolarConfig(BaseModel):
     """Residual blocks on these."""
     features: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 384
     """Signals whose harmonics the log-density is a linear function of."""
+    shifts: bool = False
+    """Whether it also says where the particle lies in its image."""
 
     @model_validator(mode="after")
     def _band_fits(self) -> PolarConfig:
@@ -167,6 +170,21 @@ class NoveltyCard(BaseModel):
     """Number of held-out particles that this limit comes from."""
 
 
+class ShiftCard(BaseModel):
+    """How sure predicted shifts are, see `napari_cryosphere.training.calibration`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """The network's standard deviations are multiplied by this."""
+    particles: Annotated[int, Field(ge=0)] = 0
+    """Number of held-out particles that it was fitted to."""
+    median_angstrom: Annotated[float, Field(ge=0)] | None = None
+    """Median error on these."""
+    coverage: dict[str, float] = Field(default_factory=dict)
+    """Of discs about the predicted shift, by their probability: the share of these particles inside."""
+
+
 class ModelCard(BaseModel):
     """The JSON that travels in a model file."""
 
@@ -180,6 +198,8 @@ class ModelCard(BaseModel):
     calibration: Calibration = Calibration()
     novelty: NoveltyCard | None = None
     """None for a model without it, which was trained on too few particles."""
+    shifts: ShiftCard | None = None
+    """None for a model that does not say where particles lie, or whose training did not know."""
     map_resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Where the half-maps of the run's map end (FSC 0.143); None for a map from elsewhere."""
     training: dict[str, Any] = Field(default_factory=dict)

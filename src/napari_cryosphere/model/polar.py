@@ -8,9 +8,11 @@
   image does the same to the coefficients ``f^l_mn`` of a function of the pose, so that each may be
   a linear function of the harmonics n of all signals. The rotations about the optical axis are
   exact by construction, the others of SO(3) are learnt.
-4. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
+4. Where the particle lies in its image is a vector, which a turn of the image turns by phi: a linear
+  function of the harmonics -1, whose weights may depend on what a turn leaves as it is.
+5. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
   ``Rx`` half a turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of
-  `napari_cryosphere.model.mirror` and the weights of step 3 keep this too, which halves what has to
+  `napari_cryosphere.model.mirror` and the weights of steps 3 and 4 keep this too, which halves what has to
   be learnt and stored.
 """
 
@@ -29,14 +31,18 @@ from napari_cryosphere.model.mirror import (
     PairedInput,
     fewer_angles,
 )
-from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.so3.wigner import band_mask
 
-__all__ = ["PolarImage", "PolarNetwork", "WignerHead", "trigonometric_interpolation"]
+__all__ = ["PolarImage", "PolarNetwork", "ShiftHead", "WignerHead", "trigonometric_interpolation"]
 
 _STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 2016); not tuned
 _INITIAL_SPREAD = 0.05
 """Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
+_LEAST_SHIFT_SD_PX = 0.03
+"""Of the network's pixels: no shift is surer. Labels that all agree would let the width fall without end.
+0.3 A at 10 A per pixel, below what alignment resolves; chosen, not tuned.
+"""
 
 
 def trigonometric_interpolation(box: int, x: Tensor, y: Tensor) -> Tensor:
@@ -107,8 +113,7 @@ class WignerHead(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         """Return the coefficients of the log-density, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         count = self.l_max + 1
-        signals = signals.to(torch.promote_types(signals.dtype, torch.float32))
-        harmonics = torch.fft.rfft(signals, norm="ortho")[..., :count]
+        harmonics = torch.fft.rfft(_at_least_single(signals), norm="ortho")[..., :count]
         out = torch.bmm(harmonics.permute(2, 0, 1), self.weights())  # n, b, l m
         return out.permute(1, 2, 0).unflatten(1, (count, 2 * count - 1))
 
@@ -122,6 +127,45 @@ class WignerHead(nn.Module):
         first = first.unflatten(0, shape)
         second = self.sign * first.flip(1).conj()
         return torch.cat([first, second], dim=-1).permute(2, 3, 0, 1).flatten(2)
+
+
+class ShiftHead(nn.Module):
+    """Paired signals on the circle, ``(b, channels, angles)``, to where the particle lies.
+
+    The sum of a signal times ``(cos, sin)`` of its angle is a vector that turns with the image. Vectors
+    are added with complex weights, which turn them: those of the second channels of the pairs are the
+    conjugates of the first's, so that the mirror image of the picture mirrors the sum. The weights are
+    scaled by, and the width follows from, what neither a turn nor the mirror changes.
+    """
+
+    def __init__(self, channels: int, angles: int) -> None:
+        super().__init__()
+        pairs, narrow = channels // 2, max(8, channels // 8)
+        angle = torch.arange(angles, dtype=torch.float64) * (2 * math.pi / angles)
+        waves = torch.stack([torch.cos(angle), torch.sin(angle)], dim=1) / math.sqrt(angles)
+        self.register_buffer("waves", waves.float(), persistent=False)
+        self.waves: Tensor
+        self.weight = nn.Parameter(torch.randn(pairs, 2) * (_INITIAL_SPREAD / math.sqrt(pairs)))
+        self.squeeze = nn.Linear(pairs, narrow)
+        self.excite = nn.Linear(narrow, pairs)
+        self.log_sd = nn.Linear(narrow, 1)
+
+    def forward(self, signals: Tensor) -> Shifts:
+        """Return the shifts, in pixels of the box."""
+        first, second = _at_least_single(signals).chunk(2, dim=1)
+        hidden = torch.relu(self.squeeze((first + second).mean(dim=2)))
+        gate = 2 * torch.sigmoid(self.excite(hidden))
+        even, odd = (first + second) @ self.waves, (first - second) @ self.waves  # b, pairs, 2
+        real, imaginary = (gate * part for part in self.weight.unbind(1))
+        x = (real * even[..., 0] - imaginary * odd[..., 1]).sum(dim=1)
+        y = (real * even[..., 1] + imaginary * odd[..., 0]).sum(dim=1)
+        variances = torch.exp(2 * self.log_sd(hidden)[:, 0]) + _LEAST_SHIFT_SD_PX**2
+        return Shifts(torch.stack([x, y], dim=1), variances)
+
+
+def _at_least_single(signals: Tensor) -> Tensor:
+    """Return signals in float32 where they have less."""
+    return signals.to(torch.promote_types(signals.dtype, torch.float32))
 
 
 def _alternating(l_max: int) -> Tensor:
@@ -150,6 +194,7 @@ class PolarNetwork(PoseNetwork):
         self.last = MirrorConvolution(config.channels, config.features)
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
+        self.shift_head = ShiftHead(config.features, config.box) if config.shifts else None
 
     @property
     def draws(self) -> bool:
@@ -158,10 +203,16 @@ class PolarNetwork(PoseNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
-        return self.head(torch.relu(self.last_norm(self.last(self._signals(images)))))
+        return self.head(self._signals(images))
+
+    def poses_and_shifts(self, images: Tensor) -> tuple[Tensor, Shifts | None]:
+        """See `PoseNetwork`."""
+        signals = self._signals(images)
+        return self.head(signals), None if self.shift_head is None else self.shift_head(signals)
 
     def _signals(self, images: Tensor) -> Tensor:
-        """Return ``(b, channels, box)``: what is known of the image at every angle."""
+        """Return ``(b, features, box)``: what is known of the image at every angle."""
         ring = self.ring(torch.relu(self.stem_norm(self.stem(self.polar(images)))))
         ring = fewer_angles(ring, self.config.box)
-        return self.body(torch.relu(self.widen_norm(self.widen(ring))))
+        body = self.body(torch.relu(self.widen_norm(self.widen(ring))))
+        return torch.relu(self.last_norm(self.last(body)))

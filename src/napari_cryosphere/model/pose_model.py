@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,14 @@ from napari_cryosphere.model.polar import PolarNetwork
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.distributions import PoseDistribution
 
-__all__ = ["MODEL_FILE", "REFERENCE_MAP", "PoseModel", "build_network", "model_file"]
+__all__ = [
+    "MODEL_FILE",
+    "REFERENCE_MAP",
+    "PoseModel",
+    "Prediction",
+    "build_network",
+    "model_file",
+]
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a run folder."""
@@ -51,6 +59,29 @@ def build_network(config: NetworkConfig) -> PoseNetwork:
     if isinstance(config, CustomConfig):
         return CustomNetwork(config)
     return Image2Sphere(config) if isinstance(config, Image2SphereConfig) else PolarNetwork(config)
+
+
+class Prediction(NamedTuple):
+    """What a model says of ``n`` particles.
+
+    Attributes
+    ----------
+    distribution
+        Of their poses.
+    novelty
+        ``(n,)``: how unlike the training's particles they are, above 1 where one is suspect, see
+        `napari_cryosphere.model.novelty`; None if the model has no measure of it.
+    origins_angstrom
+        ``(n, 2)`` x and y, as rlnOriginX/YAngst: the particle's centre is at minus this from pixel
+        n // 2. None if the model does not say.
+    origin_spread_angstrom
+        ``(n,)`` standard deviation of these along each axis; None likewise.
+    """
+
+    distribution: PoseDistribution
+    novelty: NDArray[np.float64] | None
+    origins_angstrom: NDArray[np.float64] | None
+    origin_spread_angstrom: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -101,16 +132,27 @@ class PoseModel:
     ) -> tuple[PoseDistribution, NDArray[np.float64] | None]:
         """Return what `predict` does, and how unlike the training's particles they are.
 
-        The novelty, ``(n,)``, is above 1 where a particle is suspect, see
-        `napari_cryosphere.model.novelty`; None if the model has no measure of it.
+        The novelty is as in `Prediction`.
         """
+        return self.predict_all(images)[:2]
+
+    def predict_all(self, images: Tensor) -> Prediction:
+        """Return the poses, the novelty and the shifts of prepared images, see `predict`."""
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             moved = images.to(device)
-            coefficients = self.network(moved) / self.card.calibration.temperature
+            logits, shifts = self.network.poses_and_shifts(moved)
+            coefficients = logits / self.card.calibration.temperature
             distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
-        return PoseDistribution.from_coefficients(coefficients, self.card.symmetry), distance
+        distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
+        if shifts is None or self.card.shifts is None:
+            return Prediction(distribution, distance, None, None)
+        pixel, scale = self.card.pixel_size_angstrom, self.card.shifts.scale
+        means, variances = (values.double().cpu().numpy() for values in shifts)
+        return Prediction(
+            distribution, distance, -means * pixel, np.sqrt(variances) * scale * pixel
+        )
 
     def to(self, device: torch.device) -> PoseModel:
         """Move the network to a device, in place; returns self."""

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork"]
+__all__ = ["PoseNetwork", "Shifts"]
+
+
+class Shifts(NamedTuple):
+    """Where particles lie in their images: Gaussians of equal width along x and y.
+
+    Attributes
+    ----------
+    means_px
+        ``(b, 2)`` x and y of the particle's centre from pixel n // 2, in pixels of the network's box.
+    variances_px2
+        ``(b,)`` along each axis.
+    """
+
+    means_px: Tensor
+    variances_px2: Tensor
 
 
 class PoseNetwork(nn.Module, ABC):
@@ -31,3 +47,7 @@ class PoseNetwork(nn.Module, ABC):
         ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`,
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
+
+    def poses_and_shifts(self, images: Tensor) -> tuple[Tensor, Shifts | None]:
+        """Return what `forward` does, and where the particles lie; None from a network that does not say."""
+        return self(images), None

@@ -2,6 +2,7 @@
 
 from napari_cryosphere.particles._poses import (
     ANGLES,
+    ORIGIN_SPREAD,
     ORIGINS,
     SYMMETRY,
     UNCERTAINTY,
@@ -20,6 +21,7 @@ from napari_cryosphere.particles.star import read_star, write_star
 __all__ = [
     "ANGLES",
     "ORIGINS",
+    "ORIGIN_SPREAD",
     "SYMMETRY",
     "UNCERTAINTY",
     "CtfParameters",

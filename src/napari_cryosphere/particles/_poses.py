@@ -25,6 +25,7 @@ __all__ = [
     "ANGLE_PRIORS",
     "ORIGINS",
     "ORIGIN_PRIORS",
+    "ORIGIN_SPREAD",
     "PSI_PRIOR",
     "SYMMETRY",
     "UNCERTAINTY",
@@ -47,6 +48,8 @@ UNCERTAINTY = (
     "cryosphereConfidence",
 )
 """Columns of the uncertainty of the table's poses, in the order of `PoseSummary`."""
+ORIGIN_SPREAD = "cryosphereOriginSpread"
+"""Column of the standard deviation of a network's origins along each axis, in A."""
 ANGLE_PRIORS = tuple(f"{name}Prior" for name in ANGLES)
 ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.
@@ -59,7 +62,9 @@ _OF_EARLIER_POSE = re.compile(
     r"|Angle(Psi|Rot)Flip)|cryosparc/(alignments3D|alignments_class)[^\n]*"
 )
 # Of this package: replaced with the pose that they belong to, and not kept.
-_OF_PREDICTION = re.compile(r"cryosphere(Entropy|Spread|Confidence|Symmetry|Network\w+)")
+_OF_PREDICTION = re.compile(
+    r"cryosphere(Entropy|Spread|OriginSpread|Confidence|Symmetry|Network\w+)"
+)
 _KEPT = "cryosphereInput"
 _NETWORK = "cryosphereNetwork"
 _ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_cryosphere.model.pose_network import Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.replicas import Replicas
@@ -53,15 +54,18 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class Validated:
-    """What held-out particles say: mean loss, median and mean error in degrees, their distributions.
+    """What held-out particles say: mean loss, median and mean error in degrees, median error of shifts.
 
-    Distributions are in the process that validates alone.
+    The error of shifts is in the network's pixels, NaN where there is none. Distributions and shifts are
+    in the process that validates alone.
     """
 
     loss: float
     median_degrees: float
     mean_degrees: float
-    predicted: HarmonicDistribution | None
+    shift_px: float
+    predicted: HarmonicDistribution | None = None
+    shifts: Shifts | None = None
 
 
 class Clock:
@@ -196,7 +200,11 @@ class Clock:
             validation_loss=None if found is None else found.loss,
             validation_median_degrees=None if found is None else found.median_degrees,
             validation_mean_degrees=None if found is None else found.mean_degrees,
+            validation_shift_px=(
+                None if found is None or math.isnan(found.shift_px) else found.shift_px
+            ),
             predicted=None if found is None else found.predicted,
+            predicted_shifts=None if found is None else found.shifts,
         )
         self._last_report, self._reported_images, self._losses = self._now, self._images, []
         return report

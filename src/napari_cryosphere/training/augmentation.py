@@ -1,8 +1,8 @@
 """Random changes of training images, with their poses moved exactly as the images are.
 
 Shift, turn, quarter turn, zoom, uniform and Gaussian noise, erasing (CESPED, appendix B). Only
-turns change a pose: the batch holds no shifts, and a magnified image shows the particle from where
-it was seen before.
+turns change a rotation: a magnified image shows the particle from where it was seen before. Where the
+particle lies follows shifts, turns and zoom.
 
 Nothing is remembered from one call to the next: what happens follows from the generator alone,
 which is to be made from the seed and the number of the step. Each kind of change draws from a
@@ -29,6 +29,7 @@ from napari_cryosphere.training.sources import (
     TrainingSource,
     turn_and_shift,
     turned_rotations,
+    turned_vectors,
 )
 
 __all__ = ["Augment", "Augmented", "erase", "zoom"]
@@ -123,13 +124,13 @@ class Augment:
                 "quarter_turn_probability of the augmentation to 0, or train on the poses themselves"
             )
         drawn = _Draws(self.settings, size or len(batch.images), batch.images.shape[-1], share, rng)
-        images, rotations = drawn.moved(batch)
-        images = drawn.zoomed(images)
+        images, rotations, shifts = drawn.moved(batch)
+        images, shifts = drawn.zoomed(images, shifts)
         images = drawn.with_uniform_noise(images)
         images = drawn.with_gaussian_noise(images)
         images = drawn.erased(images)
         circle = soft_circle(images.shape[-1]).to(images)
-        return replace(batch, images=images * circle, rotations=rotations)
+        return replace(batch, images=images * circle, rotations=rotations, shifts_px=shifts)
 
 
 class _Draws:
@@ -145,8 +146,8 @@ class _Draws:
         """Return which images of the batch a change is made to."""
         return rng.random(self._size) < probability
 
-    def moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return shifted and turned images and their poses."""
+    def moved(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return shifted and turned images, their poses, and where the particles lie now."""
         size, settings, rng = self._size, self._settings, self._moving
         reach = settings.shift_fraction * self._box
         shifts = (
@@ -158,21 +159,28 @@ class _Draws:
         quarters = rng.integers(4, size=size) * self._chosen(settings.quarter_turn_probability, rng)
         angles = angles + quarters * (math.pi / 2)
         if not shifts.any() and not angles.any():
-            return batch.images, batch.rotations
+            return batch.images, batch.rotations, batch.shifts_px
         turns = torch.from_numpy(angles[self._share]).to(batch.rotations)
         moves = torch.from_numpy(shifts[self._share]).to(batch.images)
         images = turn_and_shift(batch.images, turns.to(batch.images), moves)
-        return images, turned_rotations(batch.rotations, turns)
+        lying = batch.shifts_px
+        if lying is not None:
+            lying = turned_vectors(lying + moves.to(lying), turns.to(lying))
+        return images, turned_rotations(batch.rotations, turns), lying
 
-    def zoomed(self, images: Tensor) -> Tensor:
-        """Return images some of which are magnified."""
+    def zoomed(self, images: Tensor, shifts_px: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return images some of which are magnified, and where the particles lie now."""
         settings, rng = self._settings, self._zooming
         factors = (1 + rng.uniform(-settings.zoom_out, settings.zoom_in, self._size))[self._share]
         rows = _rows(self._chosen(settings.zoom_probability, rng)[self._share], images.device)
         if settings.zoom_in == settings.zoom_out == 0 or not len(rows):
-            return images
-        changed = zoom(images[rows], torch.from_numpy(factors).to(images)[rows])
-        return images.index_copy(0, rows, changed)
+            return images, shifts_px
+        scales = torch.from_numpy(factors).to(images)[rows]
+        changed = images.index_copy(0, rows, zoom(images[rows], scales))
+        if shifts_px is None:
+            return changed, None
+        moved = shifts_px[rows] * scales.to(shifts_px)[:, None]
+        return changed, shifts_px.index_copy(0, rows, moved)
 
     def with_uniform_noise(self, images: Tensor) -> Tensor:
         """Return images some of which have noise of a uniform distribution added."""

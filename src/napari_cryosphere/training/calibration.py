@@ -20,15 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from napari_cryosphere.model.card import Calibration
+from napari_cryosphere.model.card import Calibration, ShiftCard
+from napari_cryosphere.model.pose_network import Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 
-__all__ = ["LEVELS", "calibrate", "tempered"]
+__all__ = ["LEVELS", "calibrate", "calibrate_shifts", "tempered"]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Levels of credible sets whose coverage a calibration reports."""
 
 _LEAST, _MOST = 0.25, 4.0  # temperatures that are tried; those in docs/measurements.md are 0.9 to 1
+_LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
 _ENOUGH = 0.02  # in the temperature's logarithm: 250 particles determine it to 0.05
 
 
@@ -56,6 +58,34 @@ def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -
     reached = levels(temperature)
     coverage = {f"{level:g}": float((reached <= level).mean()) for level in LEVELS}
     return Calibration(temperature=temperature, particles=len(rotations), coverage=coverage)
+
+
+def calibrate_shifts(
+    shifts: Shifts, known_px: NDArray[np.float64], pixel_size_angstrom: float
+) -> ShiftCard:
+    """Fit one factor of all standard deviations to particles of known shift.
+
+    It makes half of them lie in the disc that should hold half: in units of its standard deviation the
+    squared distance of a Gaussian in the plane has the median 2 log 2. The median, since a particle whose
+    pose was missed may lie anywhere.
+
+    Parameters
+    ----------
+    shifts
+        What the network says, ``n`` particles that it has not seen.
+    known_px
+        ``(n, 2)`` x and y of their centres from pixel n // 2, in the network's pixels of this size.
+    """
+    squares = np.square(shifts.means_px.double().numpy() - known_px).sum(1)
+    ratios = squares / shifts.variances_px2.double().numpy()
+    scale = max(math.sqrt(float(np.median(ratios)) / (2 * math.log(2))), _LEAST_SCALE)
+    inside = 1 - np.exp(-ratios / (2 * scale**2))  # probability of the disc that just holds it
+    return ShiftCard(
+        scale=scale,
+        particles=len(known_px),
+        median_angstrom=float(np.sqrt(np.median(squares))) * pixel_size_angstrom,
+        coverage={f"{level:g}": float((inside <= level).mean()) for level in LEVELS},
+    )
 
 
 def tempered(predicted: HarmonicDistribution, temperature: float) -> HarmonicDistribution:

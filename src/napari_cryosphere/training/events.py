@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_cryosphere.model.pose_network import Shifts
     from napari_cryosphere.so3.distributions import HarmonicDistribution
 
 __all__ = ["TrainingProgress"]
@@ -30,7 +31,10 @@ class TrainingProgress:
         Estimated time to the end.
     validation_loss, validation_median_degrees, validation_mean_degrees
         The loss and the pose error on held-out particles, where this report has them.
-    predicted
+    validation_shift_px
+        Median error of the held-out particles' shifts in pixels of the network's box, where this report
+        has it and they are known.
+    predicted, predicted_shifts
         What the averaged network says of the held-out particles, where this report has it.
     """
 
@@ -42,4 +46,6 @@ class TrainingProgress:
     validation_loss: float | None = None
     validation_median_degrees: float | None = None
     validation_mean_degrees: float | None = None
+    validation_shift_px: float | None = None
     predicted: HarmonicDistribution | None = None
+    predicted_shifts: Shifts | None = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError, RankLostError
-from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training._clock import Clock, LoopSettings, Validated
@@ -29,10 +29,14 @@ _PREDICT_BATCH = 128  # images at once without gradients: 0.5 GB at 4 MB each
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses."""
+    """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses.
+
+    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, None if not known.
+    """
 
     images: Tensor
     rotations: NDArray[np.float64]
+    shifts_px: NDArray[np.float64] | None = None
 
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
@@ -40,10 +44,22 @@ def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
 
     ``(n, box, box)`` to ``(n, L + 1, 2 L + 1, L + 1)`` complex.
     """
+    return _predict(network, images)[0]
+
+
+def _predict(network: PoseNetwork, images: Tensor) -> tuple[Tensor, Shifts | None]:
+    """Return a network's coefficients and shifts for any number of images, in the computer's own memory."""
     device = next(network.parameters()).device
     network.eval()
+    coefficients, shifts = list[Tensor](), list[Shifts]()
     with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in images.split(_PREDICT_BATCH)])
+        for part in images.split(_PREDICT_BATCH):
+            poses, where = network.poses_and_shifts(part.to(device))
+            coefficients.append(poses.cpu())
+            if where is not None:
+                shifts.append(Shifts(*(values.cpu() for values in where)))
+    together = Shifts(*map(torch.cat, zip(*shifts, strict=True))) if shifts else None
+    return torch.cat(coefficients), together
 
 
 def train_network(
@@ -147,9 +163,8 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
     if not trainer.replicas.first:
-        loss, median, mean = trainer.replicas.of_first([math.nan] * 3)
-        return Validated(loss, median, mean, predicted=None)
-    coefficients = predict_coefficients(trainer.averaged(), validation.images)
+        return Validated(*_four(trainer, [math.nan] * 4))
+    coefficients, shifts = _predict(trainer.averaged(), validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
         float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))
@@ -161,5 +176,19 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     predicted = HarmonicDistribution(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
     figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    loss, median, mean = trainer.replicas.of_first(figures)
-    return Validated(loss, median, mean, predicted)
+    figures.append(_median_shift_error_px(shifts, validation))
+    return Validated(*_four(trainer, figures), predicted, shifts)
+
+
+def _four(trainer: Trainer, values: list[float]) -> tuple[float, float, float, float]:
+    """Return four of the first process's values, in all."""
+    first, second, third, fourth = trainer.replicas.of_first(values)
+    return first, second, third, fourth
+
+
+def _median_shift_error_px(shifts: Shifts | None, validation: ValidationSet) -> float:
+    """Return the median distance of predicted from known centres; NaN where one is not there."""
+    if shifts is None or validation.shifts_px is None:
+        return math.nan
+    errors = np.linalg.norm(shifts.means_px.numpy() - validation.shifts_px, axis=1)
+    return float(np.median(errors))

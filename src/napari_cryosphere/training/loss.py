@@ -1,4 +1,4 @@
-"""The loss: how unlikely the known poses are under the predicted distributions."""
+"""The loss: how unlikely the known poses and shifts are under the predicted distributions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from napari_cryosphere.model.pose_network import Shifts
 from napari_cryosphere.so3.grid import order_of_size
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
@@ -15,7 +16,7 @@ from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.sources import Batch
 
-__all__ = ["pose_loss"]
+__all__ = ["pose_loss", "shift_loss"]
 
 
 def pose_loss(
@@ -41,6 +42,14 @@ def pose_loss(
     else:
         log_density = _target_log_density(coefficients, batch.targets)
     return -(batch.weights * log_density).sum() / batch.weights.sum()
+
+
+def shift_loss(shifts: Shifts, batch: Batch) -> Tensor:
+    """Return the weighted mean of ``-log p`` of known shifts, in nats but for ``log 2 pi``."""
+    assert batch.shifts_px is not None
+    squares = (shifts.means_px - batch.shifts_px).square().sum(dim=1)
+    nats = shifts.variances_px2.log() + squares / (2 * shifts.variances_px2)
+    return (batch.weights * nats).sum() / batch.weights.sum()
 
 
 def _label_log_density(

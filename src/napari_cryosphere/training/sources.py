@@ -32,9 +32,11 @@ __all__ = [
     "SimulatedProjections",
     "Succession",
     "TrainingSource",
+    "known_shifts_px",
     "shuffled_rows",
     "turn_and_shift",
     "turned_rotations",
+    "turned_vectors",
 ]
 
 WHOLE = slice(None)
@@ -58,26 +60,36 @@ class Batch:
     targets
         ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one
         pose; None to train on that. The number of cells says the order of the grid.
+    shifts_px
+        ``(b, 2)`` float32 x and y of the particle's centre from pixel n // 2; None where it is not
+        known.
     """
 
     images: Tensor
     rotations: Tensor
     weights: Tensor
     targets: Tensor | None = None
+    shifts_px: Tensor | None = None
 
-    def part(self, rows: slice) -> Batch:
+    def part(self, rows: slice | Tensor) -> Batch:
         """Return some of the images and their labels."""
-        targets = None if self.targets is None else self.targets[rows]
-        return Batch(self.images[rows], self.rotations[rows], self.weights[rows], targets)
+        targets, shifts = (
+            None if values is None else values[rows] for values in (self.targets, self.shifts_px)
+        )
+        return Batch(self.images[rows], self.rotations[rows], self.weights[rows], targets, shifts)
 
     def labels_on(self, device: torch.device) -> Batch:
         """Return the labels on a device; the images stay, they have been used."""
-        targets = None if self.targets is None else self.targets.to(device)
+        targets, shifts = (
+            None if values is None else values.to(device)
+            for values in (self.targets, self.shifts_px)
+        )
         return replace(
             self,
             rotations=self.rotations.to(device),
             weights=self.weights.to(device),
             targets=targets,
+            shifts_px=shifts,
         )
 
 
@@ -167,6 +179,21 @@ def turned_rotations(rotations: Tensor, angles: Tensor) -> Tensor:
     return rotations @ turn
 
 
+def turned_vectors(vectors: Tensor, angles: Tensor) -> Tensor:
+    """Return vectors in the image ``(b, 2)`` (x, y) turned by ``(b,)`` radians from +x towards +y."""
+    (x, y), cosine, sine = vectors.unbind(1), torch.cos(angles), torch.sin(angles)
+    return torch.stack([x * cosine - y * sine, x * sine + y * cosine], dim=1)
+
+
+def known_shifts_px(stack: ParticleStack, grid: ImageGrid) -> NDArray[np.float64] | None:
+    """Return where particles' centres are from pixel n // 2, ``(n, 2)`` x and y in pixels of a grid.
+
+    None where no origin differs from 0: nobody has looked for them.
+    """
+    shifts = -stack.shifts_angstrom() / grid.pixel_size_angstrom
+    return shifts if shifts.any() else None
+
+
 class LoadedParticles:
     """The particles themselves, held in memory as the network sees them.
 
@@ -181,6 +208,8 @@ class LoadedParticles:
         cross-entropy).
     seed
         Of the order.
+    shifts_px
+        ``(n, 2)`` x and y of each particle's centre from pixel n // 2; None if they are not known.
     """
 
     def __init__(
@@ -189,16 +218,20 @@ class LoadedParticles:
         rotations: NDArray[np.float64],
         weights: NDArray[np.float64],
         seed: int = 0,
+        shifts_px: NDArray[np.float64] | None = None,
     ) -> None:
-        self._images = images
-        self._rotations = torch.from_numpy(rotations).float()
-        self._weights = torch.from_numpy(weights).float()
-        self._seed = seed
+        self._all = Batch(
+            images,
+            torch.from_numpy(rotations).float(),
+            torch.from_numpy(weights).float(),
+            shifts_px=None if shifts_px is None else torch.from_numpy(shifts_px).float(),
+        )
+        self._number, self._seed = len(images), seed
 
     def batch(self, step: int, size: int, progress: float, share: slice = WHOLE) -> Batch:
         """Return the next ``size`` particles of a shuffled pass, or a share of them."""
-        rows = torch.from_numpy(shuffled_rows(len(self._images), step, size, self._seed)[share])
-        return Batch(self._images[rows], self._rotations[rows], self._weights[rows])
+        rows = torch.from_numpy(shuffled_rows(self._number, step, size, self._seed)[share])
+        return self._all.part(rows)
 
 
 class SimulatedProjections:
@@ -235,6 +268,7 @@ class SimulatedProjections:
             map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3
         )
         self._stack = stack
+        self._known_shifts_px = known_shifts_px(stack, grid)
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
@@ -248,14 +282,18 @@ class SimulatedProjections:
         """Return projections from uniform directions; the noise grows with progress to its full level."""
         rng = np.random.default_rng([self._seed, step])
         rotations = random_rotations(size, rng)[share]
-        images = (
-            self._projections(rotations, rng.integers(self._number, size=size)[share])
-            * self.contrast
-        )
+        particles = rng.integers(self._number, size=size)[share]
+        images = self._projections(rotations, particles) * self.contrast
         white = rng.standard_normal((size, *images.shape[1:]), dtype=np.float32)[share]
         noise = from_fourier(to_fourier(torch.from_numpy(white)) * self.noise_amplitude)
         images = (images + noise * _noise_level(progress)) * self._mask
-        return Batch(images, torch.from_numpy(rotations).float(), torch.ones(len(images)))
+        known = self._known_shifts_px
+        return Batch(
+            images,
+            torch.from_numpy(rotations).float(),
+            torch.ones(len(images)),
+            shifts_px=None if known is None else torch.from_numpy(known[particles]).float(),
+        )
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
         """Return projections with the shift and the CTF (phases flipped) of the given particles."""

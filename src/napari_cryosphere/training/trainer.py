@@ -18,7 +18,7 @@ from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
-from napari_cryosphere.training.loss import pose_loss
+from napari_cryosphere.training.loss import pose_loss, shift_loss
 from napari_cryosphere.training.replicas import Replicas
 from napari_cryosphere.training.shared_norm import share_statistics
 from napari_cryosphere.training.sources import Batch
@@ -150,8 +150,9 @@ class Trainer:
             lambda network, share: self._part(network, batch.part(share), total), len(batch.images)
         )
         losses, gradients = zip(*parts, strict=True)
-        value = float(self.replicas.sum(torch.stack(losses).sum()))
-        if not math.isfinite(value):
+        value, whole = self.replicas.sum(torch.stack(losses).sum(0)).tolist()
+        if not math.isfinite(whole):
+            value = whole if math.isfinite(value) else value
             raise CryosphereError(
                 f"the training loss became {value}; try a learning rate ten times lower"
             )
@@ -165,15 +166,24 @@ class Trainer:
     def _part(
         self, network: PoseNetwork, batch: Batch, total: Tensor
     ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Return what a share adds to the loss of a batch of this total weight, and to its gradients."""
+        """Return what a share adds to the loss of a batch of this total weight, and to its gradients.
+
+        Two losses: of the poses, and of these with known shifts, which the gradients are of.
+        """
         device = total.device
         network.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            coefficients = network(batch.images.to(device, non_blocking=True))
+            coefficients, shifts = network.poses_and_shifts(
+                batch.images.to(device, non_blocking=True)
+            )
         labels = batch.labels_on(device)
-        loss = pose_loss(coefficients, labels, self._symmetry, self._settings.loss_order)
-        loss = loss * (labels.weights.sum() / total)
-        return loss.detach(), torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        part = labels.weights.sum() / total
+        loss = pose_loss(coefficients, labels, self._symmetry, self._settings.loss_order) * part
+        both = loss
+        if shifts is not None and labels.shifts_px is not None:
+            both = loss + shift_loss(shifts, labels) * part
+        told = torch.stack([loss.detach(), both.detach()])
+        return told, torch.autograd.grad(both, self._parameters, allow_unused=True)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -18,6 +18,8 @@ from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import (
     ANGLES,
+    ORIGIN_SPREAD,
+    ORIGINS,
     UNCERTAINTY,
     ImageGrid,
     ParticleStack,
@@ -42,6 +44,7 @@ network of 4 and one of 10 degrees of error confidence was then right to 1 point
 """
 _COMPARED_ORDER = 2  # of the grid that the probability near modes is summed on: cells of 15 degrees
 _DECOYS = 64  # particles whose poses are sought in wrong places
+_NETWORK_ORIGINS = ("network_origins_angstrom", "network_origin_spread_angstrom")
 _FOUND = ("shifts_px", "log_likelihood", "presence_evidence")
 _NOVELTY_COLUMN = "cryosphereNovelty"
 
@@ -61,8 +64,11 @@ def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
     def pilot(
         aligner: Aligner, rows: NDArray[np.int64], unmasked: Tensor, ctf: Tensor | None
     ) -> Alignment:
-        starts = _starts(model.predict(images[rows]), modes)
-        return aligner.refine(unmasked, ctf, starts, origins_px[rows], _REFINED_WITHIN_DEGREES)
+        predicted = model.predict_all(images[rows])
+        starts, centres = _starts(predicted.distribution, modes), origins_px[rows]
+        if predicted.origins_angstrom is not None:
+            centres = -predicted.origins_angstrom / stack.grid.pixel_size_angstrom
+        return aligner.refine(unmasked, ctf, starts, centres, _REFINED_WITHIN_DEGREES)
 
     return pilot
 
@@ -140,8 +146,9 @@ class Predictor:
     def results(self) -> tuple[str, ...]:
         """Names of the arrays that `posed` takes."""
         novelty = () if self._model.novelty is None else ("novelty",)
+        origins = () if self._model.card.shifts is None else _NETWORK_ORIGINS
         refined = () if self._aligner is None else (*_FOUND, "compared", *_NETWORK_SUMMARY)
-        return (*_SUMMARY, *novelty, *refined)
+        return (*_SUMMARY, *novelty, *origins, *refined)
 
     @property
     def warnings(self) -> list[str]:
@@ -166,7 +173,7 @@ class Predictor:
     def work(self, rows: slice, inputs: Inputs) -> Arrays:
         """Return what is found for some particles, one entry each."""
         images, unmasked = inputs
-        distribution, novelty = self._model.predict_with_novelty(images)
+        distribution, novelty, origins, spread = self._model.predict_all(images)
         summary = distribution.summary()
         predicted = _arrays(summary)
         if self._aligner is None or unmasked is None:
@@ -175,13 +182,17 @@ class Predictor:
             starts = _starts(distribution, self._modes)
             none = np.isnan(starts[:, 0]).any((1, 2))  # so flat that no maximum stands out
             starts[none, 0] = summary.rotations[none]
-            found = self._refined(self._aligner, rows, unmasked, starts, _prior_of(distribution))
+            centres = self._origins_px[rows] if origins is None else self._in_px(origins)
+            prior = _prior_of(distribution)
+            found = self._refined(self._aligner, centres, unmasked, starts, prior)
             arrays = _arrays(found.summary)
             arrays |= {name: getattr(found, name) for name in _FOUND}
             arrays["compared"] = _compared(distribution, starts)
             arrays |= dict(zip(_NETWORK_SUMMARY, predicted.values(), strict=True))
         if novelty is not None:
             arrays["novelty"] = novelty
+        if origins is not None and spread is not None:
+            arrays |= dict(zip(_NETWORK_ORIGINS, (origins, spread), strict=True))
         if self._keep_coefficients:
             assert isinstance(distribution, HarmonicDistribution)
             arrays["coefficients"] = distribution.coefficients.cpu().numpy()
@@ -193,23 +204,29 @@ class Predictor:
         Where they were refined, confidence includes how probably the true pose is among those compared,
         and that the image is a particle at all. The network's poses and uncertainties stay as
         ``cryosphereNetworkAngleRot``, ``cryosphereNetworkSpread`` and so on. A model that knows its
-        training's particles gives ``cryosphereNovelty`` too.
+        training's particles gives ``cryosphereNovelty`` too; one that knows shifts gives origins and
+        ``cryosphereOriginSpread``, or where they were refined ``cryosphereNetworkOriginXAngst`` and so on.
         """
         symmetry, stack = self._model.card.symmetry, self._stack
         summary = PoseSummary(*(results[name] for name in _SUMMARY))
         if "novelty" in results:
             stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
+        origins, spread = (results.get(name) for name in _NETWORK_ORIGINS)
         if self._aligner is None:
-            return stack.with_summary(summary, symmetry), summary
+            posed = stack.with_summary(summary, symmetry, origins)
+            return posed if spread is None else posed.with_columns({ORIGIN_SPREAD: spread}), summary
         network = PoseSummary(*(results[name] for name in _NETWORK_SUMMARY))
-        predicted = stack.with_summary(network, symmetry).particles
-        kept = {
-            network_column(name): predicted[name].to_numpy() for name in (*ANGLES, *UNCERTAINTY)
-        }
+        predicted = stack.with_summary(network, symmetry, origins).particles
+        names = (*ANGLES, *UNCERTAINTY) if origins is None else (*ANGLES, *ORIGINS, *UNCERTAINTY)
+        kept = {network_column(name): predicted[name].to_numpy() for name in names}
+        if spread is not None:
+            kept[network_column(ORIGIN_SPREAD)] = spread
         shifts_px, log_likelihood, found = (results[name] for name in _FOUND)
         evidence, left, off = found.T
         there = presence(evidence, left, off, summary.confidence)
-        decoys = self._at_wrong_poses(self._aligner)
+        decoys = self._at_wrong_poses(
+            self._aligner, self._origins_px if origins is None else self._in_px(origins)
+        )
         near = reached(log_likelihood, decoys, results["compared"], there)
         summary = replace(summary, confidence=summary.confidence * near)
         posed = with_alignment(
@@ -218,30 +235,36 @@ class Predictor:
         posed = posed.with_columns(kept)
         return posed, replace(summary, confidence=summary.confidence * there)
 
+    def _in_px(self, origins_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where centres are from pixel n // 2, x and y in pixels, from RELION's origins."""
+        return -origins_angstrom / self._stack.grid.pixel_size_angstrom
+
     def _refined(
         self,
         aligner: Aligner,
-        rows: slice | NDArray[np.int64],
+        centres_px: NDArray[np.float64],
         unmasked: tuple[Tensor, Tensor | None],
         starts: NDArray[np.float64],
         log_prior: LogPrior | None = None,
     ) -> Alignment:
-        """Compare the map with some particles near poses ``(n, m, 3, 3)``."""
+        """Compare the map with some particles near poses ``(n, m, 3, 3)`` and centres ``(n, 2)``."""
         return aligner.refine(
             *unmasked,
             starts,
-            self._origins_px[rows],
+            centres_px,
             _REFINED_WITHIN_DEGREES,
             climbed=self._climbed,
             log_prior=log_prior,
         )
 
-    def _at_wrong_poses(self, aligner: Aligner) -> NDArray[np.float64]:
+    def _at_wrong_poses(
+        self, aligner: Aligner, centres_px: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Return the best log-likelihoods of some particles near random poses, as many as modes."""
         rows = spread_rows(len(self._stack), _DECOYS)
         rng = np.random.default_rng(0)
         poses = random_rotations(len(rows) * self._modes, rng).reshape(-1, self._modes, 3, 3)
-        found = self._refined(aligner, rows, self._unmasked(rows), poses)
+        found = self._refined(aligner, centres_px[rows], self._unmasked(rows), poses)
         return found.log_likelihood
 
 

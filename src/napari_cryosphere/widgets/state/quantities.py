@@ -61,6 +61,11 @@ _COLUMNS = {  # name: unit, column, tool tip
         "cryosphereNovelty",
         "How unlike the particles of the training; above 1 is suspect",
     ),
+    "origin spread": (
+        "A",
+        "cryosphereOriginSpread",
+        "Standard deviation of the network's shift along each axis",
+    ),
     "correlation": (
         "",
         "cryosphereCorrelation",
