@@ -283,8 +283,8 @@ def test_commands_of_the_palette(
     commands.reconstruct(viewer)
     assert [line.split(";")[0] for line in told()] == [
         "no map is loaded",
-        "two maps are needed",
-        "Predict poses first, or take the input poses",
+        "No map is loaded: open an MRC file, or reconstruct one",
+        "No particles are loaded: open a STAR or .cs file",
     ]
     dock = open_dock(viewer, MAPS)
     for name in ("a", "b"):
