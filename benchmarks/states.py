@@ -2,23 +2,34 @@
 
 Runs `align` with one map and with both on the realistic set in which 30 % of the particles are in a second
 state, and prints the state's ranking (AUROC), its calibration, the shares, and the poses' errors by state.
+With ``--refine`` it also simulates mixtures of the two maps, 70 and 30 %, and has `refine --classes 2` find
+the states from the first map alone; poses of a state are scored after the one turn of its frame that images
+do not tell.
 
-    python benchmarks/states.py [--data FOLDER] [--json FILE]
+    python benchmarks/states.py [--data FOLDER] [--refine] [--seeds N] [--number N] [--snr S] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from _common import DATA, roc_area
+from scipy.spatial.transform import Rotation
 
 import napari_cryosphere as nc
+from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
+from napari_cryosphere.jobs.events import follow
+from napari_cryosphere.jobs.refine import refine
+from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
+
+_IN_FRAME_DEGREES = 15.0  # poses that are farther from the median turn do not move the frame
 
 
 def main() -> None:
@@ -27,6 +38,10 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=DATA / "realistic", help="folder of the realistic sets"
     )
+    parser.add_argument("--refine", action="store_true", help="refine --classes 2 as well")
+    parser.add_argument("--seeds", type=int, default=3, help="of the mixtures that are refined")
+    parser.add_argument("--number", type=int, default=1500, help="of particles in each")
+    parser.add_argument("--snr", type=float, default=0.05, help="of these, as simulate has it")
     parser.add_argument("--json", type=Path, help="write the values here")
     args = parser.parse_args()
     stack = nc.read_star(args.data / "gpcr_r4.star")
@@ -53,10 +68,63 @@ def main() -> None:
         float(found.states.shares[1]),
         float(second.mean()),
     )
+    for seed in range(args.seeds if args.refine else 0):
+        found = refined_mixture(args.data, args.number, args.snr, seed)
+        values |= {f"refine_seed_{seed}_{name}": value for name, value in found.items()}
     for name, value in values.items():
         print(f"{name:40s} {value:8.3f}")
     if args.json:
         args.json.write_text(json.dumps(values, indent=1))
+
+
+def refined_mixture(data: Path, number: int, snr: float, seed: int) -> dict[str, float]:
+    """Simulate a mixture, find its states from the first map, and score them."""
+    maps = [data / name for name in ("gpcr.mrc", "gpcr_state2.mrc")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        particles = folder / "mixture.star"
+        mixture = SimulateConfig(
+            map=maps[0],
+            other_map=(maps[1],),
+            share=(0.7, 0.3),
+            output=particles,
+            number=number,
+            snr=snr,
+            seed=seed,
+        )
+        follow(simulate(mixture), lambda event: None)
+        truth, begun = nc.read_star(particles), time.process_time()
+        config = RefineConfig(particles=particles, map=maps[0], output=folder / "run", classes=2)
+        follow(refine(config), lambda event: None)
+        seconds = time.process_time() - begun
+        return {"cpu_ms_per_particle": 1e3 * seconds / number} | scored(
+            nc.read_star(folder / "run" / "particles.star"), truth
+        )
+
+
+def scored(found: nc.ParticleStack, truth: nc.ParticleStack) -> dict[str, float]:
+    """Return how well two states were found: own-state shares, AUROC, median errors in each one's frame."""
+    state = truth.particles["rlnClassNumber"].to_numpy()
+    if "cryosphereStateProbability2" not in found.particles:
+        return {"states": 1.0}
+    values = {"states": 2.0}
+    said = found.particles["cryosphereStateProbability2"].to_numpy(float)
+    values["auroc"] = roc_area(said, state == 2)
+    for one in (1, 2):
+        rows = state == one
+        own = found.particles["rlnClassNumber"].to_numpy()[rows] == one
+        values[f"own_percent_state_{one}"] = 100 * float(np.mean(own))
+        turns = Rotation.from_matrix(
+            found.rotations()[rows] @ np.swapaxes(truth.rotations()[rows], 1, 2)
+        )
+        frame = Rotation.identity()
+        for _ in range(5):  # of a robust mean
+            near = np.degrees((frame.inv() * turns).magnitude()) < _IN_FRAME_DEGREES
+            frame = turns[near].mean() if near.any() else frame
+        errors = np.degrees((frame.inv() * turns).magnitude())
+        values[f"frame_degrees_state_{one}"] = float(np.degrees(frame.magnitude()))
+        values[f"median_degrees_state_{one}"] = float(np.median(errors))
+    return values
 
 
 if __name__ == "__main__":

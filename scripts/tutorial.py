@@ -322,7 +322,7 @@ def docks_story(walk: Walk, _: argparse.Namespace) -> None:
     views = open_dock(walk, "CryoSphere orientations")
     walk.rest(1.0)
     walk.wait(lambda: " of " not in views.evenness.number.text(), "the views of all particles")
-    for name in ("orientations", "gallery", "training"):
+    for name in ("orientations", "gallery", "scatter", "training"):
         open_dock(walk, f"CryoSphere {name}")
         walk.rest(2.5)
         walk.both_themes(f"dock_{name}")

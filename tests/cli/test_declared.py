@@ -24,8 +24,8 @@ CONTRACT = {
     "abinitio": "PARTICLES --output --symmetry --diameter --resolution --starts --minutes --seed --select "
     "--invert --resume",
     "solve": "PARTICLES --output --map --symmetry --minutes --seed --select --invert --resume",
-    "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --select --invert "
-    "--map-pixel-size --resume",
+    "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --classes --select "
+    "--invert --map-pixel-size --resume",
     "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",
     "train": "PARTICLES --output --preset --symmetry --map --minutes --epochs --device --half-set "
     "--resume --select --invert --map-pixel-size --mask",

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs._refinement import _by_other_half
+from napari_cryosphere.jobs._refinement import by_other_half
 from napari_cryosphere.jobs.align import (
     AlignerInput,
     pilot_about_known,
@@ -176,7 +176,7 @@ def test_the_other_halfs_map_says_how_sure_poses_are() -> None:
         np.tile(np.eye(3), (3, 1, 1)), *np.array([[0.9], [-9.0], [1.0], [0.99]] * 3).reshape(3, 4).T
     )
     sureness = [[0.5, 0.5, 0.5], [-6.0, -6.0, -6.0], [3.0, 3.0, 3.0], [0.9, 0.9, 0.8]]
-    judged = _by_other_half(own, PoseSummary(turns, *np.array(sureness)), "C1")
+    judged = by_other_half(own, PoseSummary(turns, *np.array(sureness)), "C1")
     np.testing.assert_array_equal(judged.rotations, own.rotations)
     np.testing.assert_allclose(judged.max_probability, 0.5)
     np.testing.assert_allclose(judged.spread_degrees, [3, 3, 90])

@@ -56,7 +56,7 @@ def test_it_opens_with_nothing_loaded(viewer: Any) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere gallery")
     assert isinstance(dock, GalleryDock)
     assert "No particles" in dock.status.text()
-    assert not dock.filters.isEnabled()
+    assert not dock.filters.quantity.isEnabled()
     assert not dock.actions_bar.save.isEnabled()
 
 
@@ -237,7 +237,7 @@ def test_saving_what_is_not_rejected(
     bar.which.setCurrentIndex(3)
     bar.which.activated.emit(3)
     monkeypatch.setattr(
-        "napari_cryosphere.widgets.docks.gallery.dock.QFileDialog.getSaveFileName",
+        "napari_cryosphere.widgets.docks.kit.choice_actions.QFileDialog.getSaveFileName",
         lambda *args: (str(tmp_path / "good.star"), ""),
     )
     qtbot.mouseClick(bar.save, LEFT)

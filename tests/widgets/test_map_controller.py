@@ -74,7 +74,7 @@ def test_a_recipe_takes_the_poses_and_particles_that_are_chosen(
     assert len(made.stack) == 40
     np.testing.assert_array_equal(made.rotations, summary.rotations)
     assert made.distributions is None
-    assert made.name == "map at predicted poses"
+    assert made.name == "map, predicted"
     given = recipe(session, Poses.INPUT, weigh=True)
     np.testing.assert_array_equal(given.rotations, session.stack.rotations())
     assert given.distributions is None  # poses of a file have none
@@ -152,7 +152,7 @@ def test_reconstruction_adds_maps_and_curves(
     controller.maps.reconstructed.connect(made.append)
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT, cones=True))
     names = [layer.name for layer in controller.viewer.layers]
-    name = "map at input poses"
+    name = "map, input"
     assert names == ["particles", f"{name}, half 1", f"{name}, half 2", name]
     density = map_of(made[0])
     assert density is not None
@@ -176,7 +176,7 @@ def test_distributions_weigh(predicted: Controller, truth: DensityMap) -> None:
     for weigh in (False, True):
         predicted.maps.reconstruct(recipe(predicted.session, weigh=weigh, half_maps=False))
         maps.append(map_of(predicted.viewer.layers[-1]))
-    assert predicted.viewer.layers[-1].name == "map at predicted distributions"
+    assert predicted.viewer.layers[-1].name == "map, distributions"
     sharp, blurred = maps
     assert sharp is not None
     assert blurred is not None
@@ -259,7 +259,7 @@ def test_maps_on_different_grids_are_compared_on_the_first_ones(
     assert "reference resampled from 96 px of 2 Å to 64 px of 3 Å" in said[-1]
     assert controller.maps.curves["a / finer, masked"].fsc.values[:28].min() > 0.999
     controller.maps.subtract(first, second)
-    difference = map_of(controller.viewer.layers[-1])
+    difference = map_of(controller.viewer.layers["a − finer"])
     assert difference is not None
     assert difference.box == 64
 
@@ -291,8 +291,9 @@ def test_the_difference_is_what_differs(
     shown: list[Any] = []
     controller.maps.reconstructed.connect(shown.append)
     controller.maps.subtract(whole, other)
-    layer = controller.viewer.layers[-1]
-    assert layer.name == "difference, whole − less"
+    layer = controller.viewer.layers["whole − less"]
+    names = [one.name for one in controller.viewer.layers]
+    assert names == ["whole", "whole − less", "less"]  # directly above its map
     assert layer.metadata[UNIT] == pytest.approx(float(truth.voxels.std()))
     assert layer not in controller.map_layers
     difference = map_of(layer)
@@ -319,8 +320,7 @@ def test_alignment_is_told_in_words(
     first = add_map(controller.viewer, DensityMap(mirrored(turned).copy(), 6.0), "turned", False)
     second = add_map(controller.viewer, small, "truth", False)
     controller.maps.align(first, second)
-    aligned = controller.viewer.layers[-1]
-    assert aligned.name == "turned, aligned"
+    aligned = controller.viewer.layers["turned, aligned"]
     density = map_of(aligned)
     assert density is not None
     assert np.corrcoef(density.voxels.ravel(), small.voxels.ravel())[0, 1] > 0.95

@@ -78,7 +78,7 @@ def test_reconstruct_compare_and_look_with_clicks(
         assert dock.footer.stop.isVisibleTo(dock)
         assert not panel.reconstruct.isEnabled()
     qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
-    name = "map at input poses, all but rejected"
+    name = "map, input, not rejected"
     assert [layer.name for layer in viewer.layers if layer.visible] == ["truth", name]
     assert dock.surfaces_button.isChecked()
     assert dock.maps.map.currentText() == name
@@ -105,7 +105,7 @@ def test_reconstruct_compare_and_look_with_clicks(
         assert words in dock.maps.result.text()
     assert len([layer for layer in viewer.layers if layer.visible]) == 9  # with the difference
     assert dock.slices_button.isChecked()
-    viewer.layers.remove(viewer.layers[f"difference, {name} − truth"])
+    viewer.layers.remove(viewer.layers[f"{name} − truth"])
     qtbot.mouseClick(dock.slices_button, LEFT)
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 3)
     qtbot.mouseClick(dock.particles_button, LEFT)
@@ -283,8 +283,8 @@ def test_commands_of_the_palette(
     commands.reconstruct(viewer)
     assert [line.split(";")[0] for line in told()] == [
         "no map is loaded",
-        "two maps are needed",
-        "Predict poses first, or take the input poses",
+        "No map is loaded: open an MRC file, or reconstruct one",
+        "No particles are loaded: open a STAR or .cs file",
     ]
     dock = open_dock(viewer, MAPS)
     for name in ("a", "b"):

@@ -51,7 +51,7 @@ def test_half_maps_are_found_by_name(names: list[str], asked: int, found: bool) 
     assert (halves is not None) == found
     if halves is not None:
         assert [half.voxels[0, 0, 0] for half in halves] == [0, 1]
-        assert is_half(layers[0])
+        assert is_half(layers[0].name)
 
 
 def test_no_layer_has_no_halves() -> None:

@@ -45,7 +45,7 @@ def test_it_opens_with_nothing_loaded(viewer: Any) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-cryosphere", "CryoSphere orientations")
     assert isinstance(dock, OrientationsDock)
     assert "No views" in dock.evenness.verdict.text()
-    assert not dock.brush.isEnabled()
+    assert not dock.brush.lasso.isEnabled()
     assert not dock.spikes_panel.wanted.isEnabled()
 
 

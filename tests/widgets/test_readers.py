@@ -14,7 +14,7 @@ from napari.utils.notifications import notification_manager
 from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.widgets.plugin import samples as sample_module
-from napari_cryosphere.widgets.plugin.readers import get_reader
+from napari_cryosphere.widgets.plugin.readers import get_reader, read_layers
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 from napari_cryosphere.widgets.state.notices import cause_first
 
@@ -161,3 +161,17 @@ def test_metadata_say_what_a_layer_holds(
         False,
         False,
     ]
+
+
+def test_half_maps_are_hidden_next_to_a_whole_map(
+    viewer_model: Any, truth: DensityMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("run_half1_class001_unfil", "run_half2_class001_unfil", "run_class001")
+    files = [tmp_path / f"{name}.mrc" for name in names]
+    for file in files:
+        truth.save(file)
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer_model)
+    halves = read_layers([str(file) for file in files[:2]])
+    assert [options["visible"] for _, options, _ in halves] == [True, True]
+    together = read_layers([str(file) for file in files])
+    assert [options["visible"] for _, options, _ in together] == [False, False, True]

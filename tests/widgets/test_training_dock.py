@@ -132,7 +132,7 @@ def test_train_pause_and_stop(
     qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: len(run.losses) > 3 and run.preview is not None, timeout=20_000)
     assert panel.button.text() == "Stop"
-    assert not panel.form.isEnabled()
+    assert not panel.form.source.isEnabled()
     assert panel.plot.isVisibleTo(panel)
     assert panel.strip.isVisibleTo(panel)
     assert panel.strip.labels[0].pixmap().width() > 50

@@ -51,7 +51,7 @@ from napari_cryosphere.reconstruction.filters import filtered_shells, low_passed
 from napari_cryosphere.so3.pose_summary import CONFIDENCE_RADIUS_DEGREES, PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["RESOLVED", "Iteration", "Refinement"]
+__all__ = ["BEYOND_SHELLS", "RESOLVED", "Iteration", "Maps", "Refinement", "by_other_half"]
 
 Maps: TypeAlias = tuple[DensityMap, DensityMap]
 
@@ -59,7 +59,7 @@ _PRESENCE = "cryospherePresence"
 _SUMMARY = tuple(field.name for field in fields(PoseSummary))
 RESOLVED = 0.143
 """FSC of half-maps that counts as resolved (Rosenthal & Henderson 2003)."""
-_BEYOND_SHELLS = 2
+BEYOND_SHELLS = 2
 """How many shells past the resolved ones are compared: their references are damped by the FSC."""
 _SETTLED_ITERATIONS = 2
 """Iterations without improvement after which the refinement ends."""
@@ -180,40 +180,51 @@ class Refinement:
 
     def __iter__(self) -> Iterator[Event | Iteration]:
         """Yield progress, and every finished iteration; of the last a second time with all detail."""
-        config, stack = self._config, self._stack
-        references: Maps = (self._start, self._start)
-        compared = config.initial_resolution_angstrom
+        begun = (self._start, self._start), self._config.initial_resolution_angstrom
+        yield from self._from(1, self._stack, *begun)
+
+    def _from(
+        self, first: int, stack: ParticleStack, references: Maps, compared: float
+    ) -> Generator[Event | Iteration, None, None]:
+        """Iterate from number ``first`` on until nothing improves."""
         best, settled = 0.0, 0
-        for number in range(1, config.iterations + 1):
-            grid = self._grid_for(compared)
-            stack, before = stack.on_grid(grid), stack
-            found: list[Aligned] = []
-            for half, reference in enumerate(references):
-                found.append((yield from self._align(number, half, stack, reference, compared)))
-            stack, summary = self._posed(stack, found)
-            change = float("nan")
-            if number > 1 or config.local_degrees is not None:
-                angles = angular_error_degrees(
-                    before.rotations(), stack.rotations(), config.symmetry
-                )
-                change = float(np.median(angles))
-            maps, mask, fsc = yield from self._reconstruct(stack, compared)
-            done = Iteration(number, stack, summary, maps, mask, fsc, compared, change)
+        for number in range(first, self._config.iterations + 1):
+            done = yield from self._iterate(number, stack, references, compared)
+            stack = done.stack
             shell = stack.grid.field_angstrom / done.resolution_angstrom
             settled = 0 if shell > best + _SETTLED_SHELLS else settled + 1
             best = max(shell, best)
-            first, second = maps.halves
-            references = (
-                self._reference(first, mask, fsc.corrected),
-                self._reference(second, mask, fsc.corrected),
-            )
-            finest = stack.grid.field_angstrom / (int(shell) + _BEYOND_SHELLS)
-            compared = min(finest, config.initial_resolution_angstrom)
-            if settled >= _SETTLED_ITERATIONS or number == config.iterations:
+            references, compared = self._next_references(done)
+            if settled >= _SETTLED_ITERATIONS or number == self._config.iterations:
                 judged = yield from self._judged(done, references, compared)
                 yield (yield from self._with_all_detail(judged))
                 return
             yield done
+
+    def _iterate(
+        self, number: int, before: ParticleStack, references: Maps, compared: float
+    ) -> Generator[Event, None, Iteration]:
+        """Align both halves to their references and reconstruct them."""
+        config, stack = self._config, before.on_grid(self._grid_for(compared))
+        found: list[Aligned] = []
+        for half, reference in enumerate(references):
+            found.append((yield from self._align(number, half, stack, reference, compared)))
+        stack, summary = self._posed(stack, found)
+        change = float("nan")
+        if number > 1 or config.local_degrees is not None:
+            angles = angular_error_degrees(before.rotations(), stack.rotations(), config.symmetry)
+            change = float(np.median(angles))
+        maps, mask, fsc = yield from self._reconstruct(stack, compared)
+        return Iteration(number, stack, summary, maps, mask, fsc, compared, change)
+
+    def _next_references(self, done: Iteration) -> tuple[Maps, float]:
+        """Return the references after an iteration, and the finest detail to compare with them, angstrom."""
+        first, second = (
+            self._reference(half, done.mask, done.fsc.corrected) for half in done.maps.halves
+        )
+        field = done.stack.grid.field_angstrom
+        finest = field / (int(field / done.resolution_angstrom) + BEYOND_SHELLS)
+        return (first, second), min(finest, self._config.initial_resolution_angstrom)
 
     def _grid_for(self, compared_angstrom: float) -> ImageGrid:
         """Return the coarsest grid on which what is compared and the margin can be held."""
@@ -252,12 +263,17 @@ class Refinement:
             return pilot_around(stack, self._config.local_degrees)
         if number == 1:
             return search_everywhere
+        sure, lost = self._sure_and_lost(stack)
+        return pilot_about_known(stack, sure & (not judging), lost)
+
+    @staticmethod
+    def _sure_and_lost(stack: ParticleStack) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which poses are only climbed from, and which tell nothing of the shift."""
         spread, confidence = (
             stack.particles[name].to_numpy(float)
             for name in ("cryosphereSpread", "cryosphereConfidence")
         )
-        sure = (spread < _SURE_DEGREES) & (confidence > _SURE)
-        return pilot_about_known(stack, sure & (not judging), confidence < _LOST)
+        return (spread < _SURE_DEGREES) & (confidence > _SURE), confidence < _LOST
 
     def _judged(
         self, done: Iteration, references: Maps, compared: float
@@ -268,7 +284,7 @@ class Refinement:
             number = done.number + 1
             one = yield from self._align(number, half, stack, reference, compared, judging=True)
             found.append(one)
-        summary = _by_other_half(own, self._summary_of(found), self._config.symmetry)
+        summary = by_other_half(own, self._summary_of(found), self._config.symmetry)
         table = stack.particles
         shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
         likelihood = table["rlnLogLikeliContribution"].to_numpy(float)
@@ -297,13 +313,17 @@ class Refinement:
         return posed.with_columns({_PRESENCE: present}), summary
 
     def _reconstruct(
-        self, stack: ParticleStack, compared: float
+        self, stack: ParticleStack, compared: float, shares: NDArray[np.float64] | None = None
     ) -> Generator[Progress, None, tuple[Reconstruction, DensityMap, HalfMapFsc]]:
-        """Insert all particles; return the map and its half-maps, the solvent mask and the FSC in it."""
+        """Insert all particles; return the map and its half-maps, the solvent mask and the FSC in it.
+
+        ``shares``, ``(n,)``, is how much of each particle belongs to the map.
+        """
         halves = Halves(stack.grid, self._config.symmetry, padding=2)
         present = stack.particles[_PRESENCE].to_numpy(float)
         if present.mean() < _FEW_PRESENT:
             present = np.ones(len(stack))
+        present = present if shares is None else present * shares
         poses = WeightedPoses(stack.rotations()[:, None], present[:, None])
         for done in halves.fill(stack, poses):
             yield Progress(0.0, f"inserted {done} of {len(stack)} particles")
@@ -344,7 +364,7 @@ class Refinement:
         first_below = int(np.flatnonzero(np.append(curve.values[1:] < RESOLVED, True))[0]) + 1
         weight = np.clip(curve.values, 0, 1)
         weight[0] = 1
-        weight[first_below + _BEYOND_SHELLS :] = 0
+        weight[first_below + BEYOND_SHELLS :] = 0
         voxels = filtered_shells(half.voxels, weight) * mask.voxels
         return DensityMap(voxels, half.pixel_size_angstrom, half.symmetry)
 
@@ -357,7 +377,7 @@ class Refinement:
             folder.rmdir()
 
 
-def _by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:
+def by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:
     """Return one's own poses, as sure as the other half's map says.
 
     Where it finds another pose, one's own is right only if that one is not.

@@ -51,9 +51,11 @@ __all__ = [
     "Pilot",
     "align",
     "align_rows",
+    "align_rows_to_states",
     "align_stack",
     "band_note",
     "batches_of",
+    "found_of_states",
     "gathered",
     "pilot_about_known",
     "pilot_around",
@@ -183,12 +185,15 @@ def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False)
 
 
 def pilot_about_known(
-    stack: ParticleStack, sure: NDArray[np.bool_], lost: NDArray[np.bool_]
+    stack: ParticleStack,
+    sure: NDArray[np.bool_],
+    lost: NDArray[np.bool_],
+    reach_degrees: float = 0.0,
 ) -> Pilot:
     """Return the pilot that climbs from a stack's own poses where they are ``sure``, ``(n,)``.
 
-    Of the others it searches all rotations: those that are ``lost``, ``(n,)``, at all shifts, the rest at
-    shifts about their own.
+    With a reach it searches that far around them. Of the others it searches all rotations: those that
+    are ``lost``, ``(n,)``, at all shifts, the rest at shifts about their own.
     """
     rotations, shifts_px = stack.rotations(), _centres_px(stack)
 
@@ -202,7 +207,7 @@ def pilot_about_known(
                 continue
             own, own_ctf = images[some], None if ctf is None else ctf[some]
             if number == 0:
-                found = aligner.refine(own, own_ctf, poses[some], centres[some], 0.0)
+                found = aligner.refine(own, own_ctf, poses[some], centres[some], reach_degrees)
             else:
                 about = None if number == 1 else centres[some]
                 found = aligner.search(own, own_ctf, centres_px=about)
@@ -451,24 +456,24 @@ def align_rows(
             align_each,
         )
         yield Note(band_note(aligner, stack, detail))
-        yield from _searched(stack, [aligner], align_each, batches, ranks, journal, at_once)
+        yield from _searched(stack, [aligner], [align_each], batches, ranks, journal, at_once)
 
 
 def _searched(
     stack: ParticleStack,
     aligners: Sequence[Aligner],
-    align_each: Pilot,
+    pilots: Sequence[Pilot],
     batches: Batches,
     ranks: Ranks,
     journal: Finished,
     at_once: int,
 ) -> Generator[Event, None, None]:
-    """Put into the journal what each aligner, one for every map, says of this rank's batches."""
+    """Put into the journal what each aligner and its pilot, one for every map, say of this rank's batches."""
 
     def work(rows: slice, inputs: tuple[Tensor, Tensor | None]) -> Arrays:
         return {
             _key(name, state, len(aligners)): values
-            for state, aligner in enumerate(aligners)
+            for state, (aligner, align_each) in enumerate(zip(aligners, pilots, strict=True))
             for name, values in _arrays_of(align_each(aligner, rows, *inputs)).items()
         }
 
@@ -499,13 +504,33 @@ def _compared(
             stack, maps[0], config, details[0], align_each, batches, ranks, journal
         )
         return
+    pilot, pilots = _pilot_of(stack, config, keep=False), [align_each] * number
+    yield from align_rows_to_states(
+        stack, maps, config, details, pilot, pilots, batches, ranks, journal
+    )
+
+
+def align_rows_to_states(
+    stack: ParticleStack,
+    maps: Sequence[DensityMap],
+    config: AligningConfig,
+    details: Sequence[MapDetail],
+    pilot: Pilot,
+    pilots: Sequence[Pilot],
+    batches: Batches,
+    ranks: Ranks,
+    journal: Finished,
+) -> Generator[Event, None, None]:
+    """Align this rank's batches to the maps of several states, each with one of ``pilots``.
+
+    ``pilot`` aligns the particles by which noise and contrasts are measured.
+    """
     device = choose_device(config.device)
-    pilot = _pilot_of(stack, config, keep=False)
     aligners = _state_aligners(stack, maps, config, details, pilot, device)
     for aligner, detail in zip(aligners, details, strict=True):
         yield Note(band_note(aligner, stack, detail))
     with batches_at_once(device, limited=config.max_memory_gb is not None) as at_once:
-        yield from _searched(stack, aligners, align_each, batches, ranks, journal, at_once)
+        yield from _searched(stack, aligners, pilots, batches, ranks, journal, at_once)
 
 
 def _state_aligners(
@@ -549,27 +574,32 @@ def _gathered(
     """Put the batches together; of several maps, each particle at its pose in its best state."""
     if number == 1:
         return gathered(stack, batches, journal, symmetry)
-    names = tuple(_key(name, state, number) for state in range(number) for name in _EACH)
-    found = joined(finished(batches, journal, names))
-
-    def of_states(name: str) -> NDArray[Any]:
-        return np.stack([found[_key(name, state, number)] for state in range(number)], axis=1)
-
-    states = state_posterior(of_states("presence_evidence"), of_states("confidence"))
+    found = found_of_states(batches, journal, number)
+    states = state_posterior(found["presence_evidence"], found["confidence"])
     best = (np.arange(len(stack)), states.best)
     parts = _posteriors(batches, journal, symmetry, states)
     summed = PoseSummary.concatenate([part.summary() for part in parts])
     summary = replace(
         summed,
-        rotations=of_states("rotations")[best],
+        rotations=found["rotations"][best],
         confidence=summed.confidence * states.presence,
     )
-    shifts_px, likelihood = of_states("shifts_px")[best], of_states("log_likelihood")[best]
+    shifts_px, likelihood = found["shifts_px"][best], found["log_likelihood"][best]
     particles = with_alignment(stack, shifts_px, likelihood, summary, symmetry).with_columns(
         {"cryospherePresence": states.presence, **states.columns()}
     )
     shifts = particles.shifts_angstrom()
     return Aligned(particles, summary, shifts, likelihood, states=states)
+
+
+def found_of_states(batches: Batches, journal: Finished, number: int) -> Arrays:
+    """Return what all batches hold of particles and states but posteriors, ``(n, number, ...)`` by name."""
+    names = tuple(_key(name, state, number) for state in range(number) for name in _EACH)
+    found = joined(finished(batches, journal, names))
+    return {
+        name: np.stack([found[_key(name, state, number)] for state in range(number)], axis=1)
+        for name in _EACH
+    }
 
 
 def _shares(states: States | None) -> dict[str, float | int | str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
-from napari_cryosphere.jobs._refinement import RESOLVED, Iteration, Refinement
+from napari_cryosphere.jobs._classes import ClassRefinement, StateIteration
+from napari_cryosphere.jobs._refinement import RESOLVED, Iteration
 from napari_cryosphere.jobs.align import refuse_without_poses
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
@@ -18,9 +20,10 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
-from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 from napari_cryosphere.reconstruction.map_symmetry import axes_to_lay
+from napari_cryosphere.so3.pose_summary import PoseSummary
 
 __all__ = ["refine", "refine_outputs"]
 
@@ -28,6 +31,9 @@ _SPREAD_SHELLS = 1.5
 """By which the mask spreads what both halves began with: 1000 images of noise agree 0.9 shells
 further.
 """
+
+_OF_STATE = ("map", "half1", "half2", "mask", "fsc")
+"""Roles of the files that every state has; those of the second end with ``_class002``."""
 
 
 def refine_outputs(config: RefineConfig) -> dict[str, Path]:
@@ -79,20 +85,21 @@ def refine(config: RefineConfig) -> Events:
     wide = None
     if config.mask == "auto":
         wide = particle_mask(density.voxels, density.pixel_size_angstrom)
-    refinement = Refinement(config, stack, masked_map(density, wide), mask)
-    history: list[Iteration] = []
-    for event in refinement:
-        if not isinstance(event, Iteration):
+    refinement = ClassRefinement(config, stack, masked_map(density, wide), mask)
+    history, found = list[dict[str, float]](), None
+    for event in refinement if config.classes == 1 else refinement.of_states():
+        if not isinstance(event, Iteration | StateIteration):
             yield event
             continue
-        history.append(event)
+        found = _Found.of(event)
+        history += found.rows(config.classes)
         share = event.number / config.iterations
-        yield Progress(share, _told(event), event.row())
-        yield Snapshot(share, event.maps.density, len(stack))
-    if not current_ranks().first:
+        yield Progress(share, found.told(), history[-1])
+        yield Snapshot(share, found.largest.maps.density, len(stack))
+    if not current_ranks().first or found is None:
         yield Result({}, {})
         return
-    last = history[-1]
+    last = found.largest
     reached, began = last.resolution_angstrom, config.initial_resolution_angstrom
     field = stack.grid.field_angstrom
     if field / reached < field / began + _SPREAD_SHELLS:
@@ -101,33 +108,100 @@ def refine(config: RefineConfig) -> Events:
             "they began with: nothing of it is seen in these particles",
             warning=True,
         )
-    _write(history, config, outputs)
+    outputs |= _write(found, history, config, outputs)
     refinement.remove_journals()
-    measured = summary_metrics(stack, last.summary, config.symmetry)
-    yield Result(outputs, measured | {k: round(v, 4) for k, v in last.row().items()})
+    measured = summary_metrics(stack, found.summary, config.symmetry)
+    yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})
 
 
-def _told(iteration: Iteration) -> str:
-    return (
-        f"iteration {iteration.number}: compared to {iteration.compared_angstrom:.1f} A, half-maps "
-        f"agree to {iteration.resolution_angstrom:.1f} A (FSC {RESOLVED})"
-    )
+@dataclass(frozen=True)
+class _Found:
+    """What an iteration found, of one state or of several."""
+
+    each: tuple[Iteration, ...]
+    states: StateIteration | None
+
+    @classmethod
+    def of(cls, event: Iteration | StateIteration) -> _Found:
+        if isinstance(event, StateIteration):
+            return cls(event.each, event)
+        return cls((event,), None)
+
+    @property
+    def largest(self) -> Iteration:
+        return self.each[0]
+
+    @property
+    def summary(self) -> PoseSummary:
+        return self.largest.summary if self.states is None else self.states.summary()
+
+    @property
+    def particles(self) -> ParticleStack:
+        return self.largest.stack if self.states is None else self.states.particles()
+
+    def rows(self, classes: int) -> list[dict[str, float]]:
+        """Return the lines of history.csv; where states are sought, state 0 is all of them together."""
+        if self.states is not None:
+            return self.states.rows()
+        row = self.largest.row()
+        return [row if classes == 1 else row | {"state": 0, "share": 1.0}]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the values that a run ends with."""
+        values = self.largest.row()
+        if self.states is None:
+            return values
+        for row in self.states.rows():
+            state = int(row["state"])
+            values[f"share_of_state_{state}"] = row["share"]
+            values[f"resolution_of_state_{state}_angstrom"] = row["resolution_0143_angstrom"]
+        return values
+
+    def told(self) -> str:
+        """Say how far it is."""
+        first = self.largest
+        begun = f"iteration {first.number}: compared to {first.compared_angstrom:.1f} A, half-maps agree to"
+        if self.states is None:
+            return f"{begun} {first.resolution_angstrom:.1f} A (FSC {RESOLVED})"
+        parts = (
+            f"{row['resolution_0143_angstrom']:.1f} A with {100 * row['share']:.0f} %"
+            for row in self.states.rows()
+        )
+        return f"{begun} {', '.join(parts)} of the particles (FSC {RESOLVED})"
 
 
-def _write(history: list[Iteration], config: RefineConfig, outputs: dict[str, Path]) -> None:
-    last, overwrite = history[-1], True
-    last.stack.save(outputs["particles"], overwrite)
-    last.maps.density.save(outputs["map"], overwrite)
-    for half, role in zip(last.maps.halves, ("half1", "half2"), strict=True):
-        half.save(outputs[role], overwrite)
-    last.mask.save(outputs["mask"], overwrite)
-    curves = {
-        "fsc": last.fsc.corrected,
-        "unmasked": last.fsc.unmasked,
-        "masked": last.fsc.masked,
-        "phase_randomised": last.fsc.randomised,
-    }
-    write_fsc_csv(curves, outputs["fsc"], overwrite=overwrite)
+def _write(
+    found: _Found, history: list[dict[str, float]], config: RefineConfig, outputs: dict[str, Path]
+) -> dict[str, Path]:
+    """Write all outputs; returns those of the states after the first, by role."""
+    overwrite = True
+    found.particles.save(outputs["particles"], overwrite)
+    _write_maps(found.largest, outputs)
+    further = dict[str, Path]()
+    for state, one in enumerate(found.each[1:], start=2):
+        paths = {
+            role: outputs[role].with_stem(f"{outputs[role].stem}_class{state:03d}")
+            for role in _OF_STATE
+        }
+        _write_maps(one, paths)
+        further |= {f"{role}_class{state:03d}": path for role, path in paths.items()}
     with atomic_path(outputs["history"], overwrite=overwrite) as temporary:
-        pd.DataFrame([iteration.row() for iteration in history]).to_csv(temporary, index=False)
+        pd.DataFrame(history).to_csv(temporary, index=False)
     write_json(config.model_dump(mode="json"), outputs["config"], overwrite=overwrite)
+    return further
+
+
+def _write_maps(one: Iteration, paths: dict[str, Path]) -> None:
+    """Write map, half-maps, mask and FSC of a state."""
+    overwrite = True
+    one.maps.density.save(paths["map"], overwrite)
+    for half, role in zip(one.maps.halves, ("half1", "half2"), strict=True):
+        half.save(paths[role], overwrite)
+    one.mask.save(paths["mask"], overwrite)
+    curves = {
+        "fsc": one.fsc.corrected,
+        "unmasked": one.fsc.unmasked,
+        "masked": one.fsc.masked,
+        "phase_randomised": one.fsc.randomised,
+    }
+    write_fsc_csv(curves, paths["fsc"], overwrite=overwrite)

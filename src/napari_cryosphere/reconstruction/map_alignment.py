@@ -17,7 +17,7 @@ from napari_cryosphere.reconstruction._shells import radius_grid
 from napari_cryosphere.reconstruction.comparison import check_one_grid
 from napari_cryosphere.so3.grid import SO3Grid
 
-__all__ = ["MapAlignment", "align_maps", "centre_of_mass", "mirrored", "moved"]
+__all__ = ["MapAlignment", "align_maps", "align_near", "centre_of_mass", "mirrored", "moved"]
 
 # Voxels per edge: holds the shells below and the padding; chosen, not tuned.
 _SEARCH_BOX_VOXELS = 32
@@ -88,6 +88,22 @@ def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -
     rotation, shift, correlation = found[best]
     other = found[1 - best][2] if check_hand else float("nan")
     return MapAlignment(rotation, shift * first.pixel_size_angstrom, bool(best), correlation, other)
+
+
+def align_near(first: DensityMap, second: DensityMap) -> MapAlignment:
+    """Find the rotation and shift that lay one map on another, near where they are; the hand stays.
+
+    Raises
+    ------
+    MetadataError
+        If the maps do not lie on one grid.
+    """
+    check_one_grid(first, second, None, ("the first map", "the second map", "the mask"))
+    maps, start = (first.voxels, second.voxels), (np.eye(3), np.zeros(3))
+    rotation, shift, _ = _refine(*maps, *start, box=_SEARCH_BOX_VOXELS, step=1.0)
+    rotation, shift, correlation = _refine(*maps, rotation, shift, box=_REFINE_BOX_VOXELS, step=0.2)
+    size = first.pixel_size_angstrom
+    return MapAlignment(rotation, shift * size, False, correlation, float("nan"))
 
 
 def mirrored(voxels: NDArray[np.float32], axis: int = 0) -> NDArray[np.float32]:

@@ -45,7 +45,7 @@ def pose_loss(
 
 
 def shift_loss(shifts: Shifts, batch: Batch) -> Tensor:
-    """Return the weighted mean of ``-log p`` of known shifts, in nats but for ``log 2 pi``."""
+    """Return the mean of ``-log p`` of known shifts over ``(b,)`` particles, nats but for ``log 2 pi``."""
     assert batch.shifts_px is not None
     squares = (shifts.means_px - batch.shifts_px).square().sum(dim=1)
     nats = shifts.variances_px2.log() + squares / (2 * shifts.variances_px2)

@@ -405,6 +405,10 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     """
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
+    classes: Annotated[int, Field(ge=1, le=20)] = 1
+    """States that the particles may be in. Of more than one each gets its own map; those that are
+    empty or alike are merged.
+    """
     resume: bool = False
     """Go on with a run that was stopped."""
 

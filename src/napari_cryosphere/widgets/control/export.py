@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["Which", "chosen_stack", "export_work", "rows_to_export"]
+__all__ = ["Which", "chosen_stack", "export_work", "number_to_export", "rows_to_export"]
 
 
 class Which(StrEnum):
@@ -41,6 +41,17 @@ def rows_to_export(session: Session, which: Which) -> NDArray[np.int64]:
     if which is Which.KEPT:
         return choices.rows(Flag.KEEP)
     return np.flatnonzero(choices.flags != Flag.REJECT)
+
+
+def number_to_export(session: Session, which: Which) -> int:
+    """Return how many particles a choice means, without listing them."""
+    choices = session.choices
+    if which is Which.SELECTED:
+        return int(np.count_nonzero(choices.selected))
+    if which is Which.SHOWN:
+        return len(session.filter.rows)
+    counts = choices.counts()
+    return counts[Flag.KEEP] if which is Which.KEPT else choices.number - counts[Flag.REJECT]
 
 
 def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:

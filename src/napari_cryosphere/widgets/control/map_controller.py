@@ -142,6 +142,11 @@ class MapController:
     def _add_made(self, made: map_work.MadeMap, name: str) -> Image:
         return self.add_map(made.density, name, noted=_how_shown(made))
 
+    def _put_above(self, layer: Image, other: Image) -> None:
+        """Place a layer directly above another in the list: what was made of a map stands with it."""
+        layers = self.viewer.layers
+        layers.move(layers.index(layer), layers.index(other) + 1)
+
     def reconstruct(self, recipe: map_work.Recipe) -> None:
         """Reconstruct; the map shows from the start and sharpens, half-maps are hidden.
 
@@ -217,10 +222,13 @@ class MapController:
         def take(made: map_work.MadeMap, one: Image, other: Image) -> None:
             for old in [old for old, pair in self._differences.items() if pair == (one, other)]:
                 self.viewer.layers.remove(old)
-            layer = self._add_made(made, f"difference, {one.name} − {other.name}")
+            layer = self._add_made(made, f"{one.name} − {other.name}")
             layer.colormap = "orange"
+            self._put_above(layer, one)
             self._differences[layer] = (one, other)
-            self.reported.emit(f"{layer.name}, amplitudes matched shell by shell inside a mask")
+            self.reported.emit(
+                f"Difference {layer.name}, amplitudes matched shell by shell inside a mask"
+            )
             self.reconstructed.emit(one)
 
         work = partial(map_work.difference_work, resolution=_resolution_of(first))
@@ -232,6 +240,7 @@ class MapController:
         def take(found: Any, one: Image, other: Image) -> None:
             alignment, made = found
             layer = self._add_made(made, f"{one.name}, aligned")
+            self._put_above(layer, one)
             self.reported.emit(alignment_in_words(alignment))
             self.reconstructed.emit(layer)
 
@@ -293,6 +302,7 @@ class MapController:
                 self.reported.emit(sharpening_in_words(made))
                 return
             sharp = self.add_map(made.density, f"{one.name}, sharpened")
+            self._put_above(sharp, one)
             remember_halves(sharp, halves)
             curves = curves_by_kind(f"half-maps of {sharp.name}", made.curves, 0.143, _HALVES)
             self.add_curves(curves, (sharp,))

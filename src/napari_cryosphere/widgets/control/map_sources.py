@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.state.predictions import PredictionStore
     from napari_cryosphere.widgets.state.session import Session
 
-__all__ = ["Poses", "Subset", "chosen_rows", "posed_rows", "recipe"]
+__all__ = ["MISSING", "Poses", "Subset", "chosen_rows", "posed_rows", "recipe"]
 
 
 class Poses(Enum):
@@ -38,7 +38,9 @@ class Subset(Enum):
     KEPT = "flagged keep"
 
 
-_MISSING = {
+_SHORT = {Subset.SELECTED: "selection", Subset.NOT_REJECTED: "not rejected", Subset.KEPT: "kept"}
+"""Subsets as the name of a layer says them, which has little room."""
+MISSING = {  # what to do where particles have no such pose
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
     Poses.REFINED: "nothing is refined yet; press Refine, or open a file that infer --refine or align wrote",
     Poses.INPUT: "the file came without poses; predict them first",
@@ -76,7 +78,7 @@ def _rotations(session: Session, poses: Poses, rows: NDArray[np.bool_]) -> NDArr
         known = session.frames.refined if poses is Poses.REFINED else session.store.known
         given = None if known is None else known[rows]
     if given is None:
-        raise CryosphereError(_MISSING[poses])
+        raise CryosphereError(MISSING[poses])
     return given
 
 
@@ -118,18 +120,18 @@ def recipe(
         raise CryosphereError("no particles are loaded; open a STAR file first")
     posed = posed_rows(session, poses)
     if not posed.any():
-        raise CryosphereError(_MISSING[poses])
+        raise CryosphereError(MISSING[poses])
     rows = chosen_rows(session, subset) & posed
     if not rows.any():
         raise CryosphereError(f"no particle is left among {subset.value}; choose others")
     weighed = weigh and poses is Poses.PREDICTED
     # refined poses come with the shifts that were refined with them
     refined = session.refined if poses is Poses.REFINED else None
-    where = "predicted distributions" if weighed else poses.value
-    which = "" if subset is Subset.ALL else f", {subset.value}"
+    where = "distributions" if weighed else poses.value.removesuffix(" poses")
+    which = "" if subset is Subset.ALL else f", {_SHORT[subset]}"
     whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
-        name=f"map at {where}{which}{whose}",
+        name=f"map, {where}{which}{whose}",
         stack=(session.stack if refined is None else refined)[rows],
         rotations=_rotations(session, poses, rows),
         symmetry=normalise_group_name(symmetry),

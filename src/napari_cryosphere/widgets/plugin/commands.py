@@ -60,7 +60,7 @@ def reconstruct(viewer: napari.Viewer) -> None:
     if button.isEnabled():
         button.click()
     else:
-        tell_error(button.toolTip() or "other work is going on; wait for it or stop it")
+        tell_error(button.toolTip())
 
 
 def compare_maps(viewer: napari.Viewer) -> None:
@@ -98,7 +98,7 @@ def _press(viewer: napari.Viewer, button: str) -> None:
     if pressed.isEnabled():
         pressed.click()
     else:
-        tell_error("two maps are needed; reconstruct one or open an MRC file")
+        tell_error(pressed.toolTip())
 
 
 def _show(viewer: napari.Viewer, slices: bool) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "MAIN",
     "MAPS",
     "ORIENTATIONS",
+    "SCATTER",
     "SPHERE",
     "TRAINING",
     "open_dock",
@@ -27,6 +28,7 @@ MAPS = "CryoSphere maps"
 TRAINING = "CryoSphere training"
 GALLERY = "CryoSphere gallery"
 ORIENTATIONS = "CryoSphere orientations"
+SCATTER = "CryoSphere scatter"
 SPHERE = "CryoSphere sphere"
 COMMANDS = "CryoSphere commands"
 

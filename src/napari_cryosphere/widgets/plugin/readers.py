@@ -122,21 +122,26 @@ def _read(path: Path, data_dir: Path | None) -> tuple[Any, dict[str, Any], str]:
 def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
     """Open the dock for particles, keep them out of 3D, and maps that came with particles out of sight.
 
-    Particles that come while the viewer shows 3D wait until it is back in 2D.
+    Half-maps are hidden where there is another map to be looked at. Particles that come while the viewer
+    shows 3D wait until it is back in 2D.
     """
     from napari_cryosphere.widgets.control.flat_guard import keep_flat
     from napari_cryosphere.widgets.plugin.open_docks import open_main_for_particles
+    from napari_cryosphere.widgets.state.layer_data import is_half, map_of
     from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
     from napari_cryosphere.widgets.state.viewer_context import context_of
 
     if any(isinstance(data, LazyFrames) for data, _, _ in layers):
         open_main_for_particles(viewer)
     drop = context_of(viewer).drop
+    names = [options["name"] for data, options, _ in layers if not isinstance(data, LazyFrames)]
+    names += [layer.name for layer in viewer.layers if map_of(layer) is not None]
+    whole = not all(map(is_half, names))
     for data, options, _ in layers:
         if isinstance(data, LazyFrames):
             keep_flat(viewer)
             options["visible"] = viewer.dims.ndisplay == 2
             drop.note_particles()
         else:
-            options["visible"] = not drop.has_particles
+            options["visible"] = not (drop.has_particles or (whole and is_half(options["name"])))
             drop.note_map()

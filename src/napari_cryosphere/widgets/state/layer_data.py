@@ -122,9 +122,9 @@ def remember_halves(layer: Layer, halves: Sequence[DensityMap]) -> None:
         layer.metadata[_HALVES] = tuple(halves)
 
 
-def is_half(layer: Layer) -> bool:
+def is_half(name: str) -> bool:
     """Return whether a layer's name says that it is a half-map."""
-    return _HALF.match(layer.name) is not None
+    return _HALF.match(name) is not None
 
 
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:

@@ -28,8 +28,8 @@ FILE_ORDER = "file order"
 class ParticleFilter:
     """The particles of a data set that pass some filters, sorted by a quantity.
 
-    Filters are ranges of quantities, labels of categories and flags; a particle is shown if it
-    passes all.
+    Filters are ranges of quantities, labels of categories, flags and particles that were picked; a
+    particle is shown if it passes all.
 
     Parameters
     ----------
@@ -50,6 +50,8 @@ class ParticleFilter:
         self.ranges: dict[str, tuple[float, float]] = {}
         self.labels: dict[str, str] = {}
         self.flag: Flag | None = None
+        self.only: NDArray[np.bool_] | None = None
+        """``(n,)``: the particles that a person picked to be shown; None for no such filter."""
         self.quantities: dict[str, Quantity] = quantities_of(stack, store)
         self.categories: dict[str, Category] = categories_of(stack)
         self._rows: NDArray[np.int64] | None = None
@@ -71,7 +73,7 @@ class ParticleFilter:
     @property
     def active(self) -> bool:
         """Whether anything is filtered."""
-        return bool(self.ranges or self.labels or self.flag is not None)
+        return bool(self.ranges or self.labels or self.flag is not None or self.only is not None)
 
     def passing(self, without: str = "") -> NDArray[np.bool_]:
         """Return which particles pass all filters, ``(n,)``, or all but the range of one quantity."""
@@ -85,6 +87,8 @@ class ParticleFilter:
             kept &= category.codes == category.labels.index(label)
         if self.flag is not None:
             kept &= self._choices.flags == self.flag
+        if self.only is not None:
+            kept &= self.only
         return kept
 
     def sort_by(self, name: str, descending: bool) -> None:
@@ -122,9 +126,14 @@ class ParticleFilter:
         self.flag = flag
         self._renew()
 
+    def show_only(self, picked: NDArray[np.bool_] | None) -> None:
+        """Show only these particles, ``(n,)``; None shows all that pass the other filters."""
+        self.only = None if picked is None else picked.copy()
+        self._renew()
+
     def clear(self) -> None:
         """Show all particles."""
-        self.ranges, self.labels, self.flag = {}, {}, None
+        self.ranges, self.labels, self.flag, self.only = {}, {}, None, None
         self._renew()
 
     def refresh(self, rows: slice | None = None) -> None:

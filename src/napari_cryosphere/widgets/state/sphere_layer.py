@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.so3.mollweide import mollweide_position
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
@@ -124,18 +123,17 @@ class SphereFrames(LazyFrames):
         coloured, outlined = self.distributions(index)
         views = views_of(coloured)
         picture = paint(views, HEIGHT, WIDTH)
-        marked: list[NDArray[np.float64]] = []
+        marked: list[tuple[float, float]] = []
         if self.marked:
             draw_contour(picture, views)
             if outlined is not None:
                 draw_contour(picture, views_of(outlined), colour=OUTLINE_COLOUR)
             marked = self._mark(picture, index)
-        places = [tuple(mollweide_position(view, HEIGHT, WIDTH)) for view in marked]
-        add_frame(picture, places, _CLEAR * _RADIUS)
+        add_frame(picture, marked, _CLEAR * _RADIUS)
         return picture
 
-    def _mark(self, picture: NDArray[np.uint8], index: int) -> list[NDArray[np.float64]]:
-        """Mark what is known of a particle's view, and where one has clicked; returns what is known."""
+    def _mark(self, picture: NDArray[np.uint8], index: int) -> list[tuple[float, float]]:
+        """Mark what is known of a particle's view, and where one has clicked; returns where the first are."""
         from napari_cryosphere.widgets.state.sphere_picture import (
             draw_cross,
             draw_diamond,
@@ -144,15 +142,14 @@ class SphereFrames(LazyFrames):
 
         known, predicted = self.store.known_rotation(index), self.store.rotation(index)
         refined = self.refined_rotation(index)
-        views = []
+        places = []
         for pose, draw, colour in (
             (predicted, draw_ring, RING_COLOUR),
             (refined, draw_diamond, DIAMOND_COLOUR),
             (known, draw_cross, CROSS_COLOUR),
         ):
             if pose is not None:
-                draw(picture, pose[:, 2], colour, _RADIUS)
-                views.append(pose[:, 2])
+                places.append(draw(picture, pose[:, 2], colour, _RADIUS))
         if self._pointed is not None and self._pointed[0] == index:
             draw_ring(picture, self._pointed[1], POINT_COLOUR, _RADIUS / 2, whole=True)
-        return views
+        return places

@@ -309,13 +309,14 @@ def draw_ring(
     colour: ArrayLike = (255, 255, 255),
     radius: float = 8.0,
     whole: bool = False,
-) -> None:
+) -> tuple[float, float]:
     """Mark a view direction with a ring around it (the predicted pose), in place.
 
     ``picture`` is ``(height, width, 4)``, ``direction`` ``(3,)`` in the map's frame, ``colour``
     ``(3,)``, ``radius`` in pixels. The ring is open at four places, unless it is to be ``whole``.
+    Returns row and column of the direction, as the other marks do.
     """
-    _stamp(picture, *_stencil("whole" if whole else "ring", radius), direction, colour)
+    return _stamp(picture, _stencil("whole" if whole else "ring", radius), direction, colour)
 
 
 def draw_cross(
@@ -323,13 +324,13 @@ def draw_cross(
     direction: ArrayLike,
     colour: ArrayLike = (255, 255, 255),
     radius: float = 8.0,
-) -> None:
+) -> tuple[float, float]:
     """Mark a view direction with four ticks around it (the known pose), in place.
 
     Parameters are those of `draw_ring`; the ticks stand across a ring of that radius, and leave the
     middle free.
     """
-    _stamp(picture, *_stencil("cross", radius), direction, colour)
+    return _stamp(picture, _stencil("cross", radius), direction, colour)
 
 
 def draw_diamond(
@@ -337,17 +338,22 @@ def draw_diamond(
     direction: ArrayLike,
     colour: ArrayLike = (255, 255, 255),
     radius: float = 8.0,
-) -> None:
+) -> tuple[float, float]:
     """Mark a view direction with the four corners of a diamond (the refined pose), in place.
 
     Parameters are those of `draw_ring`; the diamond goes around a ring of that radius.
     """
-    _stamp(picture, *_stencil("diamond", radius), direction, colour)
+    return _stamp(picture, _stencil("diamond", radius), direction, colour)
 
 
 @lru_cache(maxsize=32)
-def _stencil(shape: str, radius: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the opacity of a mark and of the dark line below it, two square pictures."""
+def _stencil(
+    shape: str, radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return where a mark is drawn, ``(k, 2)`` rows and columns from its middle, and opacities ``(k, 1)``.
+
+    The first opacity is that of the mark, the second that of the dark line below it.
+    """
     reach = int(1.6 * radius) + 4
     axis = np.arange(-reach, reach + 1)
     x, y = np.abs(axis[None]), np.abs(axis[:, None])
@@ -364,29 +370,31 @@ def _stencil(shape: str, radius: float) -> tuple[NDArray[np.float64], NDArray[np
         off = np.hypot((x + y - size) / np.sqrt(2), np.maximum(across - 0.3 * radius, 0))
     half = max(0.55, 0.055 * radius)
     light = (half + 0.5 - off).clip(0, 1)
-    return light, 0.75 * (half + 1.5 - off).clip(0, 1)
+    dark = 0.75 * (half + 1.5 - off).clip(0, 1)
+    drawn = dark > 0
+    return np.argwhere(drawn) - reach, light[drawn][:, None], dark[drawn][:, None]
 
 
 def _stamp(
     picture: NDArray[np.uint8],
-    light: NDArray[np.float64],
-    dark: NDArray[np.float64],
+    stencil: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]],
     direction: ArrayLike,
     colour: ArrayLike,
-) -> None:
-    """Blend a mark, centred on a view direction, into the picture in place; clipped at the border."""
-    height, width = picture.shape[:2]
-    reach = len(light) // 2
-    row, column = np.rint(mollweide_position(direction, height, width)).astype(int)
-    up, left = max(reach - row, 0), max(reach - column, 0)
-    down, right = min(height - row + reach, len(light)), min(width - column + reach, len(light))
-    place = (
-        slice(row - reach + up, row - reach + down),
-        slice(column - reach + left, column - reach + right),
-    )
-    part = picture[place].astype(np.float64)
-    for opacity, paint_with in ((dark, _BLACK), (light, colour)):
-        cover = opacity[up:down, left:right, None]
-        part[..., :3] = (1 - cover) * part[..., :3] + cover * np.asarray(paint_with)
-        part[..., 3:] = np.maximum(part[..., 3:], 255 * cover)
-    picture[place] = np.rint(part)
+) -> tuple[float, float]:
+    """Blend a mark, centred on a view direction, into the picture in place; clipped at the border.
+
+    Returns
+    -------
+    Row and column of the direction.
+    """
+    offsets, light, dark = stencil
+    place = mollweide_position(direction, *picture.shape[:2])
+    at = offsets + np.rint(place).astype(int)
+    inside = ((at >= 0) & (at < picture.shape[:2])).all(1)
+    rows, columns = at[inside].T
+    part = picture[rows, columns].astype(np.float64)
+    for opacity, paint_with in ((dark[inside], _BLACK), (light[inside], colour)):
+        part[:, :3] = (1 - opacity) * part[:, :3] + opacity * np.asarray(paint_with)
+        part[:, 3:] = np.maximum(part[:, 3:], 255 * opacity)
+    picture[rows, columns] = np.rint(part)
+    return float(place[0]), float(place[1])

@@ -14,7 +14,7 @@ from napari_cryosphere.jobs.commands import COMMANDS, Command
 from napari_cryosphere.widgets.control.command_run import CommandRun
 from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
-from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
+from napari_cryosphere.widgets.docks.kit.style import BUSY, caption, dock_style, enable, wrapped
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error
 
@@ -138,7 +138,7 @@ class CommandDock(SeatedDock):
         """Grey the button while work goes on or a required value is missing; show what was said."""
         missing = self.form.missing()
         busy = self.controller.runner.busy
-        self.button.setEnabled(not (missing or busy))
-        self.button.setToolTip(f"Still needed: {', '.join(missing)}" if missing else "")
+        needed = f"Still needed: {', '.join(missing)}"
+        enable(self.button, (bool(missing), needed), (busy, BUSY))
         self.said.setText("\n".join(self.run.lines))
         self.said.setVisible(bool(self.run.lines))

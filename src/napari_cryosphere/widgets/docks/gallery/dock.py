@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QDockWidget, QMenu, QPushButton
 
-from napari_cryosphere.jobs.events import Note
-from napari_cryosphere.widgets.control.export import Which, export_work, rows_to_export
 from napari_cryosphere.widgets.control.running import Runner
-from napari_cryosphere.widgets.docks.gallery.actions import GalleryActions
 from napari_cryosphere.widgets.docks.gallery.filters import GalleryFilters
 from napari_cryosphere.widgets.docks.gallery.tile_painter import TilePainter
 from napari_cryosphere.widgets.docks.gallery.tile_pictures import TilePictures
 from napari_cryosphere.widgets.docks.gallery.tile_view import TileView
+from napari_cryosphere.widgets.docks.kit.choice_actions import ChoiceActions
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
 from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
-from napari_cryosphere.widgets.state.notices import cause_first, tell_note
+from napari_cryosphere.widgets.state.notices import cause_first
 from napari_cryosphere.widgets.state.particle_choices import Flag
 from napari_cryosphere.widgets.state.session import Session, listen_to
 
@@ -31,6 +29,7 @@ __all__ = ["GalleryDock"]
 _BITE = 4  # tiles made in one go
 _PAUSE_MS = 60  # without scrolling, before tiles are made
 _LATER_MS = 300  # predictions come faster than a gallery need be sorted
+_EDGES = {"Small tiles": 64, "Medium tiles": 96, "Large tiles": 144}
 _EMPTY = "No particles are loaded. Drop a STAR or .cs file into the viewer."
 
 
@@ -51,7 +50,10 @@ class GalleryDock(SeatedDock):
         self.painter = TilePainter(viewer.theme)
         self.view = TileView(self.painter)
         self.filters = GalleryFilters(viewer.theme)
-        self.actions_bar = GalleryActions(self.view)
+        self.look = QPushButton("View")
+        self.look.setToolTip("How tiles look, and the gallery as a window of its own")
+        self.look.setMenu(self._look_menu())
+        self.actions_bar = ChoiceActions(self.view, self.controller, self.look)
         self.status = wrapped(caption())
         self._later = single_shot(self, _LATER_MS, self._update_rows)
         self._pause = single_shot(self, _PAUSE_MS, self._make_pictures)
@@ -68,8 +70,34 @@ class GalleryDock(SeatedDock):
         column.addWidget(self.view, 1)
         column.addWidget(self.actions_bar)
 
+    def _look_menu(self) -> QMenu:
+        menu = QMenu(self)
+        low_pass = menu.addAction("Low-pass to 20 Å")
+        low_pass.setCheckable(True)
+        low_pass.setChecked(True)
+        low_pass.toggled.connect(self._on_low_pass)
+        menu.addSeparator()
+        for name, edge in _EDGES.items():
+            menu.addAction(name, partial(self._on_edge, edge))
+        menu.addSeparator()
+        self.float = menu.addAction("Window of its own")
+        self.float.setCheckable(True)
+        self.float.triggered.connect(self._on_float)
+        menu.aboutToShow.connect(self._show_floating)
+        return menu
+
+    def _on_float(self, floating: bool) -> None:
+        """Make the gallery a window of its own, which is painted without OpenGL, or a dock again."""
+        container = self.parent()
+        if isinstance(container, QDockWidget):
+            container.setFloating(floating)
+
+    def _show_floating(self) -> None:
+        container = self.parent()
+        self.float.setChecked(isinstance(container, QDockWidget) and container.isFloating())
+
     def _connect(self) -> None:
-        controller, bar = self.controller, self.actions_bar
+        controller = self.controller
         for signal, callback in (
             (controller.session_changed, self._on_session),
             (controller.particle_changed, self._on_particle),
@@ -80,9 +108,6 @@ class GalleryDock(SeatedDock):
         self.view.row_chosen.connect(controller.show_particle)
         self.view.row_opened.connect(controller.open_particle)
         self.view.sight_changed.connect(self._pause.start)
-        bar.save_asked.connect(self._ask_save)
-        bar.low_pass_changed.connect(self._on_low_pass)
-        bar.edge_changed.connect(self._on_edge)
         self.destroyed.connect(self._background.close)
 
     def _leave(self) -> None:
@@ -158,7 +183,7 @@ class GalleryDock(SeatedDock):
 
     def _update_status(self) -> None:
         session = self._session
-        self.actions_bar.set_session(session, self.controller.runner.busy)
+        self.actions_bar.update_enabled()
         if session is None:
             self.status.setText(_EMPTY)
             return
@@ -220,34 +245,3 @@ class GalleryDock(SeatedDock):
         self.filters.histogram.set_theme(theme)
         self.filters.update_histogram()
         self.view.viewport().update()
-
-    # ------------------------------------------------------------------ files
-
-    def _ask_save(self, which: Which) -> None:
-        session = self._session
-        if session is None or self.controller.runner.busy:
-            return
-        source = session.stack.source
-        name = f"{source.name.split('.')[0]}_{which.value.replace(' ', '_')}.star"
-        path, _ = QFileDialog.getSaveFileName(
-            self,
-            f"Save {which.value} particles",
-            str(source.with_name(name)),
-            "Particles (*.star *.cs)",
-        )
-        if path:
-            self.save(which, Path(path))
-
-    def save(self, which: Which, path: Path) -> None:
-        """Write some particles to a STAR or .cs file, in the background."""
-        session = self._session
-        if session is None:
-            return
-        rows = rows_to_export(session, which)
-        self.controller.runner.start(
-            f"Saving {path.name}",
-            lambda: export_work(session, rows, path),
-            lambda event: tell_note(event.text) if isinstance(event, Note) else None,
-            lambda: None,
-            whole=True,
-        )

@@ -7,14 +7,14 @@ from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
     QHBoxLayout,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_cryosphere.widgets.docks.gallery.histogram import Histogram
-from napari_cryosphere.widgets.docks.kit.style import caption
+from napari_cryosphere.widgets.docks.kit.quantity_combo import QuantityCombo, narrow_combo
+from napari_cryosphere.widgets.docks.kit.style import caption, enable, enable_all
 from napari_cryosphere.widgets.state.particle_choices import Flag
 from napari_cryosphere.widgets.state.session import Session
 
@@ -25,6 +25,8 @@ _FLAGS = {"any flag": None, "not flagged": Flag.NONE} | {
 }
 _ASCENDING, _DESCENDING = "▲", "▼"
 _COLUMNS = 2
+_NO_DATA = "No particles are loaded: drop a STAR or .cs file into the viewer"
+_NO_FILTER = "No filter is set: all particles are shown"
 
 
 class GalleryFilters(QWidget):
@@ -39,7 +41,9 @@ class GalleryFilters(QWidget):
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session: Session | None = None
-        self.quantity = _combo("What the tiles are sorted by and say, and the histogram shows")
+        self.quantity = QuantityCombo(
+            "What the tiles are sorted by and say, and the histogram shows"
+        )
         self.direction = QToolButton()
         self.direction.setText(_ASCENDING)
         self.direction.setToolTip("Smallest or largest first")
@@ -88,7 +92,6 @@ class GalleryFilters(QWidget):
     def set_session(self, session: Session | None) -> None:
         """Show and change the filters of a session."""
         self._session = session
-        self.setEnabled(session is not None)
         for combo in self.labels.values():
             self._grid.removeWidget(combo)
             combo.deleteLater()
@@ -101,16 +104,13 @@ class GalleryFilters(QWidget):
             combo.activated.connect(lambda _, name=name: self._on_label(name))
             self.labels[name] = combo
         self._place()
+        enable_all(self, (session is None, _NO_DATA))
         self.update_quantities()
 
     def update_quantities(self) -> None:
         """Offer the quantities that are known, and show the filters as they are."""
         offered = {} if self._session is None else self._session.filter.quantities
-        if [self.quantity.itemData(at) for at in range(self.quantity.count())] != list(offered):
-            self.quantity.clear()
-            for name, quantity in offered.items():
-                self.quantity.addItem(quantity.label, name)
-                self.quantity.setItemData(self.quantity.count() - 1, quantity.tip, 3)
+        self.quantity.offer(offered)
         self.update_filters()
 
     def update_filters(self) -> None:
@@ -119,12 +119,12 @@ class GalleryFilters(QWidget):
             self.histogram.show_values(np.empty(0), np.empty(0), None)
             return
         chosen = self._session.filter
-        self.quantity.setCurrentIndex(self.quantity.findData(chosen.sort_name))
+        self.quantity.choose(chosen.sort_name)
         self.direction.setText(_DESCENDING if chosen.descending else _ASCENDING)
         self.flag.setCurrentIndex(list(_FLAGS.values()).index(chosen.flag))
         for name, combo in self.labels.items():
             combo.setCurrentIndex(combo.findData(chosen.labels.get(name)))
-        self.everything.setEnabled(chosen.active)
+        enable(self.everything, (not chosen.active, _NO_FILTER))
         self.update_histogram()
 
     def update_histogram(self) -> None:
@@ -175,8 +175,5 @@ class GalleryFilters(QWidget):
 
 def _combo(tip: str) -> QComboBox:
     combo = QComboBox()
-    combo.setToolTip(tip)
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(6)
+    narrow_combo(combo, tip)
     return combo

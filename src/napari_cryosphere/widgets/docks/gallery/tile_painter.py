@@ -12,12 +12,12 @@ from qtpy.QtCore import QPoint, QRect, QSize, Qt
 from qtpy.QtGui import QColor, QFont, QImage, QPainter, QPen, QPixmap
 
 from napari_cryosphere.widgets.docks.gallery.tile_pictures import TilePicture
+from napari_cryosphere.widgets.docks.kit.flags import FLAG_COLOURS
 from napari_cryosphere.widgets.docks.kit.style import theme_colours
 from napari_cryosphere.widgets.state.particle_choices import Flag
 
-__all__ = ["FLAG_COLOURS", "TilePainter"]
+__all__ = ["TilePainter"]
 
-FLAG_COLOURS = {Flag.KEEP: "#3fa66b", Flag.REJECT: "#d4504f", Flag.REVIEW: "#d99a2b"}
 _MARKS = {Flag.KEEP: "✓", Flag.REJECT: "✕", Flag.REVIEW: "?"}
 _MARGIN = 4
 _LINE = 15  # height of the text

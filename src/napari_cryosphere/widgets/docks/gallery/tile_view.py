@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, QRect, QSize, Qt, Signal
 from qtpy.QtGui import (
-    QAction,
     QHelpEvent,
     QKeyEvent,
-    QKeySequence,
     QMouseEvent,
     QPainter,
     QPaintEvent,
@@ -230,25 +228,8 @@ class TileView(QAbstractScrollArea):
         if place is not None and event.button() == Qt.MouseButton.LeftButton:
             self.row_opened.emit(int(self.rows[place]))
 
-    def _action_of(self, event: QKeyEvent) -> QAction | None:
-        """Return the view's action of a key."""
-        pressed = QKeySequence(event.keyCombination())
-        return next((action for action in self.actions() if action.shortcut() == pressed), None)
-
-    def event(self, event: object) -> bool:
-        """Claim the keys of the view's actions before the window's shortcuts have them."""
-        claimed = isinstance(event, QKeyEvent) and event.type() == QKeyEvent.Type.ShortcutOverride
-        if claimed and self._action_of(event) is not None:  # type: ignore[arg-type]
-            event.accept()  # type: ignore[attr-defined]
-            return True
-        return bool(super().event(event))  # type: ignore[arg-type]
-
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Move, extend (Shift), toggle (space), open (Enter), select all or none; do the actions."""
-        action = self._action_of(event)
-        if action is not None:
-            action.trigger()
-            return
+        """Move, extend (Shift), toggle (space), open (Enter), select all or none."""
         key, modifiers = event.key(), event.modifiers()
         target = self._layout.target(Qt.Key(key), self._place, self.viewport().height())
         if self._choices is None or not len(self.rows):

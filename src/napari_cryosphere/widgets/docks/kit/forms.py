@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs.fields import assign, complaint, limits, limits_in_words
-from napari_cryosphere.widgets.docks.kit.style import caption
+from napari_cryosphere.widgets.docks.kit.style import caption, mark
 
 if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs.bases import JobConfig
@@ -66,6 +66,8 @@ class ConfigForm:
         self.widgets = {key: _widget(spec) for key, spec in self.fields.items()}
         self.native = self._laid_out()
         self._untouched = {key: self.shown(key) for key in self.widgets}
+        for widget in self.widgets.values():
+            widget.changed.connect(self._mark_wrong)
 
     def _laid_out(self) -> QWidget:
         """Return a widget of Qt with the rows below each other, their names to the left."""
@@ -94,6 +96,30 @@ class ConfigForm:
             raise CryosphereError(
                 complaint(error, self._config, self.fields.values(), _label)
             ) from error
+
+    def wrong(self) -> dict[str, str]:
+        """Return what is wrong with the values of rows, by their keys; rows that are empty are not."""
+        try:
+            self._config.model_validate({**self.given(), **self._fixed})
+        except ValidationError as error:
+            found = {
+                tuple(part for part in one["loc"] if isinstance(part, str)): one["msg"]
+                for one in error.errors()
+                if one["type"] != "missing"
+            }
+            return {
+                key: found[spec.path].removeprefix("Value error, ")
+                for key, spec in self.fields.items()
+                if spec.path in found
+            }
+        return {}
+
+    def _mark_wrong(self, *_: object) -> None:
+        """Mark the rows whose values are not legal, while they are typed."""
+        wrong = self.wrong()
+        for key, widget in self.widgets.items():
+            field = widget.line_edit.native if isinstance(widget, FileEdit) else widget.native
+            mark(field, wrong.get(key, ""))
 
     def given(self) -> dict[str, Any]:
         """Return the values of rows that were changed, by the config's keys, as they were typed."""

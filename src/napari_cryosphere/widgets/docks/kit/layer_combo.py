@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
+from napari_cryosphere.widgets.docks.kit.style import enable
+
 if TYPE_CHECKING:
     from napari.layers import Layer
 
@@ -58,4 +60,7 @@ class LayerCombo(QComboBox):
         self.blockSignals(True)
         self.setCurrentIndex(self._layers.index(layer) if layer in self._layers else -1)
         self.blockSignals(False)
-        self.setEnabled(bool(self._layers))
+        enable(
+            self,
+            (not self._layers, f"{self.placeholderText()[:1].upper()}{self.placeholderText()[1:]}"),
+        )

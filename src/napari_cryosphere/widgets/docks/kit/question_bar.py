@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_cryosphere.widgets.docks.kit.style import wrapped
+from napari_cryosphere.widgets.docks.kit.style import BUSY, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 
 __all__ = ["QuestionBar"]
@@ -54,7 +54,7 @@ class QuestionBar(QFrame):
             if place == 0:
                 button.setObjectName("primary")
             button.setToolTip(answer.tip)
-            button.setEnabled(not self._controller.runner.busy)
+            enable(button, (self._controller.runner.busy, BUSY))
             button.clicked.connect(_pressed(answer.do))
             self._column.addWidget(button)
             self.buttons.append(button)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cryosphere.widgets.docks.kit.style import DockContent, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import DockContent, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat, take_seat
 from napari_cryosphere.widgets.state.viewer_context import unwrapped
 
@@ -181,7 +181,7 @@ class Footer(QWidget):
 
     def _on_busy(self, busy: bool = False) -> None:
         self.setVisible(self._runner.busy)
-        self.stop.setEnabled(True)
+        enable(self.stop)
         self.stop.setText("Stop")
         if not self._runner.busy:
             self.progress.setValue(0)
@@ -192,6 +192,6 @@ class Footer(QWidget):
         self.message.setText(message)
 
     def _on_stop(self) -> None:
-        self.stop.setEnabled(False)
+        enable(self.stop, (True, "The work ends after the present step"))
         self.stop.setText("Stopping…")
         self._runner.stop()

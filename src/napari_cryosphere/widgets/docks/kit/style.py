@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
     QGridLayout,
     QLabel,
+    QLineEdit,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -14,18 +18,25 @@ from qtpy.QtWidgets import (
 )
 
 __all__ = [
+    "BUSY",
     "DockContent",
     "Panel",
     "Tiles",
     "caption",
     "dock_style",
     "enable",
+    "enable_all",
     "folded",
+    "mark",
     "theme_colours",
     "wrapped",
 ]
 
-_TIP = "cryosphere_tip"  # property of a button: what it does
+BUSY = "Other work is going on: wait for it, or stop it"
+"""Why what starts work is disabled meanwhile."""
+
+_WRONG = "wrong"  # property of a field, which the style sheet looks for
+_TIP = "cryosphere_tip"  # property of a control: what it does
 
 
 def theme_colours(theme: str) -> dict[str, str]:
@@ -74,6 +85,7 @@ def dock_style(theme: str) -> str:
             background: {colour["accent"]}; color: {colour["on_accent"]}; font-weight: 600;
         }}
         QPushButton#primary:disabled {{ background: {colour["line"]}; color: {colour["faint"]}; }}
+        QLineEdit[wrong="true"], QComboBox[wrong="true"] {{ border: 2px solid {colour["warning"]}; }}
         QPushButton#mode {{ padding: 3px 2px; min-width: 0px; }}
         QCheckBox#tight {{ spacing: 2px; }}
         QPushButton#mode:checked {{ background: {colour["accent"]}; color: {colour["on_accent"]}; }}
@@ -107,21 +119,40 @@ class Panel(QWidget):
         self.body.addWidget(title)
 
 
-def enable(button: QAbstractButton, *hindrances: tuple[bool, str]) -> None:
-    """Enable a button unless something is in the way, which its tool tip then says.
+def enable(control: QWidget | QAction, *hindrances: tuple[bool, str]) -> None:
+    """Enable a control unless something is in the way, which its tool tip then says.
 
     Parameters
     ----------
-    button
+    control
         Its tool tip while nothing is in the way is remembered at the first call.
     hindrances
         Whether it is there, and what to do about it; the first one that is counts.
     """
-    if button.property(_TIP) is None:
-        button.setProperty(_TIP, button.toolTip())
+    if control.property(_TIP) is None:
+        control.setProperty(_TIP, control.toolTip())
     reason = next((text for there, text in hindrances if there), "")
-    button.setEnabled(not reason)
-    button.setToolTip(reason or button.property(_TIP))
+    control.setEnabled(not reason)
+    control.setToolTip(reason or control.property(_TIP))
+
+
+def enable_all(holder: QWidget, *hindrances: tuple[bool, str]) -> None:
+    """Enable all controls in a widget unless something is in the way, see `enable`."""
+    for kind in (QAbstractButton, QComboBox, QLineEdit, QAbstractSpinBox):
+        for control in holder.findChildren(kind):
+            if not isinstance(control.parent(), (QComboBox, QAbstractSpinBox)):
+                enable(control, *hindrances)
+
+
+def mark(field: QWidget, problem: str) -> None:
+    """Mark a field whose content is wrong and say why in its tool tip; no problem, no mark."""
+    if field.property(_TIP) is None:
+        field.setProperty(_TIP, field.toolTip())
+    field.setToolTip(problem or field.property(_TIP))
+    if bool(problem) != bool(field.property(_WRONG)):
+        field.setProperty(_WRONG, bool(problem))
+        field.style().unpolish(field)
+        field.style().polish(field)
 
 
 def caption(text: str = "", parent: QWidget | None = None) -> QLabel:

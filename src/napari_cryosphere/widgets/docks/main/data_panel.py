@@ -16,9 +16,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cryosphere.errors import SymmetryError
 from napari_cryosphere.widgets.control.session_file import last_session
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, mark, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.commands import open_session, save_session
 from napari_cryosphere.widgets.state.notices import cause_first
@@ -62,6 +63,7 @@ class DataPanel(Panel):
             "Point group of the molecule, for training and maps: C1, C4, D7, O, I"
         )
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
+        self.symmetry.textChanged.connect(self._mark_symmetry)
         row = QHBoxLayout()
         row.addWidget(self.layers, 1)
         row.addWidget(caption("symmetry"))
@@ -85,6 +87,17 @@ class DataPanel(Panel):
             seat.connect(signal, callback)
         self._on_layers()
         self._on_session()
+
+    def _mark_symmetry(self, text: str) -> None:
+        """Mark what is no point group, while it is typed."""
+        from napari_cryosphere.so3.symmetry import normalise_group_name
+
+        try:
+            normalise_group_name(text.strip())
+        except SymmetryError as error:
+            mark(self.symmetry, str(error))
+        else:
+            mark(self.symmetry, "")
 
     def _make_folder_row(self) -> None:
         self.folder, browse = QLineEdit(), QPushButton("…")
@@ -165,7 +178,7 @@ class DataPanel(Panel):
             self._show_nothing()
             return
         self.last.hide()
-        self.symmetry.setEnabled(True)
+        enable(self.symmetry)
         enable(self.keep)
         self.layers.choose(session.layer)
         said = session.stack.summary()
@@ -179,7 +192,7 @@ class DataPanel(Panel):
 
     def _show_nothing(self) -> None:
         self.last.setVisible(last_session().is_file())
-        self.symmetry.setEnabled(False)
+        enable(self.symmetry, (True, "Open particles first"))
         enable(self.keep, (True, "There is nothing to save yet: open particles first"))
         self.layers.choose(None)
         waiting = self._controller.image_folder.waiting

@@ -20,7 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.particle_keys import ParticleKeys
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
+from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
+from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
 from napari_cryosphere.widgets.docks.kit.style import (
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["InspectorPanel", "match_line"]
 
 _SETTLED_MS = 120  # the slider rests for so long before the slow values are computed
-_KEYS = {"U": 1, "Shift-U": -1}
 _MARKS_KEY, _LOW_PASS_KEY, _COMPARE_KEY = "M", "R", "P"
 _CAPTIONS = {
     "rot": "rlnAngleRot of the most probable pose",
@@ -97,6 +99,8 @@ class InspectorPanel(Panel):
         self._viewer = controller.viewer
         self._painted: object = None
         self._make_walk_row()
+        self.flags = FlagBar(seat)
+        self.body.addWidget(self.flags)
         self._make_image_row()
         self._make_source_row()
         self.verdict = VerdictPanel(self._inspector.go_to)
@@ -124,11 +128,11 @@ class InspectorPanel(Panel):
         self._mouse: SphereMouse | None = SphereMouse(
             controller.viewer, self._inspector, controller.projection
         )
-        for key, by in _KEYS.items():
+        for key, by in UNCERTAIN_KEYS.items():
             controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
-        controller.viewer.bind_key(_LOW_PASS_KEY, self._on_low_pass_key, overwrite=True)
-        controller.viewer.bind_key(_COMPARE_KEY, self._on_compare_key, overwrite=True)
+        own = {_LOW_PASS_KEY: self.low_pass.toggle, _COMPARE_KEY: self.compare.toggle}
+        self._keys = ParticleKeys(controller, own)
         self.low_pass.setChecked(True)  # as they are stored, nothing is seen of noisy particles
         self._on_layers()
         self._on_predictions()
@@ -141,8 +145,10 @@ class InspectorPanel(Panel):
         self._settled.stop()
         mouse.leave()
         self.lens.remove()
-        for key in (*_KEYS, _MARKS_KEY, _LOW_PASS_KEY, _COMPARE_KEY):
+        for key in (*UNCERTAIN_KEYS, _MARKS_KEY):
             self._viewer.bind_key(key, None)
+        self._keys.leave()
+        self.flags.leave()
 
     # ------------------------------------------------------------------ rows
 
@@ -251,14 +257,6 @@ class InspectorPanel(Panel):
         """Take the marks from the sphere, or bring them back."""
         self._inspector.show_marks(not self._inspector.marked)
 
-    def _on_low_pass_key(self, viewer: object) -> None:
-        """Show the particles as they are stored, or low-passed again."""
-        self.low_pass.toggle()
-
-    def _on_compare_key(self, viewer: object) -> None:
-        """Show projection and residual next to the particle, or leave them out."""
-        self.compare.toggle()
-
     def _on_map(self, layer: Layer | None) -> None:
         self._inspector.choose_map(layer)
         self._settled.start()
@@ -307,7 +305,7 @@ class InspectorPanel(Panel):
         self.sources[inspector.source].setChecked(True)
         predicted = session is not None and bool(session.store.predicted.any())
         for button in (self.back, self.next):
-            button.setEnabled(predicted)
+            enable(button, (not predicted, "Nothing is predicted yet: find or predict poses first"))
         has_map = map_of(inspector.map_layer) is not None
         self._enable_sources(has_map or (session is not None and session.posteriors.stored))
         if session is None or index is None:
@@ -349,9 +347,7 @@ class InspectorPanel(Panel):
     def _enable_sources(self, given_map: bool) -> None:
         """Offer what a map says only where there is one, and say why where there is none."""
         for source in ("map", "both"):
-            tip = _SOURCES[source][1] if given_map else _NO_MAP
-            self.sources[source].setEnabled(given_map)
-            self.sources[source].setToolTip(tip)
+            enable(self.sources[source], (not given_map, _NO_MAP))
 
 
 def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:

@@ -13,6 +13,7 @@ from napari_cryosphere.widgets.plugin.open_docks import (
     COMMANDS,
     GALLERY,
     ORIENTATIONS,
+    SCATTER,
     TRAINING,
     open_dock,
 )
@@ -33,6 +34,7 @@ STEPS = {
 _DOCKS = {
     "Training": (TRAINING, "Train a model of the loaded particles, and follow runs"),
     "Gallery": (GALLERY, "All particles as tiles: sort, filter, keep and reject"),
+    "Scatter": (SCATTER, "Particles by two quantities: draw around some to select them"),
     "Orientations": (ORIENTATIONS, "Which views there are, and which are missing"),
     "Commands": (COMMANDS, "Every command of the command line, by a form"),
 }
@@ -96,7 +98,7 @@ class WayBar(QWidget):
             button.setObjectName("step")
             button.setToolTip(tip)
             button.clicked.connect(_calling(self._open, dock))
-            below.addWidget(button, 1)
+            below.addWidget(button, len(name))
         column.addLayout(row)
         column.addLayout(below)
         for signal in (

@@ -10,9 +10,9 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QMainWindow, QPushButton
 
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
-from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.kit.style import dock_style, enable
 from napari_cryosphere.widgets.docks.maps.fsc_plot import FscPlot
-from napari_cryosphere.widgets.docks.maps.panel import MapPanel
+from napari_cryosphere.widgets.docks.maps.panel import NO_MAP, MapPanel
 from napari_cryosphere.widgets.docks.maps.reconstruct_panel import ReconstructPanel
 from napari_cryosphere.widgets.state.layer_data import map_of
 
@@ -91,7 +91,7 @@ class MapDock(SeatedDock):
 
     def _on_layers(self) -> None:
         for button in (self.surfaces_button, self.slices_button):
-            button.setEnabled(bool(self.controller.map_layers))
+            enable(button, (not self.controller.map_layers, NO_MAP))
 
     def _on_dropped(self, layer: Layer) -> None:
         """Make room for what was dropped; its visual is not ready before the next turn of the event loop."""

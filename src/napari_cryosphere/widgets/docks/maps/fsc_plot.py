@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, Q
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.plots import CURVE_COLOURS, ThemedPlot
-from napari_cryosphere.widgets.docks.kit.style import DockContent, dock_style, theme_colours
+from napari_cryosphere.widgets.docks.kit.style import DockContent, dock_style, enable, theme_colours
 from napari_cryosphere.widgets.docks.maps.fsc_legend import FscLegend
 from napari_cryosphere.widgets.state.fsc_curves import Curve, described, value_at, write_curves
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -140,7 +140,7 @@ class FscPlot(DockContent):
         colours = {group: CURVE_COLOURS[i % len(CURVE_COLOURS)] for i, group in enumerate(groups)}
         self.legend.show_curves(self._curves, colours)
         for button in (self.csv, self.png):
-            button.setEnabled(bool(curves))
+            enable(button, (not curves, "There is no curve yet: compare two maps"))
         self._draw()
 
     def _draw(self) -> None:

@@ -19,16 +19,22 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import halves_of, is_half, map_of
 from napari_cryosphere.widgets.state.notices import tell_error
 
-__all__ = ["MapPanel"]
+__all__ = ["NO_MAP", "MapPanel"]
+
+NO_MAP = "No map is loaded: open an MRC file, or reconstruct one"
+"""Why what needs a map is disabled."""
 
 _NOTE = (
     "Shown in standard deviations, at one contrast; contours enclose equal volumes. Maps made here are shown "
     "low-passed at their half-map resolution (FSC 0.143) and saved as they are."
+)
+_NO_HALVES = (
+    "Half-maps are needed: reconstruct with half-maps, or open NAME_half1.mrc and NAME_half2.mrc"
 )
 _AUTOMATIC = -1000.0
 _TIPS = {
@@ -146,18 +152,25 @@ class MapPanel(Panel):
         layers = self._controller.map_layers
         self._known = list(layers)
         self.map.set_layers(layers)
-        self.reference.set_layers(layers)
-        if len(layers) > 1 and self.map.layer() == self.reference.layer():
-            self._choose_reference()
+        self._offer_references()
         self._update()
 
-    def _choose_reference(self) -> None:
-        """Choose another map than the first: the oldest, and no half-map where there is a choice."""
+    def _offer_references(self, anew: bool = False) -> None:
+        """Offer all other maps than the first as its reference.
+
+        Without one that was chosen, or ``anew``, it is the oldest, and no half-map where there is a choice.
+        """
         others = [layer for layer in self._known if layer != self.map.layer()]
-        whole = [layer for layer in others if not is_half(layer)]
-        self.reference.choose(next(reversed(whole or others), None))
+        chosen = self.reference.layer()
+        self.reference.blockSignals(True)
+        self.reference.set_layers(others)
+        if anew or chosen not in others:
+            whole = [layer for layer in others if not is_half(layer.name)]
+            self.reference.choose(next(reversed(whole or others), None))
+        self.reference.blockSignals(False)
 
     def _on_maps_chosen(self, layer: Any) -> None:
+        self._offer_references()
         self._update()
         if self._controller.maps.view.active:
             self.show_maps(self._slices)
@@ -165,8 +178,8 @@ class MapPanel(Panel):
     def _on_reconstructed(self, layer: Any) -> None:
         """Show what was made; a reference that was chosen by hand stays."""
         self.map.choose(layer)
-        if self.reference.layer() in (None, layer) or is_half(self.reference.layer()):
-            self._choose_reference()
+        reference = self.reference.layer()
+        self._offer_references(anew=reference is not None and is_half(reference.name))
         self.show_maps(self._slices and self._controller.maps.view.sliced)
         self._update()
 
@@ -206,11 +219,16 @@ class MapPanel(Panel):
 
     def _update(self) -> None:
         busy, first, second = self._controller.runner.busy, self.map.layer(), self.reference.layer()
-        pair = None not in (first, second) and first != second and not busy
         for button in (self.compare, self.subtract, self.align):
-            button.setEnabled(pair)
+            enable(
+                button,
+                (first is None, NO_MAP),
+                (second is None, "Another map is needed: open one, or reconstruct one"),
+                (busy, BUSY),
+            )
+        halves = halves_of(first, self._known)
         for widget in (self.sharpen, self.b_factor):
-            widget.setEnabled(halves_of(first, self._known) is not None and not busy)
-        self.save.setEnabled(first is not None)
+            enable(widget, (first is None, NO_MAP), (halves is None, _NO_HALVES), (busy, BUSY))
+        enable(self.save, (first is None, NO_MAP))
         self.result.setVisible(bool(self.result.text()))
         self._on_mode(self._controller.maps.view.active)

@@ -8,13 +8,14 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QPush
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.map_sources import (
+    MISSING,
     Poses,
     Subset,
     chosen_rows,
     posed_rows,
     recipe,
 )
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.notices import tell_error
 from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
@@ -80,6 +81,14 @@ class ReconstructPanel(Panel):
         self.body.addWidget(self.weigh)
         self.body.addWidget(self.reconstruct)
 
+    def choose(self, subset: Subset) -> None:
+        """Choose which particles count, at poses that they have: predicted ones where there are any."""
+        self.subset.setCurrentIndex(self.subset.findData(subset))
+        session, poses = self._controller.session, self.poses.currentData()
+        if session is not None and not posed_rows(session, poses).any():
+            known = (poses for poses in Poses if posed_rows(session, poses).any())
+            self.poses.setCurrentIndex(self.poses.findData(next(known, Poses.PREDICTED)))
+
     def _on_session(self) -> None:
         session = self._controller.session
         if session is not None and session.choices not in self._followed:
@@ -124,13 +133,16 @@ class ReconstructPanel(Panel):
                 index, subset.value if session is None else f"{subset.value} ({count:,})"
             )
             number = count if subset is self.subset.currentData() else number
-        self.weigh.setEnabled(predicted)
-        self.cones.setEnabled(self.half_maps.isChecked())
-        self.reconstruct.setEnabled(number > 0 and not busy)
-        waiting = (
-            "Predict poses first, or take the input poses" if predicted else "No such particle"
+        unposed = session is not None and not posed_rows(session, poses).any()
+        enable(self.weigh, (not predicted, "Only predicted poses have distributions"))
+        enable(self.cones, (not self.half_maps.isChecked(), "This needs the half-maps"))
+        enable(
+            self.reconstruct,
+            (session is None, "No particles are loaded: open a STAR or .cs file"),
+            (unposed, MISSING[poses][0].upper() + MISSING[poses][1:]),
+            (not number, "None of these particles has such a pose: choose others"),
+            (busy, BUSY),
         )
-        self.reconstruct.setToolTip("" if number else waiting)
 
     def _described(self) -> str:
         """Return whose map this would be."""

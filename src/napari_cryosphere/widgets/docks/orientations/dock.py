@@ -14,7 +14,7 @@ from napari_cryosphere.widgets.control.export import Which, rows_to_export
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.view_spikes import ViewSpikes
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled, single_shot
-from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.kit.style import dock_style, enable_all
 from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
 from napari_cryosphere.widgets.docks.orientations.panels import (
     BrushPanel,
@@ -179,7 +179,7 @@ class OrientationsDock(SeatedDock):
     def _show(self, shown: ViewMap | None, chosen: int, left: int) -> None:
         self.shown = shown
         self.evenness.show_views(shown, chosen, left, self._symmetry() if shown else "")
-        self.brush.setEnabled(shown is not None)
+        enable_all(self.brush, (shown is None, "There are no views yet: predict poses first"))
         if self.spikes.shown and shown is not None:
             self._draw_spikes()
 

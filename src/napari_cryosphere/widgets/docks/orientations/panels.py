@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.widgets.control.export import Which
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.orientations.mollweide_map import MollweideMap
 from napari_cryosphere.widgets.state.view_statistics import ViewMap
 
@@ -202,7 +202,7 @@ class SpikesPanel(Panel):
 
     def update_enabled(self) -> None:
         """Enable what can be used."""
-        self.wanted.setEnabled(self.layers.layer() is not None)
+        enable(self.wanted, (self.layers.layer() is None, "Open a map, or reconstruct one"))
 
     def set_wanted(self, wanted: bool) -> None:
         """Check or uncheck the box without telling anybody."""

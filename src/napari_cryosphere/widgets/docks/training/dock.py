@@ -12,7 +12,14 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.training_run import TrainingRun
 from napari_cryosphere.widgets.docks.kit.plots import LossPlot
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, dock_style, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    BUSY,
+    Panel,
+    caption,
+    dock_style,
+    enable,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.training.form import TrainingForm
 from napari_cryosphere.widgets.docks.training.preview_strip import PreviewStrip
@@ -117,7 +124,7 @@ class TrainingPanel(Panel):
 
     def _on_button(self) -> None:
         if self._controller.training.active:
-            self.button.setEnabled(False)
+            enable(self.button, (True, "The run ends after the present step"))
             self.button.setText(_STOPPING)
             self._controller.runner.stop()
             return
@@ -181,17 +188,21 @@ class TrainingPanel(Panel):
         if not (run.active and self.button.text() == _STOPPING):
             start = "Resume" if self.form.resuming else "Train on loaded data"
             self.button.setText("Stop" if run.active else start)
-            self.button.setEnabled(run.active or (trainable and not runner.busy))
-        tip = "Stop and keep the model learnt so far" if run.active else ""
-        self.button.setToolTip(tip if trainable else "Training needs particles with poses")
-        self.form.setEnabled(not run.active)
+            enable(
+                self.button,
+                (not (run.active or trainable), "Training needs particles with poses"),
+                (runner.busy and not run.active, BUSY),
+            )
+            if run.active:
+                self.button.setToolTip("Stop and keep the model learnt so far")
+        self.form.lock(run.active)
         self.pause.setVisible(run.active)
         stopped = not run.active and run.folder is not None and can_resume(run.folder)
         self.again.setVisible(stopped)
         enable(
             self.again,
             (not trainable, "Open the particles of the run first"),
-            (runner.busy, "Other work is going on: wait for it, or stop it"),
+            (runner.busy, BUSY),
         )
         self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
@@ -200,7 +211,8 @@ class TrainingPanel(Panel):
         self.strip.show_preview(run.preview, known)
         model = run.folder is not None and (run.folder / "model.safetensors").is_file()
         self.predict.setVisible(model and not run.active)
-        self.predict.setEnabled(session is not None and not runner.busy)
+        nothing = "Open particles first"
+        enable(self.predict, (session is None, nothing), (runner.busy, BUSY))
         median = run.validation_median_degrees
         self.headline.setVisible(median is not None)
         if median is not None:

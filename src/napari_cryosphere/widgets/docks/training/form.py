@@ -22,7 +22,7 @@ from napari_cryosphere.training.presets import PRESETS
 from napari_cryosphere.widgets.control.training_run import new_run_folder
 from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import caption
+from napari_cryosphere.widgets.docks.kit.style import caption, enable, enable_all
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -46,6 +46,8 @@ _FIRST = ("preset", "minutes", "symmetry", "device")
 _ELSEWHERE = {"particles", "output", "data_dir", "select", "invert", "source", "map", "resume"}
 _ELSEWHERE |= {"map_pixel_size_angstrom", "mask", "overwrite"}
 """Fields that the loaded layers and the other rows of the form give."""
+_RUNNING = "The run goes on with these choices: stop it to change them"
+_GOING_ON = "The run in the folder goes on with its own choices"
 _MINUTES = 10.0
 """Time that is proposed: enough for a small set on two processor cores."""
 
@@ -62,6 +64,8 @@ class TrainingForm(QWidget):
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._controller = controller = seat.controller
+        self._locked = False
+        self.choose = QToolButton()
         self.source = QComboBox()
         self.source.addItems(sources())
         known = {spec.key: spec for spec in fields_of(TrainConfig) if spec.kind != "nested"}
@@ -128,6 +132,12 @@ class TrainingForm(QWidget):
         """Whether the run in the folder is to go on: it then keeps its choices."""
         return self.resume.isVisibleTo(self) and self.resume.isChecked()
 
+    def lock(self, locked: bool) -> None:
+        """Leave the form as it is while a run goes on."""
+        if locked != self._locked:
+            self._locked = locked
+            self._update()
+
     def take_run(self, folder: Path) -> None:
         """Set the form to go on with the run in a folder."""
         self.folder.setText(str(folder))
@@ -139,8 +149,9 @@ class TrainingForm(QWidget):
         self.folder.setText("" if session is None else str(new_run_folder(session.stack.source)))
 
     def _lay_out(self) -> None:
-        choose = QToolButton()
+        choose = self.choose
         choose.setText("…")
+        choose.setToolTip("Choose the folder")
         choose.clicked.connect(self._ask_folder)
         into = QHBoxLayout()
         into.addWidget(self.folder, 1)
@@ -199,14 +210,24 @@ class TrainingForm(QWidget):
     def _update(self, *_: object) -> None:
         text = self.folder.text().strip()
         self.resume.setVisible(bool(text) and can_resume(Path(text).expanduser()))
-        free = not self.resuming
-        self.source.setEnabled(free)
-        self.others.native.setEnabled(free)
+        resumed = self._locked, _RUNNING
+        going_on = self.resuming, _GOING_ON
+        enable_all(self.others.native, resumed, going_on)
         for key, widget in self.settings.widgets.items():
-            widget.enabled = free or key == "device"
+            enable(widget.native, resumed, *([] if key == "device" else [going_on]))
+        for control in (self.resume, self.folder, self.choose):
+            enable(control, resumed)
+        enable(self.source, resumed, going_on)
         projected, loaded = self.source.currentText() != LOADED, self.map.layer() is not None
         self.own_map.setVisible(projected)
-        self.own_map.setEnabled(loaded and free)
+        enable(self.own_map, resumed, going_on, (not loaded, "No other map is loaded"))
         if not loaded:
             self.own_map.setChecked(True)
-        self.map.setEnabled(projected and loaded and free and not self.own_map.isChecked())
+        enable(
+            self.map,
+            resumed,
+            going_on,
+            (not projected, "Only projections are made from a map"),
+            (not loaded, "No map is loaded"),
+            (self.own_map.isChecked(), "Untick the box above to choose another map"),
+        )

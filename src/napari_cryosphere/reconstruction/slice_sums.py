@@ -1,0 +1,117 @@
+"""Sums of slices that several maps share, and the maps that explain them best together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.reconstruction._insertion import SliceVolume
+from napari_cryosphere.reconstruction._solving import map_from_transform
+from napari_cryosphere.reconstruction._symmetry import SumSymmetry
+
+__all__ = ["SliceSums"]
+
+
+class SliceSums:
+    """Normal equations of maps V_a whose slices, with coefficients z, make up each image.
+
+    Of images ``d_i = filters_i * sum over a of z_ia slice_i(V_a) + noise`` of variance 1 they hold, at
+    every frequency, the sums of ``z_ia filters_i d_i`` and ``z_ia z_ib filters_i^2``.
+
+    Parameters
+    ----------
+    box
+        Even box of the maps.
+    frequencies
+        ``(k, 2)``: x and y of a slice's points, in cycles per box, one of each conjugate pair.
+    number
+        How many maps.
+    together
+        Whether an image may hold several of the maps at once; otherwise products of different
+        coefficients count as 0.
+    symmetry
+        Point group of the maps.
+    padding
+        Oversampling of the Fourier volume.
+    """
+
+    def __init__(
+        self,
+        box: int,
+        frequencies: NDArray[np.float32],
+        number: int,
+        together: bool,
+        symmetry: str = "C1",
+        padding: int = 2,
+    ) -> None:
+        self.box, self.padding, self.number = box, padding, number
+        self._symmetry = SumSymmetry(symmetry)
+        pairs = [(a, b) for a in range(number) for b in range(a, number) if together or a == b]
+        points = frequencies.T * np.float32(padding)
+        self._volumes = {pair: SliceVolume(box * padding, points) for pair in pairs}
+
+    def insert(
+        self,
+        data: NDArray[np.complex64],
+        filters: NDArray[np.float32],
+        rotations: NDArray[np.float64],
+        means: NDArray[np.float32],
+        products: NDArray[np.float32],
+    ) -> None:
+        """Add images.
+
+        Parameters
+        ----------
+        data, filters
+            ``(n, k)``: whitened transforms and what slices were multiplied by.
+        rotations
+            ``(n, 3, 3)``.
+        means, products
+            ``(n, number)`` and ``(n, number, number)``: expected coefficients and products of them.
+        """
+        squared = filters**2
+        for (a, b), volume in self._volumes.items():
+            factors = filters * means[:, a, None] if a == b else np.zeros_like(filters)
+            powers = squared * products[:, a, b, None]
+            for operator in self._symmetry.insertions:
+                volume.insert(data, factors, powers, operator @ rotations)
+
+    def solve(self, precision: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the maps of largest posterior, ``(number, box, box, box)``.
+
+        ``precision`` is ``(number, shells)``: of a normal prior about 0 on each coefficient of the map's
+        transform, real and imaginary part alike, by shell; beyond the last shell maps are 0.
+        """
+        size = self.box * self.padding
+        radius = _radii(size) / self.padding
+        inside = radius < precision.shape[1] - 0.5
+        at = radius[inside]
+        numerator = np.empty((len(at), self.number), dtype=np.complex128)
+        matrix = np.zeros((len(at), self.number, self.number))
+        for (a, b), volume in self._volumes.items():
+            sums = self._symmetry.impose(volume.sums())[inside]
+            matrix[:, a, b] = matrix[:, b, a] = sums[:, 2]
+            if a == b:
+                numerator[:, a] = sums[:, 0] + 1j * sums[:, 1]
+        # a coefficient of the map is spread over padding^3 points of the padded transform
+        share = self._symmetry.order / self.padding**3
+        shells = np.arange(precision.shape[1])
+        for a, own in enumerate(precision):
+            matrix[:, a, a] += share * np.interp(at, shells, own) + 1e-12
+        solved = np.linalg.solve(matrix, numerator[..., None])[..., 0].astype(np.complex64)
+        fall_off = self._symmetry.fall_off(size, self.box)
+        maps = []
+        for one in solved.T:
+            transform = np.zeros(inside.shape, dtype=np.complex64)
+            transform[inside] = one
+            maps.append(map_from_transform(transform, self.box, fall_off))
+        return np.stack(maps)
+
+
+def _radii(size: int) -> NDArray[np.float64]:
+    """Return how far the points of a half volume are from 0, ``(size, size, size // 2 + 1)`` voxels."""
+    squared = np.fft.fftfreq(size, 1 / size) ** 2
+    distance: NDArray[np.float64] = np.sqrt(
+        squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2
+    )
+    return distance
