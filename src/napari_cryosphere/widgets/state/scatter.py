@@ -23,6 +23,7 @@ __all__ = [
 
 _MARGIN = 0.03  # of the range, around the points
 _FAINTEST = 0.35  # how much of its colour a lone point has; the densest place has all
+_FAINTEST_CLASS = 0.85  # the same of a flagged or selected one, which is looked for
 _DOTS = ((5_000, 5), (50_000, 3))  # up to so many points are so many pixels wide, for the eye
 
 
@@ -125,7 +126,8 @@ def paint_points(
         counts = np.bincount(places, minlength=height * width)
         there = np.flatnonzero(counts)
         densest = max(densest, int(counts.max()))
-        strength = _FAINTEST + (1 - _FAINTEST) * np.log1p(counts[there]) / np.log1p(densest)
+        faintest = _FAINTEST if drawn == 0 else _FAINTEST_CLASS
+        strength = faintest + (1 - faintest) * np.log1p(counts[there]) / np.log1p(densest)
         picture[there, :3] = colour
         picture[there, 3] = 255 * strength
     return picture.reshape(height, width, 4)
