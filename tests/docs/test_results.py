@@ -31,9 +31,8 @@ def test_another_number_would_be_noticed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert results.quoted(results.README.read_text(encoding="utf-8")) != results.table()
 
 
-def test_a_result_that_is_not_there_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_was_not_run_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert list(results.results()) == []
     with pytest.raises(LookupError, match="demo"):
-        results.table()
+        results.row("demo")

@@ -41,7 +41,7 @@ def batches_at_once(device: torch.device, limited: bool) -> Iterator[int]:
     """Yield how many batches to work on at once; the caller's and new threads compute with their share each.
 
     An operation on one batch is small: to wake threads for their shares of each takes as long as
-    the shares save. Batches side by side need not wait for each other (docs/measurements.md,
+    the shares save. Batches side by side need not wait for each other (docs/measurements/speed.md,
     "Alignment").
 
     Parameters
