@@ -203,7 +203,14 @@ def _holds(path: Path, parts: list[RecordFile]) -> bool:
 
 
 def fetched(parts: list[RecordFile], path: Path) -> Iterator[int]:
-    """Fetch a file's chunks, join them and put the file in place; yields bytes there."""
+    """Fetch a file's chunks, join them and put the file in place; yields bytes there.
+
+    Raises
+    ------
+    DownloadError
+        If the folder cannot be written to, the server cannot be reached, or the bytes are not those
+        that were promised.
+    """
     folder = path.parent / _FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -315,7 +322,13 @@ def _continues(answer: http.client.HTTPResponse, first: int) -> bool:
 
 
 def opened(address: str | urllib.request.Request) -> http.client.HTTPResponse:
-    """Open an address. Raises DownloadError, in one line, if that fails."""
+    """Open an address.
+
+    Raises
+    ------
+    DownloadError
+        If that fails; it says why in one line.
+    """
     name = address if isinstance(address, str) else address.full_url
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)
