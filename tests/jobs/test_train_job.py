@@ -105,9 +105,9 @@ def test_other_presets_train(
 
 def test_what_is_not_given_is_the_presets() -> None:
     paths = {"particles": "p.star", "output": "run"}
-    assert TrainConfig(**paths).network == PolarConfig()
+    assert TrainConfig(**paths).network == PolarConfig(shifts=True)
     changed = TrainConfig(**paths, network={"l_max": 5}, batch_size=7)
-    assert changed.network == PolarConfig(l_max=5)
+    assert changed.network == PolarConfig(l_max=5, shifts=True)
     assert changed.batch_size == 7
     poster = TrainConfig(**paths, preset="cryosphere", network={"so3_channels": 4})
     assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)

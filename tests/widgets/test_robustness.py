@@ -277,7 +277,7 @@ def slow(*arguments, **options):
 
 def begin():
     ParticleStack.save = slow
-    dock.save(Which.NOT_REJECTED, Path(sys.argv[2]))
+    dock.actions_bar.save_particles(Which.NOT_REJECTED, Path(sys.argv[2]))
     QTimer.singleShot(300, viewer.close)
 
 QTimer.singleShot(500, begin)

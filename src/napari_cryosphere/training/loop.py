@@ -133,7 +133,11 @@ class _Ahead:
 
         Steps are taken one after another, each at the progress that was said before.
         """
-        batch = self._make(step, progress) if self._next is None else self._next.result()
+        if (
+            self._next is None
+        ):  # in that thread too: a resumed run begins with any step, to the last bit
+            self._next = self._pool.submit(self._make, step, progress)
+        batch = self._next.result()
         self._next = None
         if next_progress < 1:
             self._next = self._pool.submit(self._make, step + 1, next_progress)

@@ -133,8 +133,7 @@ def open_demo(
     )
     options["metadata"][MODEL] = str(SAMPLE_MODEL)
     viewer.add_image(data, **options)
-    map_dock.maps.map.choose(predicted)
-    map_dock.maps.reference.choose(truth)
+    map_dock.maps.choose(predicted, truth)
     pixel_size = DensityMap.read(outputs["truth"]).pixel_size_angstrom
     halves = read_fsc(outputs["half_map_fsc"], pixel_size)
     predicted.metadata[RESOLUTION] = halves.resolution_angstrom(0.143)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -23,6 +23,9 @@ from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enab
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import halves_of, is_half, map_of
 from napari_cryosphere.widgets.state.notices import tell_error
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 __all__ = ["NO_MAP", "MapPanel"]
 
@@ -126,6 +129,13 @@ class MapPanel(Panel):
             (maps.reported, self._on_reported),
         ):
             seat.connect(signal, callback)
+
+    def choose(self, first: Layer, reference: Layer) -> None:
+        """Choose a map and what it is compared with."""
+        self.map.choose(first)
+        self._offer_references()
+        self.reference.choose(reference)
+        self._update()
 
     def show_maps(self, slices: bool = False) -> None:
         """Show the chosen map and its reference in 3D, or their slices."""
