@@ -189,13 +189,13 @@ def test_a_key_and_a_check_box_take_the_projection_away(
     controller.show_sphere(controller.session)
     add_map(viewer, truth, visible=False)
     controller.show_particle(3)
-    qtbot.waitUntil(lambda: all(visible(controller)), timeout=20_000)
+    qtbot.waitUntil(lambda: all(visible(controller)), timeout=60_000)
     assert "predicted view: correlation" in dock.inspector.match.text()
     first = dock.inspector.verdict.candidates[0]
-    qtbot.waitUntil(lambda: not first.icon().isNull(), timeout=20_000)
+    qtbot.waitUntil(lambda: not first.icon().isNull(), timeout=60_000)
     assert box.isEnabled()
     qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_P)
     assert not box.isChecked()
     assert PICTURES[0] not in viewer.layers
     box.click()
-    qtbot.waitUntil(lambda: all(visible(controller)), timeout=20_000)
+    qtbot.waitUntil(lambda: all(visible(controller)), timeout=60_000)

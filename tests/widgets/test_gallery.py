@@ -137,13 +137,13 @@ def test_tiles_are_drawn_in_the_background(
     assert session is not None
     assert not loaded.painter.spheres
     session.store.add(*predictions)
-    qtbot.waitUntil(lambda: loaded.painter.spheres)
+    qtbot.waitUntil(lambda: loaded.painter.spheres, timeout=60_000)
 
     def drawn() -> bool:
         rows = loaded.view.rows_in_sight()
         return bool(len(rows)) and not len(loaded._pictures.missing(rows))  # type: ignore[union-attr]
 
-    qtbot.waitUntil(drawn, timeout=20_000)
+    qtbot.waitUntil(drawn, timeout=60_000)
     rect = loaded.view.rect_of(0)
     assert rect is not None
     picture = loaded.view.viewport().grab(rect).toImage()
@@ -192,7 +192,7 @@ def test_a_range_is_brushed_by_dragging(loaded: GalleryDock, qtbot: Any) -> None
         qtbot.mouseMove(port, QPoint(int(part * port.width()), 20))
         qtbot.wait(5)
     qtbot.mouseRelease(port, LEFT, pos=high)
-    qtbot.waitUntil(lambda: "defocus" in session.filter.ranges, timeout=2_000)
+    qtbot.waitUntil(lambda: "defocus" in session.filter.ranges, timeout=60_000)
     least, most = session.filter.ranges["defocus"]
     values = session.filter.quantities["defocus"].values
     assert values.min() < least < most < values.max()
@@ -241,7 +241,7 @@ def test_saving_what_is_not_rejected(
         lambda *args: (str(tmp_path / "good.star"), ""),
     )
     qtbot.mouseClick(bar.save, LEFT)
-    qtbot.waitUntil(lambda: not loaded.controller.runner.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not loaded.controller.runner.busy, timeout=60_000)
     written = ParticleStack.read(tmp_path / "good.star")
     assert len(written) == 20
     assert set(session.stack.particles) == set(written.particles)

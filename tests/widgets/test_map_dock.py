@@ -174,11 +174,11 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     small.save(tmp_path / "small.mrc")
     viewer.open(tmp_path / "small.mrc", plugin="napari-cryosphere")
-    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=5_000)
+    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=60_000)
     assert [layer.name for layer in viewer.layers if layer.visible] == ["small"]
     qtbot.mouseClick(dock.slices_button, LEFT)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
-    qtbot.waitUntil(lambda: not dock.controller.maps.view.active, timeout=5_000)
+    qtbot.waitUntil(lambda: not dock.controller.maps.view.active, timeout=60_000)
     assert viewer.layers[-1].visible
     assert not any(layer.name.startswith("xy") for layer in viewer.layers)
 
@@ -211,7 +211,7 @@ def test_the_plot_is_read_toggled_and_exported(
     middle = plot.plot.mapFromScene(box.center())
     qtbot.mouseMove(plot.plot.viewport(), QPoint(middle.x() - 3, middle.y()))
     qtbot.mouseMove(plot.plot.viewport(), middle)
-    qtbot.waitUntil(lambda: plot.legend.where.text().startswith("at "), timeout=5_000)
+    qtbot.waitUntil(lambda: plot.legend.where.text().startswith("at "), timeout=60_000)
     assert float(plot.legend.where.text().split()[1]) == pytest.approx(12.0, abs=0.5)
     assert plot.legend.values["half-maps"].text() == "1.00"
 

@@ -37,7 +37,7 @@ def loaded(
 
 def wait_for(qtbot: Any, dock: OrientationsDock, particles: int) -> None:
     qtbot.waitUntil(
-        lambda: dock.shown is not None and dock.shown.particles == particles, timeout=20_000
+        lambda: dock.shown is not None and dock.shown.particles == particles, timeout=60_000
     )
 
 
@@ -77,11 +77,11 @@ def test_dragging_a_rectangle_selects_particles(
         region[np.abs(directions()[:, 2]) > 0.1],
         directions()[np.abs(directions()[:, 2]) > 0.1, 2] > 0,
     )
-    qtbot.waitUntil(lambda: bool(session.choices.selected.any()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(session.choices.selected.any()), timeout=60_000)
     upper = stack.rotations()[:, 2, 2]
     clear = np.abs(upper) > 0.15
     np.testing.assert_array_equal(session.choices.selected[clear], upper[clear] > 0)
-    qtbot.waitUntil(lambda: "selected in" in loaded.brush.result.text())
+    qtbot.waitUntil(lambda: "selected in" in loaded.brush.result.text(), timeout=60_000)
     assert 47 < float(loaded.brush.result.text().split()[-5]) < 53  # percent
     qtbot.mouseDClick(sphere, LEFT, pos=QPoint(width // 2, height // 2))
     assert sphere.region is None
@@ -119,7 +119,7 @@ def test_predictions_take_the_place_of_poses(
     assert session is not None
     before = loaded.shown
     session.store.add(*predictions)
-    qtbot.waitUntil(lambda: loaded.shown is not before and loaded.shown is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: loaded.shown is not before and loaded.shown is not None, timeout=60_000)
     wait_for(qtbot, loaded, 80)
     assert before is not None
     assert loaded.shown is not None

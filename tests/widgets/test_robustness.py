@@ -4,6 +4,7 @@ quits.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import subprocess
@@ -36,8 +37,8 @@ class Slow:
 
     def __call__(self, *arguments: object) -> Iterator[object]:
         try:
-            for count in range(2000):
-                yield Progress(count / 2000, f"step {count}")
+            for count in itertools.count():
+                yield Progress(0.5, f"step {count}")
                 self.begun.set()
                 time.sleep(0.005)
         finally:
@@ -71,7 +72,7 @@ def start(
             controller.train(TrainingChoices(tmp_path / "run"))
         else:
             controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
-        qtbot.waitUntil(slow.begun.is_set, timeout=20_000)
+        qtbot.waitUntil(slow.begun.is_set, timeout=60_000)
         assert controller.runner.busy
         return dock
 
@@ -84,7 +85,7 @@ def test_closing_the_last_dock_stops_any_job(
 ) -> None:
     start(job)  # the main dock opens with the particles
     viewer.window.remove_dock_widget("all")
-    qtbot.waitUntil(slow.closed.is_set, timeout=10_000)
+    qtbot.waitUntil(slow.closed.is_set, timeout=60_000)
 
 
 @pytest.mark.parametrize("job", ["predict", "refine"])
@@ -93,8 +94,8 @@ def test_closing_the_layer_stops_what_is_done_to_it(
 ) -> None:
     dock = start(job)
     viewer.layers.clear()
-    qtbot.waitUntil(slow.closed.is_set, timeout=10_000)
-    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=10_000)
+    qtbot.waitUntil(slow.closed.is_set, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
     assert dock.controller.session is None
 
 

@@ -158,7 +158,7 @@ def test_the_selection_is_a_filter_is_flagged_and_makes_a_map(
 
 def test_a_click_shows_the_particle(loaded: ScatterDock, viewer: Any, qtbot: Any) -> None:
     qtbot.mouseClick(loaded.plot.plot.viewport(), LEFT, pos=loaded.plot.place_of(33))
-    qtbot.waitUntil(lambda: viewer.dims.point[0] == 33)
+    qtbot.waitUntil(lambda: viewer.dims.point[0] == 33, timeout=60_000)
 
 
 def test_quantities_follow_predictions(loaded: ScatterDock, predictions: Any) -> None:

@@ -115,8 +115,8 @@ def linked(
     dock: SphereDock, viewer: Any, qtbot: Any, add_map: Any, truth: DensityMap
 ) -> SphereDock:
     add_map(viewer, truth, visible=False)
-    qtbot.waitUntil(lambda: dock.map.surface is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: dock.controller.projection.match is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.map.surface is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.controller.projection.match is not None, timeout=60_000)
     dock._draw()
     return dock
 
@@ -127,7 +127,7 @@ def test_the_map_is_turned_to_the_prediction(linked: SphereDock, qtbot: Any) -> 
     np.testing.assert_array_equal(linked.map.pose, session.store.rotation(7))
     linked.controller.show_particle(8)
     wanted = session.store.rotation(8)
-    qtbot.waitUntil(lambda: bool((linked.map.pose == wanted).all()), timeout=20_000)
+    qtbot.waitUntil(lambda: bool((linked.map.pose == wanted).all()), timeout=60_000)
 
 
 def test_a_drag_of_the_map_moves_a_mark_over_the_spheres(linked: SphereDock, qtbot: Any) -> None:
@@ -140,9 +140,9 @@ def test_a_drag_of_the_map_moves_a_mark_over_the_spheres(linked: SphereDock, qtb
     pose = dragged_pose(before, 50, -15)
     np.testing.assert_allclose(linked.map.pose, pose, atol=1e-9)
     projection = linked.controller.projection
-    qtbot.waitUntil(lambda: np.allclose(projection.pose, pose), timeout=5_000)  # while it is held
+    qtbot.waitUntil(lambda: np.allclose(projection.pose, pose), timeout=60_000)  # while it is held
     qtbot.mouseRelease(linked.map, Qt.MouseButton.LeftButton, pos=end)
-    qtbot.waitUntil(lambda: projection.match.what == "this view", timeout=20_000)
+    qtbot.waitUntil(lambda: projection.match.what == "this view", timeout=60_000)
     np.testing.assert_allclose(projection.match.rotation, pose, atol=1e-9)
     row, column = np.rint(mollweide_position(pose[:, 2], HEIGHT, WIDTH)).astype(int)
     changed = (session.frames[7] != unmarked).any(-1)

@@ -47,13 +47,13 @@ def test_a_map_never_covers_the_particle(
     before = pixels(viewer)
     (layer,) = viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
     assert map_of(layer) is not None
-    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=60_000)
     dock.particles_button.click()
     assert not layer.visible
     assert np.abs(pixels(viewer) - before).mean() < 1
 
     layer.visible = True  # the eye in napari's list: the map is shown by itself
-    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=60_000)
     dock.particles_button.click()
     assert not layer.visible
 

@@ -63,7 +63,7 @@ def test_the_way_belongs_to_the_data_set(
     assert asked.isHidden()
     expected = angular_error_degrees(session.store.known, session.store.summary().rotations, "C3")
     np.testing.assert_allclose(session.store.errors_degrees, expected)
-    qtbot.waitUntil(last_session().is_file, timeout=20_000)
+    qtbot.waitUntil(last_session().is_file, timeout=60_000)
     assert read_session(last_session()).particles[0].symmetry == "C3"
 
     # a model of something else is not used without a word; the sample model was not proposed here
