@@ -93,7 +93,8 @@ def coverage(sample: Sample, found: dict[str, Path]) -> dict[str, float]:
     """Return the percentages of true poses in the 50 % and 90 % sets under the other half's map."""
     halves = [DensityMap.read(found[name]) for name in ("half1", "half2")]
     mask = DensityMap.read(found["mask"]).voxels
-    curve = corrected_fsc(*whitened(*halves), mask).corrected
+    began = sample.initial_angstrom
+    curve = corrected_fsc(*whitened(*halves), mask, shared_angstrom=began).corrected
     first_below = int(np.flatnonzero(np.append(curve.values[1:] < 0.143, True))[0]) + 1
     weight = np.clip(curve.values, 0, 1)
     weight[first_below + 2 :] = 0

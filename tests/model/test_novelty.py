@@ -92,7 +92,7 @@ def test_it_travels_in_the_model_file(tmp_path: Path) -> None:
     model.save(tmp_path / "model.safetensors")
     images = particles(9, 3)
     (distribution, expected), (again, found) = (
-        each.predict_with_novelty(images) for each in (model, PoseModel.load(tmp_path))
+        each.predict_all(images)[:2] for each in (model, PoseModel.load(tmp_path))
     )
     assert expected is not None
     assert (expected == found).all()

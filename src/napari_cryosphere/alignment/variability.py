@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.observation import Observation, best_contrast
 from napari_cryosphere.imaging.slices import SliceSampler
+from napari_cryosphere.reconstruction.filters import shell_power
 from napari_cryosphere.reconstruction.slice_sums import SliceSums
 
 __all__ = ["Components", "Mixture", "Residuals"]
@@ -25,7 +26,7 @@ __all__ = ["Components", "Mixture", "Residuals"]
 _AT_ONCE = 256  # images: slices of five maps in 12 shells take 2 MB
 _CONTROLS = 4  # times that images are compared at poses of others, to see what noise does
 _PRIOR = 0.3
-"""Power of a difference between particles that is expected, relative to the map's."""
+"""Power of a difference between particles that is expected, relative to the map's; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Residuals:
             filters.append((part.filters * own).numpy())
             data.append((part.data - slices * own).numpy())
         self._data, self._filters = np.concatenate(data), np.concatenate(filters)
-        self._power = _shell_power(voxels.numpy(), self._band.max_shell)
+        self._power = shell_power(voxels.numpy())[: self._band.max_shell + 1]
 
     def __len__(self) -> int:
         return len(self._data)
@@ -266,17 +267,6 @@ class Residuals:
 
 def _chunks(number: int) -> Iterator[slice]:
     return (slice(start, start + _AT_ONCE) for start in range(0, number, _AT_ONCE))
-
-
-def _shell_power(voxels: NDArray[np.float32], max_shell: int) -> NDArray[np.float64]:
-    """Return the mean power of a map's transform by shell, ``(max_shell + 1,)``."""
-    transform = np.abs(np.fft.fftn(voxels)) ** 2
-    axis = np.fft.fftfreq(len(voxels), 1 / len(voxels))
-    shells = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    numbers = np.rint(shells).astype(np.int64).ravel()
-    sums = np.bincount(numbers, transform.ravel())[: max_shell + 1]
-    means: NDArray[np.float64] = sums / np.bincount(numbers)[: max_shell + 1]
-    return means
 
 
 def _in_principal_axes(

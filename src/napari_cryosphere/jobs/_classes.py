@@ -10,7 +10,7 @@ in, and the states' probabilities that are written are what these say.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from napari_cryosphere.jobs._refinement import (
     BEYOND_SHELLS,
     RESOLVED,
+    SETTLED_ITERATIONS,
+    SETTLED_SHELLS,
     Iteration,
     Maps,
     Refinement,
@@ -44,14 +46,10 @@ from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
-from napari_cryosphere.reconstruction import (
-    corrected_fsc,
-    fourier_shell_correlation,
-    resampled_map,
-)
-from napari_cryosphere.reconstruction.filters import low_passed, whitened
+from napari_cryosphere.reconstruction import fourier_shell_correlation, resampled_map
+from napari_cryosphere.reconstruction.filters import low_passed
 from napari_cryosphere.reconstruction.map_alignment import align_near
-from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.so3.pose_summary import SUMMARY, PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = ["ClassRefinement", "StateIteration"]
@@ -67,10 +65,7 @@ with a domain turned by 15 degrees were 10 degrees off.
 _HARDLY = 0.01  # probability of a state below which a particle's pose in it is not searched for
 _NOTHING = 1e-3  # probability below which a particle is not put into a state's map
 _FEWEST = 10.0  # particles of a half below which a state is empty; chosen, not tuned
-_SETTLED_ITERATIONS, _SETTLED_SHELLS = 2, 0.5
-"""As of one map: iterations without improvement of any state, and what counts as one."""
 _FRAME_DEGREES = 0.2  # smaller turns of a state's frame are left; chosen, not tuned
-_SUMMARY = tuple(field.name for field in fields(PoseSummary))
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ class StateIteration:
     def summary(self) -> PoseSummary:
         """Return how sure each particle's pose in its most probable state is."""
         return PoseSummary(
-            *(self._of_best([getattr(one.summary, name) for one in self.each]) for name in _SUMMARY)
+            *(self._of_best([getattr(one.summary, name) for one in self.each]) for name in SUMMARY)
         )
 
     def particles(self) -> ParticleStack:
@@ -184,10 +179,10 @@ class ClassRefinement(Refinement):
             if notes:
                 best, settled = [0.0] * len(done.each), 0
             shells = [self._field / one.resolution_angstrom for one in done.each]
-            improved = any(s > b + _SETTLED_SHELLS for s, b in zip(shells, best, strict=True))
+            improved = any(s > b + SETTLED_SHELLS for s, b in zip(shells, best, strict=True))
             settled = 0 if improved else settled + 1
             best = [max(pair) for pair in zip(shells, best, strict=True)]
-            if settled >= _SETTLED_ITERATIONS or number == self._config.iterations:
+            if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
                 break
             yield done
         yield (yield from self._judged_states(done))
@@ -211,9 +206,7 @@ class ClassRefinement(Refinement):
         def density(voxels: NDArray[np.float32]) -> DensityMap:
             return replace(first, voxels=voxels)
 
-        curve = corrected_fsc(
-            *whitened(density(common[0]), density(common[1])), mask.voxels
-        ).corrected
+        curve = self._fsc(density(common[0]), density(common[1]), mask).corrected
         shared = [self._reference(density(voxels), mask, curve).voxels for voxels in common]
         references = list[Maps]()
         for state in range(len(done.each)):
@@ -316,7 +309,7 @@ class ClassRefinement(Refinement):
         states = self._states_of(found)
         posed, summaries = list[ParticleStack](), list[PoseSummary]()
         for state, stack in enumerate(stacks):
-            summary = PoseSummary(*(both[name][:, state] for name in _SUMMARY))
+            summary = PoseSummary(*(both[name][:, state] for name in SUMMARY))
             shifts_px, likelihood = both["shifts_px"][:, state], both["log_likelihood"][:, state]
             symmetry, there = self._config.symmetry, states.presence
             posed.append(with_alignment(stack, shifts_px, likelihood, summary, symmetry, there))
@@ -430,10 +423,10 @@ class ClassRefinement(Refinement):
                 )
             )
         states = self._states_of(found)
-        both = {name: self._both(*(half[name] for half in found)) for name in _SUMMARY}
+        both = {name: self._both(*(half[name] for half in found)) for name in SUMMARY}
         symmetry, judged = self._config.symmetry, list[Iteration]()
         for state, one in enumerate(done.each):
-            other = PoseSummary(*(both[name][:, state] for name in _SUMMARY))
+            other = PoseSummary(*(both[name][:, state] for name in SUMMARY))
             other = replace(other, confidence=other.confidence * states.presence)
             summary = by_other_half(one.summary, other, symmetry)
             stack = _laid(one, done.each[0]) if state else one.stack

@@ -12,7 +12,7 @@ map: a particle's own contributes the particle's own noise, and its posterior is
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,22 +48,30 @@ from napari_cryosphere.reconstruction import (
     soft_mask,
 )
 from napari_cryosphere.reconstruction.filters import filtered_shells, low_passed, whitened
-from napari_cryosphere.so3.pose_summary import CONFIDENCE_RADIUS_DEGREES, PoseSummary
+from napari_cryosphere.so3.pose_summary import CONFIDENCE_RADIUS_DEGREES, SUMMARY, PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = ["BEYOND_SHELLS", "RESOLVED", "Iteration", "Maps", "Refinement", "by_other_half"]
+__all__ = [
+    "BEYOND_SHELLS",
+    "RESOLVED",
+    "SETTLED_ITERATIONS",
+    "SETTLED_SHELLS",
+    "Iteration",
+    "Maps",
+    "Refinement",
+    "by_other_half",
+]
 
 Maps: TypeAlias = tuple[DensityMap, DensityMap]
 
 _PRESENCE = "cryospherePresence"
-_SUMMARY = tuple(field.name for field in fields(PoseSummary))
 RESOLVED = 0.143
 """FSC of half-maps that counts as resolved (Rosenthal & Henderson 2003)."""
 BEYOND_SHELLS = 2
 """How many shells past the resolved ones are compared: their references are damped by the FSC."""
-_SETTLED_ITERATIONS = 2
+SETTLED_ITERATIONS = 2
 """Iterations without improvement after which the refinement ends."""
-_SETTLED_SHELLS = 0.5
+SETTLED_SHELLS = 0.5
 """Shells by which the resolution has to grow to count as an improvement."""
 _FEW_PRESENT = 0.2
 """Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
@@ -192,10 +200,10 @@ class Refinement:
             done = yield from self._iterate(number, stack, references, compared)
             stack = done.stack
             shell = stack.grid.field_angstrom / done.resolution_angstrom
-            settled = 0 if shell > best + _SETTLED_SHELLS else settled + 1
+            settled = 0 if shell > best + SETTLED_SHELLS else settled + 1
             best = max(shell, best)
             references, compared = self._next_references(done)
-            if settled >= _SETTLED_ITERATIONS or number == self._config.iterations:
+            if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
                 judged = yield from self._judged(done, references, compared)
                 yield (yield from self._with_all_detail(judged))
                 return
@@ -298,7 +306,7 @@ class Refinement:
 
     def _summary_of(self, found: list[Aligned]) -> PoseSummary:
         return PoseSummary(
-            *(self._both(*(getattr(half.summary, name) for half in found)) for name in _SUMMARY)
+            *(self._both(*(getattr(half.summary, name) for half in found)) for name in SUMMARY)
         )
 
     def _posed(
@@ -330,9 +338,12 @@ class Refinement:
         maps = halves.solve(half_maps=True)
         mask = self._solvent(maps.density, compared)
         first, second = maps.halves
+        return maps, mask, self._fsc(first, second, mask)
+
+    def _fsc(self, first: DensityMap, second: DensityMap, mask: DensityMap) -> HalfMapFsc:
+        """Return how far halves agree inside a mask, corrected for what both began with."""
         began = self._config.initial_resolution_angstrom
-        fsc = corrected_fsc(*whitened(first, second), mask.voxels, shared_angstrom=began)
-        return maps, mask, fsc
+        return corrected_fsc(*whitened(first, second), mask.voxels, shared_angstrom=began)
 
     def _with_all_detail(self, done: Iteration) -> Generator[Progress, None, Iteration]:
         """Return an iteration with maps on the particles' own grid."""

@@ -27,7 +27,7 @@ from napari_cryosphere.jobs.running.compute import choose_device
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import resampled_map
 
-__all__ = ["START_SHELLS", "HalfStates", "differ", "found_states"]
+__all__ = ["START_SHELLS", "HalfStates", "alike", "differ", "found_states", "merged_columns"]
 
 START_SHELLS = 12
 """Shells in which states are told apart at first. In 12 and in 8 shells a domain of a GPCR complex, turned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,7 +43,7 @@ from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import PoseDistribution
-from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.so3.pose_summary import SUMMARY, PoseSummary
 
 __all__ = [
     "Aligned",
@@ -103,8 +103,7 @@ _HAND = (
     "the poses have the map's hand: projections of a map and of its mirror image are the same, so that "
     "alignment cannot tell which of the two is right"
 )
-_SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_EACH = ("shifts_px", "log_likelihood", "presence_evidence", *_SUMMARY)
+_EACH = ("shifts_px", "log_likelihood", "presence_evidence", *SUMMARY)
 # Of a posterior in the journal and in zarr: 616 to 1893 cells at SNR 1, of 13 and 6 bytes each.
 _POSTERIOR_BYTES = 2e4
 _CELLS = ("orders", "indices", "log_density")
@@ -425,8 +424,8 @@ def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
 
 def _arrays_of(found: Alignment) -> Arrays:
     """Return all that is kept of a batch."""
-    arrays = {name: getattr(found, name) for name in _EACH if name not in _SUMMARY}
-    arrays |= {name: getattr(found.summary, name) for name in _SUMMARY}
+    arrays = {name: getattr(found, name) for name in _EACH if name not in SUMMARY}
+    arrays |= {name: getattr(found.summary, name) for name in SUMMARY}
     if found.distribution is not None:
         cells = found.distribution.cells()
         arrays |= {name: getattr(cells, name) for name in _CELLS}
@@ -612,7 +611,7 @@ def _shares(states: States | None) -> dict[str, float | int | str]:
 def gathered(stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str) -> Aligned:
     """Put the batches together, all but their posteriors."""
     found = joined(finished(batches, journal, _EACH))
-    summary = PoseSummary(*(found[name] for name in _SUMMARY))
+    summary = PoseSummary(*(found[name] for name in SUMMARY))
     shifts_px, log_likelihood = found["shifts_px"], found["log_likelihood"]
     evidence, left, off = found["presence_evidence"].T
     there = presence(evidence, left, off, summary.confidence)

@@ -28,8 +28,8 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 __all__ = ["refine", "refine_outputs"]
 
 _SPREAD_SHELLS = 1.5
-"""By which the mask spreads what both halves began with: 1000 images of noise agree 0.9 shells
-further.
+"""By which the mask may spread what both halves began with: 240 images of noise agreed up to half a shell
+further in six runs.
 """
 
 _OF_STATE = ("map", "half1", "half2", "mask", "fsc")
@@ -94,7 +94,7 @@ def refine(config: RefineConfig) -> Events:
         found = _Found.of(event)
         history += found.rows(config.classes)
         share = event.number / config.iterations
-        yield Progress(share, found.told(), history[-1])
+        yield Progress(share, found.message(), history[-1])
         yield Snapshot(share, found.largest.maps.density, len(stack))
     if not current_ranks().first or found is None:
         yield Result({}, {})
@@ -157,7 +157,7 @@ class _Found:
             values[f"resolution_of_state_{state}_angstrom"] = row["resolution_0143_angstrom"]
         return values
 
-    def told(self) -> str:
+    def message(self) -> str:
         """Say how far it is."""
         first = self.largest
         begun = f"iteration {first.number}: compared to {first.compared_angstrom:.1f} A, half-maps agree to"

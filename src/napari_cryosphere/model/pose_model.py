@@ -125,16 +125,7 @@ class PoseModel:
         -----
         Deterministic: the same images give the same distributions, in any batch.
         """
-        return self.predict_with_novelty(images)[0]
-
-    def predict_with_novelty(
-        self, images: Tensor
-    ) -> tuple[PoseDistribution, NDArray[np.float64] | None]:
-        """Return what `predict` does, and how unlike the training's particles they are.
-
-        The novelty is as in `Prediction`.
-        """
-        return self.predict_all(images)[:2]
+        return self.predict_all(images).distribution
 
     def predict_all(self, images: Tensor) -> Prediction:
         """Return the poses, the novelty and the shifts of prepared images, see `predict`."""

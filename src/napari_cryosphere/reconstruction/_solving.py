@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.reconstruction._shells import radius_grid
 
-__all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere"]
+__all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere", "radii_by_row"]
 
 _EDGE_PX = 3.0  # of the soft edge of the sphere: RELION's default in softMaskOutsideMap
 
@@ -41,7 +41,7 @@ def divide(
     added = None if ssnr is None else means[: len(ssnr)] / np.maximum(ssnr, 1e-6)
     transform = np.zeros(sums.shape[:3], dtype=np.complex64)
     shells = np.arange(len(means))
-    for row, radius in _rows(size):
+    for row, radius in radii_by_row(size):
         image_radius = radius / padding
         inside = image_radius <= nyquist
         weight = sums[row, ..., 2][inside]
@@ -59,14 +59,14 @@ def filled_weights(sums: NDArray[np.float32], padding: int, floor: float) -> NDA
     means = _mean_weights(sums, padding)
     shells = np.arange(len(means))
     weights = np.empty(sums.shape[:3], dtype=np.float32)
-    for row, radius in _rows(len(sums)):
+    for row, radius in radii_by_row(len(sums)):
         weights[row] = np.maximum(
             sums[row, ..., 2], floor * np.interp(radius / padding, shells, means)
         )
     return weights
 
 
-def _rows(size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def radii_by_row(size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Yield every y of a half volume and the distances ``(size, size // 2 + 1)`` of its points from 0."""
     x, z = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
     in_plane = x[:, None] ** 2 + z**2
@@ -79,7 +79,7 @@ def _mean_weights(sums: NDArray[np.float32], padding: int) -> NDArray[np.float64
     size = len(sums)
     number = int(np.ceil(size * np.sqrt(3) / 2 / padding)) + 2
     total, count = np.zeros(number), np.zeros(number)
-    for row, radius in _rows(size):
+    for row, radius in radii_by_row(size):
         shell = np.rint(radius / padding).astype(np.int64).ravel()
         total += np.bincount(shell, sums[row, ..., 2].ravel(), minlength=number)
         count += np.bincount(shell, minlength=number)

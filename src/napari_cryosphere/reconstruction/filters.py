@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction._shells import scale_shells, shell_sums, transform_of
 
-__all__ = ["filtered_shells", "low_passed", "whitened"]
+__all__ = ["filtered_shells", "low_passed", "shell_power", "whitened"]
 
 _EDGE_SHELLS = 4  # of a low-pass filter's raised cosine: shorter ones ring; chosen, not tuned
 
@@ -43,14 +43,20 @@ def low_passed(
     return filtered_shells(voxels, 0.5 + 0.5 * np.cos(np.pi * edge))
 
 
+def shell_power(*maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the mean power of maps' transforms, added up, by shell: ``(box // 2 + 1,)``."""
+    powers = [np.abs(transform_of(voxels)) ** 2 for voxels in maps]
+    counts, *sums = shell_sums(len(maps[0]), np.ones(powers[0].shape), *powers)
+    mean: NDArray[np.float64] = np.sum(sums, axis=0) / counts
+    return mean
+
+
 def whitened(first: DensityMap, second: DensityMap) -> tuple[DensityMap, DensityMap]:
     """Return half-maps with the same mean power in all shells.
 
     Strong coarse shells would spill through a mask into weak fine ones, which both halves share.
     """
-    powers = [np.abs(transform_of(half.voxels)) ** 2 for half in (first, second)]
-    counts, *sums = shell_sums(first.box, np.ones(powers[0].shape), *powers)
-    mean = np.sum(sums, axis=0) / counts
+    mean = shell_power(first.voxels, second.voxels)
     weights = np.divide(1, np.sqrt(mean), out=np.zeros_like(mean), where=mean > 0)
     one, other = (
         DensityMap(filtered_shells(half.voxels, weights), half.pixel_size_angstrom, half.symmetry)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.reconstruction._insertion import SliceVolume
-from napari_cryosphere.reconstruction._solving import map_from_transform
+from napari_cryosphere.reconstruction._solving import map_from_transform, radii_by_row
 from napari_cryosphere.reconstruction._symmetry import SumSymmetry
 
 __all__ = ["SliceSums"]
@@ -83,7 +83,7 @@ class SliceSums:
         transform, real and imaginary part alike, by shell; beyond the last shell maps are 0.
         """
         size = self.box * self.padding
-        radius = _radii(size) / self.padding
+        radius = np.stack([row for _, row in radii_by_row(size)]) / self.padding
         inside = radius < precision.shape[1] - 0.5
         at = radius[inside]
         numerator = np.empty((len(at), self.number), dtype=np.complex128)
@@ -106,12 +106,3 @@ class SliceSums:
             transform[inside] = one
             maps.append(map_from_transform(transform, self.box, fall_off))
         return np.stack(maps)
-
-
-def _radii(size: int) -> NDArray[np.float64]:
-    """Return how far the points of a half volume are from 0, ``(size, size, size // 2 + 1)`` voxels."""
-    squared = np.fft.fftfreq(size, 1 / size) ** 2
-    distance: NDArray[np.float64] = np.sqrt(
-        squared[:, None, None] + squared[:, None] + np.arange(size // 2 + 1) ** 2
-    )
-    return distance

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE_RADIUS_DEGREES", "EVALUATION_ORDER", "Modes", "PoseSummary"]
+__all__ = ["CONFIDENCE_RADIUS_DEGREES", "EVALUATION_ORDER", "SUMMARY", "Modes", "PoseSummary"]
 
 EVALUATION_ORDER = 3
 """HEALPix order of the grid (7.3 degree spacing) on which distributions are shown and counted."""
@@ -52,11 +52,18 @@ class PoseSummary:
     def __len__(self) -> int:
         return len(self.rotations)
 
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> PoseSummary:
+        """Return what is said of some particles."""
+        return PoseSummary(*(getattr(self, name)[rows] for name in SUMMARY))
+
     @classmethod
     def concatenate(cls, parts: list[PoseSummary]) -> PoseSummary:
         """Join summaries of consecutive particles."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in SUMMARY))
+
+
+SUMMARY = tuple(field.name for field in fields(PoseSummary))
+"""Names of what a summary holds, in its order."""
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,8 @@ class _Ahead:
 
         Steps are taken one after another, each at the progress that was said before.
         """
-        if (
-            self._next is None
-        ):  # in that thread too: a resumed run begins with any step, to the last bit
+        # the first in that thread too: a resumed run begins with any step, to the last bit
+        if self._next is None:
             self._next = self._pool.submit(self._make, step, progress)
         batch = self._next.result()
         self._next = None
@@ -166,9 +165,18 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
-    if not trainer.replicas.first:
-        return Validated(*_four(trainer, [math.nan] * 4))
-    coefficients, shifts = _predict(trainer.averaged(), validation.images)
+    values, predicted, shifts = [math.nan] * 4, None, None
+    if trainer.replicas.first:
+        values, predicted, shifts = _held_out(trainer.averaged(), validation, symmetry)
+    loss, median, mean, shift_px = trainer.replicas.of_first(values)
+    return Validated(loss, median, mean, shift_px, predicted, shifts)
+
+
+def _held_out(
+    network: PoseNetwork, validation: ValidationSet, symmetry: str
+) -> tuple[list[float], HarmonicDistribution, Shifts | None]:
+    """Return the values of `Validated`, and what a network says of held-out particles."""
+    coefficients, shifts = _predict(network, validation.images)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
         float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))
@@ -179,15 +187,8 @@ def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Val
     ]
     predicted = HarmonicDistribution(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
-    figures = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    figures.append(_median_shift_error_px(shifts, validation))
-    return Validated(*_four(trainer, figures), predicted, shifts)
-
-
-def _four(trainer: Trainer, values: list[float]) -> tuple[float, float, float, float]:
-    """Return four of the first process's values, in all."""
-    first, second, third, fourth = trainer.replicas.of_first(values)
-    return first, second, third, fourth
+    values = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
+    return [*values, _median_shift_error_px(shifts, validation)], predicted, shifts
 
 
 def _median_shift_error_px(shifts: Shifts | None, validation: ValidationSet) -> float:

@@ -182,8 +182,8 @@ class Trainer:
         both = loss
         if shifts is not None and labels.shifts_px is not None:
             both = loss + shift_loss(shifts, labels) * part
-        told = torch.stack([loss.detach(), both.detach()])
-        return told, torch.autograd.grad(both, self._parameters, allow_unused=True)
+        losses = torch.stack([loss.detach(), both.detach()])
+        return losses, torch.autograd.grad(both, self._parameters, allow_unused=True)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -28,15 +28,14 @@ from napari_cryosphere.particles import (
 from napari_cryosphere.so3.asymmetric_unit import expand
 from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.cells import unit_rotations
-from napari_cryosphere.so3.pose_summary import PoseSummary
+from napari_cryosphere.so3.pose_summary import SUMMARY, PoseSummary
 from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = ["Predictor", "images_for", "pilot_of"]
 
 _REFINED_WITHIN_DEGREES = 10.0  # of each mode; chosen, not tuned
 _MODES_APART_DEGREES = 20.0  # twice that, so that no pose is looked at from two modes
-_SUMMARY = tuple(field.name for field in fields(PoseSummary))
-_NETWORK_SUMMARY = tuple(f"network_{name}" for name in _SUMMARY)
+_NETWORK_SUMMARY = tuple(f"network_{name}" for name in SUMMARY)
 _REACHED_DEGREES = 20.0
 """A true pose this near a mode is found: 10 degrees compared, and the climb from there. On particles with a
 network of 4 and one of 10 degrees of error confidence was then right to 1 point; with 15 degrees, 4 and
@@ -59,7 +58,7 @@ def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
 
 def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
     """Return the pilot that searches around a model's modes, see `prepare_aligner`."""
-    images, origins_px = images_for(model, stack), _origins_px(stack)
+    images, origins_px = images_for(model, stack), _centres_px(stack.shifts_angstrom(), stack)
 
     def pilot(
         aligner: Aligner, rows: NDArray[np.int64], unmasked: Tensor, ctf: Tensor | None
@@ -67,7 +66,7 @@ def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
         predicted = model.predict_all(images[rows])
         starts, centres = _starts(predicted.distribution, modes), origins_px[rows]
         if predicted.origins_angstrom is not None:
-            centres = -predicted.origins_angstrom / stack.grid.pixel_size_angstrom
+            centres = _centres_px(predicted.origins_angstrom, stack)
         return aligner.refine(unmasked, ctf, starts, centres, _REFINED_WITHIN_DEGREES)
 
     return pilot
@@ -103,8 +102,9 @@ def _compared(distribution: PoseDistribution, starts: NDArray[np.float64]) -> ND
     return np.asarray((probability * near).sum(1))
 
 
-def _origins_px(stack: ParticleStack) -> NDArray[np.float64]:
-    return -stack.shifts_angstrom() / stack.grid.pixel_size_angstrom
+def _centres_px(origins_angstrom: NDArray[np.float64], stack: ParticleStack) -> NDArray[np.float64]:
+    """Return where centres are from pixel n // 2, ``(n, 2)`` x and y in pixels, from RELION's origins."""
+    return -origins_angstrom / stack.grid.pixel_size_angstrom
 
 
 class Predictor:
@@ -139,7 +139,7 @@ class Predictor:
         self._modes, self._climbed = modes, climbed
         self._keep_coefficients = keep_coefficients
         self._images, self._unmasked = images_for(model, stack), AlignerInput(stack)
-        self._origins_px = _origins_px(stack)
+        self._origins_px = _centres_px(stack.shifts_angstrom(), stack)
         self._on_gpu = next(model.network.parameters()).device.type == "cuda"
 
     @property
@@ -148,7 +148,7 @@ class Predictor:
         novelty = () if self._model.novelty is None else ("novelty",)
         origins = () if self._model.card.shifts is None else _NETWORK_ORIGINS
         refined = () if self._aligner is None else (*_FOUND, "compared", *_NETWORK_SUMMARY)
-        return (*_SUMMARY, *novelty, *origins, *refined)
+        return (*SUMMARY, *novelty, *origins, *refined)
 
     @property
     def warnings(self) -> list[str]:
@@ -182,7 +182,9 @@ class Predictor:
             starts = _starts(distribution, self._modes)
             none = np.isnan(starts[:, 0]).any((1, 2))  # so flat that no maximum stands out
             starts[none, 0] = summary.rotations[none]
-            centres = self._origins_px[rows] if origins is None else self._in_px(origins)
+            centres = (
+                self._origins_px[rows] if origins is None else _centres_px(origins, self._stack)
+            )
             prior = _prior_of(distribution)
             found = self._refined(self._aligner, centres, unmasked, starts, prior)
             arrays = _arrays(found.summary)
@@ -208,7 +210,7 @@ class Predictor:
         ``cryosphereOriginSpread``, or where they were refined ``cryosphereNetworkOriginXAngst`` and so on.
         """
         symmetry, stack = self._model.card.symmetry, self._stack
-        summary = PoseSummary(*(results[name] for name in _SUMMARY))
+        summary = PoseSummary(*(results[name] for name in SUMMARY))
         if "novelty" in results:
             stack = stack.with_columns({_NOVELTY_COLUMN: results["novelty"]})
         origins, spread = (results.get(name) for name in _NETWORK_ORIGINS)
@@ -225,7 +227,8 @@ class Predictor:
         evidence, left, off = found.T
         there = presence(evidence, left, off, summary.confidence)
         decoys = self._at_wrong_poses(
-            self._aligner, self._origins_px if origins is None else self._in_px(origins)
+            self._aligner,
+            self._origins_px if origins is None else _centres_px(origins, self._stack),
         )
         near = reached(log_likelihood, decoys, results["compared"], there)
         summary = replace(summary, confidence=summary.confidence * near)
@@ -234,10 +237,6 @@ class Predictor:
         )
         posed = posed.with_columns(kept)
         return posed, replace(summary, confidence=summary.confidence * there)
-
-    def _in_px(self, origins_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where centres are from pixel n // 2, x and y in pixels, from RELION's origins."""
-        return -origins_angstrom / self._stack.grid.pixel_size_angstrom
 
     def _refined(
         self,
@@ -269,4 +268,4 @@ class Predictor:
 
 
 def _arrays(summary: PoseSummary) -> Arrays:
-    return {name: getattr(summary, name) for name in _SUMMARY}
+    return {name: getattr(summary, name) for name in SUMMARY}

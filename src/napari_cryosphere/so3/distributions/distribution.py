@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -355,8 +355,7 @@ class PoseDistribution(ABC):
             (rows, questions.summarise(part, self[rows].climb)) for rows, part in self.parts()
         ]
         order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
-        joined = PoseSummary.concatenate([summary for _, summary in pieces])
-        return PoseSummary(*(getattr(joined, field.name)[order] for field in fields(PoseSummary)))
+        return PoseSummary.concatenate([summary for _, summary in pieces])[order]
 
     # ------------------------------------------------------------------ arithmetic
 

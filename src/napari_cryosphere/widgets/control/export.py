@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,11 +72,8 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
     summary = store.summary()
     if summary is None or store.of_file or not store.predicted[rows].all():
         return stack
-    from napari_cryosphere.so3.pose_summary import PoseSummary
-
     at = np.cumsum(store.predicted)[rows] - 1
-    mine = PoseSummary(*(getattr(summary, field.name)[at] for field in fields(PoseSummary)))
-    return stack.with_summary(mine, store.symmetry)
+    return stack.with_summary(summary[at], store.symmetry)
 
 
 def export_work(session: Session, rows: NDArray[np.int64], path: Path) -> Events:

@@ -143,7 +143,7 @@ class MapController:
         return self.add_map(made.density, name, noted=_how_shown(made))
 
     def _put_above(self, layer: Image, other: Image) -> None:
-        """Place a layer directly above another in the list: what was made of a map stands with it."""
+        """Place a layer directly above another in the list: next to the map that it was made of."""
         layers = self.viewer.layers
         layers.move(layers.index(layer), layers.index(other) + 1)
 

@@ -39,7 +39,7 @@ class Subset(Enum):
 
 
 _SHORT = {Subset.SELECTED: "selection", Subset.NOT_REJECTED: "not rejected", Subset.KEPT: "kept"}
-"""Subsets as the name of a layer says them, which has little room."""
+"""Subsets in the name of a layer, which has to be short."""
 MISSING = {  # what to do where particles have no such pose
     Poses.PREDICTED: "nothing is predicted yet; press Predict poses first",
     Poses.REFINED: "nothing is refined yet; press Refine, or open a file that infer --refine or align wrote",

@@ -237,7 +237,7 @@ class MatchLayers:
         return layer if layer is not None and layer in self._viewer.layers else None
 
     def hide(self) -> None:
-        """Show nothing until there is something new; the room stays free."""
+        """Show nothing until there is something new; the place stays empty."""
         for what in self._layers:
             layer = self._present(what)
             if layer is not None and layer.visible:

@@ -95,9 +95,8 @@ class ProjectionView:
     def reference(self) -> DensityMap | Path | None:
         """The map that is projected: the one that is chosen, or the file of the chosen model's own."""
         chosen, model = map_of(self._inspector.map_layer), self._data.model_path
-        if (
-            chosen is None and model != self._model
-        ):  # looked for once, not at every step of the slider
+        # looked for once, not at every step of the slider
+        if chosen is None and model != self._model:
             self._model, self._own = model, own_map(model)
         return self._own if chosen is None else chosen
 
@@ -254,7 +253,7 @@ class ProjectionView:
             self.layers.hide()
 
     def clear(self) -> None:
-        """Take the projection away; its room stays free where the next one is to come."""
+        """Take the projection away; its place stays empty where the next one is to come."""
         if self.compared and self.reference is not None:
             self.layers.hide()
         else:

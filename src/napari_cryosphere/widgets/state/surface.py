@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Surface", "draw_surface", "surface_of"]
 
-_MOST_BOX = 64
+_MOST_VOXELS = 64
 """Voxels along the side of a map before its surface is taken: some 5,000 points, a picture in 5 ms."""
 _SMOOTH_VOXELS = 1.0  # standard deviation, before normals are taken: at 0.5 single voxels are seen
 _LIGHT = np.array(
     [-0.4, -0.55, -0.73]
 )  # towards it, in the image's frame: from above, left, and in front
-_DARKEST = 0.25
+_DARKEST = 0.25  # shade of what faces away, of 1; chosen, not tuned
 _COLOUR = np.array([178, 190, 210])
 _NEARER = 0.3  # how much darker the farthest points are
 _REACH = 0.46  # of the picture's side, to the farthest point
@@ -55,9 +55,9 @@ def surface_of(density: DensityMap) -> Surface:
 
     voxels: NDArray[np.float32] = density.voxels
     box = density.box
-    if box > _MOST_BOX:
-        coarser = density.pixel_size_angstrom * box / _MOST_BOX
-        voxels = map_on_grid(density, _MOST_BOX, coarser).numpy()
+    if box > _MOST_VOXELS:
+        coarser = density.pixel_size_angstrom * box / _MOST_VOXELS
+        voxels = map_on_grid(density, _MOST_VOXELS, coarser).numpy()
     level = contour_levels(voxels)[0]
     inside = voxels > level
     border = inside & ~binary_erosion(inside)

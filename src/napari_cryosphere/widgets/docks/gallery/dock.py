@@ -14,12 +14,12 @@ from napari_cryosphere.widgets.docks.gallery.tile_painter import TilePainter
 from napari_cryosphere.widgets.docks.gallery.tile_pictures import TilePictures
 from napari_cryosphere.widgets.docks.gallery.tile_view import TileView
 from napari_cryosphere.widgets.docks.kit.choice_actions import ChoiceActions
-from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
+from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
+from napari_cryosphere.widgets.docks.kit.session_dock import SessionDock
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
 from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
 from napari_cryosphere.widgets.state.notices import cause_first
 from napari_cryosphere.widgets.state.particle_choices import Flag
-from napari_cryosphere.widgets.state.session import Session, listen_to
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -33,7 +33,7 @@ _EDGES = {"Small tiles": 64, "Medium tiles": 96, "Large tiles": 144}
 _EMPTY = "No particles are loaded. Drop a STAR or .cs file into the viewer."
 
 
-class GalleryDock(SeatedDock):
+class GalleryDock(SessionDock):
     """Tiles of the chosen data set's particles; works on whatever is loaded, and on nothing.
 
     Parameters are those of `SeatedDock`.
@@ -44,7 +44,6 @@ class GalleryDock(SeatedDock):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
         self._background = ThreadBackground()
-        self._session: Session | None = None
         self._pictures: TilePictures | None = None
         self._making = False
         self.painter = TilePainter(viewer.theme)
@@ -111,17 +110,13 @@ class GalleryDock(SeatedDock):
         self.destroyed.connect(self._background.close)
 
     def _leave(self) -> None:
-        self._listen(None)
         self._background.close()
         super()._leave()
 
     # ------------------------------------------------------------------ the session
 
-    def _on_session(self) -> None:
-        session = self.controller.session
-        if session is self._session and session is not None:
-            return
-        self._listen(session)
+    def _show_session(self) -> None:
+        session = self._session
         self._pictures = None if session is None else TilePictures(session.stack, session.store)
         self.painter.picture_of = (
             (lambda row: None) if self._pictures is None else self._pictures.get
@@ -131,11 +126,6 @@ class GalleryDock(SeatedDock):
         self.filters.set_session(session)
         self._update_rows()
         self._on_particle()
-
-    def _listen(self, session: Session | None) -> None:
-        """Listen to a session, and no longer to the former one."""
-        former, self._session = self._session, session
-        listen_to(session, former, self._on_choices, self._on_filter, self._on_predictions)
 
     def _text(self, row: int) -> str:
         if self._session is None:

@@ -13,7 +13,8 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.export import Which, rows_to_export
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.view_spikes import ViewSpikes
-from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, scrolled, single_shot
+from napari_cryosphere.widgets.docks.kit.seated_dock import scrolled, single_shot
+from napari_cryosphere.widgets.docks.kit.session_dock import SessionDock
 from napari_cryosphere.widgets.docks.kit.style import dock_style, enable_all
 from napari_cryosphere.widgets.docks.kit.workers import ThreadBackground
 from napari_cryosphere.widgets.docks.orientations.panels import (
@@ -21,7 +22,6 @@ from napari_cryosphere.widgets.docks.orientations.panels import (
     EvennessPanel,
     SpikesPanel,
 )
-from napari_cryosphere.widgets.state.session import Session, listen_to
 from napari_cryosphere.widgets.state.view_statistics import ViewMap, ViewStatistics
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _SLICE_SECONDS = 0.4  # of work between two pictures
 _LATER_MS = 200
 
 
-class OrientationsDock(SeatedDock):
+class OrientationsDock(SessionDock):
     """The views of all, the shown or the selected particles; works on whatever is loaded, and on nothing.
 
     Parameters are those of `SeatedDock`.
@@ -45,7 +45,6 @@ class OrientationsDock(SeatedDock):
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
         self._background = ThreadBackground()
-        self._session: Session | None = None
         self._statistics: ViewStatistics | None = None
         self._asked = 0
         self.shown: ViewMap | None = None
@@ -84,30 +83,25 @@ class OrientationsDock(SeatedDock):
 
     def _leave(self) -> None:
         self._later.stop()
-        self._listen(None)
         self._background.close()
         self.spikes.hide()
         super()._leave()
 
     # ------------------------------------------------------------------ the session
 
-    def _on_session(self) -> None:
-        session = self.controller.session
-        if session is self._session and session is not None:
-            return
-        self._listen(session)
+    def _show_session(self) -> None:
+        session = self._session
         self._statistics = None if session is None else ViewStatistics(session.stack, session.store)
         self.evenness.map.show_region(None)
         self.brush.say(None)
         self.update_views()
 
-    def _listen(self, session: Session | None) -> None:
-        former, self._session = self._session, session
-        listen_to(session, former, self._on_chosen, self._on_chosen, self._on_predictions)
-
-    def _on_chosen(self) -> None:
+    def _on_choices(self) -> None:
         if self.evenness.which is not None:
             self._ask_later()
+
+    def _on_filter(self) -> None:
+        self._on_choices()
 
     def _on_predictions(self, rows: slice) -> None:
         if self._statistics is not None:

@@ -21,12 +21,12 @@ from napari_cryosphere.widgets.control.map_sources import Subset
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.choice_actions import ChoiceActions
 from napari_cryosphere.widgets.docks.kit.quantity_combo import QuantityCombo
-from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
+from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
+from napari_cryosphere.widgets.docks.kit.session_dock import SessionDock
 from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, enable, wrapped
 from napari_cryosphere.widgets.docks.scatter.plot import SELECTED, ScatterPlot
 from napari_cryosphere.widgets.plugin.open_docks import MAPS, open_dock
 from napari_cryosphere.widgets.state.particle_filter import FILE_ORDER
-from napari_cryosphere.widgets.state.session import Session, listen_to
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -45,7 +45,7 @@ _FIRST = (
 """What is shown at first: the first two that are known."""
 
 
-class ScatterDock(SeatedDock):
+class ScatterDock(SessionDock):
     """A scatter of the chosen data set's particles; works on whatever is loaded, and on nothing.
 
     Parameters are those of `SeatedDock`.
@@ -55,7 +55,6 @@ class ScatterDock(SeatedDock):
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
-        self._session: Session | None = None
         self.rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         """The particles that have both quantities and pass the filters, in the order of the points."""
         self._shown: tuple[str, str] | None = None
@@ -122,24 +121,15 @@ class ScatterDock(SeatedDock):
 
     def _leave(self) -> None:
         self._later.stop()
-        self._listen(None)
         super()._leave()
 
     # ------------------------------------------------------------------ the session
 
-    def _on_session(self) -> None:
-        session = self.controller.session
-        if session is self._session and session is not None:
-            return
-        self._listen(session)
+    def _show_session(self) -> None:
         self._shown = None
         for combo in (self.across, self.up):
             combo.setCurrentIndex(-1)
         self._update_points()
-
-    def _listen(self, session: Session | None) -> None:
-        former, self._session = self._session, session
-        listen_to(session, former, self._on_choices, self._on_filter, lambda rows: None)
 
     def _on_filter(self) -> None:
         """Show other particles: at once, but not while predictions pour in."""

@@ -40,7 +40,7 @@ _UNKNOWN = "nothing is predicted of this particle"
 _NO_MAP = "No map: open one, or reconstruct it, and it is shown from the particle's view"
 _COMING = "The map's surface is being made…"
 _SAME_DEGREES = 0.5  # a pose nearer to a marked one is not marked itself
-_TURN_MS = 40
+_TURN_MS = 40  # between two updates during a drag; chosen, not tuned
 
 
 class SphereDock(SeatedDock):

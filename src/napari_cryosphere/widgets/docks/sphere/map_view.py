@@ -13,9 +13,9 @@ from napari_cryosphere.widgets.state.surface import Surface, draw_surface
 
 __all__ = ["TurnedMap"]
 
-_SIDE = 200
-"""Pixels of the picture, drawn larger: the surface's voxels are some three of them."""
-_DEGREES_A_PIXEL = 0.6
+_SIDE_PIXELS = 200
+"""Side of the picture, drawn larger: the surface's voxels are some three of them."""
+_DEGREES_PER_PIXEL = 0.6  # of a drag; chosen, not tuned
 
 
 class TurnedMap(QWidget):
@@ -85,9 +85,11 @@ class TurnedMap(QWidget):
             painter.drawText(self.rect().adjusted(12, 12, -12, -12), flags, self._text)
         else:
             if self._image is None:
-                data = draw_surface(self._surface, self.pose, _SIDE).tobytes()
+                data = draw_surface(self._surface, self.pose, _SIDE_PIXELS).tobytes()
                 kind = QImage.Format.Format_RGBA8888
-                self._image = QImage(data, _SIDE, _SIDE, 4 * _SIDE, kind).copy()
+                self._image = QImage(
+                    data, _SIDE_PIXELS, _SIDE_PIXELS, 4 * _SIDE_PIXELS, kind
+                ).copy()
             painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
             side = min(self.width(), self.height())
             left, top = (self.width() - side) / 2, (self.height() - side) / 2
@@ -124,5 +126,5 @@ def dragged_pose(pose: NDArray[np.float64], right: float, down: float) -> NDArra
     """Return the pose after a drag by pixels: what faces the user, at negative z, goes with the mouse."""
     from napari_cryosphere.so3.rotations import rotation_from_vector
 
-    turn = np.radians(_DEGREES_A_PIXEL) * np.array([down, -right, 0.0])
+    turn = np.radians(_DEGREES_PER_PIXEL) * np.array([down, -right, 0.0])
     return np.asarray(pose @ rotation_from_vector(turn).T)
