@@ -230,11 +230,12 @@ class Ours:
 
         torch.set_num_threads(1)
         model = PoseModel.load(self._folder / "run")
-        images = images_for(model, ParticleStack.read(particles)).load()
-        model.predict(images[:128])
+        images, ctf = images_for(model, ParticleStack.read(particles)).with_ctf(slice(None))
+        assert ctf is not None
+        model.predict(images[:128], ctf[:128])
         start = time.process_time()
-        for part in images.split(128):
-            model.predict(part)
+        for part in zip(images.split(128), ctf.split(128), strict=True):
+            model.predict(*part)
         return 1e3 * (time.process_time() - start) / len(images)
 
     def validation(self) -> list[tuple[float, float]]:

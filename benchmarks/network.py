@@ -1,10 +1,11 @@
 """The pose network: trained on particles and their poses alone, judged on others.
 
-Two tables. *Poses*: presets trained for the same time on the same particles; errors of the network
+Three tables. *Poses*: presets trained for the same time on the same particles; errors of the network
 alone and after refinement of its best modes against the map that the training particles gave; how
 often the truth lies in the credible sets; how well the confidence tells large errors (area under
 the ROC curve, errors beyond 30 degrees); cost. *In-plane turns*: how far the predicted pose of a
-turned image lies from the turned pose.
+turned image lies from the turned pose. *Defocus*: errors and credible sets in each quarter of the
+test set by defocus.
 
 The first needs the reference data (CRYOSPHERE_SHARED_DATA names its folder); ``--minutes`` is the
 time that a training takes. ``--json FILE`` writes one file a table, named FILE's stem and the
@@ -94,8 +95,10 @@ def _print_progress(event: Any) -> None:
         print(getattr(event, "message", ""), flush=True)
 
 
-def predicted(sample: Sample, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Predict the test set, and score it."""
+def predicted(
+    sample: Sample, arguments: argparse.Namespace, folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Predict the test set, and score it: all of it, and its quarters by defocus."""
     stack, blind = _test_set(sample, arguments, folder)
     start = time.process_time()
     config = InferConfig(
@@ -110,14 +113,25 @@ def predicted(sample: Sample, arguments: argparse.Namespace, folder: Path) -> di
     errors = angular_error_degrees(stack.rotations(), found.rotations(), sample.symmetry)
     levels = DistributionStore(folder / "d.zarr")[:].credible_level(stack.rotations())
     large = errors > LARGE_DEGREES
-    return {
-        "median_deg": float(np.median(errors)),
-        "beyond_30": float(large.mean()),
-        "in_50_set": float((levels <= 0.5).mean()),
-        "in_90_set": float((levels <= 0.9).mean()),
+    ctf = stack.ctf_parameters()
+    defocus = (ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2
+    quarters = [
+        {"defocus_angstrom": float(defocus[rows].mean())} | _scores(errors[rows], levels[rows])
+        for rows in np.array_split(np.argsort(defocus), 4)
+    ]
+    return _scores(errors, levels) | {
         "auroc_confidence": roc_area(-_column(found, "cryosphereConfidence"), large),
         "auroc_max_probability": roc_area(-_column(found, "rlnMaxValueProbDistribution"), large),
         "infer_ms": 1e3 * spent / len(stack),
+    }, quarters
+
+
+def _scores(errors: NDArray[np.float64], levels: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        "median_deg": float(np.median(errors)),
+        "beyond_30": float((errors > LARGE_DEGREES).mean()),
+        "in_50_set": float((levels <= 0.5).mean()),
+        "in_90_set": float((levels <= 0.9).mean()),
     }
 
 
@@ -169,12 +183,12 @@ def turns(sample: Sample, preset: str, folder: Path) -> dict[str, Any]:
     model = PoseModel.load(folder)
     stack = ParticleStack.read(sample.path("test"))
     chosen = stack[:: max(1, len(stack) // 100)]
-    images = images_for(model, chosen).load()
-    still = model.predict(images).mode(1).rotations[:, 0]
+    images, ctf = images_for(model, chosen).with_ctf(slice(None))
+    still = model.predict(images, ctf).mode(1).rotations[:, 0]
     apart = []
     for angle in TURNS:
         angles = torch.full((len(images),), float(angle))
-        moved = model.predict(turn_and_shift(images, angles, torch.zeros(len(images), 2)))
+        moved = model.predict(turn_and_shift(images, angles, torch.zeros(len(images), 2)), ctf)
         expected = turned_rotations(torch.from_numpy(still), angles.double()).numpy()
         found = moved.mode(1).rotations[:, 0]
         apart.append(
@@ -193,7 +207,7 @@ def turns(sample: Sample, preset: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both tables."""
+    """Run all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -214,7 +228,7 @@ def main() -> None:
     if arguments.quick:
         arguments.minutes = 0.1
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    poses, plane = [], []
+    poses, plane, by_defocus = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
         for sample in SAMPLES:
             if sample.name not in arguments.sets:
@@ -225,7 +239,9 @@ def main() -> None:
                 if not cost.is_file():
                     cost_of = trained(sample, preset, arguments, folder)
                     cost.write_text(json.dumps(cost_of))
-                row = json.loads(cost.read_text()) | predicted(sample, arguments, folder)
+                scores, quarters = predicted(sample, arguments, folder)
+                row = json.loads(cost.read_text()) | scores
+                by_defocus += [{"set": sample.name, "preset": preset} | each for each in quarters]
                 if (folder / "map.mrc").is_file():
                     row |= refined(sample, arguments, folder)
                 else:
@@ -239,7 +255,7 @@ def main() -> None:
                     )
                 poses.append(row)
                 plane.append(turns(sample, preset, folder))
-    for name, rows in (("poses", poses), ("turns", plane)):
+    for name, rows in (("poses", poses), ("turns", plane), ("defocus", by_defocus)):
         print(f"\n{name}")
         part = argparse.Namespace(json=None)
         if arguments.json:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import constants
 
-from napari_cryosphere.imaging.ctf import ctf_2d
-from napari_cryosphere.particles import CtfParameters, ParticleStack
+from napari_cryosphere.imaging.ctf import ctf_2d, ctf_values, radial_ctf
+from napari_cryosphere.particles import CtfParameters, ImageGrid, ParticleStack
 
 BOX, PIXEL_SIZE = 48, 1.7
 
@@ -97,3 +97,23 @@ def test_a_particles_own_value_goes_before_its_groups(tmp_path: Path) -> None:
     assert list(ctf.phase_shift_degrees) == [90, 60]
     assert list(ctf.spherical_aberration_mm) == [2.7, 2.0]
     assert list(ctf.scale_factor) == [1, 1]
+
+
+def test_the_radial_ctf_is_its_mean_on_circles(tmp_path: Path) -> None:
+    """4000 A of astigmatism; the mean of 360 directions, and 1 without a CTF."""
+    (tmp_path / "p.star").write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n"
+        "_rlnImagePixelSize\n_rlnImageSize\n_rlnImageDimensionality\n1 300 2.7 0.1 3.0 64 2\n\n"
+        "data_particles\n\nloop_\n_rlnImageName\n_rlnOpticsGroup\n_rlnDefocusU\n_rlnDefocusV\n_rlnDefocusAngle\n"
+        "000001@x.mrcs 1 15000 11000 20\n000002@x.mrcs 1 9000 8800 130\n"
+    )
+    stack = ParticleStack.read(tmp_path / "p.star", require_images=False)
+    grid = ImageGrid(32, 6.0)
+    found = radial_ctf(stack, grid)
+    assert found is not None
+    assert found.shape == (2, 17)
+    angle = np.radians(np.arange(360))
+    for shell in (0, 5, 16):
+        circle = shell / (32 * 6.0) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        expected = np.abs(ctf_values(stack.ctf_parameters(), circle)).mean(axis=1)
+        np.testing.assert_allclose(found[:, shell], expected, atol=0.02)

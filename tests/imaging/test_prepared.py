@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from napari_cryosphere.imaging.ctf import ctf_2d, transfer_functions
+from napari_cryosphere.imaging.ctf import ctf_2d, radial_ctf, transfer_functions
 from napari_cryosphere.imaging.forward import noise_level, noisy_images, projector_of
 from napari_cryosphere.imaging.fourier import frequency_grid, rescale
 from napari_cryosphere.imaging.inspection import inspect_images
@@ -127,6 +127,17 @@ def test_transfer_functions_without_a_ctf(
     assert (
         transfer_functions(one_grid._with(one_grid.particles.drop(columns="rlnDefocusU"))) is None
     )
+
+
+def test_what_the_ctf_left_comes_with_the_images(one_grid: ParticleStack) -> None:
+    grid = ImageGrid(32, 6.0)
+    images, ctf = PreparedImages(one_grid, Preprocessing(grid=grid)).with_ctf([5, 2])
+    assert ctf is not None
+    torch.testing.assert_close(ctf, radial_ctf(one_grid[[5, 2]], grid))
+    assert ctf.shape == (2, 17)
+    assert len(images) == 2
+    bare = one_grid._with(one_grid.particles.drop(columns="rlnDefocusU"))
+    assert PreparedImages(bare, Preprocessing(grid=grid)).with_ctf(slice(3))[1] is None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,15 @@ from napari_cryosphere.particles import ORIGINS, ParticleStack, network_column
 from napari_cryosphere.training.presets import PRESETS
 
 NETWORK = PolarConfig(
-    box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=16, blocks=1, features=16, shifts=True
+    box=16,
+    l_max=3,
+    ring_channels=8,
+    ring_blocks=0,
+    channels=16,
+    blocks=1,
+    features=16,
+    shifts=True,
+    matched=True,
 )
 NAMES = list(ORIGINS)
 
@@ -51,7 +59,7 @@ def test_predicted_origins_are_written_and_read_back(
     run(infer(InferConfig(particles=given.source, model=model, output=tmp_path / "out.star")))
     found = ParticleStack.read(tmp_path / "out.star")
     network = PoseModel.load(model)
-    said = network.predict_all(images_for(network, given)[:])
+    said = network.predict_all(*images_for(network, given).with_ctf(slice(None)))
     assert said.origins_angstrom is not None
     np.testing.assert_allclose(found.shifts_angstrom(), said.origins_angstrom, atol=1e-3)
     spread = found.particles["cryosphereOriginSpread"].to_numpy(float)
@@ -115,5 +123,6 @@ def test_particles_without_origins_teach_none(sample: Path, tmp_path: Path) -> N
 
 
 def test_the_default_network_says_where_particles_lie() -> None:
-    assert PRESETS["default"].network == PolarConfig(shifts=True)
+    assert PRESETS["default"].network == PolarConfig(shifts=True, matched=True)
     assert not PolarConfig().shifts  # of models written before there were any
+    assert not PolarConfig().matched

@@ -93,7 +93,8 @@ def views(number: int = 30) -> tuple[Tensor, np.ndarray, np.ndarray]:
 
 def sources() -> dict[str, TrainingSource]:
     images, rotations, weights = views()
-    loaded = LoadedParticles(images, rotations, weights, 3)
+    ctf = torch.rand(len(images), 9, generator=torch.Generator().manual_seed(6))
+    loaded = LoadedParticles(images, rotations, weights, 3, ctf=ctf)
     changed = Augmented(loaded, CESPED_AUGMENTATION, 5)
     targets = torch.rand(30, 12, generator=torch.Generator().manual_seed(2))
     return {
@@ -114,6 +115,9 @@ def test_shares_make_up_the_batch(name: str) -> None:
         torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images)
         torch.testing.assert_close(torch.cat([part.rotations for part in parts]), whole.rotations)
         assert torch.equal(torch.cat([part.weights for part in parts]), whole.weights)
+        assert (whole.ctf is None) == (name == "labelled")
+        if whole.ctf is not None:
+            assert torch.equal(torch.cat([part.ctf for part in parts]), whole.ctf)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])

@@ -21,6 +21,7 @@ __all__ = [
     "ctf_2d",
     "ctf_values",
     "fft_frequencies",
+    "radial_ctf",
     "transfer_functions",
     "transfer_values",
 ]
@@ -29,6 +30,7 @@ LEAST_CTF = 0.05
 """Least absolute CTF that a premultiplied image is divided by: below it rounding of the stored
 pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
 """
+_DIRECTIONS = 8  # of half a circle, over which astigmatism is averaged; chosen, not tuned
 _ANGSTROM_PER_MILLIMETRE = 1e7  # by definition
 
 
@@ -191,6 +193,26 @@ def transfer_functions(stack: ParticleStack, grid: ImageGrid | None = None) -> T
     if values is None:
         return None
     return torch.from_numpy(values.reshape(-1, chosen.box, chosen.box // 2 + 1))
+
+
+def radial_ctf(stack: ParticleStack, grid: ImageGrid) -> Tensor | None:
+    """Return the mean absolute value of `transfer_values` on circles about the origin of a grid's FFT.
+
+    Turning an image leaves it as it is.
+
+    Returns
+    -------
+    ``(n, box // 2 + 1)`` float32, at 0, 1, ... cycles per box; None if it is 1 everywhere.
+    """
+    import torch
+
+    radius = np.arange(grid.box // 2 + 1) / (grid.box * grid.pixel_size_angstrom)
+    angle = np.arange(_DIRECTIONS) * np.pi / _DIRECTIONS
+    circles = radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    values = transfer_values(stack, circles.reshape(-1, 2))
+    if values is None:
+        return None
+    return torch.from_numpy(np.abs(values).reshape(len(stack), -1, _DIRECTIONS).mean(axis=2))
 
 
 def fft_frequencies(box: int, pixel_size_angstrom: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.imaging.corrections import corrected_images
-from napari_cryosphere.imaging.ctf import transfer_functions
+from napari_cryosphere.imaging.ctf import radial_ctf, transfer_functions
 from napari_cryosphere.imaging.preprocess import Preprocessing, background_plane
 from napari_cryosphere.particles import ParticleStack
 
@@ -63,6 +63,14 @@ class PreparedImages:
             self._note_flat(raw, chosen)
             prepared[torch.from_numpy(mine)] = self.steps(raw, grid, ctf)
         return prepared
+
+    def with_ctf(self, indices: Any) -> tuple[Tensor, Tensor | None]:
+        """Return some images, and what the CTF left of them, as a `PoseModel` takes both.
+
+        The second as `napari_cryosphere.imaging.ctf.radial_ctf` returns it.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[indices])
+        return self[rows], radial_ctf(self.stack[rows], self.grid)
 
     def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
         """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.

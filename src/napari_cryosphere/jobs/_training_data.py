@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.ctf import radial_ctf
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
 from napari_cryosphere.jobs.configs.training import TrainingConfig
@@ -123,7 +124,9 @@ def training_data(
 def _validation_set(
     held_out: ParticleStack, images: torch.Tensor, grid: ImageGrid
 ) -> ValidationSet:
-    return ValidationSet(images, held_out.rotations(), known_shifts_px(held_out, grid))
+    return ValidationSet(
+        images, held_out.rotations(), known_shifts_px(held_out, grid), radial_ctf(held_out, grid)
+    )
 
 
 def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
@@ -246,6 +249,7 @@ def _source(
         _label_weights(training),
         config.seed,
         known_shifts_px(training, grid),
+        radial_ctf(training, grid),
     )
     loaded = Augmented(plain, config.augmentation, config.seed)
     if density is None:

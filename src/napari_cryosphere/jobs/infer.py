@@ -63,8 +63,9 @@ def predict(
     images: PreparedImages, model: PoseModel, batch_size: int = 128
 ) -> Iterator[tuple[slice, PoseDistribution]]:
     """Yield the pose distributions of consecutive particles, batch by batch, in constant memory."""
-    for rows, prepared in prefetched(images.__getitem__, Batches(len(images), batch_size).blocks()):
-        yield rows, model.predict(prepared)
+    blocks = Batches(len(images), batch_size).blocks()
+    for rows, (prepared, ctf) in prefetched(images.with_ctf, blocks):
+        yield rows, model.predict(prepared, ctf)
 
 
 def infer_stack(

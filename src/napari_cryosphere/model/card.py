@@ -53,6 +53,8 @@ class PolarConfig(BaseModel):
     """Signals whose harmonics the log-density is a linear function of."""
     shifts: bool = False
     """Whether it also says where the particle lies in its image."""
+    matched: bool = False
+    """Whether images are multiplied by their CTF first, where it is known: a matched filter."""
 
     @model_validator(mode="after")
     def _band_fits(self) -> PolarConfig:

@@ -89,8 +89,8 @@ class CustomNetwork(PoseNetwork):
             )
         self.module, self._config = module, config
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return coefficients ``(b, L + 1, 2 L + 1, L + 1)`` of images ``(b, box, box)``.
+    def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
+        """Return coefficients ``(b, L + 1, 2 L + 1, L + 1)`` of images ``(b, box, box)``; the CTF is ignored.
 
         Raises
         ------

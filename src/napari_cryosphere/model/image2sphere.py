@@ -161,8 +161,8 @@ class Image2Sphere(PoseNetwork):
             )
         load_resnet_weights(resnet, path)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
+    def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
+        """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex; the CTF is not used."""
         sphere = self._on_sphere(images)
         lifted = self.activation(self.lift(sphere))
         return (self.refine(lifted) + self.linear(sphere))[:, 0]

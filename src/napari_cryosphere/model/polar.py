@@ -91,6 +91,33 @@ class PolarImage(nn.Module):
         return (images.flatten(1) @ self.matrix).unflatten(1, (self.radii, self.angles))
 
 
+class MatchedFilter(nn.Module):
+    """Images ``(b, box, box)`` multiplied by a function of frequency's modulus, ``(b, box // 2 + 1)``.
+
+    A likelihood sees an image through its product with the CTF: frequencies count as much as they hold of
+    the particle, and how much that is in all says how sure one may be. The function is linear between its
+    values and keeps the last one beyond them. The images are padded, so that nothing comes back on the
+    other side and what is turned stays so.
+    """
+
+    def __init__(self, box: int) -> None:
+        super().__init__()
+        self.padded = 2 * box
+        y, x = torch.fft.fftfreq(self.padded, 1 / box), torch.fft.rfftfreq(self.padded, 1 / box)
+        radius = torch.hypot(y[:, None], x).clamp(max=box // 2).flatten()
+        hats = (1 - (radius - torch.arange(box // 2 + 1)[:, None]).abs()).clamp(min=0)
+        self.register_buffer("hats", hats, persistent=False)
+        self.hats: Tensor
+
+    def forward(self, images: Tensor, profile: Tensor) -> Tensor:
+        """Return the filtered images, ``(b, box, box)``."""
+        size = (self.padded, self.padded)
+        spectra = torch.fft.rfft2(_at_least_single(images), s=size)
+        filters = (profile @ self.hats).view(len(images), *spectra.shape[1:])
+        box = images.shape[-1]
+        return torch.fft.irfft2(spectra * filters, s=size)[:, :box, :box]
+
+
 class WignerHead(nn.Module):
     """Paired signals on the circle to a log-density: ``f^l_mn = sum_c W^l_mnc F_c(n)``.
 
@@ -183,6 +210,7 @@ class PolarNetwork(PoseNetwork):
         super().__init__()
         self.config = config
         self.polar = PolarImage(config.box)
+        self.matched = MatchedFilter(config.box) if config.matched else None
         self.stem = PairedInput(self.polar.radii, config.ring_channels, _STEM_KERNEL)
         self.stem_norm = MirrorNorm(config.ring_channels)
         self.ring = nn.Sequential(
@@ -201,17 +229,21 @@ class PolarNetwork(PoseNetwork):
         """See `PoseNetwork`: nothing here is random."""
         return False
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
-        return self.head(self._signals(images))
+        return self.head(self._signals(images, ctf))
 
-    def poses_and_shifts(self, images: Tensor) -> tuple[Tensor, Shifts | None]:
+    def poses_and_shifts(
+        self, images: Tensor, ctf: Tensor | None = None
+    ) -> tuple[Tensor, Shifts | None]:
         """See `PoseNetwork`."""
-        signals = self._signals(images)
+        signals = self._signals(images, ctf)
         return self.head(signals), None if self.shift_head is None else self.shift_head(signals)
 
-    def _signals(self, images: Tensor) -> Tensor:
+    def _signals(self, images: Tensor, ctf: Tensor | None) -> Tensor:
         """Return ``(b, features, box)``: what is known of the image at every angle."""
+        if self.matched is not None and ctf is not None:
+            images = self.matched(images, ctf)
         ring = self.ring(torch.relu(self.stem_norm(self.stem(self.polar(images)))))
         ring = fewer_angles(ring, self.config.box)
         body = self.body(torch.relu(self.widen_norm(self.widen(ring))))

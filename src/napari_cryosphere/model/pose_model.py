@@ -113,27 +113,32 @@ class PoseModel:
         """Build an untrained model; its weights come from torch's global random generator."""
         return cls(build_network(card.network), card)
 
-    def predict(self, images: Tensor) -> PoseDistribution:
+    def predict(self, images: Tensor, ctf: Tensor | None = None) -> PoseDistribution:
         """Return the pose distributions of prepared images.
 
         Parameters
         ----------
         images
             ``(n, box, box)`` float32, prepared at the card's box and pixel size.
+        ctf
+            ``(n, box // 2 + 1)``: what the CTF left of them, see
+            `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known.
 
         Notes
         -----
         Deterministic: the same images give the same distributions, in any batch.
         """
-        return self.predict_all(images).distribution
+        return self.predict_all(images, ctf).distribution
 
-    def predict_all(self, images: Tensor) -> Prediction:
+    def predict_all(self, images: Tensor, ctf: Tensor | None = None) -> Prediction:
         """Return the poses, the novelty and the shifts of prepared images, see `predict`."""
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             moved = images.to(device)
-            logits, shifts = self.network.poses_and_shifts(moved)
+            logits, shifts = self.network.poses_and_shifts(
+                moved, None if ctf is None else ctf.to(device)
+            )
             coefficients = logits / self.card.calibration.temperature
             distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
         distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)

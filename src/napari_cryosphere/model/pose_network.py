@@ -34,13 +34,16 @@ class PoseNetwork(nn.Module, ABC):
         return True
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
         """Return the log-densities of images.
 
         Parameters
         ----------
         images
             ``(b, box, box)`` real, background of mean 0 and sd 1, phases flipped.
+        ctf
+            ``(b, box // 2 + 1)``: mean absolute value of each image's CTF at 0, 1, ... cycles per box;
+            None where it is not known. A network may look at it or not.
 
         Returns
         -------
@@ -48,6 +51,8 @@ class PoseNetwork(nn.Module, ABC):
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
 
-    def poses_and_shifts(self, images: Tensor) -> tuple[Tensor, Shifts | None]:
+    def poses_and_shifts(
+        self, images: Tensor, ctf: Tensor | None = None
+    ) -> tuple[Tensor, Shifts | None]:
         """Return what `forward` does, and where the particles lie; None from a network that does not say."""
-        return self(images), None
+        return self(images, ctf), None

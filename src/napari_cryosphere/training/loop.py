@@ -31,12 +31,14 @@ _PREDICT_BATCH = 128  # images at once without gradients: 0.5 GB at 4 MB each
 class ValidationSet:
     """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses.
 
-    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, None if not known.
+    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, and ``ctf`` is that of a
+    `Batch`; None if not known.
     """
 
     images: Tensor
     rotations: NDArray[np.float64]
     shifts_px: NDArray[np.float64] | None = None
+    ctf: Tensor | None = None
 
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
@@ -47,14 +49,19 @@ def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
     return _predict(network, images)[0]
 
 
-def _predict(network: PoseNetwork, images: Tensor) -> tuple[Tensor, Shifts | None]:
+def _predict(
+    network: PoseNetwork, images: Tensor, ctf: Tensor | None = None
+) -> tuple[Tensor, Shifts | None]:
     """Return a network's coefficients and shifts for any number of images, in the computer's own memory."""
     device = next(network.parameters()).device
     network.eval()
     coefficients, shifts = list[Tensor](), list[Shifts]()
     with torch.inference_mode():
-        for part in images.split(_PREDICT_BATCH):
-            poses, where = network.poses_and_shifts(part.to(device))
+        for start in range(0, len(images), _PREDICT_BATCH):
+            rows = slice(start, start + _PREDICT_BATCH)
+            poses, where = network.poses_and_shifts(
+                images[rows].to(device), None if ctf is None else ctf[rows].to(device)
+            )
             coefficients.append(poses.cpu())
             if where is not None:
                 shifts.append(Shifts(*(values.cpu() for values in where)))
@@ -176,7 +183,7 @@ def _held_out(
     network: PoseNetwork, validation: ValidationSet, symmetry: str
 ) -> tuple[list[float], HarmonicDistribution, Shifts | None]:
     """Return the values of `Validated`, and what a network says of held-out particles."""
-    coefficients, shifts = _predict(network, validation.images)
+    coefficients, shifts = _predict(network, validation.images, validation.ctf)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
         float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))

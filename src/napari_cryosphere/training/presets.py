@@ -115,7 +115,7 @@ class TrainingPreset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: NetworkConfig = PolarConfig(shifts=True)
+    network: NetworkConfig = PolarConfig(shifts=True, matched=True)
     """Shape of the network."""
     source: SourceKind = "both"
     """What is shown."""

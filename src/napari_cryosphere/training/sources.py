@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cryosphere.imaging.ctf import transfer_functions
+from napari_cryosphere.imaging.ctf import radial_ctf, transfer_functions
 from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
@@ -63,6 +63,9 @@ class Batch:
     shifts_px
         ``(b, 2)`` float32 x and y of the particle's centre from pixel n // 2; None where it is not
         known.
+    ctf
+        ``(b, box // 2 + 1)`` float32, see `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is
+        not known.
     """
 
     images: Tensor
@@ -70,13 +73,15 @@ class Batch:
     weights: Tensor
     targets: Tensor | None = None
     shifts_px: Tensor | None = None
+    ctf: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> Batch:
         """Return some of the images and their labels."""
-        targets, shifts = (
-            None if values is None else values[rows] for values in (self.targets, self.shifts_px)
+        optional = (
+            None if values is None else values[rows]
+            for values in (self.targets, self.shifts_px, self.ctf)
         )
-        return Batch(self.images[rows], self.rotations[rows], self.weights[rows], targets, shifts)
+        return Batch(self.images[rows], self.rotations[rows], self.weights[rows], *optional)
 
     def labels_on(self, device: torch.device) -> Batch:
         """Return the labels on a device; the images stay, they have been used."""
@@ -210,6 +215,8 @@ class LoadedParticles:
         Of the order.
     shifts_px
         ``(n, 2)`` x and y of each particle's centre from pixel n // 2; None if they are not known.
+    ctf
+        ``(n, box // 2 + 1)``, see `Batch`.
     """
 
     def __init__(
@@ -219,12 +226,14 @@ class LoadedParticles:
         weights: NDArray[np.float64],
         seed: int = 0,
         shifts_px: NDArray[np.float64] | None = None,
+        ctf: Tensor | None = None,
     ) -> None:
         self._all = Batch(
             images,
             torch.from_numpy(rotations).float(),
             torch.from_numpy(weights).float(),
             shifts_px=None if shifts_px is None else torch.from_numpy(shifts_px).float(),
+            ctf=ctf,
         )
         self._number, self._seed = len(images), seed
 
@@ -293,6 +302,7 @@ class SimulatedProjections:
             torch.from_numpy(rotations).float(),
             torch.ones(len(images)),
             shifts_px=None if known is None else torch.from_numpy(known[particles]).float(),
+            ctf=radial_ctf(self._stack[particles], self._grid),
         )
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:

@@ -174,7 +174,8 @@ class Trainer:
         network.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             coefficients, shifts = network.poses_and_shifts(
-                batch.images.to(device, non_blocking=True)
+                batch.images.to(device, non_blocking=True),
+                None if batch.ctf is None else batch.ctf.to(device, non_blocking=True),
             )
         labels = batch.labels_on(device)
         part = labels.weights.sum() / total

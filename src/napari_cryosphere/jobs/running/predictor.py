@@ -47,7 +47,8 @@ _NETWORK_ORIGINS = ("network_origins_angstrom", "network_origin_spread_angstrom"
 _FOUND = ("shifts_px", "log_likelihood", "presence_evidence")
 _NOVELTY_COLUMN = "cryosphereNovelty"
 
-Inputs: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor | None] | None]
+WithCtf: TypeAlias = tuple[Tensor, Tensor | None]
+Inputs: TypeAlias = tuple[WithCtf, WithCtf | None]
 
 
 def images_for(model: PoseModel, stack: ParticleStack) -> PreparedImages:
@@ -63,7 +64,7 @@ def pilot_of(model: PoseModel, stack: ParticleStack, modes: int) -> Pilot:
     def pilot(
         aligner: Aligner, rows: NDArray[np.int64], unmasked: Tensor, ctf: Tensor | None
     ) -> Alignment:
-        predicted = model.predict_all(images[rows])
+        predicted = model.predict_all(*images.with_ctf(rows))
         starts, centres = _starts(predicted.distribution, modes), origins_px[rows]
         if predicted.origins_angstrom is not None:
             centres = _centres_px(predicted.origins_angstrom, stack)
@@ -157,10 +158,10 @@ class Predictor:
 
     def read(self, rows: slice) -> Inputs:
         """Return the images of some particles, prepared; may be called ahead, in another thread."""
-        images = self._images[rows]
+        images, ctf = self._images.with_ctf(rows)
         if self._on_gpu:
             images = images.pin_memory()
-        return images, None if self._aligner is None else self._unmasked(rows)
+        return (images, ctf), None if self._aligner is None else self._unmasked(rows)
 
     def novelty(self) -> NDArray[np.float64] | None:
         """Return the novelty of all particles, ``(n,)``, without predicting; None if it is not known."""
@@ -172,8 +173,8 @@ class Predictor:
 
     def work(self, rows: slice, inputs: Inputs) -> Arrays:
         """Return what is found for some particles, one entry each."""
-        images, unmasked = inputs
-        distribution, novelty, origins, spread = self._model.predict_all(images)
+        prepared, unmasked = inputs
+        distribution, novelty, origins, spread = self._model.predict_all(*prepared)
         summary = distribution.summary()
         predicted = _arrays(summary)
         if self._aligner is None or unmasked is None:
