@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cryosphere.model.card import Calibration
+from napari_cryosphere.model.pose_model import LARGEST_CHANGE, temperatures
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.rotations import random_rotations
 from napari_cryosphere.so3.wigner import band_mask, evaluate_at, wigner_matrices
@@ -38,6 +40,34 @@ def test_temperature_is_found_again(temperature: float, symmetry: str) -> None:
     assert found.particles == 60
     assert found.coverage["0.5"] == pytest.approx(0.5, abs=0.12)
     assert found.coverage["0.9"] == pytest.approx(0.9, abs=0.08)
+
+
+def test_temperature_follows_the_contrast() -> None:
+    """Too sure where the CTF lets little through, not sure enough where it lets much."""
+    number = 240
+    strong = torch.arange(number) % 2 == 0
+    ctf = torch.where(strong, 0.8, 0.4)[:, None].expand(-1, 9)
+    known = torch.where(strong, 0.75, 1.35)
+    honest = distributions(number, 0.7)
+    given = PoseDistribution.from_coefficients(honest * known[:, None, None, None])
+    rotations = draws(honest, "C1")
+    found = calibrate(given, rotations, ctf)
+    assert found.slope < 0
+    torch.testing.assert_close(temperatures(found, ctf).flatten(), known, rtol=0.25, atol=0)
+    blind = calibrate(given, rotations)
+    assert blind.slope == 0
+    assert 0.85 < blind.temperature < 1.2  # right for none
+    same = calibrate(given, rotations, torch.full((number, 9), 0.6))
+    assert (same.temperature, same.slope) == (blind.temperature, 0)
+
+
+def test_temperatures_change_within_what_was_looked_at() -> None:
+    known = Calibration(temperature=2.0, log_contrast=0.0, slope=-1.0)
+    weak = torch.full((1, 9), 1e-3)
+    assert float(temperatures(known, weak)) == pytest.approx(2 * np.exp(LARGEST_CHANGE))
+    assert float(temperatures(known, None)) == 2
+    assert float(temperatures(known, torch.ones(1, 9))) == pytest.approx(2)
+    assert float(temperatures(known, torch.full((1, 9), 0.9))) == pytest.approx(2 / 0.81)
 
 
 def test_narrow_peaks_are_not_sharpened() -> None:

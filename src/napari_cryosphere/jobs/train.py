@@ -320,7 +320,8 @@ class _Training:
 def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
     """Return the calibration of what a network says of held-out particles spread over the set."""
     rows = spread_rows(len(predicted), _CALIBRATED)
-    return calibrate(predicted[rows], validation.rotations[rows])
+    ctf = None if validation.ctf is None else validation.ctf[rows]
+    return calibrate(predicted[rows], validation.rotations[rows], ctf)
 
 
 def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:

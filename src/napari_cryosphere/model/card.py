@@ -154,7 +154,11 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Predicted log-densities are divided by this."""
+    """Predicted log-densities are divided by this, at the contrast that follows or where it is not known."""
+    log_contrast: float = 0.0
+    """Mean contrast of these particles, see `napari_cryosphere.model.pose_network.log_contrast`."""
+    slope: float = 0.0
+    """How the temperature's logarithm changes with it; 0 for models that do not know."""
     particles: Annotated[int, Field(ge=0)] = 0
     """Number of held-out particles that it was fitted to."""
     coverage: dict[str, float] = Field(default_factory=dict)

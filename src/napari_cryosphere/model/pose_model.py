@@ -18,6 +18,7 @@ from torch import Tensor
 from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import ModelError
 from napari_cryosphere.model.card import (
+    Calibration,
     CustomConfig,
     Image2SphereConfig,
     ModelCard,
@@ -27,16 +28,18 @@ from napari_cryosphere.model.custom import CustomNetwork
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.polar import PolarNetwork
-from napari_cryosphere.model.pose_network import PoseNetwork
+from napari_cryosphere.model.pose_network import PoseNetwork, log_contrast
 from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
+    "LARGEST_CHANGE",
     "MODEL_FILE",
     "REFERENCE_MAP",
     "PoseModel",
     "Prediction",
     "build_network",
     "model_file",
+    "temperatures",
 ]
 
 MODEL_FILE = "model.safetensors"
@@ -44,6 +47,9 @@ MODEL_FILE = "model.safetensors"
 
 REFERENCE_MAP = "map.mrc"
 """Name of the map in a run folder that training images were projections of."""
+
+LARGEST_CHANGE = 0.4
+"""Of a temperature's logarithm, by the CTF; no calibration looks farther. Chosen, not tuned."""
 
 _CARD_KEY = "napari_cryosphere"
 _NOVELTY = "novelty."  # what the names of its tensors begin with
@@ -59,6 +65,16 @@ def build_network(config: NetworkConfig) -> PoseNetwork:
     if isinstance(config, CustomConfig):
         return CustomNetwork(config)
     return Image2Sphere(config) if isinstance(config, Image2SphereConfig) else PolarNetwork(config)
+
+
+def temperatures(calibration: Calibration, ctf: Tensor | None) -> Tensor:
+    """Return what each particle's coefficients are divided by, ``(n, 1, 1, 1)``, or one for all."""
+    mean = torch.tensor(calibration.temperature)
+    if ctf is None or calibration.slope == 0:
+        return mean
+    change = calibration.slope * (log_contrast(ctf) - calibration.log_contrast)
+    limit = LARGEST_CHANGE
+    return (mean.to(ctf) * change.clamp(-limit, limit).exp())[:, None, None, None]
 
 
 class Prediction(NamedTuple):
@@ -135,11 +151,9 @@ class PoseModel:
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            moved = images.to(device)
-            logits, shifts = self.network.poses_and_shifts(
-                moved, None if ctf is None else ctf.to(device)
-            )
-            coefficients = logits / self.card.calibration.temperature
+            moved, ctf = images.to(device), None if ctf is None else ctf.to(device)
+            logits, shifts = self.network.poses_and_shifts(moved, ctf)
+            coefficients = logits / temperatures(self.card.calibration, ctf)
             distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
         distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
         if shifts is None or self.card.shifts is None:

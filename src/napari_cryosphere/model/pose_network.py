@@ -5,9 +5,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork", "Shifts"]
+__all__ = ["PoseNetwork", "Shifts", "log_contrast"]
+
+
+def log_contrast(ctf: Tensor) -> Tensor:
+    """Return the logarithm of what a CTF lets through of a particle's power.
+
+    The mean square of the CTF over frequencies, each as heavy as it has power on rings of an image: 1/k at k
+    cycles per box, for a spectrum that falls as k to the -2. Weights of the molecule's own spectrum order
+    particles alike (correlation 0.99 on RELION's simulated beta-galactosidase).
+
+    Parameters
+    ----------
+    ctf
+        ``(n, box // 2 + 1)``: mean absolute values at 0, 1, ... cycles per box.
+
+    Returns
+    -------
+    ``(n,)``: 0 without a CTF.
+    """
+    weights = 1 / torch.arange(1, ctf.shape[1], dtype=ctf.dtype, device=ctf.device)
+    return torch.log(ctf[:, 1:].square() @ (weights / weights.sum()))
 
 
 class Shifts(NamedTuple):

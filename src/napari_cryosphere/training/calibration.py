@@ -10,6 +10,10 @@ The number is fitted to the levels of the credible sets that just hold the known
 uniform between 0 and 1 where probabilities are frequencies. Their likelihood is a poorer guide: it
 is ruled by the few particles whose pose was missed altogether, and makes all others less sure than
 they should be.
+
+Where the CTF is known the number follows the particle: its logarithm is linear in that of the contrast
+that the CTF leaves (`log_contrast`), with the slope at which levels and contrast are not correlated. A
+network sees little of the defocus in one noisy image, and is too sure where the contrast is low.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from napari_cryosphere.model.card import Calibration, ShiftCard
-from napari_cryosphere.model.pose_network import Shifts
+from napari_cryosphere.model.pose_model import LARGEST_CHANGE, temperatures
+from napari_cryosphere.model.pose_network import Shifts, log_contrast
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 
 __all__ = ["LEVELS", "calibrate", "calibrate_shifts", "tempered"]
@@ -31,10 +37,23 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 _LEAST, _MOST = 0.25, 4.0  # temperatures that are tried; those in docs/measurements.md are 0.9 to 1
 _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
+_LEAST_SPREAD = 0.02  # of the contrast's logarithm: with less, one temperature serves all
 _ENOUGH = 0.02  # in the temperature's logarithm: 250 particles determine it to 0.05
 
 
-def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -> Calibration:
+_STEPS = np.linspace(-1, 1, 41)
+"""Of the search for a slope, as shares of what it may be."""
+_USUAL_CHANGE = 0.2
+"""Standard deviation expected of a slope times that of the contrast; 0.06 to 0.12 was found. Few particles
+say little of a slope, and this keeps theirs near 0.
+"""
+
+
+def calibrate(
+    predicted: HarmonicDistribution,
+    rotations: NDArray[np.float64],
+    ctf: torch.Tensor | None = None,
+) -> Calibration:
     """Fit the temperature to particles of known pose, by the Cramer-von Mises distance of their levels.
 
     Parameters
@@ -43,6 +62,8 @@ def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -
         What the network says, ``n`` particles that it has not seen.
     rotations
         ``(n, 3, 3)`` their poses.
+    ctf
+        ``(n, box // 2 + 1)``, see `napari_cryosphere.training.sources.Batch`; None where it is not known.
     """
     uniform = (np.arange(len(rotations)) + 0.5) / len(rotations)
 
@@ -54,10 +75,58 @@ def calibrate(predicted: HarmonicDistribution, rotations: NDArray[np.float64]) -
 
     bounds = (math.log(_LEAST), math.log(_MOST))
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": _ENOUGH})
-    temperature = math.exp(found.x)
-    reached = levels(temperature)
+    fitted = Calibration(temperature=math.exp(found.x), particles=len(rotations))
+    if ctf is not None:
+        fitted = _with_slope(fitted, predicted, rotations, ctf)
+    reached = tempered(predicted, temperatures(fitted, ctf)).credible_level(rotations)
     coverage = {f"{level:g}": float((reached <= level).mean()) for level in LEVELS}
-    return Calibration(temperature=temperature, particles=len(rotations), coverage=coverage)
+    return fitted.model_copy(update={"coverage": coverage})
+
+
+def _with_slope(
+    fitted: Calibration,
+    predicted: HarmonicDistribution,
+    rotations: NDArray[np.float64],
+    ctf: torch.Tensor,
+) -> Calibration:
+    """Return a calibration with a slope, and the temperature that goes with it.
+
+    Levels at three temperatures, and between them by interpolation, serve all slopes that are tried.
+    """
+    contrast = log_contrast(ctf).double().numpy()
+    spread = float(contrast.std())
+    if spread < _LEAST_SPREAD:
+        return fitted
+    apart = (contrast - contrast.mean()) / spread
+    at = np.linspace(-LARGEST_CHANGE, LARGEST_CHANGE, 3)
+    table = np.stack(
+        [
+            tempered(predicted, fitted.temperature * math.exp(change)).credible_level(rotations)
+            for change in at
+        ]
+    )
+    rows = np.arange(len(rotations))
+    uniform = (rows + 0.5) / len(rotations)
+    penalty = 1 / (12 * len(rotations) * _USUAL_CHANGE**2)  # 1 / 12 is the variance of a level
+
+    def cost(offset: float, slope: float) -> float:
+        changes = np.clip(offset + slope * apart, at[0], at[-1])
+        below = np.clip(np.searchsorted(at, changes) - 1, 0, len(at) - 2)
+        share = (changes - at[below]) / (at[1] - at[0])
+        levels = table[below, rows] * (1 - share) + table[below + 1, rows] * share
+        correlated = float(((levels - 0.5) * apart).mean())
+        distance = float(np.square(np.sort(levels) - uniform).mean())
+        return distance + correlated**2 + penalty * slope**2
+
+    tried = [(o, s) for o in 0.2 * _STEPS[::4] for s in LARGEST_CHANGE * _STEPS]
+    offset, slope = min(tried, key=lambda each: cost(*each))
+    return fitted.model_copy(
+        update={
+            "temperature": fitted.temperature * math.exp(float(offset)),
+            "log_contrast": float(contrast.mean()),
+            "slope": float(slope / spread),
+        }
+    )
 
 
 def calibrate_shifts(
@@ -88,6 +157,8 @@ def calibrate_shifts(
     )
 
 
-def tempered(predicted: HarmonicDistribution, temperature: float) -> HarmonicDistribution:
+def tempered(
+    predicted: HarmonicDistribution, temperature: float | torch.Tensor
+) -> HarmonicDistribution:
     """Return what a model with this temperature says: coefficients divided by it, before symmetry counts."""
     return HarmonicDistribution(predicted.coefficients / temperature, predicted.symmetry)
