@@ -87,16 +87,21 @@ class DataSets:
         # makes a step of the slider 1.7 times as long
         text.box = False
 
-    def close(self) -> None:
-        """Let go of the viewer; flags that are not on disk yet are written."""
+    def close(self, viewer_stays: bool = True) -> None:
+        """Let go of the viewer; flags that are not on disk yet are written.
+
+        A viewer that stays gets its former text and slider back. One that does not may be gone in
+        part: what is set in it would be drawn on a canvas that is deleted.
+        """
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         for layer in self.viewer.layers:
             self._follow(layer, False)
         self._connections = []
-        text = self.viewer.canvas.overlays.text
-        text.visible, text.text, text.box = self._former_text
-        self._fit_slider(zeroth=False)
+        if viewer_stays:
+            text = self.viewer.canvas.overlays.text
+            text.visible, text.text, text.box = self._former_text
+            self._fit_slider(zeroth=False)
         self.arrangement.close()
         for session in self._sessions.values():
             session.kept.close()
