@@ -287,6 +287,19 @@ def test_a_script_may_end_without_closing_its_viewer(
     assert "Error" not in done.stderr, done.stderr[-2000:]
 
 
+def test_a_window_closes_while_maps_are_shown(viewer: Any, qtbot: Any, sample: Path) -> None:
+    for _ in range(2):
+        viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    dock.particles_button.click()
+    dock.poses.predict.click()
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    dock.maps_button.click()
+    assert dock.controller.maps.view.active
+    viewer.close()  # layer by layer, none of them drawn again
+
+
 _SAVE = """
 import sys, time, napari
 from pathlib import Path
