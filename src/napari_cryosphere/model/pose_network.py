@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork", "Shifts", "log_contrast"]
+__all__ = ["PoseNetwork", "Shifts", "at_least_single", "log_contrast"]
 
 
 def log_contrast(ctf: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def log_contrast(ctf: Tensor) -> Tensor:
 
     The mean square of the CTF over frequencies, each as heavy as it has power on rings of an image: 1/k at k
     cycles per box, for a spectrum that falls as k to the -2. Weights of the molecule's own spectrum order
-    particles alike (correlation 0.99 on RELION's simulated beta-galactosidase).
+    particles alike (correlation 0.98 on RELION's simulated beta-galactosidase).
 
     Parameters
     ----------
@@ -46,13 +46,26 @@ class Shifts(NamedTuple):
     variances_px2: Tensor
 
 
+def at_least_single(values: Tensor) -> Tensor:
+    """Return values in float32 where they have less: bfloat16 has no transforms or complex numbers."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class PoseNetwork(nn.Module, ABC):
-    """Maps images to unnormalised log-densities over SO(3)."""
+    """Maps images to unnormalised log-densities over SO(3).
+
+    What it returns is in float32 at least, also where it learns in bfloat16.
+    """
 
     @property
     def draws(self) -> bool:
         """Whether it may draw from torch's global generator while it is trained."""
         return True
+
+    @property
+    def learns_in_bfloat16(self) -> bool:
+        """Whether its gradients are the same under autocast to bfloat16, but for rounding."""
+        return False
 
     @abstractmethod
     def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
