@@ -167,7 +167,7 @@ def _reports(folder: Path) -> None:
     masks with senseless headers or voxels.
     """
     size = 3.0
-    density = DensityMap(gaussian_filter(protein_phantom(48, 4.0).voxels, 1), size)
+    density = DensityMap(gaussian_filter(protein_phantom(48, 4.0).voxels, 0.7), size)
     mask = soft_mask(density.voxels, size)
     for name, voxels, header in (
         ("map", density.voxels, size),
@@ -178,7 +178,7 @@ def _reports(folder: Path) -> None:
         ("map_constant", np.full((24, 24, 24), 5, np.float32), size),
     ):
         DensityMap(voxels, header).save(folder / f"{name}.mrc")
-    parameters = draw_parameters(200, seed=5, shift_px=2.0)
+    parameters = draw_parameters(200, seed=6, shift_px=2.0)
     _simulate(folder, "p", density, parameters, np.inf)
     tables = parameters.tables("flip.mrcs", 48, size)
     flipped = _project(folder, "flip", density, tables, "--ctf", "--ctf_phase_flip")
