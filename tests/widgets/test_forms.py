@@ -150,8 +150,10 @@ def test_a_command_runs_and_its_map_is_opened(
 ) -> None:
     dock.choose("reconstruct")
     assert dock.form.shown("particles") == str(sample / "particles.star")
+    assert dock.form.shown("output") == str(sample / "particles_reconstruct.mrc")
+    dock.form.widgets["output"].line_edit.value = ""
     assert not dock.button.isEnabled()
-    assert dock.button.toolTip() == "Still needed: output"
+    assert dock.button.toolTip() == dock.needed.text() == "Still needed: output"
     dock.form.widgets["output"].line_edit.value = str(tmp_path / "made.mrc")
     dock.form.widgets["half_maps"].value = True
     dock.form.widgets["select"].value = "rlnRandomSubset > 0"
@@ -204,7 +206,7 @@ def test_a_wrong_value_is_said_and_nothing_runs(dock: CommandDock, tmp_path: Pat
 
 
 def test_particles_and_symmetry_are_proposed(
-    viewer: Any, sample: Path, add_map: Any, truth: DensityMap
+    viewer: Any, sample: Path, add_map: Any, truth: DensityMap, tmp_path: Path
 ) -> None:
     dock = CommandDock(viewer, SynchronousRunner())
     dock.choose("align")
@@ -212,7 +214,14 @@ def test_particles_and_symmetry_are_proposed(
     viewer.open([sample / "particles.star", sample / "truth.mrc"], plugin="napari-cryosphere")
     dock.controller.choose_symmetry("D2")
     dock.choose("align")
-    assert dock.form.missing() == ["output"]
+    assert dock.form.missing() == []
     assert dock.form.shown("symmetry") == "D2"
     assert any(particles_of(layer) is not None for layer in viewer.layers)
     assert isinstance(dock.controller.session.stack, ParticleStack)
+    folder = tmp_path / "others"
+    folder.mkdir()
+    dock.controller.session.stack[:20].save(folder / "few.star")
+    (folder / "few_align.star").touch()
+    viewer.open(folder / "few.star", plugin="napari-cryosphere")  # what nobody has edited follows
+    assert dock.form.shown("particles") == str(folder / "few.star")
+    assert dock.form.shown("output") == str(folder / "few_align2.star")

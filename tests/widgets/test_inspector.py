@@ -21,6 +21,7 @@ from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.projection_view import REFINED
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.main.inspector_panel import match_line
+from napari_cryosphere.widgets.docks.main.pose_panel import overall_lines
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior, Posteriors
 from napari_cryosphere.widgets.state.reading import (
     SphereProbe,
@@ -197,6 +198,30 @@ def test_posteriors_come_from_a_folder_row_by_row(tmp_path: Path, posterior: Pos
     assert posteriors.get(3) is None
 
 
+def test_particles_that_no_network_has_predicted_show_what_the_map_says(
+    viewer_model: ViewerModel,
+    add_particles: Any,
+    add_map: Any,
+    truth: DensityMap,
+    stack: ParticleStack,
+    predictions: Any,
+) -> None:
+    rows, _, summary = predictions
+    made = stack[rows].with_summary(summary, "C1")
+    aligned = made.with_columns({"rlnLogLikeliContribution": np.zeros(len(made))})
+    controller = Controller(viewer_model, SynchronousRunner())
+    for particles, source in ((made, "network"), (aligned, "map")):
+        add_particles(viewer_model, particles)
+        controller.inspector.choose_map(add_map(viewer_model, truth, visible=False))
+        assert controller.inspector.source == source
+    assert [line.partition(":")[0] for line in overall_lines(controller.session.store)] == [
+        "40 refined"
+    ]
+    controller.inspector.settle()
+    assert controller.session.posteriors.get(controller.index) is not None
+    assert controller.inspector.agreement() == ""
+
+
 # ---------------------------------------------------------------------- projections
 
 
@@ -220,7 +245,7 @@ def test_a_projection_is_shown_next_to_the_particle(
         first, last = picture.extent.world
         assert first[0] > bottom or first[1] > right
         height, width = last - first
-        assert 0.4 * (bottom - top) < height < 0.5 * (bottom - top)
+        assert 0.25 * (bottom - top) < height < 0.5 * (bottom - top)
         assert width == pytest.approx(height)
     predicted.projection.show(stack.rotations()[3][:, 0])
     assert predicted.projection.match is not None

@@ -259,6 +259,47 @@ def test_napari_closes_while_any_job_goes_on(viewer: Any, sample: Path, tmp_path
     assert "deleted" not in done.stderr  # an object of Qt that a worker still spoke to
 
 
+_LEFT_OPEN = """
+import sys, napari
+from qtpy.QtWidgets import QApplication
+from napari_cryosphere.widgets.plugin.open_docks import MAIN, open_dock
+
+viewer = napari.Viewer(show=True)
+viewer.open(sys.argv[1], plugin="napari-cryosphere")
+open_dock(viewer, MAIN)
+for _ in range(30):  # the canvas is painted, and the particle named on it
+    QApplication.processEvents()
+"""
+
+
+def test_a_script_may_end_without_closing_its_viewer(
+    viewer: Any, sample: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_OPEN, str(sample / "particles.star")],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Error" not in done.stderr, done.stderr[-2000:]
+
+
+def test_a_window_closes_while_maps_are_shown(viewer: Any, qtbot: Any, sample: Path) -> None:
+    for _ in range(2):
+        viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
+    dock = open_dock(viewer, MAIN)
+    dock.particles_button.click()
+    dock.poses.predict.click()
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    dock.maps_button.click()
+    assert dock.controller.maps.view.active
+    viewer.close()  # layer by layer, none of them drawn again
+
+
 _SAVE = """
 import sys, time, napari
 from pathlib import Path

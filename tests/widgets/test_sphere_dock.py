@@ -29,6 +29,7 @@ def dock(viewer: Any, stack: ParticleStack, add_particles: Any, predictions: Any
     session = main.controller.session
     session.store.add(*predictions)
     main.controller.show_sphere(session)
+    main.controller.predictions_changed.emit()
     main.inspector.turn.click()
     made: SphereDock = viewer.window.dock_widgets[f"{SPHERE} (CryoSphere)"]
     main.controller.show_particle(7)

@@ -90,7 +90,7 @@ class Arrangement:
         if particle is None or self._viewer.dims.ndisplay != 2:
             return []
         height, width = self._viewer.canvas.size
-        places = arrange(width, height, "projection" in shown)
+        places = arrange(width, max(height - _LINE_PIXELS, 1.0), "projection" in shown)
         for name, layer in shown.items():
             if name == "names":
                 _place_names(layer, [places[picture] for picture in NAMED], particle)

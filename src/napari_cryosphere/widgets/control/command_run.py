@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cryosphere.jobs.events import Note, Progress, Result
-from napari_cryosphere.widgets.control.work import Events, spare_a_core
+from napari_cryosphere.widgets.control.work import Events, spare_a_core, writable_folder
 from napari_cryosphere.widgets.state.kinds import kind_of
 from napari_cryosphere.widgets.state.notices import tell_note
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.jobs.commands import Command
     from napari_cryosphere.jobs.configs.bases import JobConfig
+    from napari_cryosphere.jobs.configs.fields import FieldSpec
     from napari_cryosphere.widgets.control.running import Runner
 
-__all__ = ["CommandRun", "to_open"]
+__all__ = ["CommandRun", "proposed_output", "to_open"]
 
 _NOT_OPENED = {"stack", "half1", "half2", "mask"}
 """Roles of outputs that belong to another one, which is opened."""
@@ -39,6 +40,8 @@ class CommandRun:
     """
 
     changed = Signal()
+    made_particles = Signal()
+    """Particles that a command has written were opened."""
 
     def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
         self._viewer, self._runner = viewer, runner
@@ -76,8 +79,18 @@ class CommandRun:
         paths = to_open(outputs)
         if paths:
             self._viewer.open([str(path) for path in paths], plugin="napari-cryosphere")
+            if "particles" in outputs:
+                self.made_particles.emit()
         elif outputs:
             tell_note(f"written: {next(iter(outputs.values())).name}")
+
+
+def proposed_output(command: str, source: Path, spec: FieldSpec) -> Path:
+    """Return the name of an output that does not exist yet, next to a file where that can be written."""
+    suffix = "" if spec.file.use == "folder" else spec.file.patterns.split()[0].removeprefix("*")
+    folder, stem = writable_folder(source), f"{source.name.split('.')[0]}_{command}"
+    names = (f"{stem}{number}{suffix}" for number in ("", *range(2, 1000)))
+    return next((folder / name for name in names if not (folder / name).exists()), folder / stem)
 
 
 def to_open(outputs: Mapping[str, Path]) -> list[Path]:

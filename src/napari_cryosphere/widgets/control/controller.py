@@ -63,7 +63,7 @@ class Controller(DataSets):
             self.projection.compare(False)
             self.inspector.leave()
             self.maps.view.leave()
-        super().close()
+        super().close(viewer_stays)
 
     def _keep(self, busy: bool) -> None:
         """Keep the session on disk after every job, in the background."""

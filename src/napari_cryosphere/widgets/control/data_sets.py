@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cryosphere.widgets.control.arrangement import Arrangement
-from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat
+from napari_cryosphere.widgets.control.flat_guard import is_in_space, keep_flat, show_flat
 from napari_cryosphere.widgets.control.map_controller import MapController
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL
@@ -87,16 +87,21 @@ class DataSets:
         # makes a step of the slider 1.7 times as long
         text.box = False
 
-    def close(self) -> None:
-        """Let go of the viewer; flags that are not on disk yet are written."""
+    def close(self, viewer_stays: bool = True) -> None:
+        """Let go of the viewer; flags that are not on disk yet are written.
+
+        A viewer that stays gets its former text and slider back. One that does not may be gone in
+        part: what is set in it would be drawn on a canvas that is deleted.
+        """
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         for layer in self.viewer.layers:
             self._follow(layer, False)
         self._connections = []
-        text = self.viewer.canvas.overlays.text
-        text.visible, text.text, text.box = self._former_text
-        self._fit_slider(zeroth=False)
+        if viewer_stays:
+            text = self.viewer.canvas.overlays.text
+            text.visible, text.text, text.box = self._former_text
+            self._fit_slider(zeroth=False)
         self.arrangement.close()
         for session in self._sessions.values():
             session.kept.close()
@@ -159,10 +164,10 @@ class DataSets:
         if session is self.session:
             self.model_changed.emit(path)
 
-    def note_saved(self) -> None:
-        """Note that the chosen particles are on disk as they are."""
-        if self.session is not None:
-            self.session.saved = True
+    def note_saved(self, session: Session) -> None:
+        """Note that particles are on disk as they are."""
+        session.saved = True
+        if session is self.session:
             self.saved.emit()
 
     def ask(self, session: Session, question: Question | None) -> None:
@@ -268,7 +273,7 @@ class DataSets:
         shown = [layer for layer in own if layer is not None and layer in self.viewer.layers]
         for layer in shown:
             if not is_in_space(self.viewer, layer):
-                layer.visible = True
+                show_flat(layer)
         self._fit_slider()
         if session.layer in self.viewer.layers:
             self.viewer.layers.selection.active = session.layer

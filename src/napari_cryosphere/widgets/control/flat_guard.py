@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.events import EventEmitter
 
+from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
 from napari_cryosphere.widgets.state.viewer_context import context_of, unwrapped
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["FlatGuard", "keep_flat"]
+__all__ = ["FlatGuard", "is_in_space", "keep_flat", "show_flat"]
 
 
 class FlatGuard:
@@ -68,6 +69,14 @@ class FlatGuard:
 def is_in_space(viewer: ViewerModel, layer: Layer) -> bool:
     """Return whether the viewer shows a layer's first axis as a direction of space, not by a slider."""
     return viewer.dims.ndim - layer.ndim in viewer.dims.displayed
+
+
+def show_flat(layer: Layer, visible: bool = True) -> None:
+    """Show a layer, or hide it; in a viewer that is being closed, which stays in 3D, it is hidden."""
+    try:
+        layer.visible = visible
+    except CryosphereError:  # all pictures at once
+        layer.visible = False
 
 
 def keep_flat(viewer: ViewerModel) -> FlatGuard:

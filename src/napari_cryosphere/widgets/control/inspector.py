@@ -91,7 +91,7 @@ class Inspector:
     def show_source(self, source: Source) -> None:
         """Draw the network's distribution, that given the map, or both."""
         self.source = source
-        self._on_session()
+        self._show_session()
 
     def show_marks(self, marked: bool) -> None:
         """Draw marks and contours on the spheres, or leave them out."""
@@ -122,11 +122,22 @@ class Inspector:
         shown = self._data.session
         if layer is None and not (shown is not None and shown.posteriors.stored):
             self.source = "network"  # nothing else can be shown
-            if shown is not None:
-                shown.frames.show(self.source, self.marked)
+        self._prefer_map()
+        if shown is not None:
+            shown.frames.show(self.source, self.marked)
         self.refresh()
 
+    def _prefer_map(self) -> None:
+        """Draw what a map says of particles that no network has predicted."""
+        session = self._data.session
+        if session is not None and session.store.only_refined and self.map_layer is not None:
+            self.source = "map" if self.source == "network" else self.source
+
     def _on_session(self) -> None:
+        self._prefer_map()
+        self._show_session()
+
+    def _show_session(self) -> None:
         session = self._data.session
         if session is not None:
             session.frames.show(self.source, self.marked)
@@ -300,7 +311,7 @@ class Inspector:
             return ""
         session, index = self.shown
         network, posterior = session.store.rotation(index), session.posteriors.get(index)
-        if network is None or posterior is None:
+        if network is None or posterior is None or session.store.only_refined:
             return ""
         poses = network[None], posterior.rotation[None]
         return agreement(float(angular_error_degrees(*poses, session.store.symmetry)[0]))

@@ -131,7 +131,7 @@ def recipe(
     which = "" if subset is Subset.ALL else f", {_SHORT[subset]}"
     whose = f" of {session.layer.name}" if name_data else ""
     return Recipe(
-        name=f"map, {where}{which}{whose}",
+        name=f"map{whose}, {where}{which}",
         stack=(session.stack if refined is None else refined)[rows],
         rotations=_rotations(session, poses, rows),
         symmetry=normalise_group_name(symmetry),

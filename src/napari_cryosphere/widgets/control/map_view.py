@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.slice_view import SliceView, fit_name
+from napari_cryosphere.widgets.control.flat_guard import show_flat
+from napari_cryosphere.widgets.control.slice_view import SliceView, fit_names
 from napari_cryosphere.widgets.state.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.state.layer_data import KEY, contour_levels
 
@@ -107,8 +106,7 @@ class MapView:
         viewer.dims.ndisplay = 3
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
-        for layer in self._layers:
-            fit_name(layer, viewer)
+        fit_names(self._layers, viewer)
         # whose contour the layer controls then offer
         viewer.layers.selection.active = [
             layer for layer in self._layers if not is_difference(layer)
@@ -234,10 +232,7 @@ class ViewerState:
             viewer.dims.point = self.point
         for layer in viewer.layers:
             if layer in self.visible:
-                with contextlib.suppress(
-                    CryosphereError
-                ):  # a viewer that is being closed stays in 3D
-                    layer.visible = self.visible[layer]
+                show_flat(layer, self.visible[layer])
             name = layer.name_overlay
             name.visible, name.font_size = self.names.get(layer, (False, name.font_size))
         viewer.canvas.overlays.scale_bar.visible = self.scale_bar

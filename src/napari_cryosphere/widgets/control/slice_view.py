@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from napari.utils.colormaps import Colormap
 
-__all__ = ["PLANES", "SliceView", "fit_name"]
+__all__ = ["PLANES", "SliceView", "fit_names"]
 
 PLANES = ("xy", "xz", "yz")
 """Planes by the array axis normal to them: z, y, x."""
@@ -33,12 +33,13 @@ def difference_colormap() -> Colormap:
     return Colormap([[0.35, 0.65, 1, 1], [0, 0, 0, 1], [1, 0.6, 0.2, 1]], name="blue-black-orange")
 
 
-def fit_name(layer: Image, viewer: ViewerModel) -> None:
-    """Show a layer's name, as large as its part of the canvas is wide."""
+def fit_names(layers: Sequence[Image], viewer: ViewerModel) -> None:
+    """Show the names of layers in one size, in which the longest fits its part of the canvas."""
     width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
-    size = 0.95 * width / (_CHARACTER * max(1, len(layer.name)))
-    layer.name_overlay.font_size = min(max(size, _FONT_SIZES[0]), _FONT_SIZES[1])
-    layer.name_overlay.visible = True
+    size = 0.95 * width / (_CHARACTER * max(1, *(len(layer.name) for layer in layers)))
+    for layer in layers:
+        layer.name_overlay.font_size = min(max(size, _FONT_SIZES[0]), _FONT_SIZES[1])
+        layer.name_overlay.visible = True
 
 
 class SliceView:
@@ -86,8 +87,7 @@ class SliceView:
         self._set_contrast()
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (len(maps), 3), 1, True
-        for layer in self.layers:
-            fit_name(layer, viewer)
+        fit_names(self.layers, viewer)
         self._frame()
 
     def _number_kept(self, maps: Sequence[Image]) -> int:

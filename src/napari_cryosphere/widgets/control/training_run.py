@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,13 +162,10 @@ def _is_number(value: object) -> bool:
 
 def new_run_folder(near: Path | None) -> Path:
     """Return the name of a run folder that does not exist yet, next to a file where that can be written."""
-    parent = Path(tempfile.gettempdir()) if near is None else near.absolute().parent
-    if not os.access(parent, os.W_OK):
-        parent = Path(tempfile.gettempdir())
-    number = 1
-    while (parent / "runs" / f"run{number:02d}").exists():
+    runs, number = work.writable_folder(near) / "runs", 1
+    while (runs / f"run{number:02d}").exists():
         number += 1
-    return parent / "runs" / f"run{number:02d}"
+    return runs / f"run{number:02d}"
 
 
 class RunLog:

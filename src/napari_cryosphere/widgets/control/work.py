@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +30,7 @@ __all__ = [
     "refinement_work",
     "spare_a_core",
     "training_work",
+    "writable_folder",
 ]
 
 
@@ -43,10 +46,16 @@ class Predicted(NamedTuple):
     summary: PoseSummary
 
 
+def writable_folder(near: Path | None) -> Path:
+    """Return the folder of a file where that can be written, otherwise the one for temporary files."""
+    parent = None if near is None else near.absolute().parent
+    if parent is None or not os.access(parent, os.W_OK):
+        return Path(tempfile.gettempdir())
+    return parent
+
+
 def spare_a_core() -> None:
     """Leave a core to the window: with all of them busy it stutters."""
-    import os
-
     import torch
 
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))

@@ -1,7 +1,8 @@
 """Where particle, lens, sphere, projection and residual are on the canvas: as large as fits.
 
 On a tall canvas particle and lens are above the sphere, on a wide one to the left of it. Projection and
-residual are small, next to the particle, each below a line that names it.
+residual are small, each below a line that names it: next to the lens, or where there is height for it
+below a smaller lens, so that the particle is larger.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ LINE = 0.09
 
 _GAP = 0.06
 """Between pictures, over the particle's side."""
+
+_LEAST_LENS = 0.65
+"""Side of the lens over the particle's, at least, where height is left for a larger particle; chosen."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,53 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
         side = min(canvas_width / width, canvas_height / height)
         return places["sphere"].width * side * side**0.5
 
-    return max((_tall(compared), _wide(compared)), key=drawn_size)
+    tall = (
+        [_in_one_row(), _in_two_rows()]
+        if compared
+        else [_particle_and_lens(canvas_height / canvas_width)]
+    )
+    return max(*tall, _wide(compared), key=drawn_size)
 
 
-def _tall(compared: bool) -> dict[str, Place]:
-    """Return the places with the sphere below the others."""
-    next_to = 1 + _GAP
-    places = {"particle": Place(0, 0, 1, 1), "lens": Place(0, next_to, 1, 1)}
-    width = 1 + next_to
-    if compared:
-        small, left = (1 - LINE) / 2, width + _GAP
-        places["projection"] = Place(0, left, small, small)
-        places["residual"] = Place(1 - small, left, small, small)
-        width = left + small
-    return places | {"sphere": Place(next_to, 0, width / ASPECT, width)}
+def _with_sphere_below(width: float, **places: Place) -> dict[str, Place]:
+    """Return places with that of a sphere below the particle, as wide as all of them."""
+    return places | {"sphere": Place(1 + _GAP, 0, width / ASPECT, width)}
+
+
+def _particle_and_lens(height_over_width: float) -> dict[str, Place]:
+    """Return the places with the sphere below; a narrower lens lets the particle fill a tall canvas."""
+    left = 1 + _GAP
+    wanted = left / max(height_over_width - 1 / ASPECT, 1e-6) - left
+    lens = min(max(wanted, _LEAST_LENS), 1)
+    return _with_sphere_below(
+        left + lens, particle=Place(0, 0, 1, 1), lens=Place((1 - lens) / 2, left, lens, lens)
+    )
+
+
+def _in_one_row() -> dict[str, Place]:
+    """Return the places with projection and residual to the right of the lens."""
+    small, left = (1 - LINE) / 2, 2 * (1 + _GAP)
+    return _with_sphere_below(
+        left + small,
+        particle=Place(0, 0, 1, 1),
+        lens=Place(0, 1 + _GAP, 1, 1),
+        projection=Place(0, left, small, small),
+        residual=Place(1 - small, left, small, small),
+    )
+
+
+def _in_two_rows() -> dict[str, Place]:
+    """Return the places with projection and residual below the lens, all three as high as the particle."""
+    left = 1 + _GAP
+    lens = (1 - LINE) / 1.5
+    small = (lens - _GAP) / 2
+    return _with_sphere_below(
+        left + lens,
+        particle=Place(0, 0, 1, 1),
+        lens=Place(0, left, lens, lens),
+        projection=Place(1 - small, left, small, small),
+        residual=Place(1 - small, left + lens - small, small, small),
+    )
 
 
 def _wide(compared: bool) -> dict[str, Place]:

@@ -59,8 +59,9 @@ class PredictionStore:
     ----------
     refined
         Poses refined against a map and their uncertainty, of all particles; None if there are none.
-    of_file
-        Whether the predictions are those of the particles' file.
+    of_file, only_refined
+        Whether the predictions are those of the particles' file, and refined ones, as ``align`` writes
+        them: no network has predicted others.
     """
 
     changed = Signal(slice)
@@ -84,6 +85,7 @@ class PredictionStore:
         if stored.predicted is not None:
             store.add(slice(0, len(stack)), None, stored.predicted)
             store.of_file = True
+            store.only_refined = stored.predicted is stored.refined
         store.refined = stored.refined
         return store
 
@@ -92,7 +94,7 @@ class PredictionStore:
         self.predicted = np.zeros(self.number, dtype=bool)
         self.errors_degrees = np.full(self.number, np.nan)
         self.refined: PoseSummary | None = None
-        self.of_file = False
+        self.of_file = self.only_refined = False
         self._starts: list[int] = []
         self._parts: list[tuple[PoseDistribution | DistributionStore | None, PoseSummary]] = []
         self.changed.emit(slice(0, self.number))

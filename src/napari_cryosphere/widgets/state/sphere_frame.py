@@ -24,10 +24,10 @@ from napari_cryosphere.widgets.state.sphere_picture import (
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["add_frame"]
+__all__ = ["TEXT", "add_frame"]
 
-_TEXT = (148, 152, 160)
-"""Legible on napari's black canvas and on the white one: contrasts of 7.3 and 2.9, letters made thicker."""
+TEXT = (116, 120, 128)
+"""Legible on napari's black canvas and on the white one: contrasts of 4.7 and 4.4, letters made thicker."""
 _INSIDE = (172, 176, 184)
 """Of what stands on the sphere, which is dark in both themes."""
 _THICKER = 0.5  # pixels, by which Pillow's thin letters are written a second time
@@ -103,7 +103,7 @@ def _piece(paint: Callable[[ImageDraw], None], height: int, width: int, gives_wa
     """Draw a part of the frame by itself."""
     from PIL import Image, ImageDraw
 
-    image = Image.new("RGBA", (width, height), (*(_INSIDE if gives_way else _TEXT), 0))
+    image = Image.new("RGBA", (width, height), (*(_INSIDE if gives_way else TEXT), 0))
     paint(ImageDraw.Draw(image))
     drawn = np.asarray(image, dtype=np.float32)
     flat = drawn.reshape(-1, 4)
@@ -123,7 +123,7 @@ def _write(
     text: str,
     anchor: str = "mm",
     pixels: int = _FONT_PIXELS,
-    colour: tuple[int, int, int] = _TEXT,
+    colour: tuple[int, int, int] = TEXT,
 ) -> None:
     """Write in Pillow's own font, which has no Greek letters and no signs but the degree."""
     from PIL import ImageFont
@@ -162,7 +162,7 @@ def _draw_bar(draw: ImageDraw, height: int) -> None:
     for density, text in _TICKS.items():
         share = np.log(density / LOWEST) / np.log(HIGHEST / LOWEST)
         x = _BAR_LEFT + share * (_BAR_WIDTH - 1)
-        draw.line([(x, top + _BAR_HEIGHT), (x, top + _BAR_HEIGHT + 3)], (*_TEXT, 255))
+        draw.line([(x, top + _BAR_HEIGHT), (x, top + _BAR_HEIGHT + 3)], (*TEXT, 255))
         anchor = "lt" if density == LOWEST else "mt"
         at = _BAR_LEFT if density == LOWEST else x
         _write(draw, at, top + _BAR_HEIGHT + 5, text, anchor, _SMALL_PIXELS)

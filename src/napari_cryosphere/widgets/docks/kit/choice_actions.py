@@ -219,10 +219,16 @@ class ChoiceActions(QWidget):
         if session is None:
             return
         rows = rows_to_export(session, which)
+
+        def take(event: object) -> None:
+            if isinstance(event, Note):
+                self._controller.note_saved(session)
+                tell_note(event.text)
+
         self._controller.runner.start(
             f"Saving {path.name}",
             lambda: export_work(session, rows, path),
-            lambda event: tell_note(event.text) if isinstance(event, Note) else None,
+            take,
             lambda: None,
             whole=True,
         )

@@ -49,7 +49,11 @@ class FlagBar(QWidget):
         keys = {key: partial(self._flag, flag) for flag, (_, key) in FLAG_KEYS.items()}
         self._keys: ParticleKeys | None = ParticleKeys(self._controller, keys)
         self._followed: object = None
-        for signal in (self._controller.session_changed, self._controller.particle_changed):
+        for signal in (
+            self._controller.session_changed,
+            self._controller.particle_changed,
+            self._controller.maps.mode_changed,
+        ):
             seat.connect(signal, self._show)
         self._show()
 
@@ -65,7 +69,7 @@ class FlagBar(QWidget):
             shown[0].choices.flag([shown[1]], flag)
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, *_: object) -> None:
         session, shown = self._controller.session, self._controller.shown
         if session is not None and session is not self._followed:
             self._followed = session

@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QToolButton, QWidget
 
-from napari_cryosphere.widgets.docks.kit.style import wrapped
+from napari_cryosphere.widgets.docks.kit.style import restyle, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.notices import NOTICES
 
@@ -42,9 +42,7 @@ class MessageBar(QFrame):
         seat.connect(NOTICES.said, self._show)
 
     def _show(self, text: str, error: bool) -> None:
-        self.setObjectName("question" if error else "said")
-        self.style().unpolish(self)
-        self.style().polish(self)
+        restyle(self, "question" if error else "said")
         self.text.setText(text)
         self.copy.setVisible(error)
         self.show()

@@ -28,6 +28,7 @@ __all__ = [
     "enable_all",
     "folded",
     "mark",
+    "restyle",
     "theme_colours",
     "wrapped",
 ]
@@ -142,6 +143,14 @@ def enable_all(holder: QWidget, *hindrances: tuple[bool, str]) -> None:
         for control in holder.findChildren(kind):
             if not isinstance(control.parent(), (QComboBox, QAbstractSpinBox)):
                 enable(control, *hindrances)
+
+
+def restyle(widget: QWidget, name: str) -> None:
+    """Give a widget the look that the dock's style sheet has for a name."""
+    if widget.objectName() != name:
+        widget.setObjectName(name)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
 
 
 def mark(field: QWidget, problem: str) -> None:

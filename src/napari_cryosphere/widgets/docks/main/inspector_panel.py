@@ -121,6 +121,7 @@ class InspectorPanel(Panel):
             (controller.particle_changed, self._on_particle),
             (controller.predictions_changed, self._on_predictions),
             (controller.layers_changed, self._on_layers),
+            (controller.maps.mode_changed, self._show),
             (self._inspector.changed, self._show),
             (self._controller.projection.changed, self._show),
         ):
@@ -298,7 +299,7 @@ class InspectorPanel(Panel):
         self._on_particle()
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, *_: object) -> None:
         """Show what is known of the particle under the slider."""
         session, index = self._controller.session, self._controller.index
         inspector = self._inspector
@@ -323,13 +324,16 @@ class InspectorPanel(Panel):
         self.refined.setVisible(refined is not None)
         self.details.set(texts)
         projection = self._controller.projection
-        self.verdict.show_reading(inspector.reading, inspector.agreement(), projection.thumbnails)
+        reading = None if index is None else inspector.reading
+        self.verdict.show_reading(reading, inspector.agreement(), projection.thumbnails)
         self._show_lens()
         drawn = session is not None and session.sphere is not None
+        for needing in (self.turn, self.figure):
+            enable(needing, (not drawn, "There is no sphere yet: find or predict poses first"))
         compared = projection.reference is not None
         enable(self.compare, (not compared, _NO_MAP))
         self.match.setText(match_line(projection.match, compared))
-        self.match.setVisible(drawn)
+        self.match.setVisible(drawn and index is not None)
 
     def _show_lens(self) -> None:
         """Paint what is seen around the candidate that is looked at."""

@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QImage, QPainter, QPainterPath, QPen
 
 from napari_cryosphere.widgets.docks.sphere.view import Mark, paint_mark
 from napari_cryosphere.widgets.state.lens import HALF_DEGREES, Lens, lens_place
+from napari_cryosphere.widgets.state.sphere_frame import TEXT
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -28,7 +29,7 @@ _LEVELS = (0.5, 0.95)
 _LEAST_SHARE = 0.02  # of a distribution inside of the lens, to be outlined
 _RINGS_DEGREES = (5, 10, 15)
 _FONT_PIXELS = 19
-_TEXT, _LINE = QColor(138, 142, 150), QColor(110, 114, 124)
+_TEXT, _LINE = QColor(*TEXT), QColor(110, 114, 124)
 
 
 class LensLayer:

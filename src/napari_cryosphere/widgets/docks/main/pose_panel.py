@@ -21,7 +21,7 @@ from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name, own_map
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, restyle, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import COMMANDS, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
@@ -70,7 +70,6 @@ class PosePanel(Panel):
         row.addWidget(self.models, 1)
         row.addWidget(other)
         self.predict = QPushButton("Predict poses")
-        self.predict.setObjectName("primary")
         self.predict.clicked.connect(lambda: controller.poses.predict())
         self.train = QPushButton("Train on loaded data")
         self.train.setToolTip("Train a model of these particles, in a dock of its own")
@@ -175,7 +174,8 @@ class PosePanel(Panel):
     def ask_save(self) -> None:
         """Ask for a file and save the predicted particles."""
         try:
-            stack = self._controller.poses.stack()
+            stack, session = self._controller.poses.stack(), self._controller.session
+            assert session is not None
             default = str(stack.source.with_name(f"{stack.source.stem}_predicted.star"))
             path, _ = QFileDialog.getSaveFileName(
                 self, "Save predicted poses", default, "STAR files (*.star)"
@@ -183,7 +183,7 @@ class PosePanel(Panel):
             if path:
                 target = Path(path if path.endswith(".star") else f"{path}.star")
                 stack.save(target, overwrite=True)
-                self._controller.note_saved()
+                self._controller.note_saved(session)
                 tell_note(f"{len(stack):,} particles in {target}")
         except (CryosphereError, OSError) as error:
             tell_error(error)
@@ -201,6 +201,10 @@ class PosePanel(Panel):
         )
         enable(self.find_poses, (session is None, "Open particles first"), (busy, _BUSY))
         posed = session is not None and session.stack.has_poses
+        first = None if done else self.train if posed else self.find_poses
+        wanted = first if path is None else self.predict
+        for button in (self.predict, self.train, self.find_poses):
+            restyle(button, "primary" if button is wanted else "")
         enable(self.train, (not posed, "Training needs particles with poses: find them first"))
         enable(self.save, (done == 0, _NO_POSES), (busy, _BUSY))
         enable(
@@ -220,7 +224,11 @@ def overall_lines(store: PredictionStore) -> list[str]:
     summary, done = store.summary(), int(store.predicted.sum())
     of_all = "" if done == store.number else f" of {store.number:,}"
     errors = store.errors_degrees[store.predicted] if store.known is not None else None
-    lines = [] if summary is None else [f"{done:,}{of_all} predicted{_medians(summary, errors)}"]
+    lines = (
+        []
+        if summary is None or store.only_refined
+        else [f"{done:,}{of_all} predicted{_medians(summary, errors)}"]
+    )
     if store.refined is not None:
         refined = _medians(store.refined, store.refined_errors_degrees())
         lines.append(f"{len(store.refined):,} refined{refined}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_cryosphere.widgets.docks.kit.style import enable, restyle
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import (
     COMMANDS,
@@ -31,6 +32,7 @@ STEPS = {
     "Map": "Reconstruct a map at the poses",
     "Export": "Save the particles with their poses as a STAR file",
 }
+_NEED_POSES = {"Inspect", "Export"}
 _DOCKS = {
     "Training": (TRAINING, "Train a model of the loaded particles, and follow runs"),
     "Gallery": (GALLERY, "All particles as tiles: sort, filter, keep and reject"),
@@ -38,6 +40,7 @@ _DOCKS = {
     "Orientations": (ORIENTATIONS, "Which views there are, and which are missing"),
     "Commands": (COMMANDS, "Every command of the command line, by a form"),
 }
+_SIDES = 12  # pixels to the left and right of a dock's name, together
 _INSPECTED = 3  # particles looked at, until the step counts as done; chosen
 
 
@@ -98,7 +101,7 @@ class WayBar(QWidget):
             button.setObjectName("step")
             button.setToolTip(tip)
             button.clicked.connect(_calling(self._open, dock))
-            below.addWidget(button, len(name))
+            below.addWidget(button, button.fontMetrics().horizontalAdvance(name) + _SIDES)
         column.addLayout(row)
         column.addLayout(below)
         for signal in (
@@ -135,11 +138,9 @@ class WayBar(QWidget):
         done, next_one = steps_done(self._controller, self._number_looked_at()), self.next
         for name, button in self.steps.items():
             button.setText(f"✓ {name}" if done[name] else name)
-            kind = "next" if name == next_one else "step"
-            if button.objectName() != kind:
-                button.setObjectName(kind)
-                button.style().unpolish(button)
-                button.style().polish(button)
+            if name in _NEED_POSES:
+                enable(button, (not done["Poses"], "Find or predict poses first"))
+            restyle(button, "next" if name == next_one else "step")
 
 
 def _calling(do: Callable[[str], object], name: str) -> Callable[[], None]:
