@@ -67,7 +67,8 @@ class PreparedImages:
     def with_ctf(self, indices: Any) -> tuple[Tensor, Tensor | None]:
         """Return some images, and what the CTF left of them, as a `PoseModel` takes both.
 
-        The second as `napari_cryosphere.imaging.ctf.radial_ctf` returns it.
+        ``(k, box, box)`` and ``(k, box // 2 + 1)`` float32; the second as
+        `napari_cryosphere.imaging.ctf.radial_ctf` returns it, None where the CTF is not known.
         """
         rows = np.atleast_1d(np.arange(len(self))[indices])
         return self[rows], radial_ctf(self.stack[rows], self.grid)

@@ -44,8 +44,9 @@ _ENOUGH = 0.02  # in the temperature's logarithm: 250 particles determine it to 
 _STEPS = np.linspace(-1, 1, 41)
 """Of the search for a slope, as shares of what it may be."""
 _USUAL_CHANGE = 0.2
-"""Standard deviation expected of a slope times that of the contrast; 0.06 to 0.12 was found. Few particles
-say little of a slope, and this keeps theirs near 0.
+"""Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was found for
+beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope, and this keeps
+theirs near 0.
 """
 
 
