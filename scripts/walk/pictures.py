@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["film_of_walk", "shrink", "write_film"]
 
-_COLOURS = 255
+_GREYS, _HUES = 72, 183
+"""Colours of a stored picture, of 255: text and images are grey, what is coloured needs more."""
 _COLOURFUL = 24
 """From the least to the most of red, green and blue, of 255, where a pixel is more than grey; chosen."""
 _WIDTH = 1000
@@ -75,11 +76,18 @@ def write_film(pictures: list[Image.Image], output: Path, milliseconds: int) -> 
 
 
 def _colour_table(pictures: list[Image.Image]) -> Image.Image:
-    """Return an image with the colours of all pictures; hues are rare, and count as much as what is
-    grey.
+    """Return an image with the colours of all pictures: greys by how frequent they are, and hues, which
+    may be rare (a flag, a mark), each once.
     """
     pixels = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures])
-    spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)
-    hues = pixels[spread > _COLOURFUL]
-    both = np.concatenate([pixels, np.tile(hues, (max(1, len(pixels) // max(1, len(hues))), 1))])
-    return Image.fromarray(both[None]).quantize(_COLOURS, dither=Image.Dither.NONE)
+    colourful = np.ptp(pixels.astype(np.int16), axis=1) > _COLOURFUL
+    hues = np.unique(pixels[colourful].astype(np.uint32) @ (65536, 256, 1)).astype(np.uint32)
+    rare = np.stack([hues >> 16 & 255, hues >> 8 & 255, hues & 255], axis=1).astype(np.uint8)
+    table = Image.new("P", (1, 1))
+    palette: list[int] = []
+    for part, number in ((pixels[~colourful], _GREYS), (rare, _HUES)):
+        if len(part):
+            found = Image.fromarray(part[None]).quantize(number, dither=Image.Dither.NONE)
+            palette += (found.getpalette() or [])[: 3 * number]
+    table.putpalette(palette)
+    return table
