@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from napari_cryosphere.model.pose_network import at_least_single
+
 __all__ = ["MirrorConvolution", "MirrorNorm", "MirrorResidual", "PairedInput", "fewer_angles"]
 
 
@@ -103,5 +105,5 @@ def fewer_angles(x: Tensor, angles: int) -> Tensor:
     """Return signals on the circle at fewer angles, cut at the new Nyquist frequency: nothing aliases."""
     if angles >= x.shape[-1]:
         return x
-    spectrum = torch.fft.rfft(x)[..., : (angles + 1) // 2]
+    spectrum = torch.fft.rfft(at_least_single(x))[..., : (angles + 1) // 2]
     return torch.fft.irfft(spectrum, n=angles) * (angles / x.shape[-1])

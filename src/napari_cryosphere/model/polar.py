@@ -31,7 +31,7 @@ from napari_cryosphere.model.mirror import (
     PairedInput,
     fewer_angles,
 )
-from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
+from napari_cryosphere.model.pose_network import PoseNetwork, Shifts, at_least_single
 from napari_cryosphere.so3.wigner import band_mask
 
 __all__ = ["PolarImage", "PolarNetwork", "ShiftHead", "WignerHead", "trigonometric_interpolation"]
@@ -113,7 +113,7 @@ class WignerHead(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         """Return the coefficients of the log-density, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         count = self.l_max + 1
-        harmonics = torch.fft.rfft(_at_least_single(signals), norm="ortho")[..., :count]
+        harmonics = torch.fft.rfft(at_least_single(signals), norm="ortho")[..., :count]
         out = torch.bmm(harmonics.permute(2, 0, 1), self.weights())  # n, b, l m
         return out.permute(1, 2, 0).unflatten(1, (count, 2 * count - 1))
 
@@ -152,7 +152,7 @@ class ShiftHead(nn.Module):
 
     def forward(self, signals: Tensor) -> Shifts:
         """Return the shifts, in pixels of the box."""
-        first, second = _at_least_single(signals).chunk(2, dim=1)
+        first, second = at_least_single(signals).chunk(2, dim=1)
         hidden = torch.relu(self.squeeze((first + second).mean(dim=2)))
         gate = 2 * torch.sigmoid(self.excite(hidden))
         even, odd = (first + second) @ self.waves, (first - second) @ self.waves  # b, pairs, 2
@@ -161,11 +161,6 @@ class ShiftHead(nn.Module):
         y = (real * even[..., 1] + imaginary * odd[..., 0]).sum(dim=1)
         variances = torch.exp(2 * self.log_sd(hidden)[:, 0]) + _LEAST_SHIFT_SD_PX**2
         return Shifts(torch.stack([x, y], dim=1), variances)
-
-
-def _at_least_single(signals: Tensor) -> Tensor:
-    """Return signals in float32 where they have less."""
-    return signals.to(torch.promote_types(signals.dtype, torch.float32))
 
 
 def _alternating(l_max: int) -> Tensor:
@@ -200,6 +195,11 @@ class PolarNetwork(PoseNetwork):
     def draws(self) -> bool:
         """See `PoseNetwork`: nothing here is random."""
         return False
+
+    @property
+    def learns_in_bfloat16(self) -> bool:
+        """See `PoseNetwork`."""
+        return True
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""

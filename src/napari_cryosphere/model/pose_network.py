@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork", "Shifts"]
+__all__ = ["PoseNetwork", "Shifts", "at_least_single"]
 
 
 class Shifts(NamedTuple):
@@ -25,13 +26,26 @@ class Shifts(NamedTuple):
     variances_px2: Tensor
 
 
+def at_least_single(values: Tensor) -> Tensor:
+    """Return values in float32 where they have less: bfloat16 has no transforms or complex numbers."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class PoseNetwork(nn.Module, ABC):
-    """Maps images to unnormalised log-densities over SO(3)."""
+    """Maps images to unnormalised log-densities over SO(3).
+
+    What it returns is in float32 at least, also where it learns in bfloat16.
+    """
 
     @property
     def draws(self) -> bool:
         """Whether it may draw from torch's global generator while it is trained."""
         return True
+
+    @property
+    def learns_in_bfloat16(self) -> bool:
+        """Whether its gradients are the same under autocast to bfloat16, but for rounding."""
+        return False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

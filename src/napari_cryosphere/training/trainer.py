@@ -24,7 +24,7 @@ from napari_cryosphere.training.shared_norm import share_statistics
 from napari_cryosphere.training.sources import Batch
 from napari_cryosphere.training.team import Team
 
-__all__ = ["Optimisation", "Trainer"]
+__all__ = ["Optimisation", "Trainer", "bfloat16_pays"]
 
 _KEY = "napari_cryosphere_training"
 _LARGEST_GRADIENT = 1.0  # norm above which gradients are scaled down; chosen, not tuned
@@ -172,7 +172,9 @@ class Trainer:
         """
         device = total.device
         network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        half = network.learns_in_bfloat16 and bfloat16_pays(device)
+        # no cache: every weight is used once, and threads would share what is in it
+        with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
             coefficients, shifts = network.poses_and_shifts(
                 batch.images.to(device, non_blocking=True)
             )
@@ -256,3 +258,15 @@ class Trainer:
             index, moment = name.split(".", 1)
             state.setdefault(int(index), {})[moment] = value
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": state})
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32: CUDA, and processors that have it built in.
+
+    Weights, sums, transforms, losses and the optimiser stay in float32 (docs/measurements/speed.md,
+    "Training").
+    """
+    if device.type != "cpu":
+        return device.type == "cuda"
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
