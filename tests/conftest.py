@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,16 +28,46 @@ def _collected_in_the_end() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder of reference data made with other programs (RELION's particles, maps, projections).
-
-    It stands beside the repository as ``shared/data`` or where CRYOSPHERE_SHARED_DATA says.
+class ReferenceData:
+    """Paths of reference data: ``shared_data / "particles/x.star"``. What is not in the given folder
+    is built by RELION where a script can; a test whose file cannot be had is skipped.
     """
-    folder = Path(os.environ.get("CRYOSPHERE_SHARED_DATA") or ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no reference data at {folder} (CRYOSPHERE_SHARED_DATA names another folder)")
-    return folder
+
+    def __init__(self, given: Path, scratch: Path) -> None:
+        self.given, self._built = given, scratch / "reference_sets"
+
+    def __truediv__(self, part: str) -> Path:
+        if (self.given / part).exists():
+            return self.given / part
+        missing = f"no {part} in {self.given} (CRYOSPHERE_SHARED_DATA names another folder)"
+        import make_reference_sets as sets
+
+        if part.split("/")[0] not in sets.PARTS:
+            pytest.skip(missing)
+        if shutil.which("relion_postprocess") is None:
+            pytest.skip(f"{missing}; with RELION 3.1 (Debian's relion) it would be built here")
+        with FileLock(f"{self._built}.lock"):  # by the first of the test's processes that asks
+            if not self._built.exists():
+                growing = self._built.with_suffix(".growing")
+                shutil.rmtree(growing, ignore_errors=True)
+                sets.main(growing)
+                growing.rename(self._built)
+        if not (self._built / part).exists():
+            pytest.skip(missing)
+        return self._built / part
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> ReferenceData:
+    """Reference data made with other programs (RELION's particles, maps, projections).
+
+    They stand beside the repository as ``shared/data``, where CRYOSPHERE_SHARED_DATA says, or are
+    built by ``tests/data/make_reference_sets.py``.
+    """
+    given = Path(os.environ.get("CRYOSPHERE_SHARED_DATA") or ROOT.parent / "shared" / "data")
+    scratch = tmp_path_factory.getbasetemp()
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    return ReferenceData(given, scratch.parent if parallel else scratch)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_broken_particles(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = shared_data / "wild" / "broken" / f"{name}.star"
+    path = shared_data / f"wild/broken/{name}.star"
     if command == "info" and name == "nan_pixels":
         pytest.skip("info reads no pixels")
     output = () if command == "info" else ("--output", tmp_path / "out.mrc", "--half-maps")
@@ -90,7 +90,7 @@ def test_broken_particles(
 
 
 def test_every_broken_file_is_run(shared_data: Path) -> None:
-    names = {path.stem for path in (shared_data / "wild" / "broken").glob("*.star")}
+    names = {path.stem for path in (shared_data / "wild/broken").glob("*.star")}
     assert names == _READABLE | set(_BROKEN)
 
 
@@ -106,9 +106,7 @@ def test_broken_files_are_not_converted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert (
-        run(monkeypatch, "convert", shared_data / "wild" / "broken" / name, tmp_path / output) == 1
-    )
+    assert run(monkeypatch, "convert", shared_data / "wild/broken" / name, tmp_path / output) == 1
     assert_one_clear_line(capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 

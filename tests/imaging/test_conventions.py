@@ -239,7 +239,7 @@ def test_phase_shift_envelope_and_scale(relion: LiveRelion, column: dict[str, fl
 
 @pytest.fixture(scope="module")
 def stored(shared_data: Path) -> Path:
-    return shared_data / "relion_reference" / "conventions"
+    return shared_data / "relion_reference/conventions"
 
 
 def stored_forward(folder: Path, kind: str) -> Forward:
@@ -311,7 +311,5 @@ def test_stored_plain_views_are_of_neither_map_at_hand(stored: Path, shared_data
     sums = images.sum((1, 2))
     np.testing.assert_allclose(sums, sums[0], rtol=1e-5)
     for name in MAPS:
-        total = DensityMap.read(shared_data / "particles" / f"{name}_truth.mrc").voxels.sum(
-            dtype=float
-        )
+        total = DensityMap.read(shared_data / f"particles/{name}_truth.mrc").voxels.sum(dtype=float)
         assert not 0.5 < sums[0] / total < 2  # 2535 against 604 and 8802

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,9 +61,9 @@ def test_a_map_in_which_nothing_stands_out_is_left_whole() -> None:
     assert (particle_mask(np.zeros_like(SPHERE), 5.0) == 1).all()
 
 
-def test_a_real_map_with_its_noise(shared_data: object) -> None:
+def test_a_real_map_with_its_noise(shared_data: Path) -> None:
     """Apoferritin's shell reaches to 61 A; a constant of 5 % of the maximum changes nothing."""
-    density = DensityMap.read(f"{shared_data}/real/apoferritin_model_map.mrc")
+    density = DensityMap.read(shared_data / "real/apoferritin_model_map.mrc")
     for offset in (0.0, 0.05 * density.voxels.max()):
         voxels = density.voxels + np.float32(offset)
         assert map_radius_px(voxels) * density.pixel_size_angstrom == pytest.approx(64, abs=2)

@@ -173,6 +173,6 @@ def test_all_images_constant(tmp_path: Path) -> None:
 )
 def test_contrast_of_reference_particles(name: str, contrast: str, shared_data: Path) -> None:
     assert (
-        inspect_images(ParticleStack.read(shared_data / "particles" / f"{name}.star")).contrast
+        inspect_images(ParticleStack.read(shared_data / f"particles/{name}.star")).contrast
         == contrast
     )

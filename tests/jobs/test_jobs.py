@@ -316,7 +316,7 @@ def finished(events: Any) -> Reconstruction:
 
 def test_one_particle_in_both_halves_is_warned_of(shared_data: Path, tmp_path: Path) -> None:
     config = ReconstructConfig(
-        particles=shared_data / "wild" / "broken" / "duplicate_particles.star",
+        particles=shared_data / "wild/broken/duplicate_particles.star",
         output=tmp_path / "map.mrc",
         half_maps=True,
     )
@@ -326,7 +326,7 @@ def test_one_particle_in_both_halves_is_warned_of(shared_data: Path, tmp_path: P
 
 
 def test_an_empty_half_is_refused(shared_data: Path, tmp_path: Path) -> None:
-    broken = shared_data / "wild" / "broken" / "subset_all_one.star"
+    broken = shared_data / "wild/broken/subset_all_one.star"
     config = ReconstructConfig(particles=broken, output=tmp_path / "map.mrc", half_maps=True)
     with pytest.raises(
         MetadataError, match="all particles are in half 1; half-maps need both halves"
@@ -363,7 +363,7 @@ def test_info_names_each_kind(sample: Path, trained: Path, tmp_path: Path) -> No
 )
 def test_broken_particles_leave_no_output(shared_data: Path, tmp_path: Path, name: str) -> None:
     config = ReconstructConfig(
-        particles=shared_data / "wild" / "broken" / f"{name}.star",
+        particles=shared_data / f"wild/broken/{name}.star",
         output=tmp_path / "map.mrc",
         half_maps=True,
     )

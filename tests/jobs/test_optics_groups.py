@@ -101,7 +101,7 @@ def test_the_wild_groups_give_the_map_of_the_base(shared_data: Path, tmp_path: P
     """RELION 3.1.3's own map of this file correlates by 0.935 with the base's."""
     maps = []
     for name in ("r31_base", "two_optics_groups"):
-        particles = shared_data / "wild" / "variants" / f"{name}.star"
+        particles = shared_data / f"wild/variants/{name}.star"
         run(reconstruct(ReconstructConfig(particles=particles, output=tmp_path / f"{name}.mrc")))
         maps.append(DensityMap.read(tmp_path / f"{name}.mrc").voxels.ravel())
     assert np.corrcoef(maps)[0, 1] > 0.96
@@ -157,7 +157,7 @@ def test_predicted_poses_are_written_inside_relions_unit(
 def test_constant_images_are_said_and_harmless(shared_data: Path, tmp_path: Path) -> None:
     model = PoseModel.create(ModelCard(network=SMALL, pixel_size_angstrom=20.0))
     model.save(tmp_path / "m.safetensors")
-    particles = shared_data / "wild" / "broken" / "constant_images.star"
+    particles = shared_data / "wild/broken/constant_images.star"
     config = InferConfig(
         particles=particles,
         model=tmp_path / "m.safetensors",
@@ -201,7 +201,7 @@ def test_info_describes_or_refuses_all_the_world_has(shared_data: Path) -> None:
     "name", ["cryodrgn__relion31.6opticsgroups.star", "cryodrgn__relion5.star"]
 )
 def test_info_of_a_table_whose_images_are_elsewhere(name: str, shared_data: Path) -> None:
-    path = shared_data / "wild" / "real" / name
+    path = shared_data / "wild/real" / name
     with pytest.raises(CryosphereError, match="no stack"):
         describe(path)
     found = describe(path, images=False)
@@ -211,7 +211,7 @@ def test_info_of_a_table_whose_images_are_elsewhere(name: str, shared_data: Path
 
 
 def test_info_as_text(shared_data: Path) -> None:
-    lines = text_lines(describe(shared_data / "wild" / "variants" / "two_optics_groups.star"))
+    lines = text_lines(describe(shared_data / "wild/variants/two_optics_groups.star"))
     assert "has_ctf              yes" in lines
     at = next(number for number, line in enumerate(lines) if line.startswith("optics_groups"))
     assert lines[at + 1].split()[:4] == ["group", "name", "particles", "voltage_kv"]

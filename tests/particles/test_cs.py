@@ -99,7 +99,7 @@ def test_fields_in_relions_terms(make: Make, fields: dict[str, NDArray[Any]]) ->
 
 
 def test_a_cs_file_and_a_star_file_of_one_data_set(shared_data: Path) -> None:
-    real = shared_data / "wild" / "real"
+    real = shared_data / "wild/real"
     cs, star = (
         ParticleStack.read(real / f"cryodrgn__empiar_10076_7.{kind}", require_images=False)
         for kind in ("cs", "star")
@@ -120,7 +120,7 @@ def test_a_cs_file_and_a_star_file_of_one_data_set(shared_data: Path) -> None:
 
 
 def test_real_files(shared_data: Path) -> None:
-    real = shared_data / "wild" / "real"
+    real = shared_data / "wild/real"
     refined = ParticleStack.read(
         real / "cryodrgn__cryosparc_P12_J24_001_particles.cs", require_images=False
     )
@@ -163,7 +163,7 @@ def test_there_and_back_keeps_every_field(
 
 
 def test_star_to_cs_to_star(shared_data: Path, tmp_path: Path) -> None:
-    star = shared_data / "particles" / "ribo70S_test.star"
+    star = shared_data / "particles/ribo70S_test.star"
     first = ParticleStack.read(star)
     first.save(tmp_path / "a.cs")
     ParticleStack.read(tmp_path / "a.cs").save(tmp_path / "b.star")

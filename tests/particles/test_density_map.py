@@ -103,6 +103,6 @@ def test_non_finite_map_file(voxels: NDArray[np.float32], tmp_path: Path) -> Non
 
 
 def test_reference_maps(shared_data: Path) -> None:
-    density = DensityMap.read(shared_data / "particles" / "ribo70S_truth.mrc")
+    density = DensityMap.read(shared_data / "particles/ribo70S_truth.mrc")
     assert density.box == 64
     assert density.pixel_size_angstrom == pytest.approx(5.0)

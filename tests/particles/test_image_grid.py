@@ -180,7 +180,7 @@ def test_group_without_particles_does_not_count(tmp_path: Path) -> None:
 
 
 def test_wild_groups_equal_the_base(shared_data: Path) -> None:
-    folder = shared_data / "wild" / "variants"
+    folder = shared_data / "wild/variants"
     base, stack = (
         ParticleStack.read(folder / name) for name in ("r31_base.star", "two_optics_groups.star")
     )
@@ -201,7 +201,7 @@ def test_wild_groups_equal_the_base(shared_data: Path) -> None:
 
 
 def test_six_groups_of_a_real_data_set(shared_data: Path) -> None:
-    path = shared_data / "wild" / "real" / "cryodrgn__relion31.6opticsgroups.star"
+    path = shared_data / "wild/real/cryodrgn__relion31.6opticsgroups.star"
     stack = ParticleStack.read(path, require_images=False)
     assert stack.grid == ImageGrid(198, 1.24)
     kinds = aberrations_of(stack).kinds

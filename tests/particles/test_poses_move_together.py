@@ -118,8 +118,6 @@ def test_no_other_module_makes_columns_of_poses() -> None:
 def test_relion_local_search_stays_with_new_poses(shared_data: Path, tmp_path: Path) -> None:
     """Priors of earlier poses, 41 degrees away, drew RELION's local search back to them."""
     folder = shared_data / "reports"
-    if not (folder / "stale_priors.star").is_file():
-        pytest.skip("no stale_priors.star")
     stale = ParticleStack.read(folder / "stale_priors.star")
     truth = ParticleStack.read(folder / "stale_priors_truth.star")
     stale.with_poses(truth.rotations(), truth.shifts_angstrom()).save(tmp_path / "new.star")

@@ -24,9 +24,9 @@ def test_local_search_keeps_poses_that_were_written_for_its_symmetry(
     """A pose outside the unit ends beyond 30 degrees from the truth; none that was moved inside
     does.
     """
-    truth = ParticleStack.read(shared_data / "particles" / "betagalD2_train.star")
+    truth = ParticleStack.read(shared_data / "particles/betagalD2_train.star")
     start = ParticleStack.read(
-        shared_data / "relion_reference" / "bgal_pert.star", data_dir=shared_data / "particles"
+        shared_data / "relion_reference/bgal_pert.star", data_dir=shared_data / "particles"
     )
     outside = np.flatnonzero(~inside_asymmetric_unit(start.rotations()[:, :, 2], "D2"))
     start = start[outside[:: len(outside) // NUMBER][:NUMBER]]
@@ -35,7 +35,7 @@ def test_local_search_keeps_poses_that_were_written_for_its_symmetry(
 
     def lost(name: str) -> float:
         """Return the fraction of poses beyond 30 degrees after one iteration of local search."""
-        reference = shared_data / "particles" / "betagalD2_truth.mrc"
+        reference = shared_data / "particles/betagalD2_truth.mrc"
         (tmp_path / name).mkdir()
         options = f"""--i {name}.star --o {name}/run --ref {reference} --ini_high 15 --firstiter_cc --iter 1
             --sym D2 --ctf --healpix_order 4 --sigma_ang 5 --oversampling 1 --offset_range 3 --offset_step 1

@@ -187,7 +187,7 @@ def test_maps(wild: Path, shared_data: Path) -> None:
             DensityMap.read(wild / "variants" / f"map_{name}.mrc")
     moved = DensityMap.read(wild / "variants" / "map_origin_nstart.mrc")
     assert moved.pixel_size_angstrom == pytest.approx(5.0)
-    truth = DensityMap.read(shared_data / "particles" / "ribo70S_truth.mrc")
+    truth = DensityMap.read(shared_data / "particles/ribo70S_truth.mrc")
     assert_array_equal(moved.voxels, truth.voxels)
 
 

@@ -130,7 +130,7 @@ def test_fsc_against_relion_image_handler(halves: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ribo70S", "betagalD2"])
 def test_curves_are_those_that_relion_stored(shared_data: Path, name: str) -> None:
-    folder = shared_data / "relion_reference" / "reconstruct"
+    folder = shared_data / "relion_reference/reconstruct"
     first, second = (
         DensityMap.read(folder / f"{name}_train_half{number}.mrc") for number in (1, 2)
     )
@@ -289,7 +289,7 @@ def test_the_job_refuses_what_it_cannot_use(halves: Path, tmp_path: Path) -> Non
 def test_maps_of_odd_shapes_are_refused_with_the_remedy(
     shared_data: Path, halves: Path, tmp_path: Path, name: str
 ) -> None:
-    strange = shared_data / "wild" / "variants" / f"{name}.mrc"
+    strange = shared_data / f"wild/variants/{name}.mrc"
     config = FscConfig(first=strange, second=halves / "half1.mrc", output=tmp_path / "fsc.csv")
     with pytest.raises(CryosphereError, match=r"pad|crop|resample"):
         run(fsc(config))

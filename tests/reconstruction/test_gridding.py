@@ -17,8 +17,8 @@ def test_half_maps_are_relions(shared_data: Path) -> None:
     """Against RELION's stored half-maps: voxel by voxel, shell by shell, and how well the halves
     agree.
     """
-    name, reference = "betagalD2_train", shared_data / "relion_reference" / "reconstruct"
-    stack = ParticleStack.read(shared_data / "particles" / f"{name}.star")
+    name, reference = "betagalD2_train", shared_data / "relion_reference/reconstruct"
+    stack = ParticleStack.read(shared_data / f"particles/{name}.star")
     ours, theirs = [], []
     for half in (1, 2):
         inserting = reconstructed(stack[stack.half_sets() == half], "D2", weighted=False)

@@ -248,9 +248,9 @@ def test_reconstruction_is_as_good_as_relions(shared_data: Path, name: str, symm
     """At true poses, against the truth and against RELION's stored map, with and without
     regularisation.
     """
-    folder = shared_data / "relion_reference" / "reconstruct"
-    stack = ParticleStack.read(shared_data / "particles" / f"{name}_train.star")
-    truth = DensityMap.read(shared_data / "particles" / f"{name}_truth.mrc").voxels
+    folder = shared_data / "relion_reference/reconstruct"
+    stack = ParticleStack.read(shared_data / f"particles/{name}_train.star")
+    truth = DensityMap.read(shared_data / f"particles/{name}_truth.mrc").voxels
     theirs = DensityMap.read(folder / f"{name}_train_full.mrc").voxels
     mask = DensityMap.read(folder / f"{name}_train_mask.mrc").voxels
     half_curve = np.loadtxt(folder / f"{name}_train_fsc.csv", delimiter=",", skiprows=1)[:, 2]

@@ -31,7 +31,7 @@ def test_the_fsc_of_a_refinement() -> None:
 
 
 def test_the_curves_of_a_postprocessing(shared_data: Path) -> None:
-    path = shared_data / "relion_reference" / "reconstruct" / "ribo70S_train_pp.star"
+    path = shared_data / "relion_reference/reconstruct/ribo70S_train_pp.star"
     curves = read_fsc_star(path)
     assert set(curves) == {"corrected", "unmasked", "masked", "phase_randomised"}
     assert curves["corrected"].box == 64

@@ -39,9 +39,7 @@ def changed(stack: ParticleStack, tmp_path: Path) -> Any:
 def test_optics_halves_and_warnings_are_in_sight(
     viewer: Any, dock: CryosphereDock, shared_data: Path
 ) -> None:
-    viewer.open(
-        shared_data / "wild" / "variants" / "two_optics_groups.star", plugin="napari-cryosphere"
-    )
+    viewer.open(shared_data / "wild/variants/two_optics_groups.star", plugin="napari-cryosphere")
     panel = dock.data
     assert panel.summary.text() == "12 particles · 32 px · 10 Å/px · CTF · poses known"
     assert panel.halves.text() == "half sets 7 and 5 · contrast sign unclear"
