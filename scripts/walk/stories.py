@@ -19,6 +19,7 @@ from actions import (
     without_poses,
 )
 from hands import Walk
+from qtpy.QtWidgets import QDockWidget
 
 __all__ = ["STORIES"]
 
@@ -232,8 +233,8 @@ def slider_story(walk: Walk, _: argparse.Namespace) -> None:
     walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein")
     dock = open_dock(walk, "CryoSphere")
     walk.step("predict", lambda: walk.click(dock.poses.predict), idle(dock))
-    for name in ("layer controls", "layer list"):
-        walk.menu("Window", name)
+    for beside in walk.window.findChildren(QDockWidget):
+        beside.setVisible(beside.windowTitle() not in ("layer controls", "layer list"))
     order = np.argsort(dock.controller.session.store.summary().spread_degrees)
     for place, share in enumerate(_SHARES):
         dock.controller.show_particle(int(order[int(share * (len(order) - 1))]))
