@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,24 @@ def _session(viewer: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
     dock.show_maps(
         slices=True
     )  # software draws surfaces in a second a frame, whatever the plugin does
+    rows.append(_appearance(dock))
+    dock.show_maps(slices=True)
     rows.append(_lateness("lateness, idle", lambda seconds: seconds > _IDLE_SECONDS))
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT))
     rows.append(_lateness("lateness, reconstructing", lambda seconds: not controller.runner.busy))
     viewer.close()
+
+
+def _appearance(dock: Any) -> dict[str, Any]:
+    """Return how long the window is busy until a map is seen in 3D."""
+    from qtpy.QtWidgets import QApplication
+
+    start, spent = time.perf_counter(), time.process_time()
+    dock.show_maps()
+    for _ in range(10):
+        QApplication.processEvents()
+    wall, cpu = time.perf_counter() - start, time.process_time() - spent
+    return _row("a map appears in 3D", "s", wall, f"{cpu:.1f} CPU s of all threads")
 
 
 def _lateness(what: str, done: Callable[[float], bool]) -> dict[str, Any]:

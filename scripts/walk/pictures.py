@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = ["film_of_walk", "shrink", "write_film"]
 
 _COLOURS = 255
-_COLOURFUL = 24
-"""From the least to the most of red, green and blue, of 255, where a pixel is more than grey; chosen."""
+_WEIGHT = 0.3
+"""Exponent of a colour's frequency: of 0, 0.15, 0.3 and 0.5 the one of the least errors."""
+_ROUNDS = 3
+"""Of moving a table's colours to where the picture's are."""
 _WIDTH = 1000
 """Pixels, of a walk's film: words of the docks can be read."""
 _CAPTION_PIXELS = 36
@@ -75,11 +77,13 @@ def write_film(pictures: list[Image.Image], output: Path, milliseconds: int) -> 
 
 
 def _colour_table(pictures: list[Image.Image]) -> Image.Image:
-    """Return an image with the colours of all pictures; hues are rare, and count as much as what is
-    grey.
+    """Return an image with the colours of all pictures, rare ones such as a flag's counted for more
+    than their share.
     """
     pixels = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures])
-    spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)
-    hues = pixels[spread > _COLOURFUL]
-    both = np.concatenate([pixels, np.tile(hues, (max(1, len(pixels) // max(1, len(hues))), 1))])
-    return Image.fromarray(both[None]).quantize(_COLOURS, dither=Image.Dither.NONE)
+    packed, counts = np.unique(pixels.astype(np.int32) @ (65536, 256, 1), return_counts=True)
+    often = np.repeat(packed, np.ceil(counts**_WEIGHT).astype(np.int64))
+    colours = np.stack([often >> 16, often >> 8 & 255, often & 255], axis=1).astype(np.uint8)
+    return Image.fromarray(colours[None]).quantize(
+        _COLOURS, kmeans=_ROUNDS, dither=Image.Dither.NONE
+    )

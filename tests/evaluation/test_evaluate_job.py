@@ -268,8 +268,13 @@ def test_models_go_over_to_another_data_set(run: Path, simulated: Path, tmp_path
 
 
 def test_reports_are_merged(run: Path, tmp_path: Path) -> None:
-    finished(merge_reports(MergeReportsConfig(runs=(run, run), output=tmp_path)))
-    assert (tmp_path / "report.md").read_text().count("measured here, simulated") == 12
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(run / "report.json", other)
+    finished(merge_reports(MergeReportsConfig(runs=(run, other), output=tmp_path)))
+    for name in ("run", "other"):  # lines of one entry are told apart
+        text = (tmp_path / "report.md").read_text()
+        assert text.count(f"measured here ({name}), simulated") == 6
     with pytest.raises(CryosphereError, match="outputs of 'cesped run'"):
         finished(merge_reports(MergeReportsConfig(runs=(tmp_path / "no",), output=tmp_path)))
 

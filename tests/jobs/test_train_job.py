@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
+from napari_cryosphere.errors import CryosphereError, MetadataError, ModelError, OutputExistsError
 from napari_cryosphere.jobs._training_data import training_data
 from napari_cryosphere.jobs.configs.training import ExperimentConfig, PresetName, TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result, follow
@@ -361,3 +361,17 @@ def test_a_run_cannot_begin_with_another_network(
     with pytest.raises(CryosphereError, match="image2sphere, not polar"):
         run(train(config))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_is_missing_is_said_before_images_are_prepared(
+    sample: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        particles=sample / "particles.star",
+        output=tmp_path / "run",
+        network={"kind": "custom", "factory": "nowhere_to_be_found:network"},
+    )
+    seen: list[object] = []
+    with pytest.raises(ModelError, match="PYTHONPATH"):
+        follow(train(config), seen.append)
+    assert not any("preparing" in getattr(event, "message", "") for event in seen)

@@ -247,6 +247,12 @@ def test_a_projection_is_shown_next_to_the_particle(
         height, width = last - first
         assert 0.25 * (bottom - top) < height < 0.5 * (bottom - top)
         assert width == pytest.approx(height)
+    camera = predicted.viewer.scene.camera
+    predicted.arrangement.fit()
+    fitted = camera.zoom
+    predicted.projection.layers.hide()  # as at every step: its place, and the names', stay in view
+    predicted.arrangement.fit()
+    assert camera.zoom == fitted
     predicted.projection.show(stack.rotations()[3][:, 0])
     assert predicted.projection.match is not None
     assert predicted.projection.match.what == "this view"

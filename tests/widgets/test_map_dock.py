@@ -183,6 +183,18 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     assert not any(layer.name.startswith("xy") for layer in viewer.layers)
 
 
+def test_a_map_comes_while_a_slice_that_gives_way_is_selected(
+    dock: MapDock, viewer: Any, small: DensityMap
+) -> None:
+    maps = dock.controller.maps
+    maps.add_map(small, "first")
+    dock.show_maps(slices=True)
+    chosen = viewer.layers.selection.active = maps.view.slices.layers[-1]
+    second = maps.add_map(small, "second")
+    assert chosen not in viewer.layers
+    assert second in viewer.layers
+
+
 def test_the_plot_is_read_toggled_and_exported(
     dock: MapDock,
     viewer: Any,

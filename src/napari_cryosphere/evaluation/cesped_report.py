@@ -89,17 +89,21 @@ class Measured:
         Whether the particles are.
     notes
         What the reader must know of the line, one sentence each.
+    run
+        Name of the run's folder, in a report of several.
     """
 
     entry: str
     values: dict[str, Any]
     simulated: bool = False
     notes: tuple[str, ...] = field(default=())
+    run: str = ""
 
     @property
     def source(self) -> str:
         """Return where the values come from."""
-        return "measured here, simulated" if self.simulated else "measured here"
+        run = f" ({self.run})" if self.run else ""
+        return f"measured here{run}, simulated" if self.simulated else f"measured here{run}"
 
 
 def report_files(folder: Path) -> dict[str, Path]:

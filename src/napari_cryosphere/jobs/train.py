@@ -181,6 +181,9 @@ def _begun(
 ) -> Generator[Event, None, _Training]:
     """Prepare the particles and a network with its first weights."""
     yield from warnings_of(stack)
+    if config.network.kind == "custom":  # what cannot be made is said before images are prepared
+        size = stack.pixel_size_angstrom
+        PoseModel.create(ModelCard(network=config.network, pixel_size_angstrom=size))
     data = yield from training_data(stack, config, density, folder, ranks)
     torch.manual_seed(config.seed)
     card = ModelCard(

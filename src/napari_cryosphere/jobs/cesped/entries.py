@@ -203,6 +203,7 @@ def _measured(run: Path) -> Iterator[Measured]:
             source = row.pop("source")
             if not source.startswith("published"):
                 notes = tuple(filter(None, [row.pop("notes")]))
-                yield Measured(row.pop("entry"), row, source.endswith("simulated"), notes)
+                simulated = source.endswith(", simulated")
+                yield Measured(row.pop("entry"), row, simulated, notes, run.resolve().name)
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} is no report of 'cesped run'") from error

@@ -155,7 +155,9 @@ class SimulatingConfig(JobConfig):
     """How particles are simulated from a map."""
 
     snr: Annotated[float, Field(gt=0)] = 0.1
-    """Signal-to-noise ratio (defined in ``imaging/forward.py``); infinite for no noise."""
+    """Signal-to-noise ratio: variance of the clean images inside the particle's circle over the noise's in a
+    pixel; infinite for no noise.
+    """
     snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's
     power.

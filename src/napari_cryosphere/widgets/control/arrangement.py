@@ -66,17 +66,17 @@ class Arrangement:
             self.fit()
 
     def fit(self) -> None:
-        """Place all pictures and fit the view to them."""
-        visible = [layer for layer in self._place() if layer.visible]
-        if visible:
-            self._viewer.reset_view(layers=visible, margin=_MARGIN)
-            self._leave_line(visible)
+        """Place all pictures and fit the view to them, and to the places of those that are to come."""
+        placed = self._place()
+        if any(layer.visible for layer in placed):
+            self._viewer.reset_view(layers=placed, margin=_MARGIN)
+            self._leave_line(placed)
             self._fitted = self._camera()
 
-    def _leave_line(self, visible: list[Layer]) -> None:
+    def _leave_line(self, placed: list[Layer]) -> None:
         """Leave room below the pictures for the line that names the particle."""
         camera, height = self._viewer.scene.camera, self._viewer.canvas.size[0]
-        rows = np.concatenate([layer.extent.world[:, -2] for layer in visible])
+        rows = np.concatenate([layer.extent.world[:, -2] for layer in placed])
         span = float(np.ptp(rows))
         camera.zoom = min(camera.zoom, max(height - _LINE_PIXELS, 1) / span)
         below = (height - span * camera.zoom) / 2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["VerdictPanel"]
 
 _MOST = 5
-_SIDE = 36  # pixels of a candidate's picture
+_SIDE, _MARGIN = 36, 6  # pixels of a candidate's picture, and above and below it together
 
 
 class VerdictPanel(QWidget):
@@ -90,6 +90,7 @@ class VerdictPanel(QWidget):
             icons = [_icon(picture) for picture in pictures]
             for place, button in enumerate(self.candidates):
                 button.setIcon(icons[place] if place < len(icons) else QIcon())
+                button.setMinimumHeight(_SIDE + _MARGIN if icons else 0)
 
 
 def _icon(picture: NDArray[np.uint8]) -> QIcon:
