@@ -161,5 +161,8 @@ def calibrate_shifts(
 def tempered(
     predicted: HarmonicDistribution, temperature: float | torch.Tensor
 ) -> HarmonicDistribution:
-    """Return what a model with this temperature says: coefficients divided by it, before symmetry counts."""
+    """Return what a model with this temperature says: coefficients divided by it, before symmetry counts.
+
+    One temperature, or ``(n, 1, 1, 1)``.
+    """
     return HarmonicDistribution(predicted.coefficients / temperature, predicted.symmetry)
