@@ -234,10 +234,12 @@ def slider_story(walk: Walk, _: argparse.Namespace) -> None:
     dock = open_dock(walk, "CryoSphere")
     walk.step("predict", lambda: walk.click(dock.poses.predict), idle(dock))
     for beside in walk.window.findChildren(QDockWidget):
-        beside.setVisible(beside.windowTitle() not in ("layer controls", "layer list"))
+        if beside.windowTitle() in ("layer controls", "layer list"):
+            beside.hide()
     order = np.argsort(dock.controller.session.store.summary().spread_degrees)
     for place, share in enumerate(_SHARES):
         dock.controller.show_particle(int(order[int(share * (len(order) - 1))]))
+        walk.wait(lambda: dock.controller.inspector.reading is not None, "the verdict")
         walk.rest(1.5)
         words = dock.inspector.verdict.words.text()
         walk.picture(f"slider_{place:02}", words)
