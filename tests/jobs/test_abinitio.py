@@ -124,7 +124,10 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
     assert {one.evidence for one in sure.pair[1:]} == {-100.0, -101.0}
 
 
-def test_a_stopped_search_ends_with_the_same_map(sample: Path, tmp_path: Path) -> None:
+def test_a_stopped_search_ends_with_the_same_map(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 13)  # stored after 5 and 10
     stack, config = ParticleStack.read(sample / "blank.star"), config_of(sample, tmp_path)
     whole, stopped = MemoryJournal(), MemoryJournal()
     for journal, pauses in ((whole, 0), (stopped, 2)):
