@@ -105,7 +105,7 @@ def test_other_presets_train(
 
 def test_what_is_not_given_is_the_presets() -> None:
     paths = {"particles": "p.star", "output": "run"}
-    assert TrainConfig(**paths).network == PolarConfig(shifts=True)
+    assert TrainConfig(**paths).network == PolarConfig(shifts=True, matched=True)
     changed = TrainConfig(**paths, network={"l_max": 5}, batch_size=7)
     assert changed.network == PolarConfig(l_max=5, shifts=True)
     assert changed.batch_size == 7

@@ -152,6 +152,10 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
+        # Its functions have the group of the moment as a default. Optimisers import it; were it later than
+        # the group, these defaults would keep the group, and its threads, until Python has ended.
+        import torch.distributed.nn
+
         from napari_cryosphere.training.replicas import Replicas
 
         if self._store is None:
@@ -175,8 +179,9 @@ class Ranks:
 def _end_group() -> None:
     """End torch.distributed while Python still runs.
 
-    Its threads hold tensors; one that lets go of them after Python has ended takes the whole process
-    down ("terminate called without an active exception").
+    Its threads let go of tensors of Python a little later than an exchange returns; one that has to do so
+    after Python has ended takes the whole process down ("terminate called without an active exception").
+    With the last reference to the group they are joined.
     """
     import torch.distributed as dist
 
