@@ -107,7 +107,7 @@ def test_what_is_not_given_is_the_presets() -> None:
     paths = {"particles": "p.star", "output": "run"}
     assert TrainConfig(**paths).network == PolarConfig(shifts=True, matched=True)
     changed = TrainConfig(**paths, network={"l_max": 5}, batch_size=7)
-    assert changed.network == PolarConfig(l_max=5, shifts=True)
+    assert changed.network == PolarConfig(l_max=5, shifts=True, matched=True)
     assert changed.batch_size == 7
     poster = TrainConfig(**paths, preset="cryosphere", network={"so3_channels": 4})
     assert (poster.epochs, poster.labels, poster.learning_rate) == (200, "mask", 1e-3)
