@@ -19,6 +19,7 @@ __all__ = [
     "reconstruct",
     "reject",
     "resolutions",
+    "save_not_rejected",
     "shown_dock",
     "without_poses",
 ]
@@ -123,6 +124,16 @@ def reject(walk: Walk, gallery: Any, least: float) -> None:
     walk.rest(0.5)
     walk.click(
         next(button for flag, button in gallery.actions_bar.flags.items() if flag.name == "REJECT")
+    )
+
+
+def save_not_rejected(walk: Walk, gallery: Any, what: str, star: Path) -> None:
+    """Save all particles but the rejected ones."""
+    walk.choose(gallery.actions_bar.which, "not rejected")
+    walk.step(
+        what,
+        lambda: walk.name_file(lambda: walk.click(gallery.actions_bar.save), star),
+        lambda: star.exists() and idle(gallery)(),
     )
 
 

@@ -15,6 +15,7 @@ from actions import (
     reconstruct,
     reject,
     resolutions,
+    save_not_rejected,
     shown_dock,
     without_poses,
 )
@@ -53,13 +54,7 @@ def sample_story(walk: Walk, _: argparse.Namespace) -> None:
     walk.step("slices", lambda: walk.click(maps.slices_button))
     walk.picture("tutorial_slices")
     gallery = open_dock(walk, "CryoSphere gallery")
-    star = walk.output / "cleaned.star"
-    walk.choose(gallery.actions_bar.which, "not rejected")
-    walk.step(
-        "export",
-        lambda: walk.name_file(lambda: walk.click(gallery.actions_bar.save), star),
-        lambda: star.exists() and idle(gallery)(),
-    )
+    save_not_rejected(walk, gallery, "export", walk.output / "cleaned.star")
     walk.note("exported", gallery.status.text())
     walk.picture("tutorial_exported")
 
@@ -105,13 +100,7 @@ def images_story(walk: Walk, arguments: argparse.Namespace) -> None:
     reconstruct(walk, maps, "all but rejected")
     walk.picture("images_map", "A map of the others, next to the first one")
     gallery = open_dock(walk, "CryoSphere gallery")
-    star = walk.output / "sure.star"
-    walk.choose(gallery.actions_bar.which, "not rejected")
-    walk.step(
-        "save",
-        lambda: walk.name_file(lambda: walk.click(gallery.actions_bar.save), star),
-        lambda: star.exists() and idle(gallery)(),
-    )
+    save_not_rejected(walk, gallery, "save", walk.output / "sure.star")
     open_dock(walk, "CryoSphere")
     walk.picture("images_saved", "Save: a STAR file of the sure particles, with their poses")
 

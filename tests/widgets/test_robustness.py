@@ -210,6 +210,20 @@ def _told_of(viewer: Any, sample: Path, path: Path, predictions: Any, monkeypatc
     return len(told) == 1 and told[0].severity.value == "error" and not path.exists()
 
 
+def errors_of(code: str, state: Path, *arguments: Path) -> str:
+    """Run a script in a process of its own, whose settings are in a folder; return what it said of errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "XDG_STATE_HOME": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
 _QUIT = """
 import sys, time, napari
 from pathlib import Path
@@ -246,17 +260,9 @@ for job in ("predict", "refine", "train", "reconstruct"):
 
 
 def test_napari_closes_while_any_job_goes_on(viewer: Any, sample: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _QUIT, str(sample / "particles.star"), str(tmp_path / "run")],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    assert "deleted" not in done.stderr  # an object of Qt that a worker still spoke to
+    said = errors_of(_QUIT, tmp_path, sample / "particles.star", tmp_path / "run")
+    assert "Traceback" not in said
+    assert "deleted" not in said  # an object of Qt that a worker still spoke to
 
 
 _LEFT_OPEN = """
@@ -275,16 +281,8 @@ for _ in range(30):  # the canvas is painted, and the particle named on it
 def test_a_script_may_end_without_closing_its_viewer(
     viewer: Any, sample: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _LEFT_OPEN, str(sample / "particles.star")],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Error" not in done.stderr, done.stderr[-2000:]
+    said = errors_of(_LEFT_OPEN, tmp_path, sample / "particles.star")
+    assert "Error" not in said, said[-2000:]
 
 
 def test_a_window_closes_while_maps_are_shown(viewer: Any, qtbot: Any, sample: Path) -> None:
@@ -330,13 +328,5 @@ napari.run()
 def test_a_file_that_is_being_saved_is_whole_after_the_window_is_closed(
     viewer: Any, sample: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _SAVE, str(sample / "particles.star"), str(tmp_path / "a.star")],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    errors_of(_SAVE, tmp_path, sample / "particles.star", tmp_path / "a.star")
     assert len(ParticleStack.read(tmp_path / "a.star", sample)) == 80

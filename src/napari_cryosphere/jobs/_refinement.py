@@ -70,9 +70,9 @@ RESOLVED = 0.143
 BEYOND_SHELLS = 2
 """How many shells past the resolved ones are compared: their references are damped by the FSC."""
 SETTLED_ITERATIONS = 2
-"""Iterations without improvement after which the refinement ends."""
+"""Iterations without improvement after which the refinement ends; chosen, not tuned."""
 SETTLED_SHELLS = 0.5
-"""Shells by which the resolution has to grow to count as an improvement."""
+"""Shells by which the resolution has to grow to count as an improvement; chosen, not tuned."""
 _FEW_PRESENT = 0.2
 """Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
 _SURE, _SURE_DEGREES = 0.99, 3.0

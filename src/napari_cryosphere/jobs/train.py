@@ -33,7 +33,7 @@ from napari_cryosphere.model.card import (
 )
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
-from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel
+from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network
 from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution
@@ -181,18 +181,18 @@ def _begun(
 ) -> Generator[Event, None, _Training]:
     """Prepare the particles and a network with its first weights."""
     yield from warnings_of(stack)
-    if config.network.kind == "custom":  # what cannot be made is said before images are prepared
-        size = stack.pixel_size_angstrom
-        PoseModel.create(ModelCard(network=config.network, pixel_size_angstrom=size))
-    data = yield from training_data(stack, config, density, folder, ranks)
     torch.manual_seed(config.seed)
+    network = build_network(
+        config.network
+    )  # what cannot be made is said before images are prepared
+    data = yield from training_data(stack, config, density, folder, ranks)
     card = ModelCard(
         network=config.network,
         pixel_size_angstrom=data.grid.pixel_size_angstrom,
         symmetry=config.symmetry,
         map_resolution_angstrom=data.map_resolution_angstrom,
     )
-    model = PoseModel.create(card).to(choose_device(config.device))
+    model = PoseModel(network, card).to(choose_device(config.device))
     if init is not None:
         model.network.load_state_dict(init.network.state_dict())
     if encoder_weights is not None:

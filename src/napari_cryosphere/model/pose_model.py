@@ -73,8 +73,8 @@ def temperatures(calibration: Calibration, ctf: Tensor | None) -> Tensor:
     if ctf is None or calibration.slope == 0:
         return mean
     change = calibration.slope * (log_contrast(ctf) - calibration.log_contrast)
-    limit = LARGEST_CHANGE
-    return (mean.to(ctf) * change.clamp(-limit, limit).exp())[:, None, None, None]
+    bounded = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE)
+    return (mean.to(ctf) * bounded.exp())[:, None, None, None]
 
 
 class Prediction(NamedTuple):

@@ -19,6 +19,7 @@ network sees little of the defocus in one noisy image, and is too sure where the
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import torch
@@ -39,10 +40,10 @@ _LEAST, _MOST = 0.25, 4.0  # temperatures that are tried; those in docs/measurem
 _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
 _LEAST_SPREAD = 0.02  # of the contrast's logarithm: with less, one temperature serves all
 _ENOUGH = 0.02  # in the temperature's logarithm: 250 particles determine it to 0.05
-
-
-_STEPS = np.linspace(-1, 1, 41)
-"""Of the search for a slope, as shares of what it may be."""
+_OFFSETS = np.linspace(-0.2, 0.2, 11)
+"""Of the temperature's logarithm, with each slope: it was fitted without one before; chosen, not tuned."""
+_SLOPES = LARGEST_CHANGE * np.linspace(-1, 1, 41)
+"""Per standard deviation of the contrast: steps of 0.02, as fine as a temperature is fitted."""
 _USUAL_CHANGE = 0.2
 """Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was found for
 beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope, and this keeps
@@ -119,8 +120,7 @@ def _with_slope(
         distance = float(np.square(np.sort(levels) - uniform).mean())
         return distance + correlated**2 + penalty * slope**2
 
-    tried = [(o, s) for o in 0.2 * _STEPS[::4] for s in LARGEST_CHANGE * _STEPS]
-    offset, slope = min(tried, key=lambda each: cost(*each))
+    offset, slope = min(product(_OFFSETS, _SLOPES), key=lambda each: cost(*each))
     return fitted.model_copy(
         update={
             "temperature": fitted.temperature * math.exp(float(offset)),

@@ -277,7 +277,7 @@ class SimulatedProjections:
             map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3
         )
         self._stack = stack
-        self._known_shifts_px = known_shifts_px(stack, grid)
+        self._known_shifts_px, self._ctf = known_shifts_px(stack, grid), radial_ctf(stack, grid)
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
@@ -296,13 +296,13 @@ class SimulatedProjections:
         white = rng.standard_normal((size, *images.shape[1:]), dtype=np.float32)[share]
         noise = from_fourier(to_fourier(torch.from_numpy(white)) * self.noise_amplitude)
         images = (images + noise * _noise_level(progress)) * self._mask
-        known = self._known_shifts_px
+        known, ctf = self._known_shifts_px, self._ctf
         return Batch(
             images,
             torch.from_numpy(rotations).float(),
             torch.ones(len(images)),
             shifts_px=None if known is None else torch.from_numpy(known[particles]).float(),
-            ctf=radial_ctf(self._stack[particles], self._grid),
+            ctf=None if ctf is None else ctf[particles],
         )
 
     def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:

@@ -264,8 +264,7 @@ class Trainer:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 faster than float32: CUDA, and processors that have it built in.
 
-    Weights, sums, transforms, losses and the optimiser stay in float32 (docs/measurements/speed.md,
-    "Training").
+    Weights, sums, transforms, losses and the optimiser stay in float32 (docs/scaling.md).
     """
     if device.type != "cpu":
         return device.type == "cuda"

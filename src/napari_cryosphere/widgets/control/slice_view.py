@@ -36,7 +36,7 @@ def difference_colormap() -> Colormap:
 def fit_names(layers: Sequence[Image], viewer: ViewerModel) -> None:
     """Show the names of layers in one size, in which the longest fits its part of the canvas."""
     width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
-    size = 0.95 * width / (_CHARACTER * max(1, *(len(layer.name) for layer in layers)))
+    size = 0.95 * width / (_CHARACTER * max([1, *(len(layer.name) for layer in layers)]))
     for layer in layers:
         layer.name_overlay.font_size = min(max(size, _FONT_SIZES[0]), _FONT_SIZES[1])
         layer.name_overlay.visible = True
