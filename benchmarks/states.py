@@ -2,9 +2,9 @@
 
 Runs `align` with one map and with both on the realistic set in which 30 % of the particles are in a second
 state, and prints the state's ranking (AUROC), its calibration, the shares, and the poses' errors by state.
-With ``--refine`` it also simulates mixtures of the two maps, 70 and 30 %, and has `refine --classes 2` find
-the states from the first map alone; poses of a state are scored after the one turn of its frame that images
-do not tell.
+With ``--refine`` it also simulates mixtures of the two maps, 70 and 30 %, and has `refine` find the states:
+from the first map alone (`--classes 2`), and from both. Poses of a state are scored after the one turn of
+its frame that images do not tell.
 
     python benchmarks/states.py [--data FOLDER] [--refine] [--seeds N] [--number N] [--snr S] [--json FILE]
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=DATA / "realistic", help="folder of the realistic sets"
     )
-    parser.add_argument("--refine", action="store_true", help="refine --classes 2 as well")
+    parser.add_argument("--refine", action="store_true", help="refine as well")
     parser.add_argument("--seeds", type=int, default=3, help="of the mixtures that are refined")
     parser.add_argument("--number", type=int, default=1500, help="of particles in each")
     parser.add_argument("--snr", type=float, default=0.05, help="of these, as simulate has it")
@@ -69,16 +69,19 @@ def main() -> None:
         float(second.mean()),
     )
     for seed in range(args.seeds if args.refine else 0):
-        found = refined_mixture(args.data, args.number, args.snr, seed)
-        values |= {f"refine_seed_{seed}_{name}": value for name, value in found.items()}
+        for begin in ("one_map", "two_maps"):
+            found = refined_mixture(args.data, args.number, args.snr, seed, begin == "two_maps")
+            one = {f"refine_{begin}_seed_{seed}_{name}": value for name, value in found.items()}
+            print(one, flush=True)
+            values |= one
     for name, value in values.items():
         print(f"{name:40s} {value:8.3f}")
     if args.json:
         args.json.write_text(json.dumps(values, indent=1))
 
 
-def refined_mixture(data: Path, number: int, snr: float, seed: int) -> dict[str, float]:
-    """Simulate a mixture, find its states from the first map, and score them."""
+def refined_mixture(data: Path, number: int, snr: float, seed: int, both: bool) -> dict[str, float]:
+    """Simulate a mixture, find its states from the first map or from both, and score them."""
     maps = [data / name for name in ("gpcr.mrc", "gpcr_state2.mrc")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -94,7 +97,8 @@ def refined_mixture(data: Path, number: int, snr: float, seed: int) -> dict[str,
         )
         follow(simulate(mixture), lambda event: None)
         truth, begun = nc.read_star(particles), time.process_time()
-        config = RefineConfig(particles=particles, map=maps[0], output=folder / "run", classes=2)
+        given = tuple(maps) if both else tuple(maps[:1])
+        config = RefineConfig(particles=particles, map=given, output=folder / "run", classes=2)
         follow(refine(config), lambda event: None)
         seconds = time.process_time() - begun
         return {"cpu_ms_per_particle": 1e3 * seconds / number} | scored(

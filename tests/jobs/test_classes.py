@@ -143,6 +143,44 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert {path.name for path in output.iterdir()} == set(before)
 
 
+def test_states_begin_with_a_map_of_each_and_keep_their_order(
+    mixture: Mixture, tmp_path: Path
+) -> None:
+    """From particles without poses; the rarer state's map is given first."""
+    mixture.maps[1].save(tmp_path / "cut.mrc")
+    maps = (tmp_path / "cut.mrc", mixture.folder / "map.mrc")
+    config = config_of(mixture, tmp_path / "run", map=maps, classes=1, local_degrees=None)
+    follow(refine(config.model_copy(update={"iterations": 2})), lambda event: None)
+    found = ParticleStack.read(tmp_path / "run/particles.star")
+    assert np.mean(found.particles["rlnClassNumber"] == 3 - mixture.state) > 0.9
+    errors = geodesic_distance_degrees(found.rotations(), mixture.stack.rotations())
+    assert np.median(errors) < 8
+    history = pd.read_csv(tmp_path / "run/history.csv")
+    assert set(zip(history["iteration"], history["state"], strict=True)) == {
+        (number, state) for number in (1, 2) for state in (1, 2)
+    }
+    first, second = (
+        DensityMap.read(tmp_path / "run" / name).voxels for name in ("map.mrc", "map_class002.mrc")
+    )
+    whole, cut = (one.voxels for one in mixture.maps)
+    assert masked_correlation(second - first, whole - cut) > 0.6
+
+
+def test_one_map_given_twice_is_one_state(mixture: Mixture, tmp_path: Path) -> None:
+    maps, seen = (mixture.folder / "map.mrc",) * 2, list[Event]()
+    config = config_of(mixture, tmp_path / "run", map=maps, iterations=2)
+    follow(refine(config), seen.append)
+    assert any("they are one" in event.text for event in seen if isinstance(event, Note))
+    assert not list((tmp_path / "run").glob("*class*"))
+
+
+def test_as_many_classes_as_starting_maps(mixture: Mixture, tmp_path: Path) -> None:
+    maps = (mixture.folder / "map.mrc",) * 2
+    with pytest.raises(ValueError, match="classes is 3, but there are 2 starting maps"):
+        config_of(mixture, tmp_path, map=maps, classes=3)
+    assert config_of(mixture, tmp_path, map=maps, classes=1).states == 2
+
+
 def ended(events: Generator[Any, None, Any]) -> Any:
     """Return what a generator returns."""
     while True:
@@ -203,7 +241,7 @@ def test_a_state_without_particles_is_dropped(
 ) -> None:
     """The second state's maps are those of the first run; its particles are counted."""
     stack = mixture.stack
-    refinement = ClassRefinement(config_of(mixture, tmp_path), stack, mixture.maps[0], None)
+    refinement = ClassRefinement(config_of(mixture, tmp_path), stack, mixture.maps[:1], None)
     share = np.zeros((NUMBER, 2))
     for half in (1, 2):
         rows = np.flatnonzero(stack.half_sets() == half)

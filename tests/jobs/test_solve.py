@@ -89,7 +89,7 @@ def test_jobs_follow_each_other_and_are_not_repeated(
     assert [type(one).__name__ for one in ran] == kinds
     assert [one.model_dump()["invert"] for one in ran] == [True] * len(kinds)
     maps = [one.model_dump().get("map") for one in ran if type(one).__name__ == "RefineConfig"]
-    assert maps == [start or config.output / "initial/map.mrc"]
+    assert maps == [(start or config.output / "initial/map.mrc",)]
     assert ran[-1].model_dump()["particles"] == outputs["particles"]
     assert result.outputs["report"].is_file()
     ran.clear()

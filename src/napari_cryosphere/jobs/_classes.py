@@ -1,10 +1,11 @@
 """Refinement of several states at once: every half has a map of each, and shares its particles out.
 
-The particles are first refined together. Then each half finds states in what its own map leaves over
-(`_state_starts`), and every iteration aligns its particles to the maps of all of its states: a particle goes
-into each at its pose there, weighted by the probability of that state. The halves share nothing but the
-map they began with. At the end every particle is compared with the maps of the other half, which it is not
-in, and the states' probabilities that are written are what these say.
+States begin with a map of each. Or the particles are first refined together, and each half finds states
+in what its own map leaves over (`_state_starts`). Then every iteration aligns a half's particles to the
+maps of all of its states: a particle goes into each at its pose there, weighted by the probability of that
+state. The halves share nothing but the maps they began with. At the end every particle is compared with the
+maps of the other half, which it is not in, and the states' probabilities that are written are what these
+say.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ _FRAME_DEGREES = 0.2  # smaller turns of a state's frame are left; chosen, not t
 
 @dataclass(frozen=True)
 class StateIteration:
-    """All states after one iteration, the largest first.
+    """All states after one iteration, in the order of their starting maps or the largest first.
 
     Attributes
     ----------
@@ -124,7 +125,11 @@ class ClassRefinement(Refinement):
 
     def of_states(self) -> Iterator[Event | Iteration | StateIteration]:
         """Yield progress and every finished iteration; if there is one state alone, as `Refinement` does."""
-        stack, references = self._stack, (self._start, self._start)
+        if len(self._starts) > 1:
+            yield from self._from_maps()
+            return
+        (start,) = self._starts
+        stack, references = self._stack, (start, start)
         compared = self._config.initial_resolution_angstrom
         together = max(1, min(_TOGETHER, self._config.iterations - 1))
         for number in range(1, together + 1):
@@ -164,11 +169,40 @@ class ClassRefinement(Refinement):
             states,
             compared,
         )
+        yield from self._until_settled(first, fresh=True)
+
+    def _from_maps(self) -> Generator[Event | Iteration | StateIteration, None, None]:
+        """Iterate from a map of each state, which the halves share."""
+        compared, several = self._config.initial_resolution_angstrom, len(self._starts)
+        stack, found = self._stack.on_grid(self._grid_for(compared)), list[Arrays]()
+        for half, rows in enumerate(self._half_rows):
+            pilot = self._pilot(1, stack[rows], judging=False)
+            pilots = [pilot] * several
+            found.append(
+                (
+                    yield from self._align_states(
+                        1, half, [stack] * several, self._starts, compared, pilots, pilot
+                    )
+                )
+            )
+        posed = self._posed_in_states([stack] * several, found)
+        first = yield from self._reconstructed(1, *posed, compared)
+        if self._config.iterations > 1:
+            yield first
+        yield from self._until_settled(first)
+
+    def _until_settled(
+        self, first: StateIteration, fresh: bool = False
+    ) -> Generator[Event | Iteration | StateIteration, None, None]:
+        """Iterate after ``first`` until nothing improves.
+
+        ``fresh`` poses are those of a map of all states.
+        """
         done, best, settled = first, [0.0] * len(first.each), 0
-        for number in range(begun.number + 1, self._config.iterations + 1):
+        for number in range(first.number + 1, self._config.iterations + 1):
             references, compared = self._references_of(done)
-            fresh = number == begun.number + 1
             done = yield from self._iterate_states(number, done, references, compared, fresh)
+            fresh = False
             done, notes = self._told_apart(done)
             yield from notes
             if len(done.each) == 1:
@@ -278,8 +312,12 @@ class ClassRefinement(Refinement):
         references: Sequence[DensityMap],
         compared: float,
         pilots: Sequence[Pilot],
+        measuring: Pilot | None = None,
     ) -> Generator[Event, None, Arrays]:
-        """Align one half to all states' references; of every particle and state, by name."""
+        """Align one half to all states' references; of every particle and state, by name.
+
+        Noise is measured at the particles' own poses, or where ``measuring`` finds them.
+        """
         config, mine = self._config, stacks[0][self._half_rows[half]]
         batches, several = batches_of(mine, config), len(references)
         folder = config.output / "unfinished" / f"states{several}_{number:02d}_half{half + 1}"
@@ -293,7 +331,7 @@ class ClassRefinement(Refinement):
                 references,
                 config,
                 details,
-                pilot_around(mine, 0.0),
+                pilot_around(mine, 0.0) if measuring is None else measuring,
                 pilots,
                 batches,
                 self._ranks,
@@ -445,7 +483,9 @@ class ClassRefinement(Refinement):
             replace(one, change_degrees=change)
             for one, change in zip(whole.each, changes, strict=True)
         ]
-        order = np.argsort(-states.shares, kind="stable")
+        order = np.arange(len(each))
+        if len(self._starts) == 1:
+            order = np.argsort(-states.shares, kind="stable")
         sorted_states = States(
             states.probabilities[:, order], states.shares[order], states.presence
         )

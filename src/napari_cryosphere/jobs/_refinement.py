@@ -11,7 +11,7 @@ map: a particle's own contributes the particle's own noise, and its posterior is
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -158,9 +158,9 @@ class Refinement:
         Settings and run folder.
     stack
         Particles with half sets.
-    reference
-        Starting map on any grid; only frequencies up to ``config.initial_resolution_angstrom`` are
-        used.
+    references
+        Starting map on any grid, or one for each state; only frequencies up to
+        ``config.initial_resolution_angstrom`` are used.
     mask
         Solvent mask on the particles' grid; None makes one from the map in every iteration.
     """
@@ -169,14 +169,16 @@ class Refinement:
         self,
         config: RefineConfig,
         stack: ParticleStack,
-        reference: DensityMap,
+        references: Sequence[DensityMap],
         mask: DensityMap | None,
     ) -> None:
         self._config, self._mask = config, mask
-        start = low_passed(
-            reference.voxels, reference.pixel_size_angstrom, config.initial_resolution_angstrom
-        )
-        self._start = DensityMap(start, reference.pixel_size_angstrom, config.symmetry)
+        coarse, symmetry = config.initial_resolution_angstrom, config.symmetry
+        self._starts = [
+            DensityMap(low_passed(one.voxels, size, coarse), size, symmetry)
+            for one in references
+            for size in [one.pixel_size_angstrom]
+        ]
         self._identity = described(config.model_copy(update={"mask": "none"})) | {
             "mask": digest_of_file(config.mask) if isinstance(config.mask, Path) else config.mask,
             "table": digest_of_table(stack),
@@ -188,7 +190,8 @@ class Refinement:
 
     def __iter__(self) -> Iterator[Event | Iteration]:
         """Yield progress, and every finished iteration; of the last a second time with all detail."""
-        begun = (self._start, self._start), self._config.initial_resolution_angstrom
+        (start,) = self._starts
+        begun = (start, start), self._config.initial_resolution_angstrom
         yield from self._from(1, self._stack, *begun)
 
     def _from(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 from napari_cryosphere.reconstruction.map_symmetry import axes_to_lay
 from napari_cryosphere.so3.pose_summary import PoseSummary
@@ -72,34 +73,24 @@ def refine(config: RefineConfig) -> Events:
         opened = open_mask(config.mask, stack.grid, "the particles")
         yield from opened.notes
         mask = opened.density
-    density = open_map(config, config.map)
-    if config.map_pixel_size_angstrom is None:
-        yield from pixel_size_notes(config.map, density, stack.grid)
-    laid = axes_to_lay(density, config.symmetry, config.initial_resolution_angstrom)
-    if laid is not None:
-        density = laid.laid(density)
-        yield Note(
-            f"the axes of {config.map} are {laid.off_degrees:.1f} degrees off RELION's frame of "
-            f"{config.symmetry}: they are laid there (correlation {laid.correlation:.2f})"
-        )
-    wide = None
-    if config.mask == "auto":
-        wide = particle_mask(density.voxels, density.pixel_size_angstrom)
-    refinement = ClassRefinement(config, stack, masked_map(density, wide), mask)
+    starts = list[DensityMap]()
+    for path in config.map:
+        starts.append((yield from _starting_map(config, path, stack.grid)))
+    refinement = ClassRefinement(config, stack, starts, mask)
     history, found = list[dict[str, float]](), None
-    for event in refinement if config.classes == 1 else refinement.of_states():
+    for event in refinement if config.states == 1 else refinement.of_states():
         if not isinstance(event, Iteration | StateIteration):
             yield event
             continue
         found = _Found.of(event)
-        history += found.rows(config.classes)
+        history += found.rows(config.states)
         share = event.number / config.iterations
         yield Progress(share, found.message(), history[-1])
-        yield Snapshot(share, found.largest.maps.density, len(stack))
+        yield Snapshot(share, found.first.maps.density, len(stack))
     if not current_ranks().first or found is None:
         yield Result({}, {})
         return
-    last = found.largest
+    last = found.first
     reached, began = last.resolution_angstrom, config.initial_resolution_angstrom
     field = stack.grid.field_angstrom
     if field / reached < field / began + _SPREAD_SHELLS:
@@ -112,6 +103,26 @@ def refine(config: RefineConfig) -> Events:
     refinement.remove_journals()
     measured = summary_metrics(stack, found.summary, config.symmetry)
     yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})
+
+
+def _starting_map(
+    config: RefineConfig, path: Path, grid: ImageGrid
+) -> Generator[Note, None, DensityMap]:
+    """Return a map without its background and, with ``--mask auto``, its solvent, in RELION's frame."""
+    density = open_map(config, path)
+    if config.map_pixel_size_angstrom is None:
+        yield from pixel_size_notes(path, density, grid)
+    laid = axes_to_lay(density, config.symmetry, config.initial_resolution_angstrom)
+    if laid is not None:
+        density = laid.laid(density)
+        yield Note(
+            f"the axes of {path} are {laid.off_degrees:.1f} degrees off RELION's frame of "
+            f"{config.symmetry}: they are laid there (correlation {laid.correlation:.2f})"
+        )
+    wide = None
+    if config.mask == "auto":
+        wide = particle_mask(density.voxels, density.pixel_size_angstrom)
+    return masked_map(density, wide)
 
 
 @dataclass(frozen=True)
@@ -128,27 +139,27 @@ class _Found:
         return cls((event,), None)
 
     @property
-    def largest(self) -> Iteration:
+    def first(self) -> Iteration:
         return self.each[0]
 
     @property
     def summary(self) -> PoseSummary:
-        return self.largest.summary if self.states is None else self.states.summary()
+        return self.first.summary if self.states is None else self.states.summary()
 
     @property
     def particles(self) -> ParticleStack:
-        return self.largest.stack if self.states is None else self.states.particles()
+        return self.first.stack if self.states is None else self.states.particles()
 
-    def rows(self, classes: int) -> list[dict[str, float]]:
+    def rows(self, states: int) -> list[dict[str, float]]:
         """Return the lines of history.csv; where states are sought, state 0 is all of them together."""
         if self.states is not None:
             return self.states.rows()
-        row = self.largest.row()
-        return [row if classes == 1 else row | {"state": 0, "share": 1.0}]
+        row = self.first.row()
+        return [row if states == 1 else row | {"state": 0, "share": 1.0}]
 
     def metrics(self) -> dict[str, float]:
         """Return the values that a run ends with."""
-        values = self.largest.row()
+        values = self.first.row()
         if self.states is None:
             return values
         for row in self.states.rows():
@@ -159,7 +170,7 @@ class _Found:
 
     def message(self) -> str:
         """Say how far it is."""
-        first = self.largest
+        first = self.first
         begun = f"iteration {first.number}: compared to {first.compared_angstrom:.1f} A, half-maps agree to"
         if self.states is None:
             return f"{begun} {first.resolution_angstrom:.1f} A (FSC {RESOLVED})"
@@ -176,7 +187,7 @@ def _write(
     """Write all outputs; returns those of the states after the first, by role."""
     overwrite = True
     found.particles.save(outputs["particles"], overwrite)
-    _write_maps(found.largest, outputs)
+    _write_maps(found.first, outputs)
     further = dict[str, Path]()
     for state, one in enumerate(found.each[1:], start=2):
         paths = {

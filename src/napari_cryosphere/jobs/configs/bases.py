@@ -27,6 +27,7 @@ __all__ = [
     "JobConfig",
     "LocalDegrees",
     "MapFile",
+    "MapFiles",
     "MapInput",
     "MapsInput",
     "MaskChoice",
@@ -46,6 +47,12 @@ __all__ = [
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
+MapFiles: TypeAlias = Annotated[
+    tuple[MapFile, ...],
+    Field(min_length=1, max_length=99),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
+]
+"""One map, or one for each state; a single path will do."""
 MaskChoice: TypeAlias = Annotated[
     Literal["auto", "none"] | MapFile,
     # these words are no files
@@ -170,11 +177,7 @@ class MaskedMapInput(ComparedMaps, MapInput):
 class StateMaps(ComparedMaps):
     """One map that particles are compared with, or one for each state."""
 
-    map: Annotated[
-        tuple[MapFile, ...],
-        Field(min_length=1, max_length=99),
-        BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
-    ]
+    map: MapFiles
     """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
     each particle's state is found with its pose.
     """

@@ -21,6 +21,7 @@ from napari_cryosphere.jobs.configs.bases import (
     JobConfig,
     LocalDegrees,
     MapFile,
+    MapFiles,
     MapInput,
     MapsInput,
     MaskChoice,
@@ -392,11 +393,13 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, StateMaps):
     """
 
 
-class RefineConfig(AligningConfig, ParticlesInput, MapInput):
+class RefineConfig(AligningConfig, ParticlesInput, MapsInput):
     """Poses and a map refined with independent halves."""
 
-    map: MapFile
-    """Starting map; only its coarse features are used."""
+    map: MapFiles
+    """Starting map; only its coarse features are used. Of several, one for each state of the molecule, in
+    one frame, each state gets its own refined map.
+    """
     output: Folder
     """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
@@ -408,11 +411,25 @@ class RefineConfig(AligningConfig, ParticlesInput, MapInput):
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
     classes: Annotated[int, Field(ge=1, le=20)] = 1
-    """States that the particles may be in. Of more than one each gets its own map; those that are
-    empty or alike are merged.
+    """States that the particles may be in, to be found from one starting map. Of more than one each
+    gets its own map; those that are empty or alike are merged.
     """
     resume: bool = False
     """Go on with a run that was stopped."""
+
+    @model_validator(mode="after")
+    def _states_are_sought_or_given(self) -> Self:
+        if len(self.map) > 1 and self.classes not in (1, len(self.map)):
+            raise ValueError(
+                f"classes is {self.classes}, but there are {len(self.map)} starting maps, one for each "
+                "state; leave classes out, or give one map"
+            )
+        return self
+
+    @property
+    def states(self) -> int:
+        """How many states the particles may be in."""
+        return max(self.classes, len(self.map))
 
     @property
     def kept_when_stopped(self) -> str:
