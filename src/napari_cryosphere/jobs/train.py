@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite, write_json
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
+from napari_cryosphere.jobs._training_sets import TrainingSets
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig, TrainingConfig
-from napari_cryosphere.jobs.events import Event, Events, Preview, Progress, Result
+from napari_cryosphere.jobs.events import Event, Events, Note, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
+from napari_cryosphere.jobs.running.inputs import warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
@@ -37,6 +38,7 @@ from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_netw
 from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution
+from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.calibration import calibrate, calibrate_shifts
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
@@ -60,7 +62,9 @@ moved.
 
 def train(config: TrainConfig) -> Events:
     """Train on the particles that the config names."""
-    yield from train_on_stack(open_particles(config), config)
+    sets = TrainingSets.open(config)
+    yield from sets.frame_warnings(config.symmetry)
+    yield from _claimed(sets, config, _REPORT_SECONDS)
 
 
 def train_on_stack(
@@ -84,29 +88,34 @@ def train_on_stack(
     CryosphereError
         If a run is to be taken up that has ended or was another. One that is not there is begun.
     """
+    yield from _claimed(TrainingSets([stack]), config, report_seconds)
+
+
+def _claimed(sets: TrainingSets, config: TrainConfig, report_seconds: float) -> Events:
+    """Train in a run folder that no other process writes to."""
     init = None if config.init is None else PoseModel.load(config.init)
     if init is not None:
         config = config.model_copy(update={"network": _network_of(init, config)})
     with claimed(folders=[config.output]):
-        yield from _train(stack, config, report_seconds, init)
+        yield from _train(sets, config, report_seconds, init)
 
 
 def _train(
-    stack: ParticleStack, config: TrainConfig, report_seconds: float, init: PoseModel | None
+    sets: TrainingSets, config: TrainConfig, report_seconds: float, init: PoseModel | None
 ) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     density = None
     if config.map is not None:
-        opened = open_reference(config, config.map, stack.grid)
+        opened = open_reference(config, config.map, sets.stack.grid)
         yield from opened.notes
         density = opened.density
     about = {
-        "particles": config.particles.name,
+        "particles": ", ".join(path.name for path in config.particles),
         "map": None if config.map is None else config.map.name,
     }
     training = yield from _begun(
-        stack, config, density, about, ranks, config.output, init, config.encoder_weights
+        sets, config, density, about, ranks, config.output, init, config.encoder_weights
     )
     limits = {
         "checkpoint": config.checkpoint,
@@ -162,7 +171,8 @@ def train_stack(
     if init is not None:
         config = config.model_copy(update={"network": _network_of(init, config)})
     about = {"particles": stack.source.name, "map": None}
-    training = yield from _begun(stack, config, density, about, Ranks(), init=init)
+    sets = TrainingSets([stack])
+    training = yield from _begun(sets, config, density, about, Ranks(), init=init)
     reports = training.reports(resumed=False, report_seconds=_REPORT_SECONDS)
     with closing(reports):
         yield from training.follow(reports)
@@ -170,7 +180,7 @@ def train_stack(
 
 
 def _begun(
-    stack: ParticleStack,
+    sets: TrainingSets,
     config: TrainingConfig,
     density: DensityMap | None,
     about: dict[str, str | None],
@@ -180,12 +190,12 @@ def _begun(
     encoder_weights: Path | None = None,
 ) -> Generator[Event, None, _Training]:
     """Prepare the particles and a network with its first weights."""
-    yield from warnings_of(stack)
+    yield from warnings_of(sets.stack)
     torch.manual_seed(config.seed)
     network = build_network(
         config.network
     )  # what cannot be made is said before images are prepared
-    data = yield from training_data(stack, config, density, folder, ranks)
+    data = yield from training_data(sets.stack, config, density, folder, ranks)
     card = ModelCard(
         network=config.network,
         pixel_size_angstrom=data.grid.pixel_size_angstrom,
@@ -207,7 +217,7 @@ def _begun(
     size = min(config.batch_size, len(data.images))
     threads = threads_for(model.network, size, ranks.count)
     trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas(), threads)
-    return _Training(trainer, card, config, data, about)
+    return _Training(trainer, card, config, data, about, sets)
 
 
 class _Training:
@@ -226,9 +236,11 @@ class _Training:
         config: TrainingConfig,
         data: TrainingData,
         about: dict[str, str | None],
+        sets: TrainingSets,
     ) -> None:
         self._trainer, self._card, self._config, self._data = trainer, card, config, data
-        self._about, self._start = about, time.monotonic()
+        self._about, self._start, self._sets = about, time.monotonic(), sets
+        self._errors: list[dict[str, float | int | str]] = []
         self._calibration = Calibration()
         learns_shifts = getattr(config.network, "shifts", False) and config.labels is None
         known = learns_shifts and data.validation.shifts_px is not None
@@ -271,6 +283,22 @@ class _Training:
             yield Progress(1.0, "calibrating on held-out particles")
             self._calibration = _calibrated(self.last.predicted, self._data.validation)
             self._shifts = self._calibrated_shifts(self.last.predicted_shifts)
+            yield from self._judged_by_set(self.last.predicted)
+
+    def _judged_by_set(self, predicted: HarmonicDistribution) -> Iterator[Note]:
+        """Keep and say how far held-out particles of each data set are off, if there are several."""
+        if len(self._sets.names) == 1:
+            return
+        truth, symmetry = self._data.validation.rotations, self._config.symmetry
+        rows = self._data.held_out[: len(predicted)]
+        found = predicted.summary().rotations
+        degrees = angular_error_degrees(truth[: len(rows)], found, symmetry)
+        self._errors = self._sets.errors(rows, degrees)
+        parts = (
+            f"{one['particles']} {one['validation_median_degrees']:.1f} degrees ({one['held_out']})"
+            for one in self._errors
+        )
+        yield Note(f"median error on held-out particles: {', '.join(parts)}")
 
     def _calibrated_shifts(self, predicted: Shifts | None) -> ShiftCard | None:
         known, pixel = self._data.validation.shifts_px, self._data.grid.pixel_size_angstrom
@@ -317,7 +345,7 @@ class _Training:
             "loss": last.loss,
             "validation_median_degrees": last.validation_median_degrees,
             "seed": self._config.seed,
-        }
+        } | ({"data_sets": self._errors} if self._errors else {})
 
 
 def _calibrated(predicted: HarmonicDistribution, validation: ValidationSet) -> Calibration:
@@ -405,7 +433,13 @@ def _check_same_run(config: TrainConfig) -> None:
 
 def _as_compared(config: TrainConfig) -> dict[str, Any]:
     """Return a config's values, files by their whole path: the dock names them so, a shell rarely does."""
-    return {name: value.absolute() if isinstance(value, Path) else value for name, value in config}
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(whole(one) for one in value)
+        return value.absolute() if isinstance(value, Path) else value
+
+    return {name: whole(value) for name, value in config}
 
 
 class _Log:

@@ -29,10 +29,9 @@ from napari_cryosphere.jobs.configs.evaluation import (
     MergeReportsConfig,
 )
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
-from napari_cryosphere.jobs.running.inputs import chosen, warnings_of
+from napari_cryosphere.jobs.running.inputs import open_each, warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed, claims
 from napari_cryosphere.jobs.running.references import open_mask
-from napari_cryosphere.particles import ParticleStack
 
 __all__ = [
     "add_entry",
@@ -153,9 +152,7 @@ def _add(config: AddEntryConfig, folder: Path) -> Events:
     for half in HALVES:
         for stem, suffix in (("particles", "star"), ("particles", "mrcs"), ("info", "json")):
             refuse_overwrite(folder / f"{stem}_{half}.{suffix}", config.overwrite)
-    stacks = [
-        chosen(ParticleStack.read(path, config.data_dir), config) for path in config.particles
-    ]
+    stacks = open_each(config, config.particles)
     for stack in stacks:
         yield from warnings_of(stack)
     halves = stacks[0].halves() if len(stacks) == 1 else tuple(stacks)

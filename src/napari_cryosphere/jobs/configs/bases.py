@@ -39,6 +39,7 @@ __all__ = [
     "NewStar",
     "NewTable",
     "ParticlesFile",
+    "ParticlesFiles",
     "ParticlesInput",
     "StateMaps",
     "SymmetricConfig",
@@ -46,6 +47,12 @@ __all__ = [
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
+ParticlesFiles: TypeAlias = Annotated[
+    tuple[ParticlesFile, ...],
+    Field(min_length=1, max_length=99),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
+]
+"""One or several files of particles; a single path will do."""
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
 MapFiles: TypeAlias = Annotated[
     tuple[MapFile, ...],

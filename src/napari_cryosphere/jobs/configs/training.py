@@ -11,13 +11,14 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs.bases import (
     Device,
     Folder,
+    ImagesInput,
     MapFile,
     MapInput,
     MaskedMapInput,
-    ParticlesInput,
+    ParticlesFiles,
     SymmetricConfig,
 )
-from napari_cryosphere.jobs.configs.fields import File, Inside, Option
+from napari_cryosphere.jobs.configs.fields import Argument, File, Inside, Option
 from napari_cryosphere.model.card import NetworkConfig, PolarConfig
 from napari_cryosphere.training.presets import CRYOSPHERE, PRESETS, TrainingPreset
 
@@ -61,12 +62,16 @@ class TrainingConfig(SymmetricConfig, TrainingPreset):
         return _updated(preset, values)
 
 
-class TrainConfig(TrainingConfig, ParticlesInput, MaskedMapInput):
+class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
     """A pose network trained on particles with known poses, or on projections of a map.
 
     What is not given is the preset's.
     """
 
+    particles: Annotated[ParticlesFiles, Argument()]
+    """Particles: .star or .cs file, or a bare stack (.mrcs). Of several data sets of one molecule, in one
+    frame, all are learnt from, and the error on held-out particles is given for each.
+    """
     output: Folder
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     map: MapFile | None = None

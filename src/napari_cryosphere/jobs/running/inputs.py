@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "described",
     "digest_of_file",
     "digest_of_table",
+    "open_each",
     "open_particles",
     "warnings_of",
 ]
@@ -41,6 +42,11 @@ def open_particles(config: ParticlesInput, *, require_images: bool = True) -> Pa
     """
     stack = ParticleStack.read(config.particles, config.data_dir, require_images=require_images)
     return chosen(stack, config)
+
+
+def open_each(config: ImagesInput, paths: Sequence[Path]) -> list[ParticleStack]:
+    """Return the particles of several files as a config selects them; raises as `open_particles`."""
+    return [chosen(ParticleStack.read(path, config.data_dir), config) for path in paths]
 
 
 def chosen(stack: ParticleStack, config: ImagesInput) -> ParticleStack:

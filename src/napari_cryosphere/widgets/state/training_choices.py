@@ -87,7 +87,7 @@ class TrainingChoices:
         from napari_cryosphere.jobs.configs.training import TrainConfig
 
         if self.resume:
-            here = {"particles": stack.source, "output": self.folder, "resume": True}
+            here = {"particles": (stack.source,), "output": self.folder, "resume": True}
             device = {"device": self.settings["device"]} if "device" in self.settings else {}
             return TrainConfig.of_run(self.folder).model_copy(update=here | device)
         values: dict[str, Any] = {

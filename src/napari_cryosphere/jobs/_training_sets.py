@@ -1,0 +1,136 @@
+"""Several data sets of one molecule in one training: joined, checked, and judged one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cryosphere.jobs.align import spread_rows
+from napari_cryosphere.jobs.configs.training import TrainConfig
+from napari_cryosphere.jobs.events import Note
+from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
+from napari_cryosphere.jobs.running.inputs import open_each
+from napari_cryosphere.particles import ImageGrid, ParticleStack
+from napari_cryosphere.reconstruction import (
+    WeightedPoses,
+    fourier_shell_correlation,
+    resampled_map,
+)
+
+__all__ = ["TrainingSets"]
+
+_BOX = 32  # of the maps that are compared
+_FIRST, _SEEN = 2, 0.3
+"""Shells are compared from the second, since the first tells of the particle's size alone, where the
+half-maps of both sets have this FSC.
+"""
+_SHOWN = 1000  # particles of each that are reconstructed
+_SAME_FRAME = 0.8
+"""Agreement relative to what noise leaves: 1.00 to 1.04 for sets in one frame (phantoms, ribosome,
+beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees.
+"""
+
+
+class TrainingSets:
+    """The particles of one or several data sets, and which set each is from.
+
+    Attributes
+    ----------
+    stack
+        All particles, one set after the other.
+    names
+        The sets' file names.
+    of
+        ``(n,)`` int64: which set each particle is from.
+    """
+
+    def __init__(self, stacks: Sequence[ParticleStack]) -> None:
+        self._stacks = stacks
+        self.names = [stack.source.name for stack in stacks]
+        self.stack = stacks[0] if len(stacks) == 1 else ParticleStack.join(stacks)
+        self.of = np.repeat(np.arange(len(stacks)), [len(stack) for stack in stacks])
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> TrainingSets:
+        """Open the data sets that a config names.
+
+        Raises
+        ------
+        CryosphereError
+            If one cannot be read, or they do not go together; see `ParticleStack.join`.
+        """
+        return cls(open_each(config, config.particles))
+
+    def frame_warnings(self, symmetry: str) -> Iterator[Note]:
+        """Yield a warning for each set whose poses give another map than those of the set before.
+
+        Poses from separate refinements have frames of their own, and a network cannot learn both.
+        """
+        if len(self._stacks) == 1 or not self.stack.has_poses:
+            return
+        maps = [_coarse_map(stack, symmetry) for stack in self._stacks]
+        for (first, one), (second, other) in pairwise(zip(self.names, maps, strict=True)):
+            agreed = _agreement(one, other)
+            if agreed < _SAME_FRAME:
+                yield Note(
+                    f"the poses of {first} and {second} give maps that agree to {agreed:.2f} of what the "
+                    "half-maps of each do: their frames or hands differ, or the molecules; align one set to "
+                    "the other's map first",
+                    warning=True,
+                )
+
+    def errors(
+        self, rows: NDArray[np.int64], degrees: NDArray[np.float64]
+    ) -> list[dict[str, float | int | str]]:
+        """Return the median error of held-out particles by data set, from their rows and errors."""
+        return [
+            {
+                "particles": name,
+                "held_out": int(mine.sum()),
+                "validation_median_degrees": float(np.median(degrees[mine])),
+            }
+            for number, name in enumerate(self.names)
+            for mine in [self.of[rows] == number]
+            if mine.any()
+        ]
+
+
+def _coarse_map(stack: ParticleStack, symmetry: str) -> Reconstruction:
+    """Return the map and half-maps of some particles at their own poses, in few voxels."""
+    some = stack[spread_rows(len(stack), _SHOWN)].with_new_half_sets()
+    box = min(_BOX, stack.box)
+    some = some.on_grid(ImageGrid(box, stack.grid.field_angstrom / box))
+    halves = Halves(some.grid, symmetry, padding=2)
+    for _ in halves.fill(some, WeightedPoses.best(some.rotations())):
+        pass
+    return halves.solve(half_maps=True)
+
+
+def _agreement(one: Reconstruction, other: Reconstruction) -> float:
+    """Return the mean FSC of two maps, relative to what the noise of both leaves of one map's.
+
+    A map of all particles has with itself without noise the FSC sqrt(2 F / (1 + F)), F that of its halves
+    (Rosenthal & Henderson 2003).
+    """
+    grid = one.density
+    maps = [
+        [
+            resampled_map(each, grid.box, grid.pixel_size_angstrom).voxels
+            for each in (part.density, *part.halves)
+        ]
+        for part in (one, other)
+    ]
+
+    def correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+        return fourier_shell_correlation(first, second, grid.pixel_size_angstrom).values
+
+    halves = np.clip([correlation(first, second) for _, first, second in maps], 0, 1)
+    seen = halves.min(axis=0) > _SEEN
+    seen[:_FIRST] = False
+    if not seen.any():
+        return 1.0
+    expected = np.sqrt(2 * halves / (1 + halves)).prod(axis=0)
+    return float(correlation(maps[0][0], maps[1][0])[seen].mean() / expected[seen].mean())
