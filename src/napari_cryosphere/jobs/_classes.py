@@ -446,7 +446,7 @@ class ClassRefinement(Refinement):
     def _judged_states(self, done: StateIteration) -> Generator[Event, None, StateIteration]:
         """Return the last iteration with states and uncertainties from the maps of the other half.
 
-        The states are laid into the frame of the first, and made with all detail.
+        States that were sought are laid into the frame of the first; all are made with all detail.
         """
         references, compared = self._references_of(done)
         stacks, found = [one.stack for one in done.each], list[Arrays]()
@@ -462,12 +462,12 @@ class ClassRefinement(Refinement):
             )
         states = self._states_of(found)
         both = {name: self._both(*(half[name] for half in found)) for name in SUMMARY}
-        symmetry, judged = self._config.symmetry, list[Iteration]()
+        symmetry, judged, sought = self._config.symmetry, list[Iteration](), len(self._starts) == 1
         for state, one in enumerate(done.each):
             other = PoseSummary(*(both[name][:, state] for name in SUMMARY))
             other = replace(other, confidence=other.confidence * states.presence)
             summary = by_other_half(one.summary, other, symmetry)
-            stack = _laid(one, done.each[0]) if state else one.stack
+            stack = _laid(one, done.each[0]) if state and sought else one.stack
             summary = replace(summary, rotations=stack.rotations())
             shifts_px = -stack.shifts_angstrom() / stack.pixel_size_angstrom
             likelihood = one.stack.particles["rlnLogLikeliContribution"].to_numpy(float)
@@ -484,7 +484,7 @@ class ClassRefinement(Refinement):
             for one, change in zip(whole.each, changes, strict=True)
         ]
         order = np.arange(len(each))
-        if len(self._starts) == 1:
+        if sought:
             order = np.argsort(-states.shares, kind="stable")
         sorted_states = States(
             states.probabilities[:, order], states.shares[order], states.presence
