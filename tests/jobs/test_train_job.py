@@ -221,7 +221,7 @@ def test_only_the_same_run_is_taken_up(small: NetworkConfig, sample: Path, tmp_p
     )
     again = config.model_copy(update={"resume": True})
     learn_a_little(
-        train_on_stack(ParticleStack.read(config.particles), again, report_seconds=0.0)
+        train_on_stack(ParticleStack.read(config.particles[0]), again, report_seconds=0.0)
     )  # begins
     with pytest.raises(CryosphereError, match="seed 0, not 1"):
         run(train(again.model_copy(update={"seed": 1})))
@@ -240,11 +240,11 @@ def test_a_run_is_taken_up_by_another_name(
         epochs=1000,
         device="cpu",
     )
-    stack = ParticleStack.read(config.particles)
+    stack = ParticleStack.read(config.particles[0])
     learn_a_little(train_on_stack(stack, config, report_seconds=0.0))
     moved = config.output.rename(tmp_path / "moved")
     monkeypatch.chdir(sample)
-    again = {"particles": Path("particles.star"), "output": moved, "resume": True}
+    again = {"particles": (Path("particles.star"),), "output": moved, "resume": True}
     learn_a_little(
         train_on_stack(
             stack, TrainConfig.of_run(moved).model_copy(update=again), report_seconds=0.0

@@ -38,7 +38,7 @@ from napari_cryosphere.training.sources import (
     known_shifts_px,
 )
 
-__all__ = ["TrainingData", "training_data"]
+__all__ = ["TrainingData", "refuse_unposed", "training_data"]
 
 _FEWEST = 4  # two to train on, two held out
 _MOST_HELD_OUT = 500  # twice what the calibration needs; more only costs time
@@ -129,12 +129,23 @@ def _validation_set(
     )
 
 
-def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
+def refuse_unposed(stack: ParticleStack) -> None:
+    """Refuse particles without poses.
+
+    Raises
+    ------
+    MetadataError
+        If they have none.
+    """
     if not stack.has_poses:
         raise MetadataError(
             f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
             "give particles from a refinement"
         )
+
+
+def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
+    refuse_unposed(stack)
     mask = (
         np.ones(len(stack), bool)
         if config.half_set is None

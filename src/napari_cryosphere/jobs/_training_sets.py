@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.jobs._training_data import refuse_unposed
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Note
@@ -60,16 +61,20 @@ class TrainingSets:
         Raises
         ------
         CryosphereError
-            If one cannot be read, or they do not go together; see `ParticleStack.join`.
+            If one cannot be read or has no poses, or they do not go together; see
+            `ParticleStack.join`.
         """
-        return cls(open_each(config, config.particles))
+        stacks = open_each(config, config.particles)
+        for stack in stacks:
+            refuse_unposed(stack)
+        return cls(stacks)
 
     def frame_warnings(self, symmetry: str) -> Iterator[Note]:
         """Yield a warning for each set whose poses give another map than those of the set before.
 
         Poses from separate refinements have frames of their own, and a network cannot learn both.
         """
-        if len(self._stacks) == 1 or not self.stack.has_poses:
+        if len(self._stacks) == 1:
             return
         maps = [_coarse_map(stack, symmetry) for stack in self._stacks]
         for (first, one), (second, other) in pairwise(zip(self.names, maps, strict=True)):
