@@ -37,8 +37,8 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Levels of credible sets whose coverage a calibration reports."""
 
 _STEP = 0.2
-"""Of the temperature's logarithm, between those at which levels are measured. Levels interpolated between them
-were within 0.01 of measured ones, 0.003 on average (50 random distributions of degree 3).
+"""Of the temperature's logarithm, between those at which levels are measured. Levels interpolated between
+them were within 0.01 of measured ones, 0.003 on average (50 random distributions of degree 3).
 """
 _FARTHEST = 7  # steps from 1: temperatures of 0.25 to 4; those in docs/measurements.md are 0.9 to 1
 _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
