@@ -84,9 +84,8 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
         answers = np.empty(given.shape[:2])
         for rows in self._chunks():
             sums, logs = HarmonicSums(self[rows], ranked=True), self[rows].score(given[rows])
-            lowest, highest = (
-                sums.probability_above(logs + shift) for shift in (LEVEL_NATS, -LEVEL_NATS)
-            )
+            both = sums.probability_above(np.hstack([logs + LEVEL_NATS, logs - LEVEL_NATS]))
+            lowest, highest = np.hsplit(both, 2)
             answers[rows] = (lowest + highest) / 2
             level = rows[(highest - lowest > _STEEP).any(1)]
             if len(level):  # the cells' own order decides
