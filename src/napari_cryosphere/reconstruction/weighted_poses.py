@@ -76,15 +76,6 @@ class WeightedPoses:
         return cls(poses[:, None], np.ones((len(poses), 1)))
 
     @classmethod
-    def modes_of(cls, distribution: PoseDistribution, k: int) -> WeightedPoses:
-        """Return each distribution's k highest modes, weighted by their density; the weights sum to 1."""
-        modes = distribution.mode(k)
-        missing = ~np.isfinite(modes.log_prob)
-        rotations = np.where(missing[..., None, None], np.eye(3), modes.rotations)
-        density = np.exp(modes.log_prob - modes.log_prob.max(axis=1, keepdims=True))
-        return cls(rotations, density / density.sum(axis=1, keepdims=True))
-
-    @classmethod
     def samples_of(
         cls, distribution: PoseDistribution, number: int, rng: np.random.Generator
     ) -> WeightedPoses:

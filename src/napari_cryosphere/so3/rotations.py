@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
 __all__ = [
-    "from_e3nn_frame",
     "geodesic_distance_degrees",
     "nearest_rotation",
     "quaternion_from_rotation",
@@ -157,11 +156,6 @@ def vector_from_rotation(rotations: ArrayLike) -> Array:
 def to_e3nn_frame(rotations: ArrayLike) -> Array:
     """Return the same rotations ``(..., 3, 3)`` as e3nn writes them, whose polar axis is y."""
     return _TO_E3NN @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN.T
-
-
-def from_e3nn_frame(rotations: ArrayLike) -> Array:
-    """Undo `to_e3nn_frame`: ``(..., 3, 3)`` to ``(..., 3, 3)``."""
-    return _TO_E3NN.T @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN
 
 
 def nearest_rotation(matrices: ArrayLike) -> Array:
