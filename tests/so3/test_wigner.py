@@ -241,9 +241,8 @@ def test_wigner_matrices_are_a_unitary_representation() -> None:
 def test_activation_commutes_with_rotations(dtype: torch.dtype) -> None:
     """Of the map by any rotation, of the image by any rotation about the optical axis."""
     grid = gauss_legendre_grid(4, 3.0, dtype=torch.zeros(0, dtype=dtype).real.dtype)
-    coefficients = grid.from_grid(
-        grid.to_grid(_random(40, 4, dtype))
-    )  # a real function's, at n = 0 too
+    # a real function's, at n = 0 too
+    coefficients = grid.from_grid(grid.to_grid(_random(40, 4, dtype)))
     active = grid.from_grid(grid.to_grid(coefficients).relu())
     turn = random_rotations(1, np.random.default_rng(11))[0]
     phase = torch.exp(0.7j * torch.arange(5, dtype=torch.float64)).to(dtype)

@@ -140,9 +140,8 @@ def whole_shell_correlation(
     box = len(first)
     last = box // 2 + 1
     x = np.arange(last)
-    counted = np.where(
-        (x == 0) | (2 * x == box), 1.0, 2.0
-    )  # the others represent their mirror images too
+    # the others represent their mirror images too
+    counted = np.where((x == 0) | (2 * x == box), 1.0, 2.0)
     squared = np.fft.fftfreq(box, 1 / box) ** 2
     cross, power_f, power_g = np.zeros((3, last))
     for z in range(box):

@@ -41,10 +41,8 @@ _SMALLEST_PIECE = 0.05  # of the largest: what is smaller is noise or a neighbou
 _BLUR_ANGSTROM = (
     20.0  # where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
 )
-_GROWN_ANGSTROM, _EDGE_ANGSTROM = (
-    6.0,
-    8.0,
-)  # of the mask beyond the cut, and its soft edge; chosen, not tuned
+# of the mask beyond the cut, and its soft edge; chosen, not tuned
+_GROWN_ANGSTROM, _EDGE_ANGSTROM = 6.0, 8.0
 _POWER_INSIDE = 0.99  # of the masked map, within the radius; a convention
 
 

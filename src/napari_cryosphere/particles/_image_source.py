@@ -226,7 +226,6 @@ def _image_numbers(file_of: NDArray[np.int64], index_of: NDArray[np.int64]) -> N
     """Return which of the different images each row has, ``(n,)``, numbered in the order of the rows."""
     if not len(index_of):
         return np.zeros(0, dtype=np.int64)
-    codes, different = pd.factorize(
-        index_of
-    )  # an index of 18 digits would not leave room for the file
+    # an index of 18 digits would not leave room for the file
+    codes, different = pd.factorize(index_of)
     return np.asarray(pd.factorize(file_of * len(different) + codes)[0], dtype=np.int64)

@@ -264,9 +264,8 @@ class ParticleStack:
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
-        rows = (
-            indices if isinstance(indices, slice) else self._rows(indices)
-        )  # a slice copies nothing
+        # a slice copies nothing
+        rows = indices if isinstance(indices, slice) else self._rows(indices)
         return self._with(self.particles.iloc[rows].reset_index(drop=True), self._images[rows])
 
     def _rows(self, indices: Any) -> NDArray[np.int64]:

@@ -21,9 +21,8 @@ _UNIT = 2.0**-40  # 2^-20 of the smallest sum that is legal
 _HIGH = 2.0**12  # `_UNIT` times 2**`_LOW_BITS`
 _LOW_BITS = 52  # units in one of the high part
 _LARGEST = 2.0**42  # 2**30 units of `_HIGH`, half of what 32 bits hold
-_SMALLEST = (
-    2.0**-20
-)  # below it less than 20 bits would be left; images of deviation 1 are far above
+# below it less than 20 bits would be left; images of deviation 1 are far above
+_SMALLEST = 2.0**-20
 
 
 class ExactSums:

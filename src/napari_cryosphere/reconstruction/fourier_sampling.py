@@ -103,9 +103,8 @@ def _great_circles(order: int) -> NDArray[np.int32]:
     second = np.cross(axes, first)
     number = round(_STEPS_PER_SPACING * 360 / grid.spacing_degrees)
     angle = 2 * np.pi * (np.arange(number) + 0.5) / number
-    circle = (
-        np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second
-    )  # (k, n_views, 3)
+    # (k, n_views, 3)
+    circle = np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second
     beside = np.radians(np.multiply(_BESIDE, grid.spacing_degrees))
     points = np.concatenate([np.cos(off) * circle + np.sin(off) * axes for off in beside])
     pixels = vec2pix(grid.n_side, points[..., 0], points[..., 1], points[..., 2])

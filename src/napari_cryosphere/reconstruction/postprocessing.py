@@ -290,9 +290,8 @@ def _sharpen(
     in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
     for z in range(box):
         squared = (in_plane + frequency[z] ** 2) / field_angstrom**2
-        reach = np.minimum(
-            squared, (box / 2 / field_angstrom) ** 2
-        )  # corners are cut off afterwards
+        # corners are cut off afterwards
+        reach = np.minimum(squared, (box / 2 / field_angstrom) ** 2)
         transform[z] *= np.exp(b_factor / 4 * -reach).astype(np.float32)
 
 

@@ -60,9 +60,8 @@ def frame_of(
         )
     if found.mirrored:  # as likely as not: look again without the mirror
         found = align_maps(target, DensityMap(voxels, target.pixel_size_angstrom), check_hand=False)
-    turn = (
-        found.rotation.T
-    )  # r_source = rotation r_entry, and R takes image coordinates to the source's
+    # r_source = rotation r_entry, and R takes image coordinates to the source's
+    turn = found.rotation.T
     said = (
         f"Models were trained on {source.name} ({other_grid}) and used on {entry.name} ({target_grid}): "
         f"images were brought to the networks' grid by Fourier rescaling, and predictions turned by "

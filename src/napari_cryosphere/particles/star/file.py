@@ -119,9 +119,8 @@ def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:
     elif len(table.columns):
         yield "loop_"
         yield from (f"_{label} #{number}" for number, label in enumerate(table.columns, 1))
-        for start in range(
-            0, len(table), _CHUNK_ROWS
-        ):  # text takes ten times the memory of numbers
+        # text takes ten times the memory of numbers
+        for start in range(0, len(table), _CHUNK_ROWS):
             rows = table.iloc[start : start + _CHUNK_ROWS]
             columns = [_texts(str(label), rows[label]) for label in rows.columns]
             yield from map(" ".join, zip(*columns, strict=True))

@@ -134,9 +134,8 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
     def seeds(self, part: Cells) -> Array:
         """Return the maximum nearest to the best cell, ``(n, 1, 3, 3)``."""
         best = part.centres[0][part.log_density.argmax(1)][:, None]
-        likely = (
-            part.probability.max(1) > 0.02
-        )  # less than that, and the peak is wider than the grid
+        # less than that, and the peak is wider than the grid
+        likely = part.probability.max(1) > 0.02
         if likely.any():
             best[likely] = self[np.flatnonzero(likely)].climb(best[likely])
         return reduce(best, self.symmetry)

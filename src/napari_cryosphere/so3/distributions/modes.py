@@ -302,9 +302,8 @@ def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     order 3.
     """
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)
-    beside = grid.neighbours(unit)[
-        :, 10:18:2
-    ].T  # after 2 along psi, 8 views at three angles, corners second
+    # after 2 along psi, 8 views at three angles, corners second
+    beside = grid.neighbours(unit)[:, 10:18:2].T
     beside = np.where(beside < 0, unit, beside)
     if symmetry != "C1":
         beside = grid.reduced(symmetry).cell_of(grid.rotations(beside))
