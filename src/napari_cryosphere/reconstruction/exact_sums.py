@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.reconstruction.backprojection import BackProjector
+from napari_cryosphere.reconstruction.backprojection import BackProjector, refuse_unlike_sums
 
 __all__ = ["ExactSums"]
 
@@ -84,14 +84,7 @@ class ExactSums:
 
     def __iadd__(self, other: ExactSums) -> ExactSums:
         """Add other sums of the same box, padding and symmetry."""
-        mine, others = (
-            (self.box, self.padding, self.symmetry),
-            (other.box, other.padding, other.symmetry),
-        )
-        if mine != others:
-            raise ValueError(
-                f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
-            )
+        refuse_unlike_sums(self, other)
         for row in range(len(self._low)):
             self._carry(row, other._high[row].astype(np.int64), other._low[row])
         self.inserted += other.inserted

@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.imaging.fourier import rescale
+from napari_cryosphere.imaging.map_mask import radius_grid
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction._shells import radius_grid
 from napari_cryosphere.reconstruction.comparison import check_one_grid
 from napari_cryosphere.so3.grid import SO3Grid
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
 __all__ = [
+    "are_rotations",
     "geodesic_distance_degrees",
     "nearest_rotation",
     "quaternion_from_rotation",
@@ -42,6 +43,7 @@ __all__ = [
 Array = NDArray[np.float64]
 AnyArray = TypeVar("AnyArray", bound=Any)
 
+_ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6
 _TO_E3NN = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # (x, y, z) to (y, z, x)
 
 
@@ -156,6 +158,13 @@ def vector_from_rotation(rotations: ArrayLike) -> Array:
 def to_e3nn_frame(rotations: ArrayLike) -> Array:
     """Return the same rotations ``(..., 3, 3)`` as e3nn writes them, whose polar axis is y."""
     return _TO_E3NN @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN.T
+
+
+def are_rotations(matrices: Array) -> NDArray[np.bool_]:
+    """Return which matrices are rotations, ``(..., 3, 3)`` to ``(...)``; rounding is allowed for."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(matrices @ matrices.swapaxes(-1, -2) - np.eye(3)) < _ORTHOGONAL
+        return np.asarray(error.all((-1, -2)) & (np.linalg.det(matrices) > 0))
 
 
 def nearest_rotation(matrices: ArrayLike) -> Array:
