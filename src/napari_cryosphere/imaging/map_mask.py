@@ -40,9 +40,8 @@ reconstructed particle (15 to 24 % in real apoferritin), while a band-passed map
 50 % that belong to it.
 """
 _SMALLEST_PIECE = 0.05  # of the largest: what is smaller is noise or a neighbour's rim
-_BLUR_ANGSTROM = (
-    20.0  # where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
-)
+# where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
+_BLUR_ANGSTROM = 20.0
 # of the mask beyond the cut, and its soft edge; chosen, not tuned
 _GROWN_ANGSTROM, _EDGE_ANGSTROM = 6.0, 8.0
 _POWER_INSIDE = 0.99  # of the masked map, within the radius; a convention
@@ -68,9 +67,8 @@ def soft_mask(
 ) -> NDArray[np.float32]:
     """Make a mask around the molecule, for the FSC of half-maps.
 
-    The map is blurred (a Gaussian that halves ``low_pass_angstrom``), cut at 15 % of its 99.9th
-    percentile above the background, reduced to its largest piece, grown by ``edge_px`` voxels and
-    given a raised-cosine edge as wide again.
+    The map is blurred, cut at 15 % of its 99.9th percentile above the background, reduced to its
+    largest piece, grown, and given a raised-cosine edge.
 
     Parameters
     ----------
@@ -78,6 +76,10 @@ def soft_mask(
         ``(n, n, n)`` map, protein positive.
     pixel_size_angstrom
         Voxel size.
+    low_pass_angstrom
+        What the blurring Gaussian halves.
+    edge_px
+        By how many voxels the piece is grown, and how wide its edge is.
 
     Returns
     -------

@@ -21,9 +21,8 @@ __all__ = [
     "masked_correlation",
 ]
 
-_SAME_PIXEL_SIZE = (
-    0.01  # relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
-)
+# relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
+_SAME_PIXEL_SIZE = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ def check_one_grid(
 ) -> None:
     """Refuse maps that do not lie on one grid.
 
-    Parameters
-    ----------
-    names
-        What an error calls the maps and the mask: their files, say.
+    ``names`` are what an error calls the maps and the mask: their files, say.
 
     Raises
     ------

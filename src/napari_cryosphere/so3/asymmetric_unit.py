@@ -135,6 +135,8 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
         HEALPix order; N_side is ``2**order``.
     views
         ``(k,)`` pixels, RING order.
+    symmetry
+        Point group.
 
     Returns
     -------

@@ -88,10 +88,8 @@ def gauss_legendre_grid(
         1 just represents them (``2 L + 1`` angles); a non-linearity raises the degree, and more
         points alias less of it back. A ReLU at degree 6 commutes with rotations to 6 per cent at
         1.25 and to 0.4 per cent at 3.
-
-    Returns
-    -------
-    The grid, with tables in ``dtype`` on ``device``.
+    dtype, device
+        Of the tables.
     """
     n_angles = int(np.ceil(oversampling * (2 * l_max + 1)))
     n_tilt = max(l_max + 1, int(np.ceil(n_angles / (1.15 if oversampling < 1.5 else 1.8))))

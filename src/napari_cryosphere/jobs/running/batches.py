@@ -97,11 +97,13 @@ def work_through(
     journal
         Where finished blocks go.
     read
-        From a batch's rows to its inputs; called in another thread, ``ahead`` batches ahead.
+        From a batch's rows to its inputs; called in another thread.
     work
         From rows and inputs to arrays with one entry a row.
     doing
         What is said to be done, as in "aligned 20 of 48 particles".
+    ahead
+        How many batches are read ahead.
     at_once
         How many batches are worked on at the same time, each read and worked on in a thread of its
         own.

@@ -65,7 +65,9 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
     path
         The mask.
     grid
-        Box and pixel size of what it is for, and ``of`` what that is called.
+        Box and pixel size of what it is for.
+    of
+        What that is called in messages.
 
     Raises
     ------

@@ -39,9 +39,8 @@ _ANGSTROM_PER_MILLIMETRE, _MRAD_PER_RADIAN = 1e7, 1e3
 _X1, _Y1, _TREFOIL_SINE, _TREFOIL_COSINE, _X3, _Y3 = 1, 0, 2, 5, 4, 3
 _SINE_2, _COSINE_2, _SINE_2_OF_4, _COSINE_2_OF_4, _SINE_4, _COSINE_4 = 1, 3, 5, 7, 4, 8
 _ODD_NUMBER, _EVEN_NUMBER = 6, 9  # polynomials up to order 3 and 4
-_LEFT = (
-    1e-6  # share of the largest coefficient that rounding leaves of a polynomial that is not there
-)
+# share of the largest coefficient that rounding leaves of a polynomial that is not there
+_LEFT = 1e-6
 
 
 def aberration_columns(read: Records) -> dict[str, NDArray[Any]]:

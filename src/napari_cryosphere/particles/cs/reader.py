@@ -29,7 +29,7 @@ from napari_cryosphere.particles.cs.records import Records, read_records, shorte
 
 __all__ = ["tables_of_cs"]
 
-_MOST_COMPONENTS = 64
+_MOST_COMPONENTS = 64  # of a field that is kept, a column each; chosen, not tuned
 _OPTIONAL = ("rlnPhaseShift", "rlnCtfBfactor")
 _VOLUMES = ("map", "map_half_A", "map_sharp", "mask")  # groups of fields
 # Paths that may be marked as relative to the project's folder.

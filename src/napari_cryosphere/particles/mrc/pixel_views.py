@@ -26,8 +26,8 @@ from napari_cryosphere.particles.mrc.header import MOST_UNPACKED_BYTES, MrcHeade
 
 __all__ = ["PixelView", "ViewKey", "count_copied", "open_view"]
 
-_MOST_MAPS = 64
-_MOST_MAPPED_BYTES = 256 << 20
+_MOST_MAPS = 64  # a quarter of the files that macOS lets a process open; chosen, not tuned
+_MOST_MAPPED_BYTES = 256 << 20  # copied, before pages are returned; chosen, not tuned
 
 
 class PixelView:

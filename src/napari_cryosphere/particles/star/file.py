@@ -26,7 +26,7 @@ __all__ = ["read_star", "write_star"]
 logger = logging.getLogger(__name__)
 
 _FIRST = ("optics", "particles")
-_CHUNK_ROWS = 20_000
+_CHUNK_ROWS = 20_000  # written at once; chosen, not tuned
 # A word that needs no quotes: no space, and at its start no quote, comment or what begins a block.
 _PLAIN = re.compile(r"(?!data_|loop_)[^\x00-\x20\"'#][^\x00-\x20]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")

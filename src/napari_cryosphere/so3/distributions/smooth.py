@@ -209,6 +209,8 @@ def probability_above(values: Array, masses: Array, peak: float, logs: Array) ->
         ``(k,)`` log-density at the centres of cells, and their probability.
     peak
         Log-density at the highest maximum.
+    logs
+        ``(q,)``.
     """
     rank = np.argsort(values)
     mass = masses[rank]
