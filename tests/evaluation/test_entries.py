@@ -1,4 +1,4 @@
-"""CESPED's entries, local ones in its layout, and the published figures."""
+"""CESPED's entries, local ones in its layout, and the published values."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_entry_needs_poses(particles: ParticleStack, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_report_has_every_column_and_says_where_figures_come_from(tmp_path: Path) -> None:
+def test_a_report_has_every_column_and_says_where_values_come_from(tmp_path: Path) -> None:
     values = dict.fromkeys(COLUMNS, 1.25) | {"wmane_degrees": None}
     lines = [
         Measured("10280", values),

@@ -103,7 +103,7 @@ def equivariance_report(
     panels = (_volume_panel(turning), _in_plane_panel(in_plane))
     amount = f"{test.pairs} pairs; {test.images} images turned by {test.angles} angles"
     text = f"{_TEXT}\n\nVolume: {volume}. {amount}."
-    return Report("equivariance", "Equivariance", text, tables, panels, _figures(turning, in_plane))
+    return Report("equivariance", "Equivariance", text, tables, panels, _values(turning, in_plane))
 
 
 def _turn_the_volume(
@@ -164,14 +164,14 @@ def _in_plane_table(in_plane: Mapping[str, _Turned]) -> Table:
     return Table(("network", *columns), rows)
 
 
-def _figures(
+def _values(
     turning: Mapping[str, tuple[VolumeErrors, ...]], in_plane: Mapping[str, _Turned]
 ) -> dict[str, float]:
     name, frames = next(iter(turning.items()))
-    figures = {f"{errors.frame}_mean_mse": float(errors.matched.mean()) for errors in frames}
-    figures |= {f"{errors.frame}_ratio_to_shuffled": errors.ratio for errors in frames}
+    values = {f"{errors.frame}_mean_mse": float(errors.matched.mean()) for errors in frames}
+    values |= {f"{errors.frame}_ratio_to_shuffled": errors.ratio for errors in frames}
     degrees = in_plane[name].errors.degrees
-    return figures | {
+    return values | {
         "in_plane_median_degrees": float(np.median(degrees)),
         "in_plane_max_degrees": float(degrees.max()),
     }

@@ -156,12 +156,12 @@ def projections_experiment(setting: Setting, numbers: Sequence[int]) -> Steps:
     )
     counts = ", ".join(map(str, numbers))
     text = f"Training on {counts} projections with `{kind}` labels. {setting.describe()}"
-    figures = {
+    values = {
         f"test_median_degrees_{n}": found.median_degrees
         for n, found in zip(numbers, unseen, strict=True)
     }
     table = {"What is known of the views trained on and of others": Table(columns, tuple(rows))}
-    return Report("projections", "How many projections are needed", text, table, panels, figures)
+    return Report("projections", "How many projections are needed", text, table, panels, values)
 
 
 def labels_experiment(setting: Setting, number: int) -> Steps:
@@ -205,11 +205,11 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         "with a rise*: the share of epochs whose mean loss exceeded the one before; *largest rise*: the "
         f"largest of these, as a share of the whole fall. {setting.describe()}"
     )
-    figures = {
+    values = {
         f"test_median_degrees_{kind}": measured.median_degrees for kind, measured in found.items()
     }
     table = {"What is known of the views trained on and of others": Table(columns, tuple(rows))}
-    return Report("labels", "Which labels to train on", text, table, panels, figures)
+    return Report("labels", "Which labels to train on", text, table, panels, values)
 
 
 def _share(

@@ -200,21 +200,21 @@ class GoldStandard:
         lost = self.truth_predicted.fscr_angstrom(threshold)
         return lost - self.truth_halves.fscr_angstrom(threshold)
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """Return the map's columns of Supplementary Table 2, and the differences of Table 1."""
         pairs = {
             "v0_v1": self.predicted_halves,
             "gt_v": self.truth_predicted,
             "gt0_gt1": self.truth_halves,
         }
-        figures = {f"pcc_{name}": pair.pcc for name, pair in pairs.items()}
+        metrics = {f"pcc_{name}": pair.pcc for name, pair in pairs.items()}
         for threshold, written in ((0.143, "0143"), (0.5, "05")):
             for name, pair in pairs.items():
-                figures[f"fscr_{written}_{name}_angstrom"] = pair.fscr_angstrom(threshold)
-        figures["delta_pcc"] = self.delta_pcc
-        figures["delta_fscr_0143_angstrom"] = self.delta_fscr_angstrom(0.143)
-        figures["delta_fscr_05_angstrom"] = self.delta_fscr_angstrom(0.5)
-        return figures
+                metrics[f"fscr_{written}_{name}_angstrom"] = pair.fscr_angstrom(threshold)
+        metrics["delta_pcc"] = self.delta_pcc
+        metrics["delta_fscr_0143_angstrom"] = self.delta_fscr_angstrom(0.143)
+        metrics["delta_fscr_05_angstrom"] = self.delta_fscr_angstrom(0.5)
+        return metrics
 
 
 def gold_standard(

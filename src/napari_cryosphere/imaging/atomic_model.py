@@ -83,8 +83,8 @@ class AtomicModel:
         path
             PDB or mmCIF, plain or gzip-compressed.
         assembly
-            Name of the biological assembly to build, usually "1"; None takes the atoms as they
-            stand.
+            Name of the biological assembly to build, usually "1"; None takes the atoms as
+            they are.
         waters, hydrogens
             Whether to keep them; a deuterium counts as a hydrogen.
         b_factor_angstrom2

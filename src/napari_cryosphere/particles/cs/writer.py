@@ -99,7 +99,7 @@ def records_of_tables(
         fields["uid"] = _uids(particles["rlnImageName"].tolist())
     _add_defaults(fields, len(particles))
     fields |= {OTHER + name: particles[name].to_numpy() for name in particles if name not in used}
-    # Group numbers are kept beside cryoSPARC's own, which count from 0.
+    # Group numbers are kept next to cryoSPARC's own, which count from 0.
     fields |= {
         OPTICS_CARRIED + name: group_rows[name].to_numpy()
         for name in optics
@@ -163,7 +163,7 @@ def _add_alignment(
 
 
 def _uids(names: list[str]) -> NDArray[np.uint64]:
-    """Return a number for each particle that depends on its image, and on how often that stood before."""
+    """Return a number for each particle that depends on its image, and on how often that came before."""
     repeats = pd.Series(names).groupby(names).cumcount().tolist()
     digests = (
         hashlib.blake2b(f"{name}#{repeat}".encode(), digest_size=8).digest()

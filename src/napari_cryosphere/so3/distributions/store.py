@@ -114,12 +114,12 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
         raise CryosphereError(
             f"{path} is not a zarr folder and is not replaced; choose another output"
         )
-    with temporary_folder(path.parent) as beside:
+    with temporary_folder(path.parent) as folder:
         try:
-            yield DistributionWriter(beside / "new")
+            yield DistributionWriter(folder / "new")
             if path.exists():
-                os.replace(path, beside / "old")
-            os.replace(beside / "new", path)
+                os.replace(path, folder / "old")
+            os.replace(folder / "new", path)
         except OSError as error:
             raise not_written(path, error) from error
 
