@@ -79,11 +79,9 @@ class Setting:
     def describe(self) -> str:
         """Return what was trained and on what, in Markdown."""
         preset, grid = self.preset, self.views.grid
-        noise = (
-            "without noise"
-            if math.isinf(self.views.snr)
-            else f"at a signal-to-noise ratio of {self.views.snr:g}"
-        )
+        noise = f"at a signal-to-noise ratio of {self.views.snr:g}"
+        if math.isinf(self.views.snr):
+            noise = "without noise"
         return (
             f"Volume: {self.volume}, {grid.box} pixels of {grid.pixel_size_angstrom:g} A, symmetry "
             f"{self.symmetry}; projections {noise}, without a CTF and centred. Network of degree "
@@ -188,13 +186,8 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         )
         curves.append(_loss_curve(kind, learnt, scale=information))
     columns = (
-        "labels",
-        "label_information_nats",
-        "label_within_30",
-        "epochs_with_a_rise",
-        "largest_rise",
-        *_names("train"),
-        *_names("test"),
+        *("labels", "label_information_nats", "label_within_30"),
+        *("epochs_with_a_rise", "largest_rise", *_names("train"), *_names("test")),
     )
     panels = (Panel("epoch", "training loss / information in the labels", tuple(curves)),)
     text = (

@@ -140,9 +140,9 @@ class Report:
 
     def outputs(self, folder: Path) -> dict[str, Path]:
         """Return the files that `save` writes, by role."""
-        roles = {"report": "md", "table": "csv", "data": "json"} | (
-            {"plot": "png"} if can_plot() else {}
-        )
+        roles = {"report": "md", "table": "csv", "data": "json"}
+        if can_plot():
+            roles["plot"] = "png"
         return {role: folder / f"{self.name}.{suffix}" for role, suffix in roles.items()}
 
     def save(self, folder: Path, config: Mapping[str, Any], *, overwrite: bool) -> dict[str, Path]:

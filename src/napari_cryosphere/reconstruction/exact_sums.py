@@ -131,18 +131,11 @@ class ExactSums:
         """
         high, low = arrays["high"], arrays["low"]
         size = len(high)
-        if (
-            high.shape != (size, size, size // 2 + 1, 3)
-            or low.shape != high.shape
-            or size % padding
-        ):
+        expected = (size, size, size // 2 + 1, 3)
+        if not high.shape == low.shape == expected or size % padding:
             raise ValueError(f"sums of shapes {high.shape} and {low.shape} with padding {padding}")
         made = cls.__new__(cls)
-        made.box, made.padding, made.symmetry, made.inserted = (
-            size // padding,
-            padding,
-            symmetry,
-            inserted,
-        )
+        made.box, made.padding = size // padding, padding
+        made.symmetry, made.inserted = symmetry, inserted
         made._high, made._low = high.astype(np.int32, copy=False), low.astype(np.int64, copy=False)
         return made

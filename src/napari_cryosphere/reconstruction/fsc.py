@@ -143,26 +143,17 @@ def correlate_transforms(
     return np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
 
 
-def ssnr_of_full_map(
-    curve: FourierShellCorrelation, tau_fudge: float = TAU_FUDGE
-) -> NDArray[np.float64]:
+def ssnr_of_full_map(curve: FourierShellCorrelation) -> NDArray[np.float64]:
     """Return the spectral signal-to-noise ratio of the map from all particles, shell by shell.
 
-    ``tau_fudge * 2 FSC / (1 - FSC)`` of the half-maps' unmasked FSC (Scheres 2012, eq. 10: each
+    ``TAU_FUDGE * 2 FSC / (1 - FSC)`` of the half-maps' unmasked FSC (Scheres 2012, eq. 10: each
     half has FSC / (1 - FSC), all particles twice that). The FSC is taken to lie in 0.07 to 0.999: a
     shell beyond the resolution is damped, not removed, for a steep filter spills strong shells into
     weak ones as soon as the map is masked (measured: docs/measurements.md).
-
-    Parameters
-    ----------
-    curve
-        FSC of the half-maps.
-    tau_fudge
-        Factor on the signal's power.
 
     Returns
     -------
     ``(box // 2 + 1,)``, for `BackProjector.solve`.
     """
     trusted = np.clip(curve.values, _LEAST_TRUSTED, _MOST_TRUSTED)
-    return np.asarray(tau_fudge * 2 * trusted / (1 - trusted))
+    return np.asarray(TAU_FUDGE * 2 * trusted / (1 - trusted))

@@ -60,10 +60,8 @@ def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
     ``(..., 3, 3)`` float64; each matrix takes image coordinates (x, y, z) to map coordinates.
     """
     angles = np.radians(np.asarray(angles_degrees, dtype=np.float64))
-    (cr, ct, cp), (sr, st, sp) = (
-        np.moveaxis(np.cos(angles), -1, 0),
-        np.moveaxis(np.sin(angles), -1, 0),
-    )
+    cr, ct, cp = np.moveaxis(np.cos(angles), -1, 0)
+    sr, st, sp = np.moveaxis(np.sin(angles), -1, 0)
     rows = [
         [cr * ct * cp - sr * sp, -cr * ct * sp - sr * cp, cr * st],
         [sr * ct * cp + cr * sp, -sr * ct * sp + cr * cp, sr * st],

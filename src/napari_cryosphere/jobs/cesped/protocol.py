@@ -39,15 +39,8 @@ __all__ = ["run_entry"]
 
 # what predictions depend on; what comes after them is done again when a run is resumed
 _MATTERS = (
-    "entry",
-    "benchmark_dir",
-    "minutes",
-    "preset",
-    "network",
-    "train",
-    "trained_on",
-    "models",
-    "confidence",
+    *("entry", "benchmark_dir", "minutes", "preset", "network", "train"),
+    *("trained_on", "models", "confidence"),
 )
 
 

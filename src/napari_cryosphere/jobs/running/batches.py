@@ -83,7 +83,6 @@ def work_through(
     read: Callable[[slice], InputT],
     work: Callable[[slice, InputT], Arrays],
     doing: str,
-    ahead: int = 2,
     at_once: int = 1,
 ) -> Generator[Progress, None, None]:
     """Work on this rank's blocks that the journal does not have, and put them there.
@@ -102,8 +101,6 @@ def work_through(
         From rows and inputs to arrays with one entry a row.
     doing
         What is said to be done, as in "aligned 20 of 48 particles".
-    ahead
-        How many batches are read ahead.
     at_once
         How many batches are worked on at the same time, each read and worked on in a thread of its
         own.
@@ -118,7 +115,7 @@ def work_through(
     if at_once > 1:
         results = prefetched(lambda rows: work(rows, read(rows)), todo, at_once, at_once)
     else:
-        results = ((rows, work(rows, inputs)) for rows, inputs in prefetched(read, todo, ahead))
+        results = ((rows, work(rows, inputs)) for rows, inputs in prefetched(read, todo))
     for rows, arrays in results:
         parts.append(arrays)
         if rows.stop in ends:

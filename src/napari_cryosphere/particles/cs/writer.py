@@ -33,10 +33,7 @@ __all__ = ["records_of_tables"]
 
 _NO_DEFAULT = {
     *OF_GROUP,
-    "blob/shape",
-    "blob/import_sig",
-    "alignments3D/split",
-    "alignments3D/psize_A",
+    *("blob/shape", "blob/import_sig", "alignments3D/split", "alignments3D/psize_A"),
 }
 
 
@@ -83,10 +80,12 @@ def records_of_tables(
             fields[field] = np.radians(values) if unit == "rad" else values
             used.add(column)
     used |= _add_alignment(path, particles, fields)
+    # the optics table's values go before a row's
+    own_rows = particles[[name for name in particles if name not in optics]].reset_index(drop=True)
     for found, columns in (
         location_fields(particles, fields),
         filament_fields(particles, fields),
-        aberration_fields(group_rows.combine_first(_only_in(particles, optics))),
+        aberration_fields(group_rows.combine_first(own_rows)),
     ):
         fields |= found
         used |= columns
@@ -106,11 +105,6 @@ def records_of_tables(
         if name == GROUP or name not in used_optics
     }
     return _records(path, fields, len(particles))
-
-
-def _only_in(particles: pd.DataFrame, optics: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of particles that optics does not have; its values go first."""
-    return particles[[name for name in particles if name not in optics]].reset_index(drop=True)
 
 
 def _mark_paths(particles: pd.DataFrame, fields: dict[str, NDArray[Any]]) -> None:

@@ -268,9 +268,6 @@ def _from_lists(
         )
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     density = np.full(shape, -np.inf)
-    orders[there], indices[there], density[there] = (
-        lists["orders"],
-        lists["indices"],
-        lists["log_density"],
-    )
+    orders[there], indices[there] = lists["orders"], lists["indices"]
+    density[there] = lists["log_density"]
     return CellDistribution(orders, indices, density, attributes["symmetry"], check=False)
