@@ -164,7 +164,7 @@ def radius_grid(box: int) -> NDArray[np.float32]:
 
 
 def falling_edge(ramp: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return a raised cosine that falls from 1 where ``ramp`` is 0 or less to 0 where it is 1 or more."""
+    """Return a raised cosine, ``(...)``: 1 where ``ramp`` is 0 or less, 0 where it is 1 or more."""
     return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(ramp, 0, 1)))
 
 

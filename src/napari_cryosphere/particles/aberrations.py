@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import factorial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._tables import GROUP
+from napari_cryosphere.particles.cs.aberrations import zernike_coefficients, zernike_text
 from napari_cryosphere.particles.ctf_parameters import (
     ANGSTROM_PER_MILLIMETRE,
     CtfParameters,
@@ -22,13 +23,7 @@ from napari_cryosphere.particles.ctf_parameters import (
 if TYPE_CHECKING:
     from napari_cryosphere.particles.stack import ParticleStack
 
-__all__ = [
-    "Aberrations",
-    "AberrationsOfImages",
-    "aberrations_of",
-    "zernike_coefficients",
-    "zernike_text",
-]
+__all__ = ["Aberrations", "AberrationsOfImages", "aberrations_of"]
 
 Treatment: TypeAlias = Literal["none", "phase-flipped", "premultiplied"]
 
@@ -214,20 +209,6 @@ def _add_tilt(odd: list[float], tilt_mrad: list[float], ctf: CtfParameters) -> N
     for tilt, (linear, cubic) in zip(tilt_mrad, ((1, 4), (0, 3)), strict=True):
         odd[cubic] -= scale * tilt / 3
         odd[linear] -= 2 * scale * tilt / 3
-
-
-def zernike_text(coefficients: Iterable[float]) -> str:
-    """Return coefficients as RELION writes them: ``[0,0.1,0]``."""
-    return f"[{','.join(f'{one:.9g}' for one in coefficients)}]"
-
-
-def zernike_coefficients(text: object) -> tuple[float, ...] | None:
-    """Return the numbers of a list such as ``[0.1,0,2]``; None if one is no finite number."""
-    try:
-        values = tuple(map(float, str(text).strip().strip("[]").replace(",", " ").split()))
-    except ValueError:
-        return None
-    return values if np.isfinite(values).all() else None
 
 
 def _numbers(text: Any, name: str, source: str) -> tuple[float, ...]:

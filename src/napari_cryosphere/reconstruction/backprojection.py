@@ -288,7 +288,13 @@ class _Sums(Protocol):
 
 
 def refuse_unlike_sums(first: _Sums, second: _Sums) -> None:
-    """Raise ValueError unless sums have one box, padding and symmetry."""
+    """Check that sums can be added.
+
+    Raises
+    ------
+    ValueError
+        If box, padding or symmetry differ.
+    """
     mine, others = ((sums.box, sums.padding, sums.symmetry) for sums in (first, second))
     if mine != others:
         raise ValueError(

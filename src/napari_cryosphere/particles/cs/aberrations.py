@@ -17,6 +17,7 @@ of trefoil and tetrafoil are as published with the simulator ``specter``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,17 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import Place
-from napari_cryosphere.particles.aberrations import zernike_coefficients, zernike_text
 from napari_cryosphere.particles.cs.records import Records
 from napari_cryosphere.particles.ctf_parameters import ANGSTROM_PER_MILLIMETRE, wavelength_angstrom
 
-__all__ = ["EVEN", "ODD", "aberration_columns", "aberration_fields"]
+__all__ = [
+    "EVEN",
+    "ODD",
+    "aberration_columns",
+    "aberration_fields",
+    "zernike_coefficients",
+    "zernike_text",
+]
 
 ODD = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike")
 EVEN = ("rlnEvenZernike",)
@@ -193,3 +200,17 @@ def _coefficients(table: pd.DataFrame, name: str, number: int) -> tuple[NDArray[
         found[codes == code, : len(values)] = values[:number]
         whole &= not any(values[number:])
     return found, whole
+
+
+def zernike_text(coefficients: Iterable[float]) -> str:
+    """Return coefficients as RELION writes them: ``[0,0.1,0]``."""
+    return f"[{','.join(f'{one:.9g}' for one in coefficients)}]"
+
+
+def zernike_coefficients(text: object) -> tuple[float, ...] | None:
+    """Return the numbers of a list such as ``[0.1,0,2]``; None if one is no finite number."""
+    try:
+        values = tuple(map(float, str(text).strip().strip("[]").replace(",", " ").split()))
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
