@@ -51,12 +51,8 @@ def refuse_overwrite(path: Path, overwrite: bool) -> None:
 def refuse_beyond_room(folder: Path, needed_bytes: float, what: str) -> None:
     """Raise CryosphereError if a folder's disk has no room for ``needed_bytes``.
 
-    Parameters
-    ----------
-    folder
-        The folder; if it is not there yet, its nearest parent that is.
-    what
-        Subject of the message, in the plural: "the images".
+    Of a folder that is not there yet its nearest parent is asked. ``what`` is the message's subject,
+    in the plural: "the images".
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(there).free

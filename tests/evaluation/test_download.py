@@ -192,9 +192,8 @@ def test_a_stopped_download_is_resumed_by_the_next(
     assert (tmp_path / "particles_0.mrcs").read_bytes() == stack_bytes(server)
     whole = [len(content) for content in server.files[RECORD].values()]
     assert len(server.asked) <= len(whole)
-    assert (
-        kept == 0 or len(server.asked) < len(whole) or max(server.asked) > 0
-    )  # what was there was not fetched
+    # what was there was not fetched
+    assert kept == 0 or len(server.asked) < len(whole) or max(server.asked) > 0
 
 
 def test_a_server_without_ranges_sends_all_again(server: Zenodo, tmp_path: Path) -> None:

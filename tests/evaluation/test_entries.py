@@ -1,4 +1,4 @@
-"""CESPED's entries, local ones in its layout, and the published figures."""
+"""CESPED's entries, local ones in its layout, and the published values."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_entry_needs_poses(particles: ParticleStack, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_report_has_every_column_and_says_where_figures_come_from(tmp_path: Path) -> None:
+def test_a_report_has_every_column_and_says_where_values_come_from(tmp_path: Path) -> None:
     values = dict.fromkeys(COLUMNS, 1.25) | {"wmane_degrees": None}
     lines = [
         Measured("10280", values),
@@ -143,11 +143,8 @@ def test_a_report_has_every_column_and_says_where_figures_come_from(tmp_path: Pa
         "published, Image2Sphere",
         "measured here, simulated",
     ]
-    assert [row["entry"] for row in rows[:3]] == [
-        "10280",
-        "10280",
-        "mine",
-    ]  # ours beside the published line
+    # ours beside the published line
+    assert [row["entry"] for row in rows[:3]] == ["10280", "10280", "mine"]
     assert len(rows) == 2 + 7
     assert files["csv"].read_text().splitlines()[1].startswith("10280,measured here,1.25,,1.25")
     assert "- mine: A note." in text

@@ -65,9 +65,8 @@ def errors_of(model: Reader) -> dict[str, VolumeErrors]:
 @pytest.mark.parametrize(("frame", "other"), [("camera", "map"), ("map", "camera")])
 def test_exactly_equivariant_model_has_no_error_in_its_frame(frame: str, other: str) -> None:
     errors = errors_of(Reader(frame))
-    assert (
-        errors[frame].matched.max() < 1e-5 * errors[frame].shuffled.max()
-    )  # as exact as the normalisation
+    # as exact as the normalisation
+    assert errors[frame].matched.max() < 1e-5 * errors[frame].shuffled.max()
     assert errors[other].ratio > 0.05  # the best peak moves rightly, the shape does not
 
 

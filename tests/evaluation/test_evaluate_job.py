@@ -226,9 +226,8 @@ def test_the_protocol_writes_every_column_and_keeps_halves_apart(
     assert [row["source"] for row in ours] == ["measured here, simulated"] * 3
     for row in ours[:2]:
         assert all(row[name] is not None for name in COLUMNS)
-    assert ours[0]["wmane_degrees"] == pytest.approx(
-        ours[0]["mane_degrees"], rel=0.05
-    )  # all weigh 1
+    # all weigh 1
+    assert ours[0]["wmane_degrees"] == pytest.approx(ours[0]["mane_degrees"], rel=0.05)
     assert "refined within 10°" in ours[1]["entry"]
     for half in (0, 1):
         trained = json.loads((run / f"model_{half}" / "config.json").read_text())

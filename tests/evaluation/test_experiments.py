@@ -47,7 +47,7 @@ def test_projections_experiment_is_complete_and_repeats_itself(tmp_path: Path) -
     options = ("--projections", "8", "--projections", "12")
     first = run("experiment", "projections", "--output", tmp_path / "a", *options)
     second = run("experiment", "projections", "--output", tmp_path / "b", *options)
-    assert first["figures"] == second["figures"]
+    assert first["values"] == second["values"]
     with (tmp_path / "a" / "projections.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["projections"] for row in rows] == ["8", "12"]

@@ -155,10 +155,10 @@ def test_differences_are_worse_when_positive() -> None:
 
     truth = [noisy(0.05), noisy(0.05)]
     assert gold_standard(truth, truth).truth_predicted.pcc == pytest.approx(1)
-    figures = gold_standard(truth, [noisy(1), noisy(1)]).figures()
-    assert figures["delta_pcc"] > 0.1
-    assert figures["delta_fscr_05_angstrom"] > 0
-    assert figures["delta_pcc"] == pytest.approx(figures["pcc_gt0_gt1"] - figures["pcc_gt_v"])
+    values = gold_standard(truth, [noisy(1), noisy(1)]).values()
+    assert values["delta_pcc"] > 0.1
+    assert values["delta_fscr_05_angstrom"] > 0
+    assert values["delta_pcc"] == pytest.approx(values["pcc_gt0_gt1"] - values["pcc_gt_v"])
 
 
 def test_maps_on_different_grids_are_refused() -> None:

@@ -129,7 +129,7 @@ def test_a_short_training_gives_a_model_that_infers(stack: nc.ParticleStack) -> 
     assert {"cryosphereEntropy", "cryosphereInputAngleRot"} <= set(posed.particles)
     found = nc.evaluate(stack, posed)
     errors = angular_error_degrees(stack.rotations(), posed.rotations())
-    assert found.figures()["median_error_degrees"] == pytest.approx(np.median(errors), abs=1e-6)
+    assert found.values()["median_error_degrees"] == pytest.approx(np.median(errors), abs=1e-6)
     weighted = nc.reconstruct(posed, distribution=distribution, samples=2, half_maps=False)
     assert weighted.density.box == stack.box
 

@@ -66,9 +66,8 @@ def relion(name: str) -> np.ndarray:
 def test_plain_views(views: Views, projector: Projector) -> None:
     ours, theirs = projector.project(views.rotations).numpy(), relion("plain")
     assert correlation(ours, theirs) > 0.9995
-    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(
-        1, abs=0.005
-    )  # a plain sum over z
+    # a plain sum over z
+    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(1, abs=0.005)
 
 
 @pytest.mark.parametrize(

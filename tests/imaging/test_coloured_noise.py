@@ -45,9 +45,8 @@ def test_spectrum_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "noise.csv"
     file.write_text("shell,frequency_per_angstrom,power\n0,0.0,4\n1,0.1,2\n2,0.2,0\n")
     spectrum = NoiseSpectrum.read(file)
-    power = (
-        spectrum.amplitudes(BOX, PIXEL_SIZE).numpy()[0] ** 2
-    )  # along x, at k / (box * pixel size)
+    # along x, at k / (box * pixel size)
+    power = spectrum.amplitudes(BOX, PIXEL_SIZE).numpy()[0] ** 2
     expected = np.interp(np.arange(BOX // 2 + 1) / (BOX * PIXEL_SIZE), [0, 0.1, 0.2], [4, 2, 0])
     np.testing.assert_allclose(power / power[0], expected / 4, atol=1e-6)
 

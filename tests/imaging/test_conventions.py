@@ -158,9 +158,8 @@ def test_every_kind_of_image_is_reproduced(relion: LiveRelion, name: str, kind: 
     ours = forward.apply(relion.projector(name).slices(forward.rotations), kind)
     theirs = relion.images(name, kind)
     assert correlations(ours, theirs).min() >= BAR
-    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(
-        1, abs=0.005
-    )  # grey values too
+    # grey values too
+    assert (ours * theirs).sum() / (theirs**2).sum() == pytest.approx(1, abs=0.005)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,8 @@ from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.rotations import random_rotations
 
 BOX, SIGMA = 32, 1.7
-CENTRES = np.random.default_rng(21).normal(size=(12, 3)) * 3 + (
-    1.0,
-    -2.0,
-    0.5,
-)  # x, y, z from voxel n // 2
+# x, y, z from voxel n // 2
+CENTRES = np.random.default_rng(21).normal(size=(12, 3)) * 3 + (1.0, -2.0, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +42,8 @@ def test_slices_and_derivatives_of_gaussians(
     rotations = random_rotations(6, np.random.default_rng(22))
     rng = np.random.default_rng(23)
     frequencies = rng.uniform(-10 / np.sqrt(2), 10 / np.sqrt(2), size=(200, 2))
-    frequencies[:3] = [
-        [10, 0],
-        [0, -10],
-        [0, 0],
-    ]  # the last shell is still inside, and so is the origin
+    # the last shell is still inside, and so is the origin
+    frequencies[:3] = [[10, 0], [0, -10], [0, 0]]
     exact, slopes = by_formula(np.einsum("nij,kj->nki", rotations[:, :, :2], frequencies))
     poses, asked = torch.from_numpy(rotations).float(), torch.from_numpy(frequencies).float()
     planes = sampler.values_and_moments(poses, asked)

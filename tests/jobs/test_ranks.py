@@ -15,17 +15,17 @@ def test_who_waits_hears_who_failed_first() -> None:
     assert "another rank is gone" in first._why_lost()
     second.fail("no poses")
     third.fail("no images")
-    for work in (first.wait, lambda: first.told("anything")):
+    for work in (first.wait, lambda: first.receive("anything")):
         with pytest.raises(CryosphereError, match="rank 1 failed: no poses"):
             work()
     assert first._why_lost() == "rank 1 failed: no poses"
 
 
-def test_what_is_told_is_heard_by_all() -> None:
+def test_what_is_sent_reaches_all() -> None:
     store = HashStore()
     first, second = (Ranks(rank, 2, store) for rank in range(2))
-    first.tell("map", "done")
-    assert first.told("map") == second.told("map") == "done"
+    first.send("map", "done")
+    assert first.receive("map") == second.receive("map") == "done"
     assert first.of_first(lambda: "resumed") == "resumed"
     assert second.of_first(lambda: pytest.fail("the first says it")) == "resumed"
 

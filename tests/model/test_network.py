@@ -101,13 +101,11 @@ def test_half_sphere_turns_with_the_image() -> None:
     torch.manual_seed(3)
     size, l_max = 16, 4
     features = torch.zeros(1, 1, size, size)
-    features[..., 1:, 1:] = torch.randn(
-        1, 1, size - 1, size - 1
-    )  # odd part, symmetric about pixel 8
+    # odd part, symmetric about pixel 8
+    features[..., 1:, 1:] = torch.randn(1, 1, size - 1, size - 1)
     turned = torch.zeros_like(features)
-    turned[..., 1:, 1:] = torch.rot90(
-        features[..., 1:, 1:], -1, (-2, -1)
-    )  # from +x (right) to +y (down)
+    # from +x (right) to +y (down)
+    turned[..., 1:, 1:] = torch.rot90(features[..., 1:, 1:], -1, (-2, -1))
     layer = HalfSphere(size, l_max, 3)
     phases = torch.exp(-1j * torch.pi / 2 * torch.arange(l_max + 1))
     torch.testing.assert_close(layer(turned), layer(features) * phases, atol=1e-5, rtol=0)

@@ -230,7 +230,7 @@ def test_file_that_shrinks_after_opening(images: NDArray[np.float32], tmp_path: 
     with pytest.raises(FileFormatError, match="become shorter"):
         stack.read()
     path.unlink()
-    with pytest.raises(FileFormatError, match="cannot be read"):
+    with pytest.raises(FileFormatError, match="does not exist"):
         stack.read()
 
 

@@ -21,7 +21,7 @@ from napari_cryosphere.errors import (
     MetadataError,
     OutputExistsError,
 )
-from napari_cryosphere.particles import read_star, write_star
+from napari_cryosphere.particles import _opening, read_star, write_star
 from napari_cryosphere.particles.star import file as star
 from napari_cryosphere.particles.star import text_file as _text_file
 
@@ -332,7 +332,7 @@ def test_what_unfolds_without_end_or_cannot_be_unfolded(
     def fail(path: Path) -> IO[bytes]:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setitem(_text_file._OPENERS, b"\x1f\x8b", ("gzip", fail))
+    monkeypatch.setitem(_opening._OPENERS, "gzip", fail)
     with pytest.raises(FileFormatError, match="cannot be read: Permission denied"):
         read_star(tmp_path / "a.star.gz")
     (tmp_path / "wide.star").write_bytes(b"\xff\xfed\x00a\x00\x00\xd8")

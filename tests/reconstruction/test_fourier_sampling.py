@@ -36,9 +36,8 @@ def test_a_belt_of_side_views(directions: np.ndarray, dtype: type) -> None:
     expected = (1 - 2 / np.pi * np.arccos(np.minimum(1, sine / np.sin(tilt)))) / sine
     harmonic = np.trapezoid(np.sin(tilt) / 2 / expected, tilt)
     assert sampled.compensation_factor == pytest.approx(1 / harmonic, abs=0.02)
-    assert sampled.compensation_factor == pytest.approx(
-        8 / np.pi**2, abs=0.03
-    )  # an infinitely narrow belt
+    # an infinitely narrow belt
+    assert sampled.compensation_factor == pytest.approx(8 / np.pi**2, abs=0.03)
 
 
 def test_sampling_of_an_axial_density_follows_the_funk_transform(directions: np.ndarray) -> None:
@@ -52,9 +51,8 @@ def test_views_from_above_leave_a_cone_unseen(directions: np.ndarray) -> None:
     """Views within 20 degrees of z never see Fourier directions within 70 degrees of z."""
     sampled = fourier_sampling(directions[:, 2] > np.cos(np.radians(20)))
     assert sampled.compensation_factor == 0
-    least, most = (
-        1 - np.cos(np.radians(70 - width)) for width in (6, 0)
-    )  # a circle's width, and a pixel's
+    # a circle's width, and a pixel's
+    least, most = (1 - np.cos(np.radians(70 - width)) for width in (6, 0))
     assert least < np.mean(sampled.sampling == 0) < most
     assert least < sampled.weak_fraction < most
 

@@ -8,14 +8,12 @@ import torch
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.fourier import crop_or_pad, rescale
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import (
     difference_map,
     map_alignment,
-    normalise_map,
     resampled_map,
 )
 from napari_cryosphere.reconstruction.map_alignment import align_maps
@@ -63,15 +61,6 @@ def test_a_large_map_is_aligned_to_a_fraction_of_its_own_voxels() -> None:
     # its inverse
     back = -turn.T @ np.array([1.0, -1.5, 2.0]) * 3.0
     np.testing.assert_allclose(found.shift_angstrom, back[::-1], atol=0.6)
-
-
-def test_normalised_inside_a_mask(density: DensityMap) -> None:
-    mask = (density.voxels > 0.1).astype(np.float32)
-    inside = normalise_map(density, mask).voxels[mask == 1]
-    assert inside.mean() == pytest.approx(0, abs=1e-5)
-    assert inside.std() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(MetadataError, match="constant"):
-        normalise_map(DensityMap(np.ones((8, 8, 8), dtype=np.float32), 1.0))
 
 
 def test_a_difference_knows_neither_scale_nor_sharpening(density: DensityMap) -> None:

@@ -121,15 +121,11 @@ def test_several_weighted_poses_are_weighted_sums() -> None:
 
 
 def test_distributions_become_weighted_poses() -> None:
-    """Two poses a particle with a density ratio of 4, the second particle with one pose alone."""
+    """Two poses with a density ratio of 4."""
     rng = np.random.default_rng(20)
     poses = random_rotations(4, rng).reshape(2, 2, 3, 3)
     log_weights = np.log([[0.8, 0.2], [1.0, 1e-300]])
     distribution = PoseDistribution.from_poses(poses, log_weights, width_degrees=5.0)
-    modes = WeightedPoses.modes_of(distribution, 3)
-    np.testing.assert_allclose(modes.weights.sum(axis=1), 1)
-    np.testing.assert_allclose(modes.weights[:, :2], [[0.8, 0.2], [1, 0]], atol=0.02)
-    assert geodesic_distance_degrees(modes.rotations[0, :2], poses[0]).max() < 1.5
     drawn = WeightedPoses.samples_of(distribution, 200, rng)
     near = geodesic_distance_degrees(drawn.rotations[0], poses[0, 0]) < 30
     assert near.mean() == pytest.approx(0.8, abs=0.12)

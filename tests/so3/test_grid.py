@@ -157,9 +157,8 @@ def test_ancestors_are_coarser() -> None:
 def test_centres_of_cells_of_mixed_orders() -> None:
     orders, cells = np.array([[3, 1], [2, 0]]), np.array([[0, 5], [-1, 0]])
     centres = cell_centres(orders, cells)
-    np.testing.assert_array_equal(
-        centres[0, 0], SO3Grid(3).rotations(0)
-    )  # the only one of its order
+    # the only one of its order
+    np.testing.assert_array_equal(centres[0, 0], SO3Grid(3).rotations(0))
     np.testing.assert_array_equal(centres[0, 1], SO3Grid(1).rotations(5))
     np.testing.assert_array_equal(centres[1, 0], np.eye(3))  # padding
     np.testing.assert_array_equal(centres[1, 1], SO3Grid(0).rotations(0))

@@ -13,9 +13,8 @@ def test_positions_equal_healpy() -> None:
     directions = random_rotations(200, np.random.default_rng(10))[:, :, 2]
     x, y = MollweideProj().vec2xy(*directions.T)  # x in [-2, 2], y in [-1, 1]
     ours = mollweide.mollweide_position(directions, 128, 256)
-    np.testing.assert_allclose(
-        ours[:, 0], 63.5 - y * 0.97 * 64, atol=0.05
-    )  # healpy's iteration stops early
+    # healpy's iteration stops early
+    np.testing.assert_allclose(ours[:, 0], 63.5 - y * 0.97 * 64, atol=0.05)
     np.testing.assert_allclose(ours[:, 1], 127.5 + x / 2 * 0.97 * 128, atol=0.05)
 
 

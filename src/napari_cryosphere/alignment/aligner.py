@@ -218,6 +218,8 @@ class Aligner:
 
         Parameters
         ----------
+        voxels, symmetry, shift_reach_px, device
+            As for `Aligner`.
         images, ctf
             ``(n, box, box)`` with normalised backgrounds and ``(n, box, box // 2 + 1)``: some
             hundred images spread over the data.
@@ -318,6 +320,8 @@ class Aligner:
             ``(n, 2)``: shared by an image's poses.
         reach_degrees
             Radius of the ball searched; 0 climbs from the poses alone.
+        with_distribution
+            Whether to return the distributions too.
         climbed
             From how many places an image's likelihood is climbed at most.
         log_prior

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cryosphere._files import atomic_path, refuse_overwrite
+from napari_cryosphere.evaluation.report import Table
 
 __all__ = [
     "COLUMNS",
@@ -158,10 +159,8 @@ def _side_by_side(lines: Sequence[Measured]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines):
         rows.append(_row(line))
-        if (
-            line.entry not in [later.entry for later in lines[number + 1 :]]
-            and line.entry in published
-        ):
+        last = line.entry not in [later.entry for later in lines[number + 1 :]]
+        if last and line.entry in published:
             rows.append(published.pop(line.entry))
     return rows + list(published.values())
 
@@ -222,15 +221,12 @@ def _summary_rows() -> list[dict[str, Any]]:
 
 
 def _table(columns: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
-    lines += [
-        "| " + " | ".join(_shown(name, row.get(name)) for name in columns) + " |" for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    shown = (tuple(_shown(name, row.get(name)) for name in columns) for row in rows)
+    return Table(tuple(columns.values()), tuple(shown)).markdown() + "\n"
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a figure with as many decimals as the paper's; a dash where there is none."""
+    """Return a value with as many decimals as the paper's; a dash where there is none."""
     if value is None or value == "":
         return "-"
     if isinstance(value, str):

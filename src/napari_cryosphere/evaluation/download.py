@@ -43,6 +43,7 @@ ZENODO = "https://zenodo.org"
 _BLOCK_BYTES = 1 << 20  # bytes read at a time: a kill loses a megabyte at most
 _TIMEOUT_SECONDS = 60.0  # without a byte; chosen, not tuned
 _TRIES = 5  # of a connection before giving up; chosen, not tuned
+_PASSING = {429, 500, 502, 503, 504}  # HTTP's: too many requests, or a server that may recover
 _CHUNK = re.compile(r"(?P<name>.+\.mrcs)\.chunk_(?P<number>[0-9]+)")
 _MD5 = re.compile(r"(?:md5:)?(?P<digest>[0-9a-f]{32})")
 _FOLDER = ".download"
@@ -245,13 +246,7 @@ def _fetch_part(part: RecordFile, path: Path) -> Iterator[int]:
         try:
             yield from _append(part, path, digest)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code not in (
-                429,
-                500,
-                502,
-                503,
-                504,
-            ):
+            if isinstance(error, urllib.error.HTTPError) and error.code not in _PASSING:
                 raise DownloadError(f"{part.url}: {error.code} {error.reason}") from error
             tries = 1 if digest.size > had else tries + 1
             if tries >= _TRIES:
@@ -274,14 +269,17 @@ class _Digest:
     """The MD5 of what a file holds, kept while it grows. A file that is too long is started again."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self._hash = hashlib.md5(usedforsecurity=False)
-        self.size = 0
+        self.restart()
         if path.is_file() and path.stat().st_size > size:
             path.unlink()
         if path.is_file():
             with path.open("rb") as stream:
                 while block := stream.read(_BLOCK_BYTES):
                     self.add(block)
+
+    def restart(self) -> None:
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self.size = 0
 
     def add(self, block: bytes) -> None:
         self._hash.update(block)
@@ -290,10 +288,6 @@ class _Digest:
     def hexadecimal(self) -> str:
         return self._hash.hexdigest()
 
-    def restart(self) -> None:
-        self._hash = hashlib.md5(usedforsecurity=False)
-        self.size = 0
-
 
 def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
     """Read from a connection to the end of the file or of the connection; yields the bytes so far."""
@@ -301,7 +295,8 @@ def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
     if digest.size:
         request.add_header("Range", f"bytes={digest.size}-")
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-        if digest.size and not _continues(answer, digest.size):
+        given = answer.headers["Content-Range"] or ""
+        if answer.status != 206 or not given.startswith(f"bytes {digest.size}-"):
             digest.restart()  # the server sends the whole file
         with path.open("ab" if digest.size else "wb") as stream:
             while digest.size < part.size:
@@ -312,13 +307,6 @@ def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
                 stream.write(block)
                 digest.add(block)
                 yield digest.size
-
-
-def _continues(answer: http.client.HTTPResponse, first: int) -> bool:
-    """Return whether an answer begins with the byte that was asked for."""
-    return answer.status == 206 and (answer.headers["Content-Range"] or "").startswith(
-        f"bytes {first}-"
-    )
 
 
 def opened(address: str | urllib.request.Request) -> http.client.HTTPResponse:

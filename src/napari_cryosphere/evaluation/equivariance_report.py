@@ -92,18 +92,16 @@ def equivariance_report(
         turning[name] = _turn_the_volume(model, views, test)
         yield (index + 0.5) / len(models)
         in_plane[name] = _turn_the_image(model, views, test)
-    tables = {
-        "MSE of the density between rotating the volume and rotating the prediction": _volume_table(
-            turning
-        ),
-        "Turning the image in its plane: degrees between the pose that moves along and the one predicted": (
-            _in_plane_table(in_plane)
-        ),
-    }
+    of_volume = "MSE of the density between rotating the volume and rotating the prediction"
+    of_image = (
+        "Turning the image in its plane: degrees between the pose that moves along and the one "
+        "predicted"
+    )
+    tables = {of_volume: _volume_table(turning), of_image: _in_plane_table(in_plane)}
     panels = (_volume_panel(turning), _in_plane_panel(in_plane))
     amount = f"{test.pairs} pairs; {test.images} images turned by {test.angles} angles"
     text = f"{_TEXT}\n\nVolume: {volume}. {amount}."
-    return Report("equivariance", "Equivariance", text, tables, panels, _figures(turning, in_plane))
+    return Report("equivariance", "Equivariance", text, tables, panels, _values(turning, in_plane))
 
 
 def _turn_the_volume(
@@ -155,23 +153,18 @@ def _in_plane_table(in_plane: Mapping[str, _Turned]) -> Table:
         )
         for name, turned in in_plane.items()
     )
-    columns = (
-        "median_degrees",
-        "percentile_95_degrees",
-        "max_degrees",
-        "unturned_pose_error_degrees",
-    )
-    return Table(("network", *columns), rows)
+    columns = ("network", "median_degrees", "percentile_95_degrees", "max_degrees")
+    return Table((*columns, "unturned_pose_error_degrees"), rows)
 
 
-def _figures(
+def _values(
     turning: Mapping[str, tuple[VolumeErrors, ...]], in_plane: Mapping[str, _Turned]
 ) -> dict[str, float]:
     name, frames = next(iter(turning.items()))
-    figures = {f"{errors.frame}_mean_mse": float(errors.matched.mean()) for errors in frames}
-    figures |= {f"{errors.frame}_ratio_to_shuffled": errors.ratio for errors in frames}
+    values = {f"{errors.frame}_mean_mse": float(errors.matched.mean()) for errors in frames}
+    values |= {f"{errors.frame}_ratio_to_shuffled": errors.ratio for errors in frames}
     degrees = in_plane[name].errors.degrees
-    return figures | {
+    return values | {
         "in_plane_median_degrees": float(np.median(degrees)),
         "in_plane_max_degrees": float(degrees.max()),
     }
@@ -205,10 +198,7 @@ def _in_plane_panel(in_plane: Mapping[str, _Turned]) -> Panel:
         Series(
             name,
             tuple(float(angle) for angle in turned.errors.angles_degrees),
-            tuple(
-                max(float(value), _LEAST_DEGREES)
-                for value in np.median(turned.errors.degrees, axis=0)
-            ),
+            tuple(np.median(turned.errors.degrees, axis=0).clip(_LEAST_DEGREES).tolist()),
             marked=True,
         )
         for name, turned in in_plane.items()

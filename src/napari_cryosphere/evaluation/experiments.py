@@ -79,11 +79,9 @@ class Setting:
     def describe(self) -> str:
         """Return what was trained and on what, in Markdown."""
         preset, grid = self.preset, self.views.grid
-        noise = (
-            "without noise"
-            if math.isinf(self.views.snr)
-            else f"at a signal-to-noise ratio of {self.views.snr:g}"
-        )
+        noise = f"at a signal-to-noise ratio of {self.views.snr:g}"
+        if math.isinf(self.views.snr):
+            noise = "without noise"
         return (
             f"Volume: {self.volume}, {grid.box} pixels of {grid.pixel_size_angstrom:g} A, symmetry "
             f"{self.symmetry}; projections {noise}, without a CTF and centred. Network of degree "
@@ -156,12 +154,12 @@ def projections_experiment(setting: Setting, numbers: Sequence[int]) -> Steps:
     )
     counts = ", ".join(map(str, numbers))
     text = f"Training on {counts} projections with `{kind}` labels. {setting.describe()}"
-    figures = {
+    values = {
         f"test_median_degrees_{n}": found.median_degrees
         for n, found in zip(numbers, unseen, strict=True)
     }
     table = {"What is known of the views trained on and of others": Table(columns, tuple(rows))}
-    return Report("projections", "How many projections are needed", text, table, panels, figures)
+    return Report("projections", "How many projections are needed", text, table, panels, values)
 
 
 def labels_experiment(setting: Setting, number: int) -> Steps:
@@ -188,13 +186,8 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         )
         curves.append(_loss_curve(kind, learnt, scale=information))
     columns = (
-        "labels",
-        "label_information_nats",
-        "label_within_30",
-        "epochs_with_a_rise",
-        "largest_rise",
-        *_names("train"),
-        *_names("test"),
+        *("labels", "label_information_nats", "label_within_30"),
+        *("epochs_with_a_rise", "largest_rise", *_names("train"), *_names("test")),
     )
     panels = (Panel("epoch", "training loss / information in the labels", tuple(curves)),)
     text = (
@@ -205,11 +198,11 @@ def labels_experiment(setting: Setting, number: int) -> Steps:
         "with a rise*: the share of epochs whose mean loss exceeded the one before; *largest rise*: the "
         f"largest of these, as a share of the whole fall. {setting.describe()}"
     )
-    figures = {
+    values = {
         f"test_median_degrees_{kind}": measured.median_degrees for kind, measured in found.items()
     }
     table = {"What is known of the views trained on and of others": Table(columns, tuple(rows))}
-    return Report("labels", "Which labels to train on", text, table, panels, figures)
+    return Report("labels", "Which labels to train on", text, table, panels, values)
 
 
 def _share(

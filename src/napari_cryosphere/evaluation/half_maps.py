@@ -30,13 +30,9 @@ __all__ = [
 ]
 
 FIGURE_OF_MERIT = "rlnParticleFigureOfMerit"
-"""The column by which relion_reconstruct weighs particles, and CESPED's for a prediction's
-confidence.
-"""
+"""The column by which relion_reconstruct weighs particles, and CESPED's for a confidence."""
 Predicts: TypeAlias = Literal["S2", "SO3", "SO3xR2"]
-"""What a model predicts: view directions, rotations, or rotations and shifts. The rest is the
-truth's.
-"""
+"""What a model predicts: views, rotations, or rotations and shifts. The rest is the truth's."""
 
 _PADDING = 2  # as relion_reconstruct --pad 2
 _DECIMALS = 6  # as RELION writes numbers to STAR files
@@ -129,20 +125,10 @@ def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool)
     with tempfile.TemporaryDirectory(prefix="cryosphere-") as name:
         folder = Path(name)
         stack.save(folder / "particles.star")
-        command = [
-            "--i",
-            "particles.star",
-            "--o",
-            "map.mrc",
-            "--ctf",
-            "--sym",
-            symmetry.lower(),
-            "--pad",
-            "2",
-        ]
+        options = f"--i particles.star --o map.mrc --ctf --sym {symmetry.lower()} --pad 2"
         if weighted and FIGURE_OF_MERIT in stack.particles:
-            command.append("--fom_weighting")
-        run_relion("relion_reconstruct", command, folder)
+            options += " --fom_weighting"
+        run_relion("relion_reconstruct", options.split(), folder)
         density = DensityMap.read(folder / "map.mrc", symmetry)
     return replace(density, pixel_size_angstrom=stack.pixel_size_angstrom)
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction import FourierShellCorrelation, check_one_grid
+from napari_cryosphere.reconstruction.fsc import correlate_transforms
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = [
@@ -96,9 +97,10 @@ def weighted_mean_angular_error_degrees(halves: Sequence[PoseErrors]) -> float |
 
 def shift_rmse_angstrom(halves: Sequence[PoseErrors]) -> float | None:
     """Return the mean over the halves of the root mean square length of the shifts' errors; None without."""
-    values = [None if half.shifts_angstrom is None else half.shifts_angstrom for half in halves]
-    known = [float(np.sqrt(np.mean(value**2))) for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(halves) else None
+    known = [half.shifts_angstrom for half in halves if half.shifts_angstrom is not None]
+    if len(known) < len(halves):
+        return None
+    return float(np.mean([np.sqrt(np.mean(value**2)) for value in known]))
 
 
 def pearson_correlation(
@@ -137,26 +139,8 @@ def whole_shell_correlation(
     RELION's shells, those of `fourier_shell_correlation`, are k - 1/2 <= r < k + 1/2.
     """
     f, g = (np.fft.rfftn(v if mask is None else v * mask) for v in (first, second))
-    box = len(first)
-    last = box // 2 + 1
-    x = np.arange(last)
-    counted = np.where(
-        (x == 0) | (2 * x == box), 1.0, 2.0
-    )  # the others represent their mirror images too
-    squared = np.fft.fftfreq(box, 1 / box) ** 2
-    cross, power_f, power_g = np.zeros((3, last))
-    for z in range(box):
-        a, b = f[z], g[z]
-        shells = np.sqrt(squared[z] + squared[:, None] + x**2).astype(np.intp).ravel()
-        for total, values in (
-            (cross, a.real * b.real + a.imag * b.imag),
-            (power_f, a.real**2 + a.imag**2),
-            (power_g, b.real**2 + b.imag**2),
-        ):
-            total += np.bincount(shells, (values * counted).ravel(), minlength=last)[:last]
-    power = np.sqrt(power_f * power_g)
-    values = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-    return FourierShellCorrelation(values, box, pixel_size_angstrom)
+    values = correlate_transforms(f, g, whole_shells=True)
+    return FourierShellCorrelation(values, len(first), pixel_size_angstrom)
 
 
 @dataclass(frozen=True)
@@ -216,21 +200,21 @@ class GoldStandard:
         lost = self.truth_predicted.fscr_angstrom(threshold)
         return lost - self.truth_halves.fscr_angstrom(threshold)
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """Return the map's columns of Supplementary Table 2, and the differences of Table 1."""
         pairs = {
             "v0_v1": self.predicted_halves,
             "gt_v": self.truth_predicted,
             "gt0_gt1": self.truth_halves,
         }
-        figures = {f"pcc_{name}": pair.pcc for name, pair in pairs.items()}
+        metrics = {f"pcc_{name}": pair.pcc for name, pair in pairs.items()}
         for threshold, written in ((0.143, "0143"), (0.5, "05")):
             for name, pair in pairs.items():
-                figures[f"fscr_{written}_{name}_angstrom"] = pair.fscr_angstrom(threshold)
-        figures["delta_pcc"] = self.delta_pcc
-        figures["delta_fscr_0143_angstrom"] = self.delta_fscr_angstrom(0.143)
-        figures["delta_fscr_05_angstrom"] = self.delta_fscr_angstrom(0.5)
-        return figures
+                metrics[f"fscr_{written}_{name}_angstrom"] = pair.fscr_angstrom(threshold)
+        metrics["delta_pcc"] = self.delta_pcc
+        metrics["delta_fscr_0143_angstrom"] = self.delta_fscr_angstrom(0.143)
+        metrics["delta_fscr_05_angstrom"] = self.delta_fscr_angstrom(0.5)
+        return metrics
 
 
 def gold_standard(

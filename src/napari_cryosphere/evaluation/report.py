@@ -127,7 +127,7 @@ class Report:
         Tables by their captions; the first is the CSV file.
     panels
         Plots, drawn side by side.
-    figures
+    values
         The numbers that matter most, by name.
     """
 
@@ -136,13 +136,13 @@ class Report:
     text: str
     tables: Mapping[str, Table]
     panels: tuple[Panel, ...]
-    figures: Mapping[str, float]
+    values: Mapping[str, float]
 
     def outputs(self, folder: Path) -> dict[str, Path]:
         """Return the files that `save` writes, by role."""
-        roles = {"report": "md", "table": "csv", "data": "json"} | (
-            {"plot": "png"} if can_plot() else {}
-        )
+        roles = {"report": "md", "table": "csv", "data": "json"}
+        if can_plot():
+            roles["plot"] = "png"
         return {role: folder / f"{self.name}.{suffix}" for role, suffix in roles.items()}
 
     def save(self, folder: Path, config: Mapping[str, Any], *, overwrite: bool) -> dict[str, Path]:
@@ -156,7 +156,7 @@ class Report:
             caption: [dict(zip(table.columns, row, strict=True)) for row in table.rows]
             for caption, table in self.tables.items()
         }
-        data = {"figures": dict(self.figures), "tables": tables, "config": dict(config)}
+        data = {"values": dict(self.values), "tables": tables, "config": dict(config)}
         with atomic_path(files["data"], overwrite=overwrite) as temporary:
             temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         if "plot" in files:

@@ -51,12 +51,9 @@ class MapViews:
         self.voxels = map_on_grid(density, grid.box, grid.pixel_size_angstrom)
         self._projector = Projector(self.voxels, padding=3)
         self.mask = soft_circle(grid.box)
-        inside = self._projector.project(random_rotations(_MEASURED, np.random.default_rng(0)))[
-            :, self.mask > 0.5
-        ]
-        self.contrast = math.sqrt(1.0 if math.isinf(snr) else snr) / float(
-            inside.var(dim=1).mean().sqrt()
-        )
+        some = self._projector.project(random_rotations(_MEASURED, np.random.default_rng(0)))
+        deviation = float(some[:, self.mask > 0.5].var(dim=1).mean().sqrt())
+        self.contrast = math.sqrt(1.0 if math.isinf(snr) else snr) / deviation
 
     def unmasked(self, rotations: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
         """Return images before the soft circle, ``(n, box, box)`` float32, at ``(n, 3, 3)`` poses."""

@@ -83,8 +83,8 @@ class AtomicModel:
         path
             PDB or mmCIF, plain or gzip-compressed.
         assembly
-            Name of the biological assembly to build, usually "1"; None takes the atoms as they
-            stand.
+            Name of the biological assembly to build, usually "1"; None takes the atoms as
+            they are.
         waters, hydrogens
             Whether to keep them; a deuterium counts as a hydrogen.
         b_factor_angstrom2
@@ -251,18 +251,18 @@ def _band_limited(
     fine: NDArray[np.float32], box: int, pixel_size_angstrom: float, highest: float, blur: float
 ) -> NDArray[np.float32]:
     """Cut the fine grid's (x, y, z) transform to the box, undo the blur, and return voxels (z, y, x)."""
-    from scipy import fft  # late: whoever only asks whether a file is a model does without
+    # late: whoever only asks whether a file is a model does without
+    from scipy import fft
+
+    from napari_cryosphere.imaging.map_mask import falling_edge
 
     transform = fft.rfftn(np.ascontiguousarray(fine.transpose(2, 1, 0)))
     kept = np.arange(-(box // 2), box // 2)
     transform = transform[np.ix_(kept, kept, np.arange(box // 2 + 1))]
-    full, half = (
-        kept / (box * pixel_size_angstrom),
-        np.arange(box // 2 + 1) / (box * pixel_size_angstrom),
-    )
+    full, half = (k / (box * pixel_size_angstrom) for k in (kept, np.arange(box // 2 + 1)))
     s = np.sqrt(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)
-    beyond = np.clip((s / highest - _EDGE) / (1 - _EDGE), 0, 1)
-    weight = (0.5 + 0.5 * np.cos(np.pi * beyond)) * np.exp(np.minimum(s, highest) ** 2 * (blur / 4))
+    kept_share = falling_edge((s / highest - _EDGE) / (1 - _EDGE))
+    weight = kept_share * np.exp(np.minimum(s, highest) ** 2 * (blur / 4))
     weighted = fft.ifftshift(transform * weight.astype(np.float32), axes=(0, 1))
     voxels = fft.irfftn(weighted, s=(box, box, box)) * (box / fine.shape[0]) ** 3
     return voxels.astype(np.float32)

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.particles.aberrations import Aberrations, aberrations_of
-from napari_cryosphere.particles.ctf_parameters import CtfParameters, wavelength_angstrom
+from napari_cryosphere.particles.ctf_parameters import (
+    ANGSTROM_PER_MILLIMETRE,
+    CtfParameters,
+    wavelength_angstrom,
+)
 from napari_cryosphere.particles.image_grid import ImageGrid
 from napari_cryosphere.particles.stack import ParticleStack
 
@@ -31,7 +35,6 @@ LEAST_CTF = 0.05
 pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
 """
 _DIRECTIONS = 8  # of half a circle, over which astigmatism is averaged; chosen, not tuned
-_ANGSTROM_PER_MILLIMETRE = 1e7  # by definition
 
 
 def ctf_values(
@@ -69,7 +72,7 @@ def ctf_values(
     u, v = parameters.defocus_u_angstrom, parameters.defocus_v_angstrom
     twice = 2 * np.radians(parameters.defocus_angle_degrees)
     offset = np.arcsin(parameters.amplitude_contrast) + np.radians(parameters.phase_shift_degrees)
-    spherical = parameters.spherical_aberration_mm * _ANGSTROM_PER_MILLIMETRE
+    spherical = parameters.spherical_aberration_mm * ANGSTROM_PER_MILLIMETRE
     weights = [
         offset,
         np.pi * wavelength * (u + v) / 2,

@@ -46,8 +46,8 @@ class ImageInspection:
     empty: bool
 
 
-def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
-    """Look at up to ``most`` images of a stack.
+def inspect_images(stack: ParticleStack) -> ImageInspection:
+    """Look at up to 128 images of a stack.
 
     The contrast is the mean of the disc of half the box's diameter less that of the background
     (outside the inscribed circle), in units of the background's standard deviation about a plane;
@@ -58,7 +58,7 @@ def inspect_images(stack: ParticleStack, most: int = _MOST) -> ImageInspection:
     CryosphereError
         If an image cannot be read or has pixels that are not finite.
     """
-    rows = np.unique(np.linspace(0, len(stack) - 1, min(most, len(stack))).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(stack) - 1, min(_MOST, len(stack))).astype(np.int64))
     step = max(1, _CHUNK_PIXELS // stack.box**2)
     parts = [
         _measured(stack.images(rows[start : start + step])) for start in range(0, len(rows), step)

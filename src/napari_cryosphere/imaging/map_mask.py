@@ -14,12 +14,14 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_fi
 from napari_cryosphere.particles import DensityMap
 
 __all__ = [
+    "falling_edge",
     "map_background",
     "map_radius_angstrom",
     "map_radius_px",
     "masked_map",
     "particle_mask",
     "power_outside_sphere",
+    "radius_grid",
     "soft_mask",
     "soft_sphere",
 ]
@@ -38,13 +40,10 @@ reconstructed particle (15 to 24 % in real apoferritin), while a band-passed map
 50 % that belong to it.
 """
 _SMALLEST_PIECE = 0.05  # of the largest: what is smaller is noise or a neighbour's rim
-_BLUR_ANGSTROM = (
-    20.0  # where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
-)
-_GROWN_ANGSTROM, _EDGE_ANGSTROM = (
-    6.0,
-    8.0,
-)  # of the mask beyond the cut, and its soft edge; chosen, not tuned
+# where a Gaussian has fallen to half: noise goes, domains stay; chosen, not tuned
+_BLUR_ANGSTROM = 20.0
+# of the mask beyond the cut, and its soft edge; chosen, not tuned
+_GROWN_ANGSTROM, _EDGE_ANGSTROM = 6.0, 8.0
 _POWER_INSIDE = 0.99  # of the masked map, within the radius; a convention
 
 
@@ -54,7 +53,7 @@ def map_background(voxels: NDArray[np.floating]) -> tuple[float, float]:
     The deviation is that of normal noise with the same median absolute deviation; it is 0 for a
     map that is constant there.
     """
-    distance = _distance_px(len(voxels)) / (len(voxels) / 2)
+    distance = radius_grid(len(voxels)) / (len(voxels) / 2)
     rim = voxels[(distance > _RIM) & (distance <= 1)]
     level = float(np.median(rim))
     return level, float(np.median(np.abs(rim - level)) * 1.4826)
@@ -68,9 +67,8 @@ def soft_mask(
 ) -> NDArray[np.float32]:
     """Make a mask around the molecule, for the FSC of half-maps.
 
-    The map is blurred (a Gaussian that halves ``low_pass_angstrom``), cut at 15 % of its 99.9th
-    percentile above the background, reduced to its largest piece, grown by ``edge_px`` voxels and
-    given a raised-cosine edge as wide again.
+    The map is blurred, cut at 15 % of its 99.9th percentile above the background, reduced to its
+    largest piece, grown, and given a raised-cosine edge.
 
     Parameters
     ----------
@@ -78,6 +76,10 @@ def soft_mask(
         ``(n, n, n)`` map, protein positive.
     pixel_size_angstrom
         Voxel size.
+    low_pass_angstrom
+        What the blurring Gaussian halves.
+    edge_px
+        By how many voxels the piece is grown, and how wide its edge is.
 
     Returns
     -------
@@ -117,8 +119,7 @@ def particle_mask(voxels: NDArray[np.floating], pixel_size_angstrom: float) -> N
 
 def soft_sphere(box: int, radius_px: float, edge_px: float = 4.0) -> NDArray[np.float32]:
     """Return a sphere about voxel n // 2 that falls to 0 over ``edge_px`` beyond it, ``(box, box, box)``."""
-    ramp = np.clip((_distance_px(box) - radius_px) / edge_px, 0, 1)
-    return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+    return falling_edge((radius_grid(box) - radius_px) / edge_px).astype(np.float32)
 
 
 def masked_map(density: DensityMap, mask: NDArray[np.floating] | None) -> DensityMap:
@@ -137,7 +138,7 @@ def map_radius_px(voxels: NDArray[np.floating]) -> int:
     """
     level, deviation = map_background(voxels)
     power = (voxels.astype(np.float64) - level) ** 2 - deviation**2
-    shells = np.rint(_distance_px(len(voxels))).astype(int).ravel()
+    shells = np.rint(radius_grid(len(voxels))).astype(int).ravel()
     inside = np.cumsum(np.bincount(shells, power.ravel())[: len(voxels) // 2 + 1])
     return int(np.argmax(inside >= _POWER_INSIDE * inside.max()))
 
@@ -147,7 +148,7 @@ def power_outside_sphere(voxels: NDArray[np.floating]) -> float:
     level, _ = map_background(voxels)
     power = (voxels.astype(np.float64) - level) ** 2
     total = float(power.sum())
-    outside = float(power[_distance_px(len(voxels)) > len(voxels) / 2].sum())
+    outside = float(power[radius_grid(len(voxels)) > len(voxels) / 2].sum())
     return outside / total if total else 0.0
 
 
@@ -156,10 +157,15 @@ def map_radius_angstrom(density: DensityMap) -> float:
     return map_radius_px(density.voxels) * density.pixel_size_angstrom
 
 
-def _distance_px(box: int) -> NDArray[np.float32]:
-    """Return every voxel's distance from voxel n // 2, ``(n, n, n)``."""
+def radius_grid(box: int) -> NDArray[np.float32]:
+    """Return each voxel's distance from voxel ``box // 2``, ``(box, box, box)`` float32."""
     squared = (np.arange(box, dtype=np.float32) - box // 2) ** 2
     return np.asarray(np.sqrt(squared[:, None, None] + squared[:, None] + squared))
+
+
+def falling_edge(ramp: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return a raised cosine, ``(...)``: 1 where ``ramp`` is 0 or less, 0 where it is 1 or more."""
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(ramp, 0, 1)))
 
 
 def _blurred(voxels: NDArray[np.floating], low_pass_px: float) -> NDArray[np.float32]:
@@ -182,5 +188,4 @@ def _large_pieces(solid: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 def _softened(solid: NDArray[np.bool_], grown_px: float, edge_px: float) -> NDArray[np.float32]:
     """Grow a solid and give it a raised-cosine edge."""
     outside = distance_transform_edt(~solid)
-    ramp = np.clip((outside - grown_px) / edge_px, 0, 1)
-    return np.asarray(0.5 + 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
+    return falling_edge((outside - grown_px) / edge_px).astype(np.float32)

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _FLAT = 1e-6  # of its largest grey value: less spread than that in a background is rounding
+_CIRCLE_EDGE_PX = 2.0  # over which the soft circle falls; chosen, not tuned
 _LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 
 
@@ -117,10 +118,8 @@ class Preprocessing:
         if cropped != grid:
             images, grid = crop_or_pad(images, cropped.box), cropped
         if self.grid is not None:
-            images, grid = (
-                rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise),
-                self.grid,
-            )
+            images = rescale_to_grid(images, grid, self.grid, keep_noise=self.normalise)
+            grid = self.grid
         if self.low_pass_angstrom is not None:
             images = low_pass(images, self.low_pass_angstrom / grid.pixel_size_angstrom)
         if self.mask:
@@ -147,10 +146,10 @@ def background_mask(box: int, radius_px: float | None = None) -> Tensor:
     return _distance_from_centre(box) > min(box / 2, box / 2 if radius_px is None else radius_px)
 
 
-def soft_circle(box: int, radius_px: float | None = None, edge_px: float = 2.0) -> Tensor:
+def soft_circle(box: int, radius_px: float | None = None) -> Tensor:
     """Return a circle (None for the inscribed one) with a raised-cosine edge inside it, ``(box, box)``."""
     radius = min(box / 2, box / 2 if radius_px is None else radius_px)
-    ramp = ((radius - _distance_from_centre(box)) / edge_px).clamp(0, 1)
+    ramp = ((radius - _distance_from_centre(box)) / _CIRCLE_EDGE_PX).clamp(0, 1)
     return 0.5 - 0.5 * torch.cos(torch.pi * ramp)
 
 

@@ -72,9 +72,8 @@ class Projector:
             ``(n, 3, 3)``; image to map coordinates.
         """
         r = torch.as_tensor(rotations, dtype=torch.float32).to(self._transform.device)
-        points = torch.einsum(
-            "nij,kj->nki", r[:, :, :2], self._frequencies
-        )  # x, y, z in the map's transform
+        # x, y, z in the map's transform
+        points = torch.einsum("nij,kj->nki", r[:, :, :2], self._frequencies)
         sign = torch.where(points[..., 0] < 0, -1.0, 1.0)  # only the half with x >= 0 is stored
         points = points * sign[..., None]
         size = self.box * self.padding

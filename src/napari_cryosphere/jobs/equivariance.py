@@ -64,4 +64,4 @@ def write_report(
     if not can_plot():
         yield Note(NO_PLOT, warning=True)
     files = report.save(folder, config.model_dump(mode="json"), overwrite=config.overwrite)
-    yield Result(files | (others or {}), dict(report.figures))
+    yield Result(files | (others or {}), dict(report.values))

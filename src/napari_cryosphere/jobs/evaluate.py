@@ -58,29 +58,29 @@ class Evaluation:
         """The angular errors of all particles."""
         return np.concatenate([errors.angles_degrees for errors in self.errors])
 
-    def figures(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """Return the metrics by name; those of maps inside the mask if there is one."""
         angles = self.angles_degrees
         chosen = self.masked or self.unmasked
         return {
             "particles": sum(map(_different_images, self.halves)),
             **({"rows": len(angles)} if any(map(_copies, self.halves)) else {}),
-            **_pose_figures(self.errors),
+            **_pose_metrics(self.errors),
             "median_error_degrees": float(np.median(angles)),
             "fraction_beyond_30_degrees": float(np.mean(angles > 30)),
-            **({} if chosen is None else chosen.figures()),
+            **({} if chosen is None else chosen.values()),
         }
 
     def content(self) -> dict[str, Any]:
         """Return all that metrics.json says of poses and maps."""
         halves = [
-            {"particles": _different_images(half)} | _pose_figures([errors])
+            {"particles": _different_images(half)} | _pose_metrics([errors])
             for half, errors in zip(self.halves, self.errors, strict=True)
         ]
-        figures = self.figures() | {"halves": halves}
+        metrics = self.values() | {"halves": halves}
         if self.masked is not None and self.unmasked is not None:
-            figures["unmasked"] = self.unmasked.figures()
-        return figures
+            metrics["unmasked"] = self.unmasked.values()
+        return metrics
 
 
 def _different_images(half: MatchedHalf) -> int:
@@ -92,7 +92,7 @@ def _copies(half: MatchedHalf) -> int:
     return len(half.truth) - _different_images(half)
 
 
-def _pose_figures(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | None]:
+def _pose_metrics(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | None]:
     return {
         "mane_degrees": metrics.mean_angular_error_degrees(errors),
         "wmane_degrees": metrics.weighted_mean_angular_error_degrees(errors),
@@ -144,7 +144,7 @@ def evaluate(config: EvaluateConfig) -> Events:
     if not report.can_plot():
         yield Note(report.NO_PLOT, warning=True)
     outputs = write_evaluation(found, config, config.output)
-    metrics_shown = {name: value for name, value in found.figures().items() if value is not None}
+    metrics_shown = {name: value for name, value in found.values().items() if value is not None}
     yield Result(outputs, metrics_shown)
 
 

@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: ``fraction`` from 0 to 1, a short message, figures worth plotting, seconds left."""
+    """How far a job is: ``fraction`` from 0 to 1, a short message, values worth plotting, seconds left."""
 
     fraction: float
     message: str
@@ -76,7 +76,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Result:
-    """The last event: the files that were written, by role, and the figures that were measured."""
+    """The last event: the files that were written, by role, and the values that were measured."""
 
     outputs: dict[str, Path]
     metrics: dict[str, float | int | str]

@@ -32,7 +32,7 @@ _QUICK_TEST = EquivarianceTest(pairs=8, images=4, angles=4)
 
 @claims(folders=("output",))
 def experiment(config: ExperimentConfig) -> Events:
-    """Run one of CryoSphere's experiments and write its report; the same seed gives the same figures."""
+    """Run one of CryoSphere's experiments and write its report; the same seed gives the same values."""
     refuse_overwrite(config.output / f"{config.name}.md", config.overwrite)
     setting = _setting(config)
     yield Note(f"volume: {setting.volume}")

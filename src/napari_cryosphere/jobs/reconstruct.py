@@ -57,9 +57,11 @@ def reconstruct_stack(
     symmetry
         Point group of the map.
     half_maps
-        Whether to keep the half-maps and correlate them, inside ``mask`` if there is one.
+        Whether to keep the half-maps and correlate them.
     padding
         Oversampling of the Fourier volume.
+    mask
+        For the FSC of the half-maps.
     poses
         Weighted poses, one row a particle; None takes the stack's own poses.
     regularise

@@ -129,7 +129,7 @@ class _Watcher:
         arrival, stack, identity = ready[0]
         outcomes = [self._worker.take(arrival.name, stack, identity)]
         for rank in range(1, len(ready)):
-            outcomes.append(Outcome(**json.loads(self._ranks.told(f"round{number}/rank{rank}"))))
+            outcomes.append(Outcome(**json.loads(self._ranks.receive(f"round{number}/rank{rank}"))))
             if not outcomes[-1].reason:
                 self._run.take_up(outcomes[-1].name)
         for (arrival, _, _), outcome in zip(ready, outcomes, strict=True):
@@ -264,5 +264,5 @@ class _Watcher:
         number, self._rounds = self._rounds, self._rounds + 1
         if self._ranks.count > 1:
             message = {"names": names, "hand_over": hand_over, "end": end}
-            self._ranks.tell(f"round{number}", json.dumps(message))
+            self._ranks.send(f"round{number}", json.dumps(message))
         return number

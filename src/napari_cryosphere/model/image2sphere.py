@@ -111,7 +111,7 @@ def _resnet_encoder(config: Image2SphereConfig, in_channels: int) -> tuple[nn.Se
 class Image2Sphere(PoseNetwork):
     """Klee, Biza, Platt & Walters (ICLR 2023), as CryoSphere and CESPED use it.
 
-    Beside the path through the SO(3) convolution there is a linear one, from the half-sphere to the
+    Besides the path through the SO(3) convolution there is a linear one, from the half-sphere to the
     log-density. Inference uses every point of the half-sphere and is deterministic; in training a
     share of them may be drawn.
     """

@@ -87,11 +87,11 @@ class _Gate(nn.Module):
 class MirrorResidual(nn.Module):
     """Two normalised convolutions and a gate around a shortcut."""
 
-    def __init__(self, channels: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = MirrorConvolution(channels, channels, kernel)
+        self.first = MirrorConvolution(channels, channels, 3)
         self.first_norm = MirrorNorm(channels)
-        self.second = MirrorConvolution(channels, channels, kernel)
+        self.second = MirrorConvolution(channels, channels, 3)
         self.second_norm = MirrorNorm(channels)
         self.gate = _Gate(channels)
 

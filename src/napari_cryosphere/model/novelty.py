@@ -95,10 +95,8 @@ class Novelty(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the novelty of prepared images, ``(n,)``: 0 is the middle, above 1 is suspect."""
-        return (
-            torch.linalg.vector_norm((self.described(images) - self.mean) @ self.whitening, dim=1)
-            / self.limit
-        )
+        off = (self.described(images) - self.mean) @ self.whitening
+        return torch.linalg.vector_norm(off, dim=1) / self.limit
 
     def described(self, images: Tensor) -> Tensor:
         """Return the cube root of the mean power in every band, ``(n, k)``."""
@@ -130,10 +128,8 @@ def _concentrated(values: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(_CONCENTRATIONS):
         known = values[distances <= distances.quantile(share)]
         mean, whitening = known.mean(0), _whitening(known)
-        distances, share = (
-            torch.linalg.vector_norm((values - mean) @ whitening, dim=1),
-            _KNOWN_SHARE,
-        )
+        distances = torch.linalg.vector_norm((values - mean) @ whitening, dim=1)
+        share = _KNOWN_SHARE
     return mean, whitening
 
 
@@ -152,7 +148,6 @@ def _bands(box: int) -> Tensor:
     frequency = torch.hypot(torch.fft.fftfreq(box)[:, None], torch.fft.rfftfreq(box))
     band = (frequency * 2 * number).round().long().clamp(max=number).flatten()
     members = torch.nn.functional.one_hot(band, number + 1).float().view(box, box // 2 + 1, -1)
-    members[:, 1 : box // 2] *= (
-        2  # these represent their conjugates, which a half-transform leaves out
-    )
+    # these represent their conjugates, which a half-transform leaves out
+    members[:, 1 : box // 2] *= 2
     return (members / members.sum((0, 1))).flatten(0, 1)

@@ -96,9 +96,7 @@ def numbers(place: Place, table: pd.DataFrame, column: str) -> NDArray[np.float6
     return values
 
 
-def in_legal_ranges(
-    place: Place, table: pd.DataFrame, skipped: tuple[str, ...] = ()
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def in_legal_ranges(place: Place, table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the columns that have a range in `RANGES`, as numbers, and warnings of unusual values.
 
     Columns of whole numbers are int64, all others float64.
@@ -111,7 +109,7 @@ def in_legal_ranges(
     columns: dict[str, NDArray[Any]] = {}
     warnings: list[str] = []
     for column, legal in RANGES.items():
-        if column not in table or column in skipped:
+        if column not in table:
             continue
         values = numbers(place, table, column)
         bad = ~((values >= legal.lowest) & (values <= legal.highest))

@@ -93,16 +93,13 @@ class ImageSource:
         place_numbers = {place: number for number, place in enumerate(places)}
         file_of, place_of = [], []
         for source in sources:
-            new_files = np.array(
-                [file_numbers[key] for key, _ in source._by_path()], dtype=np.int64
-            )
+            keys = [file_numbers[key] for key, _ in source._by_path()]
+            new_files = np.array(keys, dtype=np.int64)
             new_places = np.array([place_numbers[place] for place in source.places], dtype=np.int32)
             file_of.append(new_files[source.file_of])
             place_of.append(new_places[source.place_of])
-        all_files, index_of = (
-            np.concatenate(file_of),
-            np.concatenate([source.index_of for source in sources]),
-        )
+        all_files = np.concatenate(file_of)
+        index_of = np.concatenate([source.index_of for source in sources])
         image_of = _image_numbers(all_files, index_of)
         return cls(
             tuple(files.values()),
@@ -226,7 +223,6 @@ def _image_numbers(file_of: NDArray[np.int64], index_of: NDArray[np.int64]) -> N
     """Return which of the different images each row has, ``(n,)``, numbered in the order of the rows."""
     if not len(index_of):
         return np.zeros(0, dtype=np.int64)
-    codes, different = pd.factorize(
-        index_of
-    )  # an index of 18 digits would not leave room for the file
+    # an index of 18 digits would not leave room for the file
+    codes, different = pd.factorize(index_of)
     return np.asarray(pd.factorize(file_of * len(different) + codes)[0], dtype=np.int64)

@@ -33,7 +33,12 @@ def joined_tables(parts: Sequence[Tables]) -> Tables:
     shared = [name for name in tables[0] if all(name in table for table in tables)]
     dropped += dict.fromkeys(name for table in tables for name in table if name not in shared)
     particles = pd.concat([table[shared] for table in tables], ignore_index=True)
-    warnings = [line for part in parts for line in _lasting_warnings(part)]
+    warnings = [
+        line
+        for part in parts  # the other half set may be in another part
+        for line in part.warnings
+        if line not in one_half_warning(part.place.path, part.particles)
+    ]
     if dropped:
         warnings.append(
             f"{parts[0].place.path}: not all joined stacks have the column "
@@ -42,15 +47,6 @@ def joined_tables(parts: Sequence[Tables]) -> Tables:
     return Tables(
         parts[0].place, particles, optics, dict(parts[0].others), list(dict.fromkeys(warnings))
     )
-
-
-def _lasting_warnings(part: Tables) -> list[str]:
-    """Return a part's warnings but the one that all of it is in one half set: the other half may join it."""
-    return [
-        line
-        for line in part.warnings
-        if line not in one_half_warning(part.place.path, part.particles)
-    ]
 
 
 def _joined_optics(parts: Sequence[Tables]) -> tuple[pd.DataFrame, list[dict[int, int]], list[str]]:

@@ -102,14 +102,14 @@ def _other_units(tables: Tables) -> Iterator[str]:
             value = cs[small.argmax()]
             said = f"is it in metres? {value:g} m would be {value * 1e3:g} mm"
             yield first_row(place.in_block("optics"), cs, _CTF[4], small, said)
-    for columns, told in ((ANGLES, ANGLES[1]), (_CTF[2:3], _CTF[2])):
+    for columns, column in ((ANGLES, ANGLES[1]), (_CTF[2:3], _CTF[2])):
         if set(columns) <= set(particles.columns):
             angles = np.abs(particles[list(columns)].to_numpy(dtype=np.float64))
             several = len(np.unique(angles[:, -1])) >= _ENOUGH_ANGLES
-            largest = np.abs(particles[told].to_numpy()).max()
+            largest = np.abs(particles[column].to_numpy()).max()
             if several and angles.max() <= 2 * np.pi and largest > 1:
                 yield (
-                    f"{place.path}: {place.name(told)} is {largest:.3g} at most, and no angle is above "
+                    f"{place.path}: {place.name(column)} is {largest:.3g} at most, and no angle is above "
                     "6.3; are they in radians? The unit is degrees"
                 )
 

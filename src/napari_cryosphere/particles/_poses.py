@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.so3.asymmetric_unit import reduce
-from napari_cryosphere.so3.rotations import relion_angles_from_rotation
+from napari_cryosphere.so3.rotations import are_rotations, relion_angles_from_rotation
 
 if TYPE_CHECKING:
     from napari_cryosphere.so3.pose_summary import PoseSummary
@@ -67,7 +67,6 @@ _OF_PREDICTION = re.compile(
 )
 _KEPT = "cryosphereInput"
 _NETWORK = "cryosphereNetwork"
-_ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6
 # 2e-10 rad: gives the angles of an input file back as they were.
 _DECIMALS = 8
 
@@ -109,7 +108,9 @@ def moved_to_poses(
     """Return the table with new poses. See :meth:`ParticleStack.with_poses`."""
     matrices = _checked_rotations(rotations, len(particles))
     shifts = None if shifts_angstrom is None else _checked_shifts(shifts_angstrom, len(particles))
-    new: dict[str, Any] = dict(pose_columns(_in_asymmetric_unit(matrices, symmetry), shifts))
+    if symmetry != "C1":
+        matrices = reduce(matrices, symmetry)
+    new: dict[str, Any] = dict(pose_columns(matrices, shifts))
     _move(new, ANGLES, ANGLE_PRIORS, particles)
     if shifts is not None:
         _move(new, ORIGINS, ORIGIN_PRIORS, particles)
@@ -127,7 +128,8 @@ def moved_to_poses(
     kept = {
         name: particles[old].to_numpy()
         for old in dict.fromkeys(changed)
-        if (name := _name_kept(str(old))) not in particles and not _same(new, old, particles)
+        if (name := _KEPT + str(old).removeprefix("rln").removeprefix("cryosparc")) not in particles
+        and not (old == _CLASS and (particles[old] == new[old]).all())  # nothing to keep
     }
     replaced = [name for name in particles if _OF_PREDICTION.fullmatch(str(name))]
     return particles.drop(columns=stale + replaced).assign(**kept, **new)
@@ -158,21 +160,6 @@ def network_column(name: str) -> str:
     return _NETWORK + name.removeprefix("rln").removeprefix("cryosphere")
 
 
-def _name_kept(name: str) -> str:
-    """Return the column that an earlier value is kept in."""
-    return _KEPT + name.removeprefix("rln").removeprefix("cryosparc")
-
-
-def _same(new: dict[str, Any], name: str, particles: pd.DataFrame) -> bool:
-    """Return whether a class number stays as it was, so that there is nothing to keep."""
-    return name == _CLASS and bool((particles[name] == new[name]).all())
-
-
-def _in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArray[np.float64]:
-    """Return the equivalents of poses that lie in RELION's asymmetric unit."""
-    return rotations if symmetry == "C1" else reduce(rotations, symmetry)
-
-
 def _checked_shifts(shifts_angstrom: ArrayLike, number: int) -> NDArray[np.float64]:
     """Return ``(number, 2)`` float64; refuse another shape and what is not finite."""
     shifts = np.asarray(shifts_angstrom, dtype=np.float64)
@@ -188,11 +175,7 @@ def _checked_rotations(rotations: ArrayLike, number: int) -> NDArray[np.float64]
     matrices = np.asarray(rotations, dtype=np.float64)
     if matrices.shape != (number, 3, 3):
         raise MetadataError(f"rotations must have shape ({number}, 3, 3); got {matrices.shape}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        product = matrices @ matrices.transpose(0, 2, 1)
-        good = (np.abs(product - np.eye(3)) < _ORTHOGONAL).all((1, 2)) & (
-            np.linalg.det(matrices) > 0
-        )
+    good = are_rotations(matrices)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         raise MetadataError(

@@ -38,8 +38,6 @@ class ArrayStack:
     ----------
     images
         ``(n, box, box)``, axes ``[y, x]``; kept as float32.
-    pixel_size_angstrom
-        Pixel size; None if only the optics table knows it.
 
     Raises
     ------
@@ -48,8 +46,9 @@ class ArrayStack:
     """
 
     warnings: tuple[str, ...] = ()
+    pixel_size_angstrom: float | None = None  # which the optics table knows
 
-    def __init__(self, images: ArrayLike, pixel_size_angstrom: float | None = None) -> None:
+    def __init__(self, images: ArrayLike) -> None:
         self._images = np.ascontiguousarray(images, dtype=np.float32)
         self.path = Path(f"memory-{next(_NUMBERS)}.mrcs")
         if self._images.ndim != 3 or self._images.shape[1] != self._images.shape[2]:
@@ -58,7 +57,6 @@ class ArrayStack:
         if len(odd):
             raise MetadataError(f"image {odd[0] + 1} has pixels that are not finite")
         self.shape: tuple[int, int, int] = self._images.shape
-        self.pixel_size_angstrom = pixel_size_angstrom
         self.file_bytes = self._images.nbytes
 
     def __len__(self) -> int:
@@ -117,25 +115,15 @@ def parse_image_names(
     paths = [path if at else number for number, at, path in parts]
     if not _all_numbers(numbers):
         bad = np.array([not _all_numbers([number]) for number in numbers])
-        refuse(
-            place,
-            table,
-            "rlnImageName",
-            bad,
-            "expected a number from 1 on, @ and the path of a stack",
-        )
+        legal = "expected a number from 1 on, @ and the path of a stack"
+        refuse(place, table, "rlnImageName", bad, legal)
     indices = np.array(list(map(int, numbers)), dtype=np.int64) - 1
     refuse(place, table, "rlnImageName", indices < 0, "images are counted from 1")
     words = np.empty(len(paths), dtype=object)
     words[:] = paths
     codes, names = pd.factorize(words)
-    refuse(
-        place,
-        table,
-        "rlnImageName",
-        np.array([not name for name in names])[codes],
-        "the path is missing",
-    )
+    missing = np.array([not name for name in names])[codes]
+    refuse(place, table, "rlnImageName", missing, "the path is missing")
     return [str(name) for name in names], codes.astype(np.int64), indices
 
 
@@ -278,17 +266,15 @@ def renamed(files: Sequence[StackFile], target: Path) -> list[str]:
 
     Images in memory are written next to the STAR file, under its name with the suffix .mrcs.
     """
-    counts = itertools.count(1)
-    return [
-        _in_memory_name(target, next(counts))
-        if isinstance(file.stack, ArrayStack)
-        else _renamed(file, target)
-        for file in files
-    ]
-
-
-def _in_memory_name(target: Path, number: int) -> str:
-    return f"{target.stem}.mrcs" if number == 1 else f"{target.stem}_{number}.mrcs"
+    number = 0
+    names = []
+    for file in files:
+        if not isinstance(file.stack, ArrayStack):
+            names.append(_renamed(file, target))
+            continue
+        number += 1
+        names.append(f"{target.stem}.mrcs" if number == 1 else f"{target.stem}_{number}.mrcs")
+    return names
 
 
 def _renamed(file: StackFile, target: Path) -> str:

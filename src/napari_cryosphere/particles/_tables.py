@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,20 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import Place, in_legal_ranges, listed, numbers, refuse
 
-__all__ = ["Tables", "tables_from_blocks"]
+__all__ = ["Tables", "described_optics", "tables_from_blocks"]
 
 PIXEL_SIZE = "rlnImagePixelSize"
 GROUP = "rlnOpticsGroup"
 _OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _OLD_PIXEL_SIZE = ("rlnDetectorPixelSize", "rlnMagnification")
 _PIXEL_SIZES = (PIXEL_SIZE, "rlnPixelSize")
+_SHOWN = {
+    "voltage_kv": "rlnVoltage",
+    "spherical_aberration_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+    "pixel_size_angstrom": PIXEL_SIZE,
+    "box": "rlnImageSize",
+}
 _LARGEST_GROUP = 2**31 - 1  # RELION counts groups in 32 bits
 
 
@@ -207,3 +215,24 @@ def origins_in_angstrom(tables: Tables) -> None:
         tables.warnings.append(
             f"{tables.place.path}: no column {' and '.join(missing)}; shifts there are taken as 0"
         )
+
+
+def described_optics(particles: pd.DataFrame, optics: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what is known of each optics group that has particles, and how many it has."""
+    counts = particles[GROUP].value_counts()
+    groups = []
+    for _, row in optics.iterrows():
+        number = int(row[GROUP])
+        if number not in counts:
+            continue
+        group: dict[str, Any] = {
+            "group": number,
+            "name": str(row.get("rlnOpticsGroupName", f"opticsGroup{number}")),
+            "particles": int(counts[number]),
+        }
+        group |= {
+            key: float(row[column]) if column in row else None for key, column in _SHOWN.items()
+        }
+        group["box"] = None if group["box"] is None else int(group["box"])
+        groups.append(group)
+    return groups

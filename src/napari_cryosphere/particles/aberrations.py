@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._tables import GROUP
-from napari_cryosphere.particles.ctf_parameters import CtfParameters, wavelength_angstrom
+from napari_cryosphere.particles.cs.aberrations import zernike_coefficients, zernike_text
+from napari_cryosphere.particles.ctf_parameters import (
+    ANGSTROM_PER_MILLIMETRE,
+    CtfParameters,
+    wavelength_angstrom,
+)
 
 if TYPE_CHECKING:
     from napari_cryosphere.particles.stack import ParticleStack
@@ -34,7 +39,7 @@ _NEUTRAL: dict[str, float | str] = {
 _UNTURNED = (1.0, 0.0, 0.0, 1.0)
 # Radians; trefoil of 10,000 A and tetrafoil of a millimetre stay far below it. Chosen, not tuned.
 _LARGEST_COEFFICIENT = 1e9
-_ANGSTROM_PER_MILLIMETRE, _RADIANS_PER_MILLIRADIAN = 1e7, 1e-3
+_RADIANS_PER_MILLIRADIAN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class AberrationsOfImages:
             longest = max(map(len, values))
             if longest:  # RELION reads lists of one length
                 padded = [(*each, *[0.0] * (longest - len(each))) for each in values]
-                columns[name] = [f"[{','.join(f'{one:.9g}' for one in each)}]" for each in padded]
+                columns[name] = [zernike_text(each) for each in padded]
         if any(kind.matrix is not None for kind in chosen):
             for place, name in enumerate(_MAGNIFICATION):
                 columns[name] = [kind.magnification[place] for kind in chosen]
@@ -198,7 +203,7 @@ def _add_tilt(odd: list[float], tilt_mrad: list[float], ctf: CtfParameters) -> N
     As polynomials: ``r^2 x = (Z(1,3) + 2 Z(1,1)) / 3``, and likewise for y.
     """
     odd += [0.0] * (6 - len(odd))
-    cs_angstrom = float(ctf.spherical_aberration_mm[0]) * _ANGSTROM_PER_MILLIMETRE
+    cs_angstrom = float(ctf.spherical_aberration_mm[0]) * ANGSTROM_PER_MILLIMETRE
     wavelength = float(wavelength_angstrom(ctf.voltage_kv)[0])
     scale = 2 * np.pi * cs_angstrom * wavelength**2 * _RADIANS_PER_MILLIRADIAN
     for tilt, (linear, cubic) in zip(tilt_mrad, ((1, 4), (0, 3)), strict=True):
@@ -207,13 +212,9 @@ def _add_tilt(odd: list[float], tilt_mrad: list[float], ctf: CtfParameters) -> N
 
 
 def _numbers(text: Any, name: str, source: str) -> tuple[float, ...]:
-    """Return the numbers of a list such as ``[0.1,0,2]``."""
-    parts = str(text).strip().strip("[]").replace(",", " ").split()
-    try:
-        values = tuple(float(part) for part in parts)
-    except ValueError:
-        values = (np.nan,)
-    if not np.isfinite(values).all():
+    """Return the coefficients of a list; refuse what is none, and what no lens has."""
+    values = zernike_coefficients(text)
+    if values is None:
         raise MetadataError(
             f"{source}: {name} of {text!r} is no list of numbers such as [0.1,0,2.5]; correct or remove it"
         )

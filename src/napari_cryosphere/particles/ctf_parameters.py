@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CtfParameters", "wavelength_angstrom"]
+__all__ = ["ANGSTROM_PER_MILLIMETRE", "CtfParameters", "wavelength_angstrom"]
+
+ANGSTROM_PER_MILLIMETRE = 1e7
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from napari_cryosphere.particles.mrc.writer import section_writer
 
 __all__ = ["DensityMap"]
 
-_SAME_VOXEL_SIZE = 1e-3
+_SAME_VOXEL_SIZE = 1e-3  # relative, of the three axes: headers are rounded
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE
 
 __all__ = ["ImageGrid", "grids_of_groups", "refuse_unlike", "resample", "resampling_matrix"]
 
-_UNLIKE = 8.0
+_UNLIKE = 8.0  # common box over the largest one: no real set comes near it; chosen, not tuned
 _SAME = 1e-4  # pixel sizes that differ by less are one
 
 

@@ -1,4 +1,4 @@
-"""What a file of particles says beside poses and CTF, and what jobs do about it: lines for ``info``."""
+"""What a file of particles says besides poses and CTF, and what jobs do about it: lines for ``info``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["notes_of"]
 
 
 def notes_of(stack: ParticleStack) -> Iterator[str]:
-    """Give a line for each thing beside poses and CTF that a file says and jobs heed.
+    """Yield a line for each thing besides poses and CTF that a file says and jobs heed.
 
     Raises
     ------

@@ -32,8 +32,13 @@ from napari_cryosphere.particles._poses import (
 )
 from napari_cryosphere.particles._selection import rows_where
 from napari_cryosphere.particles._stack_files import ArrayStack, micrograph_shapes, renamed
-from napari_cryosphere.particles._summary import described_optics
-from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables, check_particles
+from napari_cryosphere.particles._tables import (
+    GROUP,
+    PIXEL_SIZE,
+    Tables,
+    check_particles,
+    described_optics,
+)
 from napari_cryosphere.particles.cs import write_cs
 from napari_cryosphere.particles.cs.fields import SIGN
 from napari_cryosphere.particles.cs.writer import records_of_tables
@@ -264,9 +269,8 @@ class ParticleStack:
 
     def __getitem__(self, indices: Any) -> ParticleStack:
         """Return some particles: a slice, a boolean mask ``(n,)``, integers ``(k,)``, or one integer."""
-        rows = (
-            indices if isinstance(indices, slice) else self._rows(indices)
-        )  # a slice copies nothing
+        # a slice copies nothing
+        rows = indices if isinstance(indices, slice) else self._rows(indices)
         return self._with(self.particles.iloc[rows].reset_index(drop=True), self._images[rows])
 
     def _rows(self, indices: Any) -> NDArray[np.int64]:
@@ -283,11 +287,8 @@ class ParticleStack:
     @property
     def _current_tables(self) -> Tables:
         tables = copy.copy(self._tables)
-        tables.particles, tables.optics, tables.others = (
-            self.particles,
-            self.optics,
-            self.other_blocks,
-        )
+        tables.particles, tables.optics = self.particles, self.optics
+        tables.others = self.other_blocks
         return tables
 
     def _with(self, particles: pd.DataFrame, images: ImageSource | None = None) -> ParticleStack:

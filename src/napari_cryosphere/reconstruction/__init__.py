@@ -13,7 +13,6 @@ from napari_cryosphere.reconstruction.comparison import (
     compare_maps,
     difference_map,
     masked_correlation,
-    normalise_map,
 )
 from napari_cryosphere.reconstruction.cones import ConicalFsc, conical_fsc
 from napari_cryosphere.reconstruction.exact_sums import ExactSums
@@ -52,7 +51,6 @@ __all__ = [
     "difference_map",
     "fourier_shell_correlation",
     "masked_correlation",
-    "normalise_map",
     "postprocess_maps",
     "read_fsc_csv",
     "resampled_map",

@@ -19,12 +19,11 @@ from napari_cryosphere.reconstruction._solving import filled_weights
 __all__ = ["divide_gridded"]
 
 _KERNEL_RADIUS_VOXELS, _KERNEL_ALPHA = 1.9, 15.0  # in voxels without padding; RELION's
+_ROUNDS = 10  # of the iteration; RELION's
 _LEAST = 1e-6  # of a smeared weight that is divided by, RELION's (backprojector.cpp)
 
 
-def divide_gridded(
-    sums: NDArray[np.float32], padding: int, floor: float, rounds: int = 10
-) -> NDArray[np.complex64]:
+def divide_gridded(sums: NDArray[np.float32], padding: int, floor: float) -> NDArray[np.complex64]:
     """Divide numerators by weights with RELION's density compensation.
 
     Parameters
@@ -35,8 +34,6 @@ def divide_gridded(
         Voxels of the volume for one of the images.
     floor
         Least weight, in mean weights of the shell.
-    rounds
-        Rounds of the iteration.
 
     Returns
     -------
@@ -49,7 +46,7 @@ def divide_gridded(
     scale = float(weight[inside].mean())
     kernel = _kernel_transform(size, padding)
     compensation = inside.astype(np.float32)
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         smeared = scipy.fft.irfftn(
             compensation * (weight / np.float32(scale)), (size,) * 3, overwrite_x=True
         )

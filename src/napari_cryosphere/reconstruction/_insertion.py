@@ -42,9 +42,8 @@ class SliceVolume:
         self._points = np.ascontiguousarray(points, dtype=np.float32)
         self._rows, self._depth = size + 2, size // 2 + 2  # space for the upper neighbours
         self._corners = 4 if size <= _LARGEST_WITH_BLOCKS else 1
-        self._width = (
-            3 * self._corners
-        )  # three numbers per corner: real part, imaginary part, weight
+        # three numbers per corner: real part, imaginary part, weight
+        self._width = 3 * self._corners
         self._blocks = np.zeros(
             (self._rows, self._rows, self._depth, self._width), dtype=np.float32
         )

@@ -1,4 +1,4 @@
-"""Distances from the centre of a map and of its transform, and sums over shells as RELION takes them.
+"""Sums over shells of a map's transform as RELION takes them.
 
 A shell k holds the frequencies whose radius in cycles per box rounds to k. Of the transform of a real
 map the half with x >= 0 is stored, and each stored value counts once, as in RELION: the plane x =
@@ -11,13 +11,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-__all__ = ["radius_grid", "scale_shells", "shell_numbers", "shell_sums", "transform_of"]
-
-
-def radius_grid(box: int) -> NDArray[np.float32]:
-    """Return each voxel's distance from voxel ``box // 2``, ``(box, box, box)`` float32."""
-    squared = (np.arange(box, dtype=np.float32) - box // 2) ** 2
-    return np.sqrt(squared[:, None, None] + squared[:, None] + squared)
+__all__ = ["scale_shells", "shell_numbers", "shell_sums", "squared_radii", "transform_of"]
 
 
 def transform_of(voxels: NDArray[np.floating]) -> NDArray[np.complexfloating]:
@@ -25,11 +19,15 @@ def transform_of(voxels: NDArray[np.floating]) -> NDArray[np.complexfloating]:
     return scipy.fft.rfftn(voxels)
 
 
+def squared_radii(box: int, plane: int) -> NDArray[np.float64]:
+    """Return the squared radius of one z plane of the half transform, ``(box, box // 2 + 1)``."""
+    frequency = np.fft.fftfreq(box, 1 / box)
+    return frequency[plane] ** 2 + frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
+
+
 def shell_numbers(box: int, plane: int) -> NDArray[np.intp]:
     """Return the shell of each frequency of one z plane of the half transform, ``(box, box // 2 + 1)``."""
-    frequency = np.fft.fftfreq(box, 1 / box)
-    squared = frequency[plane] ** 2 + frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
-    return np.rint(np.sqrt(squared)).astype(np.intp)
+    return np.rint(np.sqrt(squared_radii(box, plane))).astype(np.intp)
 
 
 def shell_sums(box: int, *planes: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from napari_cryosphere.reconstruction._shells import radius_grid
+from napari_cryosphere.imaging.map_mask import radius_grid
 
 __all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere", "radii_by_row"]
 

@@ -106,9 +106,8 @@ def _plane_rotations(size: int, rotations: NDArray[np.float64]) -> csr_array:
                 left, low = np.floor(a + _TINY), np.floor(b + _TINY)
                 weight = np.abs(1 - dx - (a - left)) * np.abs(1 - dy - (b - low))
                 kept = weight > _TINY
-                source = (low + dy).astype(np.int64) % size * size + (left + dx).astype(
-                    np.int64
-                ) % size
+                row, column = ((at % size).astype(np.int64) for at in (low + dy, left + dx))
+                source = row * size + column
                 targets.append(inside[kept])
                 sources.append(source[kept])
                 weights.append(weight[kept])

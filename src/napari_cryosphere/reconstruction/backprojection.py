@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import scipy.fft
@@ -18,7 +19,7 @@ from napari_cryosphere.reconstruction._solving import divide, map_from_transform
 from napari_cryosphere.reconstruction._symmetry import SumSymmetry
 from napari_cryosphere.so3.symmetry import normalise_group_name
 
-__all__ = ["BackProjector"]
+__all__ = ["BackProjector", "refuse_unlike_sums"]
 
 _ROW = 64  # images whose transforms are held at once
 
@@ -106,16 +107,14 @@ class BackProjector:
         n, modes = poses.shape[:2]
         if pixels.shape != (n, self.box, self.box) or poses.shape[2:] != (3, 3):
             raise ValueError(f"images {pixels.shape} do not fit rotations {np.shape(rotations)}")
-        shares = (
-            np.full((n, modes), 1 / modes)
-            if weights is None
-            else np.asarray(weights, dtype=np.float64)
-        )
-        shares = shares.reshape(n, modes)
+        given = np.full((n, modes), 1 / modes) if weights is None else weights
+        shares = np.asarray(given, dtype=np.float64).reshape(n, modes)
         if not (np.isfinite(shares).all() and (shares >= 0).all()):
             raise CryosphereError("a particle's weight is negative or not a finite number")
         shifts = np.zeros((n, 2)) if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
-        contrast = None if ctf is None else self._at_points(np.asarray(ctf, dtype=np.float32))
+        contrast = None if ctf is None else np.asarray(ctf, dtype=np.float32)
+        if contrast is not None and contrast.ndim == 3:
+            contrast = contrast.reshape(n, -1)[:, self._inside]
         if magnification is not None:
             matrices = np.asarray(magnification, dtype=np.float64)
             poses = poses.copy()
@@ -134,9 +133,6 @@ class BackProjector:
                 stretched=magnification is not None,
             )
         self.inserted += n
-
-    def _at_points(self, ctf: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ctf if ctf.ndim == 2 else ctf.reshape(len(ctf), -1)[:, self._inside]
 
     def _slices(
         self, images: NDArray[np.float32], shifts_px: NDArray[np.float64], first: int
@@ -182,14 +178,7 @@ class BackProjector:
 
     def __iadd__(self, other: BackProjector) -> BackProjector:
         """Add the sums of another back-projector of the same box, padding and symmetry."""
-        mine, others = (
-            (self.box, self.padding, self.symmetry),
-            (other.box, other.padding, other.symmetry),
-        )
-        if mine != others:
-            raise ValueError(
-                f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
-            )
+        refuse_unlike_sums(self, other)
         self._volume += other._volume
         self.inserted += other.inserted
         return self
@@ -288,3 +277,26 @@ class BackProjector:
                 "the map is not finite: images or CTFs have values too large to sum"
             )
         return voxels
+
+
+class _Sums(Protocol):
+    """Sums of a reconstruction, as `BackProjector` and `ExactSums` hold them."""
+
+    box: int
+    padding: int
+    symmetry: str
+
+
+def refuse_unlike_sums(first: _Sums, second: _Sums) -> None:
+    """Check that sums can be added.
+
+    Raises
+    ------
+    ValueError
+        If box, padding or symmetry differ.
+    """
+    mine, others = ((sums.box, sums.padding, sums.symmetry) for sums in (first, second))
+    if mine != others:
+        raise ValueError(
+            f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
+        )

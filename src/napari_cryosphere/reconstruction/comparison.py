@@ -19,12 +19,10 @@ __all__ = [
     "compare_maps",
     "difference_map",
     "masked_correlation",
-    "normalise_map",
 ]
 
-_SAME_PIXEL_SIZE = (
-    0.01  # relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
-)
+# relative, 1 voxel at the edge of a box of 200: headers are rounded to two digits
+_SAME_PIXEL_SIZE = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,7 @@ def check_one_grid(
 ) -> None:
     """Refuse maps that do not lie on one grid.
 
-    Parameters
-    ----------
-    names
-        What an error calls the maps and the mask: their files, say.
+    ``names`` are what an error calls the maps and the mask: their files, say.
 
     Raises
     ------
@@ -116,23 +111,6 @@ def masked_correlation(
             else:
                 means += w.sum(), (w * a).sum(), (w * b).sum()
     return float(moments[0] / np.sqrt(moments[1] * moments[2]))
-
-
-def normalise_map(density: DensityMap, mask: NDArray[np.floating] | None = None) -> DensityMap:
-    """Return a map with mean 0 and standard deviation 1, inside a mask if there is one.
-
-    Raises
-    ------
-    MetadataError
-        If the map is constant there.
-    """
-    weights = np.ones(density.voxels.shape) if mask is None else np.asarray(mask, dtype=np.float64)
-    mean = float(np.average(density.voxels, weights=weights))
-    deviation = np.sqrt(np.average((density.voxels - mean) ** 2, weights=weights))
-    if not deviation > 1e-12 * max(1.0, abs(mean)):
-        raise MetadataError("the map is constant inside the mask: there is nothing to normalise by")
-    voxels = (density.voxels - mean) / deviation
-    return DensityMap(voxels.astype(np.float32), density.pixel_size_angstrom, density.symmetry)
 
 
 def difference_map(

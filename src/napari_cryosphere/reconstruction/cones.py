@@ -11,7 +11,7 @@ from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction._shells import shell_numbers, transform_of
 from napari_cryosphere.reconstruction.fsc import FourierShellCorrelation
 
-__all__ = ["ConicalFsc", "conical_fsc"]
+__all__ = ["ConicalFsc", "conical_fsc", "half_sphere"]
 
 # In a cone's shell; below, its correlation says nothing and the whole shell's is taken.
 _LEAST_VALUES = 8
@@ -76,7 +76,7 @@ def conical_fsc(
     box = first.box
     f = transform_of(first.voxels if mask is None else first.voxels * mask)
     g = transform_of(second.voxels if mask is None else second.voxels * mask)
-    directions = _half_sphere(cones)
+    directions = half_sphere(cones)
     sums = np.zeros((cones + 1, 4, box // 2 + 1))
     for z in range(box):
         _add_plane(sums, f[z], g[z], z, directions, np.cos(np.radians(half_angle_degrees)))
@@ -85,8 +85,8 @@ def conical_fsc(
     return ConicalFsc(directions, tuple(curves))
 
 
-def _half_sphere(number: int) -> NDArray[np.float64]:
-    """Return unit vectors with z > 0 on a golden spiral, ``(number, 3)``."""
+def half_sphere(number: int) -> NDArray[np.float64]:
+    """Return unit vectors spread evenly over z > 0, on a golden spiral, ``(number, 3)``."""
     z = (np.arange(number) + 0.5) / number
     angle = np.pi * (3 - np.sqrt(5)) * np.arange(number)
     radius = np.sqrt(1 - z**2)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.reconstruction.backprojection import BackProjector
+from napari_cryosphere.reconstruction.backprojection import BackProjector, refuse_unlike_sums
 
 __all__ = ["ExactSums"]
 
@@ -21,9 +21,8 @@ _UNIT = 2.0**-40  # 2^-20 of the smallest sum that is legal
 _HIGH = 2.0**12  # `_UNIT` times 2**`_LOW_BITS`
 _LOW_BITS = 52  # units in one of the high part
 _LARGEST = 2.0**42  # 2**30 units of `_HIGH`, half of what 32 bits hold
-_SMALLEST = (
-    2.0**-20
-)  # below it less than 20 bits would be left; images of deviation 1 are far above
+# below it less than 20 bits would be left; images of deviation 1 are far above
+_SMALLEST = 2.0**-20
 
 
 class ExactSums:
@@ -85,14 +84,7 @@ class ExactSums:
 
     def __iadd__(self, other: ExactSums) -> ExactSums:
         """Add other sums of the same box, padding and symmetry."""
-        mine, others = (
-            (self.box, self.padding, self.symmetry),
-            (other.box, other.padding, other.symmetry),
-        )
-        if mine != others:
-            raise ValueError(
-                f"only sums of one box, padding and symmetry can be added, not {mine} and {others}"
-            )
+        refuse_unlike_sums(self, other)
         for row in range(len(self._low)):
             self._carry(row, other._high[row].astype(np.int64), other._low[row])
         self.inserted += other.inserted
@@ -139,18 +131,11 @@ class ExactSums:
         """
         high, low = arrays["high"], arrays["low"]
         size = len(high)
-        if (
-            high.shape != (size, size, size // 2 + 1, 3)
-            or low.shape != high.shape
-            or size % padding
-        ):
+        expected = (size, size, size // 2 + 1, 3)
+        if not high.shape == low.shape == expected or size % padding:
             raise ValueError(f"sums of shapes {high.shape} and {low.shape} with padding {padding}")
         made = cls.__new__(cls)
-        made.box, made.padding, made.symmetry, made.inserted = (
-            size // padding,
-            padding,
-            symmetry,
-            inserted,
-        )
+        made.box, made.padding = size // padding, padding
+        made.symmetry, made.inserted = symmetry, inserted
         made._high, made._low = high.astype(np.int32, copy=False), low.astype(np.int64, copy=False)
         return made

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from napari_cryosphere.imaging.map_mask import falling_edge
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction._shells import scale_shells, shell_sums, transform_of
 
@@ -39,8 +40,7 @@ def low_passed(
     """
     box = len(voxels)
     beyond = np.arange(box // 2 + 1) - box * pixel_size_angstrom / resolution_angstrom
-    edge = np.clip(beyond / _EDGE_SHELLS + 0.5, 0, 1)
-    return filtered_shells(voxels, 0.5 + 0.5 * np.cos(np.pi * edge))
+    return filtered_shells(voxels, falling_edge(beyond / _EDGE_SHELLS + 0.5))
 
 
 def shell_power(*maps: NDArray[np.floating]) -> NDArray[np.float64]:

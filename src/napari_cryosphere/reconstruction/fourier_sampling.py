@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 _WEAK = 0.1  # of even sampling: directions that are hardly seen
 _STEPS_PER_SPACING = 3  # points on a circle for each spacing of the grid
-_BESIDE = (-1, 0, 0, 1)  # circles, in spacings from the great one; it counts twice
+_CIRCLES = (-1, 0, 0, 1)  # circles, in spacings from the great one; it counts twice
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,9 @@ def _great_circles(order: int) -> NDArray[np.int32]:
     second = np.cross(axes, first)
     number = round(_STEPS_PER_SPACING * 360 / grid.spacing_degrees)
     angle = 2 * np.pi * (np.arange(number) + 0.5) / number
-    circle = (
-        np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second
-    )  # (k, n_views, 3)
-    beside = np.radians(np.multiply(_BESIDE, grid.spacing_degrees))
-    points = np.concatenate([np.cos(off) * circle + np.sin(off) * axes for off in beside])
+    # (k, n_views, 3)
+    circle = np.cos(angle)[:, None, None] * first + np.sin(angle)[:, None, None] * second
+    offsets = np.radians(np.multiply(_CIRCLES, grid.spacing_degrees))
+    points = np.concatenate([np.cos(off) * circle + np.sin(off) * axes for off in offsets])
     pixels = vec2pix(grid.n_side, points[..., 0], points[..., 1], points[..., 2])
     return np.ascontiguousarray(pixels.T.astype(np.int32))

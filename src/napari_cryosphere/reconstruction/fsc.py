@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.reconstruction._shells import shell_numbers, transform_of
+from napari_cryosphere.reconstruction._shells import shell_numbers, squared_radii, transform_of
 
 __all__ = [
     "TAU_FUDGE",
@@ -114,45 +114,46 @@ def fourier_shell_correlation(
 
 
 def correlate_transforms(
-    f: NDArray[np.complexfloating], g: NDArray[np.complexfloating]
+    f: NDArray[np.complexfloating], g: NDArray[np.complexfloating], *, whole_shells: bool = False
 ) -> NDArray[np.float64]:
-    """Return the FSC of two half transforms ``(n, n, n // 2 + 1)``, plane by plane: ``(n // 2 + 1,)``."""
+    """Return the FSC of two half transforms ``(n, n, n // 2 + 1)``, plane by plane: ``(n // 2 + 1,)``.
+
+    Shells and counts are RELION's, see `fourier_shell_correlation`; with ``whole_shells`` a shell is
+    k <= r < k + 1 and every frequency counts once.
+    """
     box = len(f)
     last = box // 2 + 1
+    x = np.arange(last)
+    # the others stand for their mirror images too
+    counts = np.where((x == 0) | (2 * x == box), 1.0, 2.0)
     cross, first, second = np.zeros((3, last))
     for z in range(box):
-        a, b = f[z].ravel(), g[z].ravel()
-        shells = shell_numbers(box, z).ravel()
+        a, b = f[z], g[z]
+        shells = shell_numbers(box, z)
+        if whole_shells:
+            shells = np.sqrt(squared_radii(box, z)).astype(np.intp)
         for total, values in (
             (cross, a.real * b.real + a.imag * b.imag),
             (first, a.real**2 + a.imag**2),
             (second, b.real**2 + b.imag**2),
         ):
-            total += np.bincount(shells, values, minlength=last)[:last]
+            counted = values * counts if whole_shells else values
+            total += np.bincount(shells.ravel(), counted.ravel(), minlength=last)[:last]
     power = np.sqrt(first * second)
     return np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
 
 
-def ssnr_of_full_map(
-    curve: FourierShellCorrelation, tau_fudge: float = TAU_FUDGE
-) -> NDArray[np.float64]:
+def ssnr_of_full_map(curve: FourierShellCorrelation) -> NDArray[np.float64]:
     """Return the spectral signal-to-noise ratio of the map from all particles, shell by shell.
 
-    ``tau_fudge * 2 FSC / (1 - FSC)`` of the half-maps' unmasked FSC (Scheres 2012, eq. 10: each
+    ``TAU_FUDGE * 2 FSC / (1 - FSC)`` of the half-maps' unmasked FSC (Scheres 2012, eq. 10: each
     half has FSC / (1 - FSC), all particles twice that). The FSC is taken to lie in 0.07 to 0.999: a
     shell beyond the resolution is damped, not removed, for a steep filter spills strong shells into
     weak ones as soon as the map is masked (measured: docs/measurements.md).
-
-    Parameters
-    ----------
-    curve
-        FSC of the half-maps.
-    tau_fudge
-        Factor on the signal's power.
 
     Returns
     -------
     ``(box // 2 + 1,)``, for `BackProjector.solve`.
     """
     trusted = np.clip(curve.values, _LEAST_TRUSTED, _MOST_TRUSTED)
-    return np.asarray(tau_fudge * 2 * trusted / (1 - trusted))
+    return np.asarray(TAU_FUDGE * 2 * trusted / (1 - trusted))

@@ -66,10 +66,9 @@ def read_fsc_csv(path: Path) -> dict[str, FourierShellCorrelation]:
         table = pd.read_csv(path)
         box = 2 * (len(table) - 1)
         pixel_size_angstrom = float(table["resolution_angstrom"][1]) / box
-        names = list(table.columns[2:])
         return {
             name: FourierShellCorrelation(table[name].to_numpy(float), box, pixel_size_angstrom)
-            for name in names
+            for name in table.columns[2:]
         }
     except (ValueError, KeyError, ZeroDivisionError) as error:
         raise FileFormatError(f"{path} is no table of FSC curves: {error}") from error

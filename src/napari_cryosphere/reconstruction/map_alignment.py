@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.imaging.fourier import rescale
+from napari_cryosphere.imaging.map_mask import radius_grid
 from napari_cryosphere.particles import DensityMap
-from napari_cryosphere.reconstruction._shells import radius_grid
 from napari_cryosphere.reconstruction.comparison import check_one_grid
 from napari_cryosphere.so3.grid import SO3Grid
 
@@ -161,9 +161,8 @@ def _best_rotations(
         # padded, so that linear interpolation between its values is good enough
         transforms.append(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(np.pad(centred, box // 2)))))
     axis = np.arange(-_SEARCH_SHELLS, _SEARCH_SHELLS + 1)
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(
-        -1, 3
-    )  # x, y, z
+    # x, y, z
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     length = np.linalg.norm(points, axis=1)
     points = points[(length <= _SEARCH_SHELLS) & (length > 0) & (points[:, 2] >= 0)]
     reference = _sampled(transforms[0], 2 * points.T)

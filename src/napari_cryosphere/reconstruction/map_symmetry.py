@@ -18,13 +18,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.optimize import minimize
-from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.imaging.fourier import rescale
 from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
 from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.reconstruction.cones import half_sphere
 from napari_cryosphere.reconstruction.map_alignment import centre_of_mass, moved
-from napari_cryosphere.so3.rotations import rotation_from_vector
+from napari_cryosphere.so3.rotations import (
+    geodesic_distance_degrees,
+    random_rotations,
+    rotation_from_vector,
+)
 from napari_cryosphere.so3.symmetry import point_group
 
 __all__ = [
@@ -102,7 +106,7 @@ class SymmetryFit:
     @property
     def off_degrees(self) -> float:
         """Least turn that lays the axes into RELION's frame."""
-        return float(np.degrees(np.arccos(np.clip((np.trace(self.rotation) - 1) / 2, -1, 1))))
+        return float(geodesic_distance_degrees(np.eye(3), self.rotation))
 
     def laid(self, density: DensityMap) -> DensityMap:
         """Return a map, or a half of it, with the axes in RELION's frame (cubic splines)."""
@@ -171,19 +175,11 @@ class SelfCorrelation:
 def _points(last_shell: int) -> tuple[Values, NDArray[np.intp]]:
     """Return frequencies spread over half of every shell, ``(p, 3)``, and where each shell starts."""
     shells = [
-        shell * _half_sphere(min(_POINTS_PER_SHELL, 7 * shell**2))
+        shell * half_sphere(min(_POINTS_PER_SHELL, 7 * shell**2))
         for shell in range(_FIRST_SHELL, last_shell + 1)
     ]
     starts = np.cumsum([0, *(len(shell) for shell in shells[:-1])])
     return np.concatenate(shells), starts
-
-
-def _half_sphere(number: int) -> Values:
-    """Return directions spread evenly over z > 0, on a Fibonacci spiral, ``(number, 3)``."""
-    z = (np.arange(number) + 0.5) / number
-    angle = np.pi * (1 + 5**0.5) * np.arange(number)
-    across = np.sqrt(1 - z**2)
-    return np.stack([across * np.cos(angle), across * np.sin(angle), z], axis=1)
 
 
 def symmetry_fits(
@@ -207,11 +203,11 @@ def symmetry_fits(
     A fit for each group, in their order.
     """
     itself = SelfCorrelation(density, resolution_angstrom)
-    axes = _half_sphere(_AXES)
+    axes = half_sphere(_AXES)
     peaks = {fold: _axes_of(itself, fold, axes) for fold in {_main_axis(g)[0] for g in groups}}
     starts = [_start(itself, group, peaks[_main_axis(group)[0]]) for group in groups]
     hopeful = _PROMISING * max(score for _, score in starts)
-    chance = itself(_random_turns(), itself.centre)
+    chance = itself(random_rotations(_RANDOM, np.random.default_rng(0)), itself.centre)
     fits = []
     for group, (rotation, score) in zip(groups, starts, strict=True):
         centre = itself.centre
@@ -266,10 +262,6 @@ def axes_to_lay(
         return None
     (fit,) = symmetry_fits(density, resolution_angstrom, (group,))
     return fit if fit.holds else None
-
-
-def _random_turns() -> Values:
-    return np.asarray(Rotation.random(_RANDOM, random_state=0).as_matrix())
 
 
 @lru_cache(maxsize=64)

@@ -10,10 +10,12 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.imaging.map_mask import falling_edge
 from napari_cryosphere.particles import DensityMap
 from napari_cryosphere.reconstruction._shells import (
     scale_shells,
     shell_sums,
+    squared_radii,
     transform_of,
 )
 from napari_cryosphere.reconstruction.fsc import (
@@ -33,8 +35,6 @@ __all__ = [
 ]
 
 _RANDOMISE_BELOW = 0.8  # relion_postprocess --randomize_at_fsc
-
-
 _FEWEST_SHELLS = 3  # that a line is fitted to: two are a line whatever they are
 
 
@@ -82,11 +82,8 @@ def randomised_phases(
         Draws the phases, plane by plane of the half transform.
     """
     transform = transform_of(voxels)
-    box = len(transform)
-    frequency = np.fft.fftfreq(box, 1 / box)
-    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
-    for z in range(box):
-        beyond = in_plane + frequency[z] ** 2 >= first_shell**2
+    for z in range(len(transform)):
+        beyond = squared_radii(len(transform), z) >= first_shell**2
         phases = 2 * np.pi * rng.random(int(np.count_nonzero(beyond)))
         transform[z][beyond] = np.abs(transform[z][beyond]) * np.exp(1j * phases)
     return np.asarray(scipy.fft.irfftn(transform, voxels.shape), dtype=np.float32)
@@ -286,22 +283,15 @@ def _sharpen(
 ) -> None:
     """Multiply by exp(-B/4 s^2), in place, s being each voxel's own frequency."""
     box = len(transform)
-    frequency = np.fft.fftfreq(box, 1 / box)
-    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
     for z in range(box):
-        squared = (in_plane + frequency[z] ** 2) / field_angstrom**2
-        reach = np.minimum(
-            squared, (box / 2 / field_angstrom) ** 2
-        )  # corners are cut off afterwards
+        squared = squared_radii(box, z) / field_angstrom**2
+        # corners are cut off afterwards
+        reach = np.minimum(squared, (box / 2 / field_angstrom) ** 2)
         transform[z] *= np.exp(b_factor / 4 * -reach).astype(np.float32)
 
 
 def _low_pass(transform: NDArray[np.complexfloating], shell: int) -> None:
     """Cut off at a shell, with a raised cosine from one shell before to one after, in place."""
-    box = len(transform)
-    frequency = np.fft.fftfreq(box, 1 / box)
-    in_plane = frequency[:, None] ** 2 + np.arange(box // 2 + 1) ** 2
-    for z in range(box):
-        radius = np.sqrt(in_plane + frequency[z] ** 2)
-        ramp = np.clip((radius - shell + 1) / 2, 0, 1)
-        transform[z] *= (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+    for z in range(len(transform)):
+        radius = np.sqrt(squared_radii(len(transform), z))
+        transform[z] *= falling_edge((radius - shell + 1) / 2).astype(np.float32)

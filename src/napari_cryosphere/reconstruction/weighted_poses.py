@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.so3.rotations import are_rotations
 
 if TYPE_CHECKING:
     from napari_cryosphere.so3.distributions import PoseDistribution
@@ -54,10 +55,7 @@ class WeightedPoses:
             raise MetadataError(
                 f"particle {row + 1} has a pose weight that is negative or not a finite number"
             )
-        error = np.abs(rotations @ rotations.swapaxes(2, 3) - np.eye(3)).max(
-            axis=(1, 2, 3), initial=0
-        )
-        proper = (np.linalg.det(rotations) > 0).all(axis=1) & (error < 1e-3)
+        proper = are_rotations(rotations).all(axis=1)
         if not proper.all():
             raise MetadataError(
                 f"particle {int(np.flatnonzero(~proper)[0]) + 1} has a pose that is no rotation"
@@ -74,15 +72,6 @@ class WeightedPoses:
         """Return one pose per particle, ``(n, 3, 3)``, with weight 1."""
         poses = np.asarray(rotations, dtype=np.float64)
         return cls(poses[:, None], np.ones((len(poses), 1)))
-
-    @classmethod
-    def modes_of(cls, distribution: PoseDistribution, k: int) -> WeightedPoses:
-        """Return each distribution's k highest modes, weighted by their density; the weights sum to 1."""
-        modes = distribution.mode(k)
-        missing = ~np.isfinite(modes.log_prob)
-        rotations = np.where(missing[..., None, None], np.eye(3), modes.rotations)
-        density = np.exp(modes.log_prob - modes.log_prob.max(axis=1, keepdims=True))
-        return cls(rotations, density / density.sum(axis=1, keepdims=True))
 
     @classmethod
     def samples_of(

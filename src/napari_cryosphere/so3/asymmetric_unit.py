@@ -135,6 +135,8 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
         HEALPix order; N_side is ``2**order``.
     views
         ``(k,)`` pixels, RING order.
+    symmetry
+        Point group.
 
     Returns
     -------
@@ -143,9 +145,8 @@ def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float
     pixels = np.asarray(views, dtype=np.int64)
     n_side = 2**order
     depth = border_depth(pix2vec(n_side, pixels), symmetry)
-    reach = np.sin(
-        min(np.pi / 2, 0.9 / n_side)
-    )  # no corner is farther: 48 degrees at N_side 1, then less
+    # no corner is farther: 48 degrees at N_side 1, then less
+    reach = np.sin(min(np.pi / 2, 0.9 / n_side))
     shares = (depth > 0).astype(np.float64)
     border, place = np.unique(pixels[np.abs(depth) <= reach], return_inverse=True)
     parts = 4**_SUB_ORDERS

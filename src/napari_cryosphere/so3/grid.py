@@ -52,10 +52,13 @@ _CHUNK = 8192  # rotations at once, which bounds temporaries; chosen, not tuned
 def _base_frames() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the centres of HEALPix's 12 base pixels and the x axes there, ``(12, 3)`` each."""
     tilt, rot = pix2ang(1, np.arange(12))
-    axes = np.stack(
-        [np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1
-    )
-    return pix2vec(1, np.arange(12)), axes
+    return pix2vec(1, np.arange(12)), _tilting(rot, tilt)
+
+
+def _tilting(rot: NDArray[np.float64], tilt: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where directions move as their tilt grows, ``(..., 3)`` unit vectors."""
+    along = [np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)]
+    return np.stack(along, axis=-1)
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,9 +117,7 @@ class SO3Grid:
         """Return what RELION's psi exceeds `psi_angles` by at every view, ``(n_views,)`` radians."""
         rot, tilt = self.view_angles()
         x, _, _ = self._frames(np.arange(self.n_views))
-        along = np.stack(
-            [np.cos(tilt) * np.cos(rot), np.cos(tilt) * np.sin(rot), -np.sin(tilt)], axis=-1
-        )
+        along = _tilting(rot, tilt)
         across = np.stack([-np.sin(rot), np.cos(rot), np.zeros_like(rot)], axis=-1)
         return np.arctan2((x * across).sum(-1), (x * along).sum(-1))
 
@@ -240,12 +241,12 @@ class SO3Grid:
         flat = np.asarray(indices, dtype=np.int64)
         cells = flat.reshape(-1)
         view, psi = np.divmod(cells, self.n_psi)
-        beside = pixel_neighbours(self.n_side, view)
-        centre, _ = self._best_psi(np.where(beside < 0, view, beside), self.rotations(cells))
+        others = pixel_neighbours(self.n_side, view)
+        centre, _ = self._best_psi(np.where(others < 0, view, others), self.rotations(cells))
         steps = np.array([-1, 0, 1])[:, None, None]
-        around = beside * self.n_psi + (centre + steps) % self.n_psi
+        around = others * self.n_psi + (centre + steps) % self.n_psi
         along = view * self.n_psi + (psi + steps[[0, 2], 0]) % self.n_psi
-        found = np.concatenate([along, np.where(beside < 0, -1, around).reshape(-1, len(cells))])
+        found = np.concatenate([along, np.where(others < 0, -1, around).reshape(-1, len(cells))])
         return found.T.reshape(*flat.shape, 26)
 
     def children(self, indices: ArrayLike) -> Indices:

@@ -57,9 +57,8 @@ def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
         terms = (2 * degree + 1) * np.exp(-degree * (degree + 1) * sigma**2 / 2)
         series = np.sin((degree + 0.5) * w[..., None]) @ terms / np.sin(w / 2)
         return np.asarray(np.log(np.maximum(series, 1e-300)))
-    image = (
-        2 * np.pi - w
-    )  # k = -1, which enters with a plus since (w - 2 pi) and (-1)^k are both negative
+    # k = -1, which enters with a plus since (w - 2 pi) and (-1)^k are both negative
+    image = 2 * np.pi - w
     ratio = image / w * np.exp((w**2 - image**2) / (2 * sigma**2))
     main = np.log(w / np.sin(w / 2)) - w**2 / (2 * sigma**2)
     scale = 0.5 * np.log(2 * np.pi) - 3 * np.log(sigma) + sigma**2 / 8
@@ -71,9 +70,8 @@ def igso3_angle_cdf(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float
     reach = min(np.pi, 8 * sigma)
     angle = np.linspace(0, reach, _ANGLES + 1)
     middle = (angle[1:] + angle[:-1]) / 2
-    mass = np.exp(igso3_log_density(middle, sigma)) * (
-        1 - np.cos(middle)
-    )  # Haar measure of the angle
+    # Haar measure of the angle
+    mass = np.exp(igso3_log_density(middle, sigma)) * (1 - np.cos(middle))
     cumulative = np.concatenate([[0.0], np.cumsum(mass)])
     return angle, cumulative / cumulative[-1]
 

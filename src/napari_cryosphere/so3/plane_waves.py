@@ -108,11 +108,8 @@ class PlaneWaves:
     def _by_angles(self, rot: Tensor, tilt: Tensor, psi: Tensor) -> Tensor:
         """Return derivatives of order 0 to 2 by each of rot, tilt and psi, ``(b, q, 3, 3, 3)``."""
         k = torch.arange(-self._l_max, self._l_max + 1, device=rot.device, dtype=rot.dtype)
-        over_rot, over_tilt, over_psi = (
-            _waves(k, rot),
-            _waves(k, tilt),
-            _waves(k[self._l_max :], psi),
-        )
+        over_rot, over_tilt = _waves(k, rot), _waves(k, tilt)
+        over_psi = _waves(k[self._l_max :], psi)
         on_rot = torch.bmm(
             over_rot.flatten(1, 2), self._waves.flatten(2)
         )  # b, point derivative, k n

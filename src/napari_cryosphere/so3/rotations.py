@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
 __all__ = [
-    "from_e3nn_frame",
+    "are_rotations",
     "geodesic_distance_degrees",
     "nearest_rotation",
     "quaternion_from_rotation",
@@ -43,6 +43,7 @@ __all__ = [
 Array = NDArray[np.float64]
 AnyArray = TypeVar("AnyArray", bound=Any)
 
+_ORTHOGONAL = 1e-3  # largest error of R R^T; rotations from single precision have 1e-6
 _TO_E3NN = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # (x, y, z) to (y, z, x)
 
 
@@ -59,10 +60,8 @@ def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
     ``(..., 3, 3)`` float64; each matrix takes image coordinates (x, y, z) to map coordinates.
     """
     angles = np.radians(np.asarray(angles_degrees, dtype=np.float64))
-    (cr, ct, cp), (sr, st, sp) = (
-        np.moveaxis(np.cos(angles), -1, 0),
-        np.moveaxis(np.sin(angles), -1, 0),
-    )
+    cr, ct, cp = np.moveaxis(np.cos(angles), -1, 0)
+    sr, st, sp = np.moveaxis(np.sin(angles), -1, 0)
     rows = [
         [cr * ct * cp - sr * sp, -cr * ct * sp - sr * cp, cr * st],
         [sr * ct * cp + cr * sp, -sr * ct * sp + cr * cp, sr * st],
@@ -159,9 +158,11 @@ def to_e3nn_frame(rotations: ArrayLike) -> Array:
     return _TO_E3NN @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN.T
 
 
-def from_e3nn_frame(rotations: ArrayLike) -> Array:
-    """Undo `to_e3nn_frame`: ``(..., 3, 3)`` to ``(..., 3, 3)``."""
-    return _TO_E3NN.T @ np.asarray(rotations, dtype=np.float64) @ _TO_E3NN
+def are_rotations(matrices: Array) -> NDArray[np.bool_]:
+    """Return which matrices are rotations, ``(..., 3, 3)`` to ``(...)``; rounding is allowed for."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(matrices @ matrices.swapaxes(-1, -2) - np.eye(3)) < _ORTHOGONAL
+        return np.asarray(error.all((-1, -2)) & (np.linalg.det(matrices) > 0))
 
 
 def nearest_rotation(matrices: ArrayLike) -> Array:

@@ -148,9 +148,8 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     table = weighted_harmonics(l_max, coefficients.dtype, coefficients.device)
     waves = torch.einsum("lmnk,blmn->bmkn", table, coefficients).flatten(1, 2)
     by_psi = torch.polar(torch.ones_like(psi)[:, None], -k[l_max:, None] * psi[:, None])
-    on_psi = torch.bmm(waves, by_psi).view(
-        batch, 2 * l_max + 1, 2 * l_max + 1, number
-    )  # b, m, k, point
+    # b, m, k, point
+    on_psi = torch.bmm(waves, by_psi).view(batch, 2 * l_max + 1, 2 * l_max + 1, number)
     by_tilt = torch.polar(torch.ones_like(tilt)[:, None], -k[:, None] * tilt[:, None])
     by_rot = torch.polar(torch.ones_like(rot)[:, None], -k[:, None] * rot[:, None])
     return ((on_psi * by_tilt[:, None]).sum(2) * by_rot).sum(1).real

@@ -172,7 +172,9 @@ def calibrate_shifts(
     shifts
         What the network says, ``n`` particles that it has not seen.
     known_px
-        ``(n, 2)`` x and y of their centres from pixel n // 2, in the network's pixels of this size.
+        ``(n, 2)`` x and y of their centres from pixel n // 2, in the network's pixels.
+    pixel_size_angstrom
+        Of these pixels.
     """
     squares = np.square(shifts.means_px.double().numpy() - known_px).sum(1)
     ratios = squares / shifts.variances_px2.double().numpy()

@@ -36,6 +36,12 @@ def pose_loss(
     ----------
     coefficients
         ``(b, L + 1, 2 L + 1, L + 1)`` complex, the network's output.
+    batch
+        The known poses, with weights, or the targets.
+    symmetry
+        Point group.
+    order
+        Of the grid.
     """
     if batch.targets is None:
         log_density = _label_log_density(coefficients, batch.rotations, symmetry, order)

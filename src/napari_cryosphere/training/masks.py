@@ -177,6 +177,8 @@ class LabelledImages:
 
         Parameters
         ----------
+        density
+            The map.
         grid
             What the network sees images on.
         number

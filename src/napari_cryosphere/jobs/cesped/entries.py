@@ -42,6 +42,15 @@ __all__ = [
     "text_lines",
 ]
 
+_SHOWN = {
+    "symmetry": "symmetry",
+    "box": "pixels",
+    "pixel_size_angstrom": "A/pixel",
+    "resolution_angstrom": "FSC 0.143",
+    "masked_resolution_angstrom": "masked",
+    "particles": "particles",
+}
+
 
 def list_entries(benchmark_dir: Path | None = None) -> list[dict[str, Any]]:
     """Return the entries on Zenodo, then the local ones, each with the halves that are on disk."""
@@ -73,28 +82,10 @@ def entries_text(config: ListEntriesConfig) -> str:
 
 def text_lines(entries: list[dict[str, Any]]) -> list[str]:
     """Return entries as a table."""
-    head = [
-        "entry",
-        "symmetry",
-        "pixels",
-        "A/pixel",
-        "FSC 0.143",
-        "masked",
-        "particles",
-        "on disk",
-        "",
-    ]
-    rows = [head]
+    rows = [["entry", *_SHOWN.values(), "on disk", ""]]
     for entry in entries:
         halves = " ".join(str(half) for half in entry["on_disk"]) or "-"
-        keys = (
-            "symmetry",
-            "box",
-            "pixel_size_angstrom",
-            "resolution_angstrom",
-            "masked_resolution_angstrom",
-        )
-        values = [entry.get(key) for key in (*keys, "particles")]
+        values = map(entry.get, _SHOWN)
         cells = ["-" if value is None else str(value) for value in values]
         rows.append([entry["entry"], *cells, halves, entry.get("composition", "local")])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

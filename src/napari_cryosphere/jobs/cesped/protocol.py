@@ -39,15 +39,8 @@ __all__ = ["run_entry"]
 
 # what predictions depend on; what comes after them is done again when a run is resumed
 _MATTERS = (
-    "entry",
-    "benchmark_dir",
-    "minutes",
-    "preset",
-    "network",
-    "train",
-    "trained_on",
-    "models",
-    "confidence",
+    *("entry", "benchmark_dir", "minutes", "preset", "network", "train"),
+    *("trained_on", "models", "confidence"),
 )
 
 
@@ -72,8 +65,8 @@ def run_entry(config: CespedConfig) -> Events:
         write_evaluation(refined.evaluation, refined.settings, config.output / "refined")
     outputs = run.write_report(found, refined)
     yield Progress(1.0, "done")
-    figures = {name: value for name, value in found.figures().items() if value is not None}
-    yield Result({f"report_{name}": path for name, path in outputs.items()}, figures)
+    metrics = {name: value for name, value in found.values().items() if value is not None}
+    yield Result({f"report_{name}": path for name, path in outputs.items()}, metrics)
 
 
 class _Run:
@@ -195,15 +188,15 @@ class _Run:
         )
 
     def write_report(self, found: Evaluation, refined: Refined | None) -> dict[str, Path]:
-        """Write the report beside the published figures."""
+        """Write the report next to the published values."""
         name, simulated = self.entry.name, self.entry.simulated
-        lines = [Measured(name, found.figures(), simulated, tuple(self.notes))]
+        lines = [Measured(name, found.values(), simulated, tuple(self.notes))]
         if refined is not None:
             label = f"{name}, refined within {self.config.local_degrees:g}°"
             note = f"{self.config.rounds} rounds of reconstruction and align --local, each half by itself."
-            lines.append(Measured(label, refined.evaluation.figures(), simulated, (note,)))
+            lines.append(Measured(label, refined.evaluation.values(), simulated, (note,)))
             lines += [
-                Measured(f"{name}, {what}", other.figures(), simulated)
+                Measured(f"{name}, {what}", other.values(), simulated)
                 for what, other in refined.others.items()
             ]
         details = f"## Config\n\n```json\n{json.dumps(self.described, indent=2)}\n```\n"

@@ -16,7 +16,7 @@ from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction.map_alignment import align_maps
-from napari_cryosphere.so3.symmetry import point_group
+from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = ["frame_of"]
 
@@ -60,13 +60,13 @@ def frame_of(
         )
     if found.mirrored:  # as likely as not: look again without the mirror
         found = align_maps(target, DensityMap(voxels, target.pixel_size_angstrom), check_hand=False)
-    turn = (
-        found.rotation.T
-    )  # r_source = rotation r_entry, and R takes image coordinates to the source's
+    # r_source = rotation r_entry, and R takes image coordinates to the source's
+    turn = found.rotation.T
+    angle = float(angular_error_degrees(np.eye(3)[None], turn[None], entry.symmetry)[0])
     said = (
         f"Models were trained on {source.name} ({other_grid}) and used on {entry.name} ({target_grid}): "
         f"images were brought to the networks' grid by Fourier rescaling, and predictions turned by "
-        f"{_angle_degrees(turn, entry.symmetry):.1f}° into its frame (maps correlate at {correlation:.2f})."
+        f"{angle:.1f}° into its frame (maps correlate at {correlation:.2f})."
     )
     return turn, said
 
@@ -86,9 +86,3 @@ def _true_map(entry: LocalEntry) -> Generator[Event, None, tuple[DensityMap, str
     grid = stacks[0].grid
     said = f"{sum(map(len, stacks))} particles of {grid.box} px, {grid.pixel_size_angstrom:g} Å"
     return mean_map(halves), said
-
-
-def _angle_degrees(rotation: NDArray[np.float64], symmetry: str) -> float:
-    """Return the least angle of a rotation and its equivalents."""
-    traces = [np.trace(operator @ rotation) for operator in point_group(symmetry)]
-    return float(np.degrees(np.arccos(np.clip((max(traces) - 1) / 2, -1, 1))))

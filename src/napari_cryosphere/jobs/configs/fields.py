@@ -308,7 +308,9 @@ def complaint(
     config
         In the values of which config.
     fields
-        The fields that a person sees, which ``name_of`` names.
+        The fields that a person sees.
+    name_of
+        Names one of them.
     """
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if isinstance(part, str)]

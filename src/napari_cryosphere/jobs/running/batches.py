@@ -83,7 +83,6 @@ def work_through(
     read: Callable[[slice], InputT],
     work: Callable[[slice, InputT], Arrays],
     doing: str,
-    ahead: int = 2,
     at_once: int = 1,
 ) -> Generator[Progress, None, None]:
     """Work on this rank's blocks that the journal does not have, and put them there.
@@ -97,7 +96,7 @@ def work_through(
     journal
         Where finished blocks go.
     read
-        From a batch's rows to its inputs; called in another thread, ``ahead`` batches ahead.
+        From a batch's rows to its inputs; called in another thread.
     work
         From rows and inputs to arrays with one entry a row.
     doing
@@ -116,7 +115,7 @@ def work_through(
     if at_once > 1:
         results = prefetched(lambda rows: work(rows, read(rows)), todo, at_once, at_once)
     else:
-        results = ((rows, work(rows, inputs)) for rows, inputs in prefetched(read, todo, ahead))
+        results = ((rows, work(rows, inputs)) for rows, inputs in prefetched(read, todo))
     for rows, arrays in results:
         parts.append(arrays)
         if rows.stop in ends:

@@ -161,7 +161,9 @@ class Halves:
         Parameters
         ----------
         half_maps
-            Whether to return the half-maps, and their FSC inside ``mask`` if there is one.
+            Whether to return the half-maps and their FSC.
+        mask
+            For the FSC.
         regularise
             Whether the map of all particles is Wiener-filtered by its half-maps' FSC.
         """

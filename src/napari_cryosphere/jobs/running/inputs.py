@@ -80,9 +80,8 @@ def digest_of_file(path: Path) -> str:
 def digest_of_table(stack: ParticleStack) -> str:
     """Return a checksum of the particles' table."""
     digest = hashlib.sha256()
-    for (
-        name
-    ) in stack.particles:  # a column at a time: text takes much more memory than its checksums
+    # a column at a time: text takes much more memory than its checksums
+    for name in stack.particles:
         digest.update(str(name).encode())
         digest.update(
             pd.util.hash_array(stack.particles[name].to_numpy(), categorize=False).tobytes()

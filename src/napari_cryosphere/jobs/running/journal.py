@@ -17,7 +17,7 @@ from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.jobs.running.outputs import this_run
 from napari_cryosphere.jobs.running.ranks import Ranks
 
-__all__ = ["Finished", "Journal", "MemoryJournal"]
+__all__ = ["Finished", "Journal", "MemoryJournal", "changed_settings"]
 
 _ABOUT = "run.json"
 
@@ -93,10 +93,7 @@ class Journal:
         if found is None:
             self.remove()
             return self._run
-        before = found.get("settings", {})
-        changed = sorted(
-            key for key in before | self._settings if before.get(key) != self._settings.get(key)
-        )
+        changed = changed_settings(found.get("settings", {}), self._settings)
         if changed:
             raise MetadataError(
                 f"{self.folder}: the run to resume had other settings ({', '.join(changed)}); "
@@ -156,3 +153,8 @@ class Journal:
         if (self.folder / _ABOUT).is_file():
             with temporary_folder(self.folder.parent) as gone:
                 os.replace(self.folder, gone / "journal")
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that differ."""
+    return sorted(name for name in before | now if before.get(name) != now.get(name))

@@ -29,7 +29,7 @@ def map_detail(path: Path, density: DensityMap, asked_angstrom: float | None = N
     """Return how far a map is compared.
 
     As far as asked for. Otherwise by the FSC that `reconstruct --half-maps` and `postprocess` write
-    beside a map, if it is of this map's grid. Otherwise by the noise that the map holds around its
+    next to a map, if it is of this map's grid. Otherwise by the noise that the map holds around its
     particle.
     """
     if asked_angstrom is not None:

@@ -68,12 +68,8 @@ class MemoryLimit:
     ) -> int:
         """Return how many images of ``box`` pixels may be worked on at once, at most ``wanted``.
 
-        Parameters
-        ----------
-        each_bytes
-            What is computed from an image takes, beside the images themselves.
-        once_bytes
-            What is held whatever the number of images.
+        What is computed from an image takes ``each_bytes``; ``once_bytes`` are held whatever the
+        number of images.
 
         Raises
         ------

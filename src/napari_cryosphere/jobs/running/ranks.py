@@ -2,7 +2,7 @@
 
 Each rank works on its share and writes files that all can see; rank 0 puts them together. What goes
 between ranks is small and goes through the store that torchrun keeps: who has arrived, and why one
-failed. So a rank that waits can be told, and can be stopped, at any time. Training alone needs
+failed. So a rank that waits can be told why, and can be stopped, at any time. Training alone needs
 more: `Ranks.replicas` starts torch.distributed for it (gloo for what is in memory, nccl for what is
 on GPUs).
 
@@ -63,7 +63,7 @@ class Ranks:
     def __init__(self, rank: int = 0, count: int = 1, store: Store | None = None) -> None:
         self.rank, self.count, self._store = rank, count, store
         self._waits = self._sayings = 0
-        self._told: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
 
     @property
     def first(self) -> bool:
@@ -114,18 +114,18 @@ class Ranks:
             raise CryosphereError(store.get(self._key("failed", "")).decode())
         time.sleep(_ASK_SECONDS)
 
-    def tell(self, name: str, value: str) -> None:
+    def send(self, name: str, value: str) -> None:
         """Make a value known to all ranks under a name that is used once."""
         if self._store is None:
-            self._told[name] = value
+            self._sent[name] = value
         else:
-            self._store.set(self._key("told", name), value)
+            self._store.set(self._key("sent", name), value)
 
-    def told(self, name: str) -> str:
-        """Return what a rank told under a name; waits for it. Raises as `wait`."""
+    def receive(self, name: str) -> str:
+        """Return what a rank sent under a name; waits for it. Raises as `wait`."""
         if self._store is None:
-            return self._told.pop(name)
-        key = self._key("told", name)
+            return self._sent.pop(name)
+        key = self._key("sent", name)
         while not self._store.check([key]):
             self._pause(self._store)
         return self._store.get(key).decode()
@@ -138,8 +138,8 @@ class Ranks:
         self._sayings += 1
         name = f"first/{self._sayings}/{os.environ.get('GROUP_RANK', '0') if here else 'all'}"
         if self.first_here if here else self.first:
-            self.tell(name, say())
-        return self.told(name)
+            self.send(name, say())
+        return self.receive(name)
 
     def fail(self, reason: str) -> None:
         """Tell the other ranks why this one fails; the first to fail is heard."""

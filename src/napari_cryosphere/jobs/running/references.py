@@ -65,7 +65,9 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
     path
         The mask.
     grid
-        Box and pixel size of what it is for, and ``of`` what that is called.
+        Box and pixel size of what it is for.
+    of
+        What that is called in messages.
 
     Raises
     ------
@@ -92,9 +94,7 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
     return Opened(clipped, notes, clipped)
 
 
-def open_reference(
-    config: ComparedMaps, path: Path, particles: ImageGrid | None, symmetry: str = "C1"
-) -> Opened:
+def open_reference(config: ComparedMaps, path: Path, particles: ImageGrid | None) -> Opened:
     """Return a map that particles are compared with: without its background, inside a mask.
 
     Parameters
@@ -105,8 +105,6 @@ def open_reference(
         The map.
     particles
         Their grid, where it is known; see `pixel_size_notes`.
-    symmetry
-        Point group to note with the map.
 
     Raises
     ------
@@ -114,7 +112,7 @@ def open_reference(
         If a file cannot be read, the mask does not fit the map, or the map's header not the
         particles.
     """
-    density = open_map(config, path, symmetry)
+    density = open_map(config, path)
     given = config.map_pixel_size_angstrom is not None
     notes = [] if given or particles is None else pixel_size_notes(path, density, particles)
     grid = ImageGrid(density.box, density.pixel_size_angstrom)

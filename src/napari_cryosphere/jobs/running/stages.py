@@ -54,7 +54,7 @@ class Stages:
         if changed:
             raise MetadataError(
                 f"{folder}: the run to resume had other settings ({', '.join(changed)}); give the same "
-                "ones, or leave --resume out to begin anew"
+                "ones, or leave --resume out to start again"
             )
         self.times = stored["done"]
 

@@ -14,7 +14,7 @@ __all__ = ["summary_metrics"]
 def summary_metrics(
     stack: ParticleStack, summary: PoseSummary, symmetry: str
 ) -> dict[str, float | int | str]:
-    """Return a job's figures: number, median spread and confidence, angles to the poses that came."""
+    """Return number, median spread and confidence, and angles to the poses that came, if any."""
     metrics: dict[str, float | int | str] = {
         "particles": len(stack),
         "median_spread_degrees": float(np.median(summary.spread_degrees)),

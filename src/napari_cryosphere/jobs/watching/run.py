@@ -5,8 +5,8 @@
   which the file counts. All else follows from the parts.
 - ``sums.safetensors``: the half sets' sums with the names of the files in them, written at times; a
   part that they lack is inserted again, and where they hold what is no part any more they are made
-  anew.
-- ``particles.star``, the maps, their FSC and ``state.json``: what the parts give, written anew as
+  again.
+- ``particles.star``, the maps, their FSC and ``state.json``: what the parts give, written again as
   they grow.
 """
 
@@ -28,13 +28,14 @@ from napari_cryosphere.errors import (
     OutputExistsError,
 )
 from napari_cryosphere.jobs.running.halves import Reconstruction
+from napari_cryosphere.jobs.running.journal import changed_settings
 from napari_cryosphere.jobs.watching.running_sums import RunningSums
 from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["WatchRun"]
 
-Figures: TypeAlias = dict[str, float | int | str]
+Values: TypeAlias = dict[str, float | int | str]
 
 _HANDED = ".sums-of-rank{}.safetensors"
 _SOURCE = "cryosphere_source"
@@ -57,9 +58,9 @@ class WatchRun:
     description
         All that results depend on, but the particles. A folder of another run is not continued.
     config
-        Kept beside it for the reader.
+        Kept next to it for the reader.
     overwrite
-        Begin anew where there is a run.
+        Start again where there is a run.
 
     Raises
     ------
@@ -78,12 +79,10 @@ class WatchRun:
         if overwrite and found is not None:
             self._clear()
         elif found is not None and found != self._described:
-            changed = sorted(
-                key for key in found | self._described if found.get(key) != self._described.get(key)
-            )
+            changed = changed_settings(found, self._described)
             raise MetadataError(
                 f"{folder}: the watch there had other settings ({', '.join(changed)}); give the same ones to "
-                "go on, another folder, or --overwrite to begin anew"
+                "go on, another folder, or --overwrite to start again"
             )
         if overwrite or found is None:  # watch.json is the first file of a run and the last to go
             write_json(self._described, self.folder / "watch.json", overwrite=True)
@@ -141,8 +140,7 @@ class WatchRun:
 
     def commit(self, name: str, identity: str, posed: ParticleStack) -> None:
         """Keep the particles of a file with their poses: from now on they count."""
-        # without half sets in the file, the checksum says which half begins: many small files stay
-        # even
+        # without half sets in the file its checksum says which half begins: many small files stay even
         if "rlnRandomSubset" not in posed.particles:
             turned = int(identity[-1], 16) % 2
             posed = posed.with_columns(
@@ -228,7 +226,7 @@ class WatchRun:
 
     def publish(
         self, state: dict[str, Any]
-    ) -> tuple[Reconstruction | None, dict[str, Path], Figures]:
+    ) -> tuple[Reconstruction | None, dict[str, Path], Values]:
         """Write the sums, and what the parts give so far.
 
         Parameters
@@ -238,10 +236,10 @@ class WatchRun:
 
         Returns
         -------
-        The maps, None before any particle counts; the files written, by role; figures.
+        The maps, None before any particle counts; the files written, by role; values.
         """
         made, files = None, dict[str, Path]()
-        figures: Figures = {"files": len(self.parts), "particles": self.particles}
+        values: Values = {"files": len(self.parts), "particles": self.particles}
         if self.sums is not None:
             self.sums.save(self.folder / "sums.safetensors")
             files = {role: self.folder / name for role, name in _WRITTEN.items()}
@@ -256,9 +254,9 @@ class WatchRun:
                 for half, density in zip(("half1", "half2"), made.halves, strict=True):
                     density.save(files[half], True)
                 write_fsc_csv({"fsc": made.curve}, files["fsc"], overwrite=True)
-                figures["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
-        write_json(figures | state, self.folder / "state.json", overwrite=True)
-        return made, files, figures
+                values["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
+        write_json(values | state, self.folder / "state.json", overwrite=True)
+        return made, files, values
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""

@@ -129,16 +129,16 @@ def serve(config: WatchConfig, ranks: Ranks) -> None:
     """Take what rank 0 hands out, until it says that the watch has ended."""
     worker = Worker(config, overwrite=False)
     for number in range(2**62):
-        told = json.loads(ranks.told(f"round{number}"))
-        if told["hand_over"]:
+        sent = json.loads(ranks.receive(f"round{number}"))
+        if sent["hand_over"]:
             worker.run.hand_over(ranks.rank)
             ranks.wait()
-        if told["end"]:
+        if sent["end"]:
             return
-        names = told["names"][ranks.rank : ranks.rank + 1]
+        names = sent["names"][ranks.rank : ranks.rank + 1]
         for name in names:
             try:
                 outcome = worker.take(name, *worker.read(config.folder / name))
             except CryosphereError as error:
                 outcome = Outcome(name, reason=str(error))
-            ranks.tell(f"round{number}/rank{ranks.rank}", json.dumps(asdict(outcome)))
+            ranks.send(f"round{number}/rank{ranks.rank}", json.dumps(asdict(outcome)))

@@ -17,6 +17,7 @@ of trefoil and tetrafoil are as published with the simulator ``specter``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,22 +27,28 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import Place
 from napari_cryosphere.particles.cs.records import Records
-from napari_cryosphere.particles.ctf_parameters import wavelength_angstrom
+from napari_cryosphere.particles.ctf_parameters import ANGSTROM_PER_MILLIMETRE, wavelength_angstrom
 
-__all__ = ["EVEN", "ODD", "aberration_columns", "aberration_fields"]
+__all__ = [
+    "EVEN",
+    "ODD",
+    "aberration_columns",
+    "aberration_fields",
+    "zernike_coefficients",
+    "zernike_text",
+]
 
 ODD = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike")
 EVEN = ("rlnEvenZernike",)
 _MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 _IDENTITY = np.array([1.0, 0.0, 0.0, 1.0])
-_ANGSTROM_PER_MILLIMETRE, _MRAD_PER_RADIAN = 1e7, 1e3
+_MRAD_PER_RADIAN = 1e3
 # Numbers of RELION's polynomials: x and y of order 1, trefoil, x and y of order 3; and of even order.
 _X1, _Y1, _TREFOIL_SINE, _TREFOIL_COSINE, _X3, _Y3 = 1, 0, 2, 5, 4, 3
 _SINE_2, _COSINE_2, _SINE_2_OF_4, _COSINE_2_OF_4, _SINE_4, _COSINE_4 = 1, 3, 5, 7, 4, 8
 _ODD_NUMBER, _EVEN_NUMBER = 6, 9  # polynomials up to order 3 and 4
-_LEFT = (
-    1e-6  # share of the largest coefficient that rounding leaves of a polynomial that is not there
-)
+# share of the largest coefficient that rounding leaves of a polynomial that is not there
+_LEFT = 1e-6
 
 
 def aberration_columns(read: Records) -> dict[str, NDArray[Any]]:
@@ -91,7 +98,7 @@ def _field(read: Records, name: str, components: int) -> NDArray[np.float64] | N
 
 
 def _beam_tilt(read: Records, tilt_angstrom: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    cs_angstrom = read.numbers("ctf/cs_mm").astype(np.float64)[:, None] * _ANGSTROM_PER_MILLIMETRE
+    cs_angstrom = read.numbers("ctf/cs_mm").astype(np.float64)[:, None] * ANGSTROM_PER_MILLIMETRE
     bad = (np.abs(tilt_angstrom) > np.abs(cs_angstrom)).any(axis=1)
     if bad.any():
         row = int(bad.argmax())
@@ -107,7 +114,7 @@ def _beam_tilt(read: Records, tilt_angstrom: NDArray[np.float64]) -> dict[str, N
 def _lists(coefficients: NDArray[np.float64]) -> NDArray[Any]:
     """Return rows of coefficients as RELION writes them: ``[0,0.1,0]``."""
     different, codes = np.unique(coefficients, axis=0, return_inverse=True)
-    texts = [f"[{','.join(f'{value:.9g}' for value in row)}]" for row in different]
+    texts = [zernike_text(row) for row in different]
     return np.array(texts, dtype=object)[codes.reshape(-1)]
 
 
@@ -145,7 +152,7 @@ def _odd_fields(
     if not set(ODD) & set(table.columns):
         return {}, True
     number = len(table)
-    cs_angstrom = table["rlnSphericalAberration"].to_numpy(np.float64) * _ANGSTROM_PER_MILLIMETRE
+    cs_angstrom = table["rlnSphericalAberration"].to_numpy(np.float64) * ANGSTROM_PER_MILLIMETRE
     tilts_mrad = [table.get(name, np.zeros(number)) for name in ODD[:2]]
     tilt = np.stack([np.asarray(tilt, np.float64) for tilt in tilts_mrad], axis=1)
     tilt = cs_angstrom[:, None] * np.sin(tilt / _MRAD_PER_RADIAN)
@@ -187,13 +194,23 @@ def _coefficients(table: pd.DataFrame, name: str, number: int) -> tuple[NDArray[
     codes, texts = pd.factorize(table[name].astype(str))
     whole = True
     for code, text in enumerate(texts):
-        words = str(text).strip().strip("[]").replace(",", " ").split()
-        try:
-            values = np.array([float(word) for word in words])
-        except ValueError:
-            return found * 0, False
-        if not np.isfinite(values).all():
+        values = zernike_coefficients(text)
+        if values is None:
             return found * 0, False
         found[codes == code, : len(values)] = values[:number]
-        whole &= not values[number:].any()
+        whole &= not any(values[number:])
     return found, whole
+
+
+def zernike_text(coefficients: Iterable[float]) -> str:
+    """Return coefficients as RELION writes them: ``[0,0.1,0]``."""
+    return f"[{','.join(f'{one:.9g}' for one in coefficients)}]"
+
+
+def zernike_coefficients(text: object) -> tuple[float, ...] | None:
+    """Return the numbers of a list such as ``[0.1,0,2]``; None if one is no finite number."""
+    try:
+        values = tuple(map(float, str(text).strip().strip("[]").replace(",", " ").split()))
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None

@@ -125,7 +125,7 @@ TYPES: dict[str, tuple[str, int]] = {
     "alignments3D/class_ess": ("<f4", 1),
 }
 
-#: Values of fields that cryoSPARC expects beside the others, where they are not 0.
+#: Values of further fields that cryoSPARC expects, where they are not 0.
 DEFAULTS: dict[str, float | bytes] = {
     "blob/sign": 1.0,
     "ctf/type": b"imported",

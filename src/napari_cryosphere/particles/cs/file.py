@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError, FileFormatError
+from napari_cryosphere.particles._opening import reading
 
 __all__ = ["read_cs", "write_cs"]
 
 _NUMPY, _STREAM = b"\x93NUMPY", b"\x94CSDAT"
-_LONGEST_HEADER = 1 << 18
+_LONGEST_HEADER = 1 << 18  # bytes; fifty fields take 5 kB
 _SENSELESS = (
     *(ValueError, TypeError, SyntaxError, KeyError, IndexError, AttributeError),
     *(OverflowError, MemoryError, RecursionError),
@@ -45,13 +46,8 @@ def read_cs(path: str | PathLike[str]) -> NDArray[Any]:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise FileFormatError(f"{path} is not a file but a folder, pipe or device")
-    try:
-        with path.open("rb") as stream:
-            return _read(path, stream, os.fstat(stream.fileno()).st_size)
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path} does not exist; check the path") from error
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as stream:
+        return _read(path, stream, os.fstat(stream.fileno()).st_size)
 
 
 def write_cs(records: NDArray[Any], path: str | PathLike[str], overwrite: bool = False) -> None:

@@ -30,11 +30,7 @@ __all__ = ["filament_columns", "filament_fields", "location_columns", "location_
 _X, _Y = "location/center_x_frac", "location/center_y_frac"
 _SHAPE = "location/micrograph_shape"
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
-_UID, _POSE, _POSITION = (
-    "filament/filament_uid",
-    "filament/filament_pose",
-    "filament/position_A",
-)
+_UID, _POSE, _POSITION = "filament/filament_uid", "filament/filament_pose", "filament/position_A"
 _TRACK = "rlnHelicalTrackLengthAngst"
 _LARGEST_TUBE = 2**31 - 1  # RELION counts in 32 bits
 
@@ -93,7 +89,7 @@ def filament_columns(read: Records) -> dict[str, NDArray[Any]]:
     columns[TUBE] = uids.astype(np.int64) if _is_tube(uids) else _numbered(read, uids)
     if _POSE in read:
         degrees = 90 - np.degrees(read.numbers(_POSE).astype(np.float64))
-        columns[PSI_PRIOR] = _within_half_turn(degrees, 180.0)
+        columns[PSI_PRIOR] = _within_half_turn(degrees)
     if _POSITION in read:
         columns[_TRACK] = read.numbers(_POSITION).astype(np.float64)
     return columns
@@ -130,9 +126,7 @@ def filament_fields(
             continue
         values = pd.to_numeric(particles[column], errors="coerce").to_numpy(np.float64)
         if np.isfinite(values).all():
-            found[name] = (
-                np.radians(_within_half_turn(90 - values, 180.0)) if name == _POSE else values
-            )
+            found[name] = np.radians(_within_half_turn(90 - values)) if name == _POSE else values
             used.add(column)
     return found, used
 
@@ -154,6 +148,6 @@ def _uids(particles: pd.DataFrame) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8")[codes]
 
 
-def _within_half_turn(values: NDArray[np.float64], half: float) -> NDArray[np.float64]:
+def _within_half_turn(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return angles brought between minus and plus half a turn."""
-    return half - (half - values) % (2 * half)
+    return 180 - (180 - degrees) % 360

@@ -29,7 +29,7 @@ from napari_cryosphere.particles.cs.records import Records, read_records, shorte
 
 __all__ = ["tables_of_cs"]
 
-_MOST_COMPONENTS = 64
+_MOST_COMPONENTS = 64  # of a field that is kept, a column each; chosen, not tuned
 _OPTIONAL = ("rlnPhaseShift", "rlnCtfBfactor")
 _VOLUMES = ("map", "map_half_A", "map_sharp", "mask")  # groups of fields
 # Paths that may be marked as relative to the project's folder.
@@ -63,8 +63,8 @@ def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
         )
     if "blob/path" not in read or "blob/idx" not in read:
         raise MetadataError(
-            f"{path} has no images: no field blob/path or blob/idx, here or in a passthrough file beside it; "
-            "put the job's passthrough_particles.cs there, or export the particles' blobs"
+            f"{path} has no images: no field blob/path or blob/idx, here or in a passthrough file next to "
+            "it; put the job's passthrough_particles.cs there, or export the particles' blobs"
         )
     columns: dict[str, Any] = {"rlnImageName": _image_names(read)}
     optics, groups = _optics(read)
@@ -174,7 +174,7 @@ def _note_what_is_not_applied(read: Records) -> None:
 
 
 def _carried(read: Records) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Give the fields that no RELION column stands for, one column per component."""
+    """Yield the fields that no column of RELION holds, one column per component."""
     for name in _MARKED:
         if name in read:
             codes, paths = read.texts(name)

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_cryosphere.errors import CryosphereError, MetadataError
+from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError
 from napari_cryosphere.particles._checks import Place, shown
+from napari_cryosphere.particles._opening import reading
 from napari_cryosphere.particles.cs.file import read_cs
-from napari_cryosphere.particles.cs.group import metafiles_of
 
 __all__ = ["Records", "read_records", "shortest"]
 
+_LARGEST_GROUP_BYTES = 1 << 20  # a group has some ten results of 100 bytes
 _NEEDED = ("blob/path", "blob/idx", "ctf/df1_A", "alignments3D/pose")
 
 
@@ -107,7 +108,7 @@ def read_records(path: Path) -> Records:
 def _read_group(path: Path) -> Records:
     """Return the fields of a group (.csg), each from the file that the group names, merged by uid."""
     read: Records | None = None
-    results = metafiles_of(path)
+    results = _metafiles_of(path)
     for file in dict.fromkeys(file for file, _ in results.values()):
         names = {name for name in results if results[name][0] == file}
         records = read_cs(file)
@@ -132,6 +133,52 @@ def _read_group(path: Path) -> Records:
         read.fields |= {name: records[name][rows] for name in mine if name not in read}
     assert read is not None
     return read
+
+
+def _metafiles_of(path: Path) -> dict[str, tuple[Path, int | None]]:
+    """Return the .cs file of each result of a group (``blob``, ``ctf``, ...), and its number of items.
+
+    The number is None where the group does not say it.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing or no group of particles.
+    """
+    results = _parsed(path).get("results")
+    if not isinstance(results, dict) or not results:
+        raise FileFormatError(f"{path} is no group of results: it names none")
+    files: dict[str, tuple[Path, int | None]] = {}
+    for name, result in results.items():
+        metafile = result.get("metafile") if isinstance(result, dict) else None
+        if not isinstance(name, str) or not isinstance(metafile, str) or "\0" in metafile:
+            raise FileFormatError(
+                f"{path}: the result {shown(name)} has no metafile; export the group again"
+            )
+        # A leading > means the group's own folder.
+        items = result.get("num_items")
+        number = items if isinstance(items, int) and not isinstance(items, bool) else None
+        files[name] = path.parent / metafile.removeprefix(">"), number
+    return files
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """Return the content of a group of results (.csg)."""
+    import yaml
+
+    with reading(path):
+        if path.stat().st_size > _LARGEST_GROUP_BYTES:
+            raise FileFormatError(f"{path} is too large for a group of results (.csg)")
+        text = path.read_bytes()
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, AttributeError) as error:
+        raise FileFormatError(
+            f"{path} is no group of results (.csg): it is not YAML; export the group again"
+        ) from error
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path} is no group of results (.csg): it has no results")
+    return content
 
 
 def _pass_through(read: Records) -> None:

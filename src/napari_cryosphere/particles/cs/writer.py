@@ -33,10 +33,7 @@ __all__ = ["records_of_tables"]
 
 _NO_DEFAULT = {
     *OF_GROUP,
-    "blob/shape",
-    "blob/import_sig",
-    "alignments3D/split",
-    "alignments3D/psize_A",
+    *("blob/shape", "blob/import_sig", "alignments3D/split", "alignments3D/psize_A"),
 }
 
 
@@ -83,10 +80,12 @@ def records_of_tables(
             fields[field] = np.radians(values) if unit == "rad" else values
             used.add(column)
     used |= _add_alignment(path, particles, fields)
+    # the optics table's values go before a row's
+    own_rows = particles[[name for name in particles if name not in optics]].reset_index(drop=True)
     for found, columns in (
         location_fields(particles, fields),
         filament_fields(particles, fields),
-        aberration_fields(group_rows.combine_first(_only_in(particles, optics))),
+        aberration_fields(group_rows.combine_first(own_rows)),
     ):
         fields |= found
         used |= columns
@@ -99,18 +98,13 @@ def records_of_tables(
         fields["uid"] = _uids(particles["rlnImageName"].tolist())
     _add_defaults(fields, len(particles))
     fields |= {OTHER + name: particles[name].to_numpy() for name in particles if name not in used}
-    # Group numbers are kept beside cryoSPARC's own, which count from 0.
+    # Group numbers are kept next to cryoSPARC's own, which count from 0.
     fields |= {
         OPTICS_CARRIED + name: group_rows[name].to_numpy()
         for name in optics
         if name == GROUP or name not in used_optics
     }
     return _records(path, fields, len(particles))
-
-
-def _only_in(particles: pd.DataFrame, optics: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of particles that optics does not have; its values go first."""
-    return particles[[name for name in particles if name not in optics]].reset_index(drop=True)
 
 
 def _mark_paths(particles: pd.DataFrame, fields: dict[str, NDArray[Any]]) -> None:
@@ -163,7 +157,7 @@ def _add_alignment(
 
 
 def _uids(names: list[str]) -> NDArray[np.uint64]:
-    """Return a number for each particle that depends on its image, and on how often that stood before."""
+    """Return a number for each particle that depends on its image, and on how often that came before."""
     repeats = pd.Series(names).groupby(names).cumcount().tolist()
     digests = (
         hashlib.blake2b(f"{name}#{repeat}".encode(), digest_size=8).digest()

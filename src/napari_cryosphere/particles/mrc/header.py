@@ -6,11 +6,7 @@ Field layout: the MRC2014 format, https://www.ccpem.ac.uk/mrc-format/mrc2014/, a
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import stat
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,23 +16,15 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 from napari_cryosphere.errors import FileFormatError
+from napari_cryosphere.particles._opening import compression_of, reading, unpacked
 
 __all__ = ["MOST_UNPACKED_BYTES", "MrcHeader", "read_header"]
 
 HEADER_BYTES = 1024
 _KINDS = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _MODES = "0 (int8), 1 (int16), 2 (float32), 6 (uint16), 12 (float16)"
-_UNPACKED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
-    b"\x1f\x8b": ("gzip", gzip.open),
-    b"BZh": ("bzip2", bz2.open),
-}
 #: Compressed files are held in memory while they are read, up to this size.
 MOST_UNPACKED_BYTES = 1 << 30
-_REFUSED = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ": "xz",
-    b"PK\x03\x04": "zip",
-}
 _IMOD_STAMP = 1146047817
 
 
@@ -134,7 +122,7 @@ def read_header(path: Path) -> MrcHeader:
 
 def _first_bytes(path: Path) -> tuple[bytes, int, str]:
     """Return up to 1024 bytes, decompressed, the size of a regular file, and its compression."""
-    try:
+    with reading(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise FileFormatError(
@@ -142,27 +130,11 @@ def _first_bytes(path: Path) -> tuple[bytes, int, str]:
             )
         with path.open("rb", buffering=0) as stream:
             data = stream.read(HEADER_BYTES)
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path} does not exist; check the path") from error
-    except (OSError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} cannot be read: {getattr(error, 'strerror', error)}"
-        ) from error
-    for magic, name in _REFUSED.items():
-        if data.startswith(magic):
-            raise FileFormatError(
-                f"{path} is {name}-compressed, which is not supported; decompress it"
-            )
-    for magic, (name, opener) in _UNPACKED.items():
-        if data.startswith(magic):
-            try:
-                with opener(path) as unpacked:
-                    return unpacked.read(HEADER_BYTES), status.st_size, name
-            except (OSError, EOFError, zlib.error, ValueError) as error:
-                raise FileFormatError(
-                    f"{path} is a damaged {name} file ({error}); copy it again"
-                ) from error
-    return data, status.st_size, ""
+        compression = compression_of(path, data)
+        if compression:
+            with unpacked(path, compression) as stream:
+                data = stream.read(HEADER_BYTES)
+    return data, status.st_size, compression
 
 
 def _record(path: Path, data: bytes) -> tuple[Any, str]:

@@ -9,15 +9,11 @@ valid. Pages of mapped files count as the process's memory once they were read, 
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import mmap
 import os
 import threading
 import weakref
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import FileFormatError
+from napari_cryosphere.particles._opening import damaged, reading, unpacked
 from napari_cryosphere.particles.mrc.header import MOST_UNPACKED_BYTES, MrcHeader
 
 __all__ = ["PixelView", "ViewKey", "count_copied", "open_view"]
 
-_MOST_MAPS = 64
-_MOST_MAPPED_BYTES = 256 << 20
-_OPENERS: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open}
+_MOST_MAPS = 64  # a quarter of the files that macOS lets a process open; chosen, not tuned
+_MOST_MAPPED_BYTES = 256 << 20  # copied, before pages are returned; chosen, not tuned
 
 
 class PixelView:
@@ -139,10 +135,8 @@ def open_view(key: ViewKey, path: Path, header: MrcHeader) -> PixelView:
     """
     view = _POOL.get(key)
     if view is None:
-        try:
+        with reading(path):
             content = _unpacked(path, header) if header.compression else _mapped(path, header)
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
         view = PixelView(path, header, content)
         _POOL.add(key, view)
     view.refuse_if_shorter()
@@ -164,20 +158,10 @@ def _mapped(path: Path, header: MrcHeader) -> mmap.mmap:
 def _unpacked(path: Path, header: MrcHeader) -> bytes:
     """Return the decompressed pixels."""
     expected = int(np.prod(header.stored_shape, dtype=object)) * header.dtype.itemsize
-    try:
-        with _OPENERS[header.compression](path) as stream:
-            stream.seek(header.offset)
-            content: bytes = stream.read(expected)
-    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise _damaged(path, header, str(error)) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise _damaged(path, header, str(error)) from error
+    with unpacked(path, header.compression) as stream:
+        stream.seek(header.offset)
+        content = stream.read(expected)
     if len(content) < expected:
-        raise _damaged(path, header, f"{expected} bytes of pixels promised, {len(content)} found")
+        what = f"{expected} bytes of pixels promised, {len(content)} found"
+        raise damaged(path, header.compression, what)
     return content
-
-
-def _damaged(path: Path, header: MrcHeader, what: str) -> FileFormatError:
-    return FileFormatError(f"{path} is a damaged {header.compression} file ({what}); copy it again")

@@ -26,7 +26,7 @@ __all__ = ["read_star", "write_star"]
 logger = logging.getLogger(__name__)
 
 _FIRST = ("optics", "particles")
-_CHUNK_ROWS = 20_000
+_CHUNK_ROWS = 20_000  # written at once; chosen, not tuned
 # A word that needs no quotes: no space, and at its start no quote, comment or what begins a block.
 _PLAIN = re.compile(r"(?!data_|loop_)[^\x00-\x20\"'#][^\x00-\x20]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
@@ -119,9 +119,8 @@ def _block_lines(name: str, table: pd.DataFrame) -> Iterator[str]:
     elif len(table.columns):
         yield "loop_"
         yield from (f"_{label} #{number}" for number, label in enumerate(table.columns, 1))
-        for start in range(
-            0, len(table), _CHUNK_ROWS
-        ):  # text takes ten times the memory of numbers
+        # text takes ten times the memory of numbers
+        for start in range(0, len(table), _CHUNK_ROWS):
             rows = table.iloc[start : start + _CHUNK_ROWS]
             columns = [_texts(str(label), rows[label]) for label in rows.columns]
             yield from map(" ".join, zip(*columns, strict=True))

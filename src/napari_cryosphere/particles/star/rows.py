@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 __all__ = ["RowError", "column_of", "hide", "read_rows", "show", "words_of"]
 
-_CHUNK_BYTES = 1 << 22
-_EXACT_INTEGERS = 2**53
+_CHUNK_BYTES = 1 << 22  # parsed at once, which bounds temporaries; chosen, not tuned
+_EXACT_INTEGERS = 2**53  # up to which float64 holds every integer
 
 # pandas reads floats to the last digit from 3.1 on; before, only on request.
 _EXACT: dict[str, Any] = (

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 from napari_cryosphere.errors import FileFormatError
+from napari_cryosphere.particles._opening import compression_of, reading, unpacked
 
 __all__ = ["line_of", "read_text"]
 
-_MOST_BYTES = 1 << 32
-_BLOCK_BYTES = 1 << 24
-_OPENERS: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
-    b"\x1f\x8b": ("gzip", gzip.open),
-    b"BZh": ("bzip2", bz2.open),
-}
-_REFUSED = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+_MOST_BYTES = 1 << 32  # unfolded: ten times a table of a million particles; chosen, not tuned
+_BLOCK_BYTES = 1 << 24  # read at a time; chosen, not tuned
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -37,12 +28,13 @@ def read_text(path: Path) -> tuple[bytes, tuple[str, ...]]:
         If the file cannot be read, is empty, binary, damaged, or longer than 4 GiB when
         decompressed.
     """
-    try:
-        data = _bytes_of(path)
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path} does not exist; check the path") from error
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    with reading(path):
+        with Path(path).open("rb") as stream:
+            start = stream.read(8)
+            compression = compression_of(path, start)
+            data = b"" if compression else start + stream.read()
+        if compression:
+            data = _decompressed(path, compression)
     data, warnings = _as_utf8(path, data)
     if not data or data.isspace():
         raise FileFormatError(f"{path} is empty; write it again with the program that made it")
@@ -58,44 +50,17 @@ def line_of(data: bytes, position: int) -> int:
     return data.count(b"\n", 0, position) + 1
 
 
-def _bytes_of(path: Path) -> bytes:
-    """Return the content, decompressed."""
-    with Path(path).open("rb") as stream:
-        start = stream.read(8)
-        stream.seek(0)
-        for magic, name in _REFUSED.items():
-            if start.startswith(magic):
-                raise FileFormatError(
-                    f"{path} is {name}-compressed, which is not supported; decompress it"
-                )
-        for magic, (name, opener) in _OPENERS.items():
-            if start.startswith(magic):
-                return _decompressed(path, name, opener)
-        return stream.read()
-
-
-def _decompressed(path: Path, name: str, opener: Callable[[Path], IO[bytes]]) -> bytes:
+def _decompressed(path: Path, compression: str) -> bytes:
     """Return the decompressed content; stop where a small file unfolds into more than can be meant."""
     blocks, total = [], 0
-    try:
-        with opener(path) as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                blocks.append(block)
-                total += len(block)
-                if total > _MOST_BYTES:
-                    raise FileFormatError(
-                        f"{path} unfolds to more than {_MOST_BYTES >> 30} GiB; split it"
-                    )
-    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise FileFormatError(
-            f"{path} is a damaged {name} file ({error}); copy it again"
-        ) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise FileFormatError(
-            f"{path} is a damaged {name} file ({error}); copy it again"
-        ) from error
+    with unpacked(path, compression) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            blocks.append(block)
+            total += len(block)
+            if total > _MOST_BYTES:
+                raise FileFormatError(
+                    f"{path} unfolds to more than {_MOST_BYTES >> 30} GiB; split it"
+                )
     return b"".join(blocks)
 
 

@@ -1,6 +1,6 @@
 """Probability distributions over poses: one noun, kept as coefficients, cells or weighted poses.
 
-The layers, lowest first: `cells` (arrays), `questions`, `modes` and `algebra` (functions of cells),
+The layers, lowest first: `cells` (arrays), `questions` and `modes` (functions of cells),
 `distribution` (what every kind can be asked, and piecewise constant ones), `smooth` (kinds given by
 a formula), `kernel` and `harmonic` (the kinds), `store` (files). A layer imports those below it
 alone. All kinds are loaded here, so that `PoseDistribution` can construct each of them; `torch`

@@ -86,11 +86,8 @@ class BandLimited:
         group = point_group(self.symmetry)
         images = np.einsum("gij,nqjk->nqgik", group, rotations).reshape(len(rotations), -1, 3, 3)
         values = evaluate_at(exact, torch.from_numpy(images).to(exact.device))
-        return (
-            _group_mean(values.reshape(*rotations.shape[:2], len(group)).movedim(-1, 0))
-            .cpu()
-            .numpy()
-        )
+        values = values.reshape(*rotations.shape[:2], len(group))
+        return (values.logsumexp(-1) - float(np.log(len(group)))).cpu().numpy()
 
     def values_on_grid(self, order: int, views: Tensor | None = None) -> Tensor:
         """Return the unnormalised log-density, averaged over the group, ``(n, n_views, n_psi)``.
@@ -137,18 +134,11 @@ class BandLimited:
                 part.double().cpu().numpy().reshape(*poses.shape[:2], order, *part.shape[2:])
                 for part in found
             )
-            return (
-                _of_mean(value, gradient, hessian)
-                if order > 1
-                else (value[:, :, 0], gradient[:, :, 0], hessian[:, :, 0])
-            )
+            if order == 1:
+                return value[:, :, 0], gradient[:, :, 0], hessian[:, :, 0]
+            return _of_mean(value, gradient, hessian)
 
         return derive
-
-
-def _group_mean(logs: Tensor) -> Tensor:
-    """Return the logarithm of the mean over the first axis."""
-    return logs[0] if len(logs) == 1 else logs.logsumexp(0) - float(np.log(len(logs)))
 
 
 def _of_mean(value: Array, gradient: Array, hessian: Array) -> Derivatives:

@@ -23,13 +23,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cryosphere.so3.distributions import questions
-from napari_cryosphere.so3.distributions.algebra import common_leaves, symmetrised
 from napari_cryosphere.so3.distributions.cells import (
     Array,
     Cells,
@@ -41,10 +40,9 @@ from napari_cryosphere.so3.distributions.cells import (
     per_particle,
 )
 from napari_cryosphere.so3.distributions.modes import Maxima, find_modes, local_maxima
-from napari_cryosphere.so3.grid import SO3Grid
+from napari_cryosphere.so3.grid import Indices, SO3Grid
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER, Modes, PoseSummary
-from napari_cryosphere.so3.rotations import rotation_from_relion_angles
-from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
+from napari_cryosphere.so3.symmetry import normalise_group_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,8 +138,7 @@ class PoseDistribution(ABC):
         """
         return PoseDistribution._kinds["poses"](rotations, log_weights, width_degrees, symmetry)
 
-    # ------------------------------------------------------------------ what each kind answers
-    # itself
+    # ------------------------------------------------------------------ what each kind answers itself
 
     @abstractmethod
     def __len__(self) -> int:
@@ -170,16 +167,6 @@ class PoseDistribution(ABC):
     @abstractmethod
     def climb(self, rotations: Array) -> Array:
         """Move poses ``(n, k, 3, 3)`` near maxima onto them, below the grid's spacing."""
-
-    @abstractmethod
-    def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """Return the mean of the densities at ``g R`` over a point group, as a distribution of that symmetry.
-
-        Raises
-        ------
-        ValueError
-            If the distribution has another symmetry already.
-        """
 
     def cpu(self: Self) -> Self:
         """Return the distribution in the computer's own memory."""
@@ -252,11 +239,6 @@ class PoseDistribution(ABC):
         """Return the entropy relative to uniform in nats, ``(n,)``: 0 is uniform, negative is sharper."""
         return np.asarray(self._ask(questions.entropy))
 
-    def effective_poses(self, order: int = EVALUATION_ORDER) -> Array:
-        """Return the entropy as a number of equally probable grid cells, modulo symmetry, ``(n,)``."""
-        distinct = SO3Grid(order).size / len(point_group(self.symmetry))
-        return np.exp(self.entropy()) * distinct
-
     def spread_degrees(self) -> Array:
         """Return the expected angle between the truth and the best pose modulo symmetry, ``(n,)`` degrees."""
         return self.summary().spread_degrees
@@ -312,33 +294,6 @@ class PoseDistribution(ABC):
         """
         return np.asarray(self.probability_grid(order).sum(-1))
 
-    def in_plane(self, directions: ArrayLike, order: int = EVALUATION_ORDER) -> Array:
-        """Return the probability of the in-plane angle given the view direction.
-
-        Parameters
-        ----------
-        directions
-            ``(n, 3)`` unit vectors in the map frame, or ``(3,)`` for all.
-        order
-            The angle is given in ``6 * 2**order`` bins, see `SO3Grid.psi_angles`.
-
-        Returns
-        -------
-        ``(n, n_psi)``; uniform where the view itself has probability zero.
-        """
-        given = np.broadcast_to(np.asarray(directions, dtype=np.float64), (len(self), 3))
-        fine = 4  # each bin is the sum of four
-        psi = 360 * (np.arange(fine * SO3Grid(order).n_psi) + 0.5) / (fine * SO3Grid(order).n_psi)
-        rot = np.degrees(np.arctan2(given[:, 1], given[:, 0]))
-        tilt = np.degrees(np.arctan2(np.hypot(given[:, 0], given[:, 1]), given[:, 2]))
-        angles = np.stack(np.broadcast_arrays(rot[:, None], tilt[:, None], psi), axis=-1)
-        logs = self.log_prob(rotation_from_relion_angles(angles))
-        peak = logs.max(1, keepdims=True)
-        density = np.exp(logs - np.where(np.isfinite(peak), peak, 0.0))
-        density = np.where(np.isfinite(peak), density, 1.0)
-        binned = density.reshape(len(self), -1, fine).sum(-1)
-        return np.asarray(binned / binned.sum(1, keepdims=True))
-
     def sample(self, number: int, rng: np.random.Generator) -> Array:
         """Draw poses, ``(n, number, 3, 3)``; with a symmetry they lie in RELION's asymmetric unit.
 
@@ -357,20 +312,10 @@ class PoseDistribution(ABC):
         order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
         return PoseSummary.concatenate([summary for _, summary in pieces])[order]
 
-    # ------------------------------------------------------------------ arithmetic
-
-    def product(self, other: PoseDistribution) -> PoseDistribution:
-        """Return the normalised product of the densities: what two independent sources say together.
-
-        Raises
-        ------
-        ValueError
-            If numbers of particles or symmetries differ, or the densities have nothing in common.
-        """
-        return self._combined(other, lambda p, q, row: p + q)
-
     def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
         """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``.
+
+        Densities are read at the centres of the cells that resolve both.
 
         Raises
         ------
@@ -380,31 +325,6 @@ class PoseDistribution(ABC):
         shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
         if ((shares < 0) | (shares > 1)).any():
             raise ValueError("a mixture's weight must be between 0 and 1")
-
-        def mixed(p: Array, q: Array, row: int) -> Array:
-            with np.errstate(divide="ignore"):
-                return np.logaddexp(p + np.log(1 - shares[row]), q + np.log(shares[row]))
-
-        return self._combined(other, mixed)
-
-    def temperature(self, value: float) -> PoseDistribution:
-        """Return ``p ** (1 / value)``, normalised: above 1 broader, below 1 sharper.
-
-        Raises
-        ------
-        ValueError
-            If the temperature is not positive.
-        """
-        if not value > 0:
-            raise ValueError(f"a temperature must be positive, not {value}")
-        cells = self.cells()
-        logs = cells.log_density / value
-        return CellDistribution(cells.orders, cells.indices, logs, self.symmetry, check=False)
-
-    def _combined(
-        self, other: PoseDistribution, combine: Callable[[Array, Array, int], Array]
-    ) -> CellDistribution:
-        """Combine log-densities at the centres of the cells that resolve both distributions."""
         if len(self) != len(other):
             raise ValueError(f"the distributions are of {len(self)} and {len(other)} particles")
         if self.symmetry != other.symmetry:
@@ -412,13 +332,12 @@ class PoseDistribution(ABC):
                 f"the distributions have symmetries {self.symmetry} and {other.symmetry}"
             )
         rows = []
-        for row in range(len(self)):
+        for row, share in enumerate(shares):
             both = self[row], other[row]
-            leaves = common_leaves([part.cells().leaves() for part in both])
+            leaves = _common_leaves([part.cells().leaves() for part in both])
             first, second = (part.log_prob_of_cells(*leaves) for part in both)
-            logs = combine(first, second, row)
-            if not np.isfinite(logs).any():
-                raise ValueError(f"row {row}: the two densities have no pose in common")
+            with np.errstate(divide="ignore"):
+                logs = np.logaddexp(first + np.log(1 - share), second + np.log(share))
             rows.append((*leaves, logs))
         return CellDistribution(*padded(rows), self.symmetry, check=False)
 
@@ -428,15 +347,6 @@ class PoseDistribution(ABC):
         """Yield the rows of batches that are small enough for whole grids."""
         for start in range(0, len(self), _PARTICLES_AT_ONCE):
             yield np.arange(start, min(start + _PARTICLES_AT_ONCE, len(self)))
-
-    def _other_symmetry(self, symmetry: str) -> str:
-        """Return a canonical group name if the distribution may be symmetrised by it."""
-        name = normalise_group_name(symmetry)
-        if self.symmetry not in ("C1", name):
-            raise ValueError(
-                f"the distribution has symmetry {self.symmetry} already, not C1; cannot make it {name}"
-            )
-        return name
 
 
 class CellDistribution(Cells, PoseDistribution):
@@ -449,19 +359,6 @@ class CellDistribution(Cells, PoseDistribution):
         """Yield consecutive particles ``(b,)`` and their cells."""
         for rows in self._chunks():
             yield rows, self if len(rows) == len(self) else self[rows]
-
-    def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """Return the mean over a point group; cells on the border of the unit are resampled.
-
-        Raises
-        ------
-        ValueError
-            If the distribution has another symmetry already.
-        """
-        name = self._other_symmetry(symmetry)
-        if name == self.symmetry:
-            return self
-        return CellDistribution(*symmetrised(self, name), name, check=False)
 
 
 @dataclass(frozen=True)
@@ -497,3 +394,34 @@ class CredibleSet:
     def contains(self, rotations: ArrayLike) -> NDArray[np.bool_]:
         """Return whether each of ``(n, 3, 3)`` rotations, or an equivalent, is in its particle's set."""
         return self.distribution.credible_level(rotations) < self.level
+
+
+Leaves: TypeAlias = tuple[NDArray[np.int64], Indices]
+"""Orders and indices of cells that do not overlap, each ``(k,)``."""
+
+
+def _common_leaves(lists: list[Leaves]) -> Leaves:
+    """Return the coarsest cells of which every listed cell is one or a union.
+
+    A cell that holds a finer one of the lists gives way to its children, from the coarsest order
+    down.
+    """
+    orders = np.concatenate([part[0] for part in lists]).astype(np.int64)
+    indices = np.concatenate([part[1] for part in lists])
+    levels = {int(order): np.unique(indices[orders == order]) for order in np.unique(orders)}
+    coarsest, finest = min(levels), max(levels)
+    for order in range(coarsest, finest):
+        below = [
+            SO3Grid(fine).ancestors(cells, order)
+            for fine, cells in levels.items()
+            if fine > order and len(cells)
+        ]
+        here = levels.get(order, np.zeros(0, dtype=np.int64))
+        split = np.isin(here, np.concatenate(below)) if below else np.zeros(len(here), dtype=bool)
+        levels[order] = here[~split]
+        children = SO3Grid(order).children(here[split]).reshape(-1)
+        levels[order + 1] = np.union1d(levels.get(order + 1, here[:0]), children)
+    return (
+        np.concatenate([np.full(len(cells), order) for order, cells in sorted(levels.items())]),
+        np.concatenate([cells for _, cells in sorted(levels.items())]),
+    )

@@ -18,7 +18,6 @@ from napari_cryosphere.so3.distributions.cells import (
     unit_rotations,
     whole_unit,
 )
-from napari_cryosphere.so3.distributions.distribution import PoseDistribution
 from napari_cryosphere.so3.distributions.harmonic_sums import HarmonicSums
 from napari_cryosphere.so3.distributions.modes import Maxima, grid_maxima, newton, pick, uphill
 from napari_cryosphere.so3.distributions.smooth import LEVEL_NATS, SmoothDistribution
@@ -134,29 +133,8 @@ class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
     def seeds(self, part: Cells) -> Array:
         """Return the maximum nearest to the best cell, ``(n, 1, 3, 3)``."""
         best = part.centres[0][part.log_density.argmax(1)][:, None]
-        likely = (
-            part.probability.max(1) > 0.02
-        )  # less than that, and the peak is wider than the grid
+        # less than that, and the peak is wider than the grid
+        likely = part.probability.max(1) > 0.02
         if likely.any():
             best[likely] = self[np.flatnonzero(likely)].climb(best[likely])
         return reduce(best, self.symmetry)
-
-    def product(self, other: PoseDistribution) -> PoseDistribution:
-        """Multiply densities by adding their coefficients where both have them; else on cells."""
-        if (
-            isinstance(other, HarmonicDistribution)
-            and self.symmetry == other.symmetry == "C1"
-            and self.coefficients.shape == other.coefficients.shape
-        ):
-            return HarmonicDistribution(self.coefficients + other.coefficients)
-        return super().product(other)
-
-    def temperature(self, value: float) -> PoseDistribution:
-        """Return ``p ** (1 / value)``, normalised: the coefficients divided, unless there is a symmetry."""
-        if self.symmetry != "C1" or not value > 0:
-            return super().temperature(value)
-        return HarmonicDistribution(self.coefficients / value)
-
-    def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """Return the same coefficients with a point group, over which densities are then averaged."""
-        return HarmonicDistribution(self.coefficients, self._other_symmetry(symmetry))

@@ -86,11 +86,8 @@ class _Finer:
     def volumes(self, symmetry: str) -> Array:
         """Volume of every cell inside the asymmetric unit, as a share of it."""
         grid = SO3Grid(self.order)
-        return (
-            _shares(self.order, symmetry)[self.view[self.pair]]
-            * len(point_group(symmetry))
-            / grid.size
-        )
+        shares = _shares(self.order, symmetry)[self.view[self.pair]]
+        return shares * len(point_group(symmetry)) / grid.size
 
     def angles_to(self, poses: Array, symmetry: str) -> Array:
         """Return the angle of every cell's centre to its particle's pose ``(n, 3, 3)``, in radians."""
@@ -160,11 +157,8 @@ class HarmonicSums:
         """Return whether cells of an order are too large for the highest peak, as in `smooth`, ``(n,)``."""
         grid = SO3Grid(order)
         with np.errstate(over="ignore"):
-            held = (
-                np.exp(self._peak[:, 0] - self.log_total)
-                * len(point_group(self._symmetry))
-                / grid.size
-            )
+            density = np.exp(self._peak[:, 0] - self.log_total)
+            held = density * len(point_group(self._symmetry)) / grid.size
         if self._symmetry not in _ON_GRID:
             width = np.radians(grid.spacing_degrees) * np.cbrt(SHARPEST / held)
             near = border_depth(self._seeds[:, 0, :, 2], self._symmetry) < 3 * width

@@ -7,7 +7,6 @@ from numpy.typing import ArrayLike
 
 from napari_cryosphere.so3.asymmetric_unit import reduce
 from napari_cryosphere.so3.distributions.cells import Array, Cells, Index, whole_unit
-from napari_cryosphere.so3.distributions.distribution import PoseDistribution
 from napari_cryosphere.so3.distributions.smooth import SmoothDistribution
 from napari_cryosphere.so3.grid import MAX_ORDER, SO3Grid
 from napari_cryosphere.so3.igso3 import igso3_log_density
@@ -112,8 +111,3 @@ class KernelDistribution(SmoothDistribution, kind="poses"):
         """Return the poses of most weight, ``(n, up to 64, 3, 3)``."""
         best = np.argsort(-self.log_weights, axis=1, kind="stable")[:, :_MOST_SEEDS]
         return reduce(np.take_along_axis(self.poses, best[..., None, None], 1), part.symmetry)
-
-    def symmetrise(self, symmetry: str) -> PoseDistribution:
-        """Return the same poses with a point group, over which densities are then averaged."""
-        name = self._other_symmetry(symmetry)
-        return KernelDistribution(self.poses, self.log_weights, self._width_degrees, name)

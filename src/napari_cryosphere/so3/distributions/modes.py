@@ -287,8 +287,8 @@ def _around(part: Cells, columns: NDArray[np.int64]) -> Array:
     centres = np.empty((len(columns), 26, 3, 3))
     for order in np.unique(orders):
         grid, mine = SO3Grid(int(order)), orders == order
-        beside = grid.neighbours(cells[mine])
-        centres[mine] = grid.rotations(np.where(beside < 0, cells[mine, None], beside))
+        others = grid.neighbours(cells[mine])
+        centres[mine] = grid.rotations(np.where(others < 0, cells[mine, None], others))
     return centres
 
 
@@ -302,12 +302,11 @@ def _unit_neighbours(order: int, symmetry: str) -> Tensor:
     order 3.
     """
     grid, unit = SO3Grid(order), whole_unit(order, symmetry)
-    beside = grid.neighbours(unit)[
-        :, 10:18:2
-    ].T  # after 2 along psi, 8 views at three angles, corners second
-    beside = np.where(beside < 0, unit, beside)
+    # after 2 along psi, 8 views at three angles, corners second
+    others = grid.neighbours(unit)[:, 10:18:2].T
+    others = np.where(others < 0, unit, others)
     if symmetry != "C1":
-        beside = grid.reduced(symmetry).cell_of(grid.rotations(beside))
-    columns = np.minimum(np.searchsorted(unit, beside), len(unit) - 1)
-    places = np.where(unit[columns] == beside, columns, np.arange(len(unit)))
+        others = grid.reduced(symmetry).cell_of(grid.rotations(others))
+    columns = np.minimum(np.searchsorted(unit, others), len(unit) - 1)
+    places = np.where(unit[columns] == others, columns, np.arange(len(unit)))
     return torch.from_numpy(places - np.arange(len(unit)))

@@ -109,9 +109,8 @@ def _within(orders: np.ndarray, indices: np.ndarray, rng: np.random.Generator) -
         here = orders == order
         grid = SO3Grid(int(order))
         view, psi = np.divmod(indices[here], grid.n_psi)
-        parts = 4 ** (
-            _DEEP - int(order)
-        )  # equal areas: any nested pixel below is as likely as any other
+        # equal areas: any nested pixel below is as likely as any other
+        parts = 4 ** (_DEEP - int(order))
         deep = np.asarray(ring2nest(grid.n_side, view)) * parts + rng.integers(
             parts, size=len(view)
         )

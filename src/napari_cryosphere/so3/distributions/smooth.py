@@ -208,6 +208,8 @@ def probability_above(values: Array, masses: Array, peak: float, logs: Array) ->
         ``(k,)`` log-density at the centres of cells, and their probability.
     peak
         Log-density at the highest maximum.
+    logs
+        ``(q,)``.
     """
     return np.array([_one_above(values, masses, peak, log) for log in logs])
 

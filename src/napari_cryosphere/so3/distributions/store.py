@@ -114,12 +114,12 @@ def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[Dist
         raise CryosphereError(
             f"{path} is not a zarr folder and is not replaced; choose another output"
         )
-    with temporary_folder(path.parent) as beside:
+    with temporary_folder(path.parent) as folder:
         try:
-            yield DistributionWriter(beside / "new")
+            yield DistributionWriter(folder / "new")
             if path.exists():
-                os.replace(path, beside / "old")
-            os.replace(beside / "new", path)
+                os.replace(path, folder / "old")
+            os.replace(folder / "new", path)
         except OSError as error:
             raise not_written(path, error) from error
 
@@ -268,9 +268,6 @@ def _from_lists(
         )
     orders, indices = np.zeros(shape, dtype=np.int8), np.full(shape, -1, dtype=np.int64)
     density = np.full(shape, -np.inf)
-    orders[there], indices[there], density[there] = (
-        lists["orders"],
-        lists["indices"],
-        lists["log_density"],
-    )
+    orders[there], indices[there] = lists["orders"], lists["indices"]
+    density[there] = lists["log_density"]
     return CellDistribution(orders, indices, density, attributes["symmetry"], check=False)

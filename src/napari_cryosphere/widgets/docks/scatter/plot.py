@@ -185,10 +185,7 @@ class ScatterPlot(ThemedPlot):
     ) -> None:
         """Show points, ``(n, 2)`` finite values of the two quantities, and the quantities' names.
 
-        Parameters
-        ----------
-        fit
-            Whether the view is fitted to them.
+        ``fit`` fits the view to them.
         """
         self._points, self._pixels = points, None
         self._classes = np.zeros(len(points), dtype=np.uint8)
