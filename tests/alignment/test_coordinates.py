@@ -48,16 +48,9 @@ def population() -> Population:
     return Population(np.array([0.3, -1.0, 0.5]), root @ root.T + 0.1 * np.eye(COMPONENTS))
 
 
-def joint(population: Population) -> Population:
-    """Return the same population with standard normal nuisances before it."""
-    covariance = np.eye(NUISANCES + COMPONENTS)
-    covariance[NUISANCES:, NUISANCES:] = population.covariance
-    return Population(np.concatenate([np.zeros(NUISANCES), population.mean]), covariance)
-
-
 def test_the_posterior_is_that_of_dense_algebra(images: Images, population: Population) -> None:
     """Of a linear model with normal prior: by the covariance of images and latents together."""
-    prior = joint(population)
+    prior = population.after(NUISANCES)
     means, covariances = images.evidence.posterior(prior)
     for image in range(NUMBER):
         data, slices = images.real(image)
@@ -72,7 +65,7 @@ def test_the_posterior_is_that_of_dense_algebra(images: Images, population: Popu
 def test_integrated_nuisances_leave_the_same_posterior(
     images: Images, population: Population
 ) -> None:
-    means, covariances = images.evidence.posterior(joint(population))
+    means, covariances = images.evidence.posterior(population.after(NUISANCES))
     own, own_covariances = images.evidence.without(NUISANCES).posterior(population)
     np.testing.assert_allclose(own, means[:, NUISANCES:])
     np.testing.assert_allclose(own_covariances, covariances[:, NUISANCES:, NUISANCES:])

@@ -138,7 +138,7 @@ def test_what_cannot_be_compared_is_refused(made: Path, tmp_path: Path) -> None:
     rotations = stack.rotations()
     wrong = stack.with_poses(np.random.default_rng(0).permutation(rotations))
     wrong.save(tmp_path / "wrong.star")
-    with pytest.raises(CryosphereError, match="half-maps at these poses agree|nothing of the map"):
+    with pytest.raises(CryosphereError, match=r"half-maps at these poses|nothing of the map"):
         run(variability(config_of(tmp_path, tmp_path / "c", "wrong")))
     with pytest.raises(CryosphereError, match="over --max-memory"):
         run(variability(config_of(made, tmp_path / "d", max_memory_gb=1.0)))

@@ -43,6 +43,12 @@ class Population:
         """Return the standard normal distribution of so many coordinates."""
         return cls(np.zeros(number), np.eye(number))
 
+    def after(self, number: int) -> Population:
+        """Return the population with so many independent standard normal coordinates before it."""
+        covariance = np.eye(number + len(self.mean))
+        covariance[number:, number:] = self.covariance
+        return Population(np.concatenate([np.zeros(number), self.mean]), covariance)
+
 
 @dataclass(frozen=True)
 class Evidence:

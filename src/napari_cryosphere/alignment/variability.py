@@ -166,12 +166,12 @@ class Residuals:
         self._power = shell_power(voxels.numpy())[: self._band.max_shell + 1]
         self.noise = np.ones(self._band.max_shell + 1)
         if noise is not None:
-            self._rescale(noise)
+            self.rescale(noise)
 
     def __len__(self) -> int:
         return len(self._data)
 
-    def _rescale(self, noise: NDArray[np.float64]) -> None:
+    def rescale(self, noise: NDArray[np.float64]) -> None:
         """Whiten by noise of other variances, ``(shells,)``, relative to those so far."""
         self.noise = self.noise * noise
         scale = (noise[self._band.shells.numpy()] ** -0.5).astype(np.float32)
@@ -304,7 +304,7 @@ class Residuals:
         covariances = np.zeros((n, known + number, known + number))
         for turn in range(rounds):
             if turn in _NOISE_MEASURED and self._nuisances is not None:
-                self._rescale(self._left_over(maps, latents, covariances))
+                self.rescale(self.left_over(maps, latents, covariances))
             maps = self._fit(means, products, together=True, across=across)
             latents, covariances = self.evidence(maps).posterior(
                 Population.standard(known + number)
@@ -334,13 +334,21 @@ class Residuals:
         kept = np.delete(np.arange(number), at)
         return Evidence(seen[:, kept] - norms[:, kept, at], norms[:, kept][:, :, kept])
 
-    def _left_over(
+    def left_over(
         self,
         maps: NDArray[np.float32],
         latents: NDArray[np.float64],
         covariances: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Return the variance by shell that the posteriors of nuisances and coordinates leave over."""
+        """Return the variance by shell that the posteriors of nuisances and coordinates leave over.
+
+        Parameters
+        ----------
+        maps
+            As in `evidence`.
+        latents, covariances
+            ``(n, m + q)`` and ``(n, m + q, m + q)``: the posteriors.
+        """
         samplers = [SliceSampler(one, self._band.max_shell) for one in maps]
         at, shells = self.integrated, self._band.shells.numpy()
         power = np.zeros(len(shells))

@@ -38,6 +38,11 @@ class HalfMaps:
     maps: NDArray[np.float32]
     noise: NDArray[np.float64]
 
+    @property
+    def beyond_mean(self) -> NDArray[np.float32]:
+        """``(1 + q, box, box, box)``: nothing beyond the mean, and the components."""
+        return np.concatenate([np.zeros_like(self.mean)[None], self.maps])
+
     def turned(self, turn: NDArray[np.float64]) -> HalfMaps:
         """Return the same with components that are sums of these, ``(q, p)`` coefficients."""
         maps = np.tensordot(turn.T, self.maps, 1).astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ _FEWEST_SHELLS = 4  # to which half-maps have to agree; chosen, not tuned
 _FEWEST = 50  # particles of a half; chosen, not tuned
 _MOST = 10_000
 """Particles of a half from which components are found: with 16 shells 5 kB each, and 100 MB in all."""
+_NOISE_ROUNDS = 2
+"""Times that the noise is measured under the other half's components: what these miss counts as noise."""
 _ROUNDS = 25  # of expectation maximisation
 _CONTRAST = 0.3
 """Standard deviation of an image's contrast about 1: more than those of real sets (0.1 to 0.2)."""
@@ -303,8 +305,7 @@ class _Variability:
         self, residuals: Residuals, of: HalfMaps, order: NDArray[np.int64] | None = None
     ) -> Evidence:
         """Return what images say of their coordinates along a half's components."""
-        maps = np.concatenate([np.zeros_like(of.mean)[None], of.maps])
-        return residuals.evidence(maps, order).without(residuals.integrated)
+        return residuals.evidence(of.beyond_mean, order).without(residuals.integrated)
 
     def judge(self) -> Generator[Event, None, list[Judged]]:
         """Return what each half's images say of the other half's components."""
@@ -331,8 +332,13 @@ class _Variability:
         for half in range(2):
             other = self._halves[1 - half]
             residuals = self._residuals(self._chosen(half), other)
+            for _ in range(_NOISE_ROUNDS):
+                evidence, nuisances = residuals.evidence(other.beyond_mean), residuals.integrated
+                population = evidence.without(nuisances).population(residuals.weights)
+                posterior = evidence.posterior(population.after(nuisances))
+                residuals.rescale(residuals.left_over(other.beyond_mean, *posterior))
             population = self._evidence(residuals, other).population(residuals.weights)
-            places.append(_Placed(other, population))
+            places.append(_Placed(replace(other, noise=residuals.noise), population))
         of, config = stack.half_sets(), self._config
 
         def work(rows: slice, inputs: None) -> Arrays:
