@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.variability import variability
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
-NUMBER = 400
+NUMBER = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rounds() -> Iterator[None]:
+    """Make few rounds of expectation maximisation: the motion is large."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("napari_cryosphere.jobs.variability._ROUNDS", 6)
+        yield
 
 
 def run(events: Events, show: Callable[[Event], None] = lambda event: None) -> Result:
