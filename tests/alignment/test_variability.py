@@ -10,8 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.alignment.band import FourierBand
+from napari_cryosphere.alignment.coordinates import Population
 from napari_cryosphere.alignment.observation import Observation
-from napari_cryosphere.alignment.variability import Components, Residuals
+from napari_cryosphere.alignment.variability import Components, Nuisances, Residuals
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.reconstruction import masked_correlation
@@ -101,3 +102,56 @@ def test_others_scatter_along_a_difference_that_is_real(motion: Varying) -> None
     assert abs(still.scatter_along(motion.difference, none, ones)) < 3.5
     noise = rng.normal(size=none.shape).astype(np.float32) * (motion.difference > 0)
     assert abs(still.scatter_along(noise, none, ones)) < 3.5
+
+
+def of_phantom(
+    turns: np.ndarray, shifts: np.ndarray, contrasts: np.ndarray, nuisances: Nuisances, noise: float
+) -> Residuals:
+    """Return residuals at poses that are off by turns about the map's axes (radians) and shifts."""
+    rng = np.random.default_rng(7)
+    whole, band = protein_phantom(BOX, 8.0).voxels, FourierBand(BOX, SHELL)
+    rotations = Rotation.random(len(turns), random_state=rng).as_matrix()
+    true = torch.from_numpy(Rotation.from_rotvec(turns).as_matrix() @ rotations).float()
+    slices = SliceSampler(whole, SHELL).values(true, band.frequencies)
+    slices = slices * band.phases(torch.from_numpy(shifts).float())
+    filters = torch.full(slices.shape, float((200 / slices.abs().square().sum(1).mean()) ** 0.5))
+    drawn = torch.from_numpy(rng.normal(size=(*slices.shape, 2))).float()
+    data = filters * slices * torch.from_numpy(contrasts).float()[:, None]
+    observation = Observation(band, data + noise * torch.view_as_complex(drawn), filters)
+    mask = (whole > 0.02 * whole.max()).astype(np.float32)
+    given = torch.from_numpy(whole.copy())
+    return Residuals(
+        observation, rotations, np.zeros_like(shifts), given, mask, nuisances=nuisances
+    )
+
+
+def test_nuisances_are_errors_of_contrast_and_pose() -> None:
+    rng = np.random.default_rng(8)
+    turns, shifts = np.radians(rng.normal(0, 0.5, (40, 3))), rng.normal(0, 0.1, (40, 2))
+    contrasts = 1 + rng.normal(0, 0.05, 40)
+    wide = Nuisances(contrast=1.0, rotation_degrees=20.0, shift_px=3.0)
+    residuals = of_phantom(turns, shifts, contrasts, wide, noise=0.0)
+    evidence = residuals.evidence(np.zeros((1, BOX, BOX, BOX), dtype=np.float32))
+    found = evidence.posterior(Population.standard(residuals.integrated))[0]
+    for got, true, unit in (
+        (found[:, :3], turns, np.radians(20.0)),
+        (found[:, 3], contrasts - 1, 1.0),
+        (found[:, 4:], shifts, 3.0),
+    ):
+        assert np.corrcoef(got.ravel(), true.ravel())[0, 1] > 0.95
+        assert np.polyfit(true.ravel(), unit * got.ravel(), 1)[0] == pytest.approx(1, abs=0.15)
+
+
+def test_contrast_and_poses_are_no_components() -> None:
+    """The gain of what such particles differ in, for others like them, that have no own structure."""
+    rng = np.random.default_rng(9)
+    turns, shifts = np.radians(rng.normal(0, 1.0, (NUMBER, 3))), rng.normal(0, 0.2, (NUMBER, 2))
+    contrasts = 1 + rng.normal(0, 0.2, NUMBER)
+    gains = []
+    for nuisances in (Nuisances(0.0), Nuisances(0.3, 1.0, 0.2)):
+        residuals = of_phantom(turns, shifts, contrasts, nuisances, noise=1.0)
+        found = residuals.components(1, rounds=6)
+        maps = np.concatenate([found.mean[None], found.maps])
+        evidence = residuals.evidence(maps).without(residuals.integrated)
+        gains.append(evidence.population(np.ones(NUMBER)).log_likelihood)
+    assert gains[0] > 300 > 10 * gains[1]

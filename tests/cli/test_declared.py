@@ -26,7 +26,10 @@ CONTRACT = {
     "solve": "PARTICLES --output --map --symmetry --minutes --seed --select --invert --resume",
     "refine": "PARTICLES --map --output --symmetry --mask --initial-resolution --local --classes --select "
     "--invert --map-pixel-size --resume",
-    "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size",
+    "simulate": "MAP --output --number --snr --seed --symmetry --shift-px --no-ctf --map-pixel-size --motion "
+    "--motion-angle --motion-axis",
+    "variability": "PARTICLES --output --components --resolution --mask --symmetry --select --invert "
+    "--resume",
     "train": "PARTICLES --output --preset --symmetry --map --minutes --epochs --device --half-set "
     "--resume --select --invert --map-pixel-size --mask",
     "infer": "PARTICLES --model --output --distributions --refine --map --device --select --invert "

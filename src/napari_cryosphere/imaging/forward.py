@@ -23,6 +23,7 @@ from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
 from napari_cryosphere.imaging.ctf import aberrated_ctf, fft_frequencies
 from napari_cryosphere.imaging.fourier import from_fourier, shift_phases, to_fourier
 from napari_cryosphere.imaging.map_mask import map_radius_angstrom
+from napari_cryosphere.imaging.motion import DomainMotion, MovingProjector
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.simulate import ParticleParameters
 from napari_cryosphere.particles import DensityMap
@@ -30,7 +31,9 @@ from napari_cryosphere.particles.aberrations import Aberrations
 
 __all__ = [
     "NoiseLevel",
+    "Projectors",
     "clean_images",
+    "moving_projector_of",
     "noise_level",
     "noisy_images",
     "projector_of",
@@ -40,41 +43,51 @@ _CHUNK_PIXELS = 128 * 64**2  # of the images that are made at once
 _PILOT = 512  # images whose mean power is taken for the signal of all; chosen, not tuned
 
 
+def _padding(box: int) -> int:
+    """Return the padding of projectors that simulation uses: threefold up to a box of 128, else twofold."""
+    return 3 if box <= 128 else 2
+
+
 def projector_of(density: DensityMap) -> Projector:
-    """Return the projector that simulation uses: padded threefold up to a box of 128, else twofold."""
-    return Projector(density.voxels, padding=3 if density.box <= 128 else 2)
+    """Return the projector that simulation uses."""
+    return Projector(density.voxels, _padding(density.box))
 
 
-Projectors: TypeAlias = Projector | Sequence[Projector]
-"""Of one map, or of the states that particles are in, all of one box."""
+def moving_projector_of(motion: DomainMotion) -> MovingProjector:
+    """Return the projector that simulation uses of a map with a part that turns."""
+    return MovingProjector(motion, _padding(len(motion.part)))
 
 
-def _each(projector: Projectors) -> Sequence[Projector]:
-    return [projector] if isinstance(projector, Projector) else projector
+Projectors: TypeAlias = Projector | MovingProjector | Sequence[Projector]
+"""Of one map, still or moving, or of the states that particles are in, all of one box."""
+
+
+def _box_of(projector: Projectors) -> int:
+    one = projector[0] if isinstance(projector, Sequence) else projector
+    return one.box
 
 
 def clean_images(
     projector: Projectors, parameters: ParticleParameters, pixel_size_angstrom: float
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the noise-free images in chunks of ``(k, box, box)`` float32: sums of the map's values."""
-    projectors = _each(projector)
-    box = projectors[0].box
+    box = _box_of(projector)
     chunk = max(1, _CHUNK_PIXELS // box**2)
     for start in range(0, len(parameters), chunk):
         part = parameters[start : start + chunk]
         if part.aberrations is None:
-            transforms = _transforms(projectors, part, Aberrations(), pixel_size_angstrom)
+            transforms = _transforms(projector, part, Aberrations(), pixel_size_angstrom)
         else:
             shape = (len(part), box, box // 2 + 1)
             transforms = torch.empty(shape, dtype=torch.complex64)
             for rows, kind in part.aberrations.parts():
-                transforms[rows] = _transforms(projectors, part[rows], kind, pixel_size_angstrom)
+                transforms[rows] = _transforms(projector, part[rows], kind, pixel_size_angstrom)
         transforms = transforms * shift_phases(torch.from_numpy(part.shifts_px), box)
         yield from_fourier(transforms).numpy()
 
 
 def _transforms(
-    projectors: Sequence[Projector],
+    projector: Projectors,
     part: ParticleParameters,
     kind: Aberrations,
     pixel_size_angstrom: float,
@@ -83,14 +96,14 @@ def _transforms(
 
     An image's frequency k is that of the undistorted one at M k.
     """
-    box = projectors[0].box
+    box = _box_of(projector)
     rotations, shape = part.rotations, (-1, box, box // 2 + 1)
     frequencies = fft_frequencies(box, pixel_size_angstrom)
     if kind.matrix is not None:
         frequencies = frequencies @ kind.matrix.T
         in_plane = rotations[..., :2] @ kind.matrix
         rotations = np.concatenate([in_plane, rotations[..., 2:]], axis=-1)
-    transforms = _slices(projectors, part.states, rotations)
+    transforms = _slices(projector, part, rotations)
     if part.ctf is not None:
         ctf = aberrated_ctf(part.ctf, frequencies, kind)
         transforms = transforms * torch.from_numpy(ctf).reshape(shape)
@@ -101,18 +114,21 @@ def _transforms(
 
 
 def _slices(
-    projectors: Sequence[Projector],
-    states: NDArray[np.int64] | None,
-    rotations: NDArray[np.float64],
+    projector: Projectors, part: ParticleParameters, rotations: NDArray[np.float64]
 ) -> Tensor:
     """Return each particle's slice of the map of its own state, ``(n, box, box // 2 + 1)``."""
-    if states is None:
-        return projectors[0].slices(rotations)
-    box = projectors[0].box
+    if isinstance(projector, MovingProjector):
+        assert part.motion_degrees is not None
+        return projector.slices(rotations, part.motion_degrees)
+    if isinstance(projector, Projector):
+        return projector.slices(rotations)
+    if part.states is None:
+        return projector[0].slices(rotations)
+    box = projector[0].box
     slices = torch.empty(len(rotations), box, box // 2 + 1, dtype=torch.complex64)
-    for state in np.unique(states):
-        rows = np.flatnonzero(states == state)
-        slices[rows] = projectors[state].slices(rotations[rows])
+    for state in np.unique(part.states):
+        rows = np.flatnonzero(part.states == state)
+        slices[rows] = projector[state].slices(rotations[rows])
     return slices
 
 
@@ -183,7 +199,7 @@ def noisy_images(
         Colour of the noise; None is white.
     """
     rng = np.random.default_rng(seed)
-    box = _each(projector)[0].box
+    box = _box_of(projector)
     colour = None if spectrum is None else spectrum.amplitudes(box, pixel_size_angstrom)
     for images in clean_images(projector, parameters, pixel_size_angstrom):
         if deviation is None:

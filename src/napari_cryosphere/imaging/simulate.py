@@ -78,6 +78,8 @@ class ParticleParameters:
         Beam tilt, trefoil, anisotropic magnification and so on, or None without any.
     states
         ``(n,)`` number of the map that each particle is a projection of, from 0; None for one map.
+    motion_degrees
+        ``(n,)`` angle by which a part of each particle is turned; None for a map that stands still.
     """
 
     rotations: NDArray[np.float64]
@@ -88,6 +90,7 @@ class ParticleParameters:
     optics_groups: NDArray[np.int64]
     aberrations: AberrationsOfImages | None = None
     states: NDArray[np.int64] | None = None
+    motion_degrees: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -104,6 +107,7 @@ class ParticleParameters:
             self.optics_groups[rows],
             None if self.aberrations is None else self.aberrations[rows],
             None if self.states is None else self.states[rows],
+            None if self.motion_degrees is None else self.motion_degrees[rows],
         )
 
     def tables(
@@ -123,6 +127,8 @@ class ParticleParameters:
             del columns["rlnMicrographName"]
         if self.states is not None:
             columns["rlnClassNumber"] = self.states + 1
+        if self.motion_degrees is not None:
+            columns["cryosphereMotionAngle"] = self.motion_degrees
         if self.ctf is not None:
             columns |= _ctf_columns(self.ctf)
         optics = self._optics(box, pixel_size_angstrom)

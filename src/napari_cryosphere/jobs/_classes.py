@@ -25,6 +25,7 @@ from napari_cryosphere.jobs._refinement import (
     Maps,
     Refinement,
     by_other_half,
+    reference_of,
 )
 from napari_cryosphere.jobs._state_starts import (
     START_SHELLS,
@@ -241,13 +242,13 @@ class ClassRefinement(Refinement):
             return replace(first, voxels=voxels)
 
         curve = self._fsc(density(common[0]), density(common[1]), mask).corrected
-        shared = [self._reference(density(voxels), mask, curve).voxels for voxels in common]
+        shared = [reference_of(density(voxels), mask, curve).voxels for voxels in common]
         references = list[Maps]()
         for state in range(len(done.each)):
             own = [density(maps[state] - mean) for maps, mean in zip(halves, common, strict=True)]
             inside = [one.voxels * mask.voxels for one in own]
             agreed = fourier_shell_correlation(inside[0], inside[1], first.pixel_size_angstrom)
-            parts = [self._reference(one, mask, agreed).voxels for one in own]
+            parts = [reference_of(one, mask, agreed).voxels for one in own]
             references.append((density(shared[0] + parts[0]), density(shared[1] + parts[1])))
         finest = min(
             curve.resolution_angstrom(RESOLVED), *(o.resolution_angstrom for o in done.each)

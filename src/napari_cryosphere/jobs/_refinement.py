@@ -60,6 +60,7 @@ __all__ = [
     "Maps",
     "Refinement",
     "by_other_half",
+    "reference_of",
 ]
 
 Maps: TypeAlias = tuple[DensityMap, DensityMap]
@@ -231,7 +232,7 @@ class Refinement:
     def _next_references(self, done: Iteration) -> tuple[Maps, float]:
         """Return the references after an iteration, and the finest detail to compare with them, angstrom."""
         first, second = (
-            self._reference(half, done.mask, done.fsc.corrected) for half in done.maps.halves
+            reference_of(half, done.mask, done.fsc.corrected) for half in done.maps.halves
         )
         field = done.stack.grid.field_angstrom
         finest = field / (int(field / done.resolution_angstrom) + BEYOND_SHELLS)
@@ -368,20 +369,6 @@ class Refinement:
         edge_px = max(_EDGE_ANGSTROM, _EDGE_OF_DETAIL * compared) / size
         return DensityMap(soft_mask(density.voxels, size, edge_px=edge_px), size)
 
-    def _reference(
-        self, half: DensityMap, mask: DensityMap, curve: FourierShellCorrelation
-    ) -> DensityMap:
-        """Return a half-map as the next reference: Wiener-filtered by the FSC, and masked.
-
-        A half-map's signal-to-noise ratio is FSC / (1 - FSC), so its Wiener filter is the FSC.
-        """
-        first_below = int(np.flatnonzero(np.append(curve.values[1:] < RESOLVED, True))[0]) + 1
-        weight = np.clip(curve.values, 0, 1)
-        weight[0] = 1
-        weight[first_below + BEYOND_SHELLS :] = 0
-        voxels = filtered_shells(half.voxels, weight) * mask.voxels
-        return DensityMap(voxels, half.pixel_size_angstrom, half.symmetry)
-
     def remove_journals(self) -> None:
         """Delete what was kept to resume."""
         for journal in self._journals:
@@ -389,6 +376,19 @@ class Refinement:
         folder = self._config.output / "unfinished"
         if folder.is_dir():
             folder.rmdir()
+
+
+def reference_of(half: DensityMap, mask: DensityMap, curve: FourierShellCorrelation) -> DensityMap:
+    """Return a half-map as the next reference: Wiener-filtered by the FSC, and masked.
+
+    A half-map's signal-to-noise ratio is FSC / (1 - FSC), so its Wiener filter is the FSC.
+    """
+    first_below = int(np.flatnonzero(np.append(curve.values[1:] < RESOLVED, True))[0]) + 1
+    weight = np.clip(curve.values, 0, 1)
+    weight[0] = 1
+    weight[first_below + BEYOND_SHELLS :] = 0
+    voxels = filtered_shells(half.voxels, weight) * mask.voxels
+    return DensityMap(voxels, half.pixel_size_angstrom, half.symmetry)
 
 
 def by_other_half(own: PoseSummary, other: PoseSummary, symmetry: str) -> PoseSummary:

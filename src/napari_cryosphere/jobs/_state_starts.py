@@ -8,24 +8,19 @@ difference between two states counts if both halves find it.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
-import torch
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.optimize import linear_sum_assignment
 
-from napari_cryosphere.alignment.aligner import Aligner
 from napari_cryosphere.alignment.variability import Mixture, Residuals
-from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.jobs.align import AlignerInput, pilot_around, prepare_aligner, spread_rows
+from napari_cryosphere.jobs._coarse_images import CoarseImages
+from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import AligningConfig
 from napari_cryosphere.jobs.events import Progress
-from napari_cryosphere.jobs.running.compute import choose_device
-from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
-from napari_cryosphere.reconstruction import resampled_map
+from napari_cryosphere.particles import DensityMap, ParticleStack
 
 __all__ = ["START_SHELLS", "HalfStates", "alike", "differ", "found_states", "merged_columns"]
 
@@ -78,47 +73,23 @@ class _Half:
         mask: DensityMap,
         config: AligningConfig,
     ) -> None:
-        field = stack.grid.field_angstrom
-        shell = min(START_SHELLS, stack.box // 2 - 2)
-        box = min(2 * int(scipy.fft.next_fast_len(shell + 3, real=True)), stack.box)
-        self._grid = ImageGrid(box, field / box)
-        self._stack = stack.on_grid(self._grid)
-        self._config, self._voxels = config, map_on_grid(reference, box, field / box).cpu()
-        self._mask = np.clip(resampled_map(mask, box, field / box).voxels, 0, 1)
-        self._aligner: Aligner = prepare_aligner(
-            self._stack,
+        self._images = CoarseImages(
+            stack,
             reference,
+            START_SHELLS,
             config.symmetry,
-            field / shell,
             config.shift_range_px,
-            choose_device("cpu"),
-            pilot_around(self._stack, 0.0),
+            config.batch_size,
         )
-        self._read = AlignerInput(self._stack)
+        self._voxels, self._mask = self._images.voxels(reference), self._images.mask(mask)
+        self._number = len(stack)
 
     def _residuals(self, rows: NDArray[np.int64]) -> Residuals:
-        parts = []
-        for some in np.array_split(rows, -(-len(rows) // self._config.batch_size)):
-            parts.append(self._aligner.observe(*self._read(some)))
-        observation = replace(
-            parts[0],
-            data=torch.cat([part.data for part in parts]),
-            filters=torch.cat([part.filters for part in parts]),
-        )
-        mine = self._stack[rows]
-        return Residuals(
-            observation,
-            mine.rotations(),
-            -mine.shifts_angstrom() / self._grid.pixel_size_angstrom,
-            self._voxels,
-            self._mask,
-            self._config.symmetry,
-            mine.particles["cryospherePresence"].to_numpy(float),
-        )
+        return self._images.residuals(rows, self._voxels, self._mask)
 
     def states(self, number: int) -> tuple[Residuals, HalfStates]:
         """Return what some of the particles leave over, and the states of all."""
-        residuals = self._residuals(spread_rows(len(self._stack), _MOST))
+        residuals = self._residuals(spread_rows(self._number, _MOST))
         found = residuals.components(number, _ROUNDS_OF_COMPONENTS)
         sizes = np.linalg.norm(found.maps.reshape(number, -1), axis=1)
         coordinates = found.coordinates * sizes
@@ -136,7 +107,7 @@ class _Half:
     def shared_out(self, residuals: Residuals, first: NDArray[np.float64]) -> HalfStates:
         """Return the states of all particles from first probabilities of those that maps are made of."""
         mixture = residuals.mixture(first, _LAST_ROUNDS)
-        number = len(self._stack)
+        number = self._number
         if len(residuals) == number:
             return HalfStates(mixture.maps, mixture.probabilities)
         rows = np.array_split(np.arange(number), -(-number // _MOST))

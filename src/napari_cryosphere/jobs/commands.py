@@ -141,6 +141,12 @@ COMMANDS = (
         "Refine poses and a map from a coarse start, with half sets that never see each other.",
     ),
     Command(
+        "variability",
+        "variability:variability",
+        "configs:VariabilityConfig",
+        "Find in which ways particles at known poses differ, and where each stands.",
+    ),
+    Command(
         "solve",
         "solve:solve",
         "configs:SolveConfig",

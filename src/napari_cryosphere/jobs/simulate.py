@@ -16,11 +16,14 @@ from napari_cryosphere.imaging.atomic_model import is_atomic_model
 from napari_cryosphere.imaging.coloured_noise import NoiseSpectrum
 from napari_cryosphere.imaging.forward import (
     NoiseLevel,
+    Projectors,
+    moving_projector_of,
     noise_level,
     noisy_images,
     projector_of,
 )
 from napari_cryosphere.imaging.map_mask import power_outside_sphere
+from napari_cryosphere.imaging.motion import DomainMotion, half_mask, moving_part
 from napari_cryosphere.imaging.simulate import (
     ParticleParameters,
     draw_parameters,
@@ -30,7 +33,7 @@ from napari_cryosphere.jobs.configs import SimulateConfig, SimulatingConfig
 from napari_cryosphere.jobs.density import read_model
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.running.references import open_map
+from napari_cryosphere.jobs.running.references import open_map, open_mask
 from napari_cryosphere.particles import (
     DensityMap,
     ImageGrid,
@@ -66,7 +69,32 @@ def simulate(config: SimulateConfig) -> Events:
     else:
         density = open_map(config, config.map, config.symmetry)
     others = [_of_grid(path, density, config) for path in config.other_map]
-    yield from simulate_density(density, config, others)
+    motion = None
+    if config.motion is not None:
+        motion = yield from _motion(density, config.motion, config)
+    yield from simulate_density(density, config, others, motion)
+
+
+def _motion(
+    density: DensityMap, part: Path | str, config: SimulateConfig
+) -> Generator[Event, None, DomainMotion]:
+    """Return what turns, and say about which axis."""
+    if isinstance(part, Path):
+        grid = ImageGrid(density.box, density.pixel_size_angstrom)
+        opened = open_mask(part, grid, f"the map {config.map}")
+        yield from opened.notes
+        mask = opened.density.voxels
+    else:
+        mask = half_mask(density)
+    motion = moving_part(density, mask, config.motion_axis)
+    hinge, axis = motion.hinge_px * density.pixel_size_angstrom, motion.axis
+    share = float(motion.part.sum()) / max(float(motion.part.sum() + motion.rest.sum()), 1e-30)
+    yield Note(
+        f"{100 * share:.0f} % of the map turn by {config.motion_angle_degrees:g} degrees in all about "
+        f"the axis {' '.join(f'{x:.3f}' for x in axis)} through {' '.join(f'{x:.1f}' for x in hinge)} A "
+        "(x y z from the middle)"
+    )
+    return motion
 
 
 def _of_grid(path: Path, first: DensityMap, config: SimulateConfig) -> DensityMap:
@@ -82,9 +110,14 @@ def _of_grid(path: Path, first: DensityMap, config: SimulateConfig) -> DensityMa
 
 
 def simulate_density(
-    density: DensityMap, config: SimulateConfig, others: Sequence[DensityMap] = ()
+    density: DensityMap,
+    config: SimulateConfig,
+    others: Sequence[DensityMap] = (),
+    motion: DomainMotion | None = None,
 ) -> Events:
     """Simulate particles from a map in memory, and others for further states; ``config.map`` is not read.
+
+    With a ``motion`` of the map a part of it is turned by another angle in every particle.
 
     Images go to disk as they are made; only a chunk of them is held. The STAR file appears last.
 
@@ -109,7 +142,11 @@ def simulate_density(
         rng = np.random.default_rng(config.seed + 2000)
         states = rng.choice(len(shares), size=len(drawn), p=shares / shares.sum())
         drawn = dataclasses.replace(drawn, states=states)
-    work = Simulation(density, drawn, config, _noise_spectrum(config), others)
+    if motion is not None:
+        widest = config.motion_angle_degrees / 2
+        angles = np.random.default_rng(config.seed + 3000).uniform(-widest, widest, len(drawn))
+        drawn = dataclasses.replace(drawn, motion_degrees=angles)
+    work = Simulation(density, drawn, config, _noise_spectrum(config), others, motion)
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)
     write_star(work.tables(stack.name), star, config.overwrite)
@@ -147,9 +184,12 @@ class Simulation:
         config: SimulatingConfig,
         spectrum: NoiseSpectrum | None = None,
         others: Sequence[DensityMap] = (),
+        motion: DomainMotion | None = None,
     ) -> None:
         self._density, self._parameters, self._config = density, parameters, config
-        self._projector = [projector_of(one) for one in (density, *others)]
+        self._projector: Projectors = [projector_of(one) for one in (density, *others)]
+        if motion is not None:
+            self._projector = moving_projector_of(motion)
         if spectrum is None and config.noise_length_angstrom:
             spectrum = NoiseSpectrum.falling(config.noise_length_angstrom)
         self._spectrum = spectrum

@@ -57,6 +57,7 @@ class SliceSums:
         rotations: NDArray[np.float64],
         means: NDArray[np.float32],
         products: NDArray[np.float32],
+        known: NDArray[np.complex64] | None = None,
     ) -> None:
         """Add images.
 
@@ -68,13 +69,24 @@ class SliceSums:
             ``(n, 3, 3)``.
         means, products
             ``(n, number)`` and ``(n, number, number)``: expected coefficients and products of them.
+        known
+            ``(n, number, k)``: what else is in the images, times each coefficient, as expected; None
+            is nothing.
         """
-        squared = filters**2
+        squared, nothing = filters**2, np.zeros_like(filters)
         for (a, b), volume in self._volumes.items():
-            factors = filters * means[:, a, None] if a == b else np.zeros_like(filters)
-            powers = squared * products[:, a, b, None]
+            powers, factors, values = squared * products[:, a, b, None], nothing, data
+            if a == b and known is None:
+                factors = filters * means[:, a, None]
+            elif a == b and known is not None:
+                factors, values = filters, data * means[:, a, None] - known[:, a]
             for operator in self._symmetry.insertions:
-                volume.insert(data, factors, powers, operator @ rotations)
+                volume.insert(values, factors, powers, operator @ rotations)
+
+    @staticmethod
+    def memory_bytes(box: int, number: int, padding: int = 2) -> int:
+        """Return what the sums of so many maps take that an image may hold at once."""
+        return number * (number + 1) // 2 * SliceVolume.memory_bytes(box * padding)
 
     def solve(self, precision: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the maps of largest posterior, ``(number, box, box, box)``.

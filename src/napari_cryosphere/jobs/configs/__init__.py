@@ -31,6 +31,7 @@ from napari_cryosphere.jobs.configs.jobs import (
     SimulateConfig,
     SimulatingConfig,
     SolveConfig,
+    VariabilityConfig,
     WatchConfig,
 )
 
@@ -63,5 +64,6 @@ __all__ = [
     "SimulatingConfig",
     "SolveConfig",
     "SymmetricConfig",
+    "VariabilityConfig",
     "WatchConfig",
 ]

@@ -60,6 +60,7 @@ __all__ = [
     "SimulateConfig",
     "SimulatingConfig",
     "SolveConfig",
+    "VariabilityConfig",
     "WatchConfig",
 ]
 
@@ -208,6 +209,15 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """
     share: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Share of the particles in each state, the first map's first; without it all states are as frequent."""
+    motion: Literal["half"] | MapFile | None = None
+    """Part of the map that turns, by another angle in each particle: a mask, 0 to 1, on the map's grid;
+    or half for all on one side of the middle, across the longest axis. The hinge is where the part
+    touches the rest. The STAR file says each particle's angle in cryosphereMotionAngle.
+    """
+    motion_angle_degrees: Annotated[float, Field(gt=0, le=360)] = 30.0
+    """Range of the motion: angles are uniform from minus to plus half of it."""
+    motion_axis: tuple[float, float, float] | None = None
+    """Axis of the motion, x y z, of any length; without it that about which the part opens and closes."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""
     number: Annotated[int, Field(ge=1)] | None = None
@@ -221,6 +231,14 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
             raise ValueError(
                 "noise_spectrum and noise_length_angstrom both colour the noise; give one"
             )
+        if self.motion is None and self.model_fields_set & {"motion_angle_degrees", "motion_axis"}:
+            raise ValueError(
+                "motion_angle_degrees and motion_axis go with motion, the part that turns"
+            )
+        if self.motion_axis is not None and not any(self.motion_axis):
+            raise ValueError("motion_axis must have a direction, not 0 0 0")
+        if self.motion is not None and self.other_map:
+            raise ValueError("motion and other_map both say how particles differ; give one")
         if self.share and len(self.share) != 1 + len(self.other_map):
             raise ValueError(
                 f"{len(self.share)} shares for {1 + len(self.other_map)} maps; give one for each"
@@ -435,6 +453,38 @@ class RefineConfig(AligningConfig, ParticlesInput, MapsInput):
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
         return f"aligned batches are kept in {self.output}: the same command with --resume goes on"
+
+
+class VariabilityConfig(SymmetricConfig, _WithMemory, ParticlesInput):
+    """How particles at known poses differ from each other: principal components of their volumes."""
+
+    output: Folder
+    """Folder for the results."""
+    components: Annotated[int, Field(ge=1, le=20)] = 4
+    """Most components that are sought; those that the two half sets do not both find are none."""
+    resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
+    """Finest detail in which particles are compared. Without it: as far as the half-maps agree, and 16
+    shells at most, which a box of 38 voxels holds.
+    """
+    mask: MaskChoice = "auto"
+    """Where particles may differ: a file, values 0 to 1, in the particles' box; auto makes a wide one
+    of their map; none uses none.
+    """
+    pose_error_degrees: Annotated[float, Field(ge=0, le=20)] = 1.0
+    """By how much poses may be off, and shifts by as much at the particle's rim (standard deviation):
+    what a particle may owe to that counts as no variability.
+    """
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of the components' start."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Images that are read at once."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        return f"what is finished is kept in {self.output}: the same command with --resume goes on"
 
 
 class SearchingConfig(SymmetricConfig, _WithMemory):

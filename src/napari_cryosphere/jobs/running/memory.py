@@ -46,6 +46,11 @@ class MemoryLimit:
     def __init__(self, gigabytes: float | None) -> None:
         self.gigabytes = gigabytes
 
+    @property
+    def room_bytes(self) -> float:
+        """What is left for data; infinity without a limit."""
+        return math.inf if self.gigabytes is None else self.gigabytes * _GIGABYTE - _BASE
+
     def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
         """Check that what is to come fits.
 
@@ -82,7 +87,7 @@ class MemoryLimit:
         self.refuse_beyond(
             each + once_bytes, f"one image of {box} px and what is computed from it", "allow more"
         )
-        return max(1, min(wanted, int((self.gigabytes * _GIGABYTE - _BASE - once_bytes) / each)))
+        return max(1, min(wanted, int((self.room_bytes - once_bytes) / each)))
 
 
 def _machine_gigabytes() -> float:
