@@ -18,7 +18,9 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QDialogButtonBox,
+    QFileDialog,
     QLineEdit,
+    QMessageBox,
     QScrollArea,
     QWidget,
 )
@@ -208,29 +210,38 @@ class Walk:
         self.rest(0.1)
 
     def name_file(self, act: Callable[[], None], path: Path) -> None:
-        """Do what opens a dialog for a file, and name the file in it."""
+        """Do what opens a dialog for a file, and name the file in it; a file that is there is replaced.
+
+        What is open is looked at again and again until ``act`` returns: on a busy machine a dialog comes
+        late, reads its folder while one types, or asks once more.
+        """
 
         def answer() -> None:
             dialog = QApplication.activeModalWidget()
-            if dialog is None:
-                QTimer.singleShot(100, answer)
-                return
-            line = dialog.findChild(QLineEdit)
-            line.selectAll()
-            QTest.keyClicks(line, str(path))
-            offered = QApplication.activePopupWidget()
-            if offered is not None:  # names that would complete what was typed
-                offered.close()
-            buttons = dialog.findChild(QDialogButtonBox)
-            accept = next(
-                each
-                for each in buttons.buttons()
-                if buttons.buttonRole(each) == QDialogButtonBox.ButtonRole.AcceptRole
-            )
-            QTest.mouseClick(accept, _LEFT)
+            if isinstance(dialog, QMessageBox):
+                QTest.mouseClick(dialog.button(QMessageBox.StandardButton.Yes), _LEFT)
+            elif isinstance(dialog, QFileDialog):
+                line = dialog.findChild(QLineEdit)
+                if line.text() != str(path):
+                    line.selectAll()
+                    QTest.keyClicks(line, str(path))
+                    return
+                offered = QApplication.activePopupWidget()
+                if offered is not None:  # names that would complete what was typed
+                    offered.close()
+                buttons = dialog.findChild(QDialogButtonBox)
+                accept = next(
+                    each
+                    for each in buttons.buttons()
+                    if buttons.buttonRole(each) == QDialogButtonBox.ButtonRole.AcceptRole
+                )
+                QTest.mouseClick(accept, _LEFT)
 
-        QTimer.singleShot(300, answer)
+        looking = QTimer()
+        looking.timeout.connect(answer)
+        looking.start(200)
         act()
+        looking.stop()
         self.rest(0.3)
 
     def keys(

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.jobs._refinement import (
     BEYOND_SHELLS,
+    HALVES_OF_ITERATION,
+    MAPS_OF_ITERATION,
     RESOLVED,
     SETTLED_ITERATIONS,
     SETTLED_SHELLS,
@@ -41,7 +43,7 @@ from napari_cryosphere.jobs.align import (
     pilot_around,
     with_alignment,
 )
-from napari_cryosphere.jobs.events import Event, Note, Progress
+from napari_cryosphere.jobs.events import Event, Note, Progress, between, part_of
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
@@ -128,14 +130,16 @@ class ClassRefinement(Refinement):
         compared = self._config.initial_resolution_angstrom
         together = max(1, min(_TOGETHER, self._config.iterations - 1))
         for number in range(1, together + 1):
-            done = yield from self._iterate(number, stack, references, compared)
+            work = self._iterate(number, stack, references, compared)
+            done = yield from part_of(work, self._course(number))
             stack = done.stack
             references, compared = self._next_references(done)
             yield done
         wanted = self._config.classes
-        shares = yield from found_states(
-            [stack[rows] for rows in self._half_rows], references, done.mask, wanted, self._config
-        )
+        mine = [stack[rows] for rows in self._half_rows]
+        telling = found_states(mine, references, done.mask, wanted, self._config)
+        here = self._course(together)(1.0)
+        shares = yield from part_of(telling, between(here, here))
         probabilities = self._both(*shares)
         number = probabilities.shape[1]
         if number < wanted:
@@ -157,18 +161,21 @@ class ClassRefinement(Refinement):
         """Iterate from first probabilities of states, ``(n, k)``, until nothing improves."""
         there = begun.stack.particles["cryospherePresence"].to_numpy(float)
         states = States(probabilities, probabilities.mean(0), there)
-        first = yield from self._reconstructed(
+        making = self._reconstructed(
             begun.number,
             [begun.stack] * len(probabilities.T),
             [begun.summary] * len(probabilities.T),
             states,
             compared,
         )
+        here = self._course(begun.number)(1.0)
+        first = yield from part_of(making, between(here, here))
         done, best, settled = first, [0.0] * len(first.each), 0
         for number in range(begun.number + 1, self._config.iterations + 1):
             references, compared = self._references_of(done)
             fresh = number == begun.number + 1
-            done = yield from self._iterate_states(number, done, references, compared, fresh)
+            work = self._iterate_states(number, done, references, compared, fresh)
+            done = yield from part_of(work, self._course(number))
             done, notes = self._told_apart(done)
             yield from notes
             if len(done.each) == 1:
@@ -185,7 +192,8 @@ class ClassRefinement(Refinement):
             if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
                 break
             yield done
-        yield (yield from self._judged_states(done))
+        judging = self._judged_states(done)
+        yield (yield from part_of(judging, between(self._course(done.number)(1.0), 1.0)))
 
     @property
     def _field(self) -> float:
@@ -240,7 +248,8 @@ class ClassRefinement(Refinement):
                 (yield from self._align_states(number, half, stacks, mine, compared, pilots))
             )
         stacks, summaries, states = self._posed_in_states(stacks, found)
-        return (yield from self._reconstructed(number, stacks, summaries, states, compared, before))
+        making = self._reconstructed(number, stacks, summaries, states, compared, before)
+        return (yield from part_of(making, MAPS_OF_ITERATION))
 
     def _pilots(
         self,
@@ -287,8 +296,9 @@ class ClassRefinement(Refinement):
         self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
             details = [MapDetail(compared, "as far as the half-maps agree")] * several
-            yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
-            yield from align_rows_to_states(
+            place = HALVES_OF_ITERATION[half]
+            yield Progress(place(0.0), f"iteration {number}, half {half + 1}: measuring noise")
+            work = align_rows_to_states(
                 mine,
                 references,
                 config,
@@ -299,6 +309,7 @@ class ClassRefinement(Refinement):
                 self._ranks,
                 journal,
             )
+            yield from part_of(work, place)
         return found_of_states(batches, journal, several)
 
     def _posed_in_states(
@@ -339,7 +350,8 @@ class ClassRefinement(Refinement):
         for state, (stack, summary) in enumerate(zip(stacks, summaries, strict=True)):
             share = states.probabilities[:, state]
             share = np.where(share < _NOTHING, 0.0, share)
-            made = yield from self._reconstruct(stack, compared, share)
+            part = between(state / len(stacks), (state + 1) / len(stacks))
+            made = yield from part_of(self._reconstruct(stack, compared, share), part)
             change = float("nan")
             if before is not None:
                 earlier, mine = before.each[state].stack, states.best == state
@@ -437,9 +449,10 @@ class ClassRefinement(Refinement):
             stack = stack.with_columns({"cryospherePresence": states.presence})
             judged.append(replace(one, stack=stack.on_grid(self._stack.grid), summary=summary))
         summaries = [one.summary for one in judged]
-        whole = yield from self._reconstructed(
+        making = self._reconstructed(
             done.number, [one.stack for one in judged], summaries, done.states, compared
         )
+        whole = yield from part_of(making, MAPS_OF_ITERATION)
         changes = [one.change_degrees for one in done.each]
         each = [
             replace(one, change_degrees=change)

@@ -86,14 +86,14 @@ def refine(config: RefineConfig) -> Events:
     if config.mask == "auto":
         wide = particle_mask(density.voxels, density.pixel_size_angstrom)
     refinement = ClassRefinement(config, stack, masked_map(density, wide), mask)
-    history, found = list[dict[str, float]](), None
+    history, found, share = list[dict[str, float]](), None, 0.0
     for event in refinement if config.classes == 1 else refinement.of_states():
         if not isinstance(event, Iteration | StateIteration):
+            share = event.fraction if isinstance(event, Progress) else share
             yield event
             continue
         found = _Found.of(event)
         history += found.rows(config.classes)
-        share = event.number / config.iterations
         yield Progress(share, found.message(), history[-1])
         yield Snapshot(share, found.largest.maps.density, len(stack))
     if not current_ranks().first or found is None:

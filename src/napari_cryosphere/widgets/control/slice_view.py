@@ -33,7 +33,7 @@ def difference_colormap() -> Colormap:
     return Colormap([[0.35, 0.65, 1, 1], [0, 0, 0, 1], [1, 0.6, 0.2, 1]], name="blue-black-orange")
 
 
-def fit_names(layers: Sequence[Image], viewer: ViewerModel) -> None:
+def fit_names(layers: Sequence[Layer], viewer: ViewerModel) -> None:
     """Show the names of layers in one size, in which the longest fits its part of the canvas."""
     width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
     size = 0.95 * width / (_CHARACTER * max([1, *(len(layer.name) for layer in layers)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ASPECT", "LINE", "Place", "arrange"]
+__all__ = ["ASPECT", "LINE", "Place", "arrange", "particle_side"]
 
 ASPECT = 2.0
 """Width of the sphere's picture over its height."""
@@ -48,14 +48,11 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
     -------
     Places of ``particle``, ``lens`` and ``sphere``, and of ``projection`` and ``residual``.
     """
-    above = LINE if compared else 0.0
 
     def drawn_size(places: dict[str, Place]) -> float:
         """Return the sphere's width times the root of the particle's, as they are drawn."""
-        height = max(place.top + place.height for place in places.values()) + above
-        width = max(place.left + place.width for place in places.values())
-        side = min(canvas_width / width, canvas_height / height)
-        return places["sphere"].width * side * side**0.5
+        side = particle_side(places, canvas_width, canvas_height)
+        return places["sphere"].width * side**1.5
 
     tall = (
         [_in_one_row(), _in_two_rows()]
@@ -63,6 +60,14 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
         else [_particle_and_lens(canvas_height / canvas_width)]
     )
     return max(*tall, _wide(compared), key=drawn_size)
+
+
+def particle_side(places: dict[str, Place], canvas_width: float, canvas_height: float) -> float:
+    """Return the particle's side where the places fill a canvas, in the canvas's unit."""
+    above = LINE if "projection" in places else 0.0
+    height = max(place.top + place.height for place in places.values()) + above
+    width = max(place.left + place.width for place in places.values())
+    return min(canvas_width / width, canvas_height / height)
 
 
 def _with_sphere_below(width: float, **places: Place) -> dict[str, Place]:
