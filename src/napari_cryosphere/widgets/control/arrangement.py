@@ -93,7 +93,7 @@ class Arrangement:
             return []
         rows, width = self._viewer.canvas.size
         height = max(rows - _LINE_PIXELS, 1.0)
-        places = arrange(width, height, "projection" in shown)
+        places = arrange(width, height, "projection" in shown, "sphere" in shown)
         for name, layer in shown.items():
             if name == "names":
                 pixels = particle_side(places, width, height)

@@ -22,7 +22,7 @@ PLANES = ("xy", "xz", "yz")
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
 _FONT_SIZES = (6.0, 10.0)  # least and most, in points
-_CHARACTER = 0.95  # pixels wide, by points of the font
+_CHARACTER = 1.1  # pixels wide at most, by points of the font
 _MARGIN = 1.3  # around the density
 
 

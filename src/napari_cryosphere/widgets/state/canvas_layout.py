@@ -34,7 +34,9 @@ class Place:
     width: float
 
 
-def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -> dict[str, Place]:
+def arrange(
+    canvas_width: float, canvas_height: float, compared: bool = False, sphere: bool = True
+) -> dict[str, Place]:
     """Return the places that are largest on a canvas.
 
     Parameters
@@ -43,11 +45,18 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
         In any unit.
     compared
         Whether room is needed for projection and residual, and for names above them and the particle.
+    sphere
+        Whether room is needed for sphere and lens.
 
     Returns
     -------
     Places of ``particle``, ``lens`` and ``sphere``, and of ``projection`` and ``residual``.
     """
+    if not sphere:
+        return max(
+            (_next_to_particle(), _below_particle()),
+            key=lambda places: particle_side(places, canvas_width, canvas_height),
+        )
 
     def drawn_size(places: dict[str, Place]) -> float:
         """Return the sphere's width times the root of the particle's, as they are drawn."""
@@ -68,6 +77,26 @@ def particle_side(places: dict[str, Place], canvas_width: float, canvas_height: 
     height = max(place.top + place.height for place in places.values()) + above
     width = max(place.left + place.width for place in places.values())
     return min(canvas_width / width, canvas_height / height)
+
+
+def _next_to_particle() -> dict[str, Place]:
+    """Return the places of projection and residual, one below the other."""
+    small, left = (1 - LINE) / 2, 1 + _GAP
+    return {
+        "particle": Place(0, 0, 1, 1),
+        "projection": Place(0, left, small, small),
+        "residual": Place(1 - small, left, small, small),
+    }
+
+
+def _below_particle() -> dict[str, Place]:
+    """Return the places of projection and residual, next to each other."""
+    small, top = (1 - _GAP) / 2, 1 + LINE
+    return {
+        "particle": Place(0, 0, 1, 1),
+        "projection": Place(top, 0, small, small),
+        "residual": Place(top, 1 - small, small, small),
+    }
 
 
 def _with_sphere_below(width: float, **places: Place) -> dict[str, Place]:
@@ -113,13 +142,8 @@ def _in_two_rows() -> dict[str, Place]:
 
 def _wide(compared: bool) -> dict[str, Place]:
     """Return the places with the sphere to the right of the others."""
-    places = {"particle": Place(0, 0, 1, 1)}
-    below = 1.0
-    if compared:
-        small, top = (1 - _GAP) / 2, 1 + LINE
-        places["projection"] = Place(top, 0, small, small)
-        places["residual"] = Place(top, 1 - small, small, small)
-        below = top + small
+    places = _below_particle() if compared else {"particle": Place(0, 0, 1, 1)}
+    below = max(place.top + place.height for place in places.values())
     places["lens"] = Place(below + _GAP, 0, 1, 1)
     height = below + _GAP + 1
     return places | {"sphere": Place(0, 1 + _GAP, height, height * ASPECT)}
