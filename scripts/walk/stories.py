@@ -84,7 +84,8 @@ def images_story(walk: Walk, arguments: argparse.Namespace) -> None:
         "images_found", "A map, and a pose for every particle: the sphere says how sure it is"
     )
     walk.click(dock.way.steps["Inspect"])
-    walk.rest(5)
+    walk.wait(lambda: dock.controller.inspector.reading is not None, "the posterior")
+    walk.rest(2)
     walk.note("least sure", dock.inspector.verdict.words.text())
     walk.picture("images_unsure", "The least sure particle first")
     walk.click(dock.way.docks["Gallery"])
