@@ -160,7 +160,7 @@ class MapView:
         middle = np.asarray(layer.extent.world).mean(axis=0)[-3:]
         cell = min(self._viewer.canvas.viewbox_size(self._viewer.layers))
         camera.angles, camera.center = _ANGLES, tuple(middle)
-        camera.zoom = cell / (2.2 * reach_angstrom(layer))
+        camera.zoom = cell / (2.5 * reach_angstrom(layer))
 
     def leave(self) -> None:
         """Leave the viewer as it was found."""
