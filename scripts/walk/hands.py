@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QDialogButtonBox,
+    QFileDialog,
     QLineEdit,
+    QMessageBox,
     QScrollArea,
     QWidget,
 )
@@ -188,13 +191,14 @@ class Walk:
             actions = action.menu().actions()
         raise LookupError(path)
 
-    def drag(self, widget: QWidget, start: QPoint, end: QPoint) -> None:
-        """Drag from one point to another."""
-        QTest.mousePress(widget, _LEFT, pos=start)
-        for part in np.linspace(0, 1, 8):
-            QTest.mouseMove(widget, start + (end - start) * float(part))
-            self.rest(0.03)
-        QTest.mouseRelease(widget, _LEFT, pos=end)
+    def drag(self, widget: QWidget, *way: QPoint) -> None:
+        """Drag along a way, from its first point to its last."""
+        QTest.mousePress(widget, _LEFT, pos=way[0])
+        for start, end in pairwise(way):
+            for part in np.linspace(0, 1, 8):
+                QTest.mouseMove(widget, start + (end - start) * float(part))
+                self.rest(0.03)
+        QTest.mouseRelease(widget, _LEFT, pos=way[-1])
         self.rest(0.2)
 
     def drop(self, *files: Path) -> None:
@@ -208,29 +212,38 @@ class Walk:
         self.rest(0.1)
 
     def name_file(self, act: Callable[[], None], path: Path) -> None:
-        """Do what opens a dialog for a file, and name the file in it."""
+        """Do what opens a dialog for a file, and name the file in it; a file that is there is replaced.
+
+        What is open is looked at again and again until ``act`` returns: on a busy machine a dialog comes
+        late, reads its folder while one types, or asks once more.
+        """
 
         def answer() -> None:
             dialog = QApplication.activeModalWidget()
-            if dialog is None:
-                QTimer.singleShot(100, answer)
-                return
-            line = dialog.findChild(QLineEdit)
-            line.selectAll()
-            QTest.keyClicks(line, str(path))
-            offered = QApplication.activePopupWidget()
-            if offered is not None:  # names that would complete what was typed
-                offered.close()
-            buttons = dialog.findChild(QDialogButtonBox)
-            accept = next(
-                each
-                for each in buttons.buttons()
-                if buttons.buttonRole(each) == QDialogButtonBox.ButtonRole.AcceptRole
-            )
-            QTest.mouseClick(accept, _LEFT)
+            if isinstance(dialog, QMessageBox):
+                QTest.mouseClick(dialog.button(QMessageBox.StandardButton.Yes), _LEFT)
+            elif isinstance(dialog, QFileDialog):
+                line = dialog.findChild(QLineEdit)
+                if line.text() != str(path):
+                    line.selectAll()
+                    QTest.keyClicks(line, str(path))
+                    return
+                offered = QApplication.activePopupWidget()
+                if offered is not None:  # names that would complete what was typed
+                    offered.close()
+                buttons = dialog.findChild(QDialogButtonBox)
+                accept = next(
+                    each
+                    for each in buttons.buttons()
+                    if buttons.buttonRole(each) == QDialogButtonBox.ButtonRole.AcceptRole
+                )
+                QTest.mouseClick(accept, _LEFT)
 
-        QTimer.singleShot(300, answer)
+        looking = QTimer()
+        looking.timeout.connect(answer)
+        looking.start(200)
         act()
+        looking.stop()
         self.rest(0.3)
 
     def keys(

@@ -19,7 +19,7 @@ from napari_cryosphere.jobs.align import (
     prepare_aligner,
 )
 from napari_cryosphere.jobs.configs import RefineConfig, SimulateConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Result, Snapshot, follow
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, Snapshot, follow
 from napari_cryosphere.jobs.refine import refine, refine_outputs
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.particles import (
@@ -80,6 +80,9 @@ def refined(sample: Path) -> Path:
     output = sample / "refined"
     _, seen = run(refine(config_of(sample, output)))
     assert sum(isinstance(event, Snapshot) for event in seen) == len(history(output))
+    shares = [event.fraction for event in seen if isinstance(event, Progress)]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(0.975)  # of the end, half-maps with all detail are a tenth
     return output
 
 

@@ -170,6 +170,21 @@ def test_the_models_own_map_is_projected_where_none_is_loaded(
     assert held.projection.reference == tmp_path / "map.mrc"
 
 
+def test_names_do_not_run_into_each_other_on_a_wide_low_canvas(
+    held: Controller, held_background: Any
+) -> None:
+    held.show_particle(3)
+    held.inspector.settle()
+    held_background.advance()
+    names, zoom = held.viewer.layers["names"], held.viewer.scene.camera
+    for size in ((900, 700), (340, 900)):  # of the canvas, height and width
+        held.viewer.canvas.size = size
+        _, left, right = names.data[:, 1] * zoom.zoom
+        written = len("projection") * 0.9 * names.text.size  # pixels, as it is seen
+        assert written < right - left
+    assert names.text.size < 10
+
+
 def test_a_key_and_a_check_box_take_the_projection_away(
     viewer: Any,
     qtbot: Any,

@@ -47,8 +47,8 @@ def test_everything_is_there(viewer: Any, outputs: dict[str, Path]) -> None:
     ]
     maps.show_maps()
     assert [layer.name for layer in viewer.layers if layer.visible] == [
-        "true map",
-        "map from predicted poses",
+        "3D  true map",
+        "3D  map from predicted poses",
     ]
     dock.controller.maps.show()
 

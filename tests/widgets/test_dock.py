@@ -170,7 +170,7 @@ def test_mode_buttons_show_maps_and_particles(
     dock.controller.maps.add_map(DensityMap.read(sample / "truth.mrc"), "truth")
     qtbot.mouseClick(dock.maps_button, Qt.MouseButton.LeftButton)
     assert viewer.dims.ndisplay == 3
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["truth"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["3D  truth"]
     qtbot.mouseClick(dock.particles_button, Qt.MouseButton.LeftButton)
     assert viewer.dims.ndisplay == 2
     assert [layer.name for layer in viewer.layers if layer.visible] == ["particles"]
@@ -187,7 +187,7 @@ def test_a_map_dropped_onto_particles_is_shown_in_3d(
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     viewer.open(sample / "truth.mrc", plugin="napari-cryosphere")
     qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=60_000)
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["truth"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["3D  truth"]
     assert dock.maps_button.isChecked()
     viewer.layers.remove(viewer.layers["truth"])
     assert dock.particles_button.isChecked()

@@ -11,6 +11,8 @@ import pytest
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari._qt.qthreading import wait_for_workers_to_quit
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QTabBar
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.commands import COMMANDS
@@ -21,6 +23,16 @@ from napari_cryosphere.widgets.control.command_run import to_open
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.docks.commands.dock import CommandDock
 from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
+from napari_cryosphere.widgets.plugin.open_docks import (
+    COMMANDS as COMMANDS_DOCK,
+)
+from napari_cryosphere.widgets.plugin.open_docks import (
+    GALLERY,
+    MAIN,
+    ORIENTATIONS,
+    SCATTER,
+    open_dock,
+)
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
 
 ROWS = {row.name: row for row in COMMANDS}
@@ -192,6 +204,27 @@ def test_text_that_a_command_returns_is_shown(dock: CommandDock, qtbot: Any, sam
     dock.button.click()
     finish(dock, qtbot)
     assert "80" in dock.said.text()
+
+
+def test_the_form_has_the_height_of_the_dock_and_titles_of_docks_are_whole(
+    viewer: Any, qtbot: Any
+) -> None:
+    docks = [
+        open_dock(viewer, name) for name in (MAIN, GALLERY, ORIENTATIONS, SCATTER, COMMANDS_DOCK)
+    ]
+    viewer.window._qt_window.resize(1280, 720)
+    viewer.window._qt_window.show()
+    dock = docks[-1]
+    dock.choose("abinitio")
+    qtbot.waitUntil(lambda: dock.stack.height() > 0.6 * dock.height())
+    direct = Qt.FindChildOption.FindDirectChildrenOnly
+
+    def whole() -> bool:
+        bars = viewer.window._qt_window.findChildren(QTabBar, options=direct)
+        (bar,) = (bar for bar in bars if bar.count() == len(docks))
+        return bool(bar.elideMode() == Qt.TextElideMode.ElideNone and bar.usesScrollButtons())
+
+    qtbot.waitUntil(whole)
 
 
 def test_a_wrong_value_is_said_and_nothing_runs(dock: CommandDock, tmp_path: Path) -> None:

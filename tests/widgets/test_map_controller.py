@@ -207,7 +207,11 @@ def test_the_map_shows_while_it_grows(
     controller.maps.reconstructed.connect(watch)
     controller.maps.reconstruct(recipe(controller.session, Poses.INPUT, half_maps=False))
     assert len(made) == 1
-    assert [layer.name for layer in controller.viewer.layers] == ["particles", made[0].name]
+    assert [layer.name for layer in controller.viewer.layers] == [
+        "particles",
+        made[0].name,
+        f"3D  {made[0].name}",
+    ]
     assert made[0].iso_threshold == pytest.approx(3.5)
     assert len({id(density) for density in grown}) > 0
 
@@ -303,7 +307,8 @@ def test_the_difference_is_what_differs(
     controller.maps.show(whole, other)
     assert controller.maps.view.layers == (other, whole, layer)
     controller.maps.subtract(whole, other)  # once more: one difference, not two
-    assert len(controller.viewer.layers) == 3
+    names = [one.name for one in controller.viewer.layers if map_of(one) is not None]
+    assert names == ["whole", "whole − less", "less"]
     controller.viewer.layers.remove(other)
     controller.maps.show(whole)
     assert controller.maps.view.layers == (whole,)

@@ -34,7 +34,7 @@ def dock(viewer: Any) -> MapDock:
 
 @pytest.fixture
 def small(truth: DensityMap) -> DensityMap:
-    """A map whose surfaces are drawn quickly, as software has to."""
+    """A map that is quickly worked on."""
     return DensityMap(truth.voxels[16:48, 16:48, 16:48].copy(), 3.0)
 
 
@@ -79,7 +79,10 @@ def test_reconstruct_compare_and_look_with_clicks(
         assert not panel.reconstruct.isEnabled()
     qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
     name = "map, input, not rejected"
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["truth", name]
+    assert [layer.name for layer in viewer.layers if layer.visible] == [
+        "3D  truth",
+        f"3D  {name}",
+    ]
     assert dock.surfaces_button.isChecked()
     assert dock.maps.map.currentText() == name
     assert dock.maps.reference.layer() == truth_layer
@@ -131,11 +134,12 @@ def test_layers_viewer_and_dock_may_go_meanwhile(
     monkeypatch.setattr(map_work, "_SNAPSHOT_SECONDS", 1e-9)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     dock.reconstruction.poses.setCurrentText("input poses")
+    maps = dock.controller.maps
+    maps.reconstructed.connect(viewer.layers.remove)  # as soon as it is there
     qtbot.mouseClick(dock.reconstruction.reconstruct, LEFT)
-    qtbot.waitUntil(lambda: bool(dock.controller.map_layers), timeout=60_000)
-    viewer.layers.remove(dock.controller.map_layers[0])
     qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
     assert [layer.name for layer in viewer.layers] == ["particles"]
+    maps.reconstructed.disconnect(viewer.layers.remove)
     qtbot.mouseClick(dock.reconstruction.reconstruct, LEFT)
     viewer.layers.clear()  # the particles are gone: what they make is kept
     qtbot.waitUntil(lambda: idle(dock), timeout=60_000)
@@ -175,7 +179,7 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     small.save(tmp_path / "small.mrc")
     viewer.open(tmp_path / "small.mrc", plugin="napari-cryosphere")
     qtbot.waitUntil(lambda: dock.controller.maps.view.active, timeout=60_000)
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["small"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["3D  small"]
     qtbot.mouseClick(dock.slices_button, LEFT)
     viewer.open(sample / "particles.star", plugin="napari-cryosphere")
     qtbot.waitUntil(lambda: not dock.controller.maps.view.active, timeout=60_000)

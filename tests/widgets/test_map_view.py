@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from scipy.ndimage import map_coordinates
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction.filters import low_passed
@@ -14,9 +15,12 @@ from napari_cryosphere.widgets.control.map_view import MapView
 from napari_cryosphere.widgets.state.display_map import (
     RESOLUTION,
     UNIT,
+    contour_mesh,
     in_standard_deviations,
 )
 from napari_cryosphere.widgets.state.layer_data import particle_layer
+
+SURFACES = ["3D  truth", "3D  other"]
 
 
 @pytest.fixture
@@ -61,11 +65,11 @@ def test_maps_are_shown_alone_in_a_grid(viewer_model: ViewerModel, maps: Any) ->
     view.show(maps)
     assert view.active
     assert viewer_model.dims.ndisplay == 3
-    assert [layer.name for layer in viewer_model.layers if layer.visible] == ["truth", "other"]
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == SURFACES
     assert viewer_model.canvas.grid.enabled
     assert viewer_model.canvas.grid.actual_shape(viewer_model.layers) == (1, 2)
     assert viewer_model.canvas.overlays.scale_bar.visible
-    assert all(layer.name_overlay.visible for layer in maps)
+    assert all(layer.name_overlay.visible for layer in view.surfaces.layers)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_names_fit_their_part_of_the_canvas(
     maps[1].name = name
     view = MapView(viewer_model)
     view.show(maps, slices)
-    shown = view.slices.layers if slices else maps
+    shown = view.slices.layers if slices else view.surfaces.layers
     cell = viewer_model.canvas.viewbox_size(viewer_model.layers)[1]
     for layer in shown:
         assert layer.name_overlay.visible
@@ -128,6 +132,36 @@ def test_contours_enclose_the_same_volume(viewer_model: ViewerModel, maps: Any) 
     before = second.iso_threshold
     first.iso_threshold = 0.3
     assert second.iso_threshold == before
+
+
+def test_meshes_are_the_contours_and_follow_them(
+    viewer_model: ViewerModel, maps: Any, truth: DensityMap
+) -> None:
+    view = MapView(viewer_model)
+    view.show(maps)
+    scaled = in_standard_deviations(truth.voxels)
+    for threshold in (2.0, 4.0):
+        maps[0].iso_threshold = threshold
+        for layer, voxels in zip(view.surfaces.layers, (scaled, maps[1].data), strict=True):
+            vertices, faces = layer.data[:2]
+            level = maps[view.surfaces.layers.index(layer)].iso_threshold
+            off = np.abs(map_coordinates(voxels, vertices.T, order=1) - level)
+            assert np.percentile(off, 99) < 1e-3  # but for points inside of voxels
+            assert len(faces) > 1000
+    maps[0].iso_threshold = 1e6  # above everything: nothing to be seen, and no error
+    assert len(view.surfaces.layers[0].data[1]) == 1
+    viewer_model.layers.remove(view.surfaces.layers[0])
+    maps[0].iso_threshold = 2.0  # a mesh that was deleted by hand is not missed
+    view.show(maps)
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == SURFACES
+
+
+def test_a_contour_in_noise_has_fewer_faces_than_pairs_of_voxels() -> None:
+    noise = np.random.default_rng(0).normal(size=(40,) * 3).astype(np.float32)
+    fine = len(contour_mesh(noise, 0.0)[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_cryosphere.widgets.state.display_map._MOST_CROSSED", 20_000)
+        assert len(contour_mesh(noise, 0.0)[1]) < fine / 3
 
 
 def test_a_removed_map_leaves_the_other(viewer_model: ViewerModel, maps: Any) -> None:
@@ -204,7 +238,7 @@ def test_slices_move_in_angstrom_and_stay_inside(
     view.slices.move(0.0)  # a slice that was deleted by hand is not missed
     view.show(maps)
     assert viewer_model.dims.ndisplay == 3
-    assert [layer.name for layer in viewer_model.layers if layer.visible] == ["truth", "other"]
+    assert [layer.name for layer in viewer_model.layers if layer.visible] == SURFACES
 
 
 def test_a_map_that_grows_is_sliced_anew(
@@ -256,7 +290,8 @@ def test_maps_of_different_boxes_lie_centre_on_centre(
     first, second = add_map(viewer_model, truth, "a"), add_map(viewer_model, small, "b")
     view = MapView(viewer_model)
     view.show([first, second])
-    np.testing.assert_allclose(second.data_to_world((24,) * 3), first.data_to_world((32,) * 3))
+    for one, other in ((first, second), view.surfaces.layers):
+        np.testing.assert_allclose(other.data_to_world((24,) * 3), one.data_to_world((32,) * 3))
     view.leave()
     np.testing.assert_array_equal(second.translate, 0)
 

@@ -134,7 +134,10 @@ def test_spikes_stand_in_3d_while_they_are_wanted(
     assert box.isEnabled()
     box.click()
     assert viewer.dims.ndisplay == 3
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["map", "view directions"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == [
+        "3D  map",
+        "view directions",
+    ]
     assert set(viewer.layers["view directions"].units) == set(viewer.layers["map"].units)
     box.click()
     assert viewer.dims.ndisplay == 2

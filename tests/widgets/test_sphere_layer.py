@@ -10,10 +10,11 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, relion_angles_from_rotation
 from napari_cryosphere.widgets.control.arrangement import Arrangement
 from napari_cryosphere.widgets.control.data_sets import add_sphere_layer
-from napari_cryosphere.widgets.state.canvas_layout import arrange
+from napari_cryosphere.widgets.state.canvas_layout import arrange, particle_side
 from napari_cryosphere.widgets.state.predictions import PredictionStore
 from napari_cryosphere.widgets.state.sphere_layer import HEIGHT, WIDTH, SphereFrames
 
@@ -110,6 +111,41 @@ def test_sphere_is_drawn_once_and_anew_with_new_results(
     _, distribution, summary = predictions
     store.add(slice(40, 80), distribution, summary)
     assert (frames[45] != before).any()
+
+
+def test_one_thread_draws_and_others_keep_theirs(
+    store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    used = list[int]()
+    made = HarmonicDistribution.probability_grid
+
+    def counted(*arguments: Any) -> Any:
+        used.append(torch.get_num_threads())
+        return made(*arguments)
+
+    monkeypatch.setattr(HarmonicDistribution, "probability_grid", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        SphereFrames(store)[3]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1]
+
+
+@pytest.mark.parametrize("size", [(700, 830), (1400, 800), (2000, 500), (500, 900)])
+def test_without_a_sphere_the_particle_has_its_room(size: tuple[float, float]) -> None:
+    places = arrange(*size, compared=True, sphere=False)
+    assert set(places) == {"particle", "projection", "residual"}
+    side = particle_side(places, *size)
+    assert side > 0.55 * min(size)
+    assert side > 1.1 * particle_side(arrange(*size, compared=True), *size)
+    for place in places.values():
+        assert (place.left + place.width) * side < size[0] + 1e-6
+        assert (place.top + place.height) * side < size[1]
 
 
 def extent(layer: Any) -> np.ndarray:

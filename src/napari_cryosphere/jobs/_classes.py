@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.jobs._refinement import (
     BEYOND_SHELLS,
+    HALVES_OF_ITERATION,
+    MAPS_OF_ITERATION,
     RESOLVED,
     SETTLED_ITERATIONS,
     SETTLED_SHELLS,
@@ -43,7 +45,7 @@ from napari_cryosphere.jobs.align import (
     pilot_around,
     with_alignment,
 )
-from napari_cryosphere.jobs.events import Event, Note, Progress
+from napari_cryosphere.jobs.events import Event, Note, Progress, between, part_of
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
@@ -134,14 +136,16 @@ class ClassRefinement(Refinement):
         compared = self._config.initial_resolution_angstrom
         together = max(1, min(_TOGETHER, self._config.iterations - 1))
         for number in range(1, together + 1):
-            done = yield from self._iterate(number, stack, references, compared)
+            work = self._iterate(number, stack, references, compared)
+            done = yield from part_of(work, self._course(number))
             stack = done.stack
             references, compared = self._next_references(done)
             yield done
         wanted = self._config.classes
-        shares = yield from found_states(
-            [stack[rows] for rows in self._half_rows], references, done.mask, wanted, self._config
-        )
+        mine = [stack[rows] for rows in self._half_rows]
+        telling = found_states(mine, references, done.mask, wanted, self._config)
+        here = self._course(together)(1.0)
+        shares = yield from part_of(telling, between(here, here))
         probabilities = self._both(*shares)
         number = probabilities.shape[1]
         if number < wanted:
@@ -163,34 +167,36 @@ class ClassRefinement(Refinement):
         """Iterate from first probabilities of states, ``(n, k)``, until nothing improves."""
         there = begun.stack.particles["cryospherePresence"].to_numpy(float)
         states = States(probabilities, probabilities.mean(0), there)
-        first = yield from self._reconstructed(
+        making = self._reconstructed(
             begun.number,
             [begun.stack] * len(probabilities.T),
             [begun.summary] * len(probabilities.T),
             states,
             compared,
         )
+        here = self._course(begun.number)(1.0)
+        first = yield from part_of(making, between(here, here))
         yield from self._until_settled(first, fresh=True)
 
     def _from_maps(self) -> Generator[Event | Iteration | StateIteration, None, None]:
         """Iterate from a map of each state, which the halves share."""
+        first = yield from part_of(self._first_of_maps(), self._course(1))
+        if self._config.iterations > 1:
+            yield first
+        yield from self._until_settled(first)
+
+    def _first_of_maps(self) -> Generator[Event, None, StateIteration]:
+        """Align all particles to the starting maps and reconstruct each state."""
         compared, several = self._config.initial_resolution_angstrom, len(self._starts)
         stack, found = self._stack.on_grid(self._grid_for(compared)), list[Arrays]()
         for half, rows in enumerate(self._half_rows):
             pilot = self._pilot(1, stack[rows], judging=False)
-            pilots = [pilot] * several
-            found.append(
-                (
-                    yield from self._align_states(
-                        1, half, [stack] * several, self._starts, compared, pilots, pilot
-                    )
-                )
-            )
+            every, pilots = [stack] * several, [pilot] * several
+            work = self._align_states(1, half, every, self._starts, compared, pilots, pilot)
+            found.append((yield from work))
         posed = self._posed_in_states([stack] * several, found)
-        first = yield from self._reconstructed(1, *posed, compared)
-        if self._config.iterations > 1:
-            yield first
-        yield from self._until_settled(first)
+        making = self._reconstructed(1, *posed, compared)
+        return (yield from part_of(making, MAPS_OF_ITERATION))
 
     def _until_settled(
         self, first: StateIteration, fresh: bool = False
@@ -202,8 +208,8 @@ class ClassRefinement(Refinement):
         done, best, settled = first, [0.0] * len(first.each), 0
         for number in range(first.number + 1, self._config.iterations + 1):
             references, compared = self._references_of(done)
-            done = yield from self._iterate_states(number, done, references, compared, fresh)
-            fresh = False
+            work = self._iterate_states(number, done, references, compared, fresh)
+            done, fresh = (yield from part_of(work, self._course(number))), False
             done, notes = self._told_apart(done)
             yield from notes
             if len(done.each) == 1:
@@ -220,7 +226,8 @@ class ClassRefinement(Refinement):
             if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
                 break
             yield done
-        yield (yield from self._judged_states(done))
+        judging = self._judged_states(done)
+        yield (yield from part_of(judging, between(self._course(done.number)(1.0), 1.0)))
 
     @property
     def _field(self) -> float:
@@ -275,7 +282,8 @@ class ClassRefinement(Refinement):
                 (yield from self._align_states(number, half, stacks, mine, compared, pilots))
             )
         stacks, summaries, states = self._posed_in_states(stacks, found)
-        return (yield from self._reconstructed(number, stacks, summaries, states, compared, before))
+        making = self._reconstructed(number, stacks, summaries, states, compared, before)
+        return (yield from part_of(making, MAPS_OF_ITERATION))
 
     def _pilots(
         self,
@@ -326,8 +334,9 @@ class ClassRefinement(Refinement):
         self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
             details = [MapDetail(compared, "as far as the half-maps agree")] * several
-            yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
-            yield from align_rows_to_states(
+            place = HALVES_OF_ITERATION[half]
+            yield Progress(place(0.0), f"iteration {number}, half {half + 1}: measuring noise")
+            work = align_rows_to_states(
                 mine,
                 references,
                 config,
@@ -338,6 +347,7 @@ class ClassRefinement(Refinement):
                 self._ranks,
                 journal,
             )
+            yield from part_of(work, place)
         return found_of_states(batches, journal, several)
 
     def _posed_in_states(
@@ -378,7 +388,8 @@ class ClassRefinement(Refinement):
         for state, (stack, summary) in enumerate(zip(stacks, summaries, strict=True)):
             share = states.probabilities[:, state]
             share = np.where(share < _NOTHING, 0.0, share)
-            made = yield from self._reconstruct(stack, compared, share)
+            part = between(state / len(stacks), (state + 1) / len(stacks))
+            made = yield from part_of(self._reconstruct(stack, compared, share), part)
             change = float("nan")
             if before is not None:
                 earlier, mine = before.each[state].stack, states.best == state
@@ -476,9 +487,10 @@ class ClassRefinement(Refinement):
             stack = stack.with_columns({"cryospherePresence": states.presence})
             judged.append(replace(one, stack=stack.on_grid(self._stack.grid), summary=summary))
         summaries = [one.summary for one in judged]
-        whole = yield from self._reconstructed(
+        making = self._reconstructed(
             done.number, [one.stack for one in judged], summaries, done.states, compared
         )
+        whole = yield from part_of(making, MAPS_OF_ITERATION)
         changes = [one.change_degrees for one in done.each]
         each = [
             replace(one, change_degrees=change)

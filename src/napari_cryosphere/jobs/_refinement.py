@@ -11,7 +11,7 @@ map: a particle's own contributes the particle's own noise, and its posterior is
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -32,7 +32,7 @@ from napari_cryosphere.jobs.align import (
     with_alignment,
 )
 from napari_cryosphere.jobs.configs import RefineConfig
-from napari_cryosphere.jobs.events import Event, Progress
+from napari_cryosphere.jobs.events import Event, Progress, between, part_of
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import described, digest_of_file, digest_of_table
 from napari_cryosphere.jobs.running.journal import Journal
@@ -53,6 +53,8 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 
 __all__ = [
     "BEYOND_SHELLS",
+    "HALVES_OF_ITERATION",
+    "MAPS_OF_ITERATION",
     "RESOLVED",
     "SETTLED_ITERATIONS",
     "SETTLED_SHELLS",
@@ -89,6 +91,9 @@ _EDGE_ANGSTROM, _EDGE_OF_DETAIL = 6.0, 0.6
 finest detail compared. The halves share the mask: a sharper one shares detail that is not seen (of
 noise alone, to 21 A from 40). Twice 6 A costs a tenth of the error on simulated beta-galactosidase.
 """
+HALVES_OF_ITERATION = (between(0.0, 0.45), between(0.45, 0.9))
+MAPS_OF_ITERATION = between(0.9, 1.0)
+"""How much of an iteration its parts are, for its progress."""
 _MARGIN, _MARGIN_SHELLS = 1.25, 12
 """Of the shells compared, the factor and the number up to which half-maps are made: an iteration
 improves by no more.
@@ -201,17 +206,31 @@ class Refinement:
         """Iterate from number ``first`` on until nothing improves."""
         best, settled = 0.0, 0
         for number in range(first, self._config.iterations + 1):
-            done = yield from self._iterate(number, stack, references, compared)
+            work = self._iterate(number, stack, references, compared)
+            done = yield from part_of(work, self._course(number))
             stack = done.stack
             shell = stack.grid.field_angstrom / done.resolution_angstrom
             settled = 0 if shell > best + SETTLED_SHELLS else settled + 1
             best = max(shell, best)
             references, compared = self._next_references(done)
             if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
-                judged = yield from self._judged(done, references, compared)
-                yield (yield from self._with_all_detail(judged))
+                ending = self._ended(done, references, compared)
+                yield (yield from part_of(ending, between(self._course(number)(1.0), 1.0)))
                 return
             yield done
+
+    def _course(self, number: int) -> Callable[[float], float]:
+        """Return how far the run is when an iteration is so far, for `part_of`.
+
+        What is left is the least that can follow: iterations that settle it, and the judgement of the
+        last one.
+        """
+
+        def place(part: float) -> float:
+            done = number - 1 + part
+            return done / (done + min(SETTLED_ITERATIONS, self._config.iterations - done) + 1)
+
+        return place
 
     def _iterate(
         self, number: int, before: ParticleStack, references: Maps, compared: float
@@ -226,7 +245,8 @@ class Refinement:
         if number > 1 or config.local_degrees is not None:
             angles = angular_error_degrees(before.rotations(), stack.rotations(), config.symmetry)
             change = float(np.median(angles))
-        maps, mask, fsc = yield from self._reconstruct(stack, compared)
+        made = self._reconstruct(stack, compared)
+        maps, mask, fsc = yield from part_of(made, MAPS_OF_ITERATION)
         return Iteration(number, stack, summary, maps, mask, fsc, compared, change)
 
     def _next_references(self, done: Iteration) -> tuple[Maps, float]:
@@ -262,11 +282,11 @@ class Refinement:
         self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
             detail = MapDetail(compared, "as far as the half-maps agree")
-            yield Progress(0.0, f"iteration {number}, half {half + 1}: measuring noise")
+            place = HALVES_OF_ITERATION[half]
+            yield Progress(place(0.0), f"iteration {number}, half {half + 1}: measuring noise")
             pilot = self._pilot(number, mine, judging)
-            yield from align_rows(
-                mine, reference, config, detail, pilot, batches, self._ranks, journal
-            )
+            work = align_rows(mine, reference, config, detail, pilot, batches, self._ranks, journal)
+            yield from part_of(work, place)
         return gathered(mine, batches, journal, config.symmetry)
 
     def _pilot(self, number: int, stack: ParticleStack, judging: bool) -> Pilot:
@@ -286,6 +306,19 @@ class Refinement:
             for name in ("cryosphereSpread", "cryosphereConfidence")
         )
         return (spread < _SURE_DEGREES) & (confidence > _SURE), confidence < _LOST
+
+    def _ended(
+        self, done: Iteration, references: Maps, compared: float
+    ) -> Generator[Event, None, Iteration]:
+        """Return the last iteration, judged and with maps on the particles' own grid."""
+        judged = yield from self._judged(done, references, compared)
+        grid = self._stack.grid
+        if judged.stack.grid.matches(grid):
+            return judged
+        stack = judged.stack.on_grid(grid)
+        making = self._reconstruct(stack, judged.compared_angstrom)
+        maps, mask, fsc = yield from part_of(making, MAPS_OF_ITERATION)
+        return replace(judged, stack=stack, maps=maps, mask=mask, fsc=fsc)
 
     def _judged(
         self, done: Iteration, references: Maps, compared: float
@@ -338,7 +371,7 @@ class Refinement:
         present = present if shares is None else present * shares
         poses = WeightedPoses(stack.rotations()[:, None], present[:, None])
         for done in halves.fill(stack, poses):
-            yield Progress(0.0, f"inserted {done} of {len(stack)} particles")
+            yield Progress(done / len(stack), f"inserted {done} of {len(stack)} particles")
         maps = halves.solve(half_maps=True)
         mask = self._solvent(maps.density, compared)
         first, second = maps.halves
@@ -348,15 +381,6 @@ class Refinement:
         """Return how far halves agree inside a mask, corrected for what both began with."""
         began = self._config.initial_resolution_angstrom
         return corrected_fsc(*whitened(first, second), mask.voxels, shared_angstrom=began)
-
-    def _with_all_detail(self, done: Iteration) -> Generator[Progress, None, Iteration]:
-        """Return an iteration with maps on the particles' own grid."""
-        grid = self._stack.grid
-        if done.stack.grid.matches(grid):
-            return done
-        stack = done.stack.on_grid(grid)
-        maps, mask, fsc = yield from self._reconstruct(stack, done.compared_angstrom)
-        return replace(done, stack=stack, maps=maps, mask=mask, fsc=fsc)
 
     def _solvent(self, density: DensityMap, compared: float) -> DensityMap:
         """Return the solvent mask: the one given, a new one from the map, or ones."""

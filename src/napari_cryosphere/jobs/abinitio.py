@@ -38,7 +38,16 @@ from napari_cryosphere.jobs.align import (
     spread_rows,
 )
 from napari_cryosphere.jobs.configs import AbInitioConfig, AligningConfig, SearchingConfig
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, Snapshot
+from napari_cryosphere.jobs.events import (
+    Event,
+    Events,
+    Note,
+    Progress,
+    Result,
+    Snapshot,
+    between,
+    part_of,
+)
 from napari_cryosphere.jobs.reconstruct import reconstruct_stack
 from napari_cryosphere.jobs.running.inputs import (
     described,
@@ -109,6 +118,8 @@ _ROOM = 1.1
 beta-galactosidase and 8 % too large for the ribosome of the benchmarks.
 """
 _WIDEST_OF_BOX = 0.45  # of that sphere's radius; chosen, not tuned
+_SEARCHED, _ALIGNED = 0.7, 0.97
+"""How far a run is, for its progress, when a map is found and when the particles are aligned to it."""
 _SHIFT_REACH_OF_BOX = 1 / 16  # shifts searched, in boxes; 4 of 64 pixels, as align's smallest range
 
 
@@ -234,7 +245,7 @@ class Searches:
             done = (number + 1) / _STEPS
             message = f"search {start + 1} on half {half + 1}: step {number + 1}"
             metrics = {"mean_probability_of_best_pose": state.sharpness}
-            yield Progress(0.0, message, metrics)
+            yield Progress(done, message, metrics)
             if (number + 1) % _STORED_STEPS == 0:
                 self._store(key, state, history)
                 yield Snapshot(done, self._density(state), (number + 1) * len(rows))
@@ -317,17 +328,20 @@ def ab_initio_stack(
         f"compared to {searches.finest_angstrom:.0f} A; radius of the particle "
         f"{searches.radius_angstrom:.0f} A"
     )
-    found, curve, history = yield from _confirmed(stack, searches, config)
+    searching = part_of(_confirmed(stack, searches, config), between(0.0, _SEARCHED))
+    found, curve, history = yield from searching
     settings = AligningConfig(
         symmetry=config.symmetry, device=config.device, max_memory_gb=config.max_memory_gb
     )
     batches, detail = batches_of(stack, settings), MapDetail(searches.finest_angstrom, "as found")
     if any(block.start not in aligned for block in batches.blocks()):
-        yield from align_rows(
+        aligning = align_rows(
             stack, found.density, settings, detail, search_everywhere, batches, Ranks(), aligned
         )
+        yield from part_of(aligning, between(_SEARCHED, _ALIGNED))
     posed = gathered(stack, batches, aligned, config.symmetry)
-    maps = yield from reconstruct_stack(posed.particles, config.symmetry)
+    reconstructing = reconstruct_stack(posed.particles, config.symmetry)
+    maps = yield from part_of(reconstructing, between(_ALIGNED, 1.0))
     return InitialMap(posed.particles, maps.density, curve, posed.summary, history)
 
 
@@ -340,11 +354,14 @@ class _Competition:
         Maps of the searches that were finished, by half.
     begun
         How many searches each half has begun.
+    steps
+        How many steps they may have had, for the progress: those that ended before count as whole.
     """
 
     def __init__(self, searches: Searches, config: SearchingConfig) -> None:
         self.found: tuple[list[Found], list[Found]] = ([], [])
         self.begun = [0, 0]
+        self.steps = 0
         self._searches, self._config, self._since = searches, config, time.monotonic()
         self._early: tuple[dict[int, float], dict[int, float]] = ({}, {})  # evidence by start
         self._courses: dict[tuple[int, int], NDArray[np.float64]] = {}
@@ -358,22 +375,42 @@ class _Competition:
         most = self._config.minutes
         return most is not None and time.monotonic() - self._since > 60 * most
 
-    def search(self, half: int) -> Generator[Event, None, None]:
-        """Finish another search of a half: of those begun the one whose map explains most."""
-        run, early = self._searches.run, self._early[half]
+    def steps_to_come(self, half: int) -> int:
+        """Return how many steps another search of a half may have, with those of its rivals."""
+        if self._early[half]:
+            return _STEPS - _EARLY_STEPS
+        rivals = 1 if self.found[half] else self._searches.rivals
+        return _STEPS + (rivals - 1) * _EARLY_STEPS
+
+    def search(self, half: int, wanted: int) -> Generator[Event, None, None]:
+        """Finish another search of a half: of those begun the one whose map explains most.
+
+        Its progress is that of all steps that are ``wanted`` so far.
+        """
+        early = self._early[half]
         last = min(self.begun[half] + self._searches.rivals, self._config.starts)
         while not early or (len(self.found[half]) == 0 and self.begun[half] < last):
             start = self.begun[half]
             if start and early and self._late():
                 break
-            begun = yield from run(start, half, _EARLY_STEPS)
-            early[start], self._courses[start, half] = begun.evidence, begun.history
+            begun = yield from self._run(start, half, wanted, _EARLY_STEPS)
+            early[start] = begun.evidence
             self.begun[half] += 1
         best = max(early, key=lambda start: early[start])
+        found = yield from self._run(best, half, wanted)
         del early[best]
-        found = yield from run(best, half)
         self.found[half].append(found)
-        self._courses[best, half] = found.history
+
+    def _run(
+        self, start: int, half: int, wanted: int, steps: int | None = None
+    ) -> Generator[Event, None, Found]:
+        """Search to the end, or to a number of steps, from a start or from where it was left early."""
+        before = self.steps - (_EARLY_STEPS if start in self._early[half] else 0)
+        work = self._searches.run(start, half, steps)
+        found = yield from part_of(work, lambda part: (before + part * _STEPS) / wanted)
+        self.steps = before + (steps or _STEPS)
+        self._courses[start, half] = found.history
+        return found
 
     def verdict(self) -> _Verdict:
         """Compare the maps of both halves that were found so far."""
@@ -446,8 +483,9 @@ def _confirmed(
     competition = _Competition(searches, config)
     wanted = [0, 1]
     while True:
+        steps = competition.steps + sum(competition.steps_to_come(half) for half in wanted)
         for half in wanted:
-            yield from competition.search(half)
+            yield from competition.search(half, steps)
         verdict = competition.verdict()
         if verdict.pair is not None:
             curve, new, other = verdict.pair

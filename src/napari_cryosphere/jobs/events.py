@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from napari_cryosphere._generators import converted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +25,9 @@ __all__ = [
     "Progress",
     "Result",
     "Snapshot",
+    "between",
     "follow",
+    "part_of",
     "returned",
 ]
 
@@ -107,6 +111,37 @@ Events: TypeAlias = Generator[Event, None, None]
 
 
 T = TypeVar("T")
+
+
+StepT = TypeVar("StepT")
+
+
+def part_of(
+    work: Generator[StepT, None, T], place: Callable[[float], float]
+) -> Generator[StepT, None, T]:
+    """Pass on what a part of a job says, its progress as that of the whole, and return what it returns.
+
+    Parameters
+    ----------
+    work
+        The part.
+    place
+        Returns how far the whole is, 0 to 1, of how far the part is. What was said of the time that
+        is left is that of the part, and left out.
+    """
+
+    def placed(event: StepT) -> StepT:
+        if isinstance(event, Progress):
+            fraction = place(event.fraction)
+            return replace(event, fraction=fraction, remaining_seconds=None)
+        return event
+
+    return converted(work, placed)
+
+
+def between(start: float, end: float) -> Callable[[float], float]:
+    """Return where a part of a job is that takes it from one fraction to another, for `part_of`."""
+    return lambda fraction: start * (1 - fraction) + end * fraction
 
 
 def returned(work: Generator[Event, None, T], show: Callable[[Event], None]) -> T:

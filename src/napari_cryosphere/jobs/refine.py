@@ -77,14 +77,14 @@ def refine(config: RefineConfig) -> Events:
     for path in config.map:
         starts.append((yield from _starting_map(config, path, stack.grid)))
     refinement = ClassRefinement(config, stack, starts, mask)
-    history, found = list[dict[str, float]](), None
+    history, found, share = list[dict[str, float]](), None, 0.0
     for event in refinement if config.states == 1 else refinement.of_states():
         if not isinstance(event, Iteration | StateIteration):
+            share = event.fraction if isinstance(event, Progress) else share
             yield event
             continue
         found = _Found.of(event)
         history += found.rows(config.states)
-        share = event.number / config.iterations
         yield Progress(share, found.message(), history[-1])
         yield Snapshot(share, found.first.maps.density, len(stack))
     if not current_ranks().first or found is None:

@@ -69,8 +69,9 @@ def solve(config: SolveConfig) -> Events:
     described_config = described(config) | {"resume": config.resume}
     matters = [name for name in described_config if name != "resume"]
     stages = Stages(config.output, described_config, matters, config.resume)
-    share = 1 / 4
-    for number, (name, work) in enumerate(_stages(config, outputs).items()):
+    jobs = _stages(config, outputs)
+    for number, (name, work) in enumerate(jobs.items()):
+        share = 1 / len(jobs)
         yield from stages.once(name, result_of(work, name), number * share, share)
     html = report_page(config, outputs)
     with atomic_path(outputs["report"], overwrite=True) as temporary:

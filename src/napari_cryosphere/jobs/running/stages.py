@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_cryosphere._files import write_json
-from napari_cryosphere._generators import converted
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
+from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, between, part_of
 
 __all__ = ["ONE_HALF", "Stages", "result_of"]
 
@@ -78,7 +77,7 @@ class Stages:
         seconds are those of all threads and of the programs that were run.
         """
         began, cpu = time.monotonic(), _cpu_seconds()
-        found = yield from converted(work, lambda event: _scaled(event, start, share))
+        found = yield from part_of(work, between(start, start + share))
         seconds = {"seconds": time.monotonic() - began, "cpu_seconds": _cpu_seconds() - cpu}
         self.times[name] = {kind: round(value, 2) for kind, value in seconds.items()}
         return found
@@ -94,12 +93,6 @@ class Stages:
 def _cpu_seconds() -> float:
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
-
-
-def _scaled(event: Event, start: float, share: float) -> Event:
-    if isinstance(event, Progress):
-        return Progress(start + share * event.fraction, event.message, event.metrics)
-    return event
 
 
 def result_of(events: Events, what: str, expected: str = "") -> Generator[Event, None, Result]:

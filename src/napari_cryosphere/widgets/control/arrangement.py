@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.widgets.state.canvas_layout import LINE, Place, arrange
+from napari_cryosphere.widgets.state.canvas_layout import LINE, Place, arrange, particle_side
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -21,6 +21,8 @@ NAMED = ("particle", "projection", "residual")
 
 _MARGIN = 0.02
 """Around all pictures, as a fraction of the canvas."""
+_FONT_SIZES = (5.0, 10.0)  # least and most of names, in points
+_CHARACTER = 1.0  # pixels wide at most, by points of the font, with the space to the next name
 _LINE_PIXELS = 38.0
 """Height of napari's line of text in a corner of the canvas."""
 
@@ -89,11 +91,13 @@ class Arrangement:
         particle, shown = self._shown()
         if particle is None or self._viewer.dims.ndisplay != 2:
             return []
-        height, width = self._viewer.canvas.size
-        places = arrange(width, max(height - _LINE_PIXELS, 1.0), "projection" in shown)
+        rows, width = self._viewer.canvas.size
+        height = max(rows - _LINE_PIXELS, 1.0)
+        places = arrange(width, height, "projection" in shown, "sphere" in shown)
         for name, layer in shown.items():
             if name == "names":
-                _place_names(layer, [places[picture] for picture in NAMED], particle)
+                pixels = particle_side(places, width, height)
+                _place_names(layer, [places[picture] for picture in NAMED], particle, pixels)
             else:
                 _place(layer, places[name], particle)
         return [particle, *shown.values()]
@@ -126,8 +130,15 @@ def _corner_and_side(particle: Image) -> tuple[NDArray[np.float64], float]:
     return corner, particle.data.shape[-1] * pixel
 
 
-def _place_names(layer: Points, places: list[Place], particle: Image) -> None:
-    """Move names, written down and to the right of points, above pictures."""
+def _place_names(layer: Points, places: list[Place], particle: Image, side_pixels: float) -> None:
+    """Move names, written down and to the right of points, above pictures, and fit them to these.
+
+    The particle is ``side_pixels`` wide on the canvas.
+    """
+    room = min(place.width / len(name) for place, name in zip(places, NAMED, strict=True))
+    size = min(max(side_pixels * room / _CHARACTER, _FONT_SIZES[0]), _FONT_SIZES[1])
+    if layer.text.size != size:
+        layer.text.size = size
     corner, side = _corner_and_side(particle)
     layer.data = corner + side * np.array([(place.top - LINE, place.left) for place in places])
 

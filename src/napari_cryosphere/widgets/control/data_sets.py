@@ -385,7 +385,7 @@ class DataSets:
                 self.viewer.layers.remove(gone.sphere)
             if gone is self.session:
                 self.choose(next(iter(self.particle_layers), None))
-        if not isinstance(layer.data, SphereFrames):
+        if particles_of(layer) is not None or map_of(layer) is not None:
             self.layers_changed.emit()
 
 

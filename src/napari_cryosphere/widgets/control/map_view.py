@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.widgets.control.flat_guard import show_flat
 from napari_cryosphere.widgets.control.slice_view import SliceView, fit_names
+from napari_cryosphere.widgets.control.surface_view import SurfaceView
 from napari_cryosphere.widgets.state.display_map import ShownMap, is_difference, reach_angstrom
 from napari_cryosphere.widgets.state.layer_data import KEY, contour_levels
 
@@ -49,6 +50,7 @@ class MapView:
         self._shown: dict[Image, ShownMap] = {}
         self.contours = LinkedContours()
         self.slices = SliceView(viewer)
+        self.surfaces = SurfaceView(viewer)
 
     @property
     def active(self) -> bool:
@@ -82,14 +84,14 @@ class MapView:
         if slices != self.sliced or len(layers) != len(self._layers):
             # laid out once, when all layers are there, and not again for each that comes or goes
             self._viewer.canvas.grid.enabled = False
-        if not slices:
-            self.slices.remove()
+        (self.surfaces if slices else self.slices).remove()
         self._layers = list(layers)
         for layer in [layer for layer in self._shown if layer not in layers]:
             self._give_back(layer)
         for layer in layers:
             self._shown[layer] = self._shown.get(layer) or ShownMap(layer)
             self._shown[layer].centre_on(layers[0])
+        self.contours.link(layers)
         self._viewer.canvas.overlays.scale_bar.visible = True
         if slices:
             self._show_slices(self._state)
@@ -97,16 +99,16 @@ class MapView:
             self._show_surfaces()
             if new_view:
                 self._frame()
-        self.contours.link(layers)
 
     def _show_surfaces(self) -> None:
         viewer, number = self._viewer, len(self._layers)
         for layer in viewer.layers:
-            layer.visible = layer in self._layers
+            layer.visible = layer in self.surfaces.layers
         viewer.dims.ndisplay = 3
+        self.surfaces.show(self._layers)
         grid = viewer.canvas.grid
         grid.shape, grid.stride, grid.enabled = (1, number), 1, number > 1
-        fit_names(self._layers, viewer)
+        fit_names(self.surfaces.layers, viewer)
         # whose contour the layer controls then offer
         viewer.layers.selection.active = [
             layer for layer in self._layers if not is_difference(layer)
@@ -144,6 +146,7 @@ class MapView:
             layer.iso_threshold = contour
             self.contours.link(self._layers)
             self.slices.refresh()
+            self.surfaces.refresh(layer)
 
     def _give_back(self, layer: Image) -> None:
         """Give a layer its own voxels back."""
@@ -161,18 +164,20 @@ class MapView:
 
     def leave(self) -> None:
         """Leave the viewer as it was found."""
-        if self._state is None:
+        state, self._state = (
+            self._state,
+            None,
+        )  # layers that go tell others, who may ask for this again
+        if state is None:
             return
         self.contours.unlink()
         self.slices.remove()
+        self.surfaces.remove()
         shown, self._layers = self._layers, []
         for layer in shown:
-            layer.visible = layer.name_overlay.visible = False
+            layer.visible = False
             self._give_back(layer)
-        self._state.restore(
-            self._viewer, [layer for layer in shown if layer in self._viewer.layers]
-        )
-        self._state = None
+        state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
 
     def forget(self, layer: Layer) -> None:
         """Take note that a layer was removed: the others stay; without any the mode is left."""
@@ -189,7 +194,7 @@ class MapView:
 
 @dataclass
 class ViewerState:
-    """Dimensions, camera, grid, overlays, the layers' visibility and their names' on the canvas."""
+    """Dimensions, camera, grid, scale bar and the layers' visibility."""
 
     ndisplay: int
     order: tuple[int, ...]
@@ -198,7 +203,6 @@ class ViewerState:
     grid: tuple[bool, tuple[int, int], int, float]
     scale_bar: bool
     visible: dict[Layer, bool]
-    names: dict[Layer, tuple[bool, float]]
     active: Layer | None
 
     @classmethod
@@ -213,10 +217,6 @@ class ViewerState:
             (grid.enabled, grid.shape, grid.stride, grid.spacing),
             viewer.canvas.overlays.scale_bar.visible,
             {layer: layer.visible for layer in viewer.layers},
-            {
-                layer: (layer.name_overlay.visible, layer.name_overlay.font_size)
-                for layer in viewer.layers
-            },
             viewer.layers.selection.active,
         )
 
@@ -233,8 +233,6 @@ class ViewerState:
         for layer in viewer.layers:
             if layer in self.visible:
                 show_flat(layer, self.visible[layer])
-            name = layer.name_overlay
-            name.visible, name.font_size = self.names.get(layer, (False, name.font_size))
         viewer.canvas.overlays.scale_bar.visible = self.scale_bar
         camera = viewer.scene.camera
         camera.center, camera.zoom, camera.angles = self.camera

@@ -22,7 +22,7 @@ PLANES = ("xy", "xz", "yz")
 
 _CONTRAST_PERCENTILES = (1.0, 99.8)
 _FONT_SIZES = (6.0, 10.0)  # least and most, in points
-_CHARACTER = 0.95  # pixels wide, by points of the font
+_CHARACTER = 1.1  # pixels wide at most, by points of the font
 _MARGIN = 1.3  # around the density
 
 
@@ -33,7 +33,7 @@ def difference_colormap() -> Colormap:
     return Colormap([[0.35, 0.65, 1, 1], [0, 0, 0, 1], [1, 0.6, 0.2, 1]], name="blue-black-orange")
 
 
-def fit_names(layers: Sequence[Image], viewer: ViewerModel) -> None:
+def fit_names(layers: Sequence[Layer], viewer: ViewerModel) -> None:
     """Show the names of layers in one size, in which the longest fits its part of the canvas."""
     width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
     size = 0.95 * width / (_CHARACTER * max([1, *(len(layer.name) for layer in layers)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ASPECT", "LINE", "Place", "arrange"]
+__all__ = ["ASPECT", "LINE", "Place", "arrange", "particle_side"]
 
 ASPECT = 2.0
 """Width of the sphere's picture over its height."""
@@ -34,7 +34,9 @@ class Place:
     width: float
 
 
-def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -> dict[str, Place]:
+def arrange(
+    canvas_width: float, canvas_height: float, compared: bool = False, sphere: bool = True
+) -> dict[str, Place]:
     """Return the places that are largest on a canvas.
 
     Parameters
@@ -43,19 +45,23 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
         In any unit.
     compared
         Whether room is needed for projection and residual, and for names above them and the particle.
+    sphere
+        Whether room is needed for sphere and lens.
 
     Returns
     -------
     Places of ``particle``, ``lens`` and ``sphere``, and of ``projection`` and ``residual``.
     """
-    above = LINE if compared else 0.0
+    if not sphere:
+        return max(
+            (_next_to_particle(), _below_particle()),
+            key=lambda places: particle_side(places, canvas_width, canvas_height),
+        )
 
     def drawn_size(places: dict[str, Place]) -> float:
         """Return the sphere's width times the root of the particle's, as they are drawn."""
-        height = max(place.top + place.height for place in places.values()) + above
-        width = max(place.left + place.width for place in places.values())
-        side = min(canvas_width / width, canvas_height / height)
-        return places["sphere"].width * side * side**0.5
+        side = particle_side(places, canvas_width, canvas_height)
+        return places["sphere"].width * side**1.5
 
     tall = (
         [_in_one_row(), _in_two_rows()]
@@ -63,6 +69,34 @@ def arrange(canvas_width: float, canvas_height: float, compared: bool = False) -
         else [_particle_and_lens(canvas_height / canvas_width)]
     )
     return max(*tall, _wide(compared), key=drawn_size)
+
+
+def particle_side(places: dict[str, Place], canvas_width: float, canvas_height: float) -> float:
+    """Return the particle's side where the places fill a canvas, in the canvas's unit."""
+    above = LINE if "projection" in places else 0.0
+    height = max(place.top + place.height for place in places.values()) + above
+    width = max(place.left + place.width for place in places.values())
+    return min(canvas_width / width, canvas_height / height)
+
+
+def _next_to_particle() -> dict[str, Place]:
+    """Return the places of projection and residual, one below the other."""
+    small, left = (1 - LINE) / 2, 1 + _GAP
+    return {
+        "particle": Place(0, 0, 1, 1),
+        "projection": Place(0, left, small, small),
+        "residual": Place(1 - small, left, small, small),
+    }
+
+
+def _below_particle() -> dict[str, Place]:
+    """Return the places of projection and residual, next to each other."""
+    small, top = (1 - _GAP) / 2, 1 + LINE
+    return {
+        "particle": Place(0, 0, 1, 1),
+        "projection": Place(top, 0, small, small),
+        "residual": Place(top, 1 - small, small, small),
+    }
 
 
 def _with_sphere_below(width: float, **places: Place) -> dict[str, Place]:
@@ -108,13 +142,8 @@ def _in_two_rows() -> dict[str, Place]:
 
 def _wide(compared: bool) -> dict[str, Place]:
     """Return the places with the sphere to the right of the others."""
-    places = {"particle": Place(0, 0, 1, 1)}
-    below = 1.0
-    if compared:
-        small, top = (1 - _GAP) / 2, 1 + LINE
-        places["projection"] = Place(top, 0, small, small)
-        places["residual"] = Place(top, 1 - small, small, small)
-        below = top + small
+    places = _below_particle() if compared else {"particle": Place(0, 0, 1, 1)}
+    below = max(place.top + place.height for place in places.values())
     places["lens"] = Place(below + _GAP, 0, 1, 1)
     height = below + _GAP + 1
     return places | {"sphere": Place(0, 1 + _GAP, height, height * ASPECT)}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QPushButton, QStackedWidget
+from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QStackedWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.commands import COMMANDS, Command
@@ -54,6 +54,8 @@ class CommandDock(SeatedDock):
         self._proposed: dict[str, dict[str, Any]] = {}
         self.command, self.stack = QComboBox(), QStackedWidget()
         self.command.addItems(list(self.rows))
+        # else napari gives half of the dock's height to nothing
+        self.stack.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.button = QPushButton("Run")
         self.button.setObjectName("primary")
         self.help, self.said, self.needed = (wrapped(caption()) for _ in range(3))

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QTabBar,
     QVBoxLayout,
     QWidget,
 )
@@ -104,6 +105,7 @@ class SeatedDock(DockContent):
         if others and area in _SIDES and wanted > window.height():
             window.tabifyDockWidget(others[-1], container)
             container.raise_()
+        QTimer.singleShot(0, self, partial(_scroll_tabs, window))  # Qt makes them when it lays out
 
     def _leave(self) -> None:
         """Let go of what outlives the dock; it has been taken out of the window."""
@@ -114,6 +116,14 @@ class SeatedDock(DockContent):
         column = QVBoxLayout(self)
         column.setContentsMargins(8, 8, 4, 8)
         return column
+
+
+def _scroll_tabs(window: QMainWindow) -> None:
+    """Let titles of docks that have no room be scrolled to, instead of being cut to two letters."""
+    direct = Qt.FindChildOption.FindDirectChildrenOnly
+    for tabs in window.findChildren(QTabBar, options=direct):
+        tabs.setElideMode(Qt.TextElideMode.ElideNone)
+        tabs.setUsesScrollButtons(True)
 
 
 def _shorten_bar(container: QDockWidget, title: str) -> None:
