@@ -138,7 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed of beta-galactosidase")
     parser.add_argument("--seeds", type=int, default=10, help="how many, counted from 0")
-    parser.add_argument("--only", help="one sample by name, or noise")
+    names = [sample.name for sample in SAMPLES]
+    parser.add_argument("--only", choices=[*names, "noise"])
     parser.add_argument("--json", type=Path, help="write the values here")
     arguments = parser.parse_args()
     if not has_data():

@@ -244,7 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="beta-galactosidase alone")
     parser.add_argument("--relion", action="store_true", help="also run relion_refine (an hour)")
-    parser.add_argument("--only", help="one sample by name, noise or junk")
+    names = [sample.name for sample in SAMPLES]
+    parser.add_argument("--only", choices=[*names, "noise", "junk"])
     parser.add_argument("--json", type=Path, help="write the values here")
     arguments = parser.parse_args()
     if not has_data():

@@ -334,11 +334,15 @@ def test_local_maxima_stand_apart_and_come_best_first():
     )
     scores = torch.tensor([5.0, 6.0, 8.0, 7.0, -9.0])
     poses, one = torch.from_numpy(turns).float(), torch.zeros(5, dtype=torch.int64)
-    assert local_maxima(one, poses, scores, 4, 15.0, 12.0).tolist() == [2, 1]
-    assert local_maxima(one, poses, scores, 1, 15.0, 12.0).tolist() == [2]
-    assert local_maxima(one, poses, scores, 4, 15.0, 20.0).tolist() == [2, 1, 4]
+    apart = torch.tensor([15.0, 4.0])
+    low, lower = torch.tensor([-4.0, -7.0]), torch.tensor([-12.0, -12.0])
+    assert local_maxima(one, poses, scores, 4, apart, low).tolist() == [2, 1]
+    assert local_maxima(one, poses, scores, 1, apart, low).tolist() == [2]
+    assert local_maxima(one, poses, scores, 4, apart, lower).tolist() == [2, 1, 4]
+    assert local_maxima(1 - one, poses, scores, 4, apart.flip(0), low).tolist() == [2, 1]
     several = torch.tensor([1, 0, 1, 0, 0])
-    assert local_maxima(several, poses, scores, 4, 15.0, 12.0).tolist() == [3, 1, 2, 0]
+    assert local_maxima(several, poses, scores, 4, apart, low).tolist() == [3, 1, 2, 0]
+    assert local_maxima(1 + one, poses, scores, 5, apart, lower).tolist() == [2, 1, 0, 4]
 
 
 def test_distinct_poses_know_symmetry():

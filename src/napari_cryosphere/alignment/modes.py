@@ -15,7 +15,12 @@ __all__ = ["distinct_poses", "local_maxima"]
 
 
 def local_maxima(
-    image: Tensor, rotations: Tensor, scores: Tensor, most: int, apart_degrees: float, span: float
+    image: Tensor,
+    rotations: Tensor,
+    scores: Tensor,
+    most: int,
+    apart_degrees: Tensor,
+    floor: Tensor,
 ) -> Tensor:
     """Return the indices of each image's best-scored poses that stand apart from each other.
 
@@ -30,30 +35,27 @@ def local_maxima(
     most
         How many to return of an image at most.
     apart_degrees
-        Least angle between two of them.
-    span
-        Poses that score this much less than their image's best are not worth it.
+        ``(n,)``: least angle between two of an image's poses.
+    floor
+        ``(n,)`` nats: poses of an image that do not score more are not worth it.
 
     Returns
     -------
     ``(k,)`` int64: image by image, best first.
     """
-    best = scores.new_full((int(image.max()) + 1,), -math.inf).scatter_reduce(
-        0, image, scores, "amax"
-    )
-    hopeful = torch.nonzero(scores > (best - span)[image])[:, 0]
+    hopeful = torch.nonzero(scores > floor[image])[:, 0]
     owner, values = image[hopeful].cpu().numpy(), scores[hopeful].cpu().numpy()
     order = np.lexsort((-values, owner))
     owner = owner[order]
     poses = rotations[hopeful].reshape(-1, 9).cpu().numpy()[order]
-    near = 1 + 2 * math.cos(math.radians(apart_degrees))
+    near = (1 + 2 * apart_degrees.deg2rad().cos()).cpu().numpy()[owner]
     free, chosen = np.arange(len(owner)), list[NDArray[np.int64]]()
     while len(chosen) < most and len(free):
         _, first, of_image = np.unique(owner[free], return_index=True, return_inverse=True)
         picks = free[first]
         chosen.append(picks)
         traces = np.einsum("ij,ij->i", poses[free], poses[picks[of_image]])
-        free = free[(traces < near) & (free != picks[of_image])]
+        free = free[(traces < near[free]) & (free != picks[of_image])]
     return hopeful[torch.from_numpy(order[np.sort(np.concatenate(chosen))]).to(hopeful.device)]
 
 

@@ -32,6 +32,10 @@ _UNEVEN = 0.5
 """Share of the degrees of freedom that good particles' own scatter leaves: neighbours and wrong CTFs
 make their upper tail longer than the lower half, from which it is measured.
 """
+_LEAST_LEFT = 0.5
+"""Of the noise: what leaves over less is no clutter. Phantoms without noise leave 0.001 to 0.008, and one of
+them several times as much as another; with noise particles leave 1 and more.
+"""
 _PRIOR_IMAGES, _PRIOR_FREEDOM = 10, 50
 """What is assumed of the scatter before it is measured, and how many images that counts for; of 400 and
 more particles it does not matter.
@@ -129,7 +133,7 @@ def presence(
     if not sure.any():
         sure = np.ones(len(confidence), dtype=bool)
     particle = log_evidence + _log_shift_prior(shifts_px, shifts_px[sure])
-    usual = float(np.median(residual[sure]))
+    usual = max(float(np.median(residual[sure])), _LEAST_LEFT)
     lower = residual[sure & (residual <= usual)]
     scatter = float(np.sum((lower / usual - 1) ** 2)) + _PRIOR_IMAGES * 2 / _PRIOR_FREEDOM
     freedom = _UNEVEN * 2 * (len(lower) + _PRIOR_IMAGES) / scatter

@@ -75,11 +75,16 @@ _PILOT = 384  # particles from which noise and contrast are estimated
 # Of these aligned to correct the contrast; 48 cost 0.1 s more (docs/measurements.md).
 _PILOT_ALIGNED = 32
 _LOOKED_AT = 32  # images by which a set without noise is known
-_FRINGES = 0.1
-"""Deviation of backgrounds relative to that of whole images below which it is the particles' own fringes
-(medians): 0.006 and 0.02 in phantoms without noise (boxes of 40 and 64 px), 0.16 and 0.19 at a
+_NOISE_FREE = 0.1
+"""Deviation of an image's noise relative to that of the image below which it is none (medians, by the lower
+of two estimates): at most 0.05 in phantoms without noise (boxes of 32 to 64 px), 0.12 to 0.25 at a
 signal-to-noise ratio of 100.
 """
+_FRINGES = 0.5
+"""Deviation of backgrounds, relative likewise, above which it is noise, be it without its high frequencies:
+at most 0.13 in the phantoms, 0.4 to 0.6 at a signal-to-noise ratio of 10.
+"""
+_WHITE = 0.45  # cycles per pixel: beyond, few particles have power and white noise has as much as elsewhere
 _PILOT_STATES = 96  # particles by which several maps' contrasts are fitted; chosen, not tuned
 _LEAST_CHANGE = 0.03  # of the contrast: smaller corrections are not made; chosen, not tuned
 # Per particle, by which inverted images must fit better: a factor of 20; chosen, not tuned.
@@ -153,8 +158,8 @@ class Aligned:
 class AlignerInput:
     """The images and CTFs that an aligner takes, by rows of a stack.
 
-    Images are scaled by the noise in their background. In a set without noise there are only the particles'
-    own fringes, which differ from view to view: grey values are kept.
+    Images are scaled by the noise in their background. In a set without noise, backgrounds hold the
+    particles' own fringes only, which differ from view to view: grey values are kept.
     """
 
     def __init__(self, stack: ParticleStack) -> None:
@@ -163,14 +168,25 @@ class AlignerInput:
     @cached_property
     def _images(self) -> PreparedImages:
         some = torch.from_numpy(self.stack.images(spread_rows(len(self.stack), _LOOKED_AT)))
-        planes, deviation = background_plane(some)
-        share = deviation / (some - planes).flatten(1).std(dim=1)  # NaN of an image that is empty
-        noisy = bool(share.nanmedian() > _FRINGES)
-        return PreparedImages(self.stack, Preprocessing(normalise=noisy, ctf=None, mask=False))
+        normalise = not _noise_free(some)
+        return PreparedImages(self.stack, Preprocessing(normalise=normalise, ctf=None, mask=False))
 
     def __call__(self, rows: Any) -> tuple[Tensor, Tensor | None]:
         """Return ``(k, box, box)`` images with normalised backgrounds and their transfer functions."""
         return self._images[rows], transfer_functions(self.stack[rows])
+
+
+def _noise_free(images: Tensor) -> bool:
+    """Return whether ``(n, box, box)`` images hold next to no noise."""
+    planes, background = background_plane(images)
+    flat = images - planes
+    whole = flat.flatten(1).std(dim=1)
+    frequencies = torch.fft.fftfreq(images.shape[-1], device=images.device)
+    beyond = torch.hypot(frequencies[:, None], frequencies) > _WHITE
+    high = torch.fft.fft2(flat, norm="ortho")[:, beyond].abs().square().mean(dim=1).sqrt()
+    # NaN of an image that is empty
+    fringes, white = (float((part / whole).nanmedian()) for part in (background, high))
+    return min(fringes, white) < _NOISE_FREE and fringes < _FRINGES
 
 
 def pilot_around(stack: ParticleStack, reach_degrees: float, keep: bool = False) -> Pilot:
