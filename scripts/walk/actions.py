@@ -20,6 +20,7 @@ __all__ = [
     "reject",
     "resolutions",
     "save_not_rejected",
+    "select_in_scatter",
     "shown_dock",
     "without_poses",
 ]
@@ -125,6 +126,18 @@ def reject(walk: Walk, gallery: Any, least: float) -> None:
     walk.click(
         next(button for flag, button in gallery.actions_bar.flags.items() if flag.name == "REJECT")
     )
+
+
+def select_in_scatter(walk: Walk, scatter: Any) -> None:
+    """Show the error against the spread, and draw a lasso around unsure particles that are right."""
+    walk.choose(scatter.up, "error")
+    walk.choose(scatter.across, "spread")
+    walk.rest(1.0)
+    plot = scatter.plot.plot
+    box = plot.getViewBox()
+    corners = ((6.5, 3), (30, 2.5), (30, 6.5), (6.5, 7.2), (6.3, 3.2))  # degrees
+    way = [plot.mapFromScene(box.mapViewToScene(QPointF(*corner))) for corner in corners]
+    walk.drag(plot.viewport(), *way)
 
 
 def save_not_rejected(walk: Walk, gallery: Any, what: str, star: Path) -> None:

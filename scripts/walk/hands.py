@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +191,14 @@ class Walk:
             actions = action.menu().actions()
         raise LookupError(path)
 
-    def drag(self, widget: QWidget, start: QPoint, end: QPoint) -> None:
-        """Drag from one point to another."""
-        QTest.mousePress(widget, _LEFT, pos=start)
-        for part in np.linspace(0, 1, 8):
-            QTest.mouseMove(widget, start + (end - start) * float(part))
-            self.rest(0.03)
-        QTest.mouseRelease(widget, _LEFT, pos=end)
+    def drag(self, widget: QWidget, *way: QPoint) -> None:
+        """Drag along a way, from its first point to its last."""
+        QTest.mousePress(widget, _LEFT, pos=way[0])
+        for start, end in pairwise(way):
+            for part in np.linspace(0, 1, 8):
+                QTest.mouseMove(widget, start + (end - start) * float(part))
+                self.rest(0.03)
+        QTest.mouseRelease(widget, _LEFT, pos=way[-1])
         self.rest(0.2)
 
     def drop(self, *files: Path) -> None:

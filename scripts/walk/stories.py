@@ -16,6 +16,7 @@ from actions import (
     reject,
     resolutions,
     save_not_rejected,
+    select_in_scatter,
     shown_dock,
     without_poses,
 )
@@ -84,7 +85,8 @@ def images_story(walk: Walk, arguments: argparse.Namespace) -> None:
         "images_found", "A map, and a pose for every particle: the sphere says how sure it is"
     )
     walk.click(dock.way.steps["Inspect"])
-    walk.rest(5)
+    walk.wait(lambda: dock.controller.inspector.reading is not None, "the posterior")
+    walk.rest(2)
     walk.note("least sure", dock.inspector.verdict.words.text())
     walk.picture("images_unsure", "The least sure particle first")
     walk.click(dock.way.docks["Gallery"])
@@ -122,8 +124,10 @@ def docks_story(walk: Walk, _: argparse.Namespace) -> None:
     walk.rest(1.0)
     walk.wait(lambda: " of " not in views.evenness.number.text(), "the views of all particles")
     for name in ("orientations", "gallery", "scatter", "training"):
-        open_dock(walk, f"CryoSphere {name}")
+        opened = open_dock(walk, f"CryoSphere {name}")
         walk.rest(2.5)
+        if name == "scatter":
+            select_in_scatter(walk, opened)
         walk.picture(f"dock_{name}")
     maps = open_dock(walk, "CryoSphere maps")
     reconstruct(walk, maps, "all particles")
