@@ -405,23 +405,24 @@ def fetch(
     CryosphereError
         If there is no such entry, or the server cannot be reached.
     """
+    from napari_cryosphere._generators import converted
     from napari_cryosphere.evaluation.archives import download_entry
     from napari_cryosphere.jobs.events import Progress
 
     def work() -> Generator[Event, None, list[Path]]:
+        def of_bytes(step: tuple[int, int]) -> Progress:
+            there, size = step
+            return Progress(there / max(size, 1), f"{there >> 20} of {size >> 20} MB")
+
         download = download_entry(entry, Path(folder), pattern, **options)
-        while True:
-            try:
-                there, size = next(download)
-            except StopIteration as end:
-                return list(end.value)
-            yield Progress(there / max(size, 1), f"{there >> 20} of {size >> 20} MB")
+        return list((yield from converted(download, of_bytes)))
 
     return _run(work(), progress)
 
 
 def _run(work: Generator[Event, None, T], progress: Show) -> T:
-    from napari_cryosphere.jobs.events import Note, returned
+    from napari_cryosphere._generators import returned
+    from napari_cryosphere.jobs.events import Note
 
     def log(event: Event) -> None:
         if isinstance(event, Note) and event.warning:

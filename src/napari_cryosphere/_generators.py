@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, TypeVar
 
-__all__ = ["converted"]
+__all__ = ["converted", "returned"]
 
 StepT = TypeVar("StepT")
 OtherT = TypeVar("OtherT")
@@ -20,12 +20,25 @@ def converted(
 
     Closing this generator closes the other.
     """
-    returned: list[T] = []
-
-    def steps() -> Generator[StepT, None, None]:
-        returned.append((yield from work))
-
-    with closing(steps()) as every:
-        for step in every:
+    kept: list[T] = []
+    with closing(_keeping(work, kept)) as steps:
+        for step in steps:
             yield change(step)
-    return returned[0]
+    return kept[0]
+
+
+def returned(work: Generator[StepT, Any, T], show: Callable[[StepT], object]) -> T:
+    """Run a generator to its end, passing each step on, and return what it returns.
+
+    It is closed if showing a step fails.
+    """
+    kept: list[T] = []
+    with closing(_keeping(work, kept)) as steps:
+        for step in steps:
+            show(step)
+    return kept[0]
+
+
+def _keeping(work: Generator[StepT, Any, T], kept: list[T]) -> Generator[StepT, None, None]:
+    """Yield a generator's steps and keep what it returns."""
+    kept.append((yield from work))

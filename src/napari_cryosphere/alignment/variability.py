@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_cryosphere._generators import returned
 from napari_cryosphere.alignment.coordinates import Evidence, Population
 from napari_cryosphere.alignment.observation import Observation, best_contrast
 from napari_cryosphere.imaging.slices import SliceSampler
@@ -272,12 +272,7 @@ class Residuals:
 
     def components(self, number: int, rounds: int, seed: int = 0) -> Components:
         """Return the principal components; see `component_rounds`."""
-        work = self.component_rounds(number, rounds, seed)
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return cast(Components, end.value)
+        return returned(self.component_rounds(number, rounds, seed), lambda done: None)
 
     def component_rounds(
         self, number: int, rounds: int, seed: int = 0

@@ -28,7 +28,6 @@ __all__ = [
     "between",
     "follow",
     "part_of",
-    "returned",
 ]
 
 
@@ -142,22 +141,6 @@ def part_of(
 def between(start: float, end: float) -> Callable[[float], float]:
     """Return where a part of a job is that takes it from one fraction to another, for `part_of`."""
     return lambda fraction: start * (1 - fraction) + end * fraction
-
-
-def returned(work: Generator[Event, None, T], show: Callable[[Event], None]) -> T:
-    """Run work in memory to its end, passing each event on, and return what it returns.
-
-    The work is closed if showing an event fails.
-    """
-    found: list[T] = []
-
-    def kept() -> Events:
-        found.append((yield from work))
-
-    with closing(kept()) as events:
-        for event in events:
-            show(event)
-    return found[0]
 
 
 def follow(events: Events, show: Callable[[Event], None]) -> Result:

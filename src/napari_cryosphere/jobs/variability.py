@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere._files import refuse_overwrite, write_json
+from napari_cryosphere._generators import converted
 from napari_cryosphere.alignment.coordinates import Evidence, Population
 from napari_cryosphere.alignment.variability import Nuisances, Residuals
 from napari_cryosphere.errors import MetadataError
@@ -273,17 +275,9 @@ class _Variability:
                 residuals = self._images.residuals(
                     self._chosen(half), reference, voxel_mask, self._nuisances
                 )
-                work = residuals.component_rounds(config.components, _ROUNDS, config.seed)
-                done = 0
-                while True:
-                    try:
-                        done = next(work)
-                    except StopIteration as end:
-                        made = end.value
-                        break
-                    share = 0.05 + 0.35 * (half + done / _ROUNDS)
-                    yield Progress(share, f"half {half + 1}: round {done} of {_ROUNDS}")
-                arrays = {
+                rounds = residuals.component_rounds(config.components, _ROUNDS, config.seed)
+                made = yield from converted(rounds, partial(_round_of, half))
+                arrays: Arrays = {
                     "mean": reference.numpy() + made.mean,
                     "maps": made.maps,
                     "noise": residuals.noise,
@@ -443,6 +437,12 @@ class _Variability:
         folder = self._config.output / "unfinished"
         if folder.is_dir():
             folder.rmdir()
+
+
+def _round_of(half: int, done: int) -> Progress:
+    """Say how many rounds of expectation maximisation of a half are done."""
+    share = 0.05 + 0.35 * (half + done / _ROUNDS)
+    return Progress(share, f"half {half + 1}: round {done} of {_ROUNDS}")
 
 
 def _reconstructed(
