@@ -288,3 +288,20 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path):
         text=True,
     )
     assert (process.returncode, process.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reconstruct", "missing.star", "--output", "m.mrc", "--padding", "1"),
+        ("train", "missing.star", "--output", "run", "--half-set", "2"),
+    ],
+)
+def test_numbers_that_are_choices_are_taken(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were refused: "should be 1 or 2, not '2'"."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert "missing.star" in result.output + str(result.exception)
+    assert "not '" not in result.output

@@ -71,7 +71,11 @@ def config_of(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> An
 def test_a_command_has_the_options_of_the_contract(name: str) -> None:
     found: set[str] = set()
     for parameter in JobCommand(ROWS[name]).params:
-        found |= {*parameter.opts, *parameter.secondary_opts, (parameter.metavar or "").strip("[]")}
+        found |= {
+            *parameter.opts,
+            *parameter.secondary_opts,
+            (parameter.metavar or "").strip("[]."),
+        }
     assert set(CONTRACT[name].split()) <= found
 
 

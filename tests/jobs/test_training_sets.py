@@ -95,6 +95,22 @@ def test_the_set_without_poses_is_named(sets: tuple[Path, Path], tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_the_set_without_a_ctf_is_named(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    """Joined, none would have one."""
+    table = starfile.read(sets[1])
+    ctf = [name for name in table["particles"] if name.startswith("rlnDefocus")]
+    table["particles"] = table["particles"].drop(columns=ctf)
+    starfile.write(table, sets[1].with_name("flat.star"))
+    config = config_of((sets[0], sets[1].with_name("flat.star")), tmp_path)
+    with pytest.raises(MetadataError, match=r"flat\.star has no CTF"):
+        TrainingSets.open(config)
+
+
+def test_a_set_is_named_once() -> None:
+    with pytest.raises(ValueError, match=r"p\.star is given twice"):
+        config_of((Path("p.star"), Path("p.star")), Path("run"))
+
+
 def test_a_run_of_one_set_is_taken_up_as_it_was_written() -> None:
     """Earlier versions wrote one path, not a list."""
     config = TrainConfig.model_validate({"particles": "p.star", "output": "run"})

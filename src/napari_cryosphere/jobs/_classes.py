@@ -49,6 +49,7 @@ from napari_cryosphere.jobs.events import Event, Note, Progress, between, part_o
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
+from napari_cryosphere.jobs.running.run_folder import UNFINISHED
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import fourier_shell_correlation, resampled_map
 from napari_cryosphere.reconstruction.filters import low_passed
@@ -329,9 +330,8 @@ class ClassRefinement(Refinement):
         """
         config, mine = self._config, stacks[0][self._half_rows[half]]
         batches, several = batches_of(mine, config), len(references)
-        folder = config.output / "unfinished" / f"states{several}_{number:02d}_half{half + 1}"
+        folder = config.output / UNFINISHED / f"states{several}_{number:02d}_half{half + 1}"
         journal = Journal(folder, self._identity, config.resume, self._ranks)
-        self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
             details = [MapDetail(compared, "as far as the half-maps agree")] * several
             place = HALVES_OF_ITERATION[half]

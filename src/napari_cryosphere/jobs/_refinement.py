@@ -38,6 +38,7 @@ from napari_cryosphere.jobs.running.inputs import described, digest_of_file, dig
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.run_folder import UNFINISHED
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import (
     FourierShellCorrelation,
@@ -192,7 +193,6 @@ class Refinement:
         self._stack, self._ranks = stack, current_ranks()
         self._half_rows = [np.flatnonzero(stack.half_sets() == half) for half in (1, 2)]
         self._order = np.argsort(np.concatenate(self._half_rows))
-        self._journals: list[Journal] = []
 
     def __iter__(self) -> Iterator[Event | Iteration]:
         """Yield progress, and every finished iteration; of the last a second time with all detail."""
@@ -277,9 +277,8 @@ class Refinement:
         """Align one half to a reference; ``judging`` searches all orientations also for sure poses."""
         config, mine = self._config, stack[self._half_rows[half]]
         batches = batches_of(mine, config)
-        folder = config.output / "unfinished" / f"iteration{number:02d}_half{half + 1}"
+        folder = config.output / UNFINISHED / f"iteration{number:02d}_half{half + 1}"
         journal = Journal(folder, self._identity, config.resume, self._ranks)
-        self._journals.append(journal)
         if any(block.start not in journal for block in batches.blocks()):
             detail = MapDetail(compared, "as far as the half-maps agree")
             place = HALVES_OF_ITERATION[half]
@@ -392,14 +391,6 @@ class Refinement:
             return DensityMap(np.ones_like(density.voxels), size)
         edge_px = max(_EDGE_ANGSTROM, _EDGE_OF_DETAIL * compared) / size
         return DensityMap(soft_mask(density.voxels, size, edge_px=edge_px), size)
-
-    def remove_journals(self) -> None:
-        """Delete what was kept to resume."""
-        for journal in self._journals:
-            journal.remove()
-        folder = self._config.output / "unfinished"
-        if folder.is_dir():
-            folder.rmdir()
 
 
 def reference_of(half: DensityMap, mask: DensityMap, curve: FourierShellCorrelation) -> DensityMap:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._training_data import refuse_unposed
 from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig
@@ -67,6 +68,12 @@ class TrainingSets:
         stacks = open_each(config, config.particles)
         for stack in stacks:
             refuse_unposed(stack)
+        without = [stack for stack in stacks if not stack.has_ctf]
+        if without and len(without) < len(stacks):
+            raise MetadataError(
+                f"{without[0].source} has no CTF (rlnDefocusU), other data sets have one; add it, or train "
+                "without this set"
+            )
         return cls(stacks)
 
     def frame_warnings(self, symmetry: str) -> Iterator[Note]:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
+from napari_cryosphere._files import atomic_path, write_json
 from napari_cryosphere.alignment.stochastic import (
     CoarseImages,
     Course,
@@ -59,6 +59,7 @@ from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJour
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.run_folder import UNFINISHED, clear_unfinished, refuse_ended
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import (
@@ -528,8 +529,12 @@ def abinitio(config: AbInitioConfig) -> Events:
         If no two searches on different particles agree.
     """
     outputs = ab_initio_outputs(config)
-    if not config.resume:
-        refuse_overwrite(outputs["particles"], config.overwrite)
+    refuse_ended(
+        config.output,
+        outputs["particles"],
+        resume=config.resume,
+        overwrite=config.overwrite,
+    )
     if not current_ranks().first:  # one process does the work
         yield Result({}, {})
         return
@@ -538,16 +543,12 @@ def abinitio(config: AbInitioConfig) -> Events:
     for limit in ("minutes", "starts"):  # a run may be resumed with more
         settings.pop(limit)
     kept = [
-        Journal(config.output / "unfinished" / name, settings, config.resume)
+        Journal(config.output / UNFINISHED / name, settings, config.resume)
         for name in ("searches", "aligned")
     ]
     found = yield from ab_initio_stack(stack, config, *kept)
     _write(found, config, outputs)
-    for journal in kept:
-        journal.remove()
-    folder = config.output / "unfinished"
-    if folder.is_dir():
-        folder.rmdir()
+    clear_unfinished(config.output)
     yield Note(
         "map and poses have one hand of two: projections of a map and of its mirror image are the "
         "same, so that the images cannot tell which is right"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from napari_cryosphere._files import atomic_path, refuse_overwrite, write_json
+from napari_cryosphere._files import atomic_path, write_json
 from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
 from napari_cryosphere.jobs._classes import ClassRefinement, StateIteration
 from napari_cryosphere.jobs._refinement import RESOLVED, Iteration
@@ -20,6 +20,7 @@ from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
+from napari_cryosphere.jobs.running.run_folder import clear_unfinished, refuse_ended, remove_stale
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -62,8 +63,12 @@ def refine(config: RefineConfig) -> Events:
         If a half set is empty, a local search has no poses, or the map is not seen in the images.
     """
     outputs = refine_outputs(config)
-    if not config.resume:
-        refuse_overwrite(outputs["particles"], config.overwrite)
+    refuse_ended(
+        config.output,
+        outputs["particles"],
+        resume=config.resume,
+        overwrite=config.overwrite,
+    )
     stack = open_particles(config).with_half_sets()
     refuse_empty_half(stack)
     refuse_without_poses(stack, config)
@@ -100,7 +105,8 @@ def refine(config: RefineConfig) -> Events:
             warning=True,
         )
     outputs |= _write(found, history, config, outputs)
-    refinement.remove_journals()
+    remove_stale(config.output, ["*_class[0-9][0-9][0-9].*"], outputs.values())
+    clear_unfinished(config.output)
     measured = summary_metrics(stack, found.summary, config.symmetry)
     yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})
 

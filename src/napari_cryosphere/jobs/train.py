@@ -426,7 +426,8 @@ def _check_same_run(config: TrainConfig) -> None:
     for name in now.keys() - set(_MAY_CHANGE):
         if now[name] != earlier[name]:
             raise CryosphereError(
-                f"the run in {config.output} has {name} {earlier[name]}, not {now[name]}; "
+                f"the run in {config.output} has {name} {_in_words(earlier[name])}, not "
+                f"{_in_words(now[name])}; "
                 "give the same to go on with it, or another --output"
             )
 
@@ -440,6 +441,10 @@ def _as_compared(config: TrainConfig) -> dict[str, Any]:
         return value.absolute() if isinstance(value, Path) else value
 
     return {name: whole(value) for name, value in config}
+
+
+def _in_words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class _Log:

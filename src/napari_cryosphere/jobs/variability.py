@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere._files import refuse_overwrite, write_json
+from napari_cryosphere._files import write_json
 from napari_cryosphere._generators import converted
 from napari_cryosphere.alignment.coordinates import Evidence, Population
 from napari_cryosphere.alignment.variability import Nuisances, Residuals
@@ -42,6 +42,12 @@ from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_mask
+from napari_cryosphere.jobs.running.run_folder import (
+    UNFINISHED,
+    clear_unfinished,
+    refuse_ended,
+    remove_stale,
+)
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses, resampled_map
 from napari_cryosphere.reconstruction.slice_sums import SliceSums
@@ -90,8 +96,12 @@ def variability(config: VariabilityConfig) -> Events:
     MetadataError
         If there are no poses, too few particles, or the halves' maps at these poses have nothing in common.
     """
-    if not config.resume:
-        refuse_overwrite(variability_outputs(config)["particles"], config.overwrite)
+    refuse_ended(
+        config.output,
+        variability_outputs(config)["particles"],
+        resume=config.resume,
+        overwrite=config.overwrite,
+    )
     if not current_ranks().first:  # one process does the work
         yield Result({}, {})
         return
@@ -126,7 +136,8 @@ def variability(config: VariabilityConfig) -> Events:
     if number:
         table = yield from work.placed(stack, number)
     outputs, metrics = work.write(table, each, number)
-    work.remove_journals()
+    remove_stale(config.output, ["component_*.mrc", "component_*/*.mrc"], outputs.values())
+    clear_unfinished(config.output)
     yield Result(outputs, metrics)
 
 
@@ -191,7 +202,7 @@ class _Variability:
         self._rows = [np.flatnonzero(halves == half) for half in (1, 2)]
         settings: dict[str, Any] = described(config) | {"table": digest_of_table(stack)}
         self._components, self._coordinates = (
-            Journal(config.output / "unfinished" / name, settings, config.resume)
+            Journal(config.output / UNFINISHED / name, settings, config.resume)
             for name in ("components", "coordinates")
         )
         self._limit = MemoryLimit(config.max_memory_gb)
@@ -203,6 +214,11 @@ class _Variability:
         shells = _SHELLS
         if config.resolution_angstrom is not None:
             shells = int(field / config.resolution_angstrom + 1e-6)
+            if shells < _FEWEST_SHELLS:
+                raise MetadataError(
+                    f"--resolution {config.resolution_angstrom:g} leaves {shells} shells of images "
+                    f"{field:g} A wide; give {field / _FEWEST_SHELLS:.0f} A or finer"
+                )
         shells = min(shells, self._stack.box // 2 - 2)
         yield Progress(0.0, "making the halves' maps")
         stack = self._stack.on_grid(coarse_grid(self._stack.grid, shells))
@@ -430,14 +446,6 @@ class _Variability:
             metrics[f"median_error_of_component_{place}"] = round(one["median_error"], 3)
         return outputs, metrics
 
-    def remove_journals(self) -> None:
-        """Delete what was kept to resume."""
-        for journal in (self._components, self._coordinates):
-            journal.remove()
-        folder = self._config.output / "unfinished"
-        if folder.is_dir():
-            folder.rmdir()
-
 
 def _round_of(half: int, done: int) -> Progress:
     """Say how many rounds of expectation maximisation of a half are done."""
@@ -452,6 +460,10 @@ def _reconstructed(
     weights = np.ones(len(stack))
     if "cryospherePresence" in stack.particles:
         weights = stack.particles["cryospherePresence"].to_numpy(float)
+        if not weights.any():
+            raise MetadataError(
+                f"{stack.source}: cryospherePresence is 0 in every row: there is no particle to compare"
+            )
     halves = Halves(stack.grid, symmetry, padding=2)
     for done in halves.fill(stack, WeightedPoses(stack.rotations()[:, None], weights[:, None])):
         yield Progress(0.02 * done / len(stack), f"inserted {done} of {len(stack)} particles")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from napari_cryosphere._ranges import RANGES
 from napari_cryosphere.imaging.atomic_model import is_atomic_model
@@ -216,7 +216,7 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """
     motion_angle_degrees: Annotated[float, Field(gt=0, le=360)] = 30.0
     """Range of the motion: angles are uniform from minus to plus half of it."""
-    motion_axis: tuple[float, float, float] | None = None
+    motion_axis: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     """Axis of the motion, x y z, of any length; without it that about which the part opens and closes."""
     poses: ParticlesFile | None = None
     """STAR file whose poses, shifts, CTFs, micrographs and halves are taken instead of drawn."""

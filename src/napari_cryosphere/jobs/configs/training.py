@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs.bases import (
@@ -90,6 +90,14 @@ class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
     """How often the state is kept that a run can go on from."""
     resume: bool = False
     """Go on with a run that was stopped or killed."""
+
+    @field_validator("particles")
+    @classmethod
+    def _each_once(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for place, path in enumerate(value):
+            if path.absolute() in {other.absolute() for other in value[:place]}:
+                raise ValueError(f"{path} is given twice; name each data set once")
+        return value
 
     @model_validator(mode="after")
     def _map_is_used(self) -> TrainConfig:

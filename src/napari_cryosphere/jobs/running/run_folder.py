@@ -1,0 +1,57 @@
+"""Run folders of jobs that can be resumed: begun or taken up, and cleared of what no longer belongs there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from napari_cryosphere._files import refuse_overwrite
+from napari_cryosphere.errors import OutputExistsError
+
+__all__ = ["UNFINISHED", "clear_unfinished", "refuse_ended", "remove_stale"]
+
+UNFINISHED = "unfinished"
+"""Folder inside a run's that keeps what a stopped run goes on from."""
+
+
+def refuse_ended(output: Path, finished: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that a run can begin, or go on: it must not replace a finished one unasked.
+
+    Parameters
+    ----------
+    output
+        Run folder.
+    finished
+        A file that every finished run leaves there.
+    resume, overwrite
+        What was asked for.
+
+    Raises
+    ------
+    OutputExistsError
+        If there is a finished run.
+    """
+    if resume and (output / UNFINISHED).is_dir():
+        return
+    if resume and finished.exists() and not overwrite:
+        raise OutputExistsError(
+            f"the run in {output} has ended; choose another output, or pass --overwrite without --resume"
+        )
+    refuse_overwrite(finished, overwrite)
+
+
+def clear_unfinished(output: Path) -> None:
+    """Delete what was kept to resume, also of earlier runs of another kind."""
+    shutil.rmtree(output / UNFINISHED, ignore_errors=True)
+
+
+def remove_stale(output: Path, patterns: Sequence[str], written: Iterable[Path]) -> None:
+    """Delete files of an earlier run, by patterns of their names, that this run has not written."""
+    kept = set(written)
+    for path in [path for pattern in patterns for path in output.glob(pattern)]:
+        if path not in kept and path.is_file():
+            path.unlink()
+    for folder in output.iterdir():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

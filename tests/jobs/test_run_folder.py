@@ -1,0 +1,50 @@
+"""What of an earlier run stays in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.jobs.running.run_folder import (
+    UNFINISHED,
+    clear_unfinished,
+    refuse_ended,
+    remove_stale,
+)
+
+
+def test_a_finished_run_is_not_replaced_by_resuming(tmp_path: Path) -> None:
+    finished = tmp_path / "particles.star"
+    for resume in (False, True):
+        refuse_ended(tmp_path, finished, resume=resume, overwrite=False)
+    finished.touch()
+    with pytest.raises(OutputExistsError, match="has ended"):
+        refuse_ended(tmp_path, finished, resume=True, overwrite=False)
+    with pytest.raises(OutputExistsError, match="already exists"):
+        refuse_ended(tmp_path, finished, resume=False, overwrite=False)
+    refuse_ended(tmp_path, finished, resume=True, overwrite=True)
+    (tmp_path / UNFINISHED).mkdir()  # the run that replaces it was stopped
+    refuse_ended(tmp_path, finished, resume=True, overwrite=False)
+
+
+def test_what_another_run_left_is_removed(tmp_path: Path) -> None:
+    for name in ("map.mrc", "map_class002.mrc", "mine.mrc", "part_2/a.mrc", "part_1/a.mrc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_stale(
+        tmp_path,
+        ["*_class[0-9][0-9][0-9].*", "part_*/*.mrc"],
+        [tmp_path / "map.mrc", tmp_path / "part_1/a.mrc"],
+    )
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"map.mrc", "mine.mrc", "part_1/a.mrc"}
+    assert not (tmp_path / "part_2").exists()
+
+
+def test_kept_state_of_any_kind_is_cleared(tmp_path: Path) -> None:
+    clear_unfinished(tmp_path)
+    (tmp_path / UNFINISHED / "states2_01_half1").mkdir(parents=True)
+    clear_unfinished(tmp_path)
+    assert not (tmp_path / UNFINISHED).exists()
