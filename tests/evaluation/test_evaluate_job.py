@@ -231,7 +231,7 @@ def test_the_protocol_writes_every_column_and_keeps_halves_apart(
     assert "refined within 10°" in ours[1]["entry"]
     for half in (0, 1):
         trained = json.loads((run / f"model_{half}" / "config.json").read_text())
-        assert Path(trained["particles"]).name == f"particles_{half}.star"
+        assert [Path(name).name for name in trained["particles"]] == [f"particles_{half}.star"]
         predicted = ParticleStack.read(run / f"predicted_{half}.star")
         assert set(predicted.half_sets()) == {half + 1}
         confidence = predicted.particles["cryosphereConfidence"]

@@ -126,7 +126,7 @@ def test_killing_one_rank_of_a_training_ends_all_and_one_process_goes_on(
     options |= {"batch_size": 64, "checkpoint_seconds": 0, "device": "cpu"}
     config = TrainConfig(output=tmp_path / "killed", **options)
     (tmp_path / "config.json").write_text(config.model_dump_json(exclude={"particles", "output"}))
-    command = ["-m", "napari_cryosphere", "train", config.particles, "--output", config.output]
+    command = ["-m", "napari_cryosphere", "train", *config.particles, "--output", config.output]
     command += ["--config", tmp_path / "config.json"]
     with subprocess.Popen(torchrun(*command), stderr=subprocess.PIPE, text=True) as launcher:
         while not config.checkpoint.is_file() and launcher.poll() is None:
