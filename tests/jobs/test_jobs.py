@@ -13,6 +13,7 @@ import pytest
 import starfile
 import torch
 
+from napari_cryosphere._generators import returned
 from napari_cryosphere.errors import CryosphereError, FileFormatError, MetadataError, ModelError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import (
@@ -28,7 +29,6 @@ from napari_cryosphere.jobs.events import (
     Result,
     Snapshot,
     follow,
-    returned,
 )
 from napari_cryosphere.jobs.fsc import fsc
 from napari_cryosphere.jobs.infer import images_for, infer, refine
