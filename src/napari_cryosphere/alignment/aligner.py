@@ -63,6 +63,7 @@ _HOPELESS = 10.0  # nats of evidence below the best after the first steps, a fac
 # phantoms (box 64) 300 to 1100 at a signal-to-noise ratio of 1 and from 15,000 at 100. There half a step
 # of the grid costs most of the score, so that a cell next to the right one can be best. Then cells that
 # score half as much are climbed from as well, and starts may be as close as the cells of the fine grid.
+# Chosen where one of 200 was lost, whose right cell scored 0.47 of the best less; no others were tried.
 _STRONG = 5000.0
 _MARGIN_OF_STRONG = 0.6
 _CLOSER = 3.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.fourier import shift_phases
-from napari_cryosphere.imaging.map_mask import map_background, particle_mask
+from napari_cryosphere.imaging.map_mask import falling_edge, map_background, particle_mask
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.particles import DensityMap
 
@@ -22,9 +22,8 @@ __all__ = ["DomainMotion", "MovingProjector", "half_mask", "moving_part"]
 _EDGE_ANGSTROM = 8.0  # of the soft edge between the halves of a map; chosen, not tuned
 _TOUCH_ANGSTROM = 6.0
 """Deviation of the Gaussian by which both parts are blurred to find where they touch; chosen, not tuned."""
-_COLLINEAR = (
-    0.1  # sine of the angle at the hinge below which it does not say an axis; chosen, not tuned
-)
+# sine of the angle at the hinge below which it does not say an axis; chosen, not tuned
+_COLLINEAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def half_mask(density: DensityMap) -> NDArray[np.float32]:
     moments = np.einsum("zyx,zyxi,zyxj->ij", inside, apart, apart, optimize=True)
     longest = np.linalg.eigh(moments)[1][:, -1]
     along = apart @ (longest * np.sign(longest[np.abs(longest).argmax()]))
-    ramp = np.clip(along / (_EDGE_ANGSTROM / density.pixel_size_angstrom) + 0.5, 0, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+    edge_px = _EDGE_ANGSTROM / density.pixel_size_angstrom
+    return falling_edge(0.5 - along / edge_px).astype(np.float32)
 
 
 def _places(box: int) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from napari_cryosphere.alignment.variability import Nuisances, Residuals
 from napari_cryosphere.imaging.resample import map_on_grid
 from napari_cryosphere.jobs.align import AlignerInput, pilot_around, prepare_aligner
 from napari_cryosphere.jobs.running.compute import choose_device
+from napari_cryosphere.jobs.running.references import mask_on_grid
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
-from napari_cryosphere.reconstruction import resampled_map
 
 __all__ = ["CoarseImages", "coarse_grid"]
 
@@ -104,8 +104,7 @@ class CoarseImages:
 
     def mask(self, mask: DensityMap) -> NDArray[np.float32]:
         """Return a mask on the coarse grid, 0 to 1."""
-        size = self.grid.pixel_size_angstrom
-        return np.clip(resampled_map(mask, self.grid.box, size).voxels, 0, 1)
+        return mask_on_grid(mask, self.grid.box, self.grid.pixel_size_angstrom)
 
     def residuals(
         self,

@@ -38,6 +38,7 @@ from napari_cryosphere.jobs.running.inputs import described, digest_of_file, dig
 from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.ranks import current_ranks
+from napari_cryosphere.jobs.running.references import solvent_mask
 from napari_cryosphere.jobs.running.run_folder import UNFINISHED
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import (
@@ -45,7 +46,6 @@ from napari_cryosphere.reconstruction import (
     HalfMapFsc,
     WeightedPoses,
     corrected_fsc,
-    resampled_map,
     soft_mask,
 )
 from napari_cryosphere.reconstruction.filters import filtered_shells, low_passed, whitened
@@ -383,12 +383,10 @@ class Refinement:
 
     def _solvent(self, density: DensityMap, compared: float) -> DensityMap:
         """Return the solvent mask: the one given, a new one from the map, or ones."""
+        found = solvent_mask(density, self._config.mask, self._mask)
+        if found is not None:
+            return found
         size = density.pixel_size_angstrom
-        if self._mask is not None:
-            given = resampled_map(self._mask, density.box, size)
-            return DensityMap(np.clip(given.voxels, 0, 1), size)
-        if self._config.mask == "none":
-            return DensityMap(np.ones_like(density.voxels), size)
         edge_px = max(_EDGE_ANGSTROM, _EDGE_OF_DETAIL * compared) / size
         return DensityMap(soft_mask(density.voxels, size, edge_px=edge_px), size)
 

@@ -144,7 +144,7 @@ COMMANDS = (
         "variability",
         "variability:variability",
         "configs:VariabilityConfig",
-        "Find in which ways particles at known poses differ, and where each stands.",
+        "Find in which ways particles at known poses differ, and place each along that.",
     ),
     Command(
         "solve",

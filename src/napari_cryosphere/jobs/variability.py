@@ -1,4 +1,4 @@
-"""The job ``variability``: how particles at known poses differ, and where each stands.
+"""The job ``variability``: how particles at known poses differ, and where each is along that.
 
 Each half of the particles finds its own mean and principal components. What the halves share counts, and the
 coordinates of a particle are those along the components of the half that it is not in: its own noise is in
@@ -41,7 +41,7 @@ from napari_cryosphere.jobs.running.journal import Journal
 from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
-from napari_cryosphere.jobs.running.references import open_mask
+from napari_cryosphere.jobs.running.references import open_mask, solvent_mask
 from napari_cryosphere.jobs.running.run_folder import (
     UNFINISHED,
     clear_unfinished,
@@ -49,7 +49,7 @@ from napari_cryosphere.jobs.running.run_folder import (
     remove_stale,
 )
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import WeightedPoses, resampled_map
+from napari_cryosphere.reconstruction import WeightedPoses
 from napari_cryosphere.reconstruction.slice_sums import SliceSums
 
 __all__ = ["variability", "variability_outputs"]
@@ -60,8 +60,10 @@ _FEWEST = 50  # particles of a half; chosen, not tuned
 _MOST = 10_000
 """Particles of a half from which components are found: with 16 shells 5 kB each, and 100 MB in all."""
 _NOISE_ROUNDS = 2
-"""Times that the noise is measured under the other half's components: what these miss counts as noise."""
-_ROUNDS = 25  # of expectation maximisation
+"""Times that the noise is measured under the other half's components: what these miss counts as noise.
+Chosen, not tuned.
+"""
+_ROUNDS = 25  # of expectation maximisation; chosen, not tuned
 _CONTRAST = 0.3
 """Standard deviation of an image's contrast about 1: more than those of real sets (0.1 to 0.2)."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -252,16 +254,14 @@ class _Variability:
 
     def _solvent(self, density: DensityMap) -> DensityMap:
         """Return where particles may differ, on the grid of a map."""
+        found = solvent_mask(density, self._config.mask, self._given)
+        if found is not None:
+            return found
         size = density.pixel_size_angstrom
-        if self._given is not None:
-            given = resampled_map(self._given, density.box, size)
-            return DensityMap(np.clip(given.voxels, 0, 1), size)
-        if self._config.mask == "none":
-            return DensityMap(np.ones_like(density.voxels), size)
         return DensityMap(particle_mask(density.voxels, size), size)
 
     def _refuse_beyond_memory(self) -> None:
-        """Check that the sums fit, and see how many particles do beside them."""
+        """Check that the sums fit in memory, and count the particles that fit next to them."""
         self._most = _MOST
         box = self._images.grid.box
         sums = SliceSums.memory_bytes(box, 1 + self._config.components)

@@ -47,18 +47,12 @@ __all__ = [
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 ParticlesFile: TypeAlias = Annotated[Path, File("read", "*.star *.cs *.csg *.mrcs")]
-ParticlesFiles: TypeAlias = Annotated[
-    tuple[ParticlesFile, ...],
-    Field(min_length=1, max_length=99),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
-]
+_ONE_OR_MORE = Field(min_length=1, max_length=99)
+_SINGLE_TOO = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)
+ParticlesFiles: TypeAlias = Annotated[tuple[ParticlesFile, ...], _ONE_OR_MORE, _SINGLE_TOO]
 """One or several files of particles; a single path will do."""
 MapFile: TypeAlias = Annotated[Path, File("read", "*.mrc *.map *.ccp4")]
-MapFiles: TypeAlias = Annotated[
-    tuple[MapFile, ...],
-    Field(min_length=1, max_length=99),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value),
-]
+MapFiles: TypeAlias = Annotated[tuple[MapFile, ...], _ONE_OR_MORE, _SINGLE_TOO]
 """One map, or one for each state; a single path will do."""
 MaskChoice: TypeAlias = Annotated[
     Literal["auto", "none"] | MapFile,

@@ -18,8 +18,17 @@ from napari_cryosphere.imaging.map_mask import (
 from napari_cryosphere.jobs.configs.bases import ComparedMaps, MapsInput
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import DensityMap, ImageGrid
+from napari_cryosphere.reconstruction import resampled_map
 
-__all__ = ["Opened", "open_map", "open_mask", "open_reference", "pixel_size_notes"]
+__all__ = [
+    "Opened",
+    "mask_on_grid",
+    "open_map",
+    "open_mask",
+    "open_reference",
+    "pixel_size_notes",
+    "solvent_mask",
+]
 
 _SAME_SIZE = 1e-3
 """Relative difference of pixel sizes that moves nothing: a tenth of a pixel in 100."""
@@ -92,6 +101,21 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
         notes.append(Note(text, warning=True))
     clipped = DensityMap(np.clip(mask.voxels, 0, 1), wanted)
     return Opened(clipped, notes, clipped)
+
+
+def mask_on_grid(mask: DensityMap, box: int, pixel_size_angstrom: float) -> NDArray[np.float32]:
+    """Return a mask on another grid, ``(box, box, box)``, 0 to 1."""
+    return np.clip(resampled_map(mask, box, pixel_size_angstrom).voxels, 0, 1)
+
+
+def solvent_mask(
+    density: DensityMap, choice: Path | str, given: DensityMap | None
+) -> DensityMap | None:
+    """Return the mask that is given, or ones where ``choice`` is "none", on a map's grid; None for auto."""
+    size = density.pixel_size_angstrom
+    if given is not None:
+        return DensityMap(mask_on_grid(given, density.box, size), size)
+    return DensityMap(np.ones_like(density.voxels), size) if choice == "none" else None
 
 
 def open_reference(config: ComparedMaps, path: Path, particles: ImageGrid | None) -> Opened:

@@ -164,10 +164,8 @@ class MapView:
 
     def leave(self) -> None:
         """Leave the viewer as it was found."""
-        state, self._state = (
-            self._state,
-            None,
-        )  # layers that go tell others, who may ask for this again
+        # layers that go tell others, who may ask for this again
+        state, self._state = self._state, None
         if state is None:
             return
         self.contours.unlink()

@@ -15,7 +15,7 @@ __all__ = ["SurfaceView"]
 
 
 class SurfaceView:
-    """A mesh a map, in napari's grid: layers of its own, which come and go with it.
+    """One mesh per map, in napari's grid: layers of its own, which come and go with it.
 
     They follow the maps' contours. napari's volume rendering looks at every voxel along every pixel's
     ray again in each frame, which takes seconds without a graphics card; a mesh takes tenths.
