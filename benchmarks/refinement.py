@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from _common import DATA, child_cpu_seconds, has_data, write_figures
 
+from napari_cryosphere.imaging.map_mask import soft_sphere
 from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner, spread_rows
 from napari_cryosphere.particles import (
     DensityMap,
@@ -231,14 +232,6 @@ def row_of(
     return row
 
 
-def sphere(box: int, radius_px: float, edge_px: float = 6.0) -> np.ndarray:
-    """Return a soft sphere, the mask that both programs' half-maps are compared in."""
-    axis = np.arange(box) - box // 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    ramp = np.clip((radius - radius_px) / edge_px, 0, 1)
-    return np.asarray(0.5 + 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
-
-
 def main() -> None:
     """Run all samples and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -259,7 +252,7 @@ def main() -> None:
         mask = (
             soft_mask(density.voxels, density.pixel_size_angstrom)
             if sample.has_truth
-            else sphere(density.box, 68 / density.pixel_size_angstrom)
+            else soft_sphere(density.box, 68 / density.pixel_size_angstrom, 6.0)
         )
         for program, run in (("napari-cryosphere", ours), ("RELION 3.1.3", relion)):
             if run is relion and not arguments.relion:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from napari_cryosphere.imaging.map_mask import radius_grid
+from napari_cryosphere.imaging.map_mask import soft_sphere
 
 __all__ = ["divide", "filled_weights", "map_from_transform", "outside_sphere", "radii_by_row"]
 
@@ -118,5 +118,4 @@ def map_from_transform(
 
 def outside_sphere(box: int) -> NDArray[np.float32]:
     """Return 0 inside the sphere of diameter ``box``, 1 from 3 voxels outside it, a raised cosine between."""
-    ramp = np.clip((radius_grid(box) - box / 2) / _EDGE_PX, 0, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+    return 1 - soft_sphere(box, box / 2, _EDGE_PX)
