@@ -10,9 +10,11 @@
   exact by construction, the others of SO(3) are learnt.
 4. Where the particle lies in its image is a vector, which a turn of the image turns by phi: a linear
   function of the harmonics -1, whose weights may depend on what a turn leaves as it is.
-5. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
+5. Which of several states an image shows follows from the signals' means over the angle, which neither a
+  turn nor the mirror changes.
+6. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
   ``Rx`` half a turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of
-  `napari_cryosphere.model.mirror` and the weights of steps 3 and 4 keep this too, which halves what has to
+  `napari_cryosphere.model.mirror` and the weights of steps 3 to 5 keep this too, which halves what has to
   be learnt and stored.
 """
 
@@ -31,10 +33,17 @@ from napari_cryosphere.model.mirror import (
     PairedInput,
     fewer_angles,
 )
-from napari_cryosphere.model.pose_network import PoseNetwork, Shifts, at_least_single
+from napari_cryosphere.model.pose_network import Answers, PoseNetwork, Shifts, at_least_single
 from napari_cryosphere.so3.wigner import band_mask
 
-__all__ = ["PolarImage", "PolarNetwork", "ShiftHead", "WignerHead", "trigonometric_interpolation"]
+__all__ = [
+    "PolarImage",
+    "PolarNetwork",
+    "ShiftHead",
+    "StateHead",
+    "WignerHead",
+    "trigonometric_interpolation",
+]
 
 _STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 2016); not tuned
 _INITIAL_SPREAD = 0.05
@@ -190,6 +199,20 @@ class ShiftHead(nn.Module):
         return Shifts(torch.stack([x, y], dim=1), variances)
 
 
+class StateHead(nn.Module):
+    """Paired signals on the circle, ``(b, channels, angles)``, to the logits of states, ``(b, states)``."""
+
+    def __init__(self, channels: int, states: int) -> None:
+        pairs = channels // 2
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(pairs, pairs), nn.ReLU(), nn.Linear(pairs, states))
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """Return the logits: what neither a turn of the image nor its mirror image changes."""
+        first, second = at_least_single(signals).chunk(2, dim=1)
+        return at_least_single(self.layers((first + second).mean(dim=2)))
+
+
 def _alternating(l_max: int) -> Tensor:
     """Return ``(-1)^(l + m + n)``, ``(L + 1, 2 L + 1, L + 1, 1)`` float32."""
     degree = torch.arange(l_max + 1)[:, None, None]
@@ -218,6 +241,7 @@ class PolarNetwork(PoseNetwork):
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
         self.shift_head = ShiftHead(config.features, config.box) if config.shifts else None
+        self.state_head = StateHead(config.features, config.states) if config.states > 1 else None
 
     @property
     def draws(self) -> bool:
@@ -233,12 +257,14 @@ class PolarNetwork(PoseNetwork):
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         return self.head(self._signals(images, ctf))
 
-    def poses_and_shifts(
-        self, images: Tensor, ctf: Tensor | None = None
-    ) -> tuple[Tensor, Shifts | None]:
+    def answers(self, images: Tensor, ctf: Tensor | None = None) -> Answers:
         """See `PoseNetwork`."""
         signals = self._signals(images, ctf)
-        return self.head(signals), None if self.shift_head is None else self.shift_head(signals)
+        return Answers(
+            self.head(signals),
+            None if self.shift_head is None else self.shift_head(signals),
+            None if self.state_head is None else self.state_head(signals),
+        )
 
     def _signals(self, images: Tensor, ctf: Tensor | None) -> Tensor:
         """Return ``(b, features, box)``: what is known of the image at every angle."""

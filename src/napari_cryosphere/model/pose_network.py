@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork", "Shifts", "at_least_single", "log_contrast"]
+__all__ = ["Answers", "PoseNetwork", "Shifts", "at_least_single", "log_contrast"]
 
 
 def log_contrast(ctf: Tensor) -> Tensor:
@@ -44,6 +44,24 @@ class Shifts(NamedTuple):
 
     means_px: Tensor
     variances_px2: Tensor
+
+
+class Answers(NamedTuple):
+    """What a network says of ``b`` images; None of what it does not say.
+
+    Attributes
+    ----------
+    coefficients
+        Of the log-density of their poses, see `PoseNetwork.forward`.
+    shifts
+        Where the particles lie.
+    states
+        ``(b, k)`` logarithms of the probabilities of k states, up to a constant per image.
+    """
+
+    coefficients: Tensor
+    shifts: Shifts | None = None
+    states: Tensor | None = None
 
 
 def at_least_single(values: Tensor) -> Tensor:
@@ -85,8 +103,6 @@ class PoseNetwork(nn.Module, ABC):
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
 
-    def poses_and_shifts(
-        self, images: Tensor, ctf: Tensor | None = None
-    ) -> tuple[Tensor, Shifts | None]:
-        """Return what `forward` does, and where the particles lie; None from a network that does not say."""
-        return self(images, ctf), None
+    def answers(self, images: Tensor, ctf: Tensor | None = None) -> Answers:
+        """Return what `forward` does, and whatever else this network says."""
+        return Answers(self(images, ctf))

@@ -9,6 +9,7 @@ from napari_cryosphere.particles._poses import (
     is_pose_column,
     network_column,
     pose_columns,
+    state_columns,
 )
 from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
@@ -35,6 +36,7 @@ __all__ = [
     "read_cs",
     "read_star",
     "stack_writer",
+    "state_columns",
     "write_cs",
     "write_stack",
     "write_star",

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cryosphere.model.card import Calibration, ShiftCard
+from napari_cryosphere.model.card import Calibration, ShiftCard, StateCard
 from napari_cryosphere.model.pose_model import LARGEST_CHANGE, temperatures
 from napari_cryosphere.model.pose_network import Shifts, log_contrast
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 
-__all__ = ["LEVELS", "calibrate", "calibrate_shifts", "tempered"]
+__all__ = ["LEVELS", "calibrate", "calibrate_shifts", "calibrate_states", "tempered"]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Levels of credible sets whose coverage a calibration reports."""
@@ -185,6 +185,32 @@ def calibrate_shifts(
         particles=len(known_px),
         median_angstrom=float(np.sqrt(np.median(squares))) * pixel_size_angstrom,
         coverage={f"{level:g}": float((inside <= level).mean()) for level in LEVELS},
+    )
+
+
+def calibrate_states(logits: torch.Tensor, known: NDArray[np.float64]) -> StateCard:
+    """Fit the temperature of states to particles of known state: that of the least cross-entropy.
+
+    Parameters
+    ----------
+    logits
+        ``(n, k)``: what the network says, of particles that it has not seen.
+    known
+        ``(n, k)``: the probabilities that alignment gave.
+    """
+    said, labels = logits.double(), torch.from_numpy(known)
+
+    def cost(log_temperature: float) -> float:
+        nats = (said / math.exp(log_temperature)).log_softmax(dim=1)
+        return -float((labels * nats).sum(dim=1).mean())
+
+    reach = _FARTHEST * _STEP
+    tried = np.linspace(-reach, reach, 2 * round(reach / _ENOUGH) + 1)
+    agree = said.argmax(dim=1) == labels.argmax(dim=1)
+    return StateCard(
+        temperature=math.exp(min(tried, key=cost)),
+        particles=len(known),
+        agreement=float(agree.double().mean()),
     )
 
 

@@ -16,7 +16,7 @@ from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.sources import Batch
 
-__all__ = ["pose_loss", "shift_loss"]
+__all__ = ["pose_loss", "shift_loss", "state_loss"]
 
 
 def pose_loss(
@@ -55,6 +55,13 @@ def shift_loss(shifts: Shifts, batch: Batch) -> Tensor:
     assert batch.shifts_px is not None
     squares = (shifts.means_px - batch.shifts_px).square().sum(dim=1)
     nats = shifts.variances_px2.log() + squares / (2 * shifts.variances_px2)
+    return (batch.weights * nats).sum() / batch.weights.sum()
+
+
+def state_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the cross-entropy of ``(b, k)`` logits of states against their known probabilities, in nats."""
+    assert batch.states is not None
+    nats = -(batch.states * logits.log_softmax(dim=1)).sum(dim=1)
     return (batch.weights * nats).sum() / batch.weights.sum()
 
 
