@@ -29,7 +29,6 @@ from napari_cryosphere.jobs.events import Events, Note, Progress, Result, follow
 from napari_cryosphere.jobs.info import describe
 from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.running.outputs import claimed, locked
-from napari_cryosphere.jobs.running.predictor import images_for
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.watch import watch
 from napari_cryosphere.model.card import ModelCard, PolarConfig, StateCard
@@ -233,20 +232,15 @@ def test_half_maps_are_those_of_the_command_reconstruct(once: Path, tmp_path: Pa
 
 def test_maps_of_states_are_those_of_their_particles(made: Path, tmp_path: Path) -> None:
     """Of a network that tells two apart by chance: a file in the middle is taken up from disk."""
-    torch.manual_seed(1)
+    torch.manual_seed(3)
     network = PolarConfig(
         box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8, states=2
     )
     card = ModelCard(network=network, pixel_size_angstrom=12.0, states=StateCard(temperature=0.01))
     model = PoseModel.create(card)
-    model.network.eval()
-    given = ParticleStack.read(made / "all.star")
-    with torch.inference_mode():
-        logits = model.network.answers(*images_for(model, given).with_ctf(slice(None))).states
-        assert logits is not None
-        head = model.network.get_submodule("state_head.layers.2")
-        assert isinstance(head, torch.nn.Linear)
-        head.bias[0] -= (logits[:, 0] - logits[:, 1]).median()  # half of the particles in each
+    for name, weight in model.network.named_parameters():
+        if name.startswith("state_head"):
+            weight.data[0] = 0  # degree 0: over all poses no state is more probable
     model.save(tmp_path / "model.safetensors")
     options = {"model": tmp_path / "model.safetensors"}
     for numbers in (range(3), range(3, 6)):

@@ -36,12 +36,17 @@ from napari_cryosphere.model.card import (
 )
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
-from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network
+from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network, temperatures
 from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
-from napari_cryosphere.training.calibration import calibrate, calibrate_shifts, calibrate_states
+from napari_cryosphere.training.calibration import (
+    calibrate,
+    calibrate_shifts,
+    calibrate_states,
+    tempered,
+)
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.presets import PRESETS
@@ -316,9 +321,7 @@ class _Training:
             yield Progress(1.0, "calibrating on held-out particles")
             self._calibration = _calibrated(self.last.predicted, self._data.validation)
             self._shifts = self._calibrated_shifts(self.last.predicted_shifts)
-            said, known = self.last.predicted_states, self._data.validation.states
-            if said is not None and known is not None:
-                self._states = calibrate_states(said, known)
+            self._states = self._calibrated_states(self.last)
             yield from self._judged_by_set(self.last.predicted)
 
     def _judged_by_set(self, predicted: HarmonicDistribution) -> Iterator[Note]:
@@ -335,6 +338,13 @@ class _Training:
             for one in self._errors
         )
         yield Note(f"median error on held-out particles: {', '.join(parts)}")
+
+    def _calibrated_states(self, last: TrainingProgress) -> StateCard | None:
+        states, validation = last.predicted_states, self._data.validation
+        if last.predicted is None or states is None or validation.states is None:
+            return self._states
+        poses = tempered(last.predicted, temperatures(self._calibration, validation.ctf))
+        return calibrate_states(states, poses, validation.states)
 
     def _calibrated_shifts(self, predicted: Shifts | None) -> ShiftCard | None:
         known, pixel = self._data.validation.shifts_px, self._data.grid.pixel_size_angstrom

@@ -10,8 +10,8 @@
   exact by construction, the others of SO(3) are learnt.
 4. Where the particle lies in its image is a vector, which a turn of the image turns by phi: a linear
   function of the harmonics -1, whose weights may depend on what a turn leaves as it is.
-5. Which of several states an image shows follows from the signals' means over the angle, which neither a
-  turn nor the mirror changes.
+5. Which of several states an image shows depends on its pose: logarithms of their probabilities at each
+  pose, each a linear function of the harmonics, as the log-density of the poses is.
 6. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
   ``Rx`` half a turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of
   `napari_cryosphere.model.mirror` and the weights of steps 3 to 5 keep this too, which halves what has to
@@ -199,18 +199,19 @@ class ShiftHead(nn.Module):
         return Shifts(torch.stack([x, y], dim=1), variances)
 
 
-class StateHead(nn.Module):
-    """Paired signals on the circle, ``(b, channels, angles)``, to the logits of states, ``(b, states)``."""
+class StateHead(nn.ModuleList):
+    """Paired signals on the circle to the logarithms of states' probabilities at each pose.
 
-    def __init__(self, channels: int, states: int) -> None:
-        pairs = channels // 2
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(pairs, pairs), nn.ReLU(), nn.Linear(pairs, states))
+    ``(b, channels, angles)`` to ``(b, states, L + 1, 2 L + 1, L + 1)`` complex: a `WignerHead` each.
+    How states differ in an image follows from its pose.
+    """
+
+    def __init__(self, channels: int, l_max: int, states: int) -> None:
+        super().__init__(WignerHead(channels, l_max) for _ in range(states))
 
     def forward(self, signals: Tensor) -> Tensor:
-        """Return the logits: what neither a turn of the image nor its mirror image changes."""
-        first, second = at_least_single(signals).chunk(2, dim=1)
-        return at_least_single(self.layers((first + second).mean(dim=2)))
+        """Return the coefficients of each state's, up to a function that all have in common."""
+        return torch.stack([head(signals) for head in self], dim=1)
 
 
 def _alternating(l_max: int) -> Tensor:
@@ -241,7 +242,9 @@ class PolarNetwork(PoseNetwork):
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
         self.shift_head = ShiftHead(config.features, config.box) if config.shifts else None
-        self.state_head = StateHead(config.features, config.states) if config.states > 1 else None
+        self.state_head = (
+            StateHead(config.features, config.l_max, config.states) if config.states > 1 else None
+        )
 
     @property
     def draws(self) -> bool:

@@ -28,7 +28,7 @@ from napari_cryosphere.model.custom import CustomNetwork
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.polar import PolarNetwork
-from napari_cryosphere.model.pose_network import PoseNetwork, log_contrast
+from napari_cryosphere.model.pose_network import PoseNetwork, log_contrast, state_shares
 from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
@@ -157,6 +157,9 @@ class PoseModel:
             moved, ctf = images.to(device), None if ctf is None else ctf.to(device)
             logits, shifts, states = self.network.answers(moved, ctf)
             coefficients = logits / temperatures(self.card.calibration, ctf)
+            if states is not None and self.card.states is not None:
+                temperature = torch.tensor([self.card.states.temperature])
+                states = state_shares(states, coefficients, temperature)[0]
             distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
         distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
         said = Prediction(distribution, distance)
@@ -166,8 +169,7 @@ class PoseModel:
             spread = np.sqrt(variances) * scale * pixel
             said = said._replace(origins_angstrom=-means * pixel, origin_spread_angstrom=spread)
         if states is not None and self.card.states is not None:
-            shares = (states.double() / self.card.states.temperature).softmax(dim=1)
-            said = said._replace(states=shares.cpu().numpy())
+            said = said._replace(states=states.double().cpu().numpy())
         return said
 
     def to(self, device: torch.device) -> PoseModel:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.model.card import Calibration, ShiftCard, StateCard
 from napari_cryosphere.model.pose_model import LARGEST_CHANGE, temperatures
-from napari_cryosphere.model.pose_network import Shifts, log_contrast
+from napari_cryosphere.model.pose_network import Shifts, log_contrast, state_shares
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 
 __all__ = ["LEVELS", "calibrate", "calibrate_shifts", "calibrate_states", "tempered"]
@@ -43,6 +43,9 @@ them were within 0.01 of measured ones, 0.003 on average (50 random distribution
 _FARTHEST = 7  # steps from 1: temperatures of 0.25 to 4; those in docs/measurements.md are 0.9 to 1
 _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
 _LEAST_SPREAD = 0.02  # of the contrast's logarithm: with less, one temperature serves all
+_STATES_STEP = 0.1  # of the logarithm of the states' temperature: 10 %; chosen, not tuned
+_LEAST_SHARE = 1e-6  # of a state, so that one particle does not rule its temperature
+_AT_ONCE = 32  # particles on a grid of states and poses: 10 MB for two states
 _ENOUGH = 0.01  # in the temperature's logarithm: 250 particles determine it to 0.05
 _OFFSETS = np.linspace(-0.2, 0.2, 11)
 """Of the temperature's logarithm, with each slope: it was fitted without one before; chosen, not tuned."""
@@ -188,27 +191,34 @@ def calibrate_shifts(
     )
 
 
-def calibrate_states(logits: torch.Tensor, known: NDArray[np.float64]) -> StateCard:
+def calibrate_states(
+    states: torch.Tensor, predicted: HarmonicDistribution, known: NDArray[np.float64]
+) -> StateCard:
     """Fit the temperature of states to particles of known state: that of the least cross-entropy.
 
     Parameters
     ----------
-    logits
-        ``(n, k)``: what the network says, of particles that it has not seen.
+    states
+        ``(n, k, L + 1, 2 L + 1, L + 1)``: what the network says, of particles that it has not seen.
+    predicted
+        Their poses, as calibrated.
     known
         ``(n, k)``: the probabilities that alignment gave.
     """
-    said, labels = logits.double(), torch.from_numpy(known)
-
-    def cost(log_temperature: float) -> float:
-        nats = (said / math.exp(log_temperature)).log_softmax(dim=1)
-        return -float((labels * nats).sum(dim=1).mean())
-
-    reach = _FARTHEST * _STEP
-    tried = np.linspace(-reach, reach, 2 * round(reach / _ENOUGH) + 1)
-    agree = said.argmax(dim=1) == labels.argmax(dim=1)
+    reach = round(_FARTHEST * _STEP / _STATES_STEP)
+    tried = torch.exp(_STATES_STEP * torch.arange(-reach, reach + 1))
+    parts = [
+        state_shares(one, poses, tried)
+        for one, poses in zip(
+            states.split(_AT_ONCE), predicted.coefficients.split(_AT_ONCE), strict=True
+        )
+    ]
+    shares, labels = torch.cat(parts, dim=1).double(), torch.from_numpy(known)
+    nats = -(labels * shares.clamp(min=_LEAST_SHARE).log()).sum(dim=2).mean(dim=1)
+    best = int(nats.argmin())
+    agree = shares[best].argmax(dim=1) == labels.argmax(dim=1)
     return StateCard(
-        temperature=math.exp(min(tried, key=cost)),
+        temperature=float(tried[best]),
         particles=len(known),
         agreement=float(agree.double().mean()),
     )

@@ -186,7 +186,7 @@ class Trainer:
         if shifts is not None and labels.shifts_px is not None:
             whole = whole + shift_loss(shifts, labels) * part
         if states is not None and labels.states is not None:
-            whole = whole + state_loss(states, labels) * part
+            whole = whole + state_loss(states, labels, self._symmetry) * part
         losses = torch.stack([loss.detach(), whole.detach()])
         return losses, torch.autograd.grad(whole, self._parameters, allow_unused=True)
 
