@@ -133,6 +133,20 @@ def test_half_maps_that_come_leave_the_maps_that_are_shown(
     assert {dock.maps.map.layer(), dock.maps.reference.layer()} == {half, other}
 
 
+def test_the_plot_fits_a_low_window(dock: MapDock, viewer: Any, truth: DensityMap) -> None:
+    window = viewer.window._qt_window
+    window.resize(1280, 700)
+    viewer.add_points([[0.0, 0.0]])  # its controls are the highest
+    window.show()
+    QApplication.processEvents()
+    curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
+    dock.controller.maps.add_curve("half-maps", curve, 0.143)
+    QApplication.processEvents()
+    assert window.height() == 700
+    assert dock.fsc is not None
+    assert dock.fsc.width() < window.width() - dock.width()
+
+
 def _relay(signal: Any) -> Any:
     """Return a psygnal as a Qt signal."""
     from qtpy.QtCore import QObject, Signal
