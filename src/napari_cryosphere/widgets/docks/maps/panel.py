@@ -78,6 +78,7 @@ class MapPanel(Panel):
         self.together.setToolTip("Those of all states, say: up to six, turning together")
         self.along, self.coordinate = LayerCombo("no component"), QSlider(Qt.Orientation.Horizontal)
         self.along.setToolTip("A component of variability that the map is moved along")
+        self.along.setMinimumWidth(122)  # its name and number
         self.coordinate.setRange(-_MOST_STEPS, _MOST_STEPS)
         self.coordinate.setToolTip(
             "Coordinate, in standard deviations of the particles; 0 is the mean"
