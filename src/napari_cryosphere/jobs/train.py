@@ -233,14 +233,16 @@ def _telling_states(
 ) -> Generator[Event, None, TrainingConfig]:
     """Return the config of a network that tells the particles' states apart, where it can learn them."""
     network, probabilities = config.network, stack.state_probabilities()
-    number = 1 if probabilities is None else probabilities.shape[1]
-    if not isinstance(network, PolarConfig) or network.states == number:
+    number, why = 1 if probabilities is None else probabilities.shape[1], ""
+    if not isinstance(network, PolarConfig):
+        why = f"a network of kind {network.kind} has no states"
+    elif density is not None or config.labels is not None:
+        why = "projections are those of one map"
+    if why and number > 1:
+        yield Note(f"the particles' {number} states are not learnt: {why}")
+    if not isinstance(network, PolarConfig):
         return config
-    if density is not None or config.labels is not None:
-        yield Note(
-            f"the particles' {number} states are not learnt: projections are those of one map"
-        )
-        number = 1
+    number = 1 if why else number
     return config.model_copy(update={"network": network.model_copy(update={"states": number})})
 
 
