@@ -119,7 +119,8 @@ def watch_bytes(box: int, padding: int, states: int = 1) -> float:
     from napari_cryosphere.reconstruction import ExactSums
 
     pairs = states if states == 1 else states + 1  # and the sums of all states
-    return 2.0 * pairs * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
+    one = reconstruction_bytes(box, padding)
+    return 2.0 * pairs * ExactSums.memory_bytes(box, padding) + states * one
 
 
 def peak_gigabytes() -> float:
