@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._training_data import refuse_unposed
-from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
-from napari_cryosphere.particles import ImageGrid, ParticleStack
+from napari_cryosphere.particles import ImageGrid, ParticleStack, spread_rows
 from napari_cryosphere.reconstruction import (
     WeightedPoses,
     fourier_shell_correlation,

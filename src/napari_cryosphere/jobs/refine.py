@@ -20,7 +20,13 @@ from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
-from napari_cryosphere.jobs.running.run_folder import clear_unfinished, refuse_ended, remove_stale
+from napari_cryosphere.jobs.running.run_folder import (
+    STATE_FILES,
+    clear_unfinished,
+    files_of_state,
+    refuse_ended,
+    remove_stale,
+)
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -105,7 +111,7 @@ def refine(config: RefineConfig) -> Events:
             warning=True,
         )
     outputs |= _write(found, history, config, outputs)
-    remove_stale(config.output, ["*_class[0-9][0-9][0-9].*"], outputs.values())
+    remove_stale(config.output, [STATE_FILES], outputs.values())
     clear_unfinished(config.output)
     measured = summary_metrics(stack, found.summary, config.symmetry)
     yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})
@@ -193,15 +199,11 @@ def _write(
     """Write all outputs; returns those of the states after the first, by role."""
     overwrite = True
     found.particles.save(outputs["particles"], overwrite)
-    _write_maps(found.first, outputs)
     further = dict[str, Path]()
-    for state, one in enumerate(found.each[1:], start=2):
-        paths = {
-            role: outputs[role].with_stem(f"{outputs[role].stem}_class{state:03d}")
-            for role in _OF_STATE
-        }
-        _write_maps(one, paths)
-        further |= {f"{role}_class{state:03d}": path for role, path in paths.items()}
+    for state, one in enumerate(found.each, start=1):
+        paths = files_of_state(outputs, _OF_STATE, state)
+        _write_maps(one, dict(zip(_OF_STATE, paths.values(), strict=True)))
+        further |= paths
     with atomic_path(outputs["history"], overwrite=overwrite) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)
     write_json(config.model_dump(mode="json"), outputs["config"], overwrite=overwrite)

@@ -26,7 +26,6 @@ from napari_cryosphere.imaging.map_mask import map_radius_px, particle_mask
 from napari_cryosphere.jobs._coarse_images import CoarseImages, coarse_grid
 from napari_cryosphere.jobs._components import HalfMaps, Judged, judged, matched, principal
 from napari_cryosphere.jobs._refinement import RESOLVED, reference_of
-from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import VariabilityConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
@@ -48,7 +47,7 @@ from napari_cryosphere.jobs.running.run_folder import (
     refuse_ended,
     remove_stale,
 )
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 from napari_cryosphere.reconstruction import WeightedPoses
 from napari_cryosphere.reconstruction.slice_sums import SliceSums
 

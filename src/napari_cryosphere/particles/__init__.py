@@ -10,6 +10,7 @@ from napari_cryosphere.particles._poses import (
     network_column,
     pose_columns,
 )
+from napari_cryosphere.particles._selection import spread_rows
 from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
@@ -34,6 +35,7 @@ __all__ = [
     "pose_columns",
     "read_cs",
     "read_star",
+    "spread_rows",
     "stack_writer",
     "write_cs",
     "write_stack",

@@ -186,6 +186,8 @@ class SimulatingConfig(JobConfig):
     """
     preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """Axis of the preferred views, x y z in the map's frame; of any length."""
+    preferred_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the particles with preferred views; the others are seen from everywhere."""
 
     @model_validator(mode="after")
     def _with_a_direction(self) -> SimulatingConfig:
@@ -499,6 +501,10 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     starts: Annotated[int, Field(ge=1, le=100)] = 6
     """Most searches from random poses on each half of the particles. The first four compete; it ends with
     the first two that agree and explain the images best.
+    """
+    classes: Annotated[int, Field(ge=1, le=20)] = 1
+    """States or kinds of particles that there may be; each gets a map. Those that the two halves of the
+    particles do not both find, or that are empty or alike, are left out.
     """
     minutes: Annotated[float, Field(gt=0)] | None = None
     """No further search is begun after so many minutes."""

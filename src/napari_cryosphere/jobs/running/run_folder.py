@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import OutputExistsError
 
-__all__ = ["UNFINISHED", "clear_unfinished", "refuse_ended", "remove_stale"]
+__all__ = [
+    "STATE_FILES",
+    "UNFINISHED",
+    "clear_unfinished",
+    "files_of_state",
+    "refuse_ended",
+    "remove_stale",
+]
 
 UNFINISHED = "unfinished"
 """Folder inside a run's that keeps what a stopped run goes on from."""
+STATE_FILES = "*_class[0-9][0-9][0-9].*"
+"""Pattern of the files that the states after the first have."""
 
 
 def refuse_ended(output: Path, finished: Path, *, resume: bool, overwrite: bool) -> None:
@@ -39,6 +48,14 @@ def refuse_ended(output: Path, finished: Path, *, resume: bool, overwrite: bool)
             f"the run in {output} has ended; choose another output, or pass --overwrite without --resume"
         )
     refuse_overwrite(finished, overwrite)
+
+
+def files_of_state(
+    outputs: Mapping[str, Path], roles: Iterable[str], state: int
+) -> dict[str, Path]:
+    """Return a state's files by role; those of states after the first end with their number."""
+    ending = "" if state == 1 else f"_class{state:03d}"
+    return {role + ending: outputs[role].with_stem(outputs[role].stem + ending) for role in roles}
 
 
 def clear_unfinished(output: Path) -> None:
