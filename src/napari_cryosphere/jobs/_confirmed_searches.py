@@ -1,21 +1,14 @@
-"""When maps from random poses are believed: two searches on different particles find them.
-
-Searches compete by how well they explain the images; none may explain more. With several maps a search,
-those count that both halves found, and of these as many as the images need: a map without which the images
-of the other half are explained as well is none of its own.
-"""
+"""When a map from random poses is believed: searches on different particles find it, none explains more."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.special import logsumexp, softmax
 
 from napari_cryosphere.errors import NotConvergedError
 from napari_cryosphere.jobs._searches import EARLY_STEPS, STEPS, Found, Searches
@@ -38,11 +31,6 @@ _REACH = 0.1
 """Share of what the best map explains (evidence over that of noise alone) by which a map may explain less
 to be believed. On the small phantom right maps differ by 3 %, wrong ones explain 20 to 25 % less.
 """
-_SURE = 4.0
-"""Standard errors by which images of the other half have to be likelier with a map than without it: one in
-30,000 by chance.
-"""
-_ROUNDS = 50  # of expectation maximisation of the states' shares; chosen, not tuned
 
 
 @dataclass(frozen=True)
@@ -51,53 +39,17 @@ class Believed:
 
     Attributes
     ----------
-    maps
-        The map of each state, of the search that explains more; the largest state first.
-    curves
-        Each one's FSC with the map that the other search found.
+    density
+        The map, of the search that explains more.
+    curve
+        Its FSC with the map that the other search found.
     history
         One row per step of all searches.
     """
 
-    maps: tuple[DensityMap, ...]
-    curves: tuple[FourierShellCorrelation, ...]
+    density: DensityMap
+    curve: FourierShellCorrelation
     history: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """How far the maps of two searches agree, each laid on the one of the other that it is likest to.
-
-    Attributes
-    ----------
-    found
-        The searches of the first half and of the second.
-    places
-        ``(2, k)``: which maps of each were compared.
-    curves
-        Their FSC.
-    values
-        ``(k,)``: its mean over the finer half of the shells compared.
-    """
-
-    found: tuple[Found, Found]
-    places: NDArray[np.int64]
-    curves: tuple[FourierShellCorrelation, ...]
-    values: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, first: Found, second: Found, last_shell: int) -> _Pair:
-        """Compare every map of the first with every map of the second."""
-        curves = [[laid_on(one, other)[1] for other in second.maps] for one in first.maps]
-        values = np.array([[mean_fsc(curve, last_shell) for curve in row] for row in curves])
-        places = np.array(linear_sum_assignment(-values))
-        chosen = tuple(curves[one][other] for one, other in places.T)
-        return cls((first, second), places, chosen, values[tuple(places)])
-
-    @property
-    def agreed(self) -> NDArray[np.bool_]:
-        """Which maps count as found twice."""
-        return self.values >= AGREEMENT
 
 
 def laid_on(first: DensityMap, second: DensityMap) -> tuple[DensityMap, FourierShellCorrelation]:
@@ -132,7 +84,6 @@ class _Competition:
         self._searches, self._config, self._since = searches, config, time.monotonic()
         self._early: tuple[dict[int, float], dict[int, float]] = ({}, {})  # evidence by start
         self._courses: dict[tuple[int, int], NDArray[np.float64]] = {}
-        self._pairs: dict[tuple[int, int], _Pair] = {}
 
     def goes_on(self, half: int) -> bool:
         """Return whether starts and time are left for another search of a half."""
@@ -191,24 +142,17 @@ class _Competition:
             if all(one.evidence < least for one in half)
         ]
         agreement = set_aside = 0.0
-        chosen: _Pair | None = None
+        pair = None
         for new in self.found[0]:
             for other in self.found[1]:
-                pair = self._compared(new, other)
-                value = float(pair.values.max())
+                _, curve = laid_on(new.density, other.density)
+                value = mean_fsc(curve, self._searches.course.max_shell)
                 if min(new.evidence, other.evidence) < least:
                     set_aside = max(set_aside, value)
-                    continue
-                agreement = max(agreement, value)
-                if pair.agreed.any() and (chosen is None or _twice(pair) > _twice(chosen)):
-                    chosen = pair
-        return _Verdict(agreement, set_aside, lacking or [0, 1], chosen)
-
-    def _compared(self, first: Found, second: Found) -> _Pair:
-        key = first.key, second.key
-        if key not in self._pairs:
-            self._pairs[key] = _Pair.of(first, second, self._searches.course.max_shell)
-        return self._pairs[key]
+                elif value > agreement:
+                    agreement = value
+                    pair = (curve, new, other) if value >= AGREEMENT else None
+        return _Verdict(agreement, set_aside, lacking or [0, 1], pair)
 
     def history(self) -> pd.DataFrame:
         """Return one row per step of all searches."""
@@ -230,24 +174,19 @@ class _Verdict:
     lacking
         Halves that have to be searched further.
     pair
-        Two searches whose maps agree best, if any do.
+        Their FSC and the two maps, if they agree.
     """
 
     agreement: float
     set_aside: float
     lacking: list[int]
-    pair: _Pair | None
+    pair: tuple[FourierShellCorrelation, Found, Found] | None
 
     def __str__(self) -> str:
         text = f"best mean FSC {self.agreement:.2f}, {AGREEMENT} needed"
         if self.set_aside >= AGREEMENT:
             text += f"; {self.set_aside:.2f} of maps that explain the images less than another does"
         return text
-
-
-def _twice(pair: _Pair) -> float:
-    """Return how much two searches have found twice."""
-    return float(pair.values[pair.agreed].sum())
 
 
 def confirmed(
@@ -268,20 +207,12 @@ def confirmed(
             yield from competition.search(half, steps)
         verdict = competition.verdict()
         if verdict.pair is not None:
+            curve, new, other = verdict.pair
             yield Note(
                 f"two searches on different particles found one map: mean FSC {verdict.agreement:.2f}"
-                if config.classes == 1
-                else f"two searches on different particles found {int(verdict.pair.agreed.sum())} of "
-                f"{config.classes} maps twice: mean FSC {verdict.agreement:.2f} at best"
             )
-            needed = yield from _needed(searches, verdict.pair)
-            if needed is not None:
-                pair, shares = needed
-                better = max(pair.found, key=lambda one: one.evidence)
-                order = np.argsort(-shares, kind="stable").tolist()
-                both = better.maps, pair.curves
-                maps, curves = (tuple(of[state] for state in order) for of in both)
-                return Believed(maps, curves, competition.history())
+            better = max(new, other, key=lambda one: one.evidence)
+            return Believed(better.density, curve, competition.history())
         numbers = " and ".join(str(len(half)) for half in competition.found)
         yield Note(f"after {numbers} searches the halves' maps do not agree: {verdict}")
         wanted = verdict.lacking
@@ -292,64 +223,3 @@ def confirmed(
         f"map twice ({verdict}): nothing that can be believed is seen; check contrast (--invert), "
         "--diameter and --symmetry, remove junk, or allow more --starts and --minutes"
     )
-
-
-def _needed(
-    searches: Searches, pair: _Pair
-) -> Generator[Event, None, tuple[_Pair, NDArray[np.float64]] | None]:
-    """Return two searches cut down to the maps that both found and that images need, and the states' shares.
-
-    None if going on with fewer maps, they agree no longer.
-    """
-    sought = len(pair.values)
-    while True:
-        kept = pair.agreed.nonzero()[0]
-        if not len(kept):
-            return None
-        if len(kept) < len(pair.agreed) or (pair.places[0] != pair.places[1]).any():
-            pair = yield from _cut(searches, pair, kept)
-            if len(kept) < len(pair.agreed):
-                continue
-        logs = searches.judged(pair.found)
-        explained, shares = _explained(logs)
-        if len(shares) == 1:
-            break
-        # what images lose without each, at once: the least is tried in earnest
-        left = [_explained(np.delete(logs, state, 1))[0].mean() for state in range(len(shares))]
-        fewer = yield from _cut(searches, pair, np.delete(np.arange(len(shares)), np.argmax(left)))
-        gained = explained - _explained(searches.judged(fewer.found))[0]
-        error = gained.std() / np.sqrt(len(gained))
-        if gained.mean() > _SURE * error:
-            break
-        yield Note(
-            f"images of the other half are explained as well with {len(shares) - 1} maps as with "
-            f"{len(shares)} (by {gained.mean():.2f} nats an image, +- {error:.2f}): two states are one, "
-            "or one is empty"
-        )
-        pair = fewer
-    if len(shares) < sought:
-        yield Note(f"of {sought} states {len(shares)} are seen")
-    return pair, shares
-
-
-def _cut(
-    searches: Searches, pair: _Pair, kept: Sequence[int] | NDArray[np.int64]
-) -> Generator[Event, None, _Pair]:
-    """Go on with some of two searches' pairs of maps."""
-    found = list[Found]()
-    for half, one in enumerate(pair.found):
-        work = searches.cut(one, pair.places[half][kept].tolist(), half)
-        found.append((yield from work))
-    return _Pair.of(found[0], found[1], searches.course.max_shell)
-
-
-def _explained(logs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the logarithm of images' probability under several maps, ``(n,)``, and their shares ``(k,)``.
-
-    From that under each, ``(n, k)``; shares follow by expectation maximisation.
-    """
-    shares = np.full(logs.shape[1], 1 / logs.shape[1])
-    for _ in range(_ROUNDS):
-        shares = softmax(logs + np.log(shares), axis=1).mean(0) + 1e-6
-        shares /= shares.sum()
-    return logsumexp(logs + np.log(shares), axis=1), shares

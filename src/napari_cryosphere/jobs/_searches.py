@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from napari_cryosphere.alignment.stochastic import (
     image_radius_px,
     shells_compared,
 )
-from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.align import AlignerInput
 from napari_cryosphere.jobs.configs import SearchingConfig
 from napari_cryosphere.jobs.events import Event, Progress, Snapshot
+from napari_cryosphere.jobs.running.halves import refuse_few_in_half
 from napari_cryosphere.jobs.running.journal import Finished
 from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 from napari_cryosphere.so3.symmetry import point_group
@@ -39,6 +38,7 @@ _AT_ONCE, _FEWEST_AT_ONCE = 1000, 300
 stays in a wrong map within 50 steps, with 1000 it is found within 45.
 """
 _DECAY = 0.6  # of earlier sums: they hold some 2500 images; 0.7 was slower on the ribosome
+_READ = 256  # images that are read at once; chosen, not tuned
 _STORED_STEPS = 5  # after which a search is stored
 _SETTLED_STEPS, _SETTLED_RISE, _SETTLED_GAIN = 8, 0.01, 0.02
 """A search ends when in so many steps the mean probability of the best pose rises by less, and the evidence
@@ -54,11 +54,6 @@ _MANY_AT_ONCE = 500
 says nothing of where a search will end, and most find the right map.
 """
 _RANKED_STEPS = 4  # whose evidence is averaged for that; chosen, not tuned
-_CUT_STEPS = 10  # of a search that goes on with fewer maps, after which these are compared; chosen, not tuned
-_TURNS = 4
-"""Grids of poses, each turned at random, over which what maps say of an image is averaged where numbers of
-maps are compared: more maps see each image at more poses, which one grid of 15 degrees would reward.
-"""
 _ROOM = 1.1
 """Radius of the sphere that maps are cut out with over the measured one, which is 8 % too small for the
 beta-galactosidase and 8 % too large for the ribosome of the benchmarks.
@@ -88,6 +83,11 @@ class Found:
     history: NDArray[np.float64]
     key: int = 0
 
+    @property
+    def density(self) -> DensityMap:
+        """The map, or that of the first state."""
+        return self.maps[0]
+
 
 class Searches:
     """Searches from random poses, each on the particles of one half.
@@ -98,9 +98,19 @@ class Searches:
         Particles and settings.
     journal
         Keeps the state of each search.
+    states
+        Maps that each search has.
+
+    Raises
+    ------
+    MetadataError
+        If there are too few particles.
     """
 
-    def __init__(self, stack: ParticleStack, config: SearchingConfig, journal: Finished) -> None:
+    def __init__(
+        self, stack: ParticleStack, config: SearchingConfig, journal: Finished, states: int = 1
+    ) -> None:
+        refuse_few_in_half(stack, _FEWEST_PARTICLES)
         self._config, self._journal = config, journal
         grid, read = stack.grid, AlignerInput(stack)
         few = read(spread_rows(len(stack), 512))[0]  # as many as the noise is measured on
@@ -117,34 +127,23 @@ class Searches:
         self.radius_angstrom = radius * grid.pixel_size_angstrom
         reach = _SHIFT_REACH_OF_BOX * box
         sphere = min(_ROOM * radius * box / grid.box, _WIDEST_OF_BOX * box)
-        self.course = Course(box, shell, sphere, reach, config.symmetry, config.classes)
+        self.course = Course(box, shell, sphere, reach, config.symmetry, states)
         self.data = [self._read(read, half, box) for half in (1, 2)]
         at_once = max(_FEWEST_AT_ONCE, _AT_ONCE // len(point_group(config.symmetry)))
         self._at_once = [min(at_once, len(data)) for data in self.data]
         parts = zip(self.data, self._at_once, strict=True)
-        self._of_half = [data[spread_rows(len(data), number // 2)] for data, number in parts]
+        judges = [data[spread_rows(len(data), number // 2)] for data, number in parts]
         self.rivals = _RIVALS if max(self._at_once) <= _MANY_AT_ONCE else 1
-        self._judges = CoarseImages.joined(self._of_half)  # every search is scored on them
+        self._judges = CoarseImages.joined(judges)  # every search is scored on them
         self.evidence_of_nothing = self._judges.evidence_of_nothing(shell)
 
     def _read(self, read: AlignerInput, half: int, box: int) -> CoarseImages:
-        """Return the coarse images of a half, or of as many of them as take part.
-
-        Raises
-        ------
-        MetadataError
-            If there are too few.
-        """
+        """Return the coarse images of a half, or of as many of them as take part."""
         rows = np.flatnonzero(read.stack.half_sets() == half)
-        if len(rows) < _FEWEST_PARTICLES:
-            raise MetadataError(
-                f"{read.stack.source}: {len(rows)} particles in half {half}; a search from random "
-                f"poses needs {_FEWEST_PARTICLES} in each half at least"
-            )
         if len(rows) > _MOST_PARTICLES:
             rng = np.random.default_rng((self._config.seed, half))
             rows = np.sort(rng.choice(rows, _MOST_PARTICLES, replace=False))
-        parts = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+        parts = [rows[start : start + _READ] for start in range(0, len(rows), _READ)]
         return CoarseImages.joined([CoarseImages.of(*read(part), box) for part in parts])
 
     @property
@@ -178,34 +177,22 @@ class Searches:
         self._store(key, state, history)
         return self._found(key, state, history)
 
-    def cut(self, found: Found, kept: Sequence[int], half: int) -> Generator[Event, None, Found]:
-        """Go on for a few steps with some of a search's maps, in the order of ``kept``."""
-        key = zlib.crc32(repr((found.key, list(kept))).encode())
-        state, history = self._stored(key if key in self._journal else found.key)
-        last, start = len(found.history), int(history[0, 0])
-        if len(history) == last:
-            assert state.voxels is not None
-            assert state.sums is not None
-            course = replace(self.course, states=len(kept))
-            voxels, sums = state.voxels[list(kept)], state.sums[list(kept)]
-            state = StochasticMaps(course, state.spectrum, voxels, sums)
-        last += _CUT_STEPS if len(kept) < len(found.maps) else 0
-        for _ in range(len(history), last):
-            history = self._step(state, history, start, half)
-            message = (
-                f"search {start + 1} on half {half + 1}: step {len(history)} with {len(kept)} maps"
-            )
-            yield Progress(1.0, message)
-        self._store(key, state, history)
-        return self._found(key, state, history)
+    def judged(
+        self, stack: ParticleStack, found: Found
+    ) -> Generator[Event, None, NDArray[np.float64]]:
+        """Return what all images say of the maps of a search, ``(n, states)`` nats.
 
-    def judged(self, found: Sequence[Found]) -> NDArray[np.float64]:
-        """Return what images of each half say of the maps that the other half found, ``(n, states)`` nats."""
-        logs = []
-        for images, one in zip(self._of_half, reversed(found), strict=True):
-            state, rng = self._stored(one.key)[0], np.random.default_rng(self._config.seed)
-            turns = [state.judged(images, rng) for _ in range(_TURNS)]
-            logs.append(logsumexp(turns, axis=0) - np.log(_TURNS))
+        The logarithm of each one's probability under each map.
+        """
+        state, read = self._stored(found.key)[0], AlignerInput(stack)
+        logs, rng = list[NDArray[np.float64]](), np.random.default_rng(self._config.seed)
+        for start in range(0, len(stack), _READ):
+            rows = np.arange(start, min(start + _READ, len(stack)))
+            images = CoarseImages.of(*read(rows), self.course.box)
+            logs.append(state.judged(images, rng))
+            yield Progress(
+                (start + len(rows)) / len(stack), "comparing all particles with all maps"
+            )
         return np.concatenate(logs)
 
     def _step(
@@ -247,8 +234,7 @@ class Searches:
             return StochasticMaps(self.course, power), np.empty((0, 6))
         kept = self._journal.read(key, ("voxels", "sums", "spectrum", "history"))
         spectrum = torch.from_numpy(kept["spectrum"])
-        course = replace(self.course, states=len(kept["voxels"]))
-        return StochasticMaps(course, spectrum, kept["voxels"], kept["sums"]), kept["history"]
+        return StochasticMaps(self.course, spectrum, kept["voxels"], kept["sums"]), kept["history"]
 
 
 def _settled(history: NDArray[np.float64]) -> bool:

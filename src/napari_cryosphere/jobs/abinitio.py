@@ -1,22 +1,25 @@
-"""The job ``abinitio``: particles alone to a coarse map and poses, or to the maps of several states.
+"""The job ``abinitio``: particles alone to a coarse map and poses, or to the maps of several kinds.
 
 Each half of the particles is searched from several random starts (`_searches`). What one search finds can
-be an accident, and from poor starts both halves can end at the same wrong map. So maps are believed that
-two searches find which share no particle, and that explain the images as well as the best found
-(`_confirmed_searches`). Only then are all particles aligned to them.
+be an accident, and from poor starts both halves can end at the same wrong map. So a map is believed that
+two searches find which share no particle, and that explains the images as well as the best found
+(`_confirmed_searches`). Only then are all particles aligned to it. Where several kinds of particles may
+be there, these are told apart before (`_kinds`), and each is searched on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_cryosphere._files import atomic_path, write_json
+from napari_cryosphere.errors import MetadataError, NotConvergedError
 from napari_cryosphere.jobs._confirmed_searches import (
     AGREEMENT,
     Believed,
@@ -24,6 +27,7 @@ from napari_cryosphere.jobs._confirmed_searches import (
     laid_on,
     mean_fsc,
 )
+from napari_cryosphere.jobs._kinds import ALIKE, alike, kinds_of
 from napari_cryosphere.jobs._searches import Searches
 from napari_cryosphere.jobs.align import (
     Aligned,
@@ -55,13 +59,13 @@ from napari_cryosphere.jobs.running.inputs import (
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
 from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
+from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.run_folder import (
     STATE_FILES,
     UNFINISHED,
+    begins,
     clear_unfinished,
     files_of_state,
-    refuse_ended,
     remove_stale,
 )
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -77,8 +81,10 @@ __all__ = [
     "abinitio",
 ]
 
-_SEARCHED, _ALIGNED = 0.7, 0.97
-"""How far a run is, for its progress, when a map is found and when the particles are aligned to it."""
+_TOLD_APART, _SEARCHED, _ALIGNED = 0.3, 0.7, 0.97
+"""How far a run is, for its progress, when kinds of particles are told apart, when maps are found and when
+the particles are aligned to them.
+"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class InitialMap:
 
 
 def ab_initio_stack(
-    stack: ParticleStack, config: SearchingConfig, journal: Finished, aligned: Finished
+    stack: ParticleStack, config: SearchingConfig, kept: Callable[[str], Finished]
 ) -> Generator[Event, None, InitialMap]:
     """Find maps and poses from images alone; yields what the job yields.
 
@@ -130,8 +136,8 @@ def ab_initio_stack(
     ----------
     stack, config
         Particles and settings.
-    journal, aligned
-        Keep the searches and the aligned batches.
+    kept
+        Returns what keeps a part of the work, by its name.
 
     Raises
     ------
@@ -141,16 +147,16 @@ def ab_initio_stack(
     stack = stack.with_half_sets()
     yield from warnings_of(stack, "they are compared as they are")
     yield Progress(0.0, "reading the images")
-    searches = Searches(stack, config, journal)
-    yield Note(
-        f"compared to {searches.finest_angstrom:.0f} A; radius of the particle "
-        f"{searches.radius_angstrom:.0f} A"
-    )
-    searching = part_of(confirmed(stack, searches, config), between(0.0, _SEARCHED))
-    believed = yield from searching
-    aligning = _aligned(stack, believed, searches, config, aligned)
-    posed = yield from part_of(aligning, between(_SEARCHED, _ALIGNED))
-    densities, number = list[DensityMap](), len(believed.maps)
+    kinds, begun = np.zeros(len(stack), np.int64), 0.0
+    if config.classes > 1:
+        begun = _TOLD_APART
+        telling = kinds_of(stack, config, kept("kinds"))
+        kinds = yield from part_of(telling, between(0.0, begun))
+    searching = part_of(_searched(stack, kinds, config, kept), between(begun, _SEARCHED))
+    found = yield from searching
+    aligning = _aligned_as_told(stack, kinds, found, config, kept)
+    found, posed = yield from part_of(aligning, between(_SEARCHED, _ALIGNED))
+    densities, number = list[DensityMap](), len(found)
     for state in range(number):
         rows = slice(None) if posed.states is None else np.flatnonzero(posed.states.best == state)
         reconstructing = reconstruct_stack(posed.particles[rows], config.symmetry)
@@ -159,54 +165,146 @@ def ab_initio_stack(
     return InitialMap(
         posed.particles,
         tuple(densities),
-        believed.curves,
+        tuple(one.believed.curve for one in found),
         posed.summary,
-        believed.history,
+        pd.concat([one.history(number) for one in found]),
         shares_of(posed.states),
     )
 
 
-def _aligned(
+@dataclass(frozen=True)
+class _OfKind:
+    """What was found of one kind of particles.
+
+    Attributes
+    ----------
+    kind
+        Its number.
+    believed
+        Its map.
+    finest_angstrom, max_shell
+        Finest detail compared.
+    """
+
+    kind: int
+    believed: Believed
+    finest_angstrom: float
+    max_shell: int
+
+    def history(self, number: int) -> pd.DataFrame:
+        """Return one row per step; of several kinds, each with its number."""
+        history = self.believed.history
+        return history if number == 1 else history.assign(state=self.kind + 1)
+
+
+def _searched(
     stack: ParticleStack,
-    believed: Believed,
-    searches: Searches,
+    kinds: NDArray[np.int64],
     config: SearchingConfig,
-    journal: Finished,
+    kept: Callable[[str], Finished],
+) -> Generator[Event, None, list[_OfKind]]:
+    """Return the map of each kind of which one is found twice.
+
+    Raises
+    ------
+    NotConvergedError
+        If none is.
+    """
+    found, number, error = list[_OfKind](), int(kinds.max()) + 1, None
+    for kind in range(number):
+        place = between(kind / number, (kind + 1) / number)
+        name = "searches" if number == 1 else f"searches_{number}_{kind + 1}"
+        try:
+            searches = Searches(stack[kinds == kind], config, kept(name))
+            yield Note(
+                f"compared to {searches.finest_angstrom:.0f} A; radius of the particle "
+                f"{searches.radius_angstrom:.0f} A"
+            )
+            believed = yield from part_of(confirmed(stack, searches, config), place)
+        except (MetadataError, NotConvergedError) as raised:
+            if number == 1:
+                raise
+            error = raised
+            yield Note(f"of kind {kind + 1} no map is found: {raised}", warning=True)
+            continue
+        found.append(_OfKind(kind, believed, searches.finest_angstrom, searches.course.max_shell))
+    if error is not None and not found:
+        raise error
+    return found
+
+
+def _aligned_as_told(
+    stack: ParticleStack,
+    kinds: NDArray[np.int64],
+    found: list[_OfKind],
+    config: SearchingConfig,
+    kept: Callable[[str], Finished],
+) -> Generator[Event, None, tuple[list[_OfKind], Aligned]]:
+    """Align all particles to the maps of all kinds, as long as these divide them as they were.
+
+    A map that does not draw its own particles is none of its own.
+    """
+    while True:
+        name = "_".join(["aligned", *(str(one.kind + 1) for one in found)])
+        posed = yield from _aligned(stack, found, config, kept(name))
+        if posed.states is None:
+            return found, posed
+        shares = posed.states.probabilities
+        agreed = [alike(shares[:, place], kinds == one.kind) for place, one in enumerate(found)]
+        worst = int(np.argmin(agreed))
+        if agreed[worst] >= ALIKE:
+            return found, posed
+        yield Note(
+            f"the maps of {len(found)} kinds do not divide the particles as they were divided before "
+            f"(correlation {agreed[worst]:.2f}): two are one"
+        )
+        found = [one for place, one in enumerate(found) if place != worst]
+
+
+def _aligned(
+    stack: ParticleStack, found: Sequence[_OfKind], config: SearchingConfig, journal: Finished
 ) -> Generator[Event, None, Aligned]:
     """Align all particles to the maps that were found."""
     settings = AligningConfig(
         symmetry=config.symmetry, device=config.device, max_memory_gb=config.max_memory_gb
     )
-    batches, detail = batches_of(stack, settings), MapDetail(searches.finest_angstrom, "as found")
-    maps, ranks, everywhere = believed.maps, Ranks(), search_everywhere
-    several = len(maps)
+    batches, maps = batches_of(stack, settings), [one.believed.density for one in found]
+    several, ranks, everywhere = len(maps), Ranks(), search_everywhere
+    details = [MapDetail(one.finest_angstrom, "as found") for one in found]
     done = all(block.start in journal for block in batches.blocks())
     if several == 1:
         if not done:
             yield from align_rows(
-                stack, maps[0], settings, detail, everywhere, batches, ranks, journal
+                stack, maps[0], settings, details[0], everywhere, batches, ranks, journal
             )
         return gathered(stack, batches, journal, config.symmetry)
     if not done:
-        details, pilots = [detail] * several, [everywhere] * several
-        laid = maps
         if config.symmetry == "C1":
-            laid = _in_one_frame(maps, searches.course.max_shell)
+            maps = _in_one_frame(maps, min(one.max_shell for one in found))
         yield from align_rows_to_states(
-            stack, laid, settings, details, everywhere, pilots, batches, ranks, journal
+            stack,
+            maps,
+            settings,
+            details,
+            everywhere,
+            [everywhere] * several,
+            batches,
+            ranks,
+            journal,
         )
     return gathered_in_states(stack, batches, journal, config.symmetry, several)
 
 
-def _in_one_frame(maps: Sequence[DensityMap], last_shell: int) -> tuple[DensityMap, ...]:
+def _in_one_frame(maps: Sequence[DensityMap], last_shell: int) -> list[DensityMap]:
     """Return maps laid on the first, be it by their mirror images, if they are like it."""
-    # twice as fine: splines damp what is near a grid's Nyquist frequency
-    first, *others = (resampled_map(one, 2 * one.box, one.pixel_size_angstrom / 2) for one in maps)
+    # on a common grid twice as fine: splines damp what is near a grid's Nyquist frequency
+    box, size = 2 * maps[0].box, maps[0].pixel_size_angstrom / 2
+    first, *others = (resampled_map(one, box, size) for one in maps)
     laid = [first]
     for one in others:
         moved, curve = laid_on(first, one)
         laid.append(moved if mean_fsc(curve, last_shell) >= AGREEMENT else one)
-    return tuple(laid)
+    return laid
 
 
 def ab_initio_outputs(config: AbInitioConfig) -> dict[str, Path]:
@@ -231,24 +329,18 @@ def abinitio(config: AbInitioConfig) -> Events:
         If no two searches on different particles agree.
     """
     outputs = ab_initio_outputs(config)
-    refuse_ended(
-        config.output,
-        outputs["particles"],
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
-    if not current_ranks().first:  # one process does the work
+    if not begins(config, outputs["particles"]):
         yield Result({}, {})
         return
     stack = open_particles(config)
     settings: dict[str, Any] = described(config) | {"table": digest_of_table(stack)}
     for limit in ("minutes", "starts"):  # a run may be resumed with more
         settings.pop(limit)
-    kept = [
-        Journal(config.output / UNFINISHED / name, settings, config.resume)
-        for name in ("searches", "aligned")
-    ]
-    found = yield from ab_initio_stack(stack, config, *kept)
+
+    def kept(name: str) -> Journal:
+        return Journal(config.output / UNFINISHED / name, settings, config.resume)
+
+    found = yield from ab_initio_stack(stack, config, kept)
     outputs |= _write(found, config, outputs)
     remove_stale(config.output, [STATE_FILES], outputs.values())
     clear_unfinished(config.output)
@@ -263,7 +355,7 @@ def ab_initio_in_memory(
     stack: ParticleStack, config: SearchingConfig
 ) -> Generator[Event, None, InitialMap]:
     """Find a map and poses from images alone, without files."""
-    return (yield from ab_initio_stack(stack, config, MemoryJournal(), MemoryJournal()))
+    return (yield from ab_initio_stack(stack, config, lambda name: MemoryJournal()))
 
 
 def _write(found: InitialMap, config: AbInitioConfig, outputs: dict[str, Path]) -> dict[str, Path]:

@@ -32,6 +32,7 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
     open_particles,
+    refuse_unposed,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
@@ -418,10 +419,8 @@ def refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
     MetadataError
         If there are none.
     """
-    if config.local_degrees is not None and not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source}: no poses to search around; leave --local out to search everywhere"
-        )
+    if config.local_degrees is not None:
+        refuse_unposed(stack, "to search around; leave --local out to search everywhere")
 
 
 def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:

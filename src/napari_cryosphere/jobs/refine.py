@@ -15,7 +15,7 @@ from napari_cryosphere.jobs._refinement import RESOLVED, Iteration
 from napari_cryosphere.jobs.align import refuse_without_poses
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
-from napari_cryosphere.jobs.running.halves import refuse_empty_half
+from napari_cryosphere.jobs.running.halves import refuse_few_in_half
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
@@ -40,6 +40,7 @@ _SPREAD_SHELLS = 1.5
 further in six runs.
 """
 
+_FEWEST = 10  # particles of a half, as of a state; chosen, not tuned
 _OF_STATE = ("map", "half1", "half2", "mask", "fsc")
 """Roles of the files that every state has; those of the second end with ``_class002``."""
 
@@ -66,17 +67,12 @@ def refine(config: RefineConfig) -> Events:
     Raises
     ------
     MetadataError
-        If a half set is empty, a local search has no poses, or the map is not seen in the images.
+        If a half set has too few particles, a local search has no poses, or the map is not seen.
     """
     outputs = refine_outputs(config)
-    refuse_ended(
-        config.output,
-        outputs["particles"],
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
+    refuse_ended(config, outputs["particles"])
     stack = open_particles(config).with_half_sets()
-    refuse_empty_half(stack)
+    refuse_few_in_half(stack, _FEWEST)
     refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     mask: DensityMap | None = None
