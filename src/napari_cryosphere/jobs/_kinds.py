@@ -25,7 +25,9 @@ __all__ = ["ALIKE", "alike", "kinds_of", "shared_kinds"]
 
 _STEPS = 25  # of a search with several maps; chosen: 10 were enough for another molecule
 ALIKE = 0.5
-"""Correlation of two divisions of the same particles that counts as one: 1.00 for two molecules, THE_REST."""
+"""Correlation of two divisions of the same particles that counts as one: 1.00 for a GPCR complex and
+beta-galactosidase, 0.15 where the complex alone was divided.
+"""
 
 
 def kinds_of(
