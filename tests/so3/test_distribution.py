@@ -290,3 +290,12 @@ def test_levels_of_a_uniform_distribution_are_uniform() -> None:
     level = PoseDistribution.from_coefficients(torch.zeros(1, 5, 9, 5, dtype=torch.complex64))
     found = level.credible_level(random_rotations(2000, np.random.default_rng(3))[None])[0]
     assert kstest(found, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "D2"])
+def test_density_in_one_thread(centres: np.ndarray, symmetry: str) -> None:
+    distribution = fisher(centres[:1], 3.0, symmetry)
+    alone = distribution.density_alone(2)
+    np.testing.assert_allclose(
+        alone / alone.sum(), distribution.probability_grid(2)[0], rtol=1e-3, atol=1e-9
+    )

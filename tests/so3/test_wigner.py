@@ -9,7 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.so3.gauss_legendre import GaussLegendreGrid, gauss_legendre_grid
 from napari_cryosphere.so3.grid import SO3Grid
-from napari_cryosphere.so3.grid_transform import adjoint_on_grid, evaluate_on_grid
+from napari_cryosphere.so3.grid_transform import (
+    adjoint_on_grid,
+    evaluate_alone,
+    evaluate_on_grid,
+)
 from napari_cryosphere.so3.rotations import (
     random_rotations,
     rotation_from_relion_angles,
@@ -169,6 +173,13 @@ def test_synthesis_then_analysis_is_the_identity(dtype: torch.dtype, tolerance: 
     torch.testing.assert_close(back[..., 1:], coefficients[..., 1:], atol=tolerance, rtol=0)
     # at n = 0 only what makes the function real is determined: compare the functions
     torch.testing.assert_close(grid.to_grid(back), samples, atol=20 * tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("l_max", "order"), [(0, 1), (6, 1), (6, 4), (9, 3)])
+def test_alone_as_in_a_batch(l_max: int, order: int) -> None:
+    coefficients = _random(1, l_max, torch.complex64)
+    together = evaluate_on_grid(coefficients, order)[0].numpy()
+    np.testing.assert_allclose(evaluate_alone(coefficients[0].numpy(), order), together, atol=2e-5)
 
 
 def test_parseval() -> None:

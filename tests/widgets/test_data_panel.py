@@ -15,7 +15,7 @@ from napari_cryosphere.particles import ParticleStack, write_star
 from napari_cryosphere.widgets.docks.main.dock import CryosphereDock
 from napari_cryosphere.widgets.plugin.readers import get_reader
 from napari_cryosphere.widgets.state.layer_data import map_of, particles_of
-from napari_cryosphere.widgets.state.viewer_context import context_of
+from napari_cryosphere.widgets.state.viewer_context import Drop, context_of
 
 
 @pytest.fixture
@@ -120,6 +120,23 @@ def test_moved_images_are_found_in_the_folder_that_is_named(
     np.testing.assert_array_equal(
         viewer.layers[1].data[3], ParticleStack.read(sample / "particles.star").images(3)[0]
     )
+
+
+def test_the_line_on_missing_images_goes_with_the_next_particles(
+    viewer: Any, dock: Any, changed: Any, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = changed()
+    path.write_text(path.read_text().replace("particles.mrcs", "gone.mrcs"))
+    monkeypatch.setattr(Drop, "over", False)
+    viewer.open(path, plugin="napari-cryosphere")
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    assert dock.message.isVisibleTo(dock)  # they came together
+    assert dock.message.text.text().startswith("changed.star: its images were not found")
+    monkeypatch.setattr(Drop, "over", True)
+    viewer.open(sample / "particles.star", plugin="napari-cryosphere")
+    assert not dock.message.isVisibleTo(dock)
+    viewer.layers.clear()
+    assert not dock.data.warnings.isVisibleTo(dock)
 
 
 def test_without_a_viewer_missing_images_raise(changed: Any, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_map_that_comes_with_particles_stays_hidden(
     drop = context_of(viewer_model).drop
     assert context_of(viewer_model).drop is drop
     layer, other = add_map(viewer_model, truth), viewer_model.add_image(np.zeros((4, 4, 4)))
-    drop.note_map()
+    drop.note_file()
     assert layer.visible
     drop.note_particles()
     assert not layer.visible

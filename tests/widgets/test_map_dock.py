@@ -116,6 +116,37 @@ def test_reconstruct_compare_and_look_with_clicks(
     assert dock.particles_button.isChecked()
 
 
+def test_half_maps_that_come_leave_the_maps_that_are_shown(
+    dock: MapDock, viewer: Any, truth: DensityMap
+) -> None:
+    maps = dock.controller.maps
+    shown = maps.add_map(truth, "truth")
+    dock.show_maps(slices=True)
+    changed = list[bool]()
+    maps.mode_changed.connect(changed.append)
+    half = maps.add_map(truth, "map, input, half 1")
+    assert not changed
+    assert maps.view.layers == (shown,)
+    assert dock.maps.reference.layer() is None
+    other = maps.add_map(truth, "map, input, half 2")
+    viewer.layers.remove(shown)
+    assert {dock.maps.map.layer(), dock.maps.reference.layer()} == {half, other}
+
+
+def test_the_plot_fits_a_low_window(dock: MapDock, viewer: Any, truth: DensityMap) -> None:
+    window = viewer.window._qt_window
+    window.resize(1280, 700)
+    viewer.add_points([[0.0, 0.0]])  # its controls are the highest
+    window.show()
+    QApplication.processEvents()
+    curve = fourier_shell_correlation(truth.voxels, truth.voxels, truth.pixel_size_angstrom)
+    dock.controller.maps.add_curve("half-maps", curve, 0.143)
+    QApplication.processEvents()
+    assert window.height() == 700
+    assert dock.fsc is not None
+    assert dock.fsc.width() < window.width() - dock.width()
+
+
 def _relay(signal: Any) -> Any:
     """Return a psygnal as a Qt signal."""
     from qtpy.QtCore import QObject, Signal
@@ -187,7 +218,7 @@ def test_maps_dropped_onto_particles_and_particles_onto_slices_make_room(
     assert not any(layer.name.startswith("xy") for layer in viewer.layers)
 
 
-def test_a_map_comes_while_a_slice_that_gives_way_is_selected(
+def test_a_map_comes_while_a_slice_is_selected(
     dock: MapDock, viewer: Any, small: DensityMap
 ) -> None:
     maps = dock.controller.maps
@@ -195,8 +226,21 @@ def test_a_map_comes_while_a_slice_that_gives_way_is_selected(
     dock.show_maps(slices=True)
     chosen = viewer.layers.selection.active = maps.view.slices.layers[-1]
     second = maps.add_map(small, "second")
-    assert chosen not in viewer.layers
-    assert second in viewer.layers
+    maps.reconstructed.emit(second)
+    assert maps.view.layers[1:] == (second,)
+    assert chosen in viewer.layers
+
+
+def test_a_reference_that_is_removed_gives_way_to_another(
+    dock: MapDock, viewer: Any, small: DensityMap
+) -> None:
+    maps = dock.controller.maps
+    layers = [maps.add_map(small, name) for name in ("oldest", "second", "newest")]
+    dock.maps.choose(layers[2], layers[1])
+    dock.show_maps(slices=True)
+    viewer.layers.remove(layers[1])
+    assert dock.maps.reference.layer() is layers[0]
+    assert maps.view.layers == (layers[0], layers[2])
 
 
 def test_the_plot_is_read_toggled_and_exported(

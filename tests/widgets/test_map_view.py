@@ -253,6 +253,32 @@ def test_a_map_that_grows_is_sliced_anew(
     )
 
 
+def test_slices_of_other_maps_are_shown_by_the_layers_that_are_there(
+    viewer_model: ViewerModel, maps: Any, truth: DensityMap, add_map: Any
+) -> None:
+    large = DensityMap(np.pad(truth.voxels, 8), 2.0)
+    third = add_map(viewer_model, large, "difference", False)
+    third.metadata[UNIT] = float(truth.voxels.std())
+    view = MapView(viewer_model)
+    view.show(maps[:1], slices=True)
+    first = view.slices.layers
+    added, laid_out = list[Any](), list[Any]()
+    viewer_model.layers.events.inserted.connect(lambda event: added.append(event.value))
+    viewer_model.layers.events.end_batch.connect(laid_out.append)
+    view.show([maps[1], third], slices=True)
+    assert view.slices.layers[:3] == first
+    assert added == view.slices.layers[3:]
+    assert len(laid_out) == 1
+    view.show([third], slices=True)
+    assert view.slices.layers == first
+    layer = first[0]
+    assert layer.name == "xy  difference"
+    np.testing.assert_array_equal(layer.data, third.data[40])
+    np.testing.assert_allclose(layer.data_to_world((40, 40)), 0, atol=1e-6)
+    assert layer.colormap.name == "blue-black-orange"
+    assert layer.contrast_limits[0] == -layer.contrast_limits[1]
+
+
 def test_a_map_removed_while_sliced_takes_its_slices_along(
     viewer_model: ViewerModel, maps: Any
 ) -> None:

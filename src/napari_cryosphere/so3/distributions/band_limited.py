@@ -13,7 +13,7 @@ from napari_cryosphere.so3.asymmetric_unit import expand
 from napari_cryosphere.so3.distributions.cells import Array, Index
 from napari_cryosphere.so3.distributions.modes import Derivatives, newton
 from napari_cryosphere.so3.grid import MAX_ORDER, SO3Grid
-from napari_cryosphere.so3.grid_transform import evaluate_on_grid
+from napari_cryosphere.so3.grid_transform import evaluate_alone, evaluate_on_grid
 from napari_cryosphere.so3.plane_waves import PlaneWaves
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
 from napari_cryosphere.so3.symmetry import normalise_group_name, point_group
@@ -105,6 +105,25 @@ class BandLimited:
             total = wanted if total is None else torch.logaddexp(total, wanted)
         assert total is not None
         return total - float(np.log(len(group)))
+
+    def density_alone(self, order: int) -> Array:
+        """Return the density of a batch of one, ``(n_views, n_psi)`` float32, of any scale.
+
+        In the caller's thread and no other, see `evaluate_alone`.
+        """
+        coefficients = self.coefficients.detach().cpu().to(torch.complex64)
+        total, top = None, 0.0
+        for operator in point_group(self.symmetry):
+            turned = coefficients
+            if self.symmetry != "C1":
+                turned = rotate_coefficients(coefficients, operator)
+            values = evaluate_alone(turned[0].numpy(), order)
+            top = float(values.max()) if total is None else top  # much the same of all copies
+            values -= np.float32(top)
+            density = np.exp(values, out=values)
+            total = density if total is None else total + density
+        assert total is not None
+        return total
 
     def values_in_unit(self, order: int) -> Tensor:
         """Return the unnormalised log-density in the cells of the asymmetric unit, ``(n, k)``."""

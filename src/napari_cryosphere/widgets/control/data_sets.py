@@ -71,7 +71,7 @@ class DataSets:
         self._connections = [
             (viewer.layers.events.inserted, self._on_inserted),
             (viewer.layers.events.removed, self._on_removed),
-            (viewer.layers.events.reordered, self._on_renamed),
+            (viewer.layers.events.reordered, self._on_reordered),
             (viewer.layers.selection.events.active, self._on_active),
             (viewer.dims.events.point, self._on_slider),
             (viewer.dims.events.range, self._fit_slider),
@@ -354,12 +354,16 @@ class DataSets:
     def _follow(self, layer: Layer, follow: bool = True) -> None:
         """Listen to a layer's name and visibility, or no longer."""
         for emitter, callback in (
-            (layer.events.name, self._on_renamed),
+            (layer.events.name, self._on_name),
             (layer.events.visible, self._on_visible),
         ):
             (emitter.connect if follow else emitter.disconnect)(callback)
 
-    def _on_renamed(self, event: Any = None) -> None:
+    def _on_name(self, event: Any) -> None:
+        if particles_of(event.source) is not None or map_of(event.source) is not None:
+            self.layers_changed.emit()
+
+    def _on_reordered(self, event: Any = None) -> None:
         self.layers_changed.emit()
 
     def _on_inserted(self, event: Any) -> None:

@@ -135,7 +135,7 @@ class MapController:
         options["metadata"] |= noted or {}
         active = self.viewer.layers.selection.active
         layer: Image = self.viewer.add_image(data, **options)
-        if active in self.viewer.layers:  # a slice may have given way to another's
+        if active in self.viewer.layers:
             self.viewer.layers.selection.active = active
         return layer
 

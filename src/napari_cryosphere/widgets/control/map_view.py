@@ -80,10 +80,15 @@ class MapView:
         new_view = self._state is None or self.sliced or len(layers) != len(self._layers)
         if self._state is None:
             self._state = ViewerState.of(self._viewer)
+        # napari lays its canvas out once, and not again for each layer that comes or goes
+        with self._viewer.layers.batched_update():
+            self._exchange(layers, slices, self._state)
+        if new_view and not slices:
+            self._frame()
+
+    def _exchange(self, layers: Sequence[Image], slices: bool, state: ViewerState) -> None:
+        """Show these maps in place of those that are shown."""
         self.contours.unlink()
-        if slices != self.sliced or len(layers) != len(self._layers):
-            # laid out once, when all layers are there, and not again for each that comes or goes
-            self._viewer.canvas.grid.enabled = False
         (self.surfaces if slices else self.slices).remove()
         self._layers = list(layers)
         for layer in [layer for layer in self._shown if layer not in layers]:
@@ -94,11 +99,9 @@ class MapView:
         self.contours.link(layers)
         self._viewer.canvas.overlays.scale_bar.visible = True
         if slices:
-            self._show_slices(self._state)
+            self._show_slices(state)
         else:
             self._show_surfaces()
-            if new_view:
-                self._frame()
 
     def _show_surfaces(self) -> None:
         viewer, number = self._viewer, len(self._layers)
@@ -169,13 +172,14 @@ class MapView:
         if state is None:
             return
         self.contours.unlink()
-        self.slices.remove()
-        self.surfaces.remove()
-        shown, self._layers = self._layers, []
-        for layer in shown:
-            layer.visible = False
-            self._give_back(layer)
-        state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
+        with self._viewer.layers.batched_update():
+            self.slices.remove()
+            self.surfaces.remove()
+            shown, self._layers = self._layers, []
+            for layer in shown:
+                layer.visible = False
+                self._give_back(layer)
+            state.restore(self._viewer, [layer for layer in shown if layer in self._viewer.layers])
 
     def forget(self, layer: Layer) -> None:
         """Take note that a layer was removed: the others stay; without any the mode is left."""

@@ -49,13 +49,14 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
     files = _files_of(_listed(path), viewer)
     if viewer is None:
         return [_read(item, None) for item in files]
-    folder = context_of(viewer).image_folder
+    folder, drop = context_of(viewer).image_folder, context_of(viewer).drop
     layers: list[tuple[Any, ...]] = []
     for item in files:
         try:
             layers.append(_read(item, folder.path))
         except MissingImagesError:
-            folder.remember(item)
+            folder.remember(item, drop)
+            drop.note_file()
             remedy = "name their folder in the CryoSphere dock (images in)"
             tell_error(f"{item.name}: its images were not found; {remedy}")
         except CryosphereError as error:
@@ -142,6 +143,7 @@ def _prepare(viewer: Any, layers: list[tuple[Any, ...]]) -> None:
             keep_flat(viewer)
             options["visible"] = viewer.dims.ndisplay == 2
             drop.note_particles()
+            context_of(viewer).image_folder.take_over(drop)
         else:
             options["visible"] = not (drop.has_particles or (whole and is_half(options["name"])))
-            drop.note_map()
+            drop.note_file()

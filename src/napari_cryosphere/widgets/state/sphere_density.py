@@ -7,8 +7,6 @@ that is certain to a fraction of a degree still shows. True widths are in the le
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -48,6 +46,8 @@ _SIGMA_SPACINGS = 0.45
 doubles the smallest spot; chosen by eye."""
 _NEIGHBOURS = 13
 """Views of the given grid that a finer one takes from: the next weighs less than 1e-4 of the nearest."""
+_WEAK = 0.05
+"""Density of views, over the uniform one, that lend no hue to what is coloured, which has 1 or more."""
 _BINS_PER_NAT = 64
 _LOWEST_NATS, _HIGHEST_NATS = -7.0, 12.0
 """Range of the histogram that contours are found by, over the uniform density: what is sparser than e^-7
@@ -92,28 +92,10 @@ def views_of(distribution: PoseDistribution | None) -> ViewDensity:
     if distribution is None:
         return ViewDensity(np.zeros(12, np.float32), np.zeros(12, np.float32))
     if isinstance(distribution, HarmonicDistribution):
-        with _one_thread():
-            return smoothed_views(distribution.probability_grid(ORDER)[0])
+        return smoothed_views(distribution.density_alone(ORDER))
     cells = distribution.cells()
     order = min(ORDER, int(cells.orders[cells.probability > _PROBABLE].max(initial=0)))
     return smoothed_views(cells.probability_grid(order)[0], ORDER + _FINER)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute in this thread alone.
-
-    Of a transform of one particle that takes milliseconds, several threads would spend more on waiting
-    for each other: on a busy machine of two cores ten times as much.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def smoothed_views(probability: ArrayLike, drawn_order: int | None = None) -> ViewDensity:
@@ -122,8 +104,8 @@ def smoothed_views(probability: ArrayLike, drawn_order: int | None = None) -> Vi
     Parameters
     ----------
     probability
-        ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, views in RING order;
-        all zero where there is no distribution.
+        ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, of any scale, views in
+        RING order; all zero where there is no distribution.
     drawn_order
         HEALPix order of the map; without it, two orders finer than the grid.
 
@@ -139,19 +121,19 @@ def smoothed_views(probability: ArrayLike, drawn_order: int | None = None) -> Vi
             f"probabilities must be (n_views, n_psi) on a HEALPix x S1 grid, not {cells.shape}"
         )
     spread = _spreading(grid.order, grid.order + _FINER if drawn_order is None else drawn_order)
-    views = (cells.sum(1) * grid.n_views).astype(np.float32)
+    views = cells.sum(1)
+    views = (views * (grid.n_views / (views.sum() or 1.0))).astype(np.float32)
     density = np.asarray(spread @ views)
     psi = np.zeros_like(density)
     lit = np.flatnonzero(density > 1)
     if len(lit):
-        angles = _psi_offsets(grid.order) + cells.argmax(1) * np.float32(2 * np.pi / grid.n_psi)
-        turned = views[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-        if 2 * len(lit) < len(density):
-            x, y = (spread[lit] @ turned).T
-            psi[lit] = np.arctan2(y, x)
-        else:
-            x, y = (spread @ turned).T
-            psi[:] = np.arctan2(y, x)
+        strong = np.flatnonzero(views > _WEAK)
+        best = cells[strong].argmax(1) if 2 * len(strong) < len(views) else cells.argmax(1)[strong]
+        angles = _psi_offsets(grid.order)[strong] + best * np.float32(2 * np.pi / grid.n_psi)
+        across, up = np.zeros_like(views), np.zeros_like(views)
+        across[strong], up[strong] = views[strong] * np.cos(angles), views[strong] * np.sin(angles)
+        rows = spread[lit]
+        psi[lit] = np.arctan2(rows @ up, rows @ across)
     return ViewDensity(density, psi)
 
 

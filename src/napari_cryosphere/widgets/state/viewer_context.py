@@ -58,12 +58,20 @@ class ImageFolder:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.waiting: list[Path] = []
+        self._drop: Drop | None = None
 
-    def remember(self, file: Path) -> None:
-        """Note a file whose images were not found."""
+    def remember(self, file: Path, drop: Drop) -> None:
+        """Note a file whose images were not found, and with which others it came."""
+        self._drop = drop
         if file not in self.waiting:
             self.waiting.append(file)
         self.changed.emit()
+
+    def take_over(self, drop: Drop) -> None:
+        """Take note that particles came: files that have waited since an earlier drop are given up."""
+        if self.waiting and drop is not self._drop:
+            self.waiting = []
+            self.changed.emit()
 
     def choose(self, path: Path | None) -> list[Path]:
         """Look in another folder from now on; returns the files that have waited for one."""
@@ -105,8 +113,8 @@ class Drop:
             if map_of(layer) is not None:
                 layer.visible = False
 
-    def note_map(self) -> None:
-        """Take a map that came."""
+    def note_file(self) -> None:
+        """Take a map that came, or particles whose images were not found."""
         self._last = time.monotonic()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import enable
@@ -46,20 +46,18 @@ class LayerCombo(QComboBox):
         Without a chosen one the first is chosen.
         """
         chosen = self.layer()
-        self.blockSignals(True)
-        self.clear()
-        self._layers = [*([None] if other else []), *layers]
-        self.addItems([*([other] if other else []), *(layer.name for layer in layers)])
-        self.blockSignals(False)
+        with QSignalBlocker(self):  # one who has blocked them keeps them blocked
+            self.clear()
+            self._layers = [*([None] if other else []), *layers]
+            self.addItems([*([other] if other else []), *(layer.name for layer in layers)])
         self.choose(chosen if chosen in self._layers else next(iter(self._layers), None))
         if self.layer() != chosen:
             self.layer_chosen.emit(self.layer())
 
     def choose(self, layer: Layer | None) -> None:
         """Choose a layer without telling anybody."""
-        self.blockSignals(True)
-        self.setCurrentIndex(self._layers.index(layer) if layer in self._layers else -1)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setCurrentIndex(self._layers.index(layer) if layer in self._layers else -1)
         enable(
             self,
             (not self._layers, f"{self.placeholderText()[:1].upper()}{self.placeholderText()[1:]}"),

@@ -9,12 +9,13 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QToolButton, QWidget
 from napari_cryosphere.widgets.docks.kit.style import restyle, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.notices import NOTICES
+from napari_cryosphere.widgets.state.viewer_context import Drop, context_of
 
 __all__ = ["MessageBar"]
 
 
 class MessageBar(QFrame):
-    """The last message; hidden until there is one, and once it is closed.
+    """The last message; hidden until there is one, once it is closed, and when other files have come since.
 
     Parameters
     ----------
@@ -39,13 +40,22 @@ class MessageBar(QFrame):
         for button in (self.copy, self.close_button):
             row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         self.hide()
+        self._context = context_of(seat.controller.viewer)
+        self._drop: Drop | None = None
         seat.connect(NOTICES.said, self._show)
+        seat.connect(seat.controller.dropped, self._on_dropped)
 
     def _show(self, text: str, error: bool) -> None:
         restyle(self, "question" if error else "said")
         self.text.setText(text)
         self.copy.setVisible(error)
+        self._drop = self._context.drop
         self.show()
+
+    def _on_dropped(self, layer: object) -> None:
+        """Hide what was said before these files came; of those that came together it stays."""
+        if self._context.drop is not self._drop:
+            self.hide()
 
     def _on_copy(self) -> None:
         clipboard = QGuiApplication.clipboard()

@@ -198,7 +198,9 @@ class Footer(QWidget):
             self.message.setText("")
 
     def _on_progress(self, fraction: float, message: str) -> None:
+        self.progress.setUpdatesEnabled(False)  # Qt would paint the whole window before it goes on
         self.progress.setValue(round(100 * fraction))
+        self.progress.setUpdatesEnabled(True)
         self.message.setText(message)
 
     def _on_stop(self) -> None:

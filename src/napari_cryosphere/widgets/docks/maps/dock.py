@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QMainWindow, QPushButton
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QMainWindow, QPushButton, QWidget
 
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
 from napari_cryosphere.widgets.docks.kit.style import dock_style, enable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.widgets.control.running import Runner
 
-__all__ = ["MapDock", "open_fsc_plot"]
+__all__ = ["MapDock"]
 
 _TIPS = {
     "Particles": "Back to the particles, the viewer as it was",
@@ -123,7 +123,7 @@ class MapDock(SeatedDock):
         if self.fsc is None:
             if not curves:
                 return
-            self.fsc = open_fsc_plot(self._viewer)
+            self.fsc = _open_fsc_plot(self._viewer, self)
             self.fsc.taken_out.connect(self._on_plot_closed)
         self.fsc.show_curves(curves)
 
@@ -131,16 +131,21 @@ class MapDock(SeatedDock):
         self.fsc = None
 
 
-def open_fsc_plot(viewer: napari.viewer.Viewer) -> FscPlot:
-    """Open the plot below the canvas only: the docks at the sides keep their height."""
-    plot = FscPlot(viewer.theme)
-    viewer.window.add_dock_widget(plot, name="FSC", area="bottom", tabify=True)
-    window = plot.window()
-    if isinstance(window, QMainWindow):
+def _open_fsc_plot(viewer: napari.viewer.Viewer, beside: QWidget) -> FscPlot:
+    """Open the plot below the canvas only: the docks at the sides keep their height.
+
+    The corners are given to the sides before it comes: below the sides' docks it would make a low window
+    grow.
+    """
+    plot, window = FscPlot(viewer.theme), beside.parentWidget()
+    while not (window is None or isinstance(window, QMainWindow)):
+        window = window.parentWidget()
+    if window is not None:
         corners = {corner: window.corner(corner) for corner in _CORNERS}
         for corner, area in _CORNERS.items():
             window.setCorner(corner, area)
         plot.taken_out.connect(partial(_set_corners, weakref.ref(window), corners))
+    viewer.window.add_dock_widget(plot, name="FSC", area="bottom", tabify=True)
     return plot
 
 

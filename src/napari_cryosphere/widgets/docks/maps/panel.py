@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
@@ -159,25 +159,29 @@ class MapPanel(Panel):
         self.where.setText(f"{value:+d} Å")
 
     def _on_layers(self) -> None:
-        layers = self._controller.map_layers
+        layers, reference = self._controller.map_layers, self.reference.layer()
         self._known = list(layers)
         self.map.set_layers(layers)
         self._offer_references()
         self._update()
+        if reference not in (None, *layers) and self._controller.maps.view.active:
+            self.show_maps(self._slices)
 
     def _offer_references(self, anew: bool = False) -> None:
         """Offer all other maps than the first as its reference.
 
-        Without one that was chosen, or ``anew``, it is the oldest, and no half-map where there is a choice.
+        Without one that was chosen, or ``anew``, it is the oldest that is no half-map; of a half-map it may
+        be one. The maps that are shown stay.
         """
         others = [layer for layer in self._known if layer != self.map.layer()]
         chosen = self.reference.layer()
-        self.reference.blockSignals(True)
-        self.reference.set_layers(others)
+        with QSignalBlocker(self.reference):
+            self.reference.set_layers(others)
         if anew or chosen not in others:
+            first = self.map.layer()
             whole = [layer for layer in others if not is_half(layer.name)]
-            self.reference.choose(next(reversed(whole or others), None))
-        self.reference.blockSignals(False)
+            among = others if first is not None and is_half(first.name) and not whole else whole
+            self.reference.choose(next(reversed(among), None))
 
     def _on_maps_chosen(self, layer: Any) -> None:
         self._offer_references()
