@@ -317,6 +317,8 @@ class DataSets:
         parts = [session.layer.name, number]
         if session.store.predicted.any():
             parts += [session.model_name, session.store.symmetry]
+        if session.states is not None:
+            parts.append(session.states.text(self._index))
         text.text = " · ".join(part for part in parts if part)
 
     def _on_mode(self, maps: bool) -> None:

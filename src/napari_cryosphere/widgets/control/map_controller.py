@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,19 @@ from psygnal import Signal
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.events import Note, Progress
 from napari_cryosphere.widgets.control import map_work
-from napari_cryosphere.widgets.control.map_view import MapView
+from napari_cryosphere.widgets.control.map_view import MOST_MAPS, MapView
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.control.work import Events
 from napari_cryosphere.widgets.state.display_map import LOW_PASSED, RESOLUTION, UNIT, is_difference
 from napari_cryosphere.widgets.state.fsc_curves import Curve, curves_by_kind
-from napari_cryosphere.widgets.state.layer_data import halves_of, map_layer, map_of, remember_halves
+from napari_cryosphere.widgets.state.layer_data import (
+    halves_of,
+    is_component,
+    is_half,
+    map_layer,
+    map_of,
+    remember_halves,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -70,6 +78,7 @@ class MapController:
         self.owners: dict[str, tuple[Layer, ...]] = {}
         self._growing: Image | None = None
         self._differences: dict[Image, tuple[Image, Image]] = {}
+        self._unmoved: dict[Image, DensityMap] = {}
 
     @property
     def layers(self) -> list[Image]:
@@ -83,16 +92,63 @@ class MapController:
         """Show a map, its reference and their difference if there is one; with none, the particles."""
         shown = list(dict.fromkeys(layer for layer in (reference, first) if layer is not None))
         shown += [layer for layer, pair in self._differences.items() if pair == (first, reference)]
+        self._show(shown, slices)
+
+    def show_all(self, slices: bool = False) -> None:
+        """Show all whole maps, the oldest first, and the differences of those; six at most."""
+        whole = [
+            layer
+            for layer in reversed(self.layers)
+            if not (is_half(layer.name) or is_component(layer.name))
+        ]
+        shown = whole + [one for one, pair in self._differences.items() if set(pair) <= set(whole)]
+        self._show(shown[:MOST_MAPS], slices)
+
+    def _show(self, shown: list[Image], slices: bool) -> None:
         if shown:
             self.view.show(shown, slices)
         else:
             self.view.leave()
         self.mode_changed.emit(self.view.active)
 
+    def components_of(self, layer: Layer | None) -> list[Image]:
+        """Return the components of variability that a map may be moved along, the first one first."""
+        own = map_of(layer)
+        if own is None:
+            return []
+        found = [one for one in self.layers if is_component(one.name) and one != layer]
+        same = [one for one in found if getattr(map_of(one), "box", None) == own.box]
+        return sorted(same, key=lambda one: one.name)
+
+    def move_along(self, layer: Image, component: Image, coordinate: float) -> None:
+        """Show a map plus a multiple of a component in the map's layer; at 0 it is the map again.
+
+        Parameters
+        ----------
+        layer, component
+            The map, and one of its `components_of`.
+        coordinate
+            In standard deviations of the particles along the component, as ``variability`` writes them.
+        """
+        own, axis = self._unmoved.get(layer) or map_of(layer), map_of(component)
+        assert own is not None
+        assert axis is not None
+        self._unmoved[layer] = own
+        voxels = own.voxels + np.float32(coordinate) * axis.voxels
+        self.view.replace(layer, replace(own, voxels=voxels) if coordinate else own)
+
+    def put_back(self) -> None:
+        """Show maps that were moved along components as they are."""
+        while self._unmoved:
+            layer, own = self._unmoved.popitem()
+            if map_of(layer) is not own:
+                self.view.replace(layer, own)
+
     def forget(self, layer: Layer) -> None:
         """Take note that a layer was removed."""
         was_active = self.view.active
         self.view.forget(layer)
+        self._unmoved = {one: own for one, own in self._unmoved.items() if one is not layer}
         self._differences = {
             difference: pair
             for difference, pair in self._differences.items()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_MAPS", "LinkedContours", "MapView", "ViewerState"]
 
-MOST_MAPS = 3
+MOST_MAPS = 6
 
 _ANGLES = (10.0, -25.0, 75.0)
 
@@ -32,7 +32,7 @@ _DIFFERENCE = 0.5  # of the maps' contour: what differs by less does not matter 
 
 
 class MapView:
-    """Shows up to three maps, each in its own part of the canvas, turning together.
+    """Shows up to six maps, each in its own part of the canvas, turning together.
 
     Voxels are shown in standard deviations from the mean. Contours are linked, see
     `LinkedContours`. Maps of different boxes are laid centre on centre.
@@ -73,10 +73,10 @@ class MapView:
         Raises
         ------
         ValueError
-            If there are none or more than three.
+            If there are none or more than six.
         """
         if not 1 <= len(layers) <= MOST_MAPS:
-            raise ValueError(f"one to three maps can be shown, not {len(layers)}")
+            raise ValueError(f"one to {MOST_MAPS} maps can be shown, not {len(layers)}")
         new_view = self._state is None or self.sliced or len(layers) != len(self._layers)
         if self._state is None:
             self._state = ViewerState.of(self._viewer)

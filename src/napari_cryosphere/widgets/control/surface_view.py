@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_cryosphere.widgets.state.display_map import contour_mesh
+from napari_cryosphere.widgets.state.layer_data import state_of
+from napari_cryosphere.widgets.state.particle_states import state_colour
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Surface
+    from napari.utils.colormaps import Colormap
 
 __all__ = ["SurfaceView"]
 
@@ -57,12 +62,22 @@ class SurfaceView:
             "scale": source.scale,
             "translate": source.translate,
             "units": source.units,
-            "colormap": source.colormap.name,
+            "colormap": self._colormap(source),
             "contrast_limits": (0.0, 1.0),
             "shading": "smooth",
         }
         layer: Surface = self._viewer.add_surface(_mesh(source), **options)
         return layer
+
+    def _colormap(self, source: Image) -> Colormap | str:
+        """Return the colours of a map: those of its state, where it is one of several's."""
+        from napari.utils.colormaps import Colormap
+
+        state = state_of(source.name, [layer.name for layer in self._viewer.layers])
+        if state is None:
+            return str(source.colormap.name)
+        lit = np.array(state_colour(state)) / 255
+        return Colormap([[0, 0, 0, 1], [*lit, 1]], name=f"state {state}")
 
     def refresh(self, source: Image) -> None:
         """Draw the contour of a map again: it was moved, or the map has other voxels."""

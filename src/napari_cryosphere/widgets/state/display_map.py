@@ -115,7 +115,7 @@ class ShownMap:
         shown = voxels / self._spread if is_difference(layer) else in_standard_deviations(voxels)
         _, top = contour_levels(shown)
         layer.data = shown
-        layer.contrast_limits_range = (float(shown.min()), float(shown.max()))
+        layer.contrast_limits_range = (float(shown.min()), max(float(shown.max()), top))
         layer.contrast_limits = (0.0, max(top, contour + 0.5))
         layer.iso_threshold = contour
 

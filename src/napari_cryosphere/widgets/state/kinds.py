@@ -25,7 +25,7 @@ _IMAGES = (
     *(".cs", ".csg"),
 )
 _TABLES = (".star", ".star.gz", ".star.bz2", ".cs")
-_NOT_THE_MAP = ("_half1", "_half2", "_mask", "_partial")
+_NOT_THE_MAP = ("_half1", "_half2", "mask", "_partial")
 _MOST_ENTRIES = 200
 _RELION_MARKS = ("job.star", "run.job", "job_pipeline.star")
 

@@ -22,12 +22,14 @@ __all__ = [
     "contour_levels",
     "frame_limits",
     "halves_of",
+    "is_component",
     "is_half",
     "map_layer",
     "map_of",
     "particle_layer",
     "particles_of",
     "remember_halves",
+    "state_of",
 ]
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
@@ -43,6 +45,8 @@ _HALF = re.compile(
     r"^(?P<stem>.*?)[ _,.-]*half[ _-]?(?:map)?[ _-]?(?P<number>[12AB])(?P<rest>(?![0-9A-Za-z]).*)$",
     re.IGNORECASE,
 )
+_COMPONENT = re.compile(r"component_(\d+)")
+_CLASS = re.compile(r"_class(\d+)$")
 _NUMBERS = {"1": 0, "A": 0, "2": 1, "B": 1}
 
 
@@ -125,6 +129,22 @@ def remember_halves(layer: Layer, halves: Sequence[DensityMap]) -> None:
 def is_half(name: str) -> bool:
     """Return whether a layer's name says that it is a half-map."""
     return _HALF.match(name) is not None
+
+
+def is_component(name: str) -> bool:
+    """Return whether a layer's name is that of a component of variability: no map of a particle by itself."""
+    return _COMPONENT.fullmatch(name) is not None
+
+
+def state_of(name: str, others: Sequence[str]) -> int | None:
+    """Return the state that a map is of, by its name and those of the other maps; None for no state.
+
+    ``refine --classes`` writes ``map.mrc`` of the first, ``map_class002.mrc`` of the second.
+    """
+    found = _CLASS.search(name)
+    if found is not None:
+        return int(found[1])
+    return 1 if any(_CLASS.sub("", other) == name != other for other in others) else None
 
 
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,26 @@ _COLUMNS = {  # name: unit, column, tool tip
         "",
         "cryosphereCorrelation",
         "Correlation of the image with the map's projection",
+    ),
+}
+_NUMBERED = {  # pattern of a column: name, unit, factor, tool tip
+    r"cryosphereComponent(\d+)": (
+        "component {}",
+        "sd",
+        1,
+        "Coordinate along a component of variability, in standard deviations of the particles",
+    ),
+    r"cryosphereComponentError(\d+)": (
+        "error of component {}",
+        "sd",
+        1,
+        "Standard error of the coordinate along a component",
+    ),
+    r"cryosphereStateProbability(\d+)": (
+        "probability of state {}",
+        "%",
+        100,
+        "Probability that the particle is in this state",
     ),
 }
 
@@ -164,6 +185,12 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
                 "defocus", "µm", lambda: _defocus(stack), "Mean of rlnDefocusU and rlnDefocusV"
             )
         )
+    for pattern, (name, unit, factor, tip) in _NUMBERED.items():
+        for column in stack.particles:
+            found = re.fullmatch(pattern, str(column))
+            if found is not None:
+                named = name.format(found[1])
+                made.append(Quantity(named, unit, _column(stack, str(column), factor), tip))
     known = {"rlnOpticsGroup", "rlnRandomSubset"}
     known |= {column for *_, column, _, _ in _PREDICTED.values()} | {
         entry[1] for entry in _COLUMNS.values()
@@ -171,7 +198,9 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
     made += [
         Quantity(name, "", _column(stack, name), "Column of the particles' file")
         for name, values in stack.particles.items()
-        if name not in known and pd.api.types.is_numeric_dtype(values.dtype)
+        if name not in known
+        and not any(re.fullmatch(pattern, str(name)) for pattern in _NUMBERED)
+        and pd.api.types.is_numeric_dtype(values.dtype)
     ]
     return {quantity.name: quantity for quantity in made}
 

@@ -14,6 +14,7 @@ from napari_cryosphere.so3.symmetry import normalise_group_name
 from napari_cryosphere.widgets.state.choices_file import ChoicesFile
 from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
 from napari_cryosphere.widgets.state.particle_filter import ParticleFilter
+from napari_cryosphere.widgets.state.particle_states import ParticleStates
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
 from napari_cryosphere.widgets.state.questions import Question
@@ -53,6 +54,8 @@ class Session:
         Flags and selection, and the file that keeps them.
     filter
         Which particles the gallery shows, and in which order.
+    states
+        The states that the particles were assigned to; None if their file has none.
     posteriors, frames
         What a map says of their poses, and the pictures of their spheres.
     distribution_files
@@ -95,9 +98,9 @@ class Session:
         self.posteriors = Posteriors()
         given = self.store.refined
         self.refined: ParticleStack | None = None if given is None else self.stack
-        self.frames = SphereFrames(
-            self.store, self.posteriors, None if given is None else given.rotations
-        )
+        self.states = ParticleStates.of(self.stack)
+        rotations = None if given is None else given.rotations
+        self.frames = SphereFrames(self.store, self.posteriors, rotations, self.states)
         self.distribution_files: dict[str, Path] = {}
         self.data_dir: Path | None = None
         self.steps_shown: tuple[Preprocessing | None, float | None] = (None, None)

@@ -24,14 +24,14 @@ from napari_cryosphere.widgets.state.sphere_picture import (
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["TEXT", "add_frame"]
+__all__ = ["TEXT", "add_frame", "write_above"]
 
 TEXT = (116, 120, 128)
 """Legible on napari's black canvas and on the white one: contrasts of 4.7 and 4.4, letters made thicker."""
 _INSIDE = (172, 176, 184)
 """Of what stands on the sphere, which is dark in both themes."""
 _THICKER = 0.5  # pixels, by which Pillow's thin letters are written a second time
-_FONT_PIXELS, _SMALL_PIXELS = 14, 12
+_FONT_PIXELS, _SMALL_PIXELS, _LARGE_PIXELS = 14, 12, 20
 _BAR_LEFT, _BAR_WIDTH, _BAR_HEIGHT = 4, 128, 9
 _BAR_UP = 29  # pixels from the bottom to the bar
 _WHEEL_RADIUS, _WHEEL_THICKNESS = 18, 8
@@ -71,7 +71,24 @@ def add_frame(
         if piece.box is not None and any(_meets(piece.box, *place, radius) for place in marked)
     ]
     for piece in [one for one in pieces if one not in hidden] if hidden else [whole]:
-        flat[piece.places] = flat[piece.places] * (1 - piece.opacity) + piece.premultiplied
+        _blend(flat, piece)
+
+
+def write_above(picture: NDArray[np.uint8], text: str, colour: tuple[int, int, int]) -> None:
+    """Write a few words in a colour, sRGB 0-255, into the upper left corner of a large picture, in place."""
+    _blend(picture.reshape(-1, 4), _words(*picture.shape[:2], text, colour))
+
+
+def _blend(flat: NDArray[np.uint8], piece: _Piece) -> None:
+    flat[piece.places] = flat[piece.places] * (1 - piece.opacity) + piece.premultiplied
+
+
+@lru_cache(maxsize=256)
+def _words(height: int, width: int, text: str, colour: tuple[int, int, int]) -> _Piece:
+    def write(draw: ImageDraw) -> None:
+        _write(draw, 4, 4, text, "lt", _LARGE_PIXELS, colour)
+
+    return _piece(write, height, width, False)
 
 
 def _meets(box: tuple[int, int, int, int], row: float, column: float, radius: float) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.widgets.state.lazy_frames import LazyFrames
+from napari_cryosphere.widgets.state.particle_states import ParticleStates
 from napari_cryosphere.widgets.state.posteriors import Posteriors
 from napari_cryosphere.widgets.state.predictions import PredictionStore
 
@@ -61,6 +62,8 @@ class SphereFrames(LazyFrames):
         What a map says.
     refined
         ``(n, 3, 3)`` poses refined against a map, for particles without a posterior.
+    states
+        The particles' states: the rim has the colour of a particle's, and its probability is said beside it.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class SphereFrames(LazyFrames):
         store: PredictionStore,
         posteriors: Posteriors | None = None,
         refined: NDArray[np.float64] | None = None,
+        states: ParticleStates | None = None,
     ) -> None:
         super().__init__((store.number, HEIGHT, WIDTH, 4), np.uint8)
         self.store = store
         self.posteriors = posteriors or Posteriors()
         self.source: Source = "network"
         self.refined = refined
+        self.states = states
         self.marked = True
         self._pointed: tuple[int, NDArray[np.float64]] | None = None
         store.changed.connect(self._on_changed)
@@ -117,12 +122,13 @@ class SphereFrames(LazyFrames):
 
     def _draw(self, index: int) -> NDArray[np.uint8]:
         from napari_cryosphere.widgets.state.sphere_density import views_of
-        from napari_cryosphere.widgets.state.sphere_frame import add_frame
+        from napari_cryosphere.widgets.state.sphere_frame import add_frame, write_above
         from napari_cryosphere.widgets.state.sphere_picture import draw_contour, paint
 
         coloured, outlined = self.distributions(index)
         views = views_of(coloured)
-        picture = paint(views, HEIGHT, WIDTH)
+        state = None if self.states is None else self.states.colour(index)
+        picture = paint(views, HEIGHT, WIDTH, rim=state)
         marked: list[tuple[float, float]] = []
         if self.marked:
             draw_contour(picture, views)
@@ -130,6 +136,8 @@ class SphereFrames(LazyFrames):
                 draw_contour(picture, views_of(outlined), colour=OUTLINE_COLOUR)
             marked = self._mark(picture, index)
         add_frame(picture, marked, _CLEAR * _RADIUS)
+        if self.states is not None and state is not None:
+            write_above(picture, self.states.text(index), state)
         return picture
 
     def _mark(self, picture: NDArray[np.uint8], index: int) -> list[tuple[float, float]]:

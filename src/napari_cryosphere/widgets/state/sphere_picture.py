@@ -192,13 +192,18 @@ def rasterise(
     return paint(smoothed_views(probability), height, width)
 
 
-def paint(views: ViewDensity, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """Draw a density of views, ``(height, width, 4)`` uint8 RGBA.
+def paint(
+    views: ViewDensity,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    rim: tuple[int, int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a density of views, ``(height, width, 4)`` uint8 RGBA; the rim is grey without a colour.
 
     Brightness follows the logarithm of the density over the uniform one, on the same scale for all
     particles; hue is RELION's psi where it is most probable.
     """
-    return _paint(density_colours(views.density, views.psi_radians), height, width)
+    return _paint(density_colours(views.density, views.psi_radians), height, width, rim or _RIM)
 
 
 def rasterise_views(
@@ -223,12 +228,14 @@ def rasterise_views(
     return _paint(both, height, width)
 
 
-def _paint(colours: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _paint(
+    colours: NDArray[np.uint8], height: int, width: int, rim: tuple[int, int, int] = _RIM
+) -> NDArray[np.uint8]:
     """Draw views by their colours, ``(2, n_views, 4)``, plain and below the graticule."""
     n_views = colours.shape[1]
     palette = np.zeros((2 * n_views + 2, 4), dtype=np.uint8)
     palette[:-2] = colours.reshape(-1, 4)
-    palette[-2] = (*_RIM, 255)
+    palette[-2] = (*rim, 255)
     entries = _lookup(round((n_views / 12) ** 0.5), height, width)
     drawn = palette.view(np.uint32)[:, 0].take(entries, mode="clip")
     return drawn.view(np.uint8).reshape(height, width, 4)

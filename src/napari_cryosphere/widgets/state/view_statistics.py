@@ -155,8 +155,8 @@ class ViewStatistics:
         if not len(known):
             return None
         total = np.zeros(_N_VIEWS)
-        for start in range(0, len(known), _CHUNK):
-            total += self._marginals[known[start : start + _CHUNK]].sum(axis=0, dtype=np.float32)
+        for part in _parts(known):
+            total += self._marginals[part].sum(axis=0, dtype=np.float32)
         probability = total / total.sum()
         sampled = fourier_sampling(probability)
         peak = int(probability.argmax())
@@ -171,6 +171,32 @@ class ViewStatistics:
             float(probability[near].sum()),
             float(near.mean()),
         )
+
+    def shares(self, rows: NDArray[np.int64], groups: NDArray[np.int64]) -> Array:
+        """Return what part of the views of some particles is each group's, ``(k, n_views)``.
+
+        Parameters
+        ----------
+        rows
+            The particles.
+        groups
+            ``(n,)``: the group of every particle of the data set, in ascending order of whose numbers the
+            answer is.
+        """
+        known = rows[self._known[rows]]
+        kinds = np.unique(groups)
+        sums = [
+            sum(
+                (
+                    self._marginals[part].sum(axis=0, dtype=np.float32)
+                    for part in _parts(known[groups[known] == kind])
+                ),
+                np.zeros(_N_VIEWS),
+            )
+            for kind in kinds
+        ]
+        total = np.sum(sums, axis=0)
+        return np.asarray(sums) / np.maximum(total, 1e-12)
 
     def _near(self, peak: int) -> NDArray[np.bool_]:
         """Return the directions near a peak or one of its equivalents, ``(n_views,)``."""
@@ -197,11 +223,15 @@ class ViewStatistics:
     ) -> NDArray[np.int64]:
         """Return the particles, among some, with at least a share of their probability in a region."""
         found = []
-        for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK]
+        for part in _parts(rows):
             mass = self._marginals[part][:, region].sum(axis=1, dtype=np.float32)
             found.append(part[self._known[part] & (mass >= least)])
         return np.concatenate(found) if found else rows[:0]
+
+
+def _parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return rows in parts of which single precision holds the sums."""
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
 
 
 def directions() -> Array:

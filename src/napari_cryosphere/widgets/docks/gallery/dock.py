@@ -122,6 +122,7 @@ class GalleryDock(SessionDock):
             (lambda row: None) if self._pictures is None else self._pictures.get
         )
         self.painter.text_of = self._text
+        self.painter.states = None if session is None else session.states
         self.view.set_choices(None if session is None else session.choices)
         self.filters.set_session(session)
         self._update_rows()

@@ -15,17 +15,21 @@ from napari_cryosphere.widgets.docks.gallery.tile_pictures import TilePicture
 from napari_cryosphere.widgets.docks.kit.flags import FLAG_COLOURS
 from napari_cryosphere.widgets.docks.kit.style import theme_colours
 from napari_cryosphere.widgets.state.particle_choices import Flag
+from napari_cryosphere.widgets.state.particle_states import ParticleStates
 
 __all__ = ["TilePainter"]
 
 _MARKS = {Flag.KEEP: "✓", Flag.REJECT: "✕", Flag.REVIEW: "?"}
 _MARGIN = 4
 _LINE = 15  # height of the text
+_STRIPE = 4  # height of the state's colour, in pixels
 _MOST_PIXMAPS = 600
 
 
 class TilePainter:
     """Draws tiles: the particle, its sphere below it, a value, the flag and the selection.
+
+    Below the particle is a stripe in the colour of its state, where it has one.
 
     Parameters
     ----------
@@ -38,6 +42,7 @@ class TilePainter:
         self.spheres = False
         self.picture_of: Callable[[int], TilePicture | None] = lambda row: None
         self.text_of: Callable[[int], str] = lambda row: ""
+        self.states: ParticleStates | None = None
         self._pixmaps: OrderedDict[int, tuple[TilePicture, QPixmap | None, QPixmap | None]] = (
             OrderedDict()
         )
@@ -57,6 +62,8 @@ class TilePainter:
         """Return a tile's tool tip."""
         picture = self.picture_of(row)
         said = f"Particle {row + 1:,}\n{self.text_of(row)}"
+        if self.states is not None:
+            said = f"{said}\n{self.states.text(row)}"
         return f"{said}\n{picture.problem}" if picture is not None and picture.problem else said
 
     def paint(
@@ -83,6 +90,9 @@ class TilePainter:
             veil = QColor(self._colours["background"])
             veil.setAlpha(140)
             painter.fillRect(above if not self.spheres else above.united(below), veil)
+        if self.states is not None:
+            stripe = QRect(above.bottomLeft() + QPoint(0, 1 - _STRIPE), QSize(self.edge, _STRIPE))
+            painter.fillRect(stripe, QColor(*self.states.colour(row)))
         self._paint_text(painter, rect, row, selected)
         if flag:
             self._paint_flag(painter, above, Flag(flag))

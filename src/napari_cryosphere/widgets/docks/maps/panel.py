@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
@@ -21,7 +22,7 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
-from napari_cryosphere.widgets.state.layer_data import halves_of, is_half, map_of
+from napari_cryosphere.widgets.state.layer_data import halves_of, is_component, is_half, map_of
 from napari_cryosphere.widgets.state.notices import tell_error
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _NO_HALVES = (
     "Half-maps are needed: reconstruct with half-maps, or open NAME_half1.mrc and NAME_half2.mrc"
 )
 _AUTOMATIC = -1000.0
+_STEPS_PER_SD, _MOST_STEPS = 10, 30  # of the slider along a component: to three standard deviations
 _TIPS = {
     "compare": "FSC and correlation of the two maps inside a soft mask around the reference",
     "subtract": "The map less the reference, amplitudes matched shell by shell",
@@ -57,6 +59,7 @@ class MapPanel(Panel):
         self._controller = seat.controller
         self._known: list[Any] = []
         self._slices = False
+        self._moving: Layer | None = None
         self.map, self.reference = LayerCombo("no map yet"), LayerCombo("no other map")
         self.compare, self.subtract = QPushButton("FSC"), QPushButton("Difference")
         self.align, self.sharpen = QPushButton("Align and check hand"), QPushButton("Sharpen")
@@ -71,6 +74,16 @@ class MapPanel(Panel):
         self.b_factor.setSuffix(" Å²")
         self.b_factor.setValue(_AUTOMATIC)
         self.b_factor.setToolTip("B-factor in Å², negative sharpens; at the lower end it is fitted")
+        self.together = QCheckBox("all maps side by side")
+        self.together.setToolTip("Those of all states, say: up to six, turning together")
+        self.along, self.coordinate = LayerCombo("no component"), QSlider(Qt.Orientation.Horizontal)
+        self.along.setToolTip("A component of variability that the map is moved along")
+        self.along.setMinimumWidth(122)  # its name and number
+        self.coordinate.setRange(-_MOST_STEPS, _MOST_STEPS)
+        self.coordinate.setToolTip(
+            "Coordinate, in standard deviations of the particles; 0 is the mean"
+        )
+        self.moved = caption()
         self.offset = QSlider(Qt.Orientation.Horizontal)
         self.offset.setToolTip("Distance of the slices from the map's centre, in Å")
         self.where = caption()
@@ -98,7 +111,16 @@ class MapPanel(Panel):
         place.addWidget(caption("slices at"))
         place.addWidget(self.offset, 1)
         place.addWidget(self.where)
+        along = QHBoxLayout()
+        self._motion = QWidget()
+        self._motion.setLayout(along)
+        along.setContentsMargins(0, 0, 0, 0)
+        along.addWidget(caption("along"))
+        for widget, stretch in ((self.along, 3), (self.coordinate, 3), (self.moved, 0)):
+            along.addWidget(widget, stretch)
         self.body.addLayout(form)
+        self.body.addWidget(self.together)
+        self.body.addWidget(self._motion)
         self.body.addWidget(self._place)
         self.body.addLayout(buttons)
         self.body.addWidget(self.align)
@@ -121,6 +143,9 @@ class MapPanel(Panel):
         self.sharpen.clicked.connect(self._on_sharpen)
         self.save.clicked.connect(self._ask_save)
         self.offset.valueChanged.connect(self._on_offset)
+        self.together.toggled.connect(self._on_together)
+        self.coordinate.valueChanged.connect(self._on_coordinate)
+        self.along.layer_chosen.connect(lambda _: self._on_coordinate(self.coordinate.value()))
         for signal, callback in (
             (controller.layers_changed, self._on_layers),
             (controller.runner.busy_changed, self._on_busy),
@@ -140,9 +165,15 @@ class MapPanel(Panel):
     def show_maps(self, slices: bool = False) -> None:
         """Show the chosen map and its reference in 3D, or their slices."""
         self._slices = slices
-        self._controller.maps.show(self.map.layer(), self.reference.layer(), slices)
+        maps = self._controller.maps
+        if self.together.isChecked():
+            maps.show_all(slices)
+        else:
+            maps.show(self.map.layer(), self.reference.layer(), slices)
 
     def _on_mode(self, maps_shown: bool) -> None:
+        if not maps_shown:
+            self._put_back()  # particles are compared with the map as it is
         view = self._controller.maps.view.slices
         self._place.setVisible(bool(view.layers))
         self.note.setVisible(maps_shown)
@@ -157,6 +188,36 @@ class MapPanel(Panel):
     def _on_offset(self, value: int) -> None:
         self._controller.maps.view.slices.move(value)
         self.where.setText(f"{value:+d} Å")
+
+    def _on_together(self) -> None:
+        if self._controller.maps.view.active:
+            self.show_maps(self._slices)
+
+    def _on_coordinate(self, value: int) -> None:
+        """Move the chosen map along the chosen component."""
+        layer, component = self.map.layer(), self.along.layer()
+        coordinate = value / _STEPS_PER_SD
+        self.moved.setText(f"{coordinate:+.1f} sd" if value else "mean")
+        if layer is not None and component is not None:
+            self._controller.maps.move_along(layer, component, coordinate)
+
+    def _offer_components(self) -> None:
+        """Offer what the chosen map may be moved along; a map that was moved goes back to its place."""
+        chosen = self.map.layer()
+        found = self._controller.maps.components_of(chosen)
+        with QSignalBlocker(self.along):
+            self.along.set_layers(found)
+        self._motion.setVisible(bool(found))
+        if chosen is not self._moving:
+            self._moving = chosen
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Put the map that was moved back to its place."""
+        self._controller.maps.put_back()
+        with QSignalBlocker(self.coordinate):
+            self.coordinate.setValue(0)
+        self.moved.setText("mean")
 
     def _on_layers(self) -> None:
         layers, reference = self._controller.map_layers, self.reference.layer()
@@ -179,7 +240,8 @@ class MapPanel(Panel):
             self.reference.set_layers(others)
         if anew or chosen not in others:
             first = self.map.layer()
-            whole = [layer for layer in others if not is_half(layer.name)]
+            parts = [layer for layer in others if is_half(layer.name) or is_component(layer.name)]
+            whole = [layer for layer in others if layer not in parts]
             among = others if first is not None and is_half(first.name) and not whole else whole
             self.reference.choose(next(reversed(among), None))
 
@@ -244,5 +306,9 @@ class MapPanel(Panel):
         for widget in (self.sharpen, self.b_factor):
             enable(widget, (first is None, NO_MAP), (halves is None, _NO_HALVES), (busy, BUSY))
         enable(self.save, (first is None, NO_MAP))
+        enable(
+            self.together, (second is None, "Another map is needed: open one, or reconstruct one")
+        )
+        self._offer_components()
         self.result.setVisible(bool(self.result.text()))
         self._on_mode(self._controller.maps.view.active)

@@ -22,6 +22,7 @@ from napari_cryosphere.widgets.docks.orientations.panels import (
     EvennessPanel,
     SpikesPanel,
 )
+from napari_cryosphere.widgets.state.particle_states import ParticleStates, state_colour
 from napari_cryosphere.widgets.state.view_statistics import ViewMap, ViewStatistics
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class OrientationsDock(SessionDock):
         session = self._session
         self._statistics = None if session is None else ViewStatistics(session.stack, session.store)
         self.evenness.map.show_region(None)
+        self.evenness.offer_states(None if session is None else session.states)
         self.brush.say(None)
         self.update_views()
 
@@ -151,28 +153,37 @@ class OrientationsDock(SessionDock):
 
     def _work(self, statistics: ViewStatistics, rows: NDArray[np.int64], asked: int) -> None:
         """Do a slice of the work in the background, show what there is, and go on until all is done."""
+        states = None if self._session is None else self._session.states
+        by_state = states if self.evenness.by_state.isChecked() else None
 
-        def work() -> tuple[ViewMap | None, int]:
+        def work() -> tuple[ViewMap | None, int, NDArray[np.float64] | None]:
             missing = statistics.missing(rows)
             until, done = time.monotonic() + _SLICE_SECONDS, 0
             while done < len(missing) and time.monotonic() < until:
                 statistics.fill(missing[done : done + _BITE])
                 done += _BITE
-            return statistics.summarise(rows), max(0, len(missing) - done)
+            hues = None if by_state is None else _hues(statistics, rows, by_state)
+            return statistics.summarise(rows), max(0, len(missing) - done), hues
 
-        def take(made: tuple[ViewMap | None, int]) -> None:
+        def take(made: tuple[ViewMap | None, int, NDArray[np.float64] | None]) -> None:
             if asked != self._asked:
                 return
-            shown, left = made
-            self._show(shown, len(rows), left)
+            shown, left, hues = made
+            self._show(shown, len(rows), left, hues)
             if left:
                 self._work(statistics, rows, asked)
 
         self._background.run("views", work, take)
 
-    def _show(self, shown: ViewMap | None, chosen: int, left: int) -> None:
+    def _show(
+        self,
+        shown: ViewMap | None,
+        chosen: int,
+        left: int,
+        hues: NDArray[np.float64] | None = None,
+    ) -> None:
         self.shown = shown
-        self.evenness.show_views(shown, chosen, left, self._symmetry() if shown else "")
+        self.evenness.show_views(shown, chosen, left, self._symmetry() if shown else "", hues)
         enable_all(self.brush, (shown is None, "There are no views yet: predict poses first"))
         if self.spikes.shown and shown is not None:
             self._draw_spikes()
@@ -231,3 +242,11 @@ class OrientationsDock(SessionDock):
     def _on_theme(self, event: Any = None) -> None:
         self.setStyleSheet(dock_style(self._viewer.theme))
         self.evenness.map.set_theme(self._viewer.theme)
+
+
+def _hues(
+    statistics: ViewStatistics, rows: NDArray[np.int64], states: ParticleStates
+) -> NDArray[np.float64]:
+    """Return the mixed colours of the states that are seen from each direction, ``(n_views, 3)``."""
+    colours = np.array([state_colour(number) for number in np.unique(states.numbers).tolist()])
+    return np.asarray(statistics.shares(rows, states.numbers).T @ colours, dtype=np.float64)

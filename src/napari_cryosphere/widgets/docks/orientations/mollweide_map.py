@@ -50,6 +50,7 @@ class MollweideMap(QWidget):
         super().__init__(parent)
         self.lasso = False
         self._density: NDArray[np.float64] | None = None
+        self._hues: NDArray[np.float64] | None = None
         self._region: NDArray[np.bool_] | None = None
         self._path: list[QPointF] = []
         self._image: QImage | None = None
@@ -80,9 +81,14 @@ class MollweideMap(QWidget):
 
     # ------------------------------------------------------------------ what is shown
 
-    def show_density(self, density: NDArray[np.float64] | None) -> None:
-        """Show the density of views, ``(n_views,)``, 1 where it is that of even views; None for nothing."""
-        self._density, self._image = density, None
+    def show_density(
+        self, density: NDArray[np.float64] | None, hues: NDArray[np.float64] | None = None
+    ) -> None:
+        """Show the density of views, ``(n_views,)``, 1 where it is that of even views; None for nothing.
+
+        It is the brightness of ``hues``, ``(n_views, 3)`` sRGB 0-255, where these are given.
+        """
+        self._density, self._hues, self._image = density, hues, None
         self.update()
 
     def show_region(self, region: NDArray[np.bool_] | None) -> None:
@@ -111,6 +117,8 @@ class MollweideMap(QWidget):
         density = self._density
         if density is None:
             colours = np.full((len(directions()), 3), 40.0)
+        elif self._hues is not None:
+            colours = self._hues * (density / max(float(density.max()), 1e-12))[:, None]
         else:
             colours = colours_of(density, float(density.max()))
         if self._region is not None:

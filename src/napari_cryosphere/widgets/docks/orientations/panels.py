@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -20,6 +22,7 @@ from napari_cryosphere.widgets.control.export import Which
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, wrapped
 from napari_cryosphere.widgets.docks.orientations.mollweide_map import MollweideMap
+from napari_cryosphere.widgets.state.particle_states import ParticleStates, state_colour
 from napari_cryosphere.widgets.state.view_statistics import ViewMap
 
 __all__ = ["BrushPanel", "EvennessPanel", "SpikesPanel", "verdict"]
@@ -80,13 +83,35 @@ class EvennessPanel(Panel):
         row = QHBoxLayout()
         row.addWidget(self._which, 1)
         row.addWidget(self.number)
+        self.by_state = QCheckBox("in the colours of the states")
+        self.by_state.setToolTip(
+            "Each direction in the mixed colour of the particles seen from there"
+        )
+        self.by_state.toggled.connect(lambda: self.which_changed.emit())
+        self.key = wrapped(QLabel())
         self.map = MollweideMap(theme)
         self.scale = caption()
         self.tiles = Tiles(_CAPTIONS)
         self.verdict = wrapped(QLabel())
         self.body.addLayout(row)
-        for widget in (self.map, self.scale, self.tiles, self.verdict):
+        for widget in (self.by_state, self.map, self.key, self.scale, self.tiles, self.verdict):
             self.body.addWidget(widget)
+        self.offer_states(None)
+
+    def offer_states(self, states: ParticleStates | None) -> None:
+        """Offer colours where particles have states, and say whose each is."""
+        self.by_state.setVisible(states is not None)
+        if states is None:
+            self.by_state.setChecked(False)
+        names = [] if states is None else states.known
+        parts = ["<span style='color: #{:02x}{:02x}{:02x}'>■</span> state {}"] * len(names)
+        self.key.setText(
+            " &nbsp; ".join(
+                part.format(*state_colour(name), name)
+                for part, name in zip(parts, names, strict=True)
+            )
+        )
+        self.key.setVisible(self.by_state.isChecked())
 
     @property
     def which(self) -> Which | None:
@@ -99,9 +124,17 @@ class EvennessPanel(Panel):
         self._which.setCurrentIndex(0 if which is None else 1 + list(Which).index(which))
         self.which_changed.emit()
 
-    def show_views(self, views: ViewMap | None, chosen: int, left: int, symmetry: str) -> None:
+    def show_views(
+        self,
+        views: ViewMap | None,
+        chosen: int,
+        left: int,
+        symmetry: str,
+        hues: NDArray[np.float64] | None = None,
+    ) -> None:
         """Show where views fall; ``left`` of the ``chosen`` particles are still to be worked out."""
-        self.map.show_density(None if views is None else views.density)
+        self.map.show_density(None if views is None else views.density, hues)
+        self.key.setVisible(hues is not None)
         if views is None:
             self.number.setText("")
             self.scale.setText("")

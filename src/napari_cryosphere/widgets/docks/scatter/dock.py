@@ -37,6 +37,8 @@ _LATER_MS = 300  # predictions come faster than a plot need be drawn
 _EMPTY = "No particles are loaded. Drop a STAR or .cs file into the viewer."
 _HINT = "Draw around particles to select them; Ctrl or Shift adds. A click shows a particle, the wheel zooms."
 _FIRST = (
+    ("component 1", "component 2"),
+    ("component 1", "error of component 1"),
     ("spread", "novelty"),
     ("spread", "confidence"),
     ("defocus", "log-likelihood"),

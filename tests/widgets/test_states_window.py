@@ -1,0 +1,175 @@
+"""Several states and components of variability in the window, with clicks and keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.widgets.plugin.open_docks import (
+    GALLERY,
+    MAIN,
+    MAPS,
+    ORIENTATIONS,
+    SCATTER,
+    open_dock,
+)
+from napari_cryosphere.widgets.state.particle_states import ParticleStates, state_colour
+from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
+
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def sorted_star(stack: ParticleStack, tmp_path: Path) -> Path:
+    """Particles of two states, the second of which has those of an even row, and coordinates."""
+    number = len(stack)
+    second = np.arange(number) % 2
+    rng = np.random.default_rng(0)
+    columns = {
+        "rlnClassNumber": second + 1,
+        "cryosphereStateProbability1": np.where(second, 0.1, 0.97),
+        "cryosphereStateProbability2": np.where(second, 0.9, 0.03),
+        "cryosphereComponent1": rng.normal(size=number),
+        "cryosphereComponent2": rng.normal(size=number),
+        "cryosphereComponentError1": np.full(number, 0.3),
+        "cryosphereComponentError2": np.full(number, 0.4),
+    }
+    path = tmp_path / "sorted.star"
+    stack.with_columns(columns).save(path)
+    return path
+
+
+@pytest.fixture
+def opened(viewer: Any, sorted_star: Path) -> Any:
+    dock = open_dock(viewer, MAIN)
+    viewer.open(sorted_star, plugin="napari-cryosphere")
+    return dock
+
+
+def test_the_sphere_has_the_colour_of_the_state(opened: Any, predictions: Any, viewer: Any) -> None:
+    controller = opened.controller
+    session = controller.session
+    rows, distribution, summary = predictions
+    session.store.add(rows, distribution, summary)
+    controller.show_sphere(session)
+    for index, said in ((0, "state 1: 97 %"), (1, "state 2: 90 %")):
+        controller.show_particle(index)
+        assert viewer.canvas.overlays.text.text.endswith(said)
+        picture = np.asarray(session.sphere.data[index])
+        left = int(np.flatnonzero(picture[len(picture) // 2, :, 3])[0])
+        rim = picture[len(picture) // 2, left, :3]
+        np.testing.assert_array_equal(rim, state_colour(index + 1))
+        words = picture[4:24, 4:120]
+        assert (words[words[..., 3] == 255][:, :3] == state_colour(index + 1)).all()
+        assert (words[..., 3] == 255).sum() > 100
+    plain = SphereFrames(session.store)[0]
+    assert not plain[4:24, 4:120].any()
+
+
+def test_states_of_plain_particles_are_none(stack: ParticleStack) -> None:
+    assert ParticleStates.of(stack) is None
+    single = stack.with_columns({"rlnClassNumber": np.ones(len(stack), dtype=int)})
+    assert ParticleStates.of(single) is None
+    classes = stack.with_columns({"rlnClassNumber": 2 + np.arange(len(stack)) % 2})
+    states = ParticleStates.of(classes)
+    assert states is not None
+    assert states.known == [2, 3]
+    assert states.text(1) == "state 3"
+
+
+def test_tiles_have_a_stripe_in_the_colour_of_the_state(opened: Any, viewer: Any) -> None:
+    gallery = open_dock(viewer, GALLERY)
+    viewer.show()
+    gallery.view.viewport().repaint()
+    image = gallery.view.viewport().grab().toImage()
+    seen = {
+        image.pixelColor(x, y).getRgb()[:3]
+        for x in range(0, image.width(), 4)
+        for y in range(image.height())
+    }
+    assert {state_colour(1), state_colour(2)} <= seen
+    assert "state 2: 90 %" in gallery.painter.tip(1)
+
+
+def test_orientations_in_the_colours_of_the_states(opened: Any, viewer: Any, qtbot: Any) -> None:
+    views = open_dock(viewer, ORIENTATIONS)
+    viewer.show()
+    panel = views.evenness
+    qtbot.waitUntil(lambda: views.shown is not None and views.shown.particles == 80, timeout=60_000)
+    assert panel.by_state.isVisibleTo(views)
+    assert panel.map._hues is None
+    qtbot.mouseClick(panel.by_state, LEFT, pos=QPoint(8, 8))
+    qtbot.waitUntil(lambda: panel.map._hues is not None, timeout=60_000)
+    hues, marginals = panel.map._hues, views._statistics._marginals.astype(np.float64)
+    first, second = marginals[::2].sum(0), marginals[1::2].sum(0)
+    seen = first + second > 0
+    mixed = np.outer(first, state_colour(1)) + np.outer(second, state_colour(2))
+    np.testing.assert_allclose(hues[seen], mixed[seen] / (first + second)[seen, None], rtol=1e-3)
+    assert "state 2" in panel.key.text()
+    qtbot.mouseClick(panel.by_state, LEFT, pos=QPoint(8, 8))
+    qtbot.waitUntil(lambda: panel.map._hues is None, timeout=60_000)
+
+
+def test_components_are_what_the_scatter_shows_first(opened: Any, viewer: Any) -> None:
+    scatter = open_dock(viewer, SCATTER)
+    assert (scatter.across.name, scatter.up.name) == ("component 1", "component 2")
+    offered = scatter._session.filter.quantities
+    assert offered["component 1"].label == "component 1 (sd)"
+    assert offered["probability of state 2"].text(1) == "90 %"
+    assert "cryosphereComponent1" not in offered
+
+
+def test_maps_of_all_states_side_by_side(viewer: Any, qtbot: Any, truth: DensityMap) -> None:
+    dock = open_dock(viewer, MAPS)
+    maps = dock.controller.maps
+    layers = [maps.add_map(truth, name) for name in ("map", "map_class002", "map_class003")]
+    maps.add_map(truth, "map_half1")
+    viewer.show()
+    dock.show_maps()
+    assert len(maps.view.layers) == 2
+    qtbot.mouseClick(dock.maps.together, LEFT, pos=QPoint(8, 8))
+    assert list(maps.view.layers) == layers
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 3)
+    for surface, number in zip(maps.view.surfaces.layers, (1, 2, 3), strict=True):
+        brightest = np.asarray(surface.colormap.colors)[-1, :3]
+        np.testing.assert_allclose(255 * brightest, state_colour(number), atol=0.5)
+    qtbot.mouseClick(dock.maps.subtract, LEFT)
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=60_000)
+    assert len(maps.view.layers) == 4
+    qtbot.mouseClick(dock.slices_button, LEFT)
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (4, 3)
+
+
+def test_a_slider_moves_the_map_along_a_component(
+    viewer: Any, qtbot: Any, truth: DensityMap, tmp_path: Path
+) -> None:
+    dock = open_dock(viewer, MAPS)
+    maps, panel = dock.controller.maps, dock.maps
+    axis = DensityMap(np.roll(truth.voxels, 5, 0) - truth.voxels, truth.pixel_size_angstrom)
+    maps.add_map(axis, "component_1")
+    assert not panel._motion.isVisibleTo(dock)
+    maps.add_map(DensityMap(truth.voxels[8:-8, 8:-8, 8:-8].copy(), 3.0), "component_2")
+    mean = maps.add_map(truth, "mean")
+    panel.map.choose(mean)
+    panel._on_maps_chosen(mean)
+    dock.show_maps()
+    assert panel._motion.isVisibleTo(dock)
+    assert panel.along.count() == 1  # the other's box is another
+    assert panel.reference.layer() is None
+    before = maps.view.surfaces.layers[0].data[0]
+    for _ in range(10):
+        qtbot.keyClick(panel.coordinate, Qt.Key.Key_Right)
+    assert panel.moved.text() == "+1.0 sd"
+    panel.save_map(tmp_path / "moved.mrc")
+    written = DensityMap.read(tmp_path / "moved.mrc").voxels
+    np.testing.assert_allclose(written, np.roll(truth.voxels, 5, 0), atol=1e-5)
+    shown = maps.view.surfaces.layers[0].data[0]
+    assert shown[:, 0].mean() == pytest.approx(before[:, 0].mean() + 5, abs=1.5)
+    qtbot.mouseClick(dock.particles_button, LEFT)
+    assert panel.moved.text() == "mean"
+    np.testing.assert_array_equal(mean.data, truth.voxels)
