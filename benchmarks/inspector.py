@@ -74,7 +74,7 @@ def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
     places = iter(np.tile(order, 4))
 
     def step() -> None:
-        dock.controller.show_particle(int(next(places)))
+        dock.controller.show_particle(int(next(places)))  # whichever they are by then
 
     rounds(lambda: None, 30)
     rows = [row(f"a step of the slider, {box} px, particle alone", *rounds(step, steps))]
@@ -82,6 +82,10 @@ def slider(stack: ParticleStack, box: int, steps: int) -> list[dict[str, Any]]:
     dock.controller.show_sphere(session)
     rounds(step, 10)
     rows.append(row(f"a step of the slider, {box} px, with sphere", *rounds(step, steps)))
+    places = iter(range(steps + 10))
+    rounds(step, 10)
+    name = f"a step of the slider, {box} px, with sphere, one particle after the other"
+    rows.append(row(name, *rounds(step, steps)))
     viewer.close()
     return rows
 

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import napari_cryosphere as nc
+from napari_cryosphere._generators import returned
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs._kinds import alike, kinds_of, shared_kinds
 from napari_cryosphere.jobs.abinitio import abinitio
 from napari_cryosphere.jobs.configs import AbInitioConfig, SearchingConfig
-from napari_cryosphere.jobs.events import Note, follow
+from napari_cryosphere.jobs.events import Event, Note, follow
 from napari_cryosphere.jobs.running.journal import MemoryJournal
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
 NUMBER, OTHERS = 260, 120
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps() -> Iterator[None]:
+    """Make a search with several maps short: these images need no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_cryosphere.jobs._kinds._STEPS", 10)
+        yield
+
+
+def kinds_and_notes(stack: ParticleStack, config: SearchingConfig) -> tuple[np.ndarray, list[str]]:
+    notes = list[str]()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    return returned(kinds_of(stack, config, MemoryJournal()), note), notes
 
 
 def one_hot(states: np.ndarray, number: int) -> np.ndarray:
@@ -44,11 +64,23 @@ def test_divisions_by_chance_are_one_kind(shares: tuple[float, ...]) -> None:
     assert one.max() == other.max() == 0
 
 
-def test_alike_is_a_correlation() -> None:
-    values = np.array([0.0, 0.2, 0.9, 1.0])
-    assert alike(values, values) == pytest.approx(1)
-    assert alike(values, 1 - values) == pytest.approx(-1)
-    assert alike(values, np.full(4, 0.5)) == 0
+def test_divisions_are_alike_as_far_as_they_are_sure() -> None:
+    sure = np.repeat([0.0, 1.0], [70, 30])
+    assert alike(sure, sure) == pytest.approx(1)
+    assert alike(1 - sure, sure) == pytest.approx(-1)
+    assert alike(sure, np.full(100, 0.5)) == 0
+    assert alike(0.5 + 0.05 * (sure - 0.5), sure) < 0.1  # correlated by 1
+    assert alike(sure, np.ones(100)) == 0
+
+
+def test_noise_is_one_kind() -> None:
+    """What maps of noise say of it is correlated, by its power in each image."""
+    stack = nc.simulate(protein_phantom(32, 6.0), 300, seed=0)
+    noise = np.random.default_rng(2).normal(size=(300, 32, 32)).astype(np.float32)
+    tables = {"optics": stack.optics, "particles": stack.particles}
+    config = SearchingConfig(symmetry="D2", classes=2, resolution_angstrom=40.0, seed=2)
+    found, _ = kinds_and_notes(ParticleStack.from_tables(tables, noise), config)
+    assert not found.any()
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +103,10 @@ def mixture() -> tuple[ParticleStack, np.ndarray]:
     return ParticleStack.join(parts)[order].with_new_half_sets(), kinds
 
 
-def test_another_molecule_is_told_apart(
-    mixture: tuple[ParticleStack, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("napari_cryosphere.jobs._kinds._STEPS", 10)
+def test_another_molecule_is_told_apart(mixture: tuple[ParticleStack, np.ndarray]) -> None:
     stack, kinds = mixture
     config = SearchingConfig(symmetry="D2", classes=2, resolution_angstrom=32.0)
-    notes = list[str]()
-    work = kinds_of(stack, config, MemoryJournal())
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as done:
-            found = done.value
-            break
-        if isinstance(event, Note):
-            notes.append(event.text)
+    found, notes = kinds_and_notes(stack, config)
     assert np.mean(found == kinds) > 0.97
     assert ["2 kinds of particles are seen" in text for text in notes] == [True]
 

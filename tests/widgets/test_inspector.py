@@ -355,6 +355,23 @@ def test_walking_goes_by_falling_spread(predicted: Controller) -> None:
     assert predicted.index == order[0]
 
 
+def test_a_steady_slider_has_the_next_sphere_drawn_ahead(predicted: Controller) -> None:
+    session = predicted.session
+    assert session is not None
+    frames = session.frames
+    for index in (7, 20, 9):  # jumps
+        predicted.show_particle(index)
+    made = frames.frames_made
+    predicted.show_particle(11)
+    assert frames.frames_made == made + 1
+    predicted.show_particle(13)  # as far again
+    assert frames.frames_made == made + 3
+    predicted.show_particle(15)  # that one is there, and the next one is drawn
+    assert frames.frames_made == made + 4
+    assert session.sphere is not None
+    np.testing.assert_array_equal(session.sphere.data[15], frames._make(np.array([15]))[0])
+
+
 def test_a_place_on_the_sphere_is_described(predicted: Controller) -> None:
     session = predicted.session
     assert session is not None

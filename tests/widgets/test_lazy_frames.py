@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from napari.layers._data_protocols import LayerDataProtocol
@@ -46,6 +48,25 @@ def test_frames_are_indexed_like_an_array(
     else:
         expected = stack.images()[key]  # type: ignore[index]
     np.testing.assert_array_equal(frames[key], expected)
+
+
+def test_a_picture_that_was_forgotten_while_it_was_made_is_made_again(
+    frames: ParticleFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frames._make
+
+    def make(indices: np.ndarray) -> np.ndarray:
+        frames.forget()
+        return made(indices)
+
+    monkeypatch.setattr(frames, "_make", make)
+    frames[3]
+    frames[3]
+    assert frames.frames_made == 2
+
+
+def test_frames_can_be_copied_with_their_layer(frames: ParticleFrames) -> None:
+    np.testing.assert_array_equal(deepcopy(frames)[3], frames[3])
 
 
 def test_a_frame_is_read_once(frames: ParticleFrames) -> None:

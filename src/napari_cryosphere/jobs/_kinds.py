@@ -25,8 +25,8 @@ __all__ = ["ALIKE", "alike", "kinds_of", "shared_kinds"]
 
 _STEPS = 25  # of a search with several maps; chosen: 10 were enough for another molecule
 ALIKE = 0.5
-"""Correlation of two divisions of the same particles that counts as one: 1.00 for a GPCR complex and
-beta-galactosidase, 0.15 where the complex alone was divided.
+"""How far two divisions of the same particles have to agree (`alike`): 1.00 for a GPCR complex and
+beta-galactosidase, 0.15 at most where the complex alone was divided.
 """
 
 
@@ -59,10 +59,11 @@ def kinds_of(
     ]
     kinds = np.where((stack.half_sets() == 1)[:, None], columns[1], columns[0]).argmax(1)
     counts = np.bincount(kinds, minlength=number)
+    number = int((counts > 0).sum())
     text = "one kind of particles is" if number == 1 else f"{number} kinds of particles are"
     yield Note(
         f"of {config.classes} {text} seen in both halves alike"
-        + ("" if number == 1 else f": {', '.join(map(str, np.sort(counts)[::-1]))}")
+        + ("" if number == 1 else f": {', '.join(map(str, np.sort(counts)[::-1][:number]))}")
     )
     return np.argsort(np.argsort(-counts, kind="stable"))[kinds]
 
@@ -108,7 +109,12 @@ def shared_kinds(
 
 
 def alike(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Return the correlation of two probabilities of the same particles, 0 where one is the same for all."""
-    one, other = first - first.mean(), second - second.mean()
-    size = np.sqrt(float(one @ one) * float(other @ other))
-    return float(one @ other) / size if size > 1e-9 * len(first) else 0.0
+    """Return how far two probabilities divide the same particles alike: 1 if surely, 0 if by chance.
+
+    Their covariance, over that of divisions with the same shares which are sure. So probabilities that hardly
+    differ between particles count for little, be they correlated: those of noise are, by up to 0.8.
+    """
+    shares = float(first.mean()), float(second.mean())
+    most = np.sqrt(np.prod([share * (1 - share) for share in shares]))
+    common = float(np.mean((first - shares[0]) * (second - shares[1])))
+    return common / float(most) if most > 0 else 0.0

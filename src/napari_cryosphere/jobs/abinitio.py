@@ -256,7 +256,7 @@ def _aligned_as_told(
             return found, posed
         yield Note(
             f"the maps of {len(found)} kinds do not divide the particles as they were divided before "
-            f"(correlation {agreed[worst]:.2f}): two are one"
+            f"(agreement {agreed[worst]:.2f}): two are one"
         )
         found = [one for place, one in enumerate(found) if place != worst]
 

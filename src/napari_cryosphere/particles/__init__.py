@@ -9,6 +9,7 @@ from napari_cryosphere.particles._poses import (
     is_pose_column,
     network_column,
     pose_columns,
+    state_columns,
 )
 from napari_cryosphere.particles._selection import spread_rows
 from napari_cryosphere.particles.cs import read_cs, write_cs
@@ -37,6 +38,7 @@ __all__ = [
     "read_star",
     "spread_rows",
     "stack_writer",
+    "state_columns",
     "write_cs",
     "write_stack",
     "write_star",

@@ -78,6 +78,7 @@ class Inspector:
         self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
         self._probe: SphereProbe | None = None
         self._walked: tuple[Session, int] | None = None
+        self._last, self._stride = 0, 0
         data.particle_changed.connect(self._on_particle)
         data.session_changed.connect(self._on_session)
 
@@ -175,6 +176,20 @@ class Inspector:
         self.reading = self.lens = self.outlined_lens = self._probe = None
         self.left.emit()
         self.changed.emit()
+        self._draw_ahead()
+
+    def _draw_ahead(self) -> None:
+        """Draw the next sphere where the slider goes on as before, while the window is painted."""
+        shown = self.shown
+        if shown is None:
+            return
+        session, index = shown
+        stride, before = index - self._last, self._stride
+        self._last, self._stride = index, stride
+        following = index + stride
+        steady = stride and stride == before and session.sphere is not None
+        if steady and 0 <= following < len(session.stack):
+            self._background.run("sphere", lambda: session.frames[following], lambda _: None)
 
     def settle(self) -> None:
         """Read the particle that is shown, and compute its posterior if that is looked at."""

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyFrames", "ParticleFrames", "low_passed_images"]
 
+_KEEPING = Lock()  # of all stacks: napari copies layers with their data, which could not hold it
 _MOST_FRAMES = 64
 _MOST_BYTES = 48 * 2**20  # a little above what napari reads to find contrast limits
 
@@ -27,8 +29,8 @@ _MOST_BYTES = 48 * 2**20  # a little above what napari reads to find contrast li
 class LazyFrames(ABC):
     """Pictures along the first axis, as napari's layers take them (its LayerDataProtocol).
 
-    The last pictures are kept. Many at once are refused: napari asks for all of them where it shows
-    the first axis in space, as its 3D button does.
+    The last pictures are kept; several threads may ask for them. Many at once are refused: napari asks for
+    all of them where it shows the first axis in space, as its 3D button does.
 
     Parameters
     ----------
@@ -43,6 +45,7 @@ class LazyFrames(ABC):
         self.dtype = np.dtype(dtype)
         self.frames_made = 0
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._version = 0
 
     @property
     def ndim(self) -> int:
@@ -63,10 +66,12 @@ class LazyFrames(ABC):
 
     def forget(self, index: int | None = None) -> None:
         """Remake a picture the next time; without an index all of them."""
-        if index is None:
-            self._kept.clear()
-        else:
-            self._kept.pop(index, None)
+        with _KEEPING:
+            self._version += 1  # what is being made meanwhile is not kept
+            if index is None:
+                self._kept.clear()
+            else:
+                self._kept.pop(index, None)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would return.
@@ -105,13 +110,19 @@ class LazyFrames(ABC):
         return np.empty((0, *self.shape[1:]), self.dtype)
 
     def _frame(self, index: int) -> NDArray[Any]:
-        if index not in self._kept:
-            self._kept[index] = self._make(np.array([index]))[0]
+        with _KEEPING:
+            version = self._version
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        frame: NDArray[Any] = self._make(np.array([index]))[0]
+        with _KEEPING:
             self.frames_made += 1
-            while len(self._kept) > _MOST_FRAMES:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(index)
-        return self._kept[index]
+            if version == self._version:
+                self._kept[index] = frame
+                while len(self._kept) > _MOST_FRAMES:
+                    self._kept.popitem(last=False)
+        return frame
 
 
 class ParticleFrames(LazyFrames):
