@@ -22,6 +22,7 @@ from napari_cryosphere.jobs.configs.training import TrainingConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
+from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
@@ -38,7 +39,7 @@ from napari_cryosphere.training.sources import (
     known_shifts_px,
 )
 
-__all__ = ["TrainingData", "refuse_unposed", "training_data"]
+__all__ = ["TrainingData", "refuse_untrainable", "training_data"]
 
 _FEWEST = 4  # two to train on, two held out
 _MOST_HELD_OUT = 500  # twice what the calibration needs; more only costs time
@@ -145,23 +146,13 @@ def _states(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.float64]
     return states
 
 
-def refuse_unposed(stack: ParticleStack) -> None:
-    """Refuse particles without poses.
-
-    Raises
-    ------
-    MetadataError
-        If they have none.
-    """
-    if not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
-            "give particles from a refinement"
-        )
+def refuse_untrainable(stack: ParticleStack) -> None:
+    """Refuse particles without poses; raises as `refuse_unposed`."""
+    refuse_unposed(stack, "to train on; give particles from a refinement")
 
 
 def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
-    refuse_unposed(stack)
+    refuse_untrainable(stack)
     mask = (
         np.ones(len(stack), bool)
         if config.half_set is None

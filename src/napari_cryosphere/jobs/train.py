@@ -17,7 +17,6 @@ from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite,
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._training_sets import TrainingSets
-from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig, TrainingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
@@ -38,7 +37,7 @@ from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
 from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network, temperatures
 from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training.calibration import (

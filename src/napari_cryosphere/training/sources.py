@@ -23,7 +23,7 @@ from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shif
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack, spread_rows
 from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = [
@@ -294,7 +294,7 @@ class SimulatedProjections:
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
-        rows = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _MEASURED)).astype(int))
+        rows = spread_rows(len(stack), _MEASURED)
         best = None if states is None else states[rows].argmax(1)
         projections = self._projections(stack.rotations()[rows], rows, best) * self._mask
         particles = prepared[torch.from_numpy(rows)]

@@ -13,7 +13,7 @@ from napari_cryosphere.alignment.aligner import Aligner, Alignment, LogPrior
 from napari_cryosphere.alignment.presence import presence, reached
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.jobs.align import AlignerInput, Pilot, spread_rows, with_alignment
+from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import (
@@ -24,6 +24,7 @@ from napari_cryosphere.particles import (
     ImageGrid,
     ParticleStack,
     network_column,
+    spread_rows,
     state_columns,
 )
 from napari_cryosphere.so3.asymmetric_unit import expand
