@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 import napari_cryosphere as nc
-from napari_cryosphere.errors import MetadataError
+from napari_cryosphere.errors import CryosphereError, MetadataError
 from napari_cryosphere.jobs.configs import InferConfig
+from napari_cryosphere.jobs.configs.map_tools import FlipHandConfig
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Event, Note, follow
 from napari_cryosphere.jobs.infer import infer
+from napari_cryosphere.jobs.map_tools import flip_hand
 from napari_cryosphere.jobs.running.predictor import images_for
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import PolarConfig
@@ -43,7 +45,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def config(particles: Path, output: Path, **more: object) -> TrainConfig:
+def config(particles: Path | tuple[Path, ...], output: Path, **more: object) -> TrainConfig:
     return TrainConfig(
         particles=particles, output=output, network=NETWORK, epochs=2, device="cpu", **more
     )
@@ -98,7 +100,7 @@ def test_a_network_of_one_state_leaves_no_states_of_earlier_poses(
 
 
 def test_a_model_of_two_states_goes_on_with_particles_of_one(mixture: Path, run: Path) -> None:
-    stack = ParticleStack.read(mixture)[:12]
+    stack = ParticleStack.read(mixture)[40:80]
     first = PoseModel.load(run)
     single = nc.train(stack.with_poses(stack.rotations()), init=first, source="particles", epochs=1)
     assert single.card.states is None
@@ -107,25 +109,60 @@ def test_a_model_of_two_states_goes_on_with_particles_of_one(mixture: Path, run:
     assert again.network.state_dict().keys() == first.network.state_dict().keys()
 
 
-def test_one_map_given_is_said_to_leave_states_aside(mixture: Path, tmp_path: Path) -> None:
-    nc.phantom(box=32, pixel_size_angstrom=5.0).save(tmp_path / "map.mrc")
+def notes_of(settings: TrainConfig) -> list[str]:
     notes = list[str]()
 
     def noted(event: Event) -> None:
         if isinstance(event, Note):
             notes.append(event.text)
 
-    follow(train(config(mixture, tmp_path / "run", map=tmp_path / "map.mrc")), noted)
-    assert any("2 states are not learnt" in note for note in notes)
+    follow(train(settings), noted)
+    return notes
+
+
+def test_one_map_given_is_said_to_leave_states_aside(mixture: Path, tmp_path: Path) -> None:
+    nc.phantom(box=32, pixel_size_angstrom=5.0).save(tmp_path / "map.mrc")
+    notes = notes_of(config(mixture, tmp_path / "run", map=tmp_path / "map.mrc"))
+    assert any("2 states are not learnt: projections are those of one map" in one for one in notes)
     assert PoseModel.load(tmp_path / "run").card.states is None
 
 
-def test_a_state_of_too_few_particles_is_refused(mixture: Path, tmp_path: Path) -> None:
+def test_particles_selected_from_one_state_are_learnt_without_states(
+    mixture: Path, tmp_path: Path
+) -> None:
+    """As ``solve --classes`` does; maps of an earlier run's states go."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "map_class002.mrc").touch()
+    chosen = config(
+        mixture, tmp_path / "run", select="cryosphereStateProbability1 > 0.5", source="particles"
+    )
+    notes = notes_of(chosen)
+    assert any("2 states are not learnt: state 2 has 0 particles" in one for one in notes)
+    assert PoseModel.load(tmp_path / "run").card.states is None
+    assert not (tmp_path / "run" / "map_class002.mrc").exists()
+
+
+def test_data_sets_of_which_one_has_states(mixture: Path, tmp_path: Path) -> None:
     stack = ParticleStack.read(mixture)
-    values = np.tile([1.0, 0.0], (len(stack), 1))
-    stack.with_columns(dict(zip(PROBABILITIES, values.T, strict=True))).save(tmp_path / "one.star")
-    with pytest.raises(MetadataError, match="0 of the training particles are in state 2"):
-        follow(train(config(tmp_path / "one.star", tmp_path / "run")), lambda event: None)
+    stack.with_poses(stack.rotations()).save(tmp_path / "plain.star")
+    several = (mixture, tmp_path / "plain.star")
+    notes = notes_of(config(several, tmp_path / "run", source="particles"))
+    assert any("not learnt: mixture.star has 2, plain.star has 1" in one for one in notes)
+
+
+def test_another_number_of_states_is_refused(mixture: Path, tmp_path: Path) -> None:
+    with pytest.raises(CryosphereError, match=r"network.states is 3, the particles have 2"):
+        nc.train(ParticleStack.read(mixture), network=NETWORK.model_copy(update={"states": 3}))
+
+
+def test_states_stay_where_the_frame_is_moved(mixture: Path, tmp_path: Path) -> None:
+    nc.phantom(box=32, pixel_size_angstrom=5.0).save(tmp_path / "map.mrc")
+    moving = FlipHandConfig(
+        map=tmp_path / "map.mrc", particles=mixture, output=tmp_path / "flipped.mrc"
+    )
+    files = follow(flip_hand(moving), lambda event: None).outputs
+    given, moved = (ParticleStack.read(path) for path in (mixture, files["star"]))
+    np.testing.assert_allclose(moved.state_probabilities(), given.state_probabilities())
 
 
 @pytest.mark.parametrize(

@@ -133,17 +133,8 @@ def training_data(
 
 def _states(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.float64] | None:
     """Return the states' probabilities that are learnt, ``(n, k)``; None if the network tells none apart."""
-    number = getattr(config.network, "states", 1)
-    if number == 1:
-        return None
-    states = stack.state_probabilities()
-    if states is None or states.shape[1] != number:
-        has = "no states" if states is None else f"{states.shape[1]} states"
-        raise MetadataError(
-            f"{stack.source} has {has} (cryosphereStateProbability1, ...), the network tells {number} apart; "
-            "omit network.states, which follows the particles"
-        )
-    return states
+    several = getattr(config.network, "states", 1) > 1
+    return stack.state_probabilities() if several else None
 
 
 def refuse_untrainable(stack: ParticleStack) -> None:
@@ -237,7 +228,8 @@ def _reference_maps(
         if len(rows) < _FEWEST:
             raise MetadataError(
                 f"{training.source}: {len(rows)} of the training particles are in state {state + 1}, too few "
-                f"for a map; at least {_FEWEST} are needed: leave out its column cryosphereStateProbability"
+                f"for a map; at least {_FEWEST} are needed: remove the columns of states' probabilities "
+                "to train without states"
             )
         name = path and path.with_stem(f"{path.stem}_class{state + 1:03d}")
         found = yield from _reconstructed(training[rows], config, name, ranks)

@@ -14,7 +14,7 @@ from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
-from napari_cryosphere.particles import ImageGrid, ParticleStack, spread_rows
+from napari_cryosphere.particles import ImageGrid, ParticleStack, number_of_states, spread_rows
 from napari_cryosphere.reconstruction import (
     WeightedPoses,
     fourier_shell_correlation,
@@ -49,6 +49,8 @@ class TrainingSets:
         All particles, one set after the other.
     names
         The sets' file names.
+    states
+        How many states each set has probabilities of, 1 without.
     of
         ``(n,)`` int64: which set each particle is from.
     """
@@ -56,6 +58,7 @@ class TrainingSets:
     def __init__(self, stacks: Sequence[ParticleStack]) -> None:
         self._stacks = stacks
         self.names = [stack.source.name for stack in stacks]
+        self.states = [number_of_states(stack.particles) for stack in stacks]
         self.stack = stacks[0] if len(stacks) == 1 else ParticleStack.join(stacks)
         self.of = np.repeat(np.arange(len(stacks)), [len(stack) for stack in stacks])
 

@@ -17,7 +17,7 @@ from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.map_detail import map_detail
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, is_state_column
 from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
 from napari_cryosphere.reconstruction.map_alignment import mirrored
 from napari_cryosphere.reconstruction.map_symmetry import (
@@ -156,5 +156,12 @@ def _write(
         move(open_map(config, path)).save(outputs[role], config.overwrite)
     if stack is not None:
         poses = move_poses(stack.rotations(), stack.shifts_angstrom())
-        stack.with_poses(*poses, group).save(outputs["star"], config.overwrite)
+        states = {
+            name: stack.particles[name].to_numpy()
+            for name in stack.particles
+            if is_state_column(str(name))
+        }
+        # a frame has moved, and no particle to another state
+        moved = stack.with_poses(*poses, group).with_columns(states)
+        moved.save(outputs["star"], config.overwrite)
     return outputs

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite, write_json
@@ -58,6 +59,8 @@ _VALIDATIONS = 10  # over a run, where nobody watches
 _PREVIEWED = 8  # particles whose predictions are shown while the network learns: two rows of four
 _REPORT_SECONDS = 10.0  # between reports; chosen, not tuned
 _CALIBRATED = 250  # held-out particles at most: what a temperature is fitted to
+_MOST_STATES = 20  # as PolarConfig.states has it
+_FEWEST_OF_STATE = 20  # particles, whose map says next to nothing; chosen, not tuned
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds", "output")
@@ -111,6 +114,9 @@ def _train(
 ) -> Events:
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
+    if ranks.first and not resumed:
+        for path in config.output.glob("map_class[0-9][0-9][0-9].mrc"):
+            path.unlink()  # of an earlier run's states
     density = None
     if config.map is not None:
         opened = open_reference(config, config.map, sets.stack.grid)
@@ -197,7 +203,7 @@ def _begun(
 ) -> Generator[Event, None, _Training]:
     """Prepare the particles and a network with its first weights."""
     yield from warnings_of(sets.stack)
-    config = yield from _telling_states(sets.stack, config, density)
+    config = yield from _telling_states(sets, config, density)
     torch.manual_seed(config.seed)
     network = build_network(
         config.network
@@ -228,34 +234,63 @@ def _begun(
 
 
 def _telling_states(
-    stack: ParticleStack, config: TrainingConfig, density: DensityMap | None
+    sets: TrainingSets, config: TrainingConfig, density: DensityMap | None
 ) -> Generator[Event, None, TrainingConfig]:
-    """Return the config of a network that tells the particles' states apart, where it can learn them."""
-    network, probabilities = config.network, stack.state_probabilities()
-    number, why = 1 if probabilities is None else probabilities.shape[1], ""
+    """Return the config of a network that tells the particles' states apart, where it can learn them.
+
+    Raises
+    ------
+    CryosphereError
+        If the config asks for another number of states.
+    """
+    network, number = config.network, max(sets.states)
     if not isinstance(network, PolarConfig):
-        why = f"a network of kind {network.kind} has no states"
-    elif density is not None or config.labels is not None:
-        why = "projections are those of one map"
-    if why and number > 1:
-        yield Note(f"the particles' {number} states are not learnt: {why}")
-    if not isinstance(network, PolarConfig):
+        if number > 1:
+            yield _states_not_learnt(number, f"a network of kind {network.kind} has no states")
         return config
-    number = 1 if why else number
+    if network.states not in (1, number):
+        raise CryosphereError(
+            f"network.states is {network.states}, the particles have {number}; omit it: the network has as "
+            "many states as the particles"
+        )
+    why = _against_states(sets, config, density) if number > 1 else ""
+    if why:
+        yield _states_not_learnt(number, why)
+        number = 1
+    elif number > 1 and len(sets.states) > 1:
+        text = f"states 1 to {number} are taken as the same in all data sets"
+        yield Note(text, warning=True)
     return config.model_copy(update={"network": network.model_copy(update={"states": number})})
+
+
+def _states_not_learnt(number: int, why: str) -> Note:
+    return Note(f"the particles' {number} states are not learnt: {why}")
+
+
+def _against_states(sets: TrainingSets, config: TrainingConfig, density: DensityMap | None) -> str:
+    """Return why the states of particles cannot be learnt, in words; nothing if they can."""
+    if density is not None or config.labels is not None:
+        return "projections are those of one map"
+    if len(set(sets.states)) > 1:
+        each = zip(sets.names, sets.states, strict=True)
+        return ", ".join(f"{name} has {number}" for name, number in each)
+    if max(sets.states) > _MOST_STATES:
+        return f"a network tells {_MOST_STATES} apart at most"
+    probabilities = sets.stack.state_probabilities()
+    assert probabilities is not None
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    rarest = int(counts.argmin())
+    few = counts[rarest] < _FEWEST_OF_STATE
+    return f"state {rarest + 1} has {counts[rarest]} particles" if few else ""
 
 
 def _begin_with(network: PoseNetwork, first: PoseNetwork) -> None:
     """Give a network another's weights; those that tell states apart if both tell as many."""
     own, weights = network.state_dict(), first.state_dict()
-    other_states = {
-        name
-        for name in own.keys() | weights.keys()
-        if name.startswith("state_head.")
-        and (name not in own or name not in weights or own[name].shape != weights[name].shape)
-    }
-    kept = {name: value for name, value in weights.items() if name not in other_states}
-    network.load_state_dict(kept | {name: own[name] for name in other_states & own.keys()})
+    if own.keys() != weights.keys():  # a head for each state
+        weights = {name: weights.get(name, own[name]) for name in own}
+        weights |= {name: own[name] for name in own if name.startswith("state_head.")}
+    network.load_state_dict(weights)
 
 
 class _Training:
@@ -420,7 +455,7 @@ def _network_of(init: PoseModel, config: TrainingConfig) -> NetworkConfig:
 
     How many states it tells apart follows from the particles.
     """
-    network, asked = (_of_one_state(each) for each in (init.card.network, config.network))
+    network, asked = _of_one_state(init.card.network), _of_one_state(config.network)
     if asked not in (network, PRESETS[config.preset].network):
         raise CryosphereError(
             f"the model to begin with has another network than the settings ask for ({network.kind}, "

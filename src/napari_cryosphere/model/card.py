@@ -54,8 +54,8 @@ class PolarConfig(BaseModel):
     """Signals whose harmonics the log-density is a linear function of."""
     shifts: bool = False
     """Whether it also says where the particle lies in its image."""
-    states: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many states of the molecule it tells apart."""
+    states: Annotated[int, Field(ge=1, le=20)] = 1
+    """How many states of the molecule it tells apart: as many as the training's particles have."""
     matched: bool = False
     """Whether images are multiplied by their CTF first, where it is known: a matched filter."""
 

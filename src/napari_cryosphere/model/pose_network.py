@@ -94,8 +94,12 @@ def state_shares(states: Tensor, coefficients: Tensor, temperatures: Tensor) -> 
     """
     poses = evaluate_on_grid(coefficients, _STATES_ORDER).flatten(1).softmax(dim=1)
     logits = evaluate_on_grid(states.flatten(0, 1), _STATES_ORDER).view(*states.shape[:2], -1)
-    each = [(logits / temperature).softmax(dim=1) for temperature in temperatures]
-    return torch.stack([torch.einsum("bkr,br->bk", shares, poses) for shares in each])
+    return torch.stack(
+        [
+            torch.einsum("bkr,br->bk", (logits / temperature).softmax(dim=1), poses)
+            for temperature in temperatures
+        ]
+    )
 
 
 def at_least_single(values: Tensor) -> Tensor:

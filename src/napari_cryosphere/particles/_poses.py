@@ -30,8 +30,10 @@ __all__ = [
     "SYMMETRY",
     "UNCERTAINTY",
     "is_pose_column",
+    "is_state_column",
     "moved_to_poses",
     "network_column",
+    "number_of_states",
     "pose_columns",
     "state_columns",
     "state_probabilities",
@@ -209,6 +211,16 @@ def state_columns(probabilities: NDArray[np.float64]) -> dict[str, NDArray[Any]]
     return {_CLASS: probabilities.argmax(axis=1) + 1, **named}
 
 
+def is_state_column(name: str) -> bool:
+    """Return whether a column says which state a particle is in, or with what probability."""
+    return name == _CLASS or name.startswith(_STATE_PROBABILITY)
+
+
+def number_of_states(particles: pd.DataFrame) -> int:
+    """Return how many states a table has probabilities of, at least 1."""
+    return max(1, sum(str(name).startswith(_STATE_PROBABILITY) for name in particles))
+
+
 def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
     """Return the probabilities of states that a table has, ``(n, k)``; None where it has not two or more.
 
@@ -217,21 +229,21 @@ def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
     MetadataError
         If one is missing, negative or no number, or a particle's do not sum to 1.
     """
-    names = [name for name in particles if str(name).startswith(_STATE_PROBABILITY)]
-    if len(names) < 2:
+    number = number_of_states(particles)
+    if number == 1:
         return None
-    wanted = [f"{_STATE_PROBABILITY}{state}" for state in range(1, len(names) + 1)]
-    missing = [name for name in wanted if name not in names]
+    wanted = [f"{_STATE_PROBABILITY}{state}" for state in range(1, number + 1)]
+    missing = [name for name in wanted if name not in particles]
     if missing:
         raise MetadataError(
-            f"there are {len(names)} columns {_STATE_PROBABILITY}*, but no {missing[0]}"
+            f"there are {number} columns {_STATE_PROBABILITY}*, but no {missing[0]}"
         )
-    values = particles[wanted].to_numpy(np.float64)
+    values = particles[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < _SUM_OFF)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         raise MetadataError(
-            f"row {row + 1}: {_STATE_PROBABILITY}1 to {len(names)} are {values[row].tolist()}; "
+            f"row {row + 1}: {_STATE_PROBABILITY}1 to {number} are {particles[wanted].iloc[row].tolist()}; "
             "they must be at least 0 and sum to 1"
         )
     return values / values.sum(axis=1, keepdims=True)

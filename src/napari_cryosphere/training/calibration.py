@@ -45,7 +45,7 @@ _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all 
 _LEAST_SPREAD = 0.02  # of the contrast's logarithm: with less, one temperature serves all
 _STATES_STEP = 0.1  # of the logarithm of the states' temperature: 10 %; chosen, not tuned
 _LEAST_SHARE = 1e-6  # of a state, so that one particle does not rule its temperature
-_AT_ONCE = 32  # particles on a grid of states and poses: 10 MB for two states
+_AT_ONCE = 32  # particles on a grid of states and poses: some 30 MB for two states
 _ENOUGH = 0.01  # in the temperature's logarithm: 250 particles determine it to 0.05
 _OFFSETS = np.linspace(-0.2, 0.2, 11)
 """Of the temperature's logarithm, with each slope: it was fitted without one before; chosen, not tuned."""

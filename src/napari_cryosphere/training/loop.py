@@ -61,16 +61,20 @@ def _predict(network: PoseNetwork, images: Tensor, ctf: Tensor | None = None) ->
             said = network.answers(
                 images[rows].to(device), None if ctf is None else ctf[rows].to(device)
             )
-            parts.append(said)
+            parts.append(_on_cpu(said))
     shifts = [part.shifts for part in parts if part.shifts is not None]
     states = [part.states for part in parts if part.states is not None]
     return Answers(
-        torch.cat([part.coefficients for part in parts]).cpu(),
-        Shifts(*(torch.cat(values).cpu() for values in zip(*shifts, strict=True)))
-        if shifts
-        else None,
-        torch.cat(states).cpu() if states else None,
+        torch.cat([part.coefficients for part in parts]),
+        Shifts(*map(torch.cat, zip(*shifts, strict=True))) if shifts else None,
+        torch.cat(states) if states else None,
     )
+
+
+def _on_cpu(said: Answers) -> Answers:
+    shifts = None if said.shifts is None else Shifts(*(each.cpu() for each in said.shifts))
+    states = None if said.states is None else said.states.cpu()
+    return Answers(said.coefficients.cpu(), shifts, states)
 
 
 def train_network(

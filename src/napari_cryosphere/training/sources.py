@@ -288,7 +288,7 @@ class SimulatedProjections:
             Projector(map_on_grid(each, grid.box, grid.pixel_size_angstrom), padding=3)
             for each in densities
         ]
-        self._shares = None if states is None else states.mean(0) / states.sum(1).mean()
+        self._shares = None if states is None else states.mean(0)
         self._stack = stack
         self._known_shifts_px, self._ctf = known_shifts_px(stack, grid), radial_ctf(stack, grid)
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom

@@ -139,12 +139,18 @@ def is_component(name: str) -> bool:
 def state_of(name: str, others: Sequence[str]) -> int | None:
     """Return the state that a map is of, by its name and those of the other maps; None for no state.
 
-    ``refine --classes`` writes ``map.mrc`` of the first, ``map_class002.mrc`` of the second.
+    ``refine --classes`` writes ``map.mrc`` of the first, ``map_class002.mrc`` of the second; ``train`` and
+    ``watch`` write ``map.mrc`` of all, and ``map_class001.mrc`` of the first.
     """
     found = _CLASS.search(name)
     if found is not None:
         return int(found[1])
-    return 1 if any(_CLASS.sub("", other) == name != other for other in others) else None
+    states = {
+        int(of[1])
+        for each in others
+        if (of := _CLASS.search(each)) and _CLASS.sub("", each) == name
+    }
+    return 1 if states and 1 not in states else None
 
 
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:
