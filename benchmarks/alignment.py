@@ -43,11 +43,11 @@ from napari_cryosphere.alignment.search import GlobalSearch
 from napari_cryosphere.imaging.ctf import transfer_functions
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.imaging.slices import SliceSampler
-from napari_cryosphere.jobs.align import AlignerInput, spread_rows
+from napari_cryosphere.jobs.align import AlignerInput
 from napari_cryosphere.jobs.configs import SimulateConfig
 from napari_cryosphere.jobs.events import follow
 from napari_cryosphere.jobs.simulate import simulate_density
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 
 POSES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]

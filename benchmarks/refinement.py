@@ -25,11 +25,12 @@ import pandas as pd
 from _common import DATA, child_cpu_seconds, has_data, write_figures
 
 from napari_cryosphere.imaging.map_mask import soft_sphere
-from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner, spread_rows
+from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner
 from napari_cryosphere.particles import (
     DensityMap,
     ParticleStack,
     read_star,
+    spread_rows,
     write_stack,
     write_star,
 )

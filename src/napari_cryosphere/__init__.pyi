@@ -15,6 +15,7 @@ from ._front import refine as refine
 from ._front import sample_model as sample_model
 from ._front import simulate as simulate
 from ._front import train as train
+from ._front import variability as variability
 from ._version import __version__ as __version__
 from .errors import CryosphereError as CryosphereError
 from .jobs.opening import read as read

@@ -13,11 +13,12 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from napari_cryosphere.errors import CryosphereError
 
 if TYPE_CHECKING:
+    from napari_cryosphere.jobs._variability import Variability
     from napari_cryosphere.jobs.abinitio import InitialMap
     from napari_cryosphere.jobs.align import Aligned
     from napari_cryosphere.jobs.configs import JobConfig
@@ -48,6 +49,7 @@ __all__ = [
     "sample_model",
     "simulate",
     "train",
+    "variability",
 ]
 
 logger = logging.getLogger("napari_cryosphere")
@@ -284,6 +286,42 @@ def align(
     maps = [density] if isinstance(density, DensityMap) else density
     given = {"symmetry": symmetry or maps[0].symmetry, "local_degrees": local_degrees}
     return _run(align_stack(stack, density, _config(AligningConfig, given | options)), progress)
+
+
+def variability(
+    stack: ParticleStack,
+    *,
+    mask: DensityMap | Literal["auto", "none"] = "auto",
+    symmetry: str = "C1",
+    progress: Show = None,
+    **options: Any,
+) -> Variability:
+    """Find in which ways particles at known poses differ, and where each is along them.
+
+    Parameters
+    ----------
+    stack
+        Particles with poses.
+    mask
+        Where particles may differ, 0 to 1, in the particles' box; auto makes a wide one of their map; none
+        uses none.
+    symmetry
+        Point group: only what all symmetric parts do together is found.
+    progress
+        Called with every event.
+    options
+        Fields of `VaryingConfig`: ``components``, ``resolution_angstrom``, ``pose_error_degrees``, ...
+
+    Returns
+    -------
+    The particles with their coordinates, and the components, see `Variability`; none where the two half
+    sets find none.
+    """
+    from napari_cryosphere.jobs.configs import VaryingConfig
+    from napari_cryosphere.jobs.variability import variability_in_memory
+
+    config = _config(VaryingConfig, {"symmetry": symmetry} | options)
+    return _run(variability_in_memory(stack, config, mask), progress)
 
 
 def reconstruct(

@@ -47,6 +47,13 @@ def test_share_of_views_near_the_axis() -> None:
         assert (np.abs(rotations[:, 2, 2]) >= near).mean() == pytest.approx(share, abs=0.015)
 
 
+def test_a_share_of_the_views_is_preferred() -> None:
+    rotations = draw_rotations(20_000, np.random.default_rng(4), 60.0, (0, 0, 1), share=0.8)
+    # within 15 degrees are 98.4 % of those that are preferred, and 3.4 % of the others
+    near = np.abs(rotations[:, 2, 2]) >= np.cos(np.radians(15))
+    assert near.mean() == pytest.approx(0.8 * 0.984 + 0.2 * 0.034, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("preference", "axis"),
     [(1.0, (0, 0, 0)), (1.0, (np.nan, 0, 1)), (1e4, (0, 0, 1)), (np.nan, (0, 0, 1))],

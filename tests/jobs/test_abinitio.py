@@ -16,7 +16,9 @@ from scipy.spatial.transform import Rotation
 import napari_cryosphere as nc
 from napari_cryosphere.errors import MetadataError, NotConvergedError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs.abinitio import Found, Searches, _Competition, abinitio
+from napari_cryosphere.jobs._confirmed_searches import _Competition
+from napari_cryosphere.jobs._searches import Found, Searches
+from napari_cryosphere.jobs.abinitio import abinitio
 from napari_cryosphere.jobs.configs import AbInitioConfig, SimulateConfig
 from napari_cryosphere.jobs.events import Events, Result, Snapshot, follow
 from napari_cryosphere.jobs.running.journal import MemoryJournal
@@ -42,7 +44,7 @@ def run(events: Events) -> Result:
 def few_steps() -> Iterator[None]:
     """Make a search short: these images need no more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 32)
+        patch.setattr("napari_cryosphere.jobs._searches.STEPS", 32)
         yield
 
 
@@ -106,19 +108,19 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
     searches = SimpleNamespace(evidence_of_nothing=-120.0, course=SimpleNamespace(max_shell=6))
     competition = _Competition(cast(Searches, searches), AbInitioConfig(particles="p", output="o"))
     line = np.empty((0, 6))
-    competition.found[0].append(Found(wrong, -106.0, line))
-    competition.found[1].append(Found(wrong, -105.0, line))
+    competition.found[0].append(Found((wrong,), -106.0, line, 0))
+    competition.found[1].append(Found((wrong,), -105.0, line, 1))
     agreed = competition.verdict()
     assert agreed.pair is not None
     assert agreed.agreement == pytest.approx(1, abs=0.02)
     competition.found[0].append(
-        Found(true, -100.0, line)
+        Found((true,), -100.0, line, 2)
     )  # what is explained: 20 nats, not 14 or 15
     doubted = competition.verdict()
     assert doubted.pair is None
     assert doubted.lacking == [1]
     assert "explain the images less" in str(doubted)
-    competition.found[1].append(Found(true, -101.0, line))
+    competition.found[1].append(Found((true,), -101.0, line, 3))
     sure = competition.verdict()
     assert sure.pair is not None
     assert {one.evidence for one in sure.pair[1:]} == {-100.0, -101.0}
@@ -127,7 +129,7 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
 def test_a_stopped_search_ends_with_the_same_map(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_cryosphere.jobs.abinitio._STEPS", 13)  # stored after 5 and 10
+    monkeypatch.setattr("napari_cryosphere.jobs._searches.STEPS", 13)  # stored after 5 and 10
     stack, config = ParticleStack.read(sample / "blank.star"), config_of(sample, tmp_path)
     whole, stopped = MemoryJournal(), MemoryJournal()
     for journal, pauses in ((whole, 0), (stopped, 2)):

@@ -42,13 +42,13 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor | None]:
     """Return a list that fills with the CTFs that any network is given."""
-    given, asked = list[Tensor | None](), PolarNetwork.poses_and_shifts
+    given, asked = list[Tensor | None](), PolarNetwork.answers
 
     def noted(self: PolarNetwork, images: Tensor, ctf: Tensor | None = None) -> Any:
         given.append(ctf)
         return asked(self, images, ctf)
 
-    monkeypatch.setattr(PolarNetwork, "poses_and_shifts", noted)
+    monkeypatch.setattr(PolarNetwork, "answers", noted)
     return given
 
 

@@ -74,6 +74,15 @@ def test_masks_of_a_wrong_header_are_said_and_senseless_ones_refused(
     DensityMap(np.full((48,) * 3, 2.0), 3.0).save(tmp_path / "two.mrc")
     with pytest.raises(MetadataError, match="from 0 \\(outside\\) to 1"):
         open_mask(tmp_path / "two.mrc", GRID, "the map")
+    lonely = np.zeros((48,) * 3, np.float32)
+    lonely[24, 24, 24] = 1
+    DensityMap(lonely, 3.0).save(tmp_path / "voxel.mrc")
+    with pytest.raises(MetadataError, match="holds 1 voxels above"):
+        open_mask(tmp_path / "voxel.mrc", GRID, "the map")
+    lonely[20:29, 20:29, 20:29] = 1
+    DensityMap(lonely, 2.0).save(tmp_path / "finer.mrc")
+    with pytest.raises(MetadataError, match=r"says 2 A a voxel, the map 3 A.*--map-pixel-size 3"):
+        open_mask(tmp_path / "finer.mrc", GRID, "the map")
     with pytest.raises(MetadataError, match="box of 48, the map one of 24"):
         open_mask(reports / "mask_header_1A.mrc", ImageGrid(24, 3.0), "the map")
 

@@ -223,6 +223,16 @@ def test_whitened_halves_have_the_same_power_in_every_shell() -> None:
     np.testing.assert_allclose(means, means[1], rtol=0.15)
 
 
+def test_a_few_particles_are_too_few(sample: Path, tmp_path: Path) -> None:
+    few = ParticleStack.read(sample / "particles.star")[:5]
+    few.save(tmp_path / "few.star")
+    config = RefineConfig(
+        particles=tmp_path / "few.star", map=sample / "map.mrc", output=tmp_path / "run"
+    )
+    with pytest.raises(MetadataError, match="2 particles in one half, which are too few"):
+        run(refine(config))
+
+
 def test_an_empty_half_is_refused(sample: Path, tmp_path: Path) -> None:
     config = RefineConfig(
         particles=sample / "particles.star",

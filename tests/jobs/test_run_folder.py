@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.jobs.configs.bases import RunFolder
 from napari_cryosphere.jobs.running.run_folder import (
     UNFINISHED,
     clear_unfinished,
@@ -17,16 +18,27 @@ from napari_cryosphere.jobs.running.run_folder import (
 
 def test_a_finished_run_is_not_replaced_by_resuming(tmp_path: Path) -> None:
     finished = tmp_path / "particles.star"
+
+    def refuse(resume: bool, overwrite: bool) -> None:
+        refuse_ended(RunFolder(output=tmp_path, resume=resume, overwrite=overwrite), finished)
+
     for resume in (False, True):
-        refuse_ended(tmp_path, finished, resume=resume, overwrite=False)
+        refuse(resume=resume, overwrite=False)
     finished.touch()
     with pytest.raises(OutputExistsError, match="has ended"):
-        refuse_ended(tmp_path, finished, resume=True, overwrite=False)
+        refuse(resume=True, overwrite=False)
     with pytest.raises(OutputExistsError, match="already exists"):
-        refuse_ended(tmp_path, finished, resume=False, overwrite=False)
-    refuse_ended(tmp_path, finished, resume=True, overwrite=True)
+        refuse(resume=False, overwrite=False)
+    refuse(resume=True, overwrite=True)
     (tmp_path / UNFINISHED).mkdir()  # the run that replaces it was stopped
-    refuse_ended(tmp_path, finished, resume=True, overwrite=False)
+    refuse(resume=True, overwrite=False)
+
+
+def test_a_run_stopped_before_anything_was_kept_names_no_folder(tmp_path: Path) -> None:
+    config = RunFolder(output=tmp_path / "run")
+    assert "run" not in config.kept_when_stopped
+    config.output.mkdir()
+    assert str(config.output) in config.kept_when_stopped
 
 
 def test_what_another_run_left_is_removed(tmp_path: Path) -> None:

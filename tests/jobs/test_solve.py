@@ -96,3 +96,30 @@ def test_jobs_follow_each_other_and_are_not_repeated(
     again = config.model_copy(update={"resume": True})
     follow(module.solve(again), lambda event: None)
     assert not ran
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_kinds_that_were_found_are_refined_each(
+    finished: SolveConfig, kinds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that finds one kind leaves it to the refinement to find states of it."""
+    ran = list[JobConfig]()
+
+    def job(config: JobConfig) -> Events:
+        ran.append(config)
+        if type(config).__name__ == "AbInitioConfig":
+            folder = finished.output / "initial"
+            folder.mkdir(exist_ok=True)
+            for number in range(2, kinds + 1):
+                (folder / f"map_class{number:03d}.mrc").touch()
+        yield Result({}, {})
+
+    for name in JOBS:
+        monkeypatch.setattr(module, name, job)
+    config = finished.model_copy(update={"overwrite": True, "classes": 2})
+    follow(module.solve(config), lambda event: None)
+    search, refinement, training, _ = (one.model_dump() for one in ran)
+    assert search["classes"] == 2
+    assert [path.name for path in refinement["map"]] == ["map.mrc", "map_class002.mrc"][:kinds]
+    assert refinement["classes"] == (2 if kinds == 1 else 1)
+    assert training["select"] == (None if kinds == 1 else "rlnClassNumber == 1")

@@ -19,7 +19,7 @@ from napari_cryosphere.jobs.train import train
 from napari_cryosphere.model.card import PolarConfig
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import ParticleStack
-from napari_cryosphere.so3.rotations import rotation_from_vector
+from napari_cryosphere.so3.rotations import random_rotations, rotation_from_vector
 
 POLAR = PolarConfig(
     box=16, l_max=3, ring_channels=8, ring_blocks=0, channels=8, blocks=1, features=12
@@ -82,6 +82,17 @@ def test_sets_in_different_frames_are_warned_of(sets: tuple[Path, Path]) -> None
         assert "first.star and second.star" in note.text
     assert not list(TrainingSets([first, turned(sets[1], [0, 0, 0])]).frame_warnings("C1"))
     assert not list(TrainingSets([first]).frame_warnings("C1"))
+
+
+def test_random_poses_are_doubted(sets: tuple[Path, Path]) -> None:
+    """So few shells are left that the maps seem alike: both are a ball."""
+    first, second = (ParticleStack.read(path) for path in sets)
+    poses = random_rotations(len(second), np.random.default_rng(0))
+    lost = second.with_poses(poses, shifts_angstrom=second.shifts_angstrom())
+    for order in ([first, lost], [lost, first]):
+        (note,) = TrainingSets(order).frame_warnings("C1")
+        assert note.warning
+        assert "second.star give half-maps" in note.text
 
 
 def test_the_set_without_poses_is_named(sets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+import napari_cryosphere as nc
 from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig, VariabilityConfig
@@ -27,7 +28,7 @@ NUMBER = 300
 def _few_rounds() -> Iterator[None]:
     """Make few rounds of expectation maximisation: the motion is large."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("napari_cryosphere.jobs.variability._ROUNDS", 6)
+        patched.setattr("napari_cryosphere.jobs._variability._ROUNDS", 6)
         yield
 
 
@@ -98,6 +99,33 @@ def test_what_is_written_fits_together(found: tuple[Result, list[Note]], made: P
     assert not (made / "found" / "unfinished").exists()
 
 
+def test_found_in_memory_is_what_the_job_writes(
+    found: tuple[Result, list[Note]], made: Path
+) -> None:
+    stack = nc.read_star(made / "moving.star")
+    notes = list[str]()
+    kept = nc.variability(
+        stack,
+        components=2,
+        resolution_angstrom=27.0,
+        progress=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+    )
+    outputs = found[0].outputs
+    written = ParticleStack.read(outputs["particles"]).particles
+    for name, values in (("", kept.coordinates(1)), ("Error", kept.errors(1))):
+        told = written[f"cryosphereComponent{name}1"].to_numpy(float)
+        np.testing.assert_allclose(values, told, atol=1e-5)
+    first = DensityMap.read(outputs["component_1"]).voxels
+    np.testing.assert_array_equal(kept.components[0].voxels, first)
+    value = float(np.quantile(kept.coordinates(1), 0.95))
+    volume = DensityMap.read(outputs["component_1_at_95"]).voxels
+    np.testing.assert_allclose(kept.volume(1, value).voxels, volume, rtol=1e-5, atol=1e-6)
+    assert any("found by both halves" in text for text in notes)
+    assert kept._repr_html_().count("<table") >= 2
+    with pytest.raises(CryosphereError, match="pose_error_degrees"):
+        nc.variability(stack, pose_error=2.0)
+
+
 def test_particles_that_are_alike_are_found_alike(made: Path, tmp_path: Path) -> None:
     notes = list[str]()
     result = run(
@@ -140,7 +168,7 @@ def test_what_cannot_be_compared_is_refused(made: Path, tmp_path: Path) -> None:
     stack = ParticleStack.read(made / "still.star")
     few = stack[:60]
     few.save(tmp_path / "few.star")
-    with pytest.raises(MetadataError, match="30 particles are in one half"):
+    with pytest.raises(MetadataError, match="30 particles in one half"):
         run(variability(config_of(tmp_path, tmp_path / "a", "few")))
     angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
     table = stack.particles.drop(columns=angles)

@@ -31,7 +31,7 @@ from napari_cryosphere.jobs.reconstruct import reconstruct
 from napari_cryosphere.jobs.running.outputs import claimed, locked
 from napari_cryosphere.jobs.simulate import simulate
 from napari_cryosphere.jobs.watch import watch
-from napari_cryosphere.model.card import ModelCard, PolarConfig
+from napari_cryosphere.model.card import ModelCard, PolarConfig, StateCard
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import DensityMap, ParticleStack, write_stack
 
@@ -95,9 +95,8 @@ def config(made: Path, queue: Path, output: Path, **options: object) -> WatchCon
         "batch_size": 4,
         "device": "cpu",
     }
-    return WatchConfig(
-        folder=queue, model=made / "model.safetensors", output=output, **(quick | options)
-    )
+    model = {"model": made / "model.safetensors"}
+    return WatchConfig(folder=queue, output=output, **(quick | model | options))
 
 
 def fill(queue: Path, made: Path, numbers: range | list[int]) -> None:
@@ -229,6 +228,41 @@ def test_half_maps_are_those_of_the_command_reconstruct(once: Path, tmp_path: Pa
         mine = DensityMap.read(once / f"map_half{half}.mrc").voxels
         theirs = DensityMap.read(tmp_path / f"map_half{half}.mrc").voxels
         assert np.abs(mine - theirs).max() < 1e-4 * theirs.std()
+
+
+def test_maps_of_states_are_those_of_their_particles(made: Path, tmp_path: Path) -> None:
+    """Of a network that tells two apart by chance: a file in the middle is taken up from disk."""
+    torch.manual_seed(3)
+    network = PolarConfig(
+        box=16, l_max=2, ring_channels=4, ring_blocks=0, channels=4, blocks=1, features=8, states=2
+    )
+    card = ModelCard(network=network, pixel_size_angstrom=12.0, states=StateCard(temperature=0.01))
+    model = PoseModel.create(card)
+    for name, weight in model.network.named_parameters():
+        if name.startswith("state_head"):
+            weight.data[0] = 0  # degree 0: over all poses no state is more probable
+    model.save(tmp_path / "model.safetensors")
+    options = {"model": tmp_path / "model.safetensors"}
+    for numbers in (range(3), range(3, 6)):
+        fill(tmp_path / "queue", made, numbers)
+        run(watch(config(made, tmp_path / "queue", tmp_path / "run", **options)))
+    table = ParticleStack.read(tmp_path / "run" / "particles.star").particles
+    shares = table["rlnClassNumber"].value_counts(normalize=True)
+    assert shares.min() > 0.2
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    for number in (1, 2):
+        assert state[f"share_of_state_{number}"] == pytest.approx(shares[number])
+        select = f"rlnClassNumber == {number}"
+        for name, chosen in ((f"map_class00{number}.mrc", select), ("map.mrc", None)):
+            alone = ReconstructConfig(
+                particles=tmp_path / "run" / "particles.star",
+                output=tmp_path / f"alone{number}-{name}",
+                select=chosen,
+            )
+            run(reconstruct(alone))
+            theirs = DensityMap.read(alone.output).voxels
+            mine = DensityMap.read(tmp_path / "run" / name).voxels
+            assert np.abs(mine - theirs).max() < 1e-4 * theirs.std()
 
 
 def test_both_halves_fill_evenly(once: Path) -> None:

@@ -48,7 +48,7 @@ def images() -> Tensor:
 
 def shifts_of(network: PoseNetwork, images: Tensor) -> Shifts:
     with torch.no_grad():
-        shifts = network.poses_and_shifts(images)[1]
+        shifts = network.answers(images).shifts
     assert shifts is not None
     return shifts
 
@@ -85,8 +85,8 @@ def test_poses_are_those_of_the_network_without_shifts(
     own = {k: v for k, v in network.state_dict().items() if not k.startswith("shift_head")}
     plain.load_state_dict(own)
     with torch.no_grad():
-        assert torch.equal(plain(images), network.poses_and_shifts(images)[0])
-        assert plain.poses_and_shifts(images)[1] is None
+        assert torch.equal(plain(images), network.answers(images).coefficients)
+        assert plain.answers(images).shifts is None
 
 
 def test_a_stored_model_gives_origins_in_angstrom(

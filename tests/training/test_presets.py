@@ -40,7 +40,7 @@ def test_preset_answers_and_has_a_loss(name: str) -> None:
     config = narrowed(preset.network)
     network = build_network(config)
     rotations = torch.from_numpy(random_rotations(2, np.random.default_rng(0))).float()
-    coefficients, shifts = network.poses_and_shifts(torch.randn(2, config.box, config.box))
+    coefficients, shifts, _ = network.answers(torch.randn(2, config.box, config.box))
     size = config.l_max + 1
     assert coefficients.shape == (2, size, 2 * size - 1, size)
     batch = Batch(torch.empty(0), rotations, torch.ones(2))
@@ -79,7 +79,7 @@ def test_preset_learns_the_same_in_bfloat16(name: str) -> None:
     for half in (False, True):
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=half), _AsOnGpu():
-            coefficients, _ = network.poses_and_shifts(images)
+            coefficients, *_ = network.answers(images)
         assert coefficients.dtype == torch.complex64
         loss = coefficients.abs().square().sum()
         found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)

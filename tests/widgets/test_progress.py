@@ -11,7 +11,14 @@ import pytest
 from napari_cryosphere.jobs.sample import make_sample
 from napari_cryosphere.widgets.plugin.open_docks import COMMANDS, MAIN, open_dock
 
-SHORT = {"_STEPS": 8, "_EARLY_STEPS": 4, "_FEWEST_PARTICLES": 40, "_AGREEMENT": -1.0}
+SHORT = {
+    "_searches.STEPS": 8,
+    "_confirmed_searches.STEPS": 8,
+    "_searches.EARLY_STEPS": 4,
+    "_confirmed_searches.EARLY_STEPS": 4,
+    "_searches._FEWEST_PARTICLES": 40,
+    "_confirmed_searches.AGREEMENT": -1.0,
+}
 """A short search whose first two maps are believed: what it finds does not matter here."""
 
 
@@ -19,7 +26,7 @@ def test_it_says_how_far_finding_poses_is(
     viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in SHORT.items():
-        monkeypatch.setattr(f"napari_cryosphere.jobs.abinitio.{name}", value)
+        monkeypatch.setattr(f"napari_cryosphere.jobs.{name}", value)
     for _ in make_sample(tmp_path, 100):
         pass
     viewer.open(tmp_path / "particles.star", plugin="napari-cryosphere")

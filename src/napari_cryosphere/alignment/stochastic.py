@@ -1,21 +1,23 @@
-"""Stochastic expectation maximisation: a coarse map of images whose poses are unknown.
+"""Stochastic expectation maximisation: coarse maps of images whose poses are unknown.
 
-In every step some hundred images are compared with the map at all rotations of a grid and all
-shifts, a few poses are drawn from each image's posterior, and the images are inserted there. The
-sums of earlier steps decay, so that the random poses of the beginning are forgotten. The noise is
-what the map leaves of the images (Scheres 2012, J. Mol. Biol. 415:406): large at first, so that
-posteriors are wide, and smaller as the map explains more.
+In every step some hundred images are compared with the map, or with those of several states, at all
+rotations of a grid and all shifts, a few poses are drawn from each image's posterior, and the images
+are inserted there. The sums of earlier steps decay, so that the random poses of the beginning are
+forgotten. The noise is what the maps leave of the images (Scheres 2012, J. Mol. Biol. 415:406): large
+at first, so that posteriors are wide, and smaller as the maps explain more.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from scipy.special import logsumexp, softmax
 from torch import Tensor
 
 from napari_cryosphere.alignment.band import FourierBand
@@ -32,7 +34,7 @@ from napari_cryosphere.reconstruction import (
 )
 from napari_cryosphere.so3.grid import SO3Grid
 
-__all__ = ["CoarseImages", "Course", "StochasticMap", "image_radius_px", "shells_compared"]
+__all__ = ["CoarseImages", "Course", "StochasticMaps", "image_radius_px", "shells_compared"]
 
 _ORDER = 2  # HEALPix order of the poses compared: 14.7 degrees, for some 11 shells of a particle
 _DRAWN = 4  # poses of an image; 6 found the same maps, more slowly
@@ -115,7 +117,9 @@ class Course:
     shift_reach_px
         Largest shift, likewise.
     symmetry
-        Point group of the map.
+        Point group of the maps.
+    states
+        How many maps share the images.
     """
 
     box: int
@@ -123,26 +127,29 @@ class Course:
     radius_px: float
     shift_reach_px: float
     symmetry: str
+    states: int = 1
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Poses ``(n, k, 3, 3)`` and shifts ``(n, k, 2)`` drawn for images, and what was measured with them.
+    """Poses ``(n, k, 3, 3)``, shifts ``(n, k, 2)`` and states ``(n, k)`` drawn for images.
 
-    Evidence and sharpness as in `StochasticMap`; the variance of what the map leaves of the images by
-    shell, ``(box // 2 + 1,)``.
+    And what was measured with them: the logarithm of the images' probability under each map,
+    ``(n, states)`` nats, the mean probability of the best pose, and the variance of what the maps leave
+    of the images by shell, ``(box // 2 + 1,)``.
     """
 
     poses: NDArray[np.float64]
     shifts_px: NDArray[np.float64]
-    evidence: float
+    states: NDArray[np.int64]
+    evidence: NDArray[np.float64]
     sharpness: float
     noise: Tensor
 
 
 @dataclass
-class StochasticMap:
-    """A map that grows from random poses, step by step.
+class StochasticMaps:
+    """Maps that grow from random poses, step by step.
 
     All that a step depends on is kept here and can be stored between two steps.
 
@@ -153,9 +160,9 @@ class StochasticMap:
     spectrum
         ``(box // 2 + 1,)``: variance of the noise by shell; at first all of the images' power.
     voxels
-        ``(box, box, box)``; None before the first step.
+        ``(states, box, box, box)``; None before the first step.
     sums
-        Of the back-projections of every other image, ``(2, m, m, m // 2 + 1, 3)``.
+        Of the back-projections of every other image, ``(states, 2, m, m, m // 2 + 1, 3)``.
     evidence
         Of the last step: mean over images of the logarithm of their probability, nats.
     sharpness
@@ -176,7 +183,7 @@ class StochasticMap:
     def step(
         self, data: CoarseImages, max_shell: int, decay: float, rng: np.random.Generator
     ) -> None:
-        """Align images to the map and replace it by one in which they count.
+        """Align images to the maps and replace these by such in which they count.
 
         Parameters
         ----------
@@ -189,26 +196,28 @@ class StochasticMap:
         rng
             Draws poses; in the first step all are random.
         """
-        number = len(data)
+        number, several = len(data), self.course.states
         if self.voxels is None:
             random = Rotation.random(number * _DRAWN, random_state=rng).as_matrix()
             poses, shifts = random.reshape(number, _DRAWN, 3, 3), np.zeros((number, _DRAWN, 2))
+            states = np.zeros((number, _DRAWN), np.int64)
+            if several > 1:
+                states = np.repeat(rng.integers(several, size=(number, 1)), _DRAWN, axis=1)
         else:
             drawn = self._draw(data, max_shell, self.voxels, rng)
-            poses, shifts = drawn.poses, drawn.shifts_px
-            self.evidence, self.sharpness = drawn.evidence, drawn.sharpness
+            poses, shifts, states = drawn.poses, drawn.shifts_px, drawn.states
+            self.evidence = float((logsumexp(drawn.evidence, axis=1) - math.log(several)).mean())
+            self.sharpness = drawn.sharpness
             new, old = drawn.noise[: max_shell + 1], self.spectrum[: max_shell + 1]
             self.spectrum[: max_shell + 1] += _NOISE_RATE * (new - old)
-        self._insert(data, poses, shifts, max_shell, decay)
+        self._insert(data, poses, shifts, states, max_shell, decay)
 
-    def score(self, data: CoarseImages, rng: np.random.Generator) -> float:
-        """Return the mean logarithm of images' probability under the map as it is, in nats.
+    def judged(self, data: CoarseImages, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return the logarithm of images' probability under each map as it is, ``(n, states)`` nats.
 
-        With the same images and generator the values of several maps can be compared; 0 before the
-        first step.
+        With the same images and generator the values of several searches can be compared.
         """
-        if self.voxels is None:
-            return 0.0
+        assert self.voxels is not None
         return self._draw(data, self.course.max_shell, self.voxels, rng).evidence
 
     def _draw(
@@ -220,7 +229,7 @@ class StochasticMap:
     ) -> _Drawn:
         """Draw poses and shifts from the images' posteriors, and measure noise and evidence."""
         course, band = self.course, FourierBand(self.course.box, max_shell)
-        sampler = SliceSampler(torch.from_numpy(voxels), max_shell, _PADDING)
+        samplers = [SliceSampler(torch.from_numpy(one), max_shell, _PADDING) for one in voxels]
         grid = SO3Grid(_ORDER)
         # moved by up to half a cell in every step, so that no pose is preferred
         turn = rng.uniform(-0.5, 0.5, 3) * math.radians(grid.spacing_degrees)
@@ -229,48 +238,74 @@ class StochasticMap:
         )
         shifts_px = shift_grid(course.shift_reach_px, _SHIFT_STEP * course.box / max_shell)
         observation = observe(data.images, data.ctf, NoiseModel(self.spectrum, 1.0), band)
-        references = References.of(sampler, rotations, band)
-        places, gained, sharp = _drawn_places(references, observation, band.phases(shifts_px), rng)
+        found = [
+            _drawn_places(
+                References.of(sampler, rotations, band), observation, band.phases(shifts_px), rng
+            )
+            for sampler in samplers
+        ]
+        places, states = found[0][0], np.zeros((len(data), _DRAWN), np.int64)
+        logs, sharp = (np.stack([one[part] for one in found], axis=1) for part in (1, 2))
+        probabilities = softmax(logs, axis=1)
+        if len(found) > 1:
+            below = rng.random((len(data), _DRAWN, 1)) > probabilities.cumsum(1)[:, None, :-1]
+            states = below.sum(-1)
+            each = np.stack([one[0] for one in found], axis=-1)
+            places = np.take_along_axis(each, states[..., None], axis=-1)[..., 0]
         poses = rotations[places % len(rotations)]
         shifts = shifts_px[torch.from_numpy(places // len(rotations))]
         whole = band.of(to_fourier(data.images))
-        model = sampler.values(torch.from_numpy(poses[:, 0]).float(), band.frequencies)
-        model = model * band.phases(shifts[:, 0])
+        model = torch.zeros_like(whole)
+        for state, sampler in enumerate(samplers):
+            mine = torch.from_numpy(np.flatnonzero(states[:, 0] == state))
+            first = torch.from_numpy(poses[:, 0]).float()[mine]
+            model[mine] = sampler.values(first, band.frequencies) * band.phases(shifts[mine, 0])
         left = whole - (model if data.ctf is None else model * band.of(data.ctf))
         variance = self.spectrum[band.shells]
-        without = -(whole.abs().square() / variance).sum(1).mean() - variance.log().sum()
-        noise = _shell_means(band, left.abs().square().mean(0))
-        moved_px = shifts.numpy().astype(np.float64)
-        return _Drawn(poses, moved_px, gained + float(without), sharp, noise)
+        without = -(whole.abs().square() / variance).sum(1) - variance.log().sum()
+        return _Drawn(
+            poses,
+            shifts.numpy().astype(np.float64),
+            states,
+            logs + without.numpy()[:, None],
+            float((probabilities * sharp).sum(1).mean()),
+            _shell_means(band, left.abs().square().mean(0)),
+        )
 
     def _insert(
         self,
         data: CoarseImages,
         poses: NDArray[np.float64],
         shifts_px: NDArray[np.float64],
+        states: NDArray[np.int64],
         max_shell: int,
         decay: float,
     ) -> None:
-        """Add the images to the decaying sums, and solve for the map, filtered by its halves' FSC."""
-        course, new = self.course, []
-        for half in (0, 1):
-            mine = np.arange(half, len(data), 2)
-            rows = np.repeat(mine, _DRAWN)
+        """Add the images to the decaying sums, and solve for the maps, filtered by their halves' FSC."""
+        course, new = self.course, list[NDArray[np.float32]]()
+        halves = np.broadcast_to(np.arange(len(data))[:, None] % 2, states.shape)
+        for state, half in product(range(course.states), (0, 1)):
+            mine = (states == state) & (halves == half)
+            rows = np.nonzero(mine)[0]
             projector = BackProjector(course.box, _PADDING, course.symmetry)
             projector.add(
                 data.images.numpy()[rows],
-                poses[mine].reshape(-1, 3, 3),
+                poses[mine],
                 None if data.ctf is None else data.ctf.numpy()[rows],
-                shifts_px[mine].reshape(-1, 2),
+                shifts_px[mine],
                 np.full(len(rows), 1 / _DRAWN),
             )
             new.append(projector.sums())
-        sums = np.stack(new)
+        sums = np.stack(new).reshape(course.states, 2, *new[0].shape)
         self.sums = sums if self.sums is None else np.float32(decay) * self.sums + sums
-        first, second = (self._solved(half) * self._mask for half in self.sums)
+        self.voxels = np.stack([self._map_of(halves, max_shell) for halves in self.sums])
+
+    def _map_of(self, halves: NDArray[np.float32], max_shell: int) -> NDArray[np.float32]:
+        """Return the map of two halves' sums."""
+        first, second = (self._solved(half) * self._mask for half in halves)
         ssnr = ssnr_of_full_map(fourier_shell_correlation(first, second, 1.0))
         ssnr[max_shell + 2 :] = _BEYOND
-        self.voxels = self._solved(self.sums[0] + self.sums[1], ssnr) * self._mask
+        return self._solved(halves[0] + halves[1], ssnr) * self._mask
 
     def _solved(
         self, sums: NDArray[np.float32], ssnr: NDArray[np.float64] | None = None
@@ -282,13 +317,13 @@ class StochasticMap:
 
 def _drawn_places(
     references: References, observation: Observation, phases: Tensor, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], float, float]:
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Draw poses and shifts from posteriors over all of a grid.
 
     Returns
     -------
-    ``(n, k)`` places in shifts x poses, the mean logarithm of the evidence over that of an image
-    without a particle in nats, and the mean probability of the best place.
+    ``(n, k)`` places in shifts x poses; of each image the logarithm of the evidence over that of an
+    image without a particle in nats, and the probability of the best place, ``(n,)``.
     """
     number, poses, size = len(observation), len(references.slices), len(phases)
     norms = (0.5 * observation.filters.square()) @ references.power.T
@@ -307,7 +342,7 @@ def _drawn_places(
         places[rows] = torch.searchsorted(sums, wanted).clamp(max=size * poses - 1).numpy()
         evidence[rows] = (best + total.log())[:, 0].numpy() - math.log(size * poses)
         sharp[rows] = (1 / total)[:, 0].numpy()
-    return places, float(evidence.mean()), float(sharp.mean())
+    return places, evidence, sharp
 
 
 def shells_compared(radius_px: float, box: int, most: int | None = None) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cryosphere.particles import ParticleStack
+from napari_cryosphere.particles import ParticleStack, spread_rows
 
 __all__ = ["ImageInspection", "inspect_images"]
 
@@ -58,7 +58,7 @@ def inspect_images(stack: ParticleStack) -> ImageInspection:
     CryosphereError
         If an image cannot be read or has pixels that are not finite.
     """
-    rows = np.unique(np.linspace(0, len(stack) - 1, min(_MOST, len(stack))).astype(np.int64))
+    rows = spread_rows(len(stack), _MOST)
     step = max(1, _CHUNK_PIXELS // stack.box**2)
     parts = [
         _measured(stack.images(rows[start : start + step])) for start in range(0, len(rows), step)

@@ -20,6 +20,7 @@ def draw_rotations(
     rng: np.random.Generator,
     preference: float = 0.0,
     axis: ArrayLike = (0.0, 0.0, 1.0),
+    share: float = 1.0,
 ) -> NDArray[np.float64]:
     """Draw poses whose view directions follow the axial distribution of Watson (1965).
 
@@ -39,6 +40,8 @@ def draw_rotations(
         puts 97 % within 30 degrees of the equator (uniform: 50 %).
     axis
         ``(3,)`` x, y, z in the map's frame, of any length above 0.
+    share
+        Of the poses that are drawn so, 0 to 1; the others are uniform on SO(3).
 
     Returns
     -------
@@ -58,7 +61,11 @@ def draw_rotations(
     tilt = np.degrees(np.arccos(_cosines(number, rng, preference)))
     rot, psi = rng.uniform(-180, 180, size=(2, number))
     about_z = rotation_from_relion_angles(np.stack([rot, tilt, psi], axis=1))
-    return _turn_z_to(axis) @ about_z
+    poses = _turn_z_to(axis) @ about_z
+    if share < 1:
+        others = rng.random(number) >= share
+        poses[others] = random_rotations(int(others.sum()), rng)
+    return poses
 
 
 def _cosines(number: int, rng: np.random.Generator, preference: float) -> NDArray[np.float64]:

@@ -179,6 +179,7 @@ def draw_parameters(
     *,
     preference: float = 0.0,
     preferred_axis: ArrayLike = (0.0, 0.0, 1.0),
+    preferred_share: float = 1.0,
     optics: Sequence[OpticsGroup] = (OpticsGroup(),),
 ) -> ParticleParameters:
     """Draw poses, shifts and CTFs at random.
@@ -198,13 +199,13 @@ def draw_parameters(
         Largest shift.
     with_ctf
         Whether the images have a CTF.
-    preference, preferred_axis
+    preference, preferred_axis, preferred_share
         See :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
     optics
         The optics groups, numbered from 1 in this order.
     """
     rng = np.random.default_rng(seed)
-    rotations = draw_rotations(number, rng, preference, preferred_axis)
+    rotations = draw_rotations(number, rng, preference, preferred_axis, preferred_share)
     shifts = rng.uniform(-shift_px, shift_px, size=(number, 2))
     group_of = np.repeat(np.arange(len(optics)), [group.micrographs for group in optics])
     if number < len(group_of):

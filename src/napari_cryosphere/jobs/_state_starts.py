@@ -17,10 +17,9 @@ from scipy.optimize import linear_sum_assignment
 
 from napari_cryosphere.alignment.variability import Mixture, Residuals
 from napari_cryosphere.jobs._coarse_images import CoarseImages
-from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs import AligningConfig
 from napari_cryosphere.jobs.events import Progress
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 
 __all__ = ["START_SHELLS", "HalfStates", "alike", "differ", "found_states", "merged_columns"]
 

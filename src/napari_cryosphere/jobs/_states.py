@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cryosphere.alignment.aligner import Aligner, Alignment
 from napari_cryosphere.alignment.presence import presence
+from napari_cryosphere.particles import state_columns
 from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = ["States", "mixed", "refitted_together", "state_posterior"]
@@ -50,13 +52,9 @@ class States:
         """Most probable state of each particle, ``(n,)``, counted from 0."""
         return self.probabilities.argmax(axis=1)
 
-    def columns(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    def columns(self) -> dict[str, NDArray[Any]]:
         """Return the columns of a STAR file: class numbers from 1 and the states' probabilities."""
-        named = {
-            f"cryosphereStateProbability{state + 1}": column
-            for state, column in enumerate(self.probabilities.T)
-        }
-        return {"rlnClassNumber": self.best + 1, **named}
+        return state_columns(self.probabilities)
 
 
 def state_posterior(evidence: NDArray[np.float64], confidence: NDArray[np.float64]) -> States:

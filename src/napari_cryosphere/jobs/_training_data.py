@@ -22,6 +22,7 @@ from napari_cryosphere.jobs.configs.training import TrainingConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
+from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
@@ -38,7 +39,7 @@ from napari_cryosphere.training.sources import (
     known_shifts_px,
 )
 
-__all__ = ["TrainingData", "refuse_unposed", "training_data"]
+__all__ = ["TrainingData", "refuse_untrainable", "training_data"]
 
 _FEWEST = 4  # two to train on, two held out
 _MOST_HELD_OUT = 500  # twice what the calibration needs; more only costs time
@@ -105,47 +106,53 @@ def training_data(
         PreparedImages(chosen, Preprocessing(grid=grid)),
         _split(chosen, config),
     )
+    states = _states(chosen, config)
     images, validation = load_together(particles, shown, together), particles.load(held_out)
     for warning in particles.warnings:
         yield Note(warning, warning=True)
-    training, reference = chosen[shown], None
+    training, references = chosen[shown], _References((), None)
+    seen = None if states is None else states[shown]
     if config.source != "particles":
-        reference = yield from _reference_map(training, config, density, folder, together)
+        references = yield from _reference_maps(training, seen, config, density, folder, together)
+    apart = chosen[held_out]
     return TrainingData(
         grid,
-        _source(training, images, grid, None if reference is None else reference.density, config),
-        _validation_set(chosen[held_out], validation, grid),
+        _source(training, images, grid, references.densities, seen, config),
+        ValidationSet(
+            validation,
+            apart.rotations(),
+            known_shifts_px(apart, grid),
+            radial_ctf(apart, grid),
+            None if states is None else states[held_out],
+        ),
         images,
         rows[held_out],
-        None if reference is None else reference.resolution_angstrom,
+        references.resolution_angstrom,
     )
 
 
-def _validation_set(
-    held_out: ParticleStack, images: torch.Tensor, grid: ImageGrid
-) -> ValidationSet:
-    return ValidationSet(
-        images, held_out.rotations(), known_shifts_px(held_out, grid), radial_ctf(held_out, grid)
-    )
-
-
-def refuse_unposed(stack: ParticleStack) -> None:
-    """Refuse particles without poses.
-
-    Raises
-    ------
-    MetadataError
-        If they have none.
-    """
-    if not stack.has_poses:
+def _states(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.float64] | None:
+    """Return the states' probabilities that are learnt, ``(n, k)``; None if the network tells none apart."""
+    number = getattr(config.network, "states", 1)
+    if number == 1:
+        return None
+    states = stack.state_probabilities()
+    if states is None or states.shape[1] != number:
+        has = "no states" if states is None else f"{states.shape[1]} states"
         raise MetadataError(
-            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to train on; "
-            "give particles from a refinement"
+            f"{stack.source} has {has} (cryosphereStateProbability1, ...), the network tells {number} apart; "
+            "omit network.states, which follows the particles"
         )
+    return states
+
+
+def refuse_untrainable(stack: ParticleStack) -> None:
+    """Refuse particles without poses; raises as `refuse_unposed`."""
+    refuse_unposed(stack, "to train on; give particles from a refinement")
 
 
 def _rows_to_use(stack: ParticleStack, config: TrainingConfig) -> NDArray[np.int64]:
-    refuse_unposed(stack)
+    refuse_untrainable(stack)
     mask = (
         np.ones(len(stack), bool)
         if config.half_set is None
@@ -195,33 +202,52 @@ def _number_held_out(number: int, fraction: float | None) -> int:
 
 
 @dataclass(frozen=True)
-class _Reference:
-    """The map to make projections of, and its resolution if it comes from the particles."""
+class _References:
+    """The maps of the states to make projections of, and the resolution of that of all particles.
 
-    density: DensityMap
+    There are none where no projections are made, and no resolution of a map from elsewhere.
+    """
+
+    densities: tuple[DensityMap, ...]
     resolution_angstrom: float | None
 
 
-def _reference_map(
+def _reference_maps(
     training: ParticleStack,
+    states: NDArray[np.float64] | None,
     config: TrainingConfig,
     density: DensityMap | None,
     folder: Path | None,
     ranks: Ranks,
-) -> Generator[Event, None, _Reference]:
-    """Return the map to make projections of; the first rank keeps it in the run folder."""
+) -> Generator[Event, None, _References]:
+    """Return the maps to make projections of; the first rank keeps them in the run folder."""
     path = None if folder is None else folder / REFERENCE_MAP
     if density is not None:
         if ranks.first and path is not None:
             density.save(path, overwrite=True)
-        return _Reference(density, None)
+        return _References((density,), None)
     yield Progress(0.0, f"reconstructing the map of {len(training)} particles")
-    return (yield from _reconstructed(training, config, path, ranks))
+    whole = yield from _reconstructed(training, config, path, ranks)
+    if states is None:
+        return whole
+    densities = list[DensityMap]()
+    best = states.argmax(axis=1)
+    for state in range(states.shape[1]):
+        rows = np.flatnonzero(best == state)
+        if len(rows) < _FEWEST:
+            raise MetadataError(
+                f"{training.source}: {len(rows)} of the training particles are in state {state + 1}, too few "
+                f"for a map; at least {_FEWEST} are needed: leave out its column cryosphereStateProbability"
+            )
+        name = path and path.with_stem(f"{path.stem}_class{state + 1:03d}")
+        found = yield from _reconstructed(training[rows], config, name, ranks)
+        densities += found.densities
+    return _References(tuple(densities), whole.resolution_angstrom)
 
 
 def _reconstructed(
     stack: ParticleStack, config: TrainingConfig, path: Path | None, ranks: Ranks
-) -> Generator[Event, None, _Reference]:
+) -> Generator[Event, None, _References]:
     """Reconstruct the map of particles; other ranks than the first get it from the run folder."""
     if len(np.unique(stack.half_sets())) < 2:
         stack = stack.with_new_half_sets()
@@ -237,21 +263,23 @@ def _reconstructed(
     if path is not None and not ranks.first:
         ranks.wait()
         stored = DensityMap.read(path, config.symmetry)
-        return _Reference(replace(stored, pixel_size_angstrom=stack.grid.pixel_size_angstrom), None)
+        density = replace(stored, pixel_size_angstrom=stack.grid.pixel_size_angstrom)
+        return _References((density,), None)
     found = halves.solve(half_maps=True)
     if path is not None:
         found.density.save(path, overwrite=True)
         ranks.wait()
     assert found.curve is not None
     resolution = found.curve.resolution_angstrom(0.143)
-    return _Reference(found.density, resolution if np.isfinite(resolution) else None)
+    return _References((found.density,), resolution if np.isfinite(resolution) else None)
 
 
 def _source(
     training: ParticleStack,
     images: torch.Tensor,
     grid: ImageGrid,
-    density: DensityMap | None,
+    densities: tuple[DensityMap, ...],
+    states: NDArray[np.float64] | None,
     config: TrainingConfig,
 ) -> TrainingSource:
     plain = LoadedParticles(
@@ -261,13 +289,14 @@ def _source(
         config.seed,
         known_shifts_px(training, grid),
         radial_ctf(training, grid),
+        states,
     )
     loaded = Augmented(plain, config.augmentation, config.seed)
-    if density is None:
+    if not densities:
         return loaded
     if config.labels is not None:
         return LabelledImages.of_map(
-            density,
+            densities[0],
             grid,
             config.projections or len(training),
             config.labels,
@@ -276,7 +305,7 @@ def _source(
             symmetry=config.symmetry,
             seed=config.seed,
         )
-    simulated = SimulatedProjections(density, training, images, grid, config.seed)
+    simulated = SimulatedProjections(densities, training, images, grid, config.seed, states)
     if config.source == "map" or config.fine_tuning == 0:
         return simulated
     return Succession(simulated, loaded, 1 - config.fine_tuning)

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cryosphere.errors import MetadataError
-from napari_cryosphere.jobs._training_data import refuse_unposed
-from napari_cryosphere.jobs.align import spread_rows
+from napari_cryosphere.jobs._training_data import refuse_untrainable
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
-from napari_cryosphere.particles import ImageGrid, ParticleStack
+from napari_cryosphere.particles import ImageGrid, ParticleStack, spread_rows
 from napari_cryosphere.reconstruction import (
     WeightedPoses,
     fourier_shell_correlation,
@@ -33,6 +32,11 @@ _SHOWN = 1000  # particles of each that are reconstructed
 _SAME_FRAME = 0.8
 """Agreement relative to what noise leaves: 1.00 to 1.04 for sets in one frame (phantoms, ribosome,
 beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees.
+"""
+
+_FAR_COARSER = 2.0
+"""Factor of resolutions beyond which one set's poses are doubted: 60 phantoms at random poses reach 56 A, at
+true ones 24; at most 1.2 between sets of 60 and 90 at true ones.
 """
 
 
@@ -67,7 +71,7 @@ class TrainingSets:
         """
         stacks = open_each(config, config.particles)
         for stack in stacks:
-            refuse_unposed(stack)
+            refuse_untrainable(stack)
         without = [stack for stack in stacks if not stack.has_ctf]
         if without and len(without) < len(stacks):
             raise MetadataError(
@@ -79,7 +83,8 @@ class TrainingSets:
     def frame_warnings(self, symmetry: str) -> Iterator[Note]:
         """Yield a warning for each set whose poses give another map than those of the set before.
 
-        Poses from separate refinements have frames of their own, and a network cannot learn both.
+        Poses from separate refinements have frames of their own, and a network cannot learn both. Or one
+        set's poses give hardly a map at all, as random ones do: a ball, which is like any map's.
         """
         if len(self._stacks) == 1:
             return
@@ -91,6 +96,16 @@ class TrainingSets:
                     f"the poses of {first} and {second} give maps that agree to {agreed:.2f} of what the "
                     "half-maps of each do: their frames or hands differ, or the molecules; align one set to "
                     "the other's map first",
+                    warning=True,
+                )
+                continue
+            reached = [_reached_angstrom(map_) for map_ in (one, other)]
+            if max(reached) > _FAR_COARSER * min(reached):
+                poor, good = (first, second) if reached[0] > reached[1] else (second, first)
+                yield Note(
+                    f"the poses of {poor} give half-maps that agree to {max(reached):.0f} A only, those of "
+                    f"{good} to {min(reached):.0f} A: they are wrong, or its particles too few or too noisy "
+                    "to tell whether they are in one frame",
                     warning=True,
                 )
 
@@ -119,6 +134,12 @@ def _coarse_map(stack: ParticleStack, symmetry: str) -> Reconstruction:
     for _ in halves.fill(some, WeightedPoses.best(some.rotations())):
         pass
     return halves.solve(half_maps=True)
+
+
+def _reached_angstrom(map_: Reconstruction) -> float:
+    """Return how far half-maps agree."""
+    assert map_.curve is not None
+    return float(map_.curve.resolution_angstrom(_SEEN))
 
 
 def _agreement(one: Reconstruction, other: Reconstruction) -> float:

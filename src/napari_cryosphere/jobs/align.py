@@ -32,6 +32,7 @@ from napari_cryosphere.jobs.running.inputs import (
     described,
     digest_of_table,
     open_particles,
+    refuse_unposed,
     warnings_of,
 )
 from napari_cryosphere.jobs.running.journal import Finished, Journal, MemoryJournal
@@ -41,7 +42,7 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 from napari_cryosphere.so3.distributions import PoseDistribution
 from napari_cryosphere.so3.pose_summary import SUMMARY, PoseSummary
 
@@ -57,13 +58,14 @@ __all__ = [
     "batches_of",
     "found_of_states",
     "gathered",
+    "gathered_in_states",
     "pilot_about_known",
     "pilot_around",
     "prepare_aligner",
     "refuse_without_poses",
     "scale_note",
     "search_everywhere",
-    "spread_rows",
+    "shares_of",
     "with_alignment",
     "with_refined_defocus",
 ]
@@ -112,14 +114,6 @@ _EACH = ("shifts_px", "log_likelihood", "presence_evidence", *SUMMARY)
 # Of a posterior in the journal and in zarr: 616 to 1893 cells at SNR 1, of 13 and 6 bytes each.
 _POSTERIOR_BYTES = 2e4
 _CELLS = ("orders", "indices", "log_density")
-
-
-def spread_rows(number: int, most: int) -> NDArray[np.int64]:
-    """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
-    rows: NDArray[np.int64] = np.unique(
-        np.linspace(0, number - 1, min(number, most)).astype(np.int64)
-    )
-    return rows
 
 
 @dataclass(frozen=True)
@@ -389,7 +383,7 @@ def align(config: AlignConfig) -> Events:
     journal.remove()
     yield Note(_HAND)
     metrics = summary_metrics(stack, found.summary, config.symmetry)
-    yield Result(outputs, metrics | _shares(found.states))
+    yield Result(outputs, metrics | shares_of(found.states))
 
 
 def align_stack(
@@ -425,10 +419,8 @@ def refuse_without_poses(stack: ParticleStack, config: AligningConfig) -> None:
     MetadataError
         If there are none.
     """
-    if config.local_degrees is not None and not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source}: no poses to search around; leave --local out to search everywhere"
-        )
+    if config.local_degrees is not None:
+        refuse_unposed(stack, "to search around; leave --local out to search everywhere")
 
 
 def batches_of(stack: ParticleStack, config: AligningConfig) -> Batches:
@@ -591,13 +583,32 @@ def _gathered(
         return gathered(stack, batches, journal, symmetry)
     found = found_of_states(batches, journal, number)
     states = state_posterior(found["presence_evidence"], found["confidence"])
-    best = (np.arange(len(stack)), states.best)
     parts = _posteriors(batches, journal, symmetry, states)
     summed = PoseSummary.concatenate([part.summary() for part in parts])
+    return _in_best_states(stack, found, states, symmetry, summed)
+
+
+def gathered_in_states(
+    stack: ParticleStack, batches: Batches, journal: Finished, symmetry: str, number: int
+) -> Aligned:
+    """Put the batches of several maps together, all but their posteriors; each particle in its best state."""
+    found = found_of_states(batches, journal, number)
+    states = state_posterior(found["presence_evidence"], found["confidence"])
+    best = (np.arange(len(stack)), states.best)
+    summary = PoseSummary(*(found[name][best] for name in SUMMARY))
+    sure = summary.confidence * states.probabilities[best]
+    return _in_best_states(stack, found, states, symmetry, replace(summary, confidence=sure))
+
+
+def _in_best_states(
+    stack: ParticleStack, found: Arrays, states: States, symmetry: str, summary: PoseSummary
+) -> Aligned:
+    """Return particles at their poses in their most probable states, as sure as a summary says."""
+    best = (np.arange(len(stack)), states.best)
     summary = replace(
-        summed,
+        summary,
         rotations=found["rotations"][best],
-        confidence=summed.confidence * states.presence,
+        confidence=summary.confidence * states.presence,
     )
     shifts_px, likelihood = found["shifts_px"][best], found["log_likelihood"][best]
     particles = with_alignment(stack, shifts_px, likelihood, summary, symmetry).with_columns(
@@ -617,7 +628,7 @@ def found_of_states(batches: Batches, journal: Finished, number: int) -> Arrays:
     }
 
 
-def _shares(states: States | None) -> dict[str, float | int | str]:
+def shares_of(states: States | None) -> dict[str, float | int | str]:
     """Return the shares of the states as values that a run ends with."""
     if states is None:
         return {}

@@ -13,6 +13,7 @@ from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs.configs.map_tools import FlipHandConfig, MapSymmetryConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result
+from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.map_detail import map_detail
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import open_map
@@ -150,8 +151,7 @@ def _write(
     stack = None
     if config.particles is not None:
         stack = ParticleStack.read(config.particles, config.data_dir, require_images=False)
-        if not stack.has_poses:
-            raise MetadataError(f"{config.particles}: no poses to move; leave --particles out")
+        refuse_unposed(stack, "to move; leave --particles out")
     for role, path in _files(config.map).items():
         move(open_map(config, path)).save(outputs[role], config.overwrite)
     if stack is not None:

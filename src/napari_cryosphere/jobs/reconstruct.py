@@ -21,7 +21,7 @@ from napari_cryosphere.jobs.running.halves import (
     chunks,
     refuse_empty_half,
 )
-from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
+from napari_cryosphere.jobs.running.inputs import open_particles, refuse_unposed, warnings_of
 from napari_cryosphere.jobs.running.memory import MemoryLimit, reconstruction_bytes
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
@@ -135,11 +135,7 @@ def _chosen_poses(stack: ParticleStack, poses: WeightedPoses | None) -> Weighted
                 f"{stack.source} has {len(stack)} particles, the distributions {len(poses)}"
             )
         return poses
-    if not stack.has_poses:
-        raise MetadataError(
-            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to reconstruct from; "
-            "predict them first"
-        )
+    refuse_unposed(stack, "to reconstruct from; predict them first")
     return WeightedPoses.best(stack.rotations())
 
 

@@ -15,12 +15,18 @@ from napari_cryosphere.jobs._refinement import RESOLVED, Iteration
 from napari_cryosphere.jobs.align import refuse_without_poses
 from napari_cryosphere.jobs.configs import RefineConfig
 from napari_cryosphere.jobs.events import Events, Note, Progress, Result, Snapshot
-from napari_cryosphere.jobs.running.halves import refuse_empty_half
+from napari_cryosphere.jobs.running.halves import refuse_few_in_half
 from napari_cryosphere.jobs.running.inputs import open_particles, warnings_of
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
-from napari_cryosphere.jobs.running.run_folder import clear_unfinished, refuse_ended, remove_stale
+from napari_cryosphere.jobs.running.run_folder import (
+    STATE_FILES,
+    clear_unfinished,
+    files_of_state,
+    refuse_ended,
+    remove_stale,
+)
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -34,6 +40,7 @@ _SPREAD_SHELLS = 1.5
 further in six runs.
 """
 
+_FEWEST = 10  # particles of a half, as of a state; chosen, not tuned
 _OF_STATE = ("map", "half1", "half2", "mask", "fsc")
 """Roles of the files that every state has; those of the second end with ``_class002``."""
 
@@ -60,17 +67,12 @@ def refine(config: RefineConfig) -> Events:
     Raises
     ------
     MetadataError
-        If a half set is empty, a local search has no poses, or the map is not seen in the images.
+        If a half set has too few particles, a local search has no poses, or the map is not seen.
     """
     outputs = refine_outputs(config)
-    refuse_ended(
-        config.output,
-        outputs["particles"],
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
+    refuse_ended(config, outputs["particles"])
     stack = open_particles(config).with_half_sets()
-    refuse_empty_half(stack)
+    refuse_few_in_half(stack, _FEWEST)
     refuse_without_poses(stack, config)
     yield from warnings_of(stack, "they are compared as they are")
     mask: DensityMap | None = None
@@ -105,7 +107,7 @@ def refine(config: RefineConfig) -> Events:
             warning=True,
         )
     outputs |= _write(found, history, config, outputs)
-    remove_stale(config.output, ["*_class[0-9][0-9][0-9].*"], outputs.values())
+    remove_stale(config.output, [STATE_FILES], outputs.values())
     clear_unfinished(config.output)
     measured = summary_metrics(stack, found.summary, config.symmetry)
     yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})
@@ -193,15 +195,11 @@ def _write(
     """Write all outputs; returns those of the states after the first, by role."""
     overwrite = True
     found.particles.save(outputs["particles"], overwrite)
-    _write_maps(found.first, outputs)
     further = dict[str, Path]()
-    for state, one in enumerate(found.each[1:], start=2):
-        paths = {
-            role: outputs[role].with_stem(f"{outputs[role].stem}_class{state:03d}")
-            for role in _OF_STATE
-        }
-        _write_maps(one, paths)
-        further |= {f"{role}_class{state:03d}": path for role, path in paths.items()}
+    for state, one in enumerate(found.each, start=1):
+        paths = files_of_state(outputs, _OF_STATE, state)
+        _write_maps(one, dict(zip(_OF_STATE, paths.values(), strict=True)))
+        further |= paths
     with atomic_path(outputs["history"], overwrite=overwrite) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)
     write_json(config.model_dump(mode="json"), outputs["config"], overwrite=overwrite)

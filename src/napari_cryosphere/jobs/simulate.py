@@ -239,6 +239,7 @@ def drawn_parameters(
         config.ctf,
         preference=config.preference,
         preferred_axis=config.preferred_axis,
+        preferred_share=config.preferred_share,
         optics=config.optics,
     )
     return dataclasses.replace(drawn, rotations=reduce(np.asarray(drawn.rotations), symmetry))

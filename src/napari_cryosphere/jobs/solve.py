@@ -94,13 +94,27 @@ def _stages(
     start = config.map
     if start is None:
         start = initial / "map.mrc"
-        found = AbInitioConfig(**whole, output=initial, seed=config.seed)
+        found = AbInitioConfig(**whole, output=initial, seed=config.seed, classes=config.classes)
         jobs["initial map"] = abinitio(found)
-    size = config.map_pixel_size_angstrom
-    refined = whole | {"map": start, "output": config.output / "refined"}
-    jobs["refinement"] = refine(RefineConfig(**refined, map_pixel_size_angstrom=size))
-    learning = posed | {"minutes": config.minutes, "seed": config.seed}
-    jobs["training"] = train(TrainConfig(**learning, output=outputs["model"]))
+
+    def maps() -> list[Path]:  # known once the search has ended
+        others = [] if config.map else sorted(initial.glob("map_class[0-9][0-9][0-9].mrc"))
+        return [start, *others]
+
+    def refining() -> Events:
+        given: dict[str, Any] = {"map": tuple(maps()), "output": config.output / "refined"}
+        if len(given["map"]) == 1:
+            given["classes"] = config.classes
+        size = config.map_pixel_size_angstrom
+        yield from refine(RefineConfig(**whole | given, map_pixel_size_angstrom=size))
+
+    def training() -> Events:
+        learning = posed | {"minutes": config.minutes, "seed": config.seed}
+        if len(maps()) > 1:  # other kinds of particles have frames of their own
+            learning["select"] = "rlnClassNumber == 1"
+        yield from train(TrainConfig(**learning, output=outputs["model"]))
+
+    jobs["refinement"], jobs["training"] = refining(), training()
     predicting = {name: of for name, of in posed.items() if name != "symmetry"}
     predicting |= {"model": outputs["model"], "distributions": outputs["distributions"]}
     jobs["prediction"] = infer(InferConfig(**predicting, output=outputs["predicted"]))

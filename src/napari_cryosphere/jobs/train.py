@@ -17,7 +17,6 @@ from napari_cryosphere._files import append_line, atomic_path, refuse_overwrite,
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs._training_data import TrainingData, training_data
 from napari_cryosphere.jobs._training_sets import TrainingSets
-from napari_cryosphere.jobs.align import spread_rows
 from napari_cryosphere.jobs.configs.training import TrainConfig, TrainingConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Preview, Progress, Result
 from napari_cryosphere.jobs.running.compute import choose_device
@@ -30,16 +29,23 @@ from napari_cryosphere.model.card import (
     ModelCard,
     NetworkConfig,
     NoveltyCard,
+    PolarConfig,
     ShiftCard,
+    StateCard,
 )
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import FALSE_ALARM_RATE, Novelty
-from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network
+from napari_cryosphere.model.pose_model import MODEL_FILE, PoseModel, build_network, temperatures
 from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
-from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.particles import DensityMap, ParticleStack, spread_rows
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
-from napari_cryosphere.training.calibration import calibrate, calibrate_shifts
+from napari_cryosphere.training.calibration import (
+    calibrate,
+    calibrate_shifts,
+    calibrate_states,
+    tempered,
+)
 from napari_cryosphere.training.events import TrainingProgress
 from napari_cryosphere.training.loop import LoopSettings, ValidationSet, train_network
 from napari_cryosphere.training.presets import PRESETS
@@ -191,6 +197,7 @@ def _begun(
 ) -> Generator[Event, None, _Training]:
     """Prepare the particles and a network with its first weights."""
     yield from warnings_of(sets.stack)
+    config = yield from _telling_states(sets.stack, config, density)
     torch.manual_seed(config.seed)
     network = build_network(
         config.network
@@ -204,7 +211,7 @@ def _begun(
     )
     model = PoseModel(network, card).to(choose_device(config.device))
     if init is not None:
-        model.network.load_state_dict(init.network.state_dict())
+        _begin_with(model.network, init.network)
     if encoder_weights is not None:
         _load_encoder(model.network, encoder_weights)
     optimisation = Optimisation(
@@ -218,6 +225,35 @@ def _begun(
     threads = threads_for(model.network, size, ranks.count)
     trainer = Trainer(model.network, config.symmetry, optimisation, ranks.replicas(), threads)
     return _Training(trainer, card, config, data, about, sets)
+
+
+def _telling_states(
+    stack: ParticleStack, config: TrainingConfig, density: DensityMap | None
+) -> Generator[Event, None, TrainingConfig]:
+    """Return the config of a network that tells the particles' states apart, where it can learn them."""
+    network, probabilities = config.network, stack.state_probabilities()
+    number = 1 if probabilities is None else probabilities.shape[1]
+    if not isinstance(network, PolarConfig) or network.states == number:
+        return config
+    if density is not None or config.labels is not None:
+        yield Note(
+            f"the particles' {number} states are not learnt: projections are those of one map"
+        )
+        number = 1
+    return config.model_copy(update={"network": network.model_copy(update={"states": number})})
+
+
+def _begin_with(network: PoseNetwork, first: PoseNetwork) -> None:
+    """Give a network another's weights; those that tell states apart if both tell as many."""
+    own, weights = network.state_dict(), first.state_dict()
+    other_states = {
+        name
+        for name in own.keys() | weights.keys()
+        if name.startswith("state_head.")
+        and (name not in own or name not in weights or own[name].shape != weights[name].shape)
+    }
+    kept = {name: value for name, value in weights.items() if name not in other_states}
+    network.load_state_dict(kept | {name: own[name] for name in other_states & own.keys()})
 
 
 class _Training:
@@ -245,6 +281,7 @@ class _Training:
         learns_shifts = getattr(config.network, "shifts", False) and config.labels is None
         known = learns_shifts and data.validation.shifts_px is not None
         self._shifts = ShiftCard() if known else None
+        self._states = None if data.validation.states is None else StateCard()
         self.last: TrainingProgress | None = None
 
     def reports(self, resumed: bool, **limits: Any) -> Generator[TrainingProgress, None, None]:
@@ -283,6 +320,7 @@ class _Training:
             yield Progress(1.0, "calibrating on held-out particles")
             self._calibration = _calibrated(self.last.predicted, self._data.validation)
             self._shifts = self._calibrated_shifts(self.last.predicted_shifts)
+            self._states = self._calibrated_states(self.last)
             yield from self._judged_by_set(self.last.predicted)
 
     def _judged_by_set(self, predicted: HarmonicDistribution) -> Iterator[Note]:
@@ -300,6 +338,13 @@ class _Training:
         )
         yield Note(f"median error on held-out particles: {', '.join(parts)}")
 
+    def _calibrated_states(self, last: TrainingProgress) -> StateCard | None:
+        states, validation = last.predicted_states, self._data.validation
+        if last.predicted is None or states is None or validation.states is None:
+            return self._states
+        poses = tempered(last.predicted, temperatures(self._calibration, validation.ctf))
+        return calibrate_states(states, poses, validation.states)
+
     def _calibrated_shifts(self, predicted: Shifts | None) -> ShiftCard | None:
         known, pixel = self._data.validation.shifts_px, self._data.grid.pixel_size_angstrom
         if self._shifts is None or predicted is None or known is None:
@@ -313,6 +358,7 @@ class _Training:
             "training": self._summary(self.last),
             "calibration": self._calibration,
             "shifts": self._shifts,
+            "states": self._states,
         }
         done = PoseModel(self._trainer.averaged(), self._card.model_copy(update=update))
         return _with_novelty(done, self._data)
@@ -330,6 +376,8 @@ class _Training:
             metrics["validation_median_degrees"] = self.last.validation_median_degrees
         if self._shifts is not None and self._shifts.median_angstrom is not None:
             metrics["validation_shift_angstrom"] = self._shifts.median_angstrom
+        if self._states is not None and self._states.agreement is not None:
+            metrics["validation_state_agreement"] = self._states.agreement
         return metrics
 
     def _summary(self, last: TrainingProgress) -> dict[str, Any]:
@@ -366,14 +414,22 @@ def _with_novelty(model: PoseModel, data: TrainingData) -> PoseModel:
 
 
 def _network_of(init: PoseModel, config: TrainingConfig) -> NetworkConfig:
-    """Return the network that a model begins with; refuse a config that names another."""
-    network = init.card.network
-    if config.network not in (network, PRESETS[config.preset].network):
+    """Return the network that a model begins with; refuse a config that names another.
+
+    How many states it tells apart follows from the particles.
+    """
+    network, asked = (_of_one_state(each) for each in (init.card.network, config.network))
+    if asked not in (network, PRESETS[config.preset].network):
         raise CryosphereError(
             f"the model to begin with has another network than the settings ask for ({network.kind}, "
-            f"{_difference(network, config.network)}); omit the network's settings, or --init"
+            f"{_difference(network, asked)}); omit the network's settings, or --init"
         )
     return network
+
+
+def _of_one_state(network: NetworkConfig) -> NetworkConfig:
+    polar = isinstance(network, PolarConfig)
+    return network.model_copy(update={"states": 1}) if polar else network
 
 
 def _difference(first: NetworkConfig, second: NetworkConfig) -> str:

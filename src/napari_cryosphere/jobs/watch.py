@@ -170,8 +170,8 @@ class _Watcher:
         grid = self._run.grid
         if grid is None:
             MemoryLimit(self._config.max_memory_gb).refuse_beyond(
-                watch_bytes(stack.box, self._config.padding),
-                f"the running sums of two half-maps of {stack.box} px",
+                watch_bytes(stack.box, self._config.padding, self._worker.states),
+                f"the running sums of {2 * self._worker.states} half-maps of {stack.box} px",
                 "allow more, or pad less (--set padding=1)",
             )
         elif not grid.matches(stack.grid):

@@ -27,6 +27,7 @@ __all__ = [
     "PolarConfig",
     "ResNetConfig",
     "ShiftCard",
+    "StateCard",
 ]
 
 
@@ -53,6 +54,8 @@ class PolarConfig(BaseModel):
     """Signals whose harmonics the log-density is a linear function of."""
     shifts: bool = False
     """Whether it also says where the particle lies in its image."""
+    states: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many states of the molecule it tells apart."""
     matched: bool = False
     """Whether images are multiplied by their CTF first, where it is known: a matched filter."""
 
@@ -191,6 +194,19 @@ class ShiftCard(BaseModel):
     """Of discs about the predicted shift, by their probability: the share of these particles inside."""
 
 
+class StateCard(BaseModel):
+    """How sure predicted states are, see `napari_cryosphere.training.calibration`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """The logarithms of the states' probabilities are divided by this."""
+    particles: Annotated[int, Field(ge=0)] = 0
+    """Number of held-out particles that it was fitted to."""
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of these whose most probable state is that of their labels."""
+
+
 class ModelCard(BaseModel):
     """The JSON that travels in a model file."""
 
@@ -206,6 +222,8 @@ class ModelCard(BaseModel):
     """None for a model without it, which was trained on too few particles."""
     shifts: ShiftCard | None = None
     """None for a model that does not say where particles lie, or whose training did not know."""
+    states: StateCard | None = None
+    """None for a model of one state."""
     map_resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Where the half-maps of the run's map end (FSC 0.143); None for a map from elsewhere."""
     training: dict[str, Any] = Field(default_factory=dict)

@@ -10,9 +10,11 @@
   exact by construction, the others of SO(3) are learnt.
 4. Where the particle lies in its image is a vector, which a turn of the image turns by phi: a linear
   function of the harmonics -1, whose weights may depend on what a turn leaves as it is.
-5. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
+5. Which of several states an image shows depends on its pose: logarithms of their probabilities at each
+  pose, each a linear function of the harmonics, as the log-density of the poses is.
+6. The view from behind is the mirror image of the view (thin specimen, no Ewald sphere): with
   ``Rx`` half a turn about x, ``image(x, -y)`` has the pose ``R Rx``. The layers of
-  `napari_cryosphere.model.mirror` and the weights of steps 3 and 4 keep this too, which halves what has to
+  `napari_cryosphere.model.mirror` and the weights of steps 3 to 5 keep this too, which halves what has to
   be learnt and stored.
 """
 
@@ -31,10 +33,17 @@ from napari_cryosphere.model.mirror import (
     PairedInput,
     fewer_angles,
 )
-from napari_cryosphere.model.pose_network import PoseNetwork, Shifts, at_least_single
+from napari_cryosphere.model.pose_network import Answers, PoseNetwork, Shifts, at_least_single
 from napari_cryosphere.so3.wigner import band_mask
 
-__all__ = ["PolarImage", "PolarNetwork", "ShiftHead", "WignerHead", "trigonometric_interpolation"]
+__all__ = [
+    "PolarImage",
+    "PolarNetwork",
+    "ShiftHead",
+    "StateHead",
+    "WignerHead",
+    "trigonometric_interpolation",
+]
 
 _STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 2016); not tuned
 _INITIAL_SPREAD = 0.05
@@ -190,6 +199,21 @@ class ShiftHead(nn.Module):
         return Shifts(torch.stack([x, y], dim=1), variances)
 
 
+class StateHead(nn.ModuleList):
+    """Paired signals on the circle to the logarithms of states' probabilities at each pose.
+
+    ``(b, channels, angles)`` to ``(b, states, L + 1, 2 L + 1, L + 1)`` complex: a `WignerHead` each.
+    How states differ in an image follows from its pose.
+    """
+
+    def __init__(self, channels: int, l_max: int, states: int) -> None:
+        super().__init__(WignerHead(channels, l_max) for _ in range(states))
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """Return the coefficients of each state's, up to a function that all have in common."""
+        return torch.stack([head(signals) for head in self], dim=1)
+
+
 def _alternating(l_max: int) -> Tensor:
     """Return ``(-1)^(l + m + n)``, ``(L + 1, 2 L + 1, L + 1, 1)`` float32."""
     degree = torch.arange(l_max + 1)[:, None, None]
@@ -218,6 +242,9 @@ class PolarNetwork(PoseNetwork):
         self.last_norm = MirrorNorm(config.features)
         self.head = WignerHead(config.features, config.l_max)
         self.shift_head = ShiftHead(config.features, config.box) if config.shifts else None
+        self.state_head = (
+            StateHead(config.features, config.l_max, config.states) if config.states > 1 else None
+        )
 
     @property
     def draws(self) -> bool:
@@ -233,12 +260,14 @@ class PolarNetwork(PoseNetwork):
         """Return the log-densities of images, ``(b, L + 1, 2 L + 1, L + 1)`` complex."""
         return self.head(self._signals(images, ctf))
 
-    def poses_and_shifts(
-        self, images: Tensor, ctf: Tensor | None = None
-    ) -> tuple[Tensor, Shifts | None]:
+    def answers(self, images: Tensor, ctf: Tensor | None = None) -> Answers:
         """See `PoseNetwork`."""
         signals = self._signals(images, ctf)
-        return self.head(signals), None if self.shift_head is None else self.shift_head(signals)
+        return Answers(
+            self.head(signals),
+            None if self.shift_head is None else self.shift_head(signals),
+            None if self.state_head is None else self.state_head(signals),
+        )
 
     def _signals(self, images: Tensor, ctf: Tensor | None) -> Tensor:
         """Return ``(b, features, box)``: what is known of the image at every angle."""

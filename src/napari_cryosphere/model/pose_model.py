@@ -28,7 +28,7 @@ from napari_cryosphere.model.custom import CustomNetwork
 from napari_cryosphere.model.image2sphere import Image2Sphere
 from napari_cryosphere.model.novelty import Novelty
 from napari_cryosphere.model.polar import PolarNetwork
-from napari_cryosphere.model.pose_network import PoseNetwork, log_contrast
+from napari_cryosphere.model.pose_network import PoseNetwork, log_contrast, state_shares
 from napari_cryosphere.so3.distributions import PoseDistribution
 
 __all__ = [
@@ -92,12 +92,15 @@ class Prediction(NamedTuple):
         n // 2. None if the model does not say.
     origin_spread_angstrom
         ``(n,)`` standard deviation of these along each axis; None likewise.
+    states
+        ``(n, k)`` probabilities of the states; None from a model of one state.
     """
 
     distribution: PoseDistribution
     novelty: NDArray[np.float64] | None
-    origins_angstrom: NDArray[np.float64] | None
-    origin_spread_angstrom: NDArray[np.float64] | None
+    origins_angstrom: NDArray[np.float64] | None = None
+    origin_spread_angstrom: NDArray[np.float64] | None = None
+    states: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,22 +150,27 @@ class PoseModel:
         return self.predict_all(images, ctf).distribution
 
     def predict_all(self, images: Tensor, ctf: Tensor | None = None) -> Prediction:
-        """Return the poses, the novelty and the shifts of prepared images, see `predict`."""
+        """Return the poses, novelty, shifts and states of prepared images, see `predict`."""
         self.network.eval()
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             moved, ctf = images.to(device), None if ctf is None else ctf.to(device)
-            logits, shifts = self.network.poses_and_shifts(moved, ctf)
+            logits, shifts, states = self.network.answers(moved, ctf)
             coefficients = logits / temperatures(self.card.calibration, ctf)
+            if states is not None and self.card.states is not None:
+                temperature = torch.tensor([self.card.states.temperature])
+                states = state_shares(states, coefficients, temperature)[0]
             distance = None if self.novelty is None else self.novelty(moved).double().cpu().numpy()
         distribution = PoseDistribution.from_coefficients(coefficients, self.card.symmetry)
-        if shifts is None or self.card.shifts is None:
-            return Prediction(distribution, distance, None, None)
-        pixel, scale = self.card.pixel_size_angstrom, self.card.shifts.scale
-        means, variances = (values.double().cpu().numpy() for values in shifts)
-        return Prediction(
-            distribution, distance, -means * pixel, np.sqrt(variances) * scale * pixel
-        )
+        said = Prediction(distribution, distance)
+        if shifts is not None and self.card.shifts is not None:
+            pixel, scale = self.card.pixel_size_angstrom, self.card.shifts.scale
+            means, variances = (values.double().cpu().numpy() for values in shifts)
+            spread = np.sqrt(variances) * scale * pixel
+            said = said._replace(origins_angstrom=-means * pixel, origin_spread_angstrom=spread)
+        if states is not None and self.card.states is not None:
+            said = said._replace(states=states.double().cpu().numpy())
+        return said
 
     def to(self, device: torch.device) -> PoseModel:
         """Move the network to a device, in place; returns self."""

@@ -8,7 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PoseNetwork", "Shifts", "at_least_single", "log_contrast"]
+from napari_cryosphere.so3.grid_transform import evaluate_on_grid
+
+__all__ = [
+    "Answers",
+    "PoseNetwork",
+    "Shifts",
+    "at_least_single",
+    "log_contrast",
+    "state_shares",
+]
+
+_STATES_ORDER = 3  # of the grid on which states are averaged over poses: cells of 7.5 degrees
 
 
 def log_contrast(ctf: Tensor) -> Tensor:
@@ -44,6 +55,47 @@ class Shifts(NamedTuple):
 
     means_px: Tensor
     variances_px2: Tensor
+
+
+class Answers(NamedTuple):
+    """What a network says of ``b`` images; None of what it does not say.
+
+    Attributes
+    ----------
+    coefficients
+        Of the log-density of their poses, see `PoseNetwork.forward`.
+    shifts
+        Where the particles lie.
+    states
+        ``(b, k, L + 1, 2 L + 1, L + 1)`` complex: coefficients of the logarithms of k states' probabilities
+        at each pose, up to a function that all states have in common, see `state_shares`.
+    """
+
+    coefficients: Tensor
+    shifts: Shifts | None = None
+    states: Tensor | None = None
+
+
+def state_shares(states: Tensor, coefficients: Tensor, temperatures: Tensor) -> Tensor:
+    """Return the probabilities of states, averaged over the poses that an image may have.
+
+    ``sum_R p(R) p(k | R)`` over the cells of a grid.
+
+    Parameters
+    ----------
+    states, coefficients
+        `Answers.states` and `Answers.coefficients` of ``b`` images, the latter those of calibrated poses.
+    temperatures
+        ``(t,)``: the logarithms of the states' probabilities are divided by each.
+
+    Returns
+    -------
+    ``(t, b, k)``.
+    """
+    poses = evaluate_on_grid(coefficients, _STATES_ORDER).flatten(1).softmax(dim=1)
+    logits = evaluate_on_grid(states.flatten(0, 1), _STATES_ORDER).view(*states.shape[:2], -1)
+    each = [(logits / temperature).softmax(dim=1) for temperature in temperatures]
+    return torch.stack([torch.einsum("bkr,br->bk", shares, poses) for shares in each])
 
 
 def at_least_single(values: Tensor) -> Tensor:
@@ -85,8 +137,6 @@ class PoseNetwork(nn.Module, ABC):
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """
 
-    def poses_and_shifts(
-        self, images: Tensor, ctf: Tensor | None = None
-    ) -> tuple[Tensor, Shifts | None]:
-        """Return what `forward` does, and where the particles lie; None from a network that does not say."""
-        return self(images, ctf), None
+    def answers(self, images: Tensor, ctf: Tensor | None = None) -> Answers:
+        """Return what `forward` does, and whatever else this network says."""
+        return Answers(self(images, ctf))

@@ -9,7 +9,9 @@ from napari_cryosphere.particles._poses import (
     is_pose_column,
     network_column,
     pose_columns,
+    state_columns,
 )
+from napari_cryosphere.particles._selection import spread_rows
 from napari_cryosphere.particles.cs import read_cs, write_cs
 from napari_cryosphere.particles.ctf_parameters import CtfParameters
 from napari_cryosphere.particles.density_map import DensityMap
@@ -34,7 +36,9 @@ __all__ = [
     "pose_columns",
     "read_cs",
     "read_star",
+    "spread_rows",
     "stack_writer",
+    "state_columns",
     "write_cs",
     "write_stack",
     "write_star",

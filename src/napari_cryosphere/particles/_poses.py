@@ -33,6 +33,8 @@ __all__ = [
     "moved_to_poses",
     "network_column",
     "pose_columns",
+    "state_columns",
+    "state_probabilities",
     "uncertainty_columns",
 ]
 
@@ -63,10 +65,12 @@ _OF_EARLIER_POSE = re.compile(
 )
 # Of this package: replaced with the pose that they belong to, and not kept.
 _OF_PREDICTION = re.compile(
-    r"cryosphere(Entropy|Spread|OriginSpread|Confidence|Symmetry|Network\w+)"
+    r"cryosphere(Entropy|Spread|OriginSpread|Confidence|Symmetry|Network\w+|StateProbability\d+)"
 )
+_STATE_PROBABILITY = "cryosphereStateProbability"  # and the state, from 1
 _KEPT = "cryosphereInput"
 _NETWORK = "cryosphereNetwork"
+_SUM_OFF = 1e-2  # of probabilities from 1, as files round them to three digits
 # 2e-10 rad: gives the angles of an input file back as they were.
 _DECIMALS = 8
 
@@ -194,3 +198,40 @@ def uncertainty_columns(summary: PoseSummary, symmetry: str = "C1") -> dict[str,
     if symmetry != "C1":
         columns[SYMMETRY] = np.full(len(summary), symmetry, dtype=object)
     return columns
+
+
+def state_columns(probabilities: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Return the STAR columns of ``(n, k)`` probabilities of states, and the best one, counted from 1."""
+    named = {
+        f"{_STATE_PROBABILITY}{state}": column
+        for state, column in enumerate(probabilities.T, start=1)
+    }
+    return {_CLASS: probabilities.argmax(axis=1) + 1, **named}
+
+
+def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Return the probabilities of states that a table has, ``(n, k)``; None where it has not two or more.
+
+    Raises
+    ------
+    MetadataError
+        If one is missing, negative or no number, or a particle's do not sum to 1.
+    """
+    names = [name for name in particles if str(name).startswith(_STATE_PROBABILITY)]
+    if len(names) < 2:
+        return None
+    wanted = [f"{_STATE_PROBABILITY}{state}" for state in range(1, len(names) + 1)]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise MetadataError(
+            f"there are {len(names)} columns {_STATE_PROBABILITY}*, but no {missing[0]}"
+        )
+    values = particles[wanted].to_numpy(np.float64)
+    good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < _SUM_OFF)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise MetadataError(
+            f"row {row + 1}: {_STATE_PROBABILITY}1 to {len(names)} are {values[row].tolist()}; "
+            "they must be at least 0 and sum to 1"
+        )
+    return values / values.sum(axis=1, keepdims=True)

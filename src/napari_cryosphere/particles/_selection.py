@@ -1,4 +1,4 @@
-"""Rows of a table that an expression is true for."""
+"""Rows of a table: those that an expression is true for, or a few spread over all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.particles._checks import listed, shown
 
-__all__ = ["rows_where"]
+__all__ = ["rows_where", "spread_rows"]
 
 _MOST_NAMES = 8  # columns that a message names
 # What pandas raises for expressions that it cannot parse, resolve or apply to the columns' types.
@@ -50,6 +50,14 @@ def rows_where(path: Path, table: pd.DataFrame, expression: str) -> NDArray[np.b
     if not chosen.any():
         raise MetadataError(f"{asked} is true for none of {len(table)} particles; {_legal(table)}")
     return chosen
+
+
+def spread_rows(number: int, most: int) -> NDArray[np.int64]:
+    """Return up to ``most`` row numbers, spread evenly over ``number``: files are sorted by micrograph."""
+    rows: NDArray[np.int64] = np.unique(
+        np.linspace(0, number - 1, min(number, most)).astype(np.int64)
+    )
+    return rows
 
 
 def _legal(table: pd.DataFrame, reason: str = "") -> str:

@@ -28,6 +28,7 @@ from napari_cryosphere.particles._poses import (
     ORIGINS,
     is_pose_column,
     moved_to_poses,
+    state_probabilities,
     uncertainty_columns,
 )
 from napari_cryosphere.particles._selection import rows_where
@@ -521,6 +522,19 @@ class ParticleStack:
         if "rlnRandomSubset" in self.particles:
             return np.asarray(self.particles["rlnRandomSubset"], dtype=np.int64)
         return self._images.half_of.astype(np.int64)
+
+    def state_probabilities(self) -> NDArray[np.float64] | None:
+        """Return the probabilities of several states, ``(n, k)``; None where the table has none.
+
+        Raises
+        ------
+        MetadataError
+            If a column of them is missing, or a particle's are no probabilities.
+        """
+        try:
+            return state_probabilities(self.particles)
+        except MetadataError as error:
+            raise MetadataError(f"{self.source}: {error}") from error
 
     def filaments(self) -> NDArray[np.int64] | None:
         """Return which filament each segment is of, ``(n,)`` numbers from 0; None for particles."""

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 
 from napari_cryosphere.imaging.fourier import rescale
 from napari_cryosphere.imaging.map_mask import masked_map, particle_mask
-from napari_cryosphere.particles import DensityMap
+from napari_cryosphere.particles import DensityMap, spread_rows
 from napari_cryosphere.reconstruction.cones import half_sphere
 from napari_cryosphere.reconstruction.map_alignment import centre_of_mass, moved
 from napari_cryosphere.so3.rotations import (
@@ -276,7 +276,7 @@ def _distinct(group: str) -> Values:
 
 def _few(group: str) -> Values:
     every = _distinct(group)
-    return every[np.unique(np.linspace(0, len(every) - 1, min(_FEW, len(every))).astype(int))]
+    return every[spread_rows(len(every), _FEW)]
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from napari_cryosphere.model.pose_network import Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
@@ -56,8 +57,8 @@ class LoopSettings:
 class Validated:
     """What held-out particles say: mean loss, median and mean error in degrees, median error of shifts.
 
-    The error of shifts is in the network's pixels, NaN where there is none. Distributions and shifts are
-    in the process that validates alone.
+    The error of shifts is in the network's pixels, NaN where there is none. Distributions, shifts and
+    states are in the process that validates alone.
     """
 
     loss: float
@@ -66,6 +67,7 @@ class Validated:
     shift_px: float
     predicted: HarmonicDistribution | None = None
     shifts: Shifts | None = None
+    states: Tensor | None = None
 
 
 class Clock:
@@ -205,6 +207,7 @@ class Clock:
             ),
             predicted=None if found is None else found.predicted,
             predicted_shifts=None if found is None else found.shifts,
+            predicted_states=None if found is None else found.states,
         )
         self._last_report, self._reported_images, self._losses = self._now, self._images, []
         return report

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cryosphere.model.card import Calibration, ShiftCard
+from napari_cryosphere.model.card import Calibration, ShiftCard, StateCard
 from napari_cryosphere.model.pose_model import LARGEST_CHANGE, temperatures
-from napari_cryosphere.model.pose_network import Shifts, log_contrast
+from napari_cryosphere.model.pose_network import Shifts, log_contrast, state_shares
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 
-__all__ = ["LEVELS", "calibrate", "calibrate_shifts", "tempered"]
+__all__ = ["LEVELS", "calibrate", "calibrate_shifts", "calibrate_states", "tempered"]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Levels of credible sets whose coverage a calibration reports."""
@@ -43,6 +43,9 @@ them were within 0.01 of measured ones, 0.003 on average (50 random distribution
 _FARTHEST = 7  # steps from 1: temperatures of 0.25 to 4; those in docs/measurements.md are 0.9 to 1
 _LEAST_SCALE = 0.01  # of shifts' widths: a card needs a positive one where all errors are 0
 _LEAST_SPREAD = 0.02  # of the contrast's logarithm: with less, one temperature serves all
+_STATES_STEP = 0.1  # of the logarithm of the states' temperature: 10 %; chosen, not tuned
+_LEAST_SHARE = 1e-6  # of a state, so that one particle does not rule its temperature
+_AT_ONCE = 32  # particles on a grid of states and poses: 10 MB for two states
 _ENOUGH = 0.01  # in the temperature's logarithm: 250 particles determine it to 0.05
 _OFFSETS = np.linspace(-0.2, 0.2, 11)
 """Of the temperature's logarithm, with each slope: it was fitted without one before; chosen, not tuned."""
@@ -185,6 +188,39 @@ def calibrate_shifts(
         particles=len(known_px),
         median_angstrom=float(np.sqrt(np.median(squares))) * pixel_size_angstrom,
         coverage={f"{level:g}": float((inside <= level).mean()) for level in LEVELS},
+    )
+
+
+def calibrate_states(
+    states: torch.Tensor, predicted: HarmonicDistribution, known: NDArray[np.float64]
+) -> StateCard:
+    """Fit the temperature of states to particles of known state: that of the least cross-entropy.
+
+    Parameters
+    ----------
+    states
+        ``(n, k, L + 1, 2 L + 1, L + 1)``: what the network says, of particles that it has not seen.
+    predicted
+        Their poses, as calibrated.
+    known
+        ``(n, k)``: the probabilities that alignment gave.
+    """
+    reach = round(_FARTHEST * _STEP / _STATES_STEP)
+    tried = torch.exp(_STATES_STEP * torch.arange(-reach, reach + 1))
+    parts = [
+        state_shares(one, poses, tried)
+        for one, poses in zip(
+            states.split(_AT_ONCE), predicted.coefficients.split(_AT_ONCE), strict=True
+        )
+    ]
+    shares, labels = torch.cat(parts, dim=1).double(), torch.from_numpy(known)
+    nats = -(labels * shares.clamp(min=_LEAST_SHARE).log()).sum(dim=2).mean(dim=1)
+    best = int(nats.argmin())
+    agree = shares[best].argmax(dim=1) == labels.argmax(dim=1)
+    return StateCard(
+        temperature=float(tried[best]),
+        particles=len(known),
+        agreement=float(agree.double().mean()),
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from napari_cryosphere.model.pose_network import Shifts
     from napari_cryosphere.so3.distributions import HarmonicDistribution
 
@@ -34,7 +36,7 @@ class TrainingProgress:
     validation_shift_px
         Median error of the held-out particles' shifts in pixels of the network's box, where this report
         has it and they are known.
-    predicted, predicted_shifts
+    predicted, predicted_shifts, predicted_states
         What the averaged network says of the held-out particles, where this report has it.
     """
 
@@ -49,3 +51,4 @@ class TrainingProgress:
     validation_shift_px: float | None = None
     predicted: HarmonicDistribution | None = None
     predicted_shifts: Shifts | None = None
+    predicted_states: Tensor | None = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cryosphere.errors import CryosphereError, RankLostError
-from napari_cryosphere.model.pose_network import PoseNetwork, Shifts
+from napari_cryosphere.model.pose_network import Answers, PoseNetwork, Shifts
 from napari_cryosphere.so3.distributions import HarmonicDistribution
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 from napari_cryosphere.training._clock import Clock, LoopSettings, Validated
@@ -31,14 +31,15 @@ _PREDICT_BATCH = 128  # images at once without gradients: 0.5 GB at 4 MB each
 class ValidationSet:
     """Held-out particles: ``(n, box, box)`` prepared images and their ``(n, 3, 3)`` poses.
 
-    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, and ``ctf`` is that of a
-    `Batch`; None if not known.
+    ``shifts_px`` are ``(n, 2)`` x and y of their centres from pixel n // 2, ``ctf`` and ``states`` are those
+    of a `Batch`; None if not known.
     """
 
     images: Tensor
     rotations: NDArray[np.float64]
     shifts_px: NDArray[np.float64] | None = None
     ctf: Tensor | None = None
+    states: NDArray[np.float64] | None = None
 
 
 def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
@@ -46,27 +47,30 @@ def predict_coefficients(network: PoseNetwork, images: Tensor) -> Tensor:
 
     ``(n, box, box)`` to ``(n, L + 1, 2 L + 1, L + 1)`` complex.
     """
-    return _predict(network, images)[0]
+    return _predict(network, images).coefficients
 
 
-def _predict(
-    network: PoseNetwork, images: Tensor, ctf: Tensor | None = None
-) -> tuple[Tensor, Shifts | None]:
-    """Return a network's coefficients and shifts for any number of images, in the computer's own memory."""
+def _predict(network: PoseNetwork, images: Tensor, ctf: Tensor | None = None) -> Answers:
+    """Return what a network says of any number of images, in the computer's own memory."""
     device = next(network.parameters()).device
     network.eval()
-    coefficients, shifts = list[Tensor](), list[Shifts]()
+    parts = list[Answers]()
     with torch.inference_mode():
         for start in range(0, len(images), _PREDICT_BATCH):
             rows = slice(start, start + _PREDICT_BATCH)
-            poses, where = network.poses_and_shifts(
+            said = network.answers(
                 images[rows].to(device), None if ctf is None else ctf[rows].to(device)
             )
-            coefficients.append(poses.cpu())
-            if where is not None:
-                shifts.append(Shifts(*(values.cpu() for values in where)))
-    together = Shifts(*map(torch.cat, zip(*shifts, strict=True))) if shifts else None
-    return torch.cat(coefficients), together
+            parts.append(said)
+    shifts = [part.shifts for part in parts if part.shifts is not None]
+    states = [part.states for part in parts if part.states is not None]
+    return Answers(
+        torch.cat([part.coefficients for part in parts]).cpu(),
+        Shifts(*(torch.cat(values).cpu() for values in zip(*shifts, strict=True)))
+        if shifts
+        else None,
+        torch.cat(states).cpu() if states else None,
+    )
 
 
 def train_network(
@@ -172,18 +176,17 @@ def _keep(trainer: Trainer, clock: Clock, settings: LoopSettings) -> None:
 
 def _validate(trainer: Trainer, validation: ValidationSet, symmetry: str) -> Validated:
     """Look at held-out particles in the first process, and tell the others what it finds."""
-    values, predicted, shifts = [math.nan] * 4, None, None
+    found = Validated(math.nan, math.nan, math.nan, math.nan)
     if trainer.replicas.first:
-        values, predicted, shifts = _held_out(trainer.averaged(), validation, symmetry)
+        found = _held_out(trainer.averaged(), validation, symmetry)
+    values = [found.loss, found.median_degrees, found.mean_degrees, found.shift_px]
     loss, median, mean, shift_px = trainer.replicas.of_first(values)
-    return Validated(loss, median, mean, shift_px, predicted, shifts)
+    return Validated(loss, median, mean, shift_px, found.predicted, found.shifts, found.states)
 
 
-def _held_out(
-    network: PoseNetwork, validation: ValidationSet, symmetry: str
-) -> tuple[list[float], HarmonicDistribution, Shifts | None]:
-    """Return the values of `Validated`, and what a network says of held-out particles."""
-    coefficients, shifts = _predict(network, validation.images, validation.ctf)
+def _held_out(network: PoseNetwork, validation: ValidationSet, symmetry: str) -> Validated:
+    """Return what a network says of held-out particles, and how far off it is."""
+    coefficients, shifts, states = _predict(network, validation.images, validation.ctf)
     labels = torch.from_numpy(validation.rotations).float()
     losses = [
         float(pose_loss(part, Batch(torch.empty(0), poses, torch.ones(len(poses))), symmetry))
@@ -194,8 +197,15 @@ def _held_out(
     ]
     predicted = HarmonicDistribution(coefficients, symmetry)
     errors = angular_error_degrees(validation.rotations, predicted.summary().rotations, symmetry)
-    values = [sum(losses) / len(labels), float(np.median(errors)), float(np.mean(errors))]
-    return [*values, _median_shift_error_px(shifts, validation)], predicted, shifts
+    return Validated(
+        loss=sum(losses) / len(labels),
+        median_degrees=float(np.median(errors)),
+        mean_degrees=float(np.mean(errors)),
+        shift_px=_median_shift_error_px(shifts, validation),
+        predicted=predicted,
+        shifts=shifts,
+        states=states,
+    )
 
 
 def _median_shift_error_px(shifts: Shifts | None, validation: ValidationSet) -> float:

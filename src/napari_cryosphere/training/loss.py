@@ -16,7 +16,7 @@ from napari_cryosphere.so3.symmetry import point_group
 from napari_cryosphere.so3.wigner import evaluate_at
 from napari_cryosphere.training.sources import Batch
 
-__all__ = ["pose_loss", "shift_loss"]
+__all__ = ["pose_loss", "shift_loss", "state_loss"]
 
 
 def pose_loss(
@@ -58,16 +58,44 @@ def shift_loss(shifts: Shifts, batch: Batch) -> Tensor:
     return (batch.weights * nats).sum() / batch.weights.sum()
 
 
+def state_loss(states: Tensor, batch: Batch, symmetry: str) -> Tensor:
+    """Return the cross-entropy of states' probabilities at the known poses against the known ones, in nats.
+
+    ``- sum_i w_i mean_g sum_k q_ik log p_i(k | g R_i) / sum_i w_i``: with that of the poses it makes the
+    likelihood of pose and state.
+
+    Parameters
+    ----------
+    states
+        ``(b, k, L + 1, 2 L + 1, L + 1)`` complex, see `napari_cryosphere.model.pose_network.Answers`.
+    batch
+        The known poses and states, with weights.
+    symmetry
+        Point group.
+    """
+    assert batch.states is not None
+    number, poses = states.shape[1], _equivalents(batch.rotations, symmetry)
+    values = evaluate_at(states.flatten(0, 1), poses.repeat_interleave(number, dim=0))
+    shares = values.view(len(poses), number, -1).log_softmax(dim=1)  # b, k, g
+    nats = -(batch.states[..., None] * shares).sum(dim=1).mean(dim=1)
+    return (batch.weights * nats).sum() / batch.weights.sum()
+
+
 def _label_log_density(
     coefficients: Tensor, rotations: Tensor, symmetry: str, order: int
 ) -> Tensor:
     """Return the mean log-density at each pose's equivalents, ``(b,)`` nats relative to uniform."""
-    group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
-    labels = evaluate_at(coefficients, torch.einsum("gij,bjk->bgik", group, rotations))
+    labels = evaluate_at(coefficients, _equivalents(rotations, symmetry))
     cells = evaluate_on_grid(coefficients, order).flatten(1)
     over_grid: Tensor = _LogSumExp.apply(cells)  # type: ignore[no-untyped-call]
     total = torch.logaddexp(over_grid[:, None], labels)
     return (labels - total + math.log(cells.shape[1])).mean(dim=1)
+
+
+def _equivalents(rotations: Tensor, symmetry: str) -> Tensor:
+    """Return each pose's symmetry-equivalents, ``(b, g, 3, 3)``."""
+    group = torch.from_numpy(point_group(symmetry).copy()).to(rotations)
+    return torch.einsum("gij,bjk->bgik", group, rotations)
 
 
 class _LogSumExp(torch.autograd.Function):

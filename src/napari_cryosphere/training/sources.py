@@ -8,6 +8,7 @@ random is drawn for the whole batch, which is cheap, and images are made for the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -22,7 +23,7 @@ from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier, shif
 from napari_cryosphere.imaging.preprocess import soft_circle
 from napari_cryosphere.imaging.projection import Projector
 from napari_cryosphere.imaging.resample import map_on_grid
-from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
+from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack, spread_rows
 from napari_cryosphere.so3.rotations import random_rotations
 
 __all__ = [
@@ -66,6 +67,8 @@ class Batch:
     ctf
         ``(b, box // 2 + 1)`` float32, see `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is
         not known.
+    states
+        ``(b, k)`` float32 probabilities of the states; None where there is one, or they are not known.
     """
 
     images: Tensor
@@ -74,20 +77,21 @@ class Batch:
     targets: Tensor | None = None
     shifts_px: Tensor | None = None
     ctf: Tensor | None = None
+    states: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> Batch:
         """Return some of the images and their labels."""
         optional = (
             None if values is None else values[rows]
-            for values in (self.targets, self.shifts_px, self.ctf)
+            for values in (self.targets, self.shifts_px, self.ctf, self.states)
         )
         return Batch(self.images[rows], self.rotations[rows], self.weights[rows], *optional)
 
     def labels_on(self, device: torch.device) -> Batch:
         """Return the labels on a device; the images stay, they have been used."""
-        targets, shifts = (
+        targets, shifts, states = (
             None if values is None else values.to(device)
-            for values in (self.targets, self.shifts_px)
+            for values in (self.targets, self.shifts_px, self.states)
         )
         return replace(
             self,
@@ -95,6 +99,7 @@ class Batch:
             weights=self.weights.to(device),
             targets=targets,
             shifts_px=shifts,
+            states=states,
         )
 
 
@@ -215,8 +220,8 @@ class LoadedParticles:
         Of the order.
     shifts_px
         ``(n, 2)`` x and y of each particle's centre from pixel n // 2; None if they are not known.
-    ctf
-        ``(n, box // 2 + 1)``, see `Batch`.
+    ctf, states
+        ``(n, box // 2 + 1)`` and ``(n, k)``, see `Batch`.
     """
 
     def __init__(
@@ -227,6 +232,7 @@ class LoadedParticles:
         seed: int = 0,
         shifts_px: NDArray[np.float64] | None = None,
         ctf: Tensor | None = None,
+        states: NDArray[np.float64] | None = None,
     ) -> None:
         self._all = Batch(
             images,
@@ -234,6 +240,7 @@ class LoadedParticles:
             torch.from_numpy(weights).float(),
             shifts_px=None if shifts_px is None else torch.from_numpy(shifts_px).float(),
             ctf=ctf,
+            states=None if states is None else torch.from_numpy(states).float(),
         )
         self._number, self._seed = len(images), seed
 
@@ -244,16 +251,16 @@ class LoadedParticles:
 
 
 class SimulatedProjections:
-    """Training on projections of a map, with the CTFs, shifts, noise and contrast of loaded particles.
+    """Training on projections of maps, with the CTFs, shifts, noise and contrast of loaded particles.
 
-    Contrast and noise are measured: each of up to 512 loaded particles is compared with its own
-    projection at its known pose. The least-squares factor is the contrast; the power spectrum of
-    what remains is that of the noise, whatever colour it has.
+    Contrast and noise are measured: each of up to 512 loaded particles is compared with the projection
+    of its most probable state's map at its known pose. The least-squares factor is the contrast; the
+    power spectrum of what remains is that of the noise, whatever colour it has.
 
     Parameters
     ----------
-    density
-        The map, on the particles' grid or not; it is resampled to the network's.
+    densities
+        The map of each state, on the particles' grid or not; they are resampled to the network's.
     stack
         Particles with poses, shifts and, where they have one, a CTF.
     prepared
@@ -261,28 +268,35 @@ class SimulatedProjections:
     grid
         The network's grid, on which ``prepared`` is.
     seed
-        Of poses, particles and noise.
+        Of poses, states, particles and noise.
+    states
+        ``(n, k)`` probabilities of the particles' states, whose means are the shares of the maps'
+        projections; None where there is one map.
     """
 
     def __init__(
         self,
-        density: DensityMap,
+        densities: Sequence[DensityMap],
         stack: ParticleStack,
         prepared: Tensor,
         grid: ImageGrid,
         seed: int = 0,
+        states: NDArray[np.float64] | None = None,
     ) -> None:
         self._grid, self._seed = grid, seed
-        self._projector = Projector(
-            map_on_grid(density, grid.box, grid.pixel_size_angstrom), padding=3
-        )
+        self._projectors = [
+            Projector(map_on_grid(each, grid.box, grid.pixel_size_angstrom), padding=3)
+            for each in densities
+        ]
+        self._shares = None if states is None else states.mean(0) / states.sum(1).mean()
         self._stack = stack
         self._known_shifts_px, self._ctf = known_shifts_px(stack, grid), radial_ctf(stack, grid)
         self._shifts_px = -stack.shifts_angstrom() / grid.pixel_size_angstrom
         self._number = len(stack)
         self._mask = soft_circle(grid.box)
-        rows = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _MEASURED)).astype(int))
-        projections = self._projections(stack.rotations()[rows], rows) * self._mask
+        rows = spread_rows(len(stack), _MEASURED)
+        best = None if states is None else states[rows].argmax(1)
+        projections = self._projections(stack.rotations()[rows], rows, best) * self._mask
         particles = prepared[torch.from_numpy(rows)]
         self.contrast = float((projections * particles).sum() / (projections**2).sum())
         self.noise_amplitude = _noise_amplitude(particles - self.contrast * projections, self._mask)
@@ -292,7 +306,11 @@ class SimulatedProjections:
         rng = np.random.default_rng([self._seed, step])
         rotations = random_rotations(size, rng)[share]
         particles = rng.integers(self._number, size=size)[share]
-        images = self._projections(rotations, particles) * self.contrast
+        drawn = (
+            None if self._shares is None else rng.choice(len(self._shares), size, p=self._shares)
+        )
+        states = None if drawn is None else drawn[share]
+        images = self._projections(rotations, particles, states) * self.contrast
         white = rng.standard_normal((size, *images.shape[1:]), dtype=np.float32)[share]
         noise = from_fourier(to_fourier(torch.from_numpy(white)) * self.noise_amplitude)
         images = (images + noise * _noise_level(progress)) * self._mask
@@ -303,17 +321,34 @@ class SimulatedProjections:
             torch.ones(len(images)),
             shifts_px=None if known is None else torch.from_numpy(known[particles]).float(),
             ctf=None if ctf is None else ctf[particles],
+            states=None if states is None else torch.eye(len(self._projectors))[states],
         )
 
-    def _projections(self, rotations: NDArray[np.float64], particles: NDArray[np.int64]) -> Tensor:
+    def _projections(
+        self,
+        rotations: NDArray[np.float64],
+        particles: NDArray[np.int64],
+        states: NDArray[np.int64] | None,
+    ) -> Tensor:
         """Return projections with the shift and the CTF (phases flipped) of the given particles."""
         box = self._grid.box
-        transforms = self._projector.slices(rotations)
+        transforms = self._slices(rotations, states)
         transforms = transforms * shift_phases(torch.from_numpy(self._shifts_px[particles]), box)
         ctf = transfer_functions(self._stack[particles], self._grid)
         if ctf is not None:
             transforms = transforms * ctf.abs()
         return from_fourier(transforms)
+
+    def _slices(self, rotations: NDArray[np.float64], states: NDArray[np.int64] | None) -> Tensor:
+        """Return central slices of the maps of ``(b,)`` states, or of the one map."""
+        if states is None:
+            return self._projectors[0].slices(rotations)
+        order = np.argsort(states, kind="stable")
+        parts = [
+            projector.slices(rotations[states == state])
+            for state, projector in enumerate(self._projectors)
+        ]
+        return torch.cat(parts)[np.argsort(order)]
 
 
 def _noise_level(progress: float) -> float:

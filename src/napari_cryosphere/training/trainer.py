@@ -18,7 +18,7 @@ from napari_cryosphere._files import write_tensors
 from napari_cryosphere.errors import CryosphereError, ModelError
 from napari_cryosphere.model.pose_network import PoseNetwork
 from napari_cryosphere.so3.pose_summary import EVALUATION_ORDER
-from napari_cryosphere.training.loss import pose_loss, shift_loss
+from napari_cryosphere.training.loss import pose_loss, shift_loss, state_loss
 from napari_cryosphere.training.replicas import Replicas
 from napari_cryosphere.training.shared_norm import share_statistics
 from napari_cryosphere.training.sources import Batch
@@ -168,25 +168,27 @@ class Trainer:
     ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Return what a share adds to the loss of a batch of this total weight, and to its gradients.
 
-        Two losses: of the poses, and of these with known shifts, which the gradients are of.
+        Two losses: of the poses, and of all that is known, which the gradients are of.
         """
         device = total.device
         network.train()
         half = network.learns_in_bfloat16 and bfloat16_pays(device)
         # no cache: every weight is used once, and threads would share what is in it
         with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-            coefficients, shifts = network.poses_and_shifts(
+            coefficients, shifts, states = network.answers(
                 batch.images.to(device, non_blocking=True),
                 None if batch.ctf is None else batch.ctf.to(device, non_blocking=True),
             )
         labels = batch.labels_on(device)
         part = labels.weights.sum() / total
         loss = pose_loss(coefficients, labels, self._symmetry, self._settings.loss_order) * part
-        both = loss
+        whole = loss
         if shifts is not None and labels.shifts_px is not None:
-            both = loss + shift_loss(shifts, labels) * part
-        losses = torch.stack([loss.detach(), both.detach()])
-        return losses, torch.autograd.grad(both, self._parameters, allow_unused=True)
+            whole = whole + shift_loss(shifts, labels) * part
+        if states is not None and labels.states is not None:
+            whole = whole + state_loss(states, labels, self._symmetry) * part
+        losses = torch.stack([loss.detach(), whole.detach()])
+        return losses, torch.autograd.grad(whole, self._parameters, allow_unused=True)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -32,6 +32,7 @@ from napari_cryosphere.jobs.configs.jobs import (
     SimulatingConfig,
     SolveConfig,
     VariabilityConfig,
+    VaryingConfig,
     WatchConfig,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "SolveConfig",
     "SymmetricConfig",
     "VariabilityConfig",
+    "VaryingConfig",
     "WatchConfig",
 ]

@@ -41,8 +41,10 @@ __all__ = [
     "ParticlesFile",
     "ParticlesFiles",
     "ParticlesInput",
+    "RunFolder",
     "StateMaps",
     "SymmetricConfig",
+    "kept_there",
 ]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
@@ -105,6 +107,26 @@ class JobConfig(BaseModel):
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
         return "no output was written"
+
+
+def kept_there(where: Path, text: str) -> str:
+    """Return what a run that is stopped leaves in a place, in words; nothing if it was not yet made."""
+    return text if where.exists() else "nothing was finished yet"
+
+
+class RunFolder(JobConfig):
+    """A job that fills a folder, and keeps there what it goes on from if it is stopped."""
+
+    output: Folder
+    """Run folder."""
+    resume: bool = False
+    """Go on with a run that was stopped."""
+
+    @property
+    def kept_when_stopped(self) -> str:
+        """What a run that is stopped leaves behind, in words."""
+        text = f"what is finished is kept in {self.output}: the same command with --resume goes on"
+        return kept_there(self.output, text)
 
 
 class SymmetricConfig(JobConfig):

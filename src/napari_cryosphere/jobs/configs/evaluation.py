@@ -16,6 +16,7 @@ from napari_cryosphere.jobs.configs.bases import (
     JobConfig,
     MapFile,
     ParticlesFile,
+    kept_there,
 )
 from napari_cryosphere.jobs.configs.fields import Argument, Option
 from napari_cryosphere.so3.symmetry import normalise_group_name
@@ -193,7 +194,8 @@ class CespedConfig(JobConfig):
     @property
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
-        return f"finished stages are kept in {self.output}: the same command with --resume goes on"
+        text = f"finished stages are kept in {self.output}: the same command with --resume goes on"
+        return kept_there(self.output, text)
 
 
 class MergeReportsConfig(JobConfig):

@@ -34,8 +34,10 @@ from napari_cryosphere.jobs.configs.bases import (
     NewTable,
     ParticlesFile,
     ParticlesInput,
+    RunFolder,
     StateMaps,
     SymmetricConfig,
+    kept_there,
 )
 from napari_cryosphere.jobs.configs.fields import Argument, File, Inside, Option
 
@@ -61,6 +63,7 @@ __all__ = [
     "SimulatingConfig",
     "SolveConfig",
     "VariabilityConfig",
+    "VaryingConfig",
     "WatchConfig",
 ]
 
@@ -186,6 +189,8 @@ class SimulatingConfig(JobConfig):
     """
     preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """Axis of the preferred views, x y z in the map's frame; of any length."""
+    preferred_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the particles with preferred views; the others are seen from everywhere."""
 
     @model_validator(mode="after")
     def _with_a_direction(self) -> SimulatingConfig:
@@ -293,8 +298,9 @@ class _Resumable(_WithMemory):
     @property
     def kept_when_stopped(self) -> str:
         """What a run that is stopped leaves behind, in words."""
-        return (
-            f"finished batches are kept in {self.journal}: the same command with --resume goes on"
+        return kept_there(
+            self.journal,
+            f"finished batches are kept in {self.journal}: the same command with --resume goes on",
         )
 
 
@@ -411,15 +417,13 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, StateMaps):
     """
 
 
-class RefineConfig(AligningConfig, ParticlesInput, MapsInput):
+class RefineConfig(AligningConfig, ParticlesInput, MapsInput, RunFolder):
     """Poses and a map refined with independent halves."""
 
     map: MapFiles
     """Starting map; only its coarse features are used. Of several, one for each state of the molecule, in
     one frame, each state gets its own refined map.
     """
-    output: Folder
-    """Run folder."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
     mask: MaskChoice = "auto"
@@ -432,8 +436,6 @@ class RefineConfig(AligningConfig, ParticlesInput, MapsInput):
     """States that the particles may be in, to be found from one starting map. Of more than one each
     gets its own map; those that are empty or alike are merged.
     """
-    resume: bool = False
-    """Go on with a run that was stopped."""
 
     @model_validator(mode="after")
     def _states_are_sought_or_given(self) -> Self:
@@ -449,26 +451,15 @@ class RefineConfig(AligningConfig, ParticlesInput, MapsInput):
         """How many states the particles may be in."""
         return max(self.classes, len(self.map))
 
-    @property
-    def kept_when_stopped(self) -> str:
-        """What a run that is stopped leaves behind, in words."""
-        return f"aligned batches are kept in {self.output}: the same command with --resume goes on"
 
+class VaryingConfig(SymmetricConfig, _WithMemory):
+    """How it is found in what particles at known poses differ."""
 
-class VariabilityConfig(SymmetricConfig, _WithMemory, ParticlesInput):
-    """How particles at known poses differ from each other: principal components of their volumes."""
-
-    output: Folder
-    """Folder for the results."""
     components: Annotated[int, Field(ge=1, le=20)] = 4
     """Most components that are sought; those that the two half sets do not both find are none."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail in which particles are compared. Without it: as far as the half-maps agree, and 16
     shells at most, which a box of 38 voxels holds.
-    """
-    mask: MaskChoice = "auto"
-    """Where particles may differ: a file, values 0 to 1, in the particles' box; auto makes a wide one
-    of their map; none uses none.
     """
     pose_error_degrees: Annotated[float, Field(ge=0, le=20)] = 1.0
     """By how much poses may be off, and shifts by as much at the particle's rim (standard deviation):
@@ -478,13 +469,15 @@ class VariabilityConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     """Random seed of the components' start."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are read at once."""
-    resume: bool = False
-    """Go on with a run that was stopped."""
 
-    @property
-    def kept_when_stopped(self) -> str:
-        """What a run that is stopped leaves behind, in words."""
-        return f"what is finished is kept in {self.output}: the same command with --resume goes on"
+
+class VariabilityConfig(VaryingConfig, ParticlesInput, RunFolder):
+    """How particles at known poses differ from each other: principal components of their volumes."""
+
+    mask: MaskChoice = "auto"
+    """Where particles may differ: a file, values 0 to 1, in the particles' box; auto makes a wide one
+    of their map; none uses none.
+    """
 
 
 class SearchingConfig(SymmetricConfig, _WithMemory):
@@ -500,6 +493,10 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     """Most searches from random poses on each half of the particles. The first four compete; it ends with
     the first two that agree and explain the images best.
     """
+    classes: Annotated[int, Field(ge=1, le=20)] = 1
+    """Kinds of particles that there may be; each gets a map. Those that the two halves of the particles do
+    not both find, or that are empty or alike, are merged.
+    """
     minutes: Annotated[float, Field(gt=0)] | None = None
     """No further search is begun after so many minutes."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -508,40 +505,25 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     """Where all particles are aligned at the end; auto takes a GPU if there is one."""
 
 
-class AbInitioConfig(SearchingConfig, ParticlesInput):
+class AbInitioConfig(SearchingConfig, ParticlesInput, RunFolder):
     """A coarse map and poses from images alone."""
 
-    output: Folder
-    """Run folder."""
-    resume: bool = False
-    """Go on with a run that was stopped."""
 
-    @property
-    def kept_when_stopped(self) -> str:
-        """What a run that is stopped leaves behind, in words."""
-        return f"the searches are kept in {self.output}: the same command with --resume goes on"
-
-
-class SolveConfig(SymmetricConfig, ParticlesInput, MapInput):
+class SolveConfig(SymmetricConfig, ParticlesInput, MapInput, RunFolder):
     """From particles alone to poses, a map, and a network that knows them."""
 
-    output: Folder
-    """Run folder."""
     map: MapFile | None = None
     """Map to start from; without it one is found from the images."""
+    classes: Annotated[int, Field(ge=1, le=20)] = 1
+    """Kinds of particles, or states of one, that there may be. The network is trained on the most frequent
+    kind.
+    """
     minutes: Annotated[float, Field(gt=0)] = 20.0
     """Time budget of the training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of search and training."""
     device: Device = "auto"
     """Where the arithmetic is done; auto takes a GPU if there is one."""
-    resume: bool = False
-    """Go on with a run that was stopped."""
-
-    @property
-    def kept_when_stopped(self) -> str:
-        """What a run that is stopped leaves behind, in words."""
-        return f"what is finished is kept in {self.output}: the same command with --resume goes on"
 
 
 class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):

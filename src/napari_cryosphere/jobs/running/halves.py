@@ -24,7 +24,7 @@ from napari_cryosphere.reconstruction import (
     ssnr_of_full_map,
 )
 
-__all__ = ["CHUNK", "Halves", "Reconstruction", "chunks", "refuse_empty_half"]
+__all__ = ["CHUNK", "Halves", "Reconstruction", "chunks", "refuse_empty_half", "refuse_few_in_half"]
 
 CHUNK = 128
 """Particles that are read and inserted at a time."""
@@ -196,6 +196,23 @@ def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
         raise MetadataError(
             f"{stack.source}: all particles are in half {1 + int(counts[0] == 0)}; half-maps need both "
             f"halves: {otherwise}remove rlnRandomSubset for a new split"
+        )
+
+
+def refuse_few_in_half(stack: ParticleStack, fewest: int) -> None:
+    """Check that both half sets have so many particles.
+
+    Raises
+    ------
+    MetadataError
+        If a half set has fewer.
+    """
+    refuse_empty_half(stack)
+    number = min(int((stack.half_sets() == half).sum()) for half in (1, 2))
+    if number < fewest:
+        raise MetadataError(
+            f"{stack.source}: {number} particles in one half, which are too few: {fewest} in each half "
+            "are needed at least; give more particles"
         )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "digest_of_table",
     "open_each",
     "open_particles",
+    "refuse_unposed",
     "warnings_of",
 ]
 
@@ -54,6 +55,20 @@ def chosen(stack: ParticleStack, config: ImagesInput) -> ParticleStack:
     if config.select is not None:
         stack = stack.select(config.select)
     return stack.inverted() if config.invert else stack
+
+
+def refuse_unposed(stack: ParticleStack, wanted: str) -> None:
+    """Refuse particles without poses; ``wanted`` says what these are for, and what to do.
+
+    Raises
+    ------
+    MetadataError
+        If they have none.
+    """
+    if not stack.has_poses:
+        raise MetadataError(
+            f"{stack.source} has no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) {wanted}"
+        )
 
 
 def described(config: JobConfig) -> dict[str, Any]:

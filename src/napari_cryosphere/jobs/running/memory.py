@@ -114,11 +114,12 @@ def reconstruction_bytes(box: int, padding: int) -> float:
     return 2.0 * filled + solving
 
 
-def watch_bytes(box: int, padding: int) -> float:
-    """Return what two half-maps' running sums take, with one file's sums or the maps made of them."""
+def watch_bytes(box: int, padding: int, states: int = 1) -> float:
+    """Return what two half-maps' running sums of each state take, with one file's or the maps made."""
     from napari_cryosphere.reconstruction import ExactSums
 
-    return 2.0 * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
+    pairs = states if states == 1 else states + 1  # and the sums of all states
+    return 2.0 * pairs * ExactSums.memory_bytes(box, padding) + reconstruction_bytes(box, padding)
 
 
 def peak_gigabytes() -> float:

@@ -13,7 +13,7 @@ from napari_cryosphere.alignment.aligner import Aligner, Alignment, LogPrior
 from napari_cryosphere.alignment.presence import presence, reached
 from napari_cryosphere.imaging.prepared import PreparedImages
 from napari_cryosphere.imaging.preprocess import Preprocessing
-from napari_cryosphere.jobs.align import AlignerInput, Pilot, spread_rows, with_alignment
+from napari_cryosphere.jobs.align import AlignerInput, Pilot, with_alignment
 from napari_cryosphere.jobs.running.batches import Arrays
 from napari_cryosphere.model.pose_model import PoseModel
 from napari_cryosphere.particles import (
@@ -24,6 +24,8 @@ from napari_cryosphere.particles import (
     ImageGrid,
     ParticleStack,
     network_column,
+    spread_rows,
+    state_columns,
 )
 from napari_cryosphere.so3.asymmetric_unit import expand
 from napari_cryosphere.so3.distributions import HarmonicDistribution, PoseDistribution
@@ -148,8 +150,9 @@ class Predictor:
         """Names of the arrays that `posed` takes."""
         novelty = () if self._model.novelty is None else ("novelty",)
         origins = () if self._model.card.shifts is None else _NETWORK_ORIGINS
+        states = () if self._model.card.states is None else ("states",)
         refined = () if self._aligner is None else (*_FOUND, "compared", *_NETWORK_SUMMARY)
-        return (*SUMMARY, *novelty, *origins, *refined)
+        return (*SUMMARY, *novelty, *origins, *states, *refined)
 
     @property
     def warnings(self) -> list[str]:
@@ -174,7 +177,7 @@ class Predictor:
     def work(self, rows: slice, inputs: Inputs) -> Arrays:
         """Return what is found for some particles, one entry each."""
         prepared, unmasked = inputs
-        distribution, novelty, origins, spread = self._model.predict_all(*prepared)
+        distribution, novelty, origins, spread, states = self._model.predict_all(*prepared)
         summary = distribution.summary()
         predicted = _arrays(summary)
         if self._aligner is None or unmasked is None:
@@ -196,6 +199,8 @@ class Predictor:
             arrays["novelty"] = novelty
         if origins is not None and spread is not None:
             arrays |= dict(zip(_NETWORK_ORIGINS, (origins, spread), strict=True))
+        if states is not None:
+            arrays["states"] = states
         if self._keep_coefficients:
             assert isinstance(distribution, HarmonicDistribution)
             arrays["coefficients"] = distribution.coefficients.cpu().numpy()
@@ -208,8 +213,14 @@ class Predictor:
         and that the image is a particle at all. The network's poses and uncertainties stay as
         ``cryosphereNetworkAngleRot``, ``cryosphereNetworkSpread`` and so on. A model that knows its
         training's particles gives ``cryosphereNovelty`` too; one that knows shifts gives origins and
-        ``cryosphereOriginSpread``, or where they were refined ``cryosphereNetworkOriginXAngst`` and so on.
+        ``cryosphereOriginSpread``, or where they were refined ``cryosphereNetworkOriginXAngst`` and so on;
+        one that tells states apart ``rlnClassNumber`` and their probabilities.
         """
+        posed, summary = self._posed(results)
+        states = results.get("states")
+        return posed if states is None else posed.with_columns(state_columns(states)), summary
+
+    def _posed(self, results: Arrays) -> tuple[ParticleStack, PoseSummary]:
         symmetry, stack = self._model.card.symmetry, self._stack
         summary = PoseSummary(*(results[name] for name in SUMMARY))
         if "novelty" in results:

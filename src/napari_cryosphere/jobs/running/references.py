@@ -36,7 +36,10 @@ _PROBABLY_WRONG = 0.03
 """Relative difference in one box from which a header is taken to be wrong: calibrations of one
 microscope differ by 1 to 2 %.
 """
-_UNSET_ANGSTROM = 1.0  # what programs write that do not know
+_UNSET_ANGSTROM, _UNSET_REACH = 1.0, 1e-4  # what programs write that do not know
+_FEWEST_INSIDE = (
+    33  # voxels of a mask: a sphere of 2 voxels' radius, the finest detail that a grid holds
+)
 _ROUNDING = 1e-3  # of a mask's values
 _CONSTANT = 1e-6  # of the largest grey value
 
@@ -81,7 +84,8 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
     Raises
     ------
     MetadataError
-        If its box is another one, its values are not from 0 to 1, or it is empty.
+        If its box or its pixel size is another one, its values are not from 0 to 1, or next to nothing is
+        inside.
     """
     mask = DensityMap.read(path)
     if mask.box != grid.box:
@@ -94,9 +98,20 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
             f"the mask {path} has values from {lowest:.3g} to {highest:.3g}; "
             "they must be from 0 (outside) to 1 (inside)"
         )
+    inside = int((mask.voxels > 0.5).sum())
+    if inside < _FEWEST_INSIDE:
+        raise MetadataError(
+            f"the mask {path} holds {inside} voxels above 0.5, too few for any structure; give another mask"
+        )
     size, wanted = mask.pixel_size_angstrom, grid.pixel_size_angstrom
-    notes = []
-    if abs(size / wanted - 1) > _SAME_SIZE:
+    apart, notes = abs(size / wanted - 1), list[Note]()
+    if apart > _PROBABLY_WRONG and abs(size - _UNSET_ANGSTROM) > _UNSET_REACH:
+        raise MetadataError(
+            f"the mask {path} says {size:.5g} A a voxel, {of} {wanted:.5g} A, both in a box of {grid.box}: "
+            "one is probably wrong; make the mask from this map, or correct its header (convert "
+            f"--map-pixel-size {wanted:.5g})"
+        )
+    if apart > _SAME_SIZE:
         text = f"the mask {path} says {size:.5g} A a voxel, {of} {wanted:.5g} A; taken as {wanted:.5g} A"
         notes.append(Note(text, warning=True))
     clipped = DensityMap(np.clip(mask.voxels, 0, 1), wanted)
@@ -173,7 +188,7 @@ def pixel_size_notes(path: Path, density: DensityMap, particles: ImageGrid) -> l
     apart = abs(size / wanted - 1)
     if apart <= _SAME_SIZE:
         return []
-    unset = abs(size - _UNSET_ANGSTROM) < 1e-4
+    unset = abs(size - _UNSET_ANGSTROM) < _UNSET_REACH
     if density.box == particles.box and (apart > _PROBABLY_WRONG or unset):
         raise MetadataError(
             f"{path} says {size:.5g} A a voxel, the particles have {wanted:.5g} A a pixel, both in a box of "

@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from napari_cryosphere._files import refuse_overwrite
 from napari_cryosphere.errors import OutputExistsError
+from napari_cryosphere.jobs.configs.bases import RunFolder
+from napari_cryosphere.jobs.running.ranks import current_ranks
 
-__all__ = ["UNFINISHED", "clear_unfinished", "refuse_ended", "remove_stale"]
+__all__ = [
+    "STATE_FILES",
+    "UNFINISHED",
+    "begins",
+    "clear_unfinished",
+    "files_of_state",
+    "refuse_ended",
+    "remove_stale",
+]
 
 UNFINISHED = "unfinished"
 """Folder inside a run's that keeps what a stopped run goes on from."""
+STATE_FILES = "*_class[0-9][0-9][0-9].*"
+"""Pattern of the files that the states after the first have."""
 
 
-def refuse_ended(output: Path, finished: Path, *, resume: bool, overwrite: bool) -> None:
+def refuse_ended(config: RunFolder, finished: Path) -> None:
     """Check that a run can begin, or go on: it must not replace a finished one unasked.
 
     Parameters
     ----------
-    output
-        Run folder.
+    config
+        Says the folder, and whether to resume or to replace.
     finished
         A file that every finished run leaves there.
-    resume, overwrite
-        What was asked for.
 
     Raises
     ------
     OutputExistsError
         If there is a finished run.
     """
-    if resume and (output / UNFINISHED).is_dir():
+    if config.resume and (config.output / UNFINISHED).is_dir():
         return
-    if resume and finished.exists() and not overwrite:
+    if config.resume and finished.exists() and not config.overwrite:
         raise OutputExistsError(
-            f"the run in {output} has ended; choose another output, or pass --overwrite without --resume"
+            f"the run in {config.output} has ended; choose another output, or pass --overwrite without "
+            "--resume"
         )
-    refuse_overwrite(finished, overwrite)
+    refuse_overwrite(finished, config.overwrite)
+
+
+def begins(config: RunFolder, finished: Path) -> bool:
+    """Check as `refuse_ended`, and return whether this process does the work, which one of all does."""
+    refuse_ended(config, finished)
+    return current_ranks().first
+
+
+def files_of_state(
+    outputs: Mapping[str, Path], roles: Iterable[str], state: int
+) -> dict[str, Path]:
+    """Return a state's files by role; those of states after the first end with their number."""
+    ending = "" if state == 1 else f"_class{state:03d}"
+    return {role + ending: outputs[role].with_stem(outputs[role].stem + ending) for role in roles}
 
 
 def clear_unfinished(output: Path) -> None:

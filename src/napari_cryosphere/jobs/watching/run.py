@@ -27,8 +27,9 @@ from napari_cryosphere.errors import (
     MetadataError,
     OutputExistsError,
 )
-from napari_cryosphere.jobs.running.halves import Reconstruction
+from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.journal import changed_settings
+from napari_cryosphere.jobs.running.run_folder import remove_stale
 from napari_cryosphere.jobs.watching.running_sums import RunningSums
 from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -37,6 +38,7 @@ __all__ = ["WatchRun"]
 
 Values: TypeAlias = dict[str, float | int | str]
 
+_OF_STATES = "map*_class[0-9][0-9][0-9].*"
 _HANDED = ".sums-of-rank{}.safetensors"
 _SOURCE = "cryosphere_source"
 _WRITTEN = {
@@ -108,6 +110,7 @@ class WatchRun:
     def _clear(self) -> None:
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         shown = ("state.json", "log.jsonl", "config.json", *_WRITTEN.values())
+        remove_stale(self.folder, [_OF_STATES], [])
         for name in ("sums.safetensors", *shown, "watch.json"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -172,7 +175,7 @@ class WatchRun:
         included = {} if self.sums is None else self.sums.included
         return sorted(name for name in self.identities if name not in included)
 
-    def insert(self, name: str, symmetry: str, padding: int) -> None:
+    def insert(self, name: str, symmetry: str, padding: int, states: int) -> None:
         """Insert the particles of a part; stopped in the middle, the sums in memory are given up.
 
         Raises
@@ -182,7 +185,7 @@ class WatchRun:
         """
         part = self.parts[name]
         before, self.sums = self.sums, None
-        sums = before or RunningSums(part.grid, symmetry, padding)
+        sums = before or RunningSums(part.grid, symmetry, padding, states)
         try:
             sums.add(name, self.identities[name], part)
         except CryosphereError:
@@ -242,21 +245,47 @@ class WatchRun:
         values: Values = {"files": len(self.parts), "particles": self.particles}
         if self.sums is not None:
             self.sums.save(self.folder / "sums.safetensors")
-            files = {role: self.folder / name for role, name in _WRITTEN.items()}
+            files["star"] = self.folder / _WRITTEN["star"]
             ParticleStack.join([self.parts[name] for name in sorted(self.parts)]).save(
                 files["star"], True
             )
             made = self.sums.halves().solve(half_maps=True)
-            made.density.save(files["map"], True)
-            if made.curve is None:  # one half has no particles yet
-                files = {role: files[role] for role in ("star", "map")}
-            else:
-                for half, density in zip(("half1", "half2"), made.halves, strict=True):
-                    density.save(files[half], True)
-                write_fsc_csv({"fsc": made.curve}, files["fsc"], overwrite=True)
+            files |= self._written(made)
+            if made.curve is not None:
                 values["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
+            if self.sums.states > 1:
+                for number in range(1, self.sums.states + 1):
+                    more, found = self._published(self.sums.halves(number), number)
+                    files |= more
+                    values |= found
         write_json(values | state, self.folder / "state.json", overwrite=True)
         return made, files, values
+
+    def _published(self, halves: Halves, state: int) -> tuple[dict[str, Path], Values]:
+        """Write the maps of a state; returns the files and values, none while it has no particles."""
+        inserted = sum(half.inserted for half in halves.pair)
+        values: Values = {f"share_of_state_{state}": inserted / self.particles}
+        if not inserted:
+            return {}, values
+        made, ending = halves.solve(half_maps=True), f"_class{state:03d}"
+        if made.curve is not None:
+            values[f"resolution_of_state_{state}_angstrom"] = made.curve.resolution_angstrom(0.143)
+        return self._written(made, ending), values
+
+    def _written(self, made: Reconstruction, ending: str = "") -> dict[str, Path]:
+        """Write map, half-maps and FSC; returns the files by role, the map's alone while a half is empty."""
+        maps = {"map": made.density}
+        if made.curve is not None:
+            maps |= dict(zip(("half1", "half2"), made.halves, strict=True))
+        files = {role: self.folder / _WRITTEN[role] for role in maps}
+        if made.curve is not None:
+            files["fsc"] = self.folder / _WRITTEN["fsc"]
+        files = {role: path.with_stem(path.stem + ending) for role, path in files.items()}
+        for role, density in maps.items():
+            density.save(files[role], True)
+        if made.curve is not None:
+            write_fsc_csv({"fsc": made.curve}, files["fsc"], overwrite=True)
+        return {role + ending: path for role, path in files.items()}
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""

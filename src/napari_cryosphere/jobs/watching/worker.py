@@ -74,6 +74,12 @@ class Worker:
             **{name: settings[name] for name in kept},
         }
 
+    @property
+    def states(self) -> int:
+        """How many states the model tells apart."""
+        card = self._model.card
+        return 1 if card.states is None else getattr(card.network, "states", 1)
+
     def read(self, path: Path) -> tuple[ParticleStack, str]:
         """Return a file's particles and its checksum. Raises CryosphereError if it cannot be read."""
         try:
@@ -100,7 +106,7 @@ class Worker:
 
     def insert(self, name: str) -> None:
         """Add the particles of a part to the sums."""
-        self.run.insert(name, self._model.card.symmetry, self._config.padding)
+        self.run.insert(name, self._model.card.symmetry, self._config.padding, self.states)
 
     def _posed(self, stack: ParticleStack) -> ParticleStack:
         """Return a file's particles with poses. Noise and contrast are measured on the file itself."""
