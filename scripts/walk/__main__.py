@@ -16,6 +16,9 @@ train
     it and open it again, where what is read back is compared with what was left; maps.
 docks, maps
     Every dock with something in it.
+states
+    A folder ``--data`` with what ``align`` has made of particles and the maps of two states, particles.star,
+    map.mrc and map_class002.mrc: the window in the states' colours.
 slider
     From sure to unsure particles: the film of the README.
 

@@ -221,6 +221,33 @@ def training_story(walk: Walk, arguments: argparse.Namespace) -> None:
     walk.picture("train_slices")
 
 
+def states_story(walk: Walk, arguments: argparse.Namespace) -> None:
+    """Particles in two states: sphere, tiles, orientations and maps in the colours of the states."""
+    files = [arguments.data / name for name in ("particles.star", "map.mrc", "map_class002.mrc")]
+    walk.step("drop particles and maps", lambda: walk.drop(*files))
+    shown_dock(walk, "CryoSphere")
+    dock = open_dock(walk, "CryoSphere")
+    walk.click(dock.way.steps["Inspect"])
+    walk.wait(lambda: dock.controller.inspector.reading is not None, "the posterior")
+    walk.wait(lambda: dock.controller.projection.match is not None, "the projection")
+    walk.rest(1.0)
+    walk.note("shown", walk.viewer.canvas.overlays.text.text)
+    open_dock(walk, "CryoSphere gallery")
+    walk.rest(2.0)
+    walk.picture("states_gallery")
+    views = open_dock(walk, "CryoSphere orientations")
+    walk.wait(lambda: " of " not in views.evenness.number.text(), "the views of all particles")
+    walk.click(views.evenness.by_state)
+    walk.rest(1.0)
+    walk.picture("states_orientations")
+    maps = open_dock(walk, "CryoSphere maps")
+    walk.click(maps.surfaces_button)
+    walk.step("all maps", lambda: walk.click(maps.maps.together))
+    walk.step("difference", lambda: walk.click(maps.maps.subtract), idle(maps))
+    walk.rest(1.0)
+    walk.picture("states_maps")
+
+
 def slider_story(walk: Walk, _: argparse.Namespace) -> None:
     """From the surest to the least sure particle."""
     walk.menu("File", "Open Sample", "CryoSphere", "Simulated protein")
@@ -248,4 +275,5 @@ STORIES = {
     "docks": docks_story,
     "maps": maps_story,
     "slider": slider_story,
+    "states": states_story,
 }

@@ -108,6 +108,18 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
     searches = SimpleNamespace(evidence_of_nothing=-120.0, course=SimpleNamespace(max_shell=6))
     competition = _Competition(cast(Searches, searches), AbInitioConfig(particles="p", output="o"))
     line = np.empty((0, 6))
+    unlike = (
+        wrong.voxels + np.random.default_rng(0).normal(size=3 * (16,)) * 1.1 * wrong.voxels.std()
+    )
+    competition.found[0].append(
+        Found((DensityMap(unlike.astype(np.float32), 12.0),), -106.0, line, 4)
+    )
+    competition.found[1].append(Found((wrong,), -105.0, line, 1))
+    doubtful = competition.verdict()
+    assert 0.6 < doubtful.agreement < 0.8
+    assert doubtful.pair is None
+    competition.found[0].clear()
+    competition.found[1].clear()
     competition.found[0].append(Found((wrong,), -106.0, line, 0))
     competition.found[1].append(Found((wrong,), -105.0, line, 1))
     agreed = competition.verdict()

@@ -231,6 +231,23 @@ def test_a_map_comes_while_a_slice_is_selected(
     assert chosen in viewer.layers
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_a_map_that_is_dropped_next_to_others_is_shown_as_they_are(
+    dock: MapDock, viewer: Any, qtbot: Any, small: DensityMap, tmp_path: Path, sliced: bool
+) -> None:
+    maps = dock.controller.maps
+    first = maps.add_map(small, "first")
+    dock.show_maps(slices=sliced)
+    small.save(tmp_path / "second.mrc")
+    seen = list[bool]()
+    viewer.layers.events.inserted.connect(lambda event: seen.append(event.value.visible))
+    viewer.open(tmp_path / "second.mrc", plugin="napari-cryosphere")
+    assert seen[0] is False  # napari's volume rendering takes seconds for a picture
+    qtbot.waitUntil(lambda: len(maps.view.layers) == 2, timeout=60_000)
+    assert maps.view.layers == (first, viewer.layers["second"])
+    assert maps.view.sliced is sliced
+
+
 def test_a_reference_that_is_removed_gives_way_to_another(
     dock: MapDock, viewer: Any, small: DensityMap
 ) -> None:

@@ -344,10 +344,11 @@ class DataSets:
     def _on_visible(self, event: Any) -> None:
         self._on_map_visible(event.source)
 
-    def _on_map_visible(self, layer: Layer) -> None:
-        """Let a map that would cover the particle be shown by itself instead."""
+    def _on_map_visible(self, layer: Layer, new: bool = False) -> None:
+        """Let a map that would cover the particle be shown by itself, and a new one next to others."""
         covers = layer.visible and map_of(layer) is not None and self.session is not None
-        if covers and not self.maps.view.active:
+        beside = new and layer.visible and self.maps.view.active
+        if beside or (covers and not self.maps.view.active):
             layer.visible = False
             self.dropped.emit(layer)
 
@@ -378,7 +379,7 @@ class DataSets:
             self.dropped.emit(layer)
         elif map_of(layer) is not None:
             self.layers_changed.emit()
-            self._on_map_visible(layer)
+            self._on_map_visible(layer, new=True)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value

@@ -95,7 +95,9 @@ class MapDock(SeatedDock):
 
     def _on_dropped(self, layer: Layer) -> None:
         """Make room for what was dropped; its visual is not ready before the next turn of the event loop."""
-        if map_of(layer) is not None:
+        if map_of(layer) is not None and self.controller.maps.view.active:
+            QTimer.singleShot(0, partial(self.maps.show_new, layer))
+        elif map_of(layer) is not None:
             QTimer.singleShot(0, self.show_maps)
         elif self.controller.maps.view.sliced:
             QTimer.singleShot(0, self.controller.maps.show)

@@ -150,7 +150,7 @@ class MapPanel(Panel):
             (controller.layers_changed, self._on_layers),
             (controller.runner.busy_changed, self._on_busy),
             (maps.mode_changed, self._on_mode),
-            (maps.reconstructed, self._on_reconstructed),
+            (maps.reconstructed, self.show_new),
             (maps.reported, self._on_reported),
         ):
             seat.connect(signal, callback)
@@ -251,7 +251,7 @@ class MapPanel(Panel):
         if self._controller.maps.view.active:
             self.show_maps(self._slices)
 
-    def _on_reconstructed(self, layer: Any) -> None:
+    def show_new(self, layer: Layer) -> None:
         """Show what was made; a reference that was chosen by hand stays."""
         self.map.choose(layer)
         reference = self.reference.layer()
