@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -106,7 +107,8 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
     wrong = protein_phantom(16, 12.0)
     true = DensityMap(wrong.voxels + np.roll(np.flip(wrong.voxels, (0, 1)), (1, 1), (0, 1)), 12.0)
     searches = SimpleNamespace(evidence_of_nothing=-120.0, course=SimpleNamespace(max_shell=6))
-    competition = _Competition(cast(Searches, searches), AbInitioConfig(particles="p", output="o"))
+    config = AbInitioConfig(particles="p", output="o")
+    competition = _Competition(cast(Searches, searches), config, time.monotonic())
     line = np.empty((0, 6))
     unlike = (
         wrong.voxels + np.random.default_rng(0).normal(size=3 * (16,)) * 1.1 * wrong.voxels.std()
@@ -136,6 +138,15 @@ def test_maps_that_agree_are_not_believed_where_another_explains_more() -> None:
     sure = competition.verdict()
     assert sure.pair is not None
     assert {one.evidence for one in sure.pair[1:]} == {-100.0, -101.0}
+
+
+def test_no_search_is_begun_after_the_minutes_of_the_run() -> None:
+    config = AbInitioConfig(particles="p", output="o", minutes=1)
+    for seconds, goes_on in ((30, True), (90, False)):
+        competition = _Competition(
+            cast(Searches, SimpleNamespace()), config, time.monotonic() - seconds
+        )
+        assert competition.goes_on(0) == goes_on
 
 
 def test_a_stopped_search_ends_with_the_same_map(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import napari_cryosphere as nc
 from napari_cryosphere._generators import returned
+from napari_cryosphere.errors import NotConvergedError
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs._kinds import alike, kinds_of, shared_kinds
-from napari_cryosphere.jobs.abinitio import abinitio
+from napari_cryosphere.jobs._searches import Found
+from napari_cryosphere.jobs.abinitio import _aligned_as_told, _OfKind, ab_initio_stack, abinitio
 from napari_cryosphere.jobs.configs import AbInitioConfig, SearchingConfig
-from napari_cryosphere.jobs.events import Event, Note, follow
+from napari_cryosphere.jobs.events import Event, Note, Progress, follow
 from napari_cryosphere.jobs.running.journal import MemoryJournal
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
@@ -71,6 +77,82 @@ def test_divisions_are_alike_as_far_as_they_are_sure() -> None:
     assert alike(sure, np.full(100, 0.5)) == 0
     assert alike(0.5 + 0.05 * (sure - 0.5), sure) < 0.1  # correlated by 1
     assert alike(sure, np.ones(100)) == 0
+
+
+@pytest.mark.parametrize(("numbers", "left"), [((400, 300, 200), [0, 2]), ((260, 120), [0])])
+def test_of_two_maps_of_one_kind_the_later_goes_and_leaves_its_particles(
+    numbers: tuple[int, ...], left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the kinds the first two are one molecule, whose maps share its particles alike."""
+    kinds = np.repeat(np.arange(len(numbers)), numbers)
+    molecules = np.maximum(np.arange(len(numbers)), 1)
+
+    def aligned(stack: Any, found: list[_OfKind], *_: Any) -> Generator[Event, None, Any]:
+        yield Progress(1.0, "aligned")
+        maps = molecules[[one.kind for one in found]]
+        fits = (molecules[kinds][:, None] == maps) + 1e-3
+        shares = fits / fits.sum(1, keepdims=True)
+        states = None if len(found) == 1 else SimpleNamespace(probabilities=shares)
+        return SimpleNamespace(states=states)
+
+    monkeypatch.setattr("napari_cryosphere.jobs.abinitio._aligned", aligned)
+    given: Any = [_OfKind(kind, None, 20.0, 8) for kind in range(len(numbers))]  # type: ignore[arg-type]
+    nothing: Any = None
+    work = _aligned_as_told(nothing, kinds, given, nothing, lambda name: MemoryJournal())
+    found, _ = returned(work, lambda event: None)
+    assert [one.kind for one in found] == left
+
+
+def test_all_kinds_share_the_minutes_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, told = nc.simulate(protein_phantom(16, 12.0), 100, seed=0), list[float]()
+    starts = list[float]()
+
+    def told_apart(*_: Any) -> Generator[Event, None, np.ndarray]:
+        told.append(time.monotonic())
+        yield Progress(1.0, "told apart")
+        return np.arange(len(stack)) % 2
+
+    def searched(*given: Any) -> Generator[Event, None, None]:
+        starts.append(given[-1])
+        yield Progress(1.0, "searched")
+        raise NotConvergedError("nothing")
+
+    searches = SimpleNamespace(finest_angstrom=20.0, radius_angstrom=80.0)
+    for name, value in {
+        "kinds_of": told_apart,
+        "confirmed": searched,
+        "Searches": lambda *_: searches,
+    }.items():
+        monkeypatch.setattr(f"napari_cryosphere.jobs.abinitio.{name}", value)
+    work = ab_initio_stack(stack, SearchingConfig(classes=2), lambda name: MemoryJournal())
+    with pytest.raises(NotConvergedError):
+        returned(work, lambda event: None)
+    assert len(starts) == 2
+    assert starts[0] == starts[1] <= told[0]
+
+
+def test_what_searches_say_of_all_particles_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, journal, times = nc.simulate(protein_phantom(32, 6.0), 120, seed=0), MemoryJournal(), [0]
+    config = SearchingConfig(symmetry="D2", classes=2, resolution_angstrom=48.0)
+    monkeypatch.setattr("napari_cryosphere.jobs._kinds._STEPS", 6)
+
+    def told(_: Any, stack: ParticleStack, found: Found) -> Generator[Event, None, np.ndarray]:
+        times[0] += 1
+        yield Progress(1.0, "comparing")
+        return np.random.default_rng(found.key).normal(size=(len(stack), 2))
+
+    monkeypatch.setattr("napari_cryosphere.jobs._searches.Searches.judged", told)
+    shown = list[float]()
+
+    def show(event: Event) -> None:
+        if isinstance(event, Progress):
+            shown.append(event.fraction)
+
+    first = returned(kinds_of(stack, config, journal), show)
+    assert max(after - before for before, after in pairwise([0.0, *shown])) < 0.1
+    again = returned(kinds_of(stack, config, journal), lambda event: None)
+    np.testing.assert_array_equal(first, again)
+    assert times == [2]
 
 
 def test_noise_is_one_kind() -> None:

@@ -11,6 +11,7 @@ from napari_cryosphere.jobs.configs.bases import RunFolder
 from napari_cryosphere.jobs.running.run_folder import (
     UNFINISHED,
     clear_unfinished,
+    further_states,
     refuse_ended,
     remove_stale,
 )
@@ -47,12 +48,28 @@ def test_what_another_run_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_stale(
         tmp_path,
-        ["*_class[0-9][0-9][0-9].*", "part_*/*.mrc"],
+        ["map_class[0-9][0-9][0-9].*", "part_*/*.mrc"],
         [tmp_path / "map.mrc", tmp_path / "part_1/a.mrc"],
     )
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"map.mrc", "mine.mrc", "part_1/a.mrc"}
     assert not (tmp_path / "part_2").exists()
+
+
+def test_what_is_not_of_the_package_stays(tmp_path: Path) -> None:
+    own = {"map_class002.mrc", "map_class010.mrc", "fsc_class003.csv"}
+    others = {
+        "run_it025_class001.mrc",
+        "notes_class001.txt",
+        "map_class001.mrc",
+        "map_class002.txt",
+    }
+    for name in own | others:
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    outputs = {"map": tmp_path / "map.mrc", "fsc": tmp_path / "fsc.csv"}
+    remove_stale(tmp_path, further_states(outputs, outputs), [])
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "empty"}
 
 
 def test_kept_state_of_any_kind_is_cleared(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from napari_cryosphere.errors import CryosphereError, MetadataError, OutputExist
 from napari_cryosphere.imaging.phantom import protein_phantom
 from napari_cryosphere.jobs.configs import SimulateConfig, VariabilityConfig
 from napari_cryosphere.jobs.events import Event, Events, Note, Progress, Result, follow
+from napari_cryosphere.jobs.running.run_folder import remove_stale
 from napari_cryosphere.jobs.simulate import simulate
-from napari_cryosphere.jobs.variability import variability
+from napari_cryosphere.jobs.variability import _OF_COMPONENTS, variability, variability_outputs
 from napari_cryosphere.particles import DensityMap, ParticleStack
 
 NUMBER = 300
@@ -162,6 +163,34 @@ def test_a_run_that_was_stopped_goes_on(
         for one in (result, found[0])
     ]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_masks_in_memory_are_checked_as_files_are(made: Path) -> None:
+    stack, ones = nc.read_star(made / "still.star"), np.ones((24, 24, 24), np.float32)
+    masks: dict[str, Any] = {
+        "box of 20": DensityMap(ones[:20, :20, :20], 8.0),
+        "values from 2 to 2": DensityMap(2 * ones, 8.0),
+        "mask='solvent'": "solvent",
+        "mask=ndarray": ones,
+    }
+    for text, mask in masks.items():
+        with pytest.raises(MetadataError, match=text):
+            nc.variability(stack, mask=mask)
+
+
+def test_files_that_are_not_of_a_component_stay(tmp_path: Path) -> None:
+    outputs = variability_outputs(config_of(tmp_path, tmp_path), 12)
+    own = [path for role, path in outputs.items() if role.startswith("component")]
+    others = tmp_path / "component_ring.mrc", tmp_path / "component_1_class001.mrc"
+    for path in (*own, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "component_rings").mkdir()
+    remove_stale(tmp_path, _OF_COMPONENTS, own[:6])
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*own[:6], *others}
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {"component_1_volumes", "component_rings"}
 
 
 def test_what_cannot_be_compared_is_refused(made: Path, tmp_path: Path) -> None:

@@ -258,6 +258,8 @@ class StochasticMaps:
         model = torch.zeros_like(whole)
         for state, sampler in enumerate(samplers):
             mine = torch.from_numpy(np.flatnonzero(states[:, 0] == state))
+            if not len(mine):
+                continue
             first = torch.from_numpy(poses[:, 0]).float()[mine]
             model[mine] = sampler.values(first, band.frequencies) * band.phases(shifts[mine, 0])
         left = whole - (model if data.ctf is None else model * band.of(data.ctf))

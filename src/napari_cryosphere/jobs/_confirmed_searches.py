@@ -78,11 +78,11 @@ class _Competition:
         How many steps they may have had, for the progress: those that ended before count as whole.
     """
 
-    def __init__(self, searches: Searches, config: SearchingConfig) -> None:
+    def __init__(self, searches: Searches, config: SearchingConfig, since: float) -> None:
         self.found: tuple[list[Found], list[Found]] = ([], [])
         self.begun = [0, 0]
         self.steps = 0
-        self._searches, self._config, self._since = searches, config, time.monotonic()
+        self._searches, self._config, self._since = searches, config, since
         self._early: tuple[dict[int, float], dict[int, float]] = ({}, {})  # evidence by start
         self._courses: dict[tuple[int, int], NDArray[np.float64]] = {}
 
@@ -126,9 +126,10 @@ class _Competition:
     ) -> Generator[Event, None, Found]:
         """Search to the end, or to a number of steps, from a start or from where it was left early."""
         before = self.steps - (EARLY_STEPS if start in self._early[half] else 0)
+        number = steps or STEPS
         work = self._searches.run(start, half, steps)
-        found = yield from part_of(work, lambda part: (before + part * STEPS) / wanted)
-        self.steps = before + (steps or STEPS)
+        found = yield from part_of(work, lambda part: (before + part * number) / wanted)
+        self.steps = before + number
         self._courses[start, half] = found.history
         return found
 
@@ -191,16 +192,23 @@ class _Verdict:
 
 
 def confirmed(
-    stack: ParticleStack, searches: Searches, config: SearchingConfig
+    stack: ParticleStack, searches: Searches, config: SearchingConfig, since: float
 ) -> Generator[Event, None, Believed]:
     """Search until two searches of different halves agree and none explains more.
+
+    Parameters
+    ----------
+    stack, searches, config
+        Particles, their searches, and settings.
+    since
+        When the run began, in seconds of `time.monotonic`: its minutes count from there.
 
     Raises
     ------
     NotConvergedError
         If none do within the starts and minutes.
     """
-    competition = _Competition(searches, config)
+    competition = _Competition(searches, config, since)
     wanted = [0, 1]
     while True:
         steps = competition.steps + sum(competition.steps_to_come(half) for half in wanted)

@@ -24,6 +24,7 @@ from napari_cryosphere.particles import ParticleStack
 __all__ = ["ALIKE", "alike", "kinds_of", "shared_kinds"]
 
 _STEPS = 25  # of a search with several maps; chosen: 10 were enough for another molecule
+_JUDGED = 2  # first key of what searches say; 0 and 1 are those of the searches
 ALIKE = 0.5
 """How far two divisions of the same particles have to agree (`alike`): 1.00 for a GPCR complex and
 beta-galactosidase, 0.15 at most where the complex alone was divided.
@@ -40,16 +41,9 @@ def kinds_of(
     stack, config
         Particles with half sets, and settings.
     journal
-        Keeps the searches.
+        Keeps the searches, and what they say of the particles.
     """
-    searches = Searches(stack, config, journal, config.classes)
-    judged = list[NDArray[np.float64]]()
-    for half in (0, 1):
-        begun = between(0.5 * half, 0.5 * half + 0.45)
-        found = yield from part_of(searches.run(0, half, _STEPS), begun)
-        seen = searches.judged(stack, found)
-        ended = between(0.5 * half + 0.45, 0.5 * half + 0.5)
-        judged.append(softmax((yield from part_of(seen, ended)), axis=1))
+    judged = yield from _judged(stack, config, journal)
     groups = shared_kinds(*judged)
     number = len(np.unique(groups[0]))
     # by the maps of the half that a particle is not in
@@ -66,6 +60,24 @@ def kinds_of(
         + ("" if number == 1 else f": {', '.join(map(str, np.sort(counts)[::-1][:number]))}")
     )
     return np.argsort(np.argsort(-counts, kind="stable"))[kinds]
+
+
+def _judged(
+    stack: ParticleStack, config: SearchingConfig, journal: Finished
+) -> Generator[Event, None, list[NDArray[np.float64]]]:
+    """Return the probabilities of all particles' states by a search on each half, ``(n, k)`` each."""
+    keys, name = [_JUDGED + half for half in (0, 1)], "probabilities"
+    if not all(key in journal for key in keys):
+        searches = Searches(stack, config, journal, config.classes)
+        for half, key in enumerate(keys):
+            begun = between(0.5 * half, 0.5 * half + 0.45)
+            found = yield from part_of(searches.run(0, half, _STEPS), begun)
+            if key in journal:
+                continue
+            ended = between(0.5 * half + 0.45, 0.5 * half + 0.5)
+            logs = yield from part_of(searches.judged(stack, found), ended)
+            journal.write(key, {name: softmax(logs, axis=1)})
+    return [journal.read(key, [name])[name] for key in keys]
 
 
 def shared_kinds(

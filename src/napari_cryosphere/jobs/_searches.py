@@ -154,15 +154,17 @@ class Searches:
     def run(self, start: int, half: int, steps: int | None = None) -> Generator[Event, None, Found]:
         """Search from random poses on the particles of half 0 or 1; goes on where it was stored.
 
-        With ``steps`` it stops early, and its evidence is that of its own last steps.
+        With ``steps`` it stops early, and its evidence is that of its own last steps. Its progress is that of
+        the steps it may have.
         """
         key = 2 * start + half
         state, history = self._stored(key)
-        for number in range(len(history), STEPS if steps is None else steps):
+        most = steps or STEPS
+        for number in range(len(history), most):
             if _settled(history):
                 break
             history = self._step(state, history, start, half)
-            done = (number + 1) / STEPS
+            done = (number + 1) / most
             message = f"search {start + 1} on half {half + 1}: step {number + 1}"
             metrics = {"mean_probability_of_best_pose": state.sharpness}
             yield Progress(done, message, metrics)

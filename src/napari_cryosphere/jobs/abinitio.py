@@ -9,6 +9,7 @@ be there, these are told apart before (`_kinds`), and each is searched on its ow
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,11 @@ from napari_cryosphere.jobs.running.map_detail import MapDetail
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.run_folder import (
-    STATE_FILES,
     UNFINISHED,
     begins,
     clear_unfinished,
     files_of_state,
+    further_states,
     remove_stale,
 )
 from napari_cryosphere.jobs.running.uncertainty import summary_metrics
@@ -85,6 +86,7 @@ _TOLD_APART, _SEARCHED, _ALIGNED = 0.3, 0.7, 0.97
 """How far a run is, for its progress, when kinds of particles are told apart, when maps are found and when
 the particles are aligned to them.
 """
+_OF_STATE = ("map", "fsc")  # roles of the files that every state has
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def ab_initio_stack(
     NotConvergedError
         If no two searches agree.
     """
-    stack = stack.with_half_sets()
+    since, stack = time.monotonic(), stack.with_half_sets()
     yield from warnings_of(stack, "they are compared as they are")
     yield Progress(0.0, "reading the images")
     kinds, begun = np.zeros(len(stack), np.int64), 0.0
@@ -152,8 +154,8 @@ def ab_initio_stack(
         begun = _TOLD_APART
         telling = kinds_of(stack, config, kept("kinds"))
         kinds = yield from part_of(telling, between(0.0, begun))
-    searching = part_of(_searched(stack, kinds, config, kept), between(begun, _SEARCHED))
-    found = yield from searching
+    searching = _searched(stack, kinds, config, kept, since)
+    found = yield from part_of(searching, between(begun, _SEARCHED))
     aligning = _aligned_as_told(stack, kinds, found, config, kept)
     found, posed = yield from part_of(aligning, between(_SEARCHED, _ALIGNED))
     densities, number = list[DensityMap](), len(found)
@@ -202,8 +204,9 @@ def _searched(
     kinds: NDArray[np.int64],
     config: SearchingConfig,
     kept: Callable[[str], Finished],
+    since: float,
 ) -> Generator[Event, None, list[_OfKind]]:
-    """Return the map of each kind of which one is found twice.
+    """Return the map of each kind of which one is found twice; all share the minutes ``since`` the start.
 
     Raises
     ------
@@ -220,7 +223,7 @@ def _searched(
                 f"compared to {searches.finest_angstrom:.0f} A; radius of the particle "
                 f"{searches.radius_angstrom:.0f} A"
             )
-            believed = yield from part_of(confirmed(stack, searches, config), place)
+            believed = yield from part_of(confirmed(stack, searches, config, since), place)
         except (MetadataError, NotConvergedError) as raised:
             if number == 1:
                 raise
@@ -242,7 +245,8 @@ def _aligned_as_told(
 ) -> Generator[Event, None, tuple[list[_OfKind], Aligned]]:
     """Align all particles to the maps of all kinds, as long as these divide them as they were.
 
-    A map that does not draw its own particles is none of its own.
+    A map that does not draw its own particles is none of its own: these are then of the kind whose map draws
+    most of them.
     """
     while True:
         name = "_".join(["aligned", *(str(one.kind + 1) for one in found)])
@@ -251,14 +255,17 @@ def _aligned_as_told(
             return found, posed
         shares = posed.states.probabilities
         agreed = [alike(shares[:, place], kinds == one.kind) for place, one in enumerate(found)]
-        worst = int(np.argmin(agreed))
+        # of two kinds both agree as far: the less frequent, later one goes
+        worst = int(np.flatnonzero(np.isclose(agreed, min(agreed)))[-1])
         if agreed[worst] >= ALIKE:
             return found, posed
         yield Note(
             f"the maps of {len(found)} kinds do not divide the particles as they were divided before "
             f"(agreement {agreed[worst]:.2f}): two are one"
         )
-        found = [one for place, one in enumerate(found) if place != worst]
+        dropped, found = found[worst], [*found[:worst], *found[worst + 1 :]]
+        drawn = np.delete(shares[kinds == dropped.kind], worst, axis=1).sum(0)
+        kinds = np.where(kinds == dropped.kind, found[int(drawn.argmax())].kind, kinds)
 
 
 def _aligned(
@@ -342,7 +349,7 @@ def abinitio(config: AbInitioConfig) -> Events:
 
     found = yield from ab_initio_stack(stack, config, kept)
     outputs |= _write(found, config, outputs)
-    remove_stale(config.output, [STATE_FILES], outputs.values())
+    remove_stale(config.output, further_states(outputs, _OF_STATE), outputs.values())
     clear_unfinished(config.output)
     yield Note(
         "map and poses have one hand of two: projections of a map and of its mirror image are the "
@@ -363,7 +370,7 @@ def _write(found: InitialMap, config: AbInitioConfig, outputs: dict[str, Path]) 
     overwrite, further = True, dict[str, Path]()
     found.particles.save(outputs["particles"], overwrite)
     for state, (density, curve) in enumerate(zip(found.densities, found.curves, strict=True), 1):
-        paths = files_of_state(outputs, ("map", "fsc"), state)
+        paths = files_of_state(outputs, _OF_STATE, state)
         map_path, fsc_path = paths.values()
         density.save(map_path, overwrite)
         write_fsc_csv({"fsc": curve}, fsc_path, overwrite=overwrite)

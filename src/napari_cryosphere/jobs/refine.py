@@ -21,9 +21,9 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import current_ranks
 from napari_cryosphere.jobs.running.references import open_map, open_mask, pixel_size_notes
 from napari_cryosphere.jobs.running.run_folder import (
-    STATE_FILES,
     clear_unfinished,
     files_of_state,
+    further_states,
     refuse_ended,
     remove_stale,
 )
@@ -107,7 +107,7 @@ def refine(config: RefineConfig) -> Events:
             warning=True,
         )
     outputs |= _write(found, history, config, outputs)
-    remove_stale(config.output, [STATE_FILES], outputs.values())
+    remove_stale(config.output, further_states(outputs, _OF_STATE), outputs.values())
     clear_unfinished(config.output)
     measured = summary_metrics(stack, found.summary, config.symmetry)
     yield Result(outputs, measured | {k: round(v, 4) for k, v in found.metrics().items()})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from napari_cryosphere._files import write_json
+from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._variability import MaskWord, Variability, variability_stack
 from napari_cryosphere.jobs.configs import VariabilityConfig, VaryingConfig
 from napari_cryosphere.jobs.events import Event, Events, Result
@@ -20,7 +21,7 @@ from napari_cryosphere.jobs.running.inputs import (
 )
 from napari_cryosphere.jobs.running.journal import Journal, MemoryJournal
 from napari_cryosphere.jobs.running.outputs import claims
-from napari_cryosphere.jobs.running.references import open_mask
+from napari_cryosphere.jobs.running.references import checked_mask, open_mask
 from napari_cryosphere.jobs.running.run_folder import (
     UNFINISHED,
     begins,
@@ -33,6 +34,14 @@ __all__ = ["variability", "variability_in_memory", "variability_outputs"]
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the coordinates along a component: where volumes are written."""
+
+
+_OF_COMPONENTS = [
+    f"component_{number}{name}"
+    for number in ("[1-9]", "[1-9][0-9]")
+    for name in (".mrc", "_volumes/at_[0-9][0-9]_percent.mrc")
+]
+"""Patterns of the files of components 1 to 99."""
 
 
 def variability_outputs(config: VariabilityConfig, found: int = 0) -> dict[str, Path]:
@@ -79,7 +88,7 @@ def variability(config: VariabilityConfig) -> Events:
     ]
     found = yield from variability_stack(stack, config, mask, *kept)
     outputs = _write(found, config)
-    remove_stale(config.output, ["component_*.mrc", "component_*/*.mrc"], outputs.values())
+    remove_stale(config.output, _OF_COMPONENTS, outputs.values())
     clear_unfinished(config.output)
     metrics: dict[str, float | int | str] = {
         "particles": len(stack),
@@ -97,7 +106,20 @@ def variability(config: VariabilityConfig) -> Events:
 def variability_in_memory(
     stack: ParticleStack, config: VaryingConfig, mask: DensityMap | MaskWord
 ) -> Generator[Event, None, Variability]:
-    """Find how particles differ, without files."""
+    """Find how particles differ, without files.
+
+    Raises
+    ------
+    MetadataError
+        As `variability`, or if the mask is another word or does not fit the particles.
+    """
+    if isinstance(mask, DensityMap):
+        opened = checked_mask(mask, "the mask", stack.grid, "the particles")
+        yield from opened.notes
+        mask = opened.density
+    elif not (isinstance(mask, str) and mask in get_args(MaskWord)):
+        given = repr(mask) if isinstance(mask, str) else type(mask).__name__
+        raise MetadataError(f"mask={given}: it must be 'auto', 'none' or a DensityMap (read_map)")
     return (yield from variability_stack(stack, config, mask, MemoryJournal(), MemoryJournal()))
 
 

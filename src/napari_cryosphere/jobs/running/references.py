@@ -22,6 +22,7 @@ from napari_cryosphere.reconstruction import resampled_map
 
 __all__ = [
     "Opened",
+    "checked_mask",
     "mask_on_grid",
     "open_map",
     "open_mask",
@@ -70,12 +71,17 @@ def open_map(config: MapsInput, path: Path, symmetry: str = "C1") -> DensityMap:
 
 
 def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
+    """Return a mask for maps on a grid from a file; see `checked_mask`."""
+    return checked_mask(DensityMap.read(path), f"the mask {path}", grid, of)
+
+
+def checked_mask(mask: DensityMap, name: str, grid: ImageGrid, of: str) -> Opened:
     """Return a mask for maps on a grid.
 
     Parameters
     ----------
-    path
-        The mask.
+    mask, name
+        The mask, and what it is called in messages.
     grid
         Box and pixel size of what it is for.
     of
@@ -87,32 +93,31 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
         If its box or its pixel size is another one, its values are not from 0 to 1, or next to nothing is
         inside.
     """
-    mask = DensityMap.read(path)
     if mask.box != grid.box:
         raise MetadataError(
-            f"the mask {path} has a box of {mask.box}, {of} one of {grid.box}; make the mask from this map"
+            f"{name} has a box of {mask.box}, {of} one of {grid.box}; make the mask from this map"
         )
     lowest, highest = float(mask.voxels.min()), float(mask.voxels.max())
     if lowest < -_ROUNDING or highest > 1 + _ROUNDING or highest <= _ROUNDING:
         raise MetadataError(
-            f"the mask {path} has values from {lowest:.3g} to {highest:.3g}; "
+            f"{name} has values from {lowest:.3g} to {highest:.3g}; "
             "they must be from 0 (outside) to 1 (inside)"
         )
     inside = int((mask.voxels > 0.5).sum())
     if inside < _FEWEST_INSIDE:
         raise MetadataError(
-            f"the mask {path} holds {inside} voxels above 0.5, too few for any structure; give another mask"
+            f"{name} holds {inside} voxels above 0.5, too few for any structure; give another mask"
         )
     size, wanted = mask.pixel_size_angstrom, grid.pixel_size_angstrom
     apart, notes = abs(size / wanted - 1), list[Note]()
     if apart > _PROBABLY_WRONG and abs(size - _UNSET_ANGSTROM) > _UNSET_REACH:
         raise MetadataError(
-            f"the mask {path} says {size:.5g} A a voxel, {of} {wanted:.5g} A, both in a box of {grid.box}: "
+            f"{name} says {size:.5g} A a voxel, {of} {wanted:.5g} A, both in a box of {grid.box}: "
             "one is probably wrong; make the mask from this map, or correct its header (convert "
             f"--map-pixel-size {wanted:.5g})"
         )
     if apart > _SAME_SIZE:
-        text = f"the mask {path} says {size:.5g} A a voxel, {of} {wanted:.5g} A; taken as {wanted:.5g} A"
+        text = f"{name} says {size:.5g} A a voxel, {of} {wanted:.5g} A; taken as {wanted:.5g} A"
         notes.append(Note(text, warning=True))
     clipped = DensityMap(np.clip(mask.voxels, 0, 1), wanted)
     return Opened(clipped, notes, clipped)

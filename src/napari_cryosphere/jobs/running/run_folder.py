@@ -12,19 +12,17 @@ from napari_cryosphere.jobs.configs.bases import RunFolder
 from napari_cryosphere.jobs.running.ranks import current_ranks
 
 __all__ = [
-    "STATE_FILES",
     "UNFINISHED",
     "begins",
     "clear_unfinished",
     "files_of_state",
+    "further_states",
     "refuse_ended",
     "remove_stale",
 ]
 
 UNFINISHED = "unfinished"
 """Folder inside a run's that keeps what a stopped run goes on from."""
-STATE_FILES = "*_class[0-9][0-9][0-9].*"
-"""Pattern of the files that the states after the first have."""
 
 
 def refuse_ended(config: RunFolder, finished: Path) -> None:
@@ -66,17 +64,30 @@ def files_of_state(
     return {role + ending: outputs[role].with_stem(outputs[role].stem + ending) for role in roles}
 
 
+def further_states(outputs: Mapping[str, Path], roles: Iterable[str]) -> list[str]:
+    """Return patterns of the names that `files_of_state` gives states 2 to 99."""
+    return [
+        f"{outputs[role].stem}_class{number}{outputs[role].suffix}"
+        for role in roles
+        for number in ("00[2-9]", "0[1-9][0-9]")
+    ]
+
+
 def clear_unfinished(output: Path) -> None:
     """Delete what was kept to resume, also of earlier runs of another kind."""
     shutil.rmtree(output / UNFINISHED, ignore_errors=True)
 
 
 def remove_stale(output: Path, patterns: Sequence[str], written: Iterable[Path]) -> None:
-    """Delete files of an earlier run, by patterns of their names, that this run has not written."""
+    """Delete files of an earlier run, by patterns of their names, that this run has not written.
+
+    Of a pattern ``folder/name`` also the folders that are empty then.
+    """
     kept = set(written)
     for path in [path for pattern in patterns for path in output.glob(pattern)]:
         if path not in kept and path.is_file():
             path.unlink()
-    for folder in output.iterdir():
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    for parent in {pattern.rpartition("/")[0] for pattern in patterns} - {""}:
+        for folder in list(output.glob(parent)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
