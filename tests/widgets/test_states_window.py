@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 
 from napari_cryosphere.particles import DensityMap, ParticleStack
+from napari_cryosphere.so3.rotations import geodesic_distance_degrees
+from napari_cryosphere.widgets.control.controller import Controller
+from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.plugin.open_docks import (
     GALLERY,
     MAIN,
@@ -18,6 +22,7 @@ from napari_cryosphere.widgets.plugin.open_docks import (
     SCATTER,
     open_dock,
 )
+from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.particle_states import ParticleStates, state_colour
 from napari_cryosphere.widgets.state.sphere_layer import SphereFrames
 
@@ -69,6 +74,41 @@ def test_the_sphere_has_the_colour_of_the_state(opened: Any, predictions: Any, v
         assert (words[..., 3] == 255).sum() > 100
     plain = SphereFrames(session.store)[0]
     assert not plain[4:24, 4:120].any()
+
+
+def test_a_particle_is_compared_with_the_map_of_its_state(
+    viewer_model: ViewerModel,
+    sorted_star: Path,
+    truth: DensityMap,
+    add_particles: Any,
+    add_map: Any,
+) -> None:
+    """The second state's map is the first's, turned by 90 degrees: so are the poses that it gives."""
+    particles = ParticleStack.read(sorted_star)
+    controller = Controller(viewer_model, SynchronousRunner())
+    add_particles(viewer_model, particles)
+    inspector, session = controller.inspector, controller.session
+    turned = DensityMap(np.rot90(truth.voxels, axes=(1, 2)).copy(), truth.pixel_size_angstrom)
+    first = add_map(viewer_model, truth, "map", visible=False)
+    inspector.choose_map(first)
+    inspector.show_source("map")
+
+    def looked_at(index: int) -> float:
+        controller.show_particle(index)
+        inspector.settle()
+        found = session.posteriors.get(index)
+        assert found is not None
+        return float(geodesic_distance_degrees(found.rotation, particles.rotations()[index]))
+
+    assert looked_at(3) < 12
+    second = add_map(viewer_model, turned, "map_class002", visible=False)
+    for index, layer in ((2, first), (3, second), (4, first), (3, second)):
+        expected = 90 if layer is second else 0
+        assert looked_at(index) == pytest.approx(expected, abs=15)
+        assert inspector.compared_layer is layer
+        assert controller.projection.reference is map_of(layer)
+    viewer_model.layers.remove(second)
+    assert looked_at(3) < 12
 
 
 def test_states_of_plain_particles_are_none(stack: ParticleStack) -> None:

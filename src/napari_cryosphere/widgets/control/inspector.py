@@ -12,7 +12,7 @@ from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.running import Background
-from napari_cryosphere.widgets.state.layer_data import frame_limits, map_of
+from napari_cryosphere.widgets.state.layer_data import frame_limits, layers_of_states, map_of
 from napari_cryosphere.widgets.state.lens import Lens, look_through
 from napari_cryosphere.widgets.state.notices import tell_note
 from napari_cryosphere.widgets.state.posteriors import MapAligner, Posterior
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Inspector"]
 
 _LIMITS_FROM = 8
+
+MAPS_KEPT = 6  # that particles were compared with: as many states as are shown side by side
 
 
 class Inspector:
@@ -75,7 +77,10 @@ class Inspector:
         """The same of the distribution that is outlined."""
         self.waiting = False
         """Whether a posterior is being computed."""
-        self._aligners: weakref.WeakKeyDictionary[Session, MapAligner] = weakref.WeakKeyDictionary()
+        self._aligners: weakref.WeakKeyDictionary[Session, list[MapAligner]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._of_states: list[Layer] = []
         self._probe: SphereProbe | None = None
         self._walked: tuple[Session, int] | None = None
         self._last, self._stride = 0, 0
@@ -86,6 +91,17 @@ class Inspector:
     def shown(self) -> tuple[Session, int] | None:
         """The chosen particles and the one under the slider; None if there is none."""
         return self._data.shown
+
+    @property
+    def compared_layer(self) -> Layer | None:
+        """The map that the particle under the slider is compared with, of several states' its own."""
+        return self.map_layer if self.shown is None else self._compared(*self.shown)
+
+    def _compared(self, session: Session, index: int) -> Layer | None:
+        if session.states is None:
+            return self.map_layer
+        maps = layers_of_states(self.map_layer, self._data.map_layers)
+        return maps.get(int(session.states.numbers[index]), self.map_layer)
 
     # ------------------------------------------------------------------ how
 
@@ -115,10 +131,7 @@ class Inspector:
         if layer is self.map_layer:
             return
         self.map_layer = layer
-        self._aligners.clear()
-        for session in self._data.sessions:
-            if not session.posteriors.stored:
-                session.posteriors.clear()
+        self._forget_posteriors()
         self.left.emit()
         shown = self._data.session
         if layer is None and not (shown is not None and shown.posteriors.stored):
@@ -127,6 +140,21 @@ class Inspector:
         if shown is not None:
             shown.frames.show(self.source, self.marked)
         self.refresh()
+
+    def _forget_posteriors(self) -> None:
+        """Forget what was computed with maps that are no longer those that particles are compared with."""
+        self._aligners.clear()
+        for session in self._data.sessions:
+            if not session.posteriors.stored:
+                session.posteriors.clear()
+
+    def _follow_states(self) -> None:
+        """Compare anew where another state's map has come, or one has gone."""
+        maps = layers_of_states(self.map_layer, self._data.map_layers)
+        of_states = [maps[state] for state in sorted(maps)]
+        if of_states != self._of_states:
+            self._of_states = of_states
+            self._forget_posteriors()
 
     def _prefer_map(self) -> None:
         """Draw what a map says of particles that no network has predicted."""
@@ -197,7 +225,8 @@ class Inspector:
         if shown is None:
             return
         session, index = shown
-        density = map_of(self.map_layer)
+        self._follow_states()
+        density = map_of(self._compared(session, index))
         if self.source != "network" and (density is not None or session.posteriors.stored):
             self._data.show_sphere(session)
         wanted = self.source != "network" and session.posteriors.get(index) is None
@@ -228,18 +257,20 @@ class Inspector:
             )
 
     def _aligner(self, session: Session, density: DensityMap) -> MapAligner:
-        symmetry = self._data.symmetry
-        aligner = self._aligners.get(session)
-        if aligner is None or aligner.density is not density or aligner.symmetry != symmetry:
-            aligner = self._aligners[session] = MapAligner(session.stack, density, symmetry)
-        return aligner
+        symmetry, kept = self._data.symmetry, self._aligners.setdefault(session, [])
+        for aligner in kept:
+            if aligner.density is density and aligner.symmetry == symmetry:
+                return aligner
+        kept.append(MapAligner(session.stack, density, symmetry))
+        del kept[:-MAPS_KEPT]
+        return kept[-1]
 
     def _take_posterior(
         self, asked: tuple[Session, int], aligner: MapAligner, found: Posterior
     ) -> None:
         self.waiting = False
         session, index = asked
-        if self._aligners.get(session) is aligner:  # the map is still the one that was asked
+        if aligner in self._aligners.get(session, []):  # the map is still the one that was asked
             session.posteriors.add(index, found)
         if self.shown == asked:
             self.refresh()

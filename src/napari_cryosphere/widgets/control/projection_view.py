@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.inspector import MAPS_KEPT, Inspector
 from napari_cryosphere.widgets.control.matching import Match, MatchLayers, ParticleMatcher
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.control.work import own_map
@@ -82,7 +82,7 @@ class ProjectionView:
         self._model: Path | None = None
         self._own: Path | None = None
         self.layers = MatchLayers(data.viewer, data.arrangement)
-        self._matchers: weakref.WeakKeyDictionary[Session, ParticleMatcher] = (
+        self._matchers: weakref.WeakKeyDictionary[Session, list[ParticleMatcher]] = (
             weakref.WeakKeyDictionary()
         )
         inspector.left.connect(self.clear)
@@ -93,8 +93,8 @@ class ProjectionView:
 
     @property
     def reference(self) -> DensityMap | Path | None:
-        """The map that is projected: the one that is chosen, or the file of the chosen model's own."""
-        chosen, model = map_of(self._inspector.map_layer), self._data.model_path
+        """The map that is projected: that of the comparison, or the file of the chosen model's own."""
+        chosen, model = map_of(self._inspector.compared_layer), self._data.model_path
         # looked for once, not at every step of the slider
         if chosen is None and model != self._model:
             self._model, self._own = model, own_map(model)
@@ -238,14 +238,14 @@ class ProjectionView:
         return most_probable_pose(self._inspector.probe(), direction), "this view"
 
     def _matcher(self, session: Session, reference: DensityMap | Path) -> ParticleMatcher:
-        matcher = self._matchers.get(session)
-        same = matcher is not None and (
-            matcher.reference is reference
-            or (isinstance(reference, Path) and matcher.reference == reference)
-        )
-        if matcher is None or not same:
-            matcher = self._matchers[session] = ParticleMatcher(session.stack, reference)
-        return matcher
+        kept = self._matchers.setdefault(session, [])
+        for matcher in kept:
+            same_file = isinstance(reference, Path) and matcher.reference == reference
+            if matcher.reference is reference or same_file:
+                return matcher
+        kept.append(ParticleMatcher(session.stack, reference))
+        del kept[:-MAPS_KEPT]
+        return kept[-1]
 
     def _on_mode(self, maps: bool) -> None:
         """Take away what was left hidden while maps were shown, and has become another particle's."""

@@ -24,6 +24,7 @@ __all__ = [
     "halves_of",
     "is_component",
     "is_half",
+    "layers_of_states",
     "map_layer",
     "map_of",
     "particle_layer",
@@ -151,6 +152,19 @@ def state_of(name: str, others: Sequence[str]) -> int | None:
         if (of := _CLASS.search(each)) and _CLASS.sub("", each) == name
     }
     return 1 if states and 1 not in states else None
+
+
+def layers_of_states(chosen: Layer | None, layers: Sequence[Image]) -> dict[int, Image]:
+    """Return the maps of the states that a map is one of, by state; none where it is not of a state."""
+    names = [layer.name for layer in layers]
+    if chosen is None or state_of(chosen.name, names) is None:
+        return {}
+    stem = _CLASS.sub("", chosen.name)
+    return {
+        state: layer
+        for layer in layers
+        if _CLASS.sub("", layer.name) == stem and (state := state_of(layer.name, names)) is not None
+    }
 
 
 def halves_of(layer: Layer | None, layers: Sequence[Image]) -> tuple[DensityMap, DensityMap] | None:

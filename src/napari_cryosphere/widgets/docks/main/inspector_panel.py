@@ -314,6 +314,9 @@ class InspectorPanel(Panel):
             texts = {}
         else:
             at = f"{index + 1:,} of {len(session.stack):,}"
+            compared = inspector.compared_layer
+            if inspector.source != "network" and compared not in (None, inspector.map_layer):
+                at = f"{at} · {compared.name}"
             waiting = inspector.source != "network" and inspector.waiting
             self.particle.setText(f"{at} · comparing…" if waiting else at)
             pose = session.store.pose(index) if inspector.source != "map" else None
