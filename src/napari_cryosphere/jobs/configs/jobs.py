@@ -489,8 +489,8 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     """Finest detail compared. Without it: as far as poses 15 degrees apart can be told, some eleven
     shells for a particle that fills three quarters of its box.
     """
-    starts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Most searches from random poses on each half of the particles. The first four compete; it ends with
+    starts: Annotated[int, Field(ge=1, le=100)] = 10
+    """Most searches from random poses on each half of the particles. The first eight compete; it ends with
     the first two that agree and explain the images best.
     """
     classes: Annotated[int, Field(ge=1, le=20)] = 1
