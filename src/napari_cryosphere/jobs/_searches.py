@@ -46,9 +46,9 @@ by less of what it has risen by since the second step. The first alone left a se
 wrong map after 43 steps, where others leave it after 45.
 """
 _RIVALS, EARLY_STEPS = 8, 15
-"""Starts of each half that compete, and the steps after which they are ranked by evidence. Of 96 starts on the
-beta-galactosidase of the benchmarks a third find the right map within 15 steps; with four of each half one
-run in ten had none in either, and both halves agreed on a wrong map.
+"""Starts of each half that compete, and the steps after which they are ranked by evidence. Of 96 starts on
+beta-galactosidase (benchmarks) a third find the right map within 15 steps; with four of each half one of
+three runs had none in either, and both halves agreed on a wrong map.
 """
 _MANY_AT_ONCE = 500
 """Images of a step from which starts follow one another instead: with 1000 ribosomes a step early evidence
