@@ -111,7 +111,7 @@ def test_one_map_needs_no_grid(viewer_model: ViewerModel, maps: Any) -> None:
     view = MapView(viewer_model)
     view.show(maps[:1])
     assert not viewer_model.canvas.grid.enabled
-    with pytest.raises(ValueError, match="one to three"):
+    with pytest.raises(ValueError, match="one to 6"):
         view.show([])
 
 
