@@ -96,7 +96,7 @@ def test_of_two_maps_of_one_kind_the_later_goes_and_leaves_its_particles(
         return SimpleNamespace(states=states)
 
     monkeypatch.setattr("napari_cryosphere.jobs.abinitio._aligned", aligned)
-    given: Any = [_OfKind(kind, None, 20.0, 8) for kind in range(len(numbers))]  # type: ignore[arg-type]
+    given: Any = [_OfKind(kind, None, 20.0, 8) for kind in range(len(numbers))]
     nothing: Any = None
     work = _aligned_as_told(nothing, kinds, given, nothing, lambda name: MemoryJournal())
     found, _ = returned(work, lambda event: None)

@@ -24,6 +24,7 @@ from napari_cryosphere.jobs.reconstruct import fill, gather
 from napari_cryosphere.jobs.running.halves import Halves, chunks
 from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.ranks import Ranks
+from napari_cryosphere.jobs.running.run_folder import ending_of_state
 from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
@@ -231,7 +232,7 @@ def _reference_maps(
                 f"for a map; at least {_FEWEST} are needed: remove the columns of states' probabilities "
                 "to train without states"
             )
-        name = path and path.with_stem(f"{path.stem}_class{state + 1:03d}")
+        name = path and path.with_stem(path.stem + ending_of_state(state + 1))
         found = yield from _reconstructed(training[rows], config, name, ranks)
         densities += found.densities
     return _References(tuple(densities), whole.resolution_angstrom)

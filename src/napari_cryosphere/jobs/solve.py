@@ -26,6 +26,7 @@ from napari_cryosphere.jobs.infer import infer
 from napari_cryosphere.jobs.refine import refine
 from napari_cryosphere.jobs.running.inputs import described
 from napari_cryosphere.jobs.running.outputs import claims
+from napari_cryosphere.jobs.running.run_folder import OF_ANY_STATE
 from napari_cryosphere.jobs.running.stages import Stages, result_of
 from napari_cryosphere.jobs.train import train
 from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -98,7 +99,7 @@ def _stages(
         jobs["initial map"] = abinitio(found)
 
     def maps() -> list[Path]:  # known once the search has ended
-        others = [] if config.map else sorted(initial.glob("map_class[0-9][0-9][0-9].mrc"))
+        others = [] if config.map else sorted(initial.glob(f"map{OF_ANY_STATE}.mrc"))
         return [start, *others]
 
     def refining() -> Events:

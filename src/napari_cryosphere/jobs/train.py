@@ -25,6 +25,7 @@ from napari_cryosphere.jobs.running.inputs import warnings_of
 from napari_cryosphere.jobs.running.outputs import claimed
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_reference
+from napari_cryosphere.jobs.running.run_folder import OF_ANY_STATE, remove_stale
 from napari_cryosphere.model.card import (
     Calibration,
     ModelCard,
@@ -115,8 +116,7 @@ def _train(
     ranks = current_ranks()
     resumed = ranks.of_first(lambda: "goes on" if _goes_on(config) else "begins") == "goes on"
     if ranks.first and not resumed:
-        for path in config.output.glob("map_class[0-9][0-9][0-9].mrc"):
-            path.unlink()  # of an earlier run's states
+        remove_stale(config.output, [f"map{OF_ANY_STATE}.mrc"], [])
     density = None
     if config.map is not None:
         opened = open_reference(config, config.map, sets.stack.grid)

@@ -2,8 +2,10 @@
 
 from napari_cryosphere.particles._poses import (
     ANGLES,
+    CLASS_NUMBER,
     ORIGIN_SPREAD,
     ORIGINS,
+    STATE_PROBABILITY,
     SYMMETRY,
     UNCERTAINTY,
     is_pose_column,
@@ -24,8 +26,10 @@ from napari_cryosphere.particles.star import read_star, write_star
 
 __all__ = [
     "ANGLES",
+    "CLASS_NUMBER",
     "ORIGINS",
     "ORIGIN_SPREAD",
+    "STATE_PROBABILITY",
     "SYMMETRY",
     "UNCERTAINTY",
     "CtfParameters",

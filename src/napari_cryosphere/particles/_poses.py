@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ANGLES",
     "ANGLE_PRIORS",
+    "CLASS_NUMBER",
     "ORIGINS",
     "ORIGIN_PRIORS",
     "ORIGIN_SPREAD",
     "PSI_PRIOR",
+    "STATE_PROBABILITY",
     "SYMMETRY",
     "UNCERTAINTY",
     "is_pose_column",
@@ -59,7 +61,8 @@ ORIGIN_PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst")
 # RELION 3.0's columns, in pixels.
 _ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
 _ORIGIN_PRIORS_PX = ("rlnOriginXPrior", "rlnOriginYPrior")
-_CLASS = "rlnClassNumber"
+CLASS_NUMBER = "rlnClassNumber"
+"""Column of the state, or of RELION's class, that a particle is in."""
 # Columns that were true of the earlier pose only: of RELION, and of cryoSPARC as they are carried.
 _OF_EARLIER_POSE = re.compile(
     r"rln(LogLikeliContribution|MaxValueProbDistribution|NrOfSignificantSamples"
@@ -69,7 +72,8 @@ _OF_EARLIER_POSE = re.compile(
 _OF_PREDICTION = re.compile(
     r"cryosphere(Entropy|Spread|OriginSpread|Confidence|Symmetry|Network\w+|StateProbability\d+)"
 )
-_STATE_PROBABILITY = "cryosphereStateProbability"  # and the state, from 1
+STATE_PROBABILITY = "cryosphereStateProbability"
+"""What the columns of states' probabilities begin with; the state follows, counted from 1."""
 _KEPT = "cryosphereInput"
 _NETWORK = "cryosphereNetwork"
 _SUM_OFF = 1e-2  # of probabilities from 1, as files round them to three digits
@@ -123,8 +127,8 @@ def moved_to_poses(
         if pixel_sizes_angstrom is not None:
             for old in (_ORIGINS_PX, _ORIGIN_PRIORS_PX):
                 _move(new, ORIGINS, old, particles, pixel_sizes_angstrom)
-    if _CLASS in particles:
-        new[_CLASS] = np.ones(len(particles), dtype=np.int64)
+    if CLASS_NUMBER in particles:
+        new[CLASS_NUMBER] = np.ones(len(particles), dtype=np.int64)
     stale = [name for name in particles if _OF_EARLIER_POSE.fullmatch(str(name))]
     changed = [
         name
@@ -135,7 +139,7 @@ def moved_to_poses(
         name: particles[old].to_numpy()
         for old in dict.fromkeys(changed)
         if (name := _KEPT + str(old).removeprefix("rln").removeprefix("cryosparc")) not in particles
-        and not (old == _CLASS and (particles[old] == new[old]).all())  # nothing to keep
+        and not (old == CLASS_NUMBER and (particles[old] == new[old]).all())  # nothing to keep
     }
     replaced = [name for name in particles if _OF_PREDICTION.fullmatch(str(name))]
     return particles.drop(columns=stale + replaced).assign(**kept, **new)
@@ -205,20 +209,20 @@ def uncertainty_columns(summary: PoseSummary, symmetry: str = "C1") -> dict[str,
 def state_columns(probabilities: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     """Return the STAR columns of ``(n, k)`` probabilities of states, and the best one, counted from 1."""
     named = {
-        f"{_STATE_PROBABILITY}{state}": column
+        f"{STATE_PROBABILITY}{state}": column
         for state, column in enumerate(probabilities.T, start=1)
     }
-    return {_CLASS: probabilities.argmax(axis=1) + 1, **named}
+    return {CLASS_NUMBER: probabilities.argmax(axis=1) + 1, **named}
 
 
 def is_state_column(name: str) -> bool:
     """Return whether a column says which state a particle is in, or with what probability."""
-    return name == _CLASS or name.startswith(_STATE_PROBABILITY)
+    return name == CLASS_NUMBER or name.startswith(STATE_PROBABILITY)
 
 
 def number_of_states(particles: pd.DataFrame) -> int:
     """Return how many states a table has probabilities of, at least 1."""
-    return max(1, sum(str(name).startswith(_STATE_PROBABILITY) for name in particles))
+    return max(1, sum(str(name).startswith(STATE_PROBABILITY) for name in particles))
 
 
 def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
@@ -232,18 +236,16 @@ def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
     number = number_of_states(particles)
     if number == 1:
         return None
-    wanted = [f"{_STATE_PROBABILITY}{state}" for state in range(1, number + 1)]
+    wanted = [f"{STATE_PROBABILITY}{state}" for state in range(1, number + 1)]
     missing = [name for name in wanted if name not in particles]
     if missing:
-        raise MetadataError(
-            f"there are {number} columns {_STATE_PROBABILITY}*, but no {missing[0]}"
-        )
+        raise MetadataError(f"there are {number} columns {STATE_PROBABILITY}*, but no {missing[0]}")
     values = particles[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < _SUM_OFF)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         raise MetadataError(
-            f"row {row + 1}: {_STATE_PROBABILITY}1 to {number} are {particles[wanted].iloc[row].tolist()}; "
+            f"row {row + 1}: {STATE_PROBABILITY}1 to {number} are {particles[wanted].iloc[row].tolist()}; "
             "they must be at least 0 and sum to 1"
         )
     return values / values.sum(axis=1, keepdims=True)

@@ -12,9 +12,11 @@ from napari_cryosphere.jobs.configs.bases import RunFolder
 from napari_cryosphere.jobs.running.ranks import current_ranks
 
 __all__ = [
+    "OF_ANY_STATE",
     "UNFINISHED",
     "begins",
     "clear_unfinished",
+    "ending_of_state",
     "files_of_state",
     "further_states",
     "refuse_ended",
@@ -23,6 +25,8 @@ __all__ = [
 
 UNFINISHED = "unfinished"
 """Folder inside a run's that keeps what a stopped run goes on from."""
+OF_ANY_STATE = "_class[0-9][0-9][0-9]"
+"""Pattern of `ending_of_state`."""
 
 
 def refuse_ended(config: RunFolder, finished: Path) -> None:
@@ -56,11 +60,16 @@ def begins(config: RunFolder, finished: Path) -> bool:
     return current_ranks().first
 
 
+def ending_of_state(state: int) -> str:
+    """Return how the names of a state's files end, before the suffix; states count from 1."""
+    return f"_class{state:03d}"
+
+
 def files_of_state(
     outputs: Mapping[str, Path], roles: Iterable[str], state: int
 ) -> dict[str, Path]:
     """Return a state's files by role; those of states after the first end with their number."""
-    ending = "" if state == 1 else f"_class{state:03d}"
+    ending = "" if state == 1 else ending_of_state(state)
     return {role + ending: outputs[role].with_stem(outputs[role].stem + ending) for role in roles}
 
 

@@ -29,7 +29,7 @@ from napari_cryosphere.errors import (
 )
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.journal import changed_settings
-from napari_cryosphere.jobs.running.run_folder import remove_stale
+from napari_cryosphere.jobs.running.run_folder import OF_ANY_STATE, ending_of_state, remove_stale
 from napari_cryosphere.jobs.watching.running_sums import RunningSums
 from napari_cryosphere.particles import ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import write_fsc_csv
@@ -38,7 +38,7 @@ __all__ = ["WatchRun"]
 
 Values: TypeAlias = dict[str, float | int | str]
 
-_OF_STATES = "map*_class[0-9][0-9][0-9].*"
+_OF_STATES = f"map*{OF_ANY_STATE}.*"
 _HANDED = ".sums-of-rank{}.safetensors"
 _SOURCE = "cryosphere_source"
 _WRITTEN = {
@@ -267,7 +267,7 @@ class WatchRun:
         values: Values = {f"share_of_state_{state}": inserted / self.particles}
         if not inserted:
             return {}, values
-        made, ending = halves.solve(half_maps=True), f"_class{state:03d}"
+        made, ending = halves.solve(half_maps=True), ending_of_state(state)
         if made.curve is not None:
             values[f"resolution_of_state_{state}_angstrom"] = made.curve.resolution_angstrom(0.143)
         return self._written(made, ending), values

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.widgets.control.map_view import MOST_MAPS
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.state.layer_data import frame_limits, layers_of_states, map_of
 from napari_cryosphere.widgets.state.lens import Lens, look_through
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Inspector"]
 
 _LIMITS_FROM = 8
-
-MAPS_KEPT = 6  # that particles were compared with: as many states as are shown side by side
 
 
 class Inspector:
@@ -262,7 +261,7 @@ class Inspector:
             if aligner.density is density and aligner.symmetry == symmetry:
                 return aligner
         kept.append(MapAligner(session.stack, density, symmetry))
-        del kept[:-MAPS_KEPT]
+        del kept[:-MOST_MAPS]  # as many states as are shown next to each other
         return kept[-1]
 
     def _take_posterior(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_MAPS", "LinkedContours", "MapView", "ViewerState"]
 
-MOST_MAPS = 6
+MOST_MAPS = 6  # next to each other: as many as the states have colours
 
 _ANGLES = (10.0, -25.0, 75.0)
 

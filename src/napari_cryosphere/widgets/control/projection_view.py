@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import MAPS_KEPT, Inspector
+from napari_cryosphere.widgets.control.inspector import Inspector
+from napari_cryosphere.widgets.control.map_view import MOST_MAPS
 from napari_cryosphere.widgets.control.matching import Match, MatchLayers, ParticleMatcher
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.control.work import own_map
@@ -244,7 +245,7 @@ class ProjectionView:
             if matcher.reference is reference or same_file:
                 return matcher
         kept.append(ParticleMatcher(session.stack, reference))
-        del kept[:-MAPS_KEPT]
+        del kept[:-MOST_MAPS]
         return kept[-1]
 
     def _on_mode(self, maps: bool) -> None:

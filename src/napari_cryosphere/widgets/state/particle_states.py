@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_cryosphere.particles import ParticleStack
 
-__all__ = ["CLASS_COLUMN", "ParticleStates", "state_colour"]
+__all__ = ["ParticleStates", "state_colour"]
 
 Colour: TypeAlias = tuple[int, int, int]
-
-CLASS_COLUMN = "rlnClassNumber"
-_PROBABILITY = "cryosphereStateProbability"
 
 _COLOURS: tuple[Colour, ...] = (
     (74, 163, 223),
@@ -53,15 +50,17 @@ class ParticleStates:
     @classmethod
     def of(cls, stack: ParticleStack) -> ParticleStates | None:
         """Return the states of a stack; None if it has none, or a single one."""
+        from napari_cryosphere.particles import CLASS_NUMBER, STATE_PROBABILITY
+
         table = stack.particles
-        if CLASS_COLUMN not in table:
+        if CLASS_NUMBER not in table:
             return None
-        numbers = np.nan_to_num(table[CLASS_COLUMN].to_numpy(np.float64)).astype(np.int64)
+        numbers = np.nan_to_num(table[CLASS_NUMBER].to_numpy(np.float64)).astype(np.int64)
         names = []
         for number in count(1):
-            if f"{_PROBABILITY}{number}" not in table:
+            if f"{STATE_PROBABILITY}{number}" not in table:
                 break
-            names.append(f"{_PROBABILITY}{number}")
+            names.append(f"{STATE_PROBABILITY}{number}")
         if len(names) < 2 and len(np.unique(numbers)) < 2:
             return None
         return cls(numbers, table[names].to_numpy(dtype=np.float64) if names else None)
