@@ -29,6 +29,8 @@ def download_entry(
     """Fetch an entry's files into a folder; yields bytes there and bytes in all, returns the paths.
 
     A call that was stopped goes on where it was; files that are there with their size are kept.
+    Raises `CryosphereError` if ``entry`` is no accession number; `DownloadError` if the server
+    cannot be reached, has no such entry, or no file fits the pattern.
 
     Parameters
     ----------
@@ -41,13 +43,6 @@ def download_entry(
         within the entry, as `fnmatch` reads it.
     server
         Of the European Bioinformatics Institute, or a mirror with its layout.
-
-    Raises
-    ------
-    CryosphereError
-        If ``entry`` is no accession number.
-    DownloadError
-        If the server cannot be reached, has no such entry, or no file fits the pattern.
     """
     match = _ENTRY.fullmatch(entry.strip())
     if match is None:

@@ -167,10 +167,7 @@ CESPED_ENTRIES: tuple[CespedEntry, ...] = (
 def cesped_entry(name: str) -> CespedEntry:
     """Return an entry by its name or its other name, in any case.
 
-    Raises
-    ------
-    CryosphereError
-        If there is none; the message lists them.
+    Raises `CryosphereError` if there is none; the message lists them.
     """
     for entry in CESPED_ENTRIES:
         if name.upper() in (entry.name, entry.alias):
@@ -218,12 +215,8 @@ class LocalEntry:
 def local_entry(benchmark_dir: Path, name: str) -> LocalEntry:
     """Return an entry of which both halves exist.
 
-    Raises
-    ------
-    CryosphereError
-        If a file is missing, or the two halves' point groups differ.
-    FileFormatError
-        If an info file is no JSON object with a symmetry.
+    Raises `CryosphereError` if a file is missing, or the two halves' point groups differ;
+    `FileFormatError` if an info file is no JSON object with a symmetry.
     """
     folder = benchmark_dir / name
     missing = [
@@ -287,12 +280,8 @@ def add_half(
     too, so that it reads the entry. Simulated poses that have no rlnMaxValueProbDistribution get 1:
     they are certain.
 
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses, or there are none.
-    OutputExistsError
-        If the half exists and ``overwrite`` is False.
+    Raises `MetadataError` if the particles have no poses, or there are none; `OutputExistsError` if
+    the half exists and ``overwrite`` is False.
     """
     if not len(stack) or not stack.has_poses:
         lack = "no poses" if len(stack) else "no particles"

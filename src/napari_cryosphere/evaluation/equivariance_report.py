@@ -70,6 +70,8 @@ def equivariance_report(
 ) -> Steps:
     """Test models on the same images, yielding how far it is, 0 to 1.
 
+    Returns the report: volume errors, in-plane errors, and a plot of both.
+
     Parameters
     ----------
     models
@@ -80,10 +82,6 @@ def equivariance_report(
         How much is tested.
     volume
         What the volume is, for the report.
-
-    Returns
-    -------
-    The report: volume errors, in-plane errors, and a plot of both.
     """
     turning: dict[str, tuple[VolumeErrors, ...]] = {}
     in_plane: dict[str, _Turned] = {}

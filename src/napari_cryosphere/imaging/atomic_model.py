@@ -78,6 +78,10 @@ class AtomicModel:
     ) -> AtomicModel:
         """Read the first model of a file; alternative conformations count by their occupancies.
 
+        Raises `FileFormatError` if the file is missing or no model, no atom is left, or an element
+        has no scattering factor; `CryosphereError` if there is no such assembly; those that there
+        are, are named.
+
         Parameters
         ----------
         path
@@ -89,14 +93,6 @@ class AtomicModel:
             Whether to keep them; a deuterium counts as a hydrogen.
         b_factor_angstrom2
             One isotropic B-factor for all atoms; None takes those of the file.
-
-        Raises
-        ------
-        FileFormatError
-            If the file is missing or no model, no atom is left, or an element has no scattering
-            factor.
-        CryosphereError
-            If there is no such assembly; those that there are, are named.
         """
         path = Path(path)
         structure = _read(path)
@@ -137,7 +133,9 @@ class AtomicModel:
     ) -> DensityMap:
         """Return the map, the model's centre of mass at voxel ``box // 2`` and its axes those of the file.
 
-        Frequencies fall to 0 from 0.9 to 1 times the highest one, by a raised cosine.
+        Frequencies fall to 0 from 0.9 to 1 times the highest one, by a raised cosine. Raises
+        `CryosphereError` if the model does not fit into the box, or the resolution is beyond
+        Nyquist's.
 
         Parameters
         ----------
@@ -149,11 +147,6 @@ class AtomicModel:
             Inverse of the highest frequency; None is Nyquist's, two voxels.
         symmetry
             Point group to note with the map; the model is not turned.
-
-        Raises
-        ------
-        CryosphereError
-            If the model does not fit into the box, or the resolution is beyond Nyquist's.
         """
         box = self.default_box(pixel_size_angstrom) if box is None else box
         least = self.smallest_box(pixel_size_angstrom)

@@ -44,12 +44,7 @@ class ProjectionMatch:
 class ProjectionMatcher:
     """Compares images on one grid with one map; its padded transform is computed once.
 
-    Parameters
-    ----------
-    density
-        The map; it is resampled to the grid.
-    grid
-        Box and pixel size of the images.
+    ``density``: the map; it is resampled to the grid.
     """
 
     def __init__(self, density: DensityMap, grid: ImageGrid) -> None:

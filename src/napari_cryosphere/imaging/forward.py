@@ -136,12 +136,8 @@ def _slices(
 class NoiseLevel:
     """How much noise gives a ratio.
 
-    Attributes
-    ----------
-    deviation
-        Standard deviation of the noise in a pixel, in the map's grey values times pixels.
-    radius_angstrom
-        Radius of the circle in which the signal's variance was taken.
+    ``deviation``: standard deviation of the noise in a pixel, in the map's grey values times
+    pixels. ``radius_angstrom``: radius of the circle in which the signal's variance was taken.
     """
 
     deviation: float

@@ -51,12 +51,8 @@ def inspect_images(stack: ParticleStack) -> ImageInspection:
 
     The contrast is the mean of the disc of half the box's diameter less that of the background
     (outside the inscribed circle), in units of the background's standard deviation about a plane;
-    it is clear where its mean over the images is four standard errors from zero.
-
-    Raises
-    ------
-    CryosphereError
-        If an image cannot be read or has pixels that are not finite.
+    it is clear where its mean over the images is four standard errors from zero. Raises
+    `CryosphereError` if an image cannot be read or has pixels that are not finite.
     """
     rows = spread_rows(len(stack), _MOST)
     step = max(1, _CHUNK_PIXELS // stack.box**2)

@@ -26,7 +26,9 @@ def draw_rotations(
 
     The density of the view direction d (third column of the pose), relative to the uniform one, is
     proportional to ``exp(preference (d . axis)^2)``: both ends of the axis are alike, as for
-    particles that stick to both surfaces of the ice. The in-plane angle is uniform.
+    particles that stick to both surfaces of the ice. The in-plane angle is uniform. Returns
+    ``(number, 3, 3)`` float64; image to map coordinates. Raises `ValueError` if the strength is out
+    of range or the axis has no direction.
 
     Parameters
     ----------
@@ -42,15 +44,6 @@ def draw_rotations(
         ``(3,)`` x, y, z in the map's frame, of any length above 0.
     share
         Of the poses that are drawn so, 0 to 1; the others are uniform on SO(3).
-
-    Returns
-    -------
-    ``(number, 3, 3)`` float64; image to map coordinates.
-
-    Raises
-    ------
-    ValueError
-        If the strength is out of range or the axis has no direction.
     """
     if not abs(preference) <= STRONGEST_PREFERENCE:
         raise ValueError(

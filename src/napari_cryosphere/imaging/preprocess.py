@@ -95,20 +95,10 @@ class Preprocessing:
     def __call__(self, images: Tensor, grid: ImageGrid, ctf: Tensor | None = None) -> Tensor:
         """Take the steps.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` float32 on ``grid``, whose box is even.
-        grid
-            Box and pixel size of the images.
-        ctf
-            ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
-            unknown.
-
-        Returns
-        -------
-        ``(n, b, b)`` float32 on `result_grid`. An image whose background is constant comes back
-        finite.
+        ``images``: ``(n, box, box)`` float32 on ``grid``, whose box is even. ``ctf``:
+        ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
+        unknown. Returns ``(n, b, b)`` float32 on `result_grid`. An image whose background is
+        constant comes back finite.
         """
         if self.normalise:
             images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
@@ -157,12 +147,9 @@ def background_plane(images: Tensor, radius_px: float | None = None) -> tuple[Te
     """Fit a plane to the background of ``(n, box, box)`` images, as RELION's preprocessing does.
 
     A gradient (uneven illumination or ice) is no noise: it is strongest at the rim of the image,
-    where noise is measured.
-
-    Returns
-    -------
-    The planes, ``(n, box, box)``, and the background's standard deviation about them, ``(n,)``
-    float64. The deviation of a background that is constant but for rounding is exactly 0.
+    where noise is measured. Returns the planes, ``(n, box, box)``, and the background's standard
+    deviation about them, ``(n,)`` float64. The deviation of a background that is constant but for
+    rounding is exactly 0.
     """
     box = images.shape[-1]
     axis = (torch.arange(box, dtype=torch.float64) - box // 2) / (box / 2)
@@ -192,12 +179,8 @@ def normalise_background(images: Tensor, radius_px: float | None = None) -> Tens
 def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
     """Undo the CTF's sign.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)`` real.
-    ctf
-        ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`.
+    ``images``: ``(n, box, box)`` real. ``ctf``: ``(n, box, box // 2 + 1)``, see
+    `napari_cryosphere.imaging.ctf.ctf_2d`.
     """
     return filtered(images, torch.sign(ctf))
 

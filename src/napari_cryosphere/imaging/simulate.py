@@ -253,19 +253,9 @@ def parameters_from_stack(
     Images are not needed. Particles of one optics group with different aberrations, as RELION 3.0's
     files may have them, come in groups of their own.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    pixel_size_angstrom
-        Pixel size of the images to simulate; shifts keep their angstroms.
-    with_ctf
-        Whether the images have a CTF.
-
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses, or no CTF though one is wanted.
+    ``stack``: particles with poses. ``pixel_size_angstrom``: pixel size of the images to simulate;
+    shifts keep their angstroms. ``with_ctf``: whether the images have a CTF. Raises `MetadataError`
+    if the particles have no poses, or no CTF though one is wanted.
     """
     if with_ctf and not stack.has_ctf:
         raise MetadataError(

@@ -77,14 +77,9 @@ _FRAME_DEGREES = 0.2  # smaller turns of a state's frame are left; chosen, not t
 class StateIteration:
     """All states after one iteration, in the order of their starting maps or the largest first.
 
-    Attributes
-    ----------
-    number
-        Counted from 1, with the iterations of all states together.
-    each
-        What each state's iteration is: ``stack`` holds all particles at their poses in that state.
-    states
-        Probabilities, shares and presence.
+    ``number``: counted from 1, with the iterations of all states together. ``each``: what each
+    state's iteration is: ``stack`` holds all particles at their poses in that state. ``states``:
+    probabilities, shares and presence.
     """
 
     number: int

@@ -31,6 +31,8 @@ def coarse_grid(grid: ImageGrid, shells: int) -> ImageGrid:
 class CoarseImages:
     """Images in a few shells, whitened by noise that is measured around a map.
 
+    ``grid``, ``stack``: the coarse grid, and the particles on it.
+
     Parameters
     ----------
     stack
@@ -45,11 +47,6 @@ class CoarseImages:
         As far as shifts may be off where the noise is measured; None is 4 pixels.
     batch_size
         Images that are read at once.
-
-    Attributes
-    ----------
-    grid, stack
-        The coarse grid, and the particles on it.
     """
 
     def __init__(

@@ -38,14 +38,8 @@ to be believed. On the small phantom right maps differ by 3 %, wrong ones explai
 class Believed:
     """What two searches found that share no particle.
 
-    Attributes
-    ----------
-    density
-        The map, of the search that explains more.
-    curve
-        Its FSC with the map that the other search found.
-    history
-        One row per step of all searches.
+    ``density``: the map, of the search that explains more. ``curve``: its FSC with the map that the
+    other search found. ``history``: one row per step of all searches.
     """
 
     density: DensityMap
@@ -68,14 +62,9 @@ def mean_fsc(curve: FourierShellCorrelation, last_shell: int) -> float:
 class _Competition:
     """Searches of both halves, of several starts the best first.
 
-    Attributes
-    ----------
-    found
-        Maps of the searches that were finished, by half.
-    begun
-        How many searches each half has begun.
-    steps
-        How many steps they may have had, for the progress: those that ended before count as whole.
+    ``found``: maps of the searches that were finished, by half. ``begun``: how many searches each
+    half has begun. ``steps``: how many steps they may have had, for the progress: those that ended
+    before count as whole.
     """
 
     def __init__(self, searches: Searches, config: SearchingConfig, since: float) -> None:
@@ -196,17 +185,9 @@ def confirmed(
 ) -> Generator[Event, None, Believed]:
     """Search until two searches of different halves agree and none explains more.
 
-    Parameters
-    ----------
-    stack, searches, config
-        Particles, their searches, and settings.
-    since
-        When the run began, in seconds of `time.monotonic`: its minutes count from there.
-
-    Raises
-    ------
-    NotConvergedError
-        If none do within the starts and minutes.
+    ``stack``, ``searches``, ``config``: particles, their searches, and settings. ``since``: when
+    the run began, in seconds of `time.monotonic`: its minutes count from there. Raises
+    `NotConvergedError` if none do within the starts and minutes.
     """
     competition = _Competition(searches, config, since)
     wanted = [0, 1]

@@ -93,19 +93,8 @@ class Found:
 class Searches:
     """Searches from random poses, each on the particles of one half.
 
-    Parameters
-    ----------
-    stack, config
-        Particles and settings.
-    journal
-        Keeps the state of each search.
-    states
-        Maps that each search has.
-
-    Raises
-    ------
-    MetadataError
-        If there are too few particles.
+    ``journal``: keeps the state of each search. ``states``: maps that each search has. Raises
+    `MetadataError` if there are too few particles.
     """
 
     def __init__(

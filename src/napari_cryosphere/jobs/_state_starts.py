@@ -46,12 +46,8 @@ _NOTHING_ALIKE = 2.0
 class HalfStates:
     """The states of one half of the particles.
 
-    Attributes
-    ----------
-    maps
-        ``(k, box, box, box)``: each one's difference from the common map.
-    probabilities
-        ``(n, k)``.
+    ``maps``, ``(k, box, box, box)``: each one's difference from the common map. ``probabilities``:
+    ``(n, k)``.
     """
 
     maps: NDArray[np.float32]

@@ -83,6 +83,8 @@ def training_data(
 ) -> Generator[Event, None, TrainingData]:
     """Prepare particles for training, together with other ranks if there are; yields what a job yields.
 
+    Raises `MetadataError` if the particles have no poses or are too few.
+
     Parameters
     ----------
     stack, config
@@ -93,11 +95,6 @@ def training_data(
         The run's, which keeps the map; other ranks than the first need it.
     ranks
         The processes that train together; one alone without them.
-
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses or are too few.
     """
     together, rows = ranks or Ranks(), _rows_to_use(stack, config)
     chosen = stack[rows]

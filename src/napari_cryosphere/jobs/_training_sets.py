@@ -66,11 +66,8 @@ class TrainingSets:
     def open(cls, config: TrainConfig) -> TrainingSets:
         """Open the data sets that a config names.
 
-        Raises
-        ------
-        CryosphereError
-            If one cannot be read or has no poses, or they do not go together; see
-            `ParticleStack.join`.
+        Raises `CryosphereError` if one cannot be read or has no poses, or they do not go together;
+        see `ParticleStack.join`.
         """
         stacks = open_each(config, config.particles)
         for stack in stacks:

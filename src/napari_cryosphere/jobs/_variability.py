@@ -64,14 +64,8 @@ _WORK_BYTES = 0.3e9  # of slices and images that are worked on at once
 class Component:
     """What is known of a component that both halves found.
 
-    Attributes
-    ----------
-    variance
-        Sum over voxels of the variance along it.
-    share_of_mean_power
-        The same over the power of the mean.
-    half_set_correlation
-        Of the halves' maps of it.
+    ``variance``: sum over voxels of the variance along it. ``share_of_mean_power``: the same over
+    the power of the mean. ``half_set_correlation``: of the halves' maps of it.
     """
 
     variance: float
@@ -139,19 +133,10 @@ def variability_stack(
 ) -> Generator[Event, None, Variability]:
     """Find how particles differ; yields what the job yields.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with poses, and settings.
-    mask
-        Where particles may differ, 0 to 1, in the particles' box; or whether to make one.
-    components, coordinates
-        Keep the halves' components and the finished batches.
-
-    Raises
-    ------
-    MetadataError
-        If there are no poses, too few particles, or the halves' maps at these poses have nothing in common.
+    ``stack``, ``config``: particles with poses, and settings. ``mask``: where particles may differ,
+    0 to 1, in the particles' box; or whether to make one. ``components``, ``coordinates``: keep the
+    halves' components and the finished batches. Raises `MetadataError` if there are no poses, too
+    few particles, or the halves' maps at these poses have nothing in common.
     """
     refuse_unposed(stack, "to compare particles at; find them first, with align or refine")
     stack = stack.with_half_sets()
@@ -192,12 +177,7 @@ def _verdict(each: list[Judged], number: int, work: _Work) -> Note:
 class _Placed:
     """How coordinates of a half's particles are found: along the other half's components.
 
-    Attributes
-    ----------
-    other
-        What the other half found.
-    population
-        Of this half's coordinates along these.
+    ``other``: what the other half found. ``population``: of this half's coordinates along these.
     """
 
     other: HalfMaps
@@ -212,10 +192,7 @@ class _Placed:
 class _Work:
     """The steps of the job, and what each finds.
 
-    Parameters
-    ----------
-    stack, config, mask, components, coordinates
-        See `variability_stack`.
+    ``stack``, ``config``, ``mask``, ``components``, ``coordinates``: see `variability_stack`.
     """
 
     def __init__(

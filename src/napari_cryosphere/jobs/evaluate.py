@@ -119,11 +119,8 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
 def evaluate(config: EvaluateConfig) -> Events:
     """Compare predictions with the truth and write what was found.
 
-    Raises
-    ------
-    MetadataError
-        If a column is missing, only some particles have several rows, or the two sides do not have
-        the same particles.
+    Raises `MetadataError` if a column is missing, only some particles have several rows, or the two
+    sides do not have the same particles.
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
@@ -179,21 +176,9 @@ def evaluate_halves(
 ) -> Generator[Event, None, Evaluation]:
     """Compare matched particles.
 
-    Parameters
-    ----------
-    halves
-        Truth and predictions of each half.
-    config
-        How.
-    mask
-        On the images' grid.
-    truth_maps
-        The half-maps from true poses, where they have been reconstructed before.
-
-    Raises
-    ------
-    MetadataError
-        If the mask is not on the images' grid, or maps are wanted and a column lacks.
+    ``halves``: truth and predictions of each half. ``mask``: on the images' grid. ``truth_maps``:
+    the half-maps from true poses, where they have been reconstructed before. Raises `MetadataError`
+    if the mask is not on the images' grid, or maps are wanted and a column lacks.
     """
     errors = [_errors_of(half, config.symmetry) for half in halves]
     yield from _said_of(halves, errors)

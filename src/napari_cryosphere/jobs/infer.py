@@ -92,17 +92,10 @@ def refine(
 ) -> Generator[Progress, None, ParticleStack]:
     """Predict and refine the poses of particles in memory, as the job does by default.
 
-    Parameters
-    ----------
-    stack, model
-        The particles, and the network whose modes are refined.
-    reference, resolution_angstrom
-        The map to refine against, and the finest detail compared; None for what stands out of its
-        noise.
-
-    Yields
-    ------
-    How far it is. The particles are returned with refined poses and shifts, and the network's.
+    ``stack``, ``model``: the particles, and the network whose modes are refined. ``reference``,
+    ``resolution_angstrom``: the map to refine against, and the finest detail compared; None for
+    what stands out of its noise. Yields how far it is. The particles are returned with refined
+    poses and shifts, and the network's.
     """
     settings = PredictingConfig(model=Path())
     aligner = prepare_aligner(
@@ -220,10 +213,7 @@ def reference_of(model: Path) -> Path | None:
 def _reference(config: InferConfig) -> Path:
     """Return the map to refine against: the one given, or that of the model's run.
 
-    Raises
-    ------
-    ModelError
-        If there is neither.
+    Raises `ModelError` if there is neither.
     """
     found = config.map or reference_of(config.model)
     if found is None:

@@ -50,6 +50,8 @@ def reconstruct_stack(
 ) -> Generator[Progress | Note | Snapshot, None, Reconstruction]:
     """Reconstruct from particles; yields what a job yields and returns the maps.
 
+    Raises `MetadataError` if there are no poses, or half-maps are asked for and one half is empty.
+
     Parameters
     ----------
     stack
@@ -69,11 +71,6 @@ def reconstruct_stack(
         are.
     snapshot_seconds
         Yield the growing map about that often; None for never.
-
-    Raises
-    ------
-    MetadataError
-        If there are no poses, or half-maps are asked for and one half is empty.
     """
     chosen = _chosen_poses(stack, poses)
     _check_halves(stack, half_maps, mask)

@@ -59,10 +59,7 @@ def solve_outputs(config: SolveConfig) -> dict[str, Path]:
 def solve(config: SolveConfig) -> Events:
     """Find a map, refine it, train a network on the poses, predict with it, and write a report.
 
-    Raises
-    ------
-    NotConvergedError
-        If no map is found.
+    Raises `NotConvergedError` if no map is found.
     """
     outputs = solve_outputs(config)
     if not config.resume:

@@ -65,10 +65,8 @@ def variability_outputs(config: VariabilityConfig, found: int = 0) -> dict[str, 
 def variability(config: VariabilityConfig) -> Events:
     """Find how particles at known poses differ and write the folder.
 
-    Raises
-    ------
-    MetadataError
-        If there are no poses, too few particles, or the halves' maps at these poses have nothing in common.
+    Raises `MetadataError` if there are no poses, too few particles, or the halves' maps at these
+    poses have nothing in common.
     """
     if not begins(config, variability_outputs(config)["particles"]):
         yield Result({}, {})
@@ -108,10 +106,8 @@ def variability_in_memory(
 ) -> Generator[Event, None, Variability]:
     """Find how particles differ, without files.
 
-    Raises
-    ------
-    MetadataError
-        As `variability`, or if the mask is another word or does not fit the particles.
+    Raises `MetadataError` as `variability`, or if the mask is another word or does not fit the
+    particles.
     """
     if isinstance(mask, DensityMap):
         opened = checked_mask(mask, "the mask", stack.grid, "the particles")

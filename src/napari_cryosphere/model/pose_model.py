@@ -135,13 +135,9 @@ class PoseModel:
     def predict(self, images: Tensor, ctf: Tensor | None = None) -> PoseDistribution:
         """Return the pose distributions of prepared images.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` float32, prepared at the card's box and pixel size.
-        ctf
-            ``(n, box // 2 + 1)``: what the CTF left of them, see
-            `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known.
+        ``images``: ``(n, box, box)`` float32, prepared at the card's box and pixel size. ``ctf``,
+        ``(n, box // 2 + 1)``: what the CTF left of them, see
+        `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known.
 
         Notes
         -----
@@ -192,10 +188,7 @@ class PoseModel:
     def load(cls, path: str | PathLike[str]) -> PoseModel:
         """Read a model file, or the one in a run folder.
 
-        Raises
-        ------
-        ModelError
-            If there is no model, or it is broken or not one of ours.
+        Raises `ModelError` if there is no model, or it is broken or not one of ours.
         """
         file = model_file(Path(path))
         if not file.is_file():

@@ -161,10 +161,8 @@ class ImageSource:
     def read(self, box: int) -> NDArray[np.float32]:
         """Return the images of all particles, ``(n, box, box)`` float32.
 
-        Raises
-        ------
-        CryosphereError
-            If a stack is missing, has changed, or holds pixels that are not finite.
+        Raises `CryosphereError` if a stack is missing, has changed, or holds pixels that are not
+        finite.
         """
         images = np.empty((len(self.file_of), box, box), dtype=np.float32)
         if not len(images):

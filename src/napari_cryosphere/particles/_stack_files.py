@@ -34,15 +34,8 @@ _NUMBERS = itertools.count(1)
 class ArrayStack:
     """Images in memory, with the attributes that `MrcStack` has.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)``, axes ``[y, x]``; kept as float32.
-
-    Raises
-    ------
-    MetadataError
-        If the shape is another, or a pixel is not finite.
+    ``images``: ``(n, box, box)``, axes ``[y, x]``; kept as float32. Raises `MetadataError` if the
+    shape is another, or a pixel is not finite.
     """
 
     warnings: tuple[str, ...] = ()
@@ -99,15 +92,9 @@ def parse_image_names(
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Split ``000001@path`` of the column rlnImageName.
 
-    Returns
-    -------
-    The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A
-    name without ``@`` is the only image of a file.
-
-    Raises
-    ------
-    MetadataError
-        If the number is not one from 1 on, or several rows name one file without a number.
+    Returns the different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index,
+    from 0. A name without ``@`` is the only image of a file. Raises `MetadataError` if the number
+    is not one from 1 on, or several rows name one file without a number.
     """
     parts = [name.partition("@") for name in table["rlnImageName"].tolist()]
     _refuse_repeated_files(place, table, np.array([not at for _, at, _ in parts]))
@@ -154,12 +141,8 @@ def locate_images(
 ) -> tuple[StackFile, ...]:
     """Find and open (header only) the stacks.
 
-    Raises
-    ------
-    MissingImagesError
-        If a stack is not where it is looked for and ``required``; the row is named.
-    FileFormatError
-        If a stack is not an MRC file; the row is named.
+    Raises `MissingImagesError` if a stack is not where it is looked for and ``required``; the row
+    is named; `FileFormatError` if a stack is not an MRC file; the row is named.
     """
     first_row = np.full(len(names), -1)
     first_row[file_of[::-1]] = np.arange(len(file_of))[::-1]

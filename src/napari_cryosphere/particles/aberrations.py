@@ -89,12 +89,7 @@ class Aberrations:
 class AberrationsOfImages:
     """The aberrations of each image of a set.
 
-    Attributes
-    ----------
-    kinds
-        The different ones.
-    of
-        ``(n,)``: which of them each image has.
+    ``kinds``: the different ones. ``of``, ``(n,)``: which of them each image has.
     """
 
     def __init__(self, kinds: tuple[Aberrations, ...], of: NDArray[np.int64]) -> None:
@@ -143,10 +138,8 @@ class AberrationsOfImages:
 def aberrations_of(stack: ParticleStack) -> AberrationsOfImages:
     """Return the aberrations that a stack's columns name; an optics group's value goes before a row's.
 
-    Raises
-    ------
-    MetadataError
-        If a list of Zernike coefficients cannot be read, or a magnification matrix is singular.
+    Raises `MetadataError` if a list of Zernike coefficients cannot be read, or a magnification
+    matrix is singular.
     """
     names = [name for name in _NEUTRAL if name in stack.optics or name in stack.particles]
     if not names:

@@ -28,13 +28,8 @@ _LARGEST_WITH_BLOCKS = 256
 class SliceVolume:
     """Half of a Fourier volume (z >= 0) that sums slices by trilinear insertion.
 
-    Parameters
-    ----------
-    size
-        Edge of the padded box; even.
-    points
-        ``(2, p)`` float32: x and y of a slice's points, in voxels of the volume, within ``size /
-        2``.
+    ``size``: edge of the padded box; even. ``points``: ``(2, p)`` float32: x and y of a slice's
+    points, in voxels of the volume, within ``size / 2``.
     """
 
     def __init__(self, size: int, points: NDArray[np.float32]) -> None:

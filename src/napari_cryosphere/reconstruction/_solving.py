@@ -20,6 +20,8 @@ def divide(
 ) -> NDArray[np.complex64]:
     """Divide numerators by weights plus regularisation.
 
+    Returns ``(m, m, m // 2 + 1)`` complex64, zero beyond Nyquist.
+
     Parameters
     ----------
     sums
@@ -30,10 +32,6 @@ def divide(
         ``(m / padding // 2 + 1,)`` by shell of the images, or None.
     floor
         Least weight, in mean weights of the shell.
-
-    Returns
-    -------
-    ``(m, m, m // 2 + 1)`` complex64, zero beyond Nyquist.
     """
     size = len(sums)
     means = _mean_weights(sums, padding)
@@ -91,18 +89,8 @@ def map_from_transform(
 ) -> NDArray[np.float32]:
     """Transform back, cut the box out, undo the interpolation's fall-off, fade outside the sphere.
 
-    Parameters
-    ----------
-    transform
-        ``(m, m, m // 2 + 1)``: y, x, z. Overwritten.
-    box
-        Box that is wanted.
-    fall_off
-        ``(box, box, box)`` z, y, x.
-
-    Returns
-    -------
-    ``(box, box, box)`` float32, z, y, x.
+    ``transform``, ``(m, m, m // 2 + 1)``: y, x, z. Overwritten. ``box``: box that is wanted.
+    ``fall_off``: ``(box, box, box)`` z, y, x. Returns ``(box, box, box)`` float32, z, y, x.
     """
     size = len(transform)
     kept = np.arange(-(box // 2), box - box // 2) % size

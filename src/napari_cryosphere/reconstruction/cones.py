@@ -21,12 +21,8 @@ _LEAST_VALUES = 8
 class ConicalFsc:
     """FSC inside cones.
 
-    Attributes
-    ----------
-    directions
-        ``(k, 3)``: axes of the cones, unit vectors in x, y, z.
-    curves
-        One for each cone.
+    ``directions``, ``(k, 3)``: axes of the cones, unit vectors in x, y, z. ``curves``: one for each
+    cone.
     """
 
     directions: NDArray[np.float64]

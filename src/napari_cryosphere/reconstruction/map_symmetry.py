@@ -123,12 +123,8 @@ class SymmetryFit:
 class SelfCorrelation:
     """Compares a map's transform with itself, turned.
 
-    Parameters
-    ----------
-    density
-        The map; what is outside its particle's mask is left out.
-    resolution_angstrom
-        Finest detail compared; None for the 20 shells that are compared at most.
+    ``density``: the map; what is outside its particle's mask is left out. ``resolution_angstrom``:
+    finest detail compared; None for the 20 shells that are compared at most.
     """
 
     def __init__(self, density: DensityMap, resolution_angstrom: float | None = None) -> None:
@@ -189,18 +185,9 @@ def symmetry_fits(
 ) -> list[SymmetryFit]:
     """Lay point groups on a map, and say how well the map agrees with each.
 
-    Parameters
-    ----------
-    density
-        The map, in any orientation and up to a few voxels off its centre.
-    resolution_angstrom
-        Finest detail compared: how far the map can be trusted.
-    groups
-        Which groups.
-
-    Returns
-    -------
-    A fit for each group, in their order.
+    ``density``: the map, in any orientation and up to a few voxels off its centre.
+    ``resolution_angstrom``: finest detail compared: how far the map can be trusted. ``groups``:
+    which groups. Returns a fit for each group, in their order.
     """
     itself = SelfCorrelation(density, resolution_angstrom)
     axes = half_sphere(_AXES)

@@ -72,14 +72,8 @@ def randomised_phases(
 ) -> NDArray[np.float32]:
     """Return a map with the phases beyond a radius made random, amplitudes kept.
 
-    Parameters
-    ----------
-    voxels
-        ``(n, n, n)``.
-    first_shell
-        Radius in cycles per box, inclusive.
-    rng
-        Draws the phases, plane by plane of the half transform.
+    ``voxels``: ``(n, n, n)``. ``first_shell``: radius in cycles per box, inclusive. ``rng``: draws
+    the phases, plane by plane of the half transform.
     """
     transform = transform_of(voxels)
     for z in range(len(transform)):
@@ -157,17 +151,9 @@ def guinier_fit(
 ) -> float:
     """Fit a straight line to a Guinier plot and return the B-factor, 4 times its slope, in A^2.
 
-    Parameters
-    ----------
-    squared, logarithm
-        ``(box // 2 + 1,)`` each, as `guinier_plot` returns them.
-    lowest, highest
-        Resolutions in A between which shells count.
-
-    Raises
-    ------
-    MetadataError
-        If fewer than three shells lie between.
+    ``squared``, ``logarithm``: ``(box // 2 + 1,)`` each, as `guinier_plot` returns them.
+    ``lowest``, ``highest``: resolutions in A between which shells count. Raises `MetadataError` if
+    fewer than three shells lie between.
     """
     with np.errstate(divide="ignore"):
         resolution = 1 / np.sqrt(squared)

@@ -38,6 +38,9 @@ def draw_views(
     """Draw a map of view directions in Mollweide projection, with graticule, colour bar and contours.
 
     North is the map's z axis, the middle its x axis, and y lies to the left, as healpy draws.
+    Raises `CryosphereError` if healpy or matplotlib is not installed, the suffix is another, or the
+    length is that of no HEALPix map; `OutputExistsError` if the file exists and ``overwrite`` is
+    False.
 
     Parameters
     ----------
@@ -55,14 +58,6 @@ def draw_views(
         Of the figure.
     overwrite
         Whether an existing file may be replaced.
-
-    Raises
-    ------
-    CryosphereError
-        If healpy or matplotlib is not installed, the suffix is another, or the length is that of no
-        HEALPix map.
-    OutputExistsError
-        If the file exists and ``overwrite`` is False.
     """
     try:
         import healpy

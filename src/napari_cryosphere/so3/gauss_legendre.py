@@ -80,16 +80,9 @@ def gauss_legendre_grid(
 ) -> GaussLegendreGrid:
     """Build the sampling grid of a pointwise non-linearity.
 
-    Parameters
-    ----------
-    l_max
-        Degree L of the functions.
-    oversampling
-        1 just represents them (``2 L + 1`` angles); a non-linearity raises the degree, and more
-        points alias less of it back. A ReLU at degree 6 commutes with rotations to 6 per cent at
-        1.25 and to 0.4 per cent at 3.
-    dtype, device
-        Of the tables.
+    ``l_max``: degree L of the functions. ``oversampling``: 1 just represents them (``2 L + 1``
+    angles); a non-linearity raises the degree, and more points alias less of it back. A ReLU at
+    degree 6 commutes with rotations to 6 per cent at 1.25 and to 0.4 per cent at 3.
     """
     n_angles = int(np.ceil(oversampling * (2 * l_max + 1)))
     n_tilt = max(l_max + 1, int(np.ceil(n_angles / (1.15 if oversampling < 1.5 else 1.8))))

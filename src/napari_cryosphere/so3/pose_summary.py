@@ -70,13 +70,9 @@ SUMMARY = tuple(field.name for field in fields(PoseSummary))
 class Modes:
     """The highest local maxima of every distribution, best first.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent maxima count
-        once.
-    log_prob
-        ``(n, k)`` nats relative to uniform; minus infinity where there is none.
+    ``rotations``: ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent
+    maxima count once. ``log_prob``: ``(n, k)`` nats relative to uniform; minus infinity where there
+    is none.
     """
 
     rotations: Array

@@ -53,20 +53,9 @@ def inverse_mse_on_grid(
     The mean runs over the frequencies from the first shell to the last below Nyquist: a constant
     added to an image makes no difference. It is in units of a variance of 1 a pixel.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)``, without a CTF, particles in their centres.
-    voxels
-        ``(box, box, box)`` in z, y, x order, on the images' grid.
-    order
-        Order of the grid.
-    contrast
-        Factor from the map's projections to the images.
-
-    Returns
-    -------
-    ``(n, cells)`` float32.
+    ``images``: ``(n, box, box)``, without a CTF, particles in their centres. ``voxels``:
+    ``(box, box, box)`` in z, y, x order, on the images' grid. ``contrast``: factor from the map's
+    projections to the images. Returns ``(n, cells)`` float32.
     """
     box = images.shape[-1]
     band = FourierBand(box, box // 2 - 1)

@@ -43,14 +43,7 @@ class Batches:
     They depend on the number of rows alone and not on the ranks, so that results do not either, and
     a run may be resumed with more or fewer of them.
 
-    Attributes
-    ----------
-    number
-        Rows in all.
-    size
-        Rows of a batch.
-    in_block
-        Batches of a block.
+    ``number``: rows in all. ``size``: rows of a batch. ``in_block``: batches of a block.
     """
 
     number: int

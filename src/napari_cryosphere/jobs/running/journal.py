@@ -58,7 +58,8 @@ class Journal:
 
     ``run.json`` says which run it is: an identity, its process and computer, since when, and all
     settings. A run that finds another's identity there ends; so results of two runs never mix, also
-    where the file system has no locks.
+    where the file system has no locks. Raises `MetadataError` if there is a journal to resume, but
+    of a run with other settings.
 
     Parameters
     ----------
@@ -70,11 +71,6 @@ class Journal:
         Go on with a journal that is there. Otherwise it is begun again.
     ranks
         The processes that share it, if several do: rank 0 begins it, the others wait for that.
-
-    Raises
-    ------
-    MetadataError
-        If there is a journal to resume, but of a run with other settings.
     """
 
     def __init__(
@@ -120,10 +116,7 @@ class Journal:
     def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
         """Keep the results of the batch that begins with particle ``first``.
 
-        Raises
-        ------
-        CryosphereError
-            If it cannot be written, or another run has taken the journal over.
+        Raises `CryosphereError` if it cannot be written, or another run has taken the journal over.
         """
         found = self._found()
         if found is not None and found["run"] != self._run:

@@ -73,17 +73,9 @@ def check_fit(
 
     The map is only looked for where the images are like the training's.
 
-    Parameters
-    ----------
-    model, path
-        The model, and its file or run folder, whose own map is compared with where there is one.
-    stack, symmetry
-        The particles, and their point group where it is known.
-
-    Raises
-    ------
-    CryosphereError
-        If images cannot be read.
+    ``model``, ``path``: the model, and its file or run folder, whose own map is compared with where
+    there is one. ``stack``, ``symmetry``: the particles, and their point group where it is known.
+    Raises `CryosphereError` if images cannot be read.
     """
     rows = np.unique(np.linspace(0, len(stack) - 1, _CHECKED).round().astype(int))
     some = stack[rows]

@@ -44,15 +44,9 @@ class Arrival:
 class Arrivals:
     """Looks at a folder again and again.
 
-    Parameters
-    ----------
-    folder
-        Where files appear.
-    pattern
-        Which files count, as for `pathlib.Path.glob`. Hidden ones never do: they are somebody's
-        temporary files.
-    without
-        A folder whose files do not count.
+    ``folder``: where files appear. ``pattern``: which files count, as for `pathlib.Path.glob`.
+    Hidden ones never do: they are somebody's temporary files. ``without``: a folder whose files do
+    not count.
     """
 
     def __init__(self, folder: Path, pattern: str, without: Path) -> None:

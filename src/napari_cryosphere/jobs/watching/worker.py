@@ -39,10 +39,7 @@ class Outcome:
 class Worker:
     """Takes one file after the other.
 
-    Attributes
-    ----------
-    run
-        Where the results go.
+    ``run``: where the results go.
     """
 
     def __init__(self, config: WatchConfig, overwrite: bool) -> None:

@@ -81,11 +81,8 @@ class MrcHeader:
 def read_header(path: Path) -> MrcHeader:
     """Read and check the header of an MRC file, plain or compressed with gzip or bzip2.
 
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, no MRC file, of an unknown mode, or shorter than its header
-        promises. The length of a compressed file is checked when its pixels are read.
+    Raises `FileFormatError` if the file is missing, no MRC file, of an unknown mode, or shorter
+    than its header promises. The length of a compressed file is checked when its pixels are read.
     """
     data, size, compression = _first_bytes(path)
     if len(data) < HEADER_BYTES:

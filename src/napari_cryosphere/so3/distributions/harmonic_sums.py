@@ -117,18 +117,9 @@ class _Finer:
 class HarmonicSums:
     """The sums of a small batch of distributions.
 
-    Parameters
-    ----------
-    functions
-        The log-densities, not normalised.
-    ranked
-        Whether to sum over cells half as wide, fine enough to rank poses by density
-        (`probability_above`).
-
-    Attributes
-    ----------
-    log_total
-        ``(n,)``: logarithm of the mean of the exponentials of the unnormalised log-density.
+    ``functions``: the log-densities, not normalised. ``ranked``: whether to sum over cells half as
+    wide, fine enough to rank poses by density (`probability_above`). ``log_total``, ``(n,)``:
+    logarithm of the mean of the exponentials of the unnormalised log-density.
     """
 
     def __init__(self, functions: BandLimited, *, ranked: bool = False) -> None:

@@ -31,12 +31,7 @@ _NOT_OPENED = {"stack", "half1", "half2", "mask"}
 class CommandRun:
     """Runs one command at a time in the background.
 
-    Parameters
-    ----------
-    viewer
-        Where outputs are opened.
-    runner
-        Runs long work.
+    ``viewer``: where outputs are opened.
     """
 
     changed = Signal()

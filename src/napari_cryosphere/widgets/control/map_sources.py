@@ -94,6 +94,9 @@ def recipe(
 ) -> Recipe:
     """Return what a map of a session's particles is made from.
 
+    Raises `CryosphereError` if there are no particles, no such poses, or no point group of that
+    name.
+
     Parameters
     ----------
     session
@@ -108,11 +111,6 @@ def recipe(
         See `Recipe`.
     name_data
         Whether the map's name tells whose particles it is made from.
-
-    Raises
-    ------
-    CryosphereError
-        If there are no particles, no such poses, or no point group of that name.
     """
     from napari_cryosphere.so3.symmetry import normalise_group_name
 

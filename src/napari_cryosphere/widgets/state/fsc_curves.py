@@ -88,12 +88,7 @@ def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
     """Write curves as CSV, in the job's columns: one file for each grid that they were measured on.
 
     Cones become two columns next to their curve's. The second grid's file is ``NAME_2.csv``, and so
-    on.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be written.
+    on. Raises `CryosphereError` if a file cannot be written.
     """
     from napari_cryosphere.reconstruction import write_fsc_csv
 

@@ -137,10 +137,7 @@ def _angles(rotation: NDArray[np.float64]) -> Angles:
 class SphereProbe:
     """Answers what a distribution says at places of the sphere, many times a second.
 
-    Parameters
-    ----------
-    distribution
-        A batch of one.
+    ``distribution``: a batch of one.
     """
 
     def __init__(self, distribution: PoseDistribution) -> None:

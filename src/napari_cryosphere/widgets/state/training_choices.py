@@ -75,11 +75,8 @@ class TrainingChoices:
     def config(self, stack: ParticleStack, symmetry: str) -> TrainConfig:
         """Return the job's config; a map in memory is written into the run folder.
 
-        Raises
-        ------
-        CryosphereError
-            If a setting is not legal, the folder cannot be written, or the run in it cannot be
-            read.
+        Raises `CryosphereError` if a setting is not legal, the folder cannot be written, or the run
+        in it cannot be read.
         """
         from pydantic import ValidationError
 

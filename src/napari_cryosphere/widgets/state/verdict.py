@@ -58,12 +58,8 @@ def give_verdict(
 ) -> Verdict:
     """Put a distribution into words.
 
-    Parameters
-    ----------
-    candidates
-        Its modes, the highest first.
-    confidence, spread_degrees, entropy
-        As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
+    ``candidates``: its modes, the highest first. ``confidence``, ``spread_degrees``, ``entropy``:
+    as in `napari_cryosphere.so3.pose_summary.PoseSummary`.
     """
     percent = f"{100 * confidence:.0f} %"
     if confidence >= _SURE_CONFIDENCE and spread_degrees <= _SURE_SPREAD_DEGREES:

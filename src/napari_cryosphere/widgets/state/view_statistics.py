@@ -69,12 +69,8 @@ class ViewStatistics:
     symmetry. They are worked out in batches by `fill` and kept in half precision, 1.5 kB a
     particle.
 
-    Parameters
-    ----------
-    stack, store
-        The particles and what is predicted of them.
-    symmetry
-        Point group of the map, for poses without a distribution.
+    ``stack``, ``store``: the particles and what is predicted of them. ``symmetry``: point group of
+    the map, for poses without a distribution.
     """
 
     def __init__(self, stack: ParticleStack, store: PredictionStore, symmetry: str = "C1") -> None:
@@ -175,13 +171,8 @@ class ViewStatistics:
     def shares(self, rows: NDArray[np.int64], groups: NDArray[np.int64]) -> Array:
         """Return what part of the views of some particles is each group's, ``(k, n_views)``.
 
-        Parameters
-        ----------
-        rows
-            The particles.
-        groups
-            ``(n,)``: the group of every particle of the data set, in ascending order of whose numbers the
-            answer is.
+        ``groups``, ``(n,)``: the group of every particle of the data set, in ascending order of
+        whose numbers the answer is.
         """
         known = rows[self._known[rows]]
         kinds = np.unique(groups)

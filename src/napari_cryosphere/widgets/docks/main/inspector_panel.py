@@ -84,13 +84,7 @@ _COMPARE = (
 
 
 class InspectorPanel(Panel):
-    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particle", parent)

@@ -232,10 +232,7 @@ class FscPlot(DockContent):
 def save_picture(widget: QWidget, path: Path, background: str) -> None:
     """Write what a widget shows as a PNG file on a colour, at twice the screen's resolution.
 
-    Raises
-    ------
-    CryosphereError
-        If the file cannot be written.
+    Raises `CryosphereError` if the file cannot be written.
     """
     pixels = QPixmap(widget.size() * _SCALE)
     pixels.setDevicePixelRatio(_SCALE)

@@ -59,13 +59,7 @@ class TrainingDock(SeatedDock):
 
 
 class TrainingPanel(Panel):
-    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Train on these particles", parent)
