@@ -298,10 +298,7 @@ def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
 
 
 def opened(address: str | urllib.request.Request) -> http.client.HTTPResponse:
-    """Open an address.
-
-    Raises `DownloadError` if that fails; it says why in one line.
-    """
+    """Open an address. Raises `DownloadError` if that fails; it says why in one line."""
     name = address if isinstance(address, str) else address.full_url
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)

@@ -269,10 +269,7 @@ class _Sums(Protocol):
 
 
 def refuse_unlike_sums(first: _Sums, second: _Sums) -> None:
-    """Check that sums can be added.
-
-    Raises `ValueError` if box, padding or symmetry differ.
-    """
+    """Check that sums can be added. Raises `ValueError` if box, padding or symmetry differ."""
     mine, others = ((sums.box, sums.padding, sums.symmetry) for sums in (first, second))
     if mine != others:
         raise ValueError(

@@ -319,10 +319,7 @@ class ReducedGrid:
 
 
 def order_of_size(size: int) -> int:
-    """Return the order of the grid that has ``size`` rotations.
-
-    Raises `ValueError` if no grid has.
-    """
+    """Return the order of the grid that has ``size`` rotations. Raises `ValueError` if no grid has."""
     for order in range(MAX_ORDER + 1):
         if SO3Grid(order).size == size:
             return order

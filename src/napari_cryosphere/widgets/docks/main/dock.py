@@ -33,10 +33,7 @@ __all__ = ["CryosphereDock"]
 
 
 class CryosphereDock(SeatedDock):
-    """Predict and inspect; works on whatever is loaded, and on nothing.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Predict and inspect; works on whatever is loaded, and on nothing."""
 
     high = 640
 

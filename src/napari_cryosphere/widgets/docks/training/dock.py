@@ -38,10 +38,7 @@ _STOPPING = "Stopping…"
 
 
 class TrainingDock(SeatedDock):
-    """Train, pause, stop, resume, and follow runs that go on elsewhere.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Train, pause, stop, resume, and follow runs that go on elsewhere."""
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)

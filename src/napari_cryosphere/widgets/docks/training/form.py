@@ -103,10 +103,7 @@ class TrainingForm(QWidget):
         self.take_next_folder()
 
     def value(self) -> TrainingChoices:
-        """Return what is chosen.
-
-        Raises `CryosphereError` if no run folder is given.
-        """
+        """Return what is chosen. Raises `CryosphereError` if no run folder is given."""
         folder = self.folder.text().strip()
         if not folder:
             raise CryosphereError("no run folder is given; choose one")
