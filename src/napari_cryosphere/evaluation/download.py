@@ -57,16 +57,10 @@ class DownloadError(CryosphereError):
 class RecordFile:
     """One file of a record.
 
-    Attributes
-    ----------
-    name
-        Its name there.
-    size
-        Bytes.
-    md5
-        Its checksum, 32 hexadecimal digits; empty where the archive states none.
-    url
-        Where it is.
+    - ``name``: its name there.
+    - ``size``: bytes.
+    - ``md5``: its checksum, 32 hexadecimal digits; empty where the archive states none.
+    - ``url``: where it is.
     """
 
     name: str

@@ -107,18 +107,10 @@ def volume_errors(
 
     Raises `ValueError` if there are fewer than two pairs: none could be shuffled.
 
-    Parameters
-    ----------
-    model
-        The model.
-    images_of
-        Function from ``(n, 3, 3)`` poses to the model's images of the volume.
-    poses
-        ``(n, 3, 3)`` poses Q at which the volume is seen first; two at least.
-    turns
-        ``(n, 3, 3)`` rotations S of the volume in front of the microscope.
-    order
-        Order of the grid that the mean runs over.
+    - ``images_of``: function from ``(n, 3, 3)`` poses to the model's images of the volume.
+    - ``poses``: ``(n, 3, 3)`` poses Q at which the volume is seen first; two at least.
+    - ``turns``: ``(n, 3, 3)`` rotations S of the volume in front of the microscope.
+    - ``order``: order of the grid that the mean runs over.
     """
     if len(poses) < 2:
         raise ValueError(f"at least two pairs of images are needed, not {len(poses)}")

@@ -96,16 +96,10 @@ class Learnt:
 class Measured:
     """What a model knows of some views.
 
-    Attributes
-    ----------
-    loss
-        Cross-entropy against labels of a kind, nats relative to uniform.
-    truth_nats
-        Mean log-density at the true poses, relative to uniform.
-    median_degrees
-        Median pose error of the most probable pose, modulo symmetry.
-    beyond_30
-        Share of pose errors above 30 degrees.
+    - ``loss``: cross-entropy against labels of a kind, nats relative to uniform.
+    - ``truth_nats``: mean log-density at the true poses, relative to uniform.
+    - ``median_degrees``: median pose error of the most probable pose, modulo symmetry.
+    - ``beyond_30``: share of pose errors above 30 degrees.
     """
 
     loss: float

@@ -120,16 +120,11 @@ class ParticleDataset(Dataset[Sample]):
         Raises `MetadataError` if an id is unknown, a shape is wrong or a value not legal; nothing
         is changed then.
 
-        Parameters
-        ----------
-        ids
-            ``k`` ids, in any order.
-        rotations
-            ``(k, 3, 3)``; image to map coordinates.
-        shifts_angstrom
-            ``(k, 2)`` as rlnOriginX/YAngst; None keeps the shifts.
-        confidence
-            ``(k,)`` or ``(k, 1)`` in 0-1, for rlnMaxValueProbDistribution; None for 1.
+        - ``ids``: ``k`` ids, in any order.
+        - ``rotations``: ``(k, 3, 3)``; image to map coordinates.
+        - ``shifts_angstrom``: ``(k, 2)`` as rlnOriginX/YAngst; None keeps the shifts.
+        - ``confidence``: ``(k,)`` or ``(k, 1)`` in 0-1, for rlnMaxValueProbDistribution; None for
+          1.
         """
         unknown = [name for name in ids if name not in self._row_of]
         if unknown:

@@ -44,26 +44,19 @@ _LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 class Preprocessing:
     """The steps to take, in the module's order; the default is what the pose network is given.
 
-    Attributes
-    ----------
-    normalise
-        Step 1.
-    particle_diameter_angstrom
-        The background of step 1 lies outside this circle; None for the circle inscribed in the
-        image.
-    ctf
-        Step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they are.
-    crop_angstrom
-        Step 3: width to cut to, rounded to an even number of the images' own pixels; None to leave
-        it.
-    grid
-        Step 4: box and pixel size to come to; None to leave it.
-    low_pass_angstrom
-        Step 5: resolution at which the filter has fallen to one half; None to leave it.
-    mask
-        Step 6.
-    mask_diameter_angstrom
-        Diameter at which the circle of step 6 reaches zero; None for the inscribed circle.
+    - ``normalise``: step 1.
+    - ``particle_diameter_angstrom``: the background of step 1 lies outside this circle; None for
+      the circle inscribed in the image.
+    - ``ctf``: step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they
+      are.
+    - ``crop_angstrom``: step 3: width to cut to, rounded to an even number of the images' own
+      pixels; None to leave it.
+    - ``grid``: step 4: box and pixel size to come to; None to leave it.
+    - ``low_pass_angstrom``: step 5: resolution at which the filter has fallen to one half; None to
+      leave it.
+    - ``mask``: step 6.
+    - ``mask_diameter_angstrom``: diameter at which the circle of step 6 reaches zero; None for the
+      inscribed circle.
     """
 
     normalise: bool = True

@@ -71,16 +71,12 @@ def _products(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArra
 class Judged:
     """What the halves say of one pair of components.
 
-    Attributes
-    ----------
-    variance
-        What the halves' maps share: sum over voxels of the variance along the component.
-    correlation
-        Of the two maps.
-    gain_nats
-        By which all images are likelier with the other half's component than without it.
-    chance_nats
-        The same where components are seen at the poses of other images.
+    - ``variance``: what the halves' maps share: sum over voxels of the variance along the
+      component.
+    - ``correlation``: of the two maps.
+    - ``gain_nats``: by which all images are likelier with the other half's component than without
+      it.
+    - ``chance_nats``: the same where components are seen at the poses of other images.
     """
 
     variance: float

@@ -156,16 +156,11 @@ class _Competition:
 class _Verdict:
     """How far the best maps of both halves agree.
 
-    Attributes
-    ----------
-    agreement
-        Best mean FSC of two maps of different halves that explain the images as well as any.
-    set_aside
-        Best mean FSC of two of which one explains less.
-    lacking
-        Halves that have to be searched further.
-    pair
-        Their FSC and the two maps, if they agree.
+    - ``agreement``: best mean FSC of two maps of different halves that explain the images as well
+      as any.
+    - ``set_aside``: best mean FSC of two of which one explains less.
+    - ``lacking``: halves that have to be searched further.
+    - ``pair``: their FSC and the two maps, if they agree.
     """
 
     agreement: float

@@ -121,18 +121,11 @@ def found_states(
 
     The largest state is the first. States that the halves do not both tell from another are merged.
 
-    Parameters
-    ----------
-    halves
-        The particles of each, with poses and cryospherePresence.
-    references
-        Each half's map.
-    mask
-        Where particles may differ.
-    number
-        Most states.
-    config
-        How particles are compared.
+    - ``halves``: the particles of each, with poses and cryospherePresence.
+    - ``references``: each half's map.
+    - ``mask``: where particles may differ.
+    - ``number``: most states.
+    - ``config``: how particles are compared.
     """
     sides, residuals, states = list[_Half](), list[Residuals](), list[HalfStates]()
     for half, (stack, reference) in enumerate(zip(halves, references, strict=True), 1):

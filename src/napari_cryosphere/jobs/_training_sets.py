@@ -43,16 +43,10 @@ true ones 24; at most 1.2 between sets of 60 and 90 at true ones.
 class TrainingSets:
     """The particles of one or several data sets, and which set each is from.
 
-    Attributes
-    ----------
-    stack
-        All particles, one set after the other.
-    names
-        The sets' file names.
-    states
-        How many states each set has probabilities of, 1 without.
-    of
-        ``(n,)`` int64: which set each particle is from.
+    - ``stack``: all particles, one set after the other.
+    - ``names``: the sets' file names.
+    - ``states``: how many states each set has probabilities of, 1 without.
+    - ``of``: ``(n,)`` int64: which set each particle is from.
     """
 
     def __init__(self, stacks: Sequence[ParticleStack]) -> None:

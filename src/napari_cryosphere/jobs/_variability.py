@@ -77,23 +77,15 @@ class Component:
 class Variability:
     """How particles differ.
 
-    Attributes
-    ----------
-    particles
-        The particles with their coordinates and errors, ``cryosphereComponent1``,
-        ``cryosphereComponentError1``, ..., in standard deviations of the population.
-    mean, mask
-        The mean, and where particles may differ, on the coarse grid.
-    components
-        One standard deviation along each component that both halves found, the largest first.
-    found
-        What is known of each of these.
-    judged
-        What the halves say of all that were sought.
-    resolution_angstrom
-        Finest detail compared.
-    half_map_resolution_angstrom
-        Where the half-maps at the particles' poses agree to 0.143.
+    - ``particles``: the particles with their coordinates and errors, ``cryosphereComponent1``,
+      ``cryosphereComponentError1``, ..., in standard deviations of the population.
+    - ``mean``, ``mask``: the mean, and where particles may differ, on the coarse grid.
+    - ``components``: one standard deviation along each component that both halves found, the
+      largest first.
+    - ``found``: what is known of each of these.
+    - ``judged``: what the halves say of all that were sought.
+    - ``resolution_angstrom``: finest detail compared.
+    - ``half_map_resolution_angstrom``: where the half-maps at the particles' poses agree to 0.143.
     """
 
     particles: ParticleStack

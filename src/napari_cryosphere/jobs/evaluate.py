@@ -34,17 +34,12 @@ _PAIRS = {"gt0_gt1": "truth_halves", "v0_v1": "predicted_halves", "gt_v": "truth
 class Evaluation:
     """What was found.
 
-    Attributes
-    ----------
-    halves
-        The particles of each half.
-    errors
-        The pose errors of each half.
-    maps
-        Half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from
-        predicted ones.
-    masked, unmasked
-        The maps' comparisons; None without maps, ``masked`` also without a mask.
+    - ``halves``: the particles of each half.
+    - ``errors``: the pose errors of each half.
+    - ``maps``: half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from
+      predicted ones.
+    - ``masked``, ``unmasked``: the maps' comparisons; None without maps, ``masked`` also without a
+      mask.
     """
 
     halves: Sequence[MatchedHalf]

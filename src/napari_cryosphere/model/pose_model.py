@@ -80,20 +80,14 @@ def temperatures(calibration: Calibration, ctf: Tensor | None) -> Tensor:
 class Prediction(NamedTuple):
     """What a model says of ``n`` particles.
 
-    Attributes
-    ----------
-    distribution
-        Of their poses.
-    novelty
-        ``(n,)``: how unlike the training's particles they are, above 1 where one is suspect, see
-        `napari_cryosphere.model.novelty`; None if the model has no measure of it.
-    origins_angstrom
-        ``(n, 2)`` x and y, as rlnOriginX/YAngst: the particle's centre is at minus this from pixel
-        n // 2. None if the model does not say.
-    origin_spread_angstrom
-        ``(n,)`` standard deviation of these along each axis; None likewise.
-    states
-        ``(n, k)`` probabilities of the states; None from a model of one state.
+    - ``distribution``: of their poses.
+    - ``novelty``, ``(n,)``: how unlike the training's particles they are, above 1 where one is
+      suspect, see `napari_cryosphere.model.novelty`; None if the model has no measure of it.
+    - ``origins_angstrom``: ``(n, 2)`` x and y, as rlnOriginX/YAngst: the particle's centre is at
+      minus this from pixel n // 2. None if the model does not say.
+    - ``origin_spread_angstrom``: ``(n,)`` standard deviation of these along each axis; None
+      likewise.
+    - ``states``: ``(n, k)`` probabilities of the states; None from a model of one state.
     """
 
     distribution: PoseDistribution

@@ -69,16 +69,13 @@ _MOST_PLACES = 3  # that a message names
 class StackFile:
     """One stack as the STAR file names it, and where it was found.
 
-    Attributes
-    ----------
-    name
-        The path as written in the STAR file.
-    folder
-        The folder that ``name`` is relative to; None if the stack was found by a part of its name.
-    stack
-        The opened stack, in a file or in memory; None if it was not looked for or not found.
-    in_project
-        Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
+    - ``name``: the path as written in the STAR file.
+    - ``folder``: the folder that ``name`` is relative to; None if the stack was found by a part of
+      its name.
+    - ``stack``: the opened stack, in a file or in memory; None if it was not looked for or not
+      found.
+    - ``in_project``: whether ``folder`` is not the STAR file's own but one above it: a RELION
+      project's.
     """
 
     name: str

@@ -85,22 +85,15 @@ class ParticleStack:
     size and the widest field among the groups that the file's (or the joined files') particles are
     in; :attr:`box` and :attr:`pixel_size_angstrom` are this grid's, and slicing keeps it.
 
-    Attributes
-    ----------
-    particles
-        One row per particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units
-        are RELION's: degrees, A.
-    optics
-        One row per optics group, with ``rlnOpticsGroup`` and, where known, its own
-        ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
-        one.
-    other_blocks
-        All other blocks of the STAR file, carried through.
-    source
-        The file that was read; the first where stacks were joined.
-    grids
-        Box and pixel size of each optics group as its images are stored; empty where they are not
-        known.
+    - ``particles``: one row per particle; RELION's names without the underscore, such as
+      ``rlnAngleRot``. Units are RELION's: degrees, A.
+    - ``optics``: one row per optics group, with ``rlnOpticsGroup`` and, where known, its own
+      ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
+      one.
+    - ``other_blocks``: all other blocks of the STAR file, carried through.
+    - ``source``: the file that was read; the first where stacks were joined.
+    - ``grids``: box and pixel size of each optics group as its images are stored; empty where they
+      are not known.
     """
 
     def __init__(
@@ -135,22 +128,16 @@ class ParticleStack:
         `MetadataError` if a table or a value in it cannot be used: file, row, column and value are
         named.
 
-        Parameters
-        ----------
-        path
-            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or
-            ``.bz2``. What a .cs file lacks is taken from its job's passthrough file in the same
-            folder.
-        data_dir
-            Folder of the images if they have moved. Stacks are looked for relative to it, to the
-            file's folder and to its parents, and last in ``data_dir`` without the name's leading
-            folders.
-        require_images
-            Whether stacks that are missing are an error; if False they are a warning, and
-            :meth:`images` raises. Enough for work on poses alone.
-        open_images
-            Whether stacks are looked for and their headers read; if False no file of images is
-            touched, and box and pixel size are known only where the table names them.
+        - ``path``: ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz``
+          or ``.bz2``. What a .cs file lacks is taken from its job's passthrough file in the same
+          folder.
+        - ``data_dir``: folder of the images if they have moved. Stacks are looked for relative to
+          it, to the file's folder and to its parents, and last in ``data_dir`` without the name's
+          leading folders.
+        - ``require_images``: whether stacks that are missing are an error; if False they are a
+          warning, and :meth:`images` raises. Enough for work on poses alone.
+        - ``open_images``: whether stacks are looked for and their headers read; if False no file of
+          images is touched, and box and pixel size are known only where the table names them.
         """
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images and open_images, open_images)
@@ -175,18 +162,13 @@ class ParticleStack:
 
         Raises `FileFormatError`, `MetadataError` as :meth:`read`.
 
-        Parameters
-        ----------
-        tables
-            The particle table, or blocks by name: ``optics`` and ``particles`` of RELION 3.1, each
-            a table, or a mapping of labels to values for a block without ``loop_``.
-        images
-            ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be there.
-            None looks for the stacks that rlnImageName names.
-        data_dir
-            Folder that the stacks' names are relative to; the working folder without it.
-        require_images
-            See :meth:`read`.
+        - ``tables``: the particle table, or blocks by name: ``optics`` and ``particles`` of RELION
+          3.1, each a table, or a mapping of labels to values for a block without ``loop_``.
+        - ``images``: ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be
+          there. None looks for the stacks that rlnImageName names.
+        - ``data_dir``: folder that the stacks' names are relative to; the working folder without
+          it.
+        - ``require_images``: see :meth:`read`.
         """
         given = {"particles": tables} if isinstance(tables, pd.DataFrame) else dict(tables)
         blocks = {name: table_of_block(block) for name, block in given.items()}

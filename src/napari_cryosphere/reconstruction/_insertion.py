@@ -54,19 +54,12 @@ class SliceVolume:
     ) -> None:
         """Add slices.
 
-        Parameters
-        ----------
-        slices
-            ``(n, p)``: the images' transforms at the slice's points.
-        factors
-            ``(n, p)``: what they are multiplied by.
-        powers
-            ``(n, p)``: the weight that goes with the product.
-        rotations
-            ``(n, 3, 3)``; the first two columns span the slice.
-        stretched
-            Whether columns may be longer than 1. Points that leave the volume must then have
-            factors and powers of 0.
+        - ``slices``, ``(n, p)``: the images' transforms at the slice's points.
+        - ``factors``, ``(n, p)``: what they are multiplied by.
+        - ``powers``, ``(n, p)``: the weight that goes with the product.
+        - ``rotations``: ``(n, 3, 3)``; the first two columns span the slice.
+        - ``stretched``: whether columns may be longer than 1. Points that leave the volume must
+          then have factors and powers of 0.
         """
         step = max(1, _POINTS // self._points.shape[1])
         for start in range(0, len(slices), step):

@@ -22,16 +22,11 @@ def divide(
 
     Returns ``(m, m, m // 2 + 1)`` complex64, zero beyond Nyquist.
 
-    Parameters
-    ----------
-    sums
-        ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z from 0.
-    padding
-        Voxels of the volume for one of the images.
-    ssnr
-        ``(m / padding // 2 + 1,)`` by shell of the images, or None.
-    floor
-        Least weight, in mean weights of the shell.
+    - ``sums``, ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z
+      from 0.
+    - ``padding``: voxels of the volume for one of the images.
+    - ``ssnr``: ``(m / padding // 2 + 1,)`` by shell of the images, or None.
+    - ``floor``: least weight, in mean weights of the shell.
     """
     size = len(sums)
     means = _mean_weights(sums, padding)

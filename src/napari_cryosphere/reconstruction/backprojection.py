@@ -68,23 +68,17 @@ class BackProjector:
         Raises `ValueError` if shapes do not fit each other; `CryosphereError` if an image, a CTF or
         a weight is not finite, or so large that its transform is not.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` real.
-        rotations
-            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses per particle; image to map
-            coordinates.
-        ctf
-            ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
-        shifts_px
-            ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is
-            moved back.
-        weights
-            ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 / k.
-        magnification
-            ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted one, M k, where it
-            is put (RELION's rlnMagMat00 to 11). None for images without distortion.
+        - ``images``: ``(n, box, box)`` real.
+        - ``rotations``: ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses per particle; image
+          to map coordinates.
+        - ``ctf``: ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
+        - ``shifts_px``, ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x
+          and y; it is moved back.
+        - ``weights``: ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 /
+          k.
+        - ``magnification``, ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted
+          one, M k, where it is put (RELION's rlnMagMat00 to 11). None for images without
+          distortion.
         """
         pixels = np.asarray(images, dtype=np.float32)
         poses = np.asarray(rotations, dtype=np.float64)
@@ -227,18 +221,13 @@ class BackProjector:
         noise, the map fades to its mean there over 3 voxels, as in RELION. Raises `CryosphereError`
         if nothing was inserted, or the map would not be finite.
 
-        Parameters
-        ----------
-        ssnr
-            ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell. The
-            weight of a voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's 1
-            / tau^2). None divides by the weight alone.
-        floor
-            Smallest weight that is divided by, as a fraction of the mean weight in its shell: it
-            keeps frequencies that no slice came near from blowing up.
-        gridding
-            Even out the sampling as relion_reconstruct does, for maps that are compared with its
-            own: their noise reaches to Nyquist. Without ``ssnr`` only.
+        - ``ssnr``, ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell.
+          The weight of a voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's
+          1 / tau^2). None divides by the weight alone.
+        - ``floor``: smallest weight that is divided by, as a fraction of the mean weight in its
+          shell: it keeps frequencies that no slice came near from blowing up.
+        - ``gridding``: even out the sampling as relion_reconstruct does, for maps that are compared
+          with its own: their noise reaches to Nyquist. Without ``ssnr`` only.
         """
         if gridding and ssnr is not None:
             raise ValueError("gridding and a signal-to-noise ratio exclude each other")

@@ -35,18 +35,12 @@ class MapAlignment:
     A point r of the first map, in voxels from the centre (x, y, z), is ``rotation @ r + shift`` in
     the second, whose z axis is turned round before if ``mirrored``.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``.
-    shift_angstrom
-        ``(3,)``: x, y, z.
-    mirrored
-        Whether the other hand fits better.
-    correlation
-        Correlation of the maps when aligned, inside the sphere that touches the box.
-    correlation_other_hand
-        The same for the other hand: close to `correlation`, the hand is not determined.
+    - ``rotation``: ``(3, 3)``.
+    - ``shift_angstrom``, ``(3,)``: x, y, z.
+    - ``mirrored``: whether the other hand fits better.
+    - ``correlation``: correlation of the maps when aligned, inside the sphere that touches the box.
+    - ``correlation_other_hand``: the same for the other hand: close to `correlation`, the hand is
+      not determined.
     """
 
     rotation: NDArray[np.float64]

@@ -72,18 +72,13 @@ class SymmetryFit:
     A point r of RELION's frame is ``rotation @ r + centre`` in the map, both in x, y, z from voxel
     n // 2.
 
-    Attributes
-    ----------
-    group
-        RELION's name.
-    rotation
-        ``(3, 3)``.
-    centre_angstrom
-        ``(3,)``: the point that all axes meet in.
-    correlation
-        Mean Fourier shell correlation of the map with itself under the group's worst operator.
-    chance, chance_deviation
-        Mean and standard deviation of the same under random turns about the same centre.
+    - ``group``: RELION's name.
+    - ``rotation``: ``(3, 3)``.
+    - ``centre_angstrom``, ``(3,)``: the point that all axes meet in.
+    - ``correlation``: mean Fourier shell correlation of the map with itself under the group's worst
+      operator.
+    - ``chance``, ``chance_deviation``: mean and standard deviation of the same under random turns
+      about the same centre.
     """
 
     group: str

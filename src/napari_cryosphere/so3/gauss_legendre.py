@@ -25,19 +25,12 @@ class GaussLegendreGrid:
     Sums over m, n and l are products of real matrices. Between them the batch stays the last axis
     or next to it, so that nothing is rearranged but the coefficients themselves.
 
-    Attributes
-    ----------
-    l_max
-        L.
-    shape
-        ``(n_tilt, n_rot, n_psi)``.
-    tilt_synthesis, tilt_analysis
-        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter
-        with quadrature weights and 2 l + 1.
-    rot_synthesis, rot_analysis
-        ``(2, 2 m, rot)`` each: from or to both parts over m; first axis the part over rot.
-    psi_synthesis, psi_analysis
-        ``(2 n, psi)`` each: cosines, then sines, weighted.
+    - ``shape``: ``(n_tilt, n_rot, n_psi)``.
+    - ``tilt_synthesis``, ``tilt_analysis``: ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for
+      real, then imaginary parts; the latter with quadrature weights and 2 l + 1.
+    - ``rot_synthesis``, ``rot_analysis``: ``(2, 2 m, rot)`` each: from or to both parts over m;
+      first axis the part over rot.
+    - ``psi_synthesis``, ``psi_analysis``: ``(2 n, psi)`` each: cosines, then sines, weighted.
     """
 
     l_max: int

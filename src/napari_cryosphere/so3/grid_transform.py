@@ -33,16 +33,12 @@ angles have up to degree 13; it divides the views of every grid from order 1 on.
 class _Rings:
     """Rings of one padded length: the middle of the sphere, or both caps.
 
-    Attributes
-    ----------
-    tilt
-        ``((2 L + 1) (L + 1), r, L + 1)``: d^l_mn(tilt) for every m, n.
-    rot
-        ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts over m to
-        both over the ring's pixels; zero in the padding.
-    spans
-        Of every run of rings that follow each other on the sphere and have one length: its first
-        ring in this group, the number of rings, the first view, and the number of views in a ring.
+    - ``tilt``, ``((2 L + 1) (L + 1), r, L + 1)``: d^l_mn(tilt) for every m, n.
+    - ``rot``, ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts
+      over m to both over the ring's pixels; zero in the padding.
+    - ``spans``: of every run of rings that follow each other on the sphere and have one length: its
+      first ring in this group, the number of rings, the first view, and the number of views in a
+      ring.
     """
 
     tilt: Tensor

@@ -25,22 +25,16 @@ Array = NDArray[np.float64]
 class PoseSummary:
     """What one line of a STAR file can say of a distribution; one entry per particle.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image to map
-        coordinates.
-    max_probability
-        ``(n,)``: probability of the best cell of the order-3 grid and its equivalents (RELION's
-        rlnMaxValueProbDistribution).
-    entropy
-        ``(n,)`` nats, relative to the uniform distribution: 0 is uniform, more negative is
-        sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
-    spread_degrees
-        ``(n,)``: expected angle between the true pose and the reported one, modulo symmetry.
-    confidence
-        ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of the reported
-        pose.
+    - ``rotations``, ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image
+      to map coordinates.
+    - ``max_probability``, ``(n,)``: probability of the best cell of the order-3 grid and its
+      equivalents (RELION's rlnMaxValueProbDistribution).
+    - ``entropy``: ``(n,)`` nats, relative to the uniform distribution: 0 is uniform, more negative
+      is sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
+    - ``spread_degrees``, ``(n,)``: expected angle between the true pose and the reported one,
+      modulo symmetry.
+    - ``confidence``, ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of
+      the reported pose.
     """
 
     rotations: Array

@@ -34,19 +34,12 @@ _LARGEST_GRADIENT = 1.0  # norm above which gradients are scaled down; chosen, n
 class Optimisation:
     """How a network's weights follow the loss.
 
-    Attributes
-    ----------
-    learning_rate, weight_decay
-        Of the optimiser.
-    optimizer
-        ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
-    loss_order
-        Order of the grid that predicted densities are normalised on.
-    memory
-        Of the exponential average of the weights, per step; it is what a run leaves behind. On
-        noisy images averaging is worth a lower learning rate.
-    seed
-        Of what a network draws while it trains.
+    - ``learning_rate``, ``weight_decay``: of the optimiser.
+    - ``optimizer``: ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
+    - ``loss_order``: order of the grid that predicted densities are normalised on.
+    - ``memory``: of the exponential average of the weights, per step; it is what a run leaves
+      behind. On noisy images averaging is worth a lower learning rate.
+    - ``seed``: of what a network draws while it trains.
     """
 
     learning_rate: float
@@ -66,16 +59,11 @@ class Trainer:
     ``steps``: steps made so far. ``whole``: whether the last step came to its end: False where
     Ctrl-C has caught it half way.
 
-    Parameters
-    ----------
-    network
-        Trained in place.
-    symmetry
-        Point group that the labels are expanded over.
-    replicas
-        The processes that train this network, each with the same weights; one alone by default.
-    threads
-        Of this process, that share its part of a batch.
+    - ``network``: trained in place.
+    - ``symmetry``: point group that the labels are expanded over.
+    - ``replicas``: the processes that train this network, each with the same weights; one alone by
+      default.
+    - ``threads``: of this process, that share its part of a batch.
     """
 
     def __init__(

@@ -34,16 +34,10 @@ CHUNK = 128
 class Reconstruction:
     """A map; with half-maps also these and their FSC.
 
-    Attributes
-    ----------
-    density
-        The map of all particles.
-    halves
-        Half-maps without regularisation, as post-processing wants them.
-    curve
-        Their FSC.
-    particles
-        How many particles the map is made from.
+    - ``density``: the map of all particles.
+    - ``halves``: half-maps without regularisation, as post-processing wants them.
+    - ``curve``: their FSC.
+    - ``particles``: how many particles the map is made from.
     """
 
     density: DensityMap
@@ -60,16 +54,10 @@ class Reconstruction:
 class Halves:
     """Two back-projectors, one a half set, that fill while particles come.
 
-    Parameters
-    ----------
-    grid
-        The images' box and pixel size.
-    symmetry
-        Point group of the map.
-    padding
-        Oversampling of the Fourier volume.
-    pair
-        Sums to go on from; by default none.
+    - ``grid``: the images' box and pixel size.
+    - ``symmetry``: point group of the map.
+    - ``padding``: oversampling of the Fourier volume.
+    - ``pair``: sums to go on from; by default none.
     """
 
     def __init__(

@@ -61,16 +61,12 @@ class Journal:
     where the file system has no locks. Raises `MetadataError` if there is a journal to resume, but
     of a run with other settings.
 
-    Parameters
-    ----------
-    folder
-        Where batches go; made when the first is written.
-    settings
-        Everything that the run's results depend on. A journal with other settings is not continued.
-    resume
-        Go on with a journal that is there. Otherwise it is begun again.
-    ranks
-        The processes that share it, if several do: rank 0 begins it, the others wait for that.
+    - ``folder``: where batches go; made when the first is written.
+    - ``settings``: everything that the run's results depend on. A journal with other settings is
+      not continued.
+    - ``resume``: go on with a journal that is there. Otherwise it is begun again.
+    - ``ranks``: the processes that share it, if several do: rank 0 begins it, the others wait for
+      that.
     """
 
     def __init__(

@@ -31,18 +31,12 @@ _COARSER = 1.02  # of the model's pixels, which are rounded to whole boxes
 class ModelFit:
     """What was found.
 
-    Attributes
-    ----------
-    checked
-        Number of particles looked at.
-    foreign
-        Reasons to think that the model was trained on something else; empty if there are none.
-    odd
-        What lowers the accuracy and does not forbid a prediction.
-    model_symmetry
-        Point group of the model.
-    symmetry
-        That of the particles, None if it is not known.
+    - ``checked``: number of particles looked at.
+    - ``foreign``: reasons to think that the model was trained on something else; empty if there are
+      none.
+    - ``odd``: what lowers the accuracy and does not forbid a prediction.
+    - ``model_symmetry``: point group of the model.
+    - ``symmetry``: that of the particles, None if it is not known.
     """
 
     checked: int

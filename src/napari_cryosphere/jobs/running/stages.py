@@ -26,16 +26,10 @@ class Stages:
 
     Raises `MetadataError` if there is a run to resume that had other settings that matter.
 
-    Parameters
-    ----------
-    folder
-        The job's folder.
-    settings
-        Its config, ready for JSON.
-    matters
-        The settings that finished stages depend on.
-    resume
-        Whether stages that an earlier run finished are left out.
+    - ``folder``: the job's folder.
+    - ``settings``: its config, ready for JSON.
+    - ``matters``: the settings that finished stages depend on.
+    - ``resume``: whether stages that an earlier run finished are left out.
     """
 
     def __init__(

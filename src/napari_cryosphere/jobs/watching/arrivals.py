@@ -14,16 +14,10 @@ __all__ = ["Arrival", "Arrivals"]
 class Arrival:
     """A file as it was when the folder was looked at.
 
-    Attributes
-    ----------
-    name
-        Its path from the folder, with slashes.
-    path
-        Where it is.
-    size, modified_ns
-        Tell whether it is written to.
-    quiet_seconds
-        How long it has been as it is.
+    - ``name``: its path from the folder, with slashes.
+    - ``path``: where it is.
+    - ``size``, ``modified_ns``: tell whether it is written to.
+    - ``quiet_seconds``: how long it has been as it is.
     """
 
     name: str

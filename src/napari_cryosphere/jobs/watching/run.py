@@ -56,16 +56,11 @@ class WatchRun:
     Raises `MetadataError` if the folder holds a watch with other settings; `OutputExistsError` if
     it holds something else.
 
-    Parameters
-    ----------
-    folder
-        The run folder.
-    description
-        All that results depend on, but the particles. A folder of another run is not continued.
-    config
-        Kept next to it for the reader.
-    overwrite
-        Start again where there is a run.
+    - ``folder``: the run folder.
+    - ``description``: all that results depend on, but the particles. A folder of another run is not
+      continued.
+    - ``config``: kept next to it for the reader.
+    - ``overwrite``: start again where there is a run.
     """
 
     def __init__(

@@ -95,21 +95,15 @@ class PoseDistribution(ABC):
         Raises `ValueError` if shapes do not fit, an index is out of range, cells of a row overlap,
         or a row is empty.
 
-        Parameters
-        ----------
-        order
-            HEALPix order of the cells: one number, or an array that broadcasts to ``(n, k)`` for
-            cells of mixed orders, as a search from coarse to fine leaves them.
-        indices
-            Flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the same cells in
-            all; -1 pads rows that have fewer.
-        log_density
-            ``(n, k)``: of a search, log-likelihood plus log-prior density of the pose at the cell's
-            centre. Volumes are not to be added: a coarse cell counts for more here because it is
-            larger.
-        symmetry
-            Point group. Unless it is C1 the cells are read inside RELION's asymmetric unit alone
-            (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
+        - ``order``: HEALPix order of the cells: one number, or an array that broadcasts to
+          ``(n, k)`` for cells of mixed orders, as a search from coarse to fine leaves them.
+        - ``indices``: flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the
+          same cells in all; -1 pads rows that have fewer.
+        - ``log_density``, ``(n, k)``: of a search, log-likelihood plus log-prior density of the
+          pose at the cell's centre. Volumes are not to be added: a coarse cell counts for more here
+          because it is larger.
+        - ``symmetry``: point group. Unless it is C1 the cells are read inside RELION's asymmetric
+          unit alone (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
         """
         return CellDistribution(order, indices, log_density, symmetry)
 

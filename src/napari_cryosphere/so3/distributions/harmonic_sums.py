@@ -55,18 +55,12 @@ other.
 class _Finer:
     """Cells of one order, flat lists over all particles.
 
-    Attributes
-    ----------
-    order
-        Of the cells.
-    row, view, frame
-        ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses there at psi 0.
-    pair, psi
-        ``(k,)``: which of these, and the in-plane index, for every cell.
-    home
-        ``(k,)``: the cell of the coarse grid above, as its place in the unit.
-    value
-        ``(k,)`` unnormalised log-density.
+    - ``order``: of the cells.
+    - ``row``, ``view``, ``frame``: ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses
+      there at psi 0.
+    - ``pair``, ``psi``, ``(k,)``: which of these, and the in-plane index, for every cell.
+    - ``home``, ``(k,)``: the cell of the coarse grid above, as its place in the unit.
+    - ``value``: ``(k,)`` unnormalised log-density.
     """
 
     order: int

@@ -60,21 +60,13 @@ def newton(
     ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that would
     follow ``(n, k)`` in radians: large where no maximum was found.
 
-    Parameters
-    ----------
-    derive
-        Takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the log-density's
-        derivatives.
-    start
-        ``(n, k, 3, 3)``.
-    reach_degrees
-        Longest step.
-    steps
-        Number of steps; ``derive`` is called once more.
-    rounding
-        Relative error of the values: a step may seem to lead downhill by this much.
-    first
-        The derivatives at the start, if they are known already.
+    - ``derive``: takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the
+      log-density's derivatives.
+    - ``start``: ``(n, k, 3, 3)``.
+    - ``reach_degrees``: longest step.
+    - ``steps``: number of steps; ``derive`` is called once more.
+    - ``rounding``: relative error of the values: a step may seem to lead downhill by this much.
+    - ``first``: the derivatives at the start, if they are known already.
     """
     poses = start
     value, gradient, hessian = derive(poses, 0) if first is None else first

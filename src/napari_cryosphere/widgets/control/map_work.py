@@ -38,21 +38,13 @@ _SAMPLES = 8  # poses drawn from a distribution, as the job's default
 class Recipe:
     """What a map is made from.
 
-    Attributes
-    ----------
-    name
-        What the map is called.
-    stack, rotations
-        The particles, and ``(n, 3, 3)`` the poses to insert them at.
-    symmetry
-        Point group of the map.
-    half_maps
-        Whether both halves are reconstructed and correlated too.
-    cones
-        Whether the halves are correlated in cones, which shows a preferred orientation.
-    distributions
-        Gives batches of the particles' distributions, in order: particles are then inserted at
-        samples of them. It is called in the worker, since it may read them from disk.
+    - ``name``: what the map is called.
+    - ``stack``, ``rotations``: the particles, and ``(n, 3, 3)`` the poses to insert them at.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``: whether both halves are reconstructed and correlated too.
+    - ``cones``: whether the halves are correlated in cones, which shows a preferred orientation.
+    - ``distributions``: gives batches of the particles' distributions, in order: particles are then
+      inserted at samples of them. It is called in the worker, since it may read them from disk.
     """
 
     name: str

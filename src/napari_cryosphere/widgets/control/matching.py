@@ -68,17 +68,12 @@ class ParticleMatcher:
 
         Raises `CryosphereError` if the map cannot be read.
 
-        Parameters
-        ----------
-        index
-            The particle.
-        rotation
-            Image to map coordinates.
-        shift_px
-            ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks around its
-            origin.
-        steps, low_pass_angstrom
-            What the particle is shown after: it is done to projection and residual too.
+        - ``index``: the particle.
+        - ``rotation``: image to map coordinates.
+        - ``shift_px``, ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks
+          around its origin.
+        - ``steps``, ``low_pass_angstrom``: what the particle is shown after: it is done to
+          projection and residual too.
         """
         import torch
 

@@ -19,20 +19,12 @@ __all__ = ["Curve", "curves_by_kind", "described", "resolution_of", "value_at", 
 class Curve:
     """A curve of the FSC plot.
 
-    Attributes
-    ----------
-    group
-        What is correlated: "half-maps of X", "X / Y". Curves of a group share a colour.
-    kind
-        How: "corrected", "masked", "unmasked"; may be empty.
-    fsc
-        Its values.
-    threshold
-        At which its resolution is read.
-    shown
-        Whether it is drawn at first.
-    band
-        The worst and the best cone's curve, where these were measured.
+    - ``group``: what is correlated: "half-maps of X", "X / Y". Curves of a group share a colour.
+    - ``kind``: how: "corrected", "masked", "unmasked"; may be empty.
+    - ``fsc``: its values.
+    - ``threshold``: at which its resolution is read.
+    - ``shown``: whether it is drawn at first.
+    - ``band``: the worst and the best cone's curve, where these were measured.
     """
 
     group: str

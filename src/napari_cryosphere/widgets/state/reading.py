@@ -43,19 +43,15 @@ Angles = tuple[float, float, float]
 class Reading:
     """One distribution in numbers.
 
-    Attributes
-    ----------
-    candidates
-        Its modes, at most five, the highest first; always the first, of the others those that hold
-        something.
-    lens
-        What is seen around the first mode.
-    entropy, spread_degrees, confidence
-        As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
-    credible_share
-        The share of all poses that the smallest set with 95 % of the probability fills.
-    error_degrees
-        Angle from the first mode to the known pose modulo symmetry; None where none is known.
+    - ``candidates``: its modes, at most five, the highest first; always the first, of the others
+      those that hold something.
+    - ``lens``: what is seen around the first mode.
+    - ``entropy``, ``spread_degrees``, ``confidence``: as in
+      `napari_cryosphere.so3.pose_summary.PoseSummary`.
+    - ``credible_share``: the share of all poses that the smallest set with 95 % of the probability
+      fills.
+    - ``error_degrees``: angle from the first mode to the known pose modulo symmetry; None where
+      none is known.
     """
 
     candidates: tuple[Candidate, ...]

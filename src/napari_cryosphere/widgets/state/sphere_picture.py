@@ -223,16 +223,10 @@ def draw_contour(
 ) -> None:
     """Outline the smallest set of view directions that holds the truth with a probability, in place.
 
-    Parameters
-    ----------
-    picture
-        ``(height, width, 4)`` uint8, as `paint` draws it.
-    views
-        The density.
-    level
-        The probability that the set holds.
-    colour
-        sRGB, 0-255.
+    - ``picture``: ``(height, width, 4)`` uint8, as `paint` draws it.
+    - ``views``: the density.
+    - ``level``: the probability that the set holds.
+    - ``colour``: sRGB, 0-255.
     """
     border = contour_density(views.density, level)
     height, width = picture.shape[:2]

@@ -50,20 +50,14 @@ def can_resume(folder: Path) -> bool:
 class TrainingChoices:
     """The choices of the training dock.
 
-    Attributes
-    ----------
-    folder
-        Run folder.
-    settings
-        Values of `TrainConfig`'s fields, such as ``preset`` and ``minutes``; what is not there has
-        the config's own default.
-    source
-        One of `sources`.
-    density
-        The map that is projected; None for the one that the particles give at their own poses.
-    resume
-        Go on with the run in the folder, as it was begun: of the other choices, only the device
-        counts.
+    - ``folder``: run folder.
+    - ``settings``: values of `TrainConfig`'s fields, such as ``preset`` and ``minutes``; what is
+      not there has the config's own default.
+    - ``source``: one of `sources`.
+    - ``density``: the map that is projected; None for the one that the particles give at their own
+      poses.
+    - ``resume``: go on with the run in the folder, as it was begun: of the other choices, only the
+      device counts.
     """
 
     folder: Path

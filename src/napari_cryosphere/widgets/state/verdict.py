@@ -26,16 +26,11 @@ _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 class Candidate:
     """A mode of a distribution.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``.
-    angles
-        Its rot, tilt and psi in degrees.
-    probability, confidence
-        That the truth is within 10 and within 30 degrees of it, modulo symmetry.
-    apart_degrees
-        From the first mode, modulo symmetry.
+    - ``rotation``: ``(3, 3)``.
+    - ``angles``: its rot, tilt and psi in degrees.
+    - ``probability``, ``confidence``: that the truth is within 10 and within 30 degrees of it,
+      modulo symmetry.
+    - ``apart_degrees``: from the first mode, modulo symmetry.
     """
 
     rotation: NDArray[np.float64]

@@ -28,22 +28,15 @@ Array = NDArray[np.float64]
 class ViewMap:
     """Where the views of some particles fall.
 
-    Attributes
-    ----------
-    probability
-        ``(n_views,)``: mean over the particles, summing to 1; a HEALPix map in RING order.
-    particles
-        Number of particles in it.
-    compensation_factor, weak_fraction
-        See `napari_cryosphere.reconstruction.fourier_sampling`.
-    peak
-        ``(3,)``: the direction where views are densest.
-    peak_density
-        Density there; 1 is the mean over the sphere.
-    near_peak
-        Share of the views within 30 degrees of the peak or of an equivalent.
-    near_peak_if_even
-        What that share would be for even views.
+    - ``probability``, ``(n_views,)``: mean over the particles, summing to 1; a HEALPix map in RING
+      order.
+    - ``particles``: number of particles in it.
+    - ``compensation_factor``, ``weak_fraction``: see
+      `napari_cryosphere.reconstruction.fourier_sampling`.
+    - ``peak``, ``(3,)``: the direction where views are densest.
+    - ``peak_density``: density there; 1 is the mean over the sphere.
+    - ``near_peak``: share of the views within 30 degrees of the peak or of an equivalent.
+    - ``near_peak_if_even``: what that share would be for even views.
     """
 
     probability: Array
