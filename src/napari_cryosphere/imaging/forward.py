@@ -87,10 +87,7 @@ def clean_images(
 
 
 def _transforms(
-    projector: Projectors,
-    part: ParticleParameters,
-    kind: Aberrations,
-    pixel_size_angstrom: float,
+    projector: Projectors, part: ParticleParameters, kind: Aberrations, pixel_size_angstrom: float
 ) -> Tensor:
     """Return the transforms of centred images with one kind of aberrations, ``(n, box, box // 2 + 1)``.
 

@@ -15,10 +15,7 @@ from napari_cryosphere.jobs._searches import EARLY_STEPS, STEPS, Found, Searches
 from napari_cryosphere.jobs.configs import SearchingConfig
 from napari_cryosphere.jobs.events import Event, Note, part_of
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import (
-    FourierShellCorrelation,
-    fourier_shell_correlation,
-)
+from napari_cryosphere.reconstruction import FourierShellCorrelation, fourier_shell_correlation
 from napari_cryosphere.reconstruction.map_alignment import align_maps
 
 __all__ = ["AGREEMENT", "Believed", "confirmed", "laid_on", "mean_fsc"]

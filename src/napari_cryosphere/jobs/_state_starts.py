@@ -62,11 +62,7 @@ class _Half:
     """Particles of a half at known poses, seen in a few shells."""
 
     def __init__(
-        self,
-        stack: ParticleStack,
-        reference: DensityMap,
-        mask: DensityMap,
-        config: AligningConfig,
+        self, stack: ParticleStack, reference: DensityMap, mask: DensityMap, config: AligningConfig
     ) -> None:
         self._images = CoarseImages(
             stack,

@@ -15,11 +15,7 @@ from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
 from napari_cryosphere.particles import ImageGrid, ParticleStack, number_of_states, spread_rows
-from napari_cryosphere.reconstruction import (
-    WeightedPoses,
-    fourier_shell_correlation,
-    resampled_map,
-)
+from napari_cryosphere.reconstruction import WeightedPoses, fourier_shell_correlation, resampled_map
 
 __all__ = ["TrainingSets"]
 

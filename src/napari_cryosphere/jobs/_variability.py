@@ -28,10 +28,7 @@ from napari_cryosphere.jobs.configs import VaryingConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction, refuse_few_in_half
-from napari_cryosphere.jobs.running.inputs import (
-    refuse_unposed,
-    warnings_of,
-)
+from napari_cryosphere.jobs.running.inputs import refuse_unposed, warnings_of
 from napari_cryosphere.jobs.running.journal import Finished
 from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.ranks import Ranks
@@ -238,9 +235,7 @@ class _Work:
         radius_px = max(1.0, float(map_radius_px(self._images.voxels(whole).numpy())))
         error = config.pose_error_degrees
         self._nuisances = Nuisances(
-            max(_CONTRAST, self._images.contrast_spread),
-            error,
-            math.radians(error) * radius_px,
+            max(_CONTRAST, self._images.contrast_spread), error, math.radians(error) * radius_px
         )
         self._refuse_beyond_memory()
 

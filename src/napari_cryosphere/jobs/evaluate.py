@@ -97,10 +97,7 @@ def _pose_metrics(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | Non
 
 def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path]:
     """Return what an evaluation writes, by role."""
-    files = {
-        "metrics": folder / "metrics.json",
-        "errors": folder / "errors.csv",
-    }
+    files = {"metrics": folder / "metrics.json", "errors": folder / "errors.csv"}
     if report.can_plot():
         files["plot"] = folder / "plot.svg"
     if maps:

@@ -43,15 +43,7 @@ from napari_cryosphere.so3.distributions.store import write_distributions
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = [
-    "images_for",
-    "infer",
-    "infer_stack",
-    "pose_errors",
-    "predict",
-    "reference_of",
-    "refine",
-]
+__all__ = ["images_for", "infer", "infer_stack", "pose_errors", "predict", "reference_of", "refine"]
 
 _NOVELTY_BLOCK = "cryosphere_novelty"
 # Complex single precision in the journal, and half floats in zarr.

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from napari_cryosphere._files import atomic_path, refuse_overwrite
 from napari_cryosphere._html import bars, grey, page
 from napari_cryosphere.jobs.abinitio import abinitio
-from napari_cryosphere.jobs.configs import (
-    AbInitioConfig,
-    InferConfig,
-    RefineConfig,
-    SolveConfig,
-)
+from napari_cryosphere.jobs.configs import AbInitioConfig, InferConfig, RefineConfig, SolveConfig
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer

@@ -14,11 +14,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._variability import MaskWord, Variability, variability_stack
 from napari_cryosphere.jobs.configs import VariabilityConfig, VaryingConfig
 from napari_cryosphere.jobs.events import Event, Events, Result
-from napari_cryosphere.jobs.running.inputs import (
-    described,
-    digest_of_table,
-    open_particles,
-)
+from napari_cryosphere.jobs.running.inputs import described, digest_of_table, open_particles
 from napari_cryosphere.jobs.running.journal import Journal, MemoryJournal
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import checked_mask, open_mask

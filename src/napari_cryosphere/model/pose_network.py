@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 
-__all__ = [
-    "Answers",
-    "PoseNetwork",
-    "Shifts",
-    "at_least_single",
-    "log_contrast",
-    "state_shares",
-]
+__all__ = ["Answers", "PoseNetwork", "Shifts", "at_least_single", "log_contrast", "state_shares"]
 
 _STATES_ORDER = 3  # of the grid on which states are averaged over poses: cells of 7.5 degrees
 

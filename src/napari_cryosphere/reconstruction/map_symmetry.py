@@ -174,9 +174,7 @@ def _points(last_shell: int) -> tuple[Values, NDArray[np.intp]]:
 
 
 def symmetry_fits(
-    density: DensityMap,
-    resolution_angstrom: float | None = None,
-    groups: Sequence[str] = GROUPS,
+    density: DensityMap, resolution_angstrom: float | None = None, groups: Sequence[str] = GROUPS
 ) -> list[SymmetryFit]:
     """Lay point groups on a map, and say how well the map agrees with each.
 

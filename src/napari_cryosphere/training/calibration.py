@@ -59,9 +59,7 @@ theirs near 0.
 
 
 def calibrate(
-    predicted: HarmonicDistribution,
-    rotations: NDArray[np.float64],
-    ctf: torch.Tensor | None = None,
+    predicted: HarmonicDistribution, rotations: NDArray[np.float64], ctf: torch.Tensor | None = None
 ) -> Calibration:
     """Fit the temperature to particles of known pose, by the Cramer-von Mises distance of their levels.
 
@@ -203,9 +201,7 @@ def calibrate_states(
     best = int(nats.argmin())
     agree = shares[best].argmax(dim=1) == labels.argmax(dim=1)
     return StateCard(
-        temperature=float(tried[best]),
-        particles=len(known),
-        agreement=float(agree.double().mean()),
+        temperature=float(tried[best]), particles=len(known), agreement=float(agree.double().mean())
     )
 
 

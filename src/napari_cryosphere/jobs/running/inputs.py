@@ -11,11 +11,7 @@ import pandas as pd
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.inspection import inspect_images
-from napari_cryosphere.jobs.configs import (
-    ImagesInput,
-    JobConfig,
-    ParticlesInput,
-)
+from napari_cryosphere.jobs.configs import ImagesInput, JobConfig, ParticlesInput
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack
 

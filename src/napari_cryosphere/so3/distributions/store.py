@@ -23,10 +23,7 @@ from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.so3.distributions.distribution import CellDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
 from napari_cryosphere.so3.distributions.kernel import KernelDistribution
-from napari_cryosphere.so3.rotations import (
-    quaternion_from_rotation,
-    rotation_from_quaternion,
-)
+from napari_cryosphere.so3.rotations import quaternion_from_rotation, rotation_from_quaternion
 from napari_cryosphere.so3.wigner import band_mask
 
 if TYPE_CHECKING:

@@ -168,11 +168,7 @@ class MatchLayers:
         self._arrangement.put(**self._layers)
 
     def _show_image(
-        self,
-        particle: Image,
-        what: str,
-        picture: NDArray[np.float32],
-        limits: tuple[float, float],
+        self, particle: Image, what: str, picture: NDArray[np.float32], limits: tuple[float, float]
     ) -> None:
         name, layer = f"{particle.name} {what}", self._present(what)
         if layer is None:

@@ -36,13 +36,7 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
         100,
         "Probability that the true pose is within 30° of the predicted one",
     ),
-    "entropy": (
-        "nats",
-        "entropy",
-        "cryosphereEntropy",
-        1,
-        "0 = uniform, more negative is sharper",
-    ),
+    "entropy": ("nats", "entropy", "cryosphereEntropy", 1, "0 = uniform, more negative is sharper"),
     "max. probability": (
         "",
         "max_probability",

@@ -61,9 +61,7 @@ class Pixels:
     shape: tuple[int, int]
 
 
-def frame_around(
-    points: NDArray[np.float64],
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def frame_around(points: NDArray[np.float64]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the limits of both quantities that show all points, ``(n, 2)``, with a margin."""
     if not len(points):
         return (0.0, 1.0), (0.0, 1.0)

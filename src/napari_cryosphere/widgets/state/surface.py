@@ -65,9 +65,7 @@ def surface_of(density: DensityMap) -> Surface:
     places = (at + outwards * off - voxels.shape[0] // 2)[:, ::-1]
     farthest = float(np.linalg.norm(places, axis=-1).max(initial=1.0))
     return Surface(
-        (places / farthest).astype(np.float32),
-        outwards[:, ::-1].astype(np.float32),
-        1 / farthest,
+        (places / farthest).astype(np.float32), outwards[:, ::-1].astype(np.float32), 1 / farthest
     )
 
 

@@ -13,15 +13,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = [
-    "BOTH",
-    "LOADED",
-    "PROJECTIONS",
-    "TrainingChoices",
-    "can_resume",
-    "source_of",
-    "sources",
-]
+__all__ = ["BOTH", "LOADED", "PROJECTIONS", "TrainingChoices", "can_resume", "source_of", "sources"]
 
 BOTH, LOADED, PROJECTIONS = (
     "projections, then the particles",

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import (
-    CheckBox,
-    ComboBox,
-    FileEdit,
-    LineEdit,
-    SpinBox,
-)
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit, SpinBox
 from pydantic import BaseModel, ValidationError
 from qtpy.QtWidgets import QFormLayout, QWidget
 

@@ -26,14 +26,7 @@ from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import (
-    Panel,
-    Tiles,
-    caption,
-    enable,
-    folded,
-    wrapped,
-)
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, folded, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens

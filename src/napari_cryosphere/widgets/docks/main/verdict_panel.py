@@ -55,10 +55,7 @@ class VerdictPanel(QWidget):
         go_to(place)
 
     def show_reading(
-        self,
-        reading: Reading | None,
-        agreement: str,
-        thumbnails: NDArray[np.uint8] | None = None,
+        self, reading: Reading | None, agreement: str, thumbnails: NDArray[np.uint8] | None = None
     ) -> None:
         """Show what a distribution says; None where none has been read.
 

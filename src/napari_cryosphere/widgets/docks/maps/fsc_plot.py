@@ -47,10 +47,7 @@ _NICE_ANGSTROM = (
     1,
 )
 _THRESHOLDS = (0.5, 0.143)
-_LINES = {
-    "masked": Qt.PenStyle.DashLine,
-    "unmasked": Qt.PenStyle.DotLine,
-}
+_LINES = {"masked": Qt.PenStyle.DashLine, "unmasked": Qt.PenStyle.DotLine}
 _BAND_ALPHA = 45
 
 _SCALE = 2  # sharp enough for print

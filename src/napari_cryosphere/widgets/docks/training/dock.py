@@ -191,9 +191,7 @@ class TrainingPanel(Panel):
         stopped = not run.active and run.folder is not None and can_resume(run.folder)
         self.again.setVisible(stopped)
         enable(
-            self.again,
-            (not trainable, "Open the particles of the run first"),
-            (runner.busy, BUSY),
+            self.again, (not trainable, "Open the particles of the run first"), (runner.busy, BUSY)
         )
         self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
