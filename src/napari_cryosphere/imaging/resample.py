@@ -25,14 +25,7 @@ def resampled_map(density: DensityMap, box: int, pixel_size_angstrom: float) -> 
     Frequencies beyond the coarser Nyquist frequency are left out; voxels outside the given map get
     the mean of its outermost voxels. Grey values are kept.
 
-    Parameters
-    ----------
-    density
-        The map.
-    box
-        Even number of voxels along the new edge.
-    pixel_size_angstrom
-        New voxel size.
+    ``box``: even number of voxels along the new edge. ``pixel_size_angstrom``: new voxel size.
     """
     step = pixel_size_angstrom / density.pixel_size_angstrom
     if box == density.box and abs(step - 1) < _SAME_GRID:

@@ -36,12 +36,8 @@ def kinds_of(
 ) -> Generator[Event, None, NDArray[np.int64]]:
     """Return which kind each particle is of, ``(n,)``, 0 the most frequent; 0 for all if there is one.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with half sets, and settings.
-    journal
-        Keeps the searches, and what they say of the particles.
+    ``stack``, ``config``: particles with half sets, and settings. ``journal``: keeps the searches,
+    and what they say of the particles.
     """
     judged = yield from _judged(stack, config, journal)
     groups = shared_kinds(*judged)
@@ -88,10 +84,7 @@ def shared_kinds(
     States that share most of their particles are in one group. A group that both searches do not fill with
     the same particles is added to the one that it shares most with.
 
-    Parameters
-    ----------
-    first, second
-        ``(n, k)``: probabilities of each search's states, of the same particles.
+    ``first``, ``second``, ``(n, k)``: probabilities of each search's states, of the same particles.
     """
     common = first.T @ second
     number = len(common)

@@ -105,24 +105,15 @@ improves by no more.
 class Iteration:
     """The state after one iteration.
 
-    Attributes
-    ----------
-    number
-        Counted from 1.
-    stack
-        All particles with their poses, shifts and uncertainties.
-    summary
-        Uncertainty of the poses, one row per particle.
-    maps
-        The map of all particles, its unfiltered half-maps and their unmasked FSC.
-    mask
-        Solvent mask that the half-maps' FSC was measured in.
-    fsc
-        Half-map FSC, unmasked, masked and corrected for the mask.
-    compared_angstrom
-        Finest detail compared in this iteration.
-    change_degrees
-        Median angle between the poses before and after; NaN in the first iteration.
+    - ``number``: counted from 1.
+    - ``stack``: all particles with their poses, shifts and uncertainties.
+    - ``summary``: uncertainty of the poses, one row per particle.
+    - ``maps``: the map of all particles, its unfiltered half-maps and their unmasked FSC.
+    - ``mask``: solvent mask that the half-maps' FSC was measured in.
+    - ``fsc``: half-map FSC, unmasked, masked and corrected for the mask.
+    - ``compared_angstrom``: finest detail compared in this iteration.
+    - ``change_degrees``: median angle between the poses before and after; NaN in the first
+      iteration.
     """
 
     number: int
@@ -159,17 +150,11 @@ class Refinement:
     Everything that takes long is kept in journals in the run folder, so that a run that was
     stopped repeats its reconstructions alone and goes on with the same poses.
 
-    Parameters
-    ----------
-    config
-        Settings and run folder.
-    stack
-        Particles with half sets.
-    references
-        Starting map on any grid, or one for each state; only frequencies up to
-        ``config.initial_resolution_angstrom`` are used.
-    mask
-        Solvent mask on the particles' grid; None makes one from the map in every iteration.
+    - ``config``: settings and run folder.
+    - ``stack``: particles with half sets.
+    - ``references``: starting map on any grid, or one for each state; only frequencies up to
+      ``config.initial_resolution_angstrom`` are used.
+    - ``mask``: solvent mask on the particles' grid; None makes one from the map in every iteration.
     """
 
     def __init__(

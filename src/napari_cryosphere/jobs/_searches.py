@@ -67,16 +67,11 @@ _SHIFT_REACH_OF_BOX = 1 / 16  # shifts searched, in boxes; 4 of 64 pixels, as al
 class Found:
     """What one search found.
 
-    Attributes
-    ----------
-    maps
-        The map of each state.
-    evidence
-        What they explain: mean logarithm of the probability of images of both halves, nats.
-    history
-        One row per step.
-    key
-        Under which the search is kept.
+    - ``maps``: the map of each state.
+    - ``evidence``: what they explain: mean logarithm of the probability of images of both halves,
+      nats.
+    - ``history``: one row per step.
+    - ``key``: under which the search is kept.
     """
 
     maps: tuple[DensityMap, ...]
@@ -93,19 +88,8 @@ class Found:
 class Searches:
     """Searches from random poses, each on the particles of one half.
 
-    Parameters
-    ----------
-    stack, config
-        Particles and settings.
-    journal
-        Keeps the state of each search.
-    states
-        Maps that each search has.
-
-    Raises
-    ------
-    MetadataError
-        If there are too few particles.
+    ``journal``: keeps the state of each search. ``states``: maps that each search has. Raises
+    `MetadataError` if there are too few particles.
     """
 
     def __init__(

@@ -46,12 +46,8 @@ _NOTHING_ALIKE = 2.0
 class HalfStates:
     """The states of one half of the particles.
 
-    Attributes
-    ----------
-    maps
-        ``(k, box, box, box)``: each one's difference from the common map.
-    probabilities
-        ``(n, k)``.
+    ``maps``, ``(k, box, box, box)``: each one's difference from the common map. ``probabilities``:
+    ``(n, k)``.
     """
 
     maps: NDArray[np.float32]
@@ -66,11 +62,7 @@ class _Half:
     """Particles of a half at known poses, seen in a few shells."""
 
     def __init__(
-        self,
-        stack: ParticleStack,
-        reference: DensityMap,
-        mask: DensityMap,
-        config: AligningConfig,
+        self, stack: ParticleStack, reference: DensityMap, mask: DensityMap, config: AligningConfig
     ) -> None:
         self._images = CoarseImages(
             stack,
@@ -125,18 +117,11 @@ def found_states(
 
     The largest state is the first. States that the halves do not both tell from another are merged.
 
-    Parameters
-    ----------
-    halves
-        The particles of each, with poses and cryospherePresence.
-    references
-        Each half's map.
-    mask
-        Where particles may differ.
-    number
-        Most states.
-    config
-        How particles are compared.
+    - ``halves``: the particles of each, with poses and cryospherePresence.
+    - ``references``: each half's map.
+    - ``mask``: where particles may differ.
+    - ``number``: most states.
+    - ``config``: how particles are compared.
     """
     sides, residuals, states = list[_Half](), list[Residuals](), list[HalfStates]()
     for half, (stack, reference) in enumerate(zip(halves, references, strict=True), 1):

@@ -52,18 +52,11 @@ _ENOUGH_MICROGRAPHS = 4  # to stand for all others in defocus and ice
 class TrainingData:
     """What a run is shown.
 
-    Attributes
-    ----------
-    grid
-        What the network sees images on.
-    source, validation
-        Batches to learn from, and held-out particles.
-    images
-        ``(t, box, box)``: the particles that are not held out, prepared.
-    held_out
-        ``(v,)``: rows of the given stack that are held out.
-    map_resolution_angstrom
-        Of the map that these gave; None if there is none.
+    - ``grid``: what the network sees images on.
+    - ``source``, ``validation``: batches to learn from, and held-out particles.
+    - ``images``, ``(t, box, box)``: the particles that are not held out, prepared.
+    - ``held_out``, ``(v,)``: rows of the given stack that are held out.
+    - ``map_resolution_angstrom``: of the map that these gave; None if there is none.
     """
 
     grid: ImageGrid
@@ -83,21 +76,12 @@ def training_data(
 ) -> Generator[Event, None, TrainingData]:
     """Prepare particles for training, together with other ranks if there are; yields what a job yields.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with poses, and how the network is trained.
-    density
-        Map to make projections of; None makes it from the particles where one is needed.
-    folder
-        The run's, which keeps the map; other ranks than the first need it.
-    ranks
-        The processes that train together; one alone without them.
+    Raises `MetadataError` if the particles have no poses or are too few.
 
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses or are too few.
+    - ``stack``, ``config``: particles with poses, and how the network is trained.
+    - ``density``: map to make projections of; None makes it from the particles where one is needed.
+    - ``folder``: the run's, which keeps the map; other ranks than the first need it.
+    - ``ranks``: the processes that train together; one alone without them.
     """
     together, rows = ranks or Ranks(), _rows_to_use(stack, config)
     chosen = stack[rows]

@@ -15,11 +15,7 @@ from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
 from napari_cryosphere.particles import ImageGrid, ParticleStack, number_of_states, spread_rows
-from napari_cryosphere.reconstruction import (
-    WeightedPoses,
-    fourier_shell_correlation,
-    resampled_map,
-)
+from napari_cryosphere.reconstruction import WeightedPoses, fourier_shell_correlation, resampled_map
 
 __all__ = ["TrainingSets"]
 
@@ -43,16 +39,10 @@ true ones 24; at most 1.2 between sets of 60 and 90 at true ones.
 class TrainingSets:
     """The particles of one or several data sets, and which set each is from.
 
-    Attributes
-    ----------
-    stack
-        All particles, one set after the other.
-    names
-        The sets' file names.
-    states
-        How many states each set has probabilities of, 1 without.
-    of
-        ``(n,)`` int64: which set each particle is from.
+    - ``stack``: all particles, one set after the other.
+    - ``names``: the sets' file names.
+    - ``states``: how many states each set has probabilities of, 1 without.
+    - ``of``: ``(n,)`` int64: which set each particle is from.
     """
 
     def __init__(self, stacks: Sequence[ParticleStack]) -> None:
@@ -66,11 +56,8 @@ class TrainingSets:
     def open(cls, config: TrainConfig) -> TrainingSets:
         """Open the data sets that a config names.
 
-        Raises
-        ------
-        CryosphereError
-            If one cannot be read or has no poses, or they do not go together; see
-            `ParticleStack.join`.
+        Raises `CryosphereError` if one cannot be read or has no poses, or they do not go together;
+        see `ParticleStack.join`.
         """
         stacks = open_each(config, config.particles)
         for stack in stacks:

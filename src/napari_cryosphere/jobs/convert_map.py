@@ -31,12 +31,8 @@ def convert_map(config: ConvertConfig) -> Events:
     """Read a map of any shape and write it as the config asks for.
 
     In this order: padded to an even cube with the mean of its border, inverted about its
-    background, low-passed, recentred, resampled, masked.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be read, voxels are not cubes, or the mask does not fit the new grid.
+    background, low-passed, recentred, resampled, masked. Raises `CryosphereError` if a file cannot
+    be read, voxels are not cubes, or the mask does not fit the new grid.
     """
     density, padded = _even_cube(config.particles, config.map_pixel_size_angstrom)
     if padded:

@@ -50,30 +50,17 @@ def reconstruct_stack(
 ) -> Generator[Progress | Note | Snapshot, None, Reconstruction]:
     """Reconstruct from particles; yields what a job yields and returns the maps.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    symmetry
-        Point group of the map.
-    half_maps
-        Whether to keep the half-maps and correlate them.
-    padding
-        Oversampling of the Fourier volume.
-    mask
-        For the FSC of the half-maps.
-    poses
-        Weighted poses, one row a particle; None takes the stack's own poses.
-    regularise
-        Whether the map of all particles is Wiener-filtered by its half-maps' FSC. Half-maps never
-        are.
-    snapshot_seconds
-        Yield the growing map about that often; None for never.
+    Raises `MetadataError` if there are no poses, or half-maps are asked for and one half is empty.
 
-    Raises
-    ------
-    MetadataError
-        If there are no poses, or half-maps are asked for and one half is empty.
+    - ``stack``: particles with poses.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``: whether to keep the half-maps and correlate them.
+    - ``padding``: oversampling of the Fourier volume.
+    - ``mask``: for the FSC of the half-maps.
+    - ``poses``: weighted poses, one row a particle; None takes the stack's own poses.
+    - ``regularise``: whether the map of all particles is Wiener-filtered by its half-maps' FSC.
+      Half-maps never are.
+    - ``snapshot_seconds``: yield the growing map about that often; None for never.
     """
     chosen = _chosen_poses(stack, poses)
     _check_halves(stack, half_maps, mask)

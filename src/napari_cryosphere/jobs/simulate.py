@@ -121,10 +121,7 @@ def simulate_density(
 
     Images go to disk as they are made; only a chunk of them is held. The STAR file appears last.
 
-    Raises
-    ------
-    CryosphereError
-        If shifts leave the images, or the disk has no room for the images.
+    Raises `CryosphereError` if shifts leave the images, or the disk has no room for the images.
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")
@@ -171,10 +168,7 @@ def simulate_stack(
 class Simulation:
     """The images of particles, made chunk by chunk.
 
-    Attributes
-    ----------
-    level
-        The noise that is added; None if there is none.
+    ``level``: the noise that is added; None if there is none.
     """
 
     def __init__(

@@ -57,16 +57,9 @@ _LEAST_SHIFT_SD_PX = 0.03
 def trigonometric_interpolation(box: int, x: Tensor, y: Tensor) -> Tensor:
     """Return what reads an image of an even box between its pixels, exactly up to Nyquist.
 
-    Parameters
-    ----------
-    box
-        Even number of pixels.
-    x, y
-        ``(p,)`` float64 positions in pixels from pixel n // 2.
-
-    Returns
-    -------
-    ``(p, box * box)`` float64, to be multiplied with the image's rows one after the other.
+    ``box``: even number of pixels. ``x``, ``y``: ``(p,)`` float64 positions in pixels from pixel n
+    // 2. Returns ``(p, box * box)`` float64, to be multiplied with the image's rows one after the
+    other.
     """
     pixel = torch.arange(box, dtype=torch.float64) - box // 2
 

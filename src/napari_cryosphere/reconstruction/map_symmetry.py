@@ -72,18 +72,13 @@ class SymmetryFit:
     A point r of RELION's frame is ``rotation @ r + centre`` in the map, both in x, y, z from voxel
     n // 2.
 
-    Attributes
-    ----------
-    group
-        RELION's name.
-    rotation
-        ``(3, 3)``.
-    centre_angstrom
-        ``(3,)``: the point that all axes meet in.
-    correlation
-        Mean Fourier shell correlation of the map with itself under the group's worst operator.
-    chance, chance_deviation
-        Mean and standard deviation of the same under random turns about the same centre.
+    - ``group``: RELION's name.
+    - ``rotation``: ``(3, 3)``.
+    - ``centre_angstrom``, ``(3,)``: the point that all axes meet in.
+    - ``correlation``: mean Fourier shell correlation of the map with itself under the group's worst
+      operator.
+    - ``chance``, ``chance_deviation``: mean and standard deviation of the same under random turns
+      about the same centre.
     """
 
     group: str
@@ -123,12 +118,8 @@ class SymmetryFit:
 class SelfCorrelation:
     """Compares a map's transform with itself, turned.
 
-    Parameters
-    ----------
-    density
-        The map; what is outside its particle's mask is left out.
-    resolution_angstrom
-        Finest detail compared; None for the 20 shells that are compared at most.
+    ``density``: the map; what is outside its particle's mask is left out. ``resolution_angstrom``:
+    finest detail compared; None for the 20 shells that are compared at most.
     """
 
     def __init__(self, density: DensityMap, resolution_angstrom: float | None = None) -> None:
@@ -183,24 +174,13 @@ def _points(last_shell: int) -> tuple[Values, NDArray[np.intp]]:
 
 
 def symmetry_fits(
-    density: DensityMap,
-    resolution_angstrom: float | None = None,
-    groups: Sequence[str] = GROUPS,
+    density: DensityMap, resolution_angstrom: float | None = None, groups: Sequence[str] = GROUPS
 ) -> list[SymmetryFit]:
     """Lay point groups on a map, and say how well the map agrees with each.
 
-    Parameters
-    ----------
-    density
-        The map, in any orientation and up to a few voxels off its centre.
-    resolution_angstrom
-        Finest detail compared: how far the map can be trusted.
-    groups
-        Which groups.
-
-    Returns
-    -------
-    A fit for each group, in their order.
+    ``density``: the map, in any orientation and up to a few voxels off its centre.
+    ``resolution_angstrom``: finest detail compared: how far the map can be trusted. ``groups``:
+    which groups. Returns a fit for each group, in their order.
     """
     itself = SelfCorrelation(density, resolution_angstrom)
     axes = half_sphere(_AXES)

@@ -26,21 +26,8 @@ _ANGLES = 4096  # of the table that is drawn from: 8 sigma in steps of sigma / 5
 def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
     """Return the log-density relative to uniform at the angle from the centre.
 
-    Parameters
-    ----------
-    angle
-        ``(...)`` radians in [0, pi].
-    sigma
-        Width in radians, positive.
-
-    Returns
-    -------
-    ``(...)`` float64 nats.
-
-    Raises
-    ------
-    ValueError
-        If the width is not positive.
+    ``angle``: ``(...)`` radians in [0, pi]. ``sigma``: width in radians, positive. Returns
+    ``(...)`` float64 nats. Raises `ValueError` if the width is not positive.
 
     Notes
     -----

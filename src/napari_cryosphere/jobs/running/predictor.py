@@ -113,20 +113,12 @@ def _centres_px(origins_angstrom: NDArray[np.float64], stack: ParticleStack) -> 
 class Predictor:
     """Predicts poses, and refines the best modes where there is an aligner.
 
-    Parameters
-    ----------
-    model
-        The network.
-    stack
-        The particles.
-    aligner
-        Compares them with a map; None leaves the network's poses.
-    modes
-        How many modes of each distribution are tried, within the width of a network's peak.
-    climbed
-        How many places near them, the best on a coarse lattice, are refined.
-    keep_coefficients
-        Whether `work` returns the distributions too, as ``coefficients``.
+    - ``model``: the network.
+    - ``aligner``: compares them with a map; None leaves the network's poses.
+    - ``modes``: how many modes of each distribution are tried, within the width of a network's
+      peak.
+    - ``climbed``: how many places near them, the best on a coarse lattice, are refined.
+    - ``keep_coefficients``: whether `work` returns the distributions too, as ``coefficients``.
     """
 
     def __init__(

@@ -23,12 +23,8 @@ def load_together(images: PreparedImages, rows: NDArray[np.int64], ranks: Ranks)
     """Return the prepared images of some rows, ``(k, box, box)``; each rank of a computer makes a share.
 
     They are kept in a file in the computer's folder for temporary files. It loses its name as soon
-    as all have mapped it, so that a rank that is killed later leaves nothing behind.
-
-    Raises
-    ------
-    CryosphereError
-        If there is no room for the file.
+    as all have mapped it, so that a rank that is killed later leaves nothing behind. Raises
+    `CryosphereError` if there is no room for the file.
     """
     if ranks.count == 1:
         return images.load(rows)

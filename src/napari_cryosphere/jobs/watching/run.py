@@ -53,23 +53,14 @@ _WRITTEN = {
 class WatchRun:
     """What a watch has done so far, kept in a folder.
 
-    Parameters
-    ----------
-    folder
-        The run folder.
-    description
-        All that results depend on, but the particles. A folder of another run is not continued.
-    config
-        Kept next to it for the reader.
-    overwrite
-        Start again where there is a run.
+    Raises `MetadataError` if the folder holds a watch with other settings; `OutputExistsError` if
+    it holds something else.
 
-    Raises
-    ------
-    MetadataError
-        If the folder holds a watch with other settings.
-    OutputExistsError
-        If it holds something else.
+    - ``folder``: the run folder.
+    - ``description``: all that results depend on, but the particles. A folder of another run is not
+      continued.
+    - ``config``: kept next to it for the reader.
+    - ``overwrite``: start again where there is a run.
     """
 
     def __init__(
@@ -178,10 +169,7 @@ class WatchRun:
     def insert(self, name: str, symmetry: str, padding: int, states: int) -> None:
         """Insert the particles of a part; stopped in the middle, the sums in memory are given up.
 
-        Raises
-        ------
-        CryosphereError
-            If images cannot be read or summed.
+        Raises `CryosphereError` if images cannot be read or summed.
         """
         part = self.parts[name]
         before, self.sums = self.sums, None
@@ -232,14 +220,8 @@ class WatchRun:
     ) -> tuple[Reconstruction | None, dict[str, Path], Values]:
         """Write the sums, and what the parts give so far.
 
-        Parameters
-        ----------
-        state
-            What else ``state.json`` says.
-
-        Returns
-        -------
-        The maps, None before any particle counts; the files written, by role; values.
+        ``state``: what else ``state.json`` says. Returns the maps, None before any particle counts;
+        the files written, by role; values.
         """
         made, files = None, dict[str, Path]()
         values: Values = {"files": len(self.parts), "particles": self.particles}

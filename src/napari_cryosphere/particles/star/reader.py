@@ -33,16 +33,9 @@ _LABEL = re.compile(rb"[ \t]*(_[^\s#]*)[^\n]*(?:\n|\Z)")
 def parse_star(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Read a STAR file, plain or compressed with gzip or bzip2.
 
-    Returns
-    -------
-    The blocks by name (``data_particles`` is ``"particles"``, a nameless block ``""``), in file
-    order, and warnings about the file.
-
-    Raises
-    ------
-    FileFormatError
-        If the file cannot be read or is not a STAR file; with the number of the line where there is
-        one.
+    Returns the blocks by name (``data_particles`` is ``"particles"``, a nameless block ``""``), in
+    file order, and warnings about the file. Raises `FileFormatError` if the file cannot be read or
+    is not a STAR file; with the number of the line where there is one.
     """
     data, warnings = read_text(path)
     if not data.endswith(b"\n"):

@@ -18,15 +18,9 @@ _WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 def read_text(path: Path) -> tuple[bytes, tuple[str, ...]]:
     r"""Read a text file, plain or compressed with gzip or bzip2, in UTF-8, UTF-16 or else Latin-1.
 
-    Returns
-    -------
-    The text as UTF-8 with ``\\n`` line ends and without byte-order mark, and warnings.
-
-    Raises
-    ------
-    FileFormatError
-        If the file cannot be read, is empty, binary, damaged, or longer than 4 GiB when
-        decompressed.
+    Returns the text as UTF-8 with ``\\n`` line ends and without byte-order mark, and warnings.
+    Raises `FileFormatError` if the file cannot be read, is empty, binary, damaged, or longer than 4
+    GiB when decompressed.
     """
     with reading(path):
         with Path(path).open("rb") as stream:

@@ -40,11 +40,8 @@ _PARTICLES_AT_ONCE = 16
 class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
     """Distributions given by Wigner coefficients, see `PoseDistribution.from_coefficients`.
 
-    Attributes
-    ----------
-    coefficients
-        ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded as in
-        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
+    ``coefficients``: ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded
+    as in `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
 
     Notes
     -----

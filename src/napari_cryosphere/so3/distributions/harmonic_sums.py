@@ -55,18 +55,12 @@ other.
 class _Finer:
     """Cells of one order, flat lists over all particles.
 
-    Attributes
-    ----------
-    order
-        Of the cells.
-    row, view, frame
-        ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses there at psi 0.
-    pair, psi
-        ``(k,)``: which of these, and the in-plane index, for every cell.
-    home
-        ``(k,)``: the cell of the coarse grid above, as its place in the unit.
-    value
-        ``(k,)`` unnormalised log-density.
+    - ``order``: of the cells.
+    - ``row``, ``view``, ``frame``: ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses
+      there at psi 0.
+    - ``pair``, ``psi``, ``(k,)``: which of these, and the in-plane index, for every cell.
+    - ``home``, ``(k,)``: the cell of the coarse grid above, as its place in the unit.
+    - ``value``: ``(k,)`` unnormalised log-density.
     """
 
     order: int
@@ -117,18 +111,9 @@ class _Finer:
 class HarmonicSums:
     """The sums of a small batch of distributions.
 
-    Parameters
-    ----------
-    functions
-        The log-densities, not normalised.
-    ranked
-        Whether to sum over cells half as wide, fine enough to rank poses by density
-        (`probability_above`).
-
-    Attributes
-    ----------
-    log_total
-        ``(n,)``: logarithm of the mean of the exponentials of the unnormalised log-density.
+    ``functions``: the log-densities, not normalised. ``ranked``: whether to sum over cells half as
+    wide, fine enough to rank poses by density (`probability_above`). ``log_total``, ``(n,)``:
+    logarithm of the mean of the exponentials of the unnormalised log-density.
     """
 
     def __init__(self, functions: BandLimited, *, ranked: bool = False) -> None:

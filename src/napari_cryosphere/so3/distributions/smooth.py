@@ -202,14 +202,8 @@ def probability_above(values: Array, masses: Array, peak: float, logs: Array) ->
 
     Half of a cell's own mass counts as above its centre's density; nothing is above the peak.
 
-    Parameters
-    ----------
-    values, masses
-        ``(k,)`` log-density at the centres of cells, and their probability.
-    peak
-        Log-density at the highest maximum.
-    logs
-        ``(q,)``.
+    ``values``, ``masses``: ``(k,)`` log-density at the centres of cells, and their probability.
+    ``peak``: log-density at the highest maximum. ``logs``: ``(q,)``.
     """
     return np.array([_one_above(values, masses, peak, log) for log in logs])
 

@@ -43,12 +43,8 @@ _LIMITS_FROM = 8
 class Inspector:
     """What is looked at, and how; results stay with the particle they belong to.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets, the chosen particles and the one under the slider.
-    background
-        Does what takes longer than a step of the slider may.
+    ``data``: the viewer's data sets, the chosen particles and the one under the slider.
+    ``background``: does what takes longer than a step of the slider may.
     """
 
     changed = Signal()
@@ -321,10 +317,7 @@ class Inspector:
     def draw_figure(self, path: Path) -> None:
         """Draw the sphere that is shown as a figure for a paper: PNG, SVG or PDF by the path's suffix.
 
-        Raises
-        ------
-        CryosphereError
-            If nothing is known of the particle that is shown.
+        Raises `CryosphereError` if nothing is known of the particle that is shown.
         """
         shown = self.shown
         coloured, outlined = (

@@ -18,12 +18,7 @@ class ParticleKeys:
     (X turns the plane of an image in 3D), and would take napari's own (V hides a layer) from shapes
     and labels.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets.
-    keys
-        What is done, by napari's name of the key.
+    ``keys``: what is done, by napari's name of the key.
     """
 
     def __init__(self, data: DataSets, keys: Mapping[str, Callable[[], object]]) -> None:

@@ -37,14 +37,9 @@ _SNAP_DEGREES = 6.0
 class ShownMatch:
     """A projection that is shown next to the particle.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``: the pose it is seen from.
-    what
-        What that pose is: ``"this view"``, or the name of the mark that was clicked.
-    correlation
-        With the particle's image, over the inscribed circle.
+    ``rotation``, ``(3, 3)``: the pose it is seen from. ``what``: what that pose is:
+    ``"this view"``, or the name of the mark that was clicked. ``correlation``: with the particle's
+    image, over the inscribed circle.
     """
 
     rotation: NDArray[np.float64]
@@ -57,12 +52,8 @@ class ProjectionView:
 
     Of the candidates' poses it makes thumbnails.
 
-    Parameters
-    ----------
-    data, inspector
-        The data sets; which particle is shown, and which map is chosen.
-    background
-        Compares.
+    ``data``, ``inspector``: the data sets; which particle is shown, and which map is chosen.
+    ``background``: compares.
     """
 
     changed = Signal()
@@ -112,10 +103,7 @@ class ProjectionView:
     def show(self, direction: NDArray[np.float64]) -> None:
         """Show the map's projection from a place on the sphere; near a mark, at the mark's own pose.
 
-        Raises
-        ------
-        CryosphereError
-            If no map is chosen.
+        Raises `CryosphereError` if no map is chosen.
         """
         shown = self._inspector.shown
         if shown is None:

@@ -24,11 +24,6 @@ class SurfaceView:
 
     They follow the maps' contours. napari's volume rendering looks at every voxel along every pixel's
     ray again in each frame, which takes seconds without a graphics card; a mesh takes tenths.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:

@@ -68,10 +68,8 @@ def contour_mesh(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Return a map's contour as triangles; coarser ones where there would be very many.
 
-    Returns
-    -------
-    Vertices, ``(n, 3)`` voxels along ``[z, y, x]``, faces, ``(m, 3)``, and brightness ``(n,)``, 0 to 1. Of
-    a contour that encloses nothing there is one face without area.
+    Returns vertices, ``(n, 3)`` voxels along ``[z, y, x]``, faces, ``(m, 3)``, and brightness
+    ``(n,)``, 0 to 1. Of a contour that encloses nothing there is one face without area.
     """
     from skimage.measure import marching_cubes
 
@@ -89,10 +87,7 @@ class ShownMap:
 
     A difference is shown in the standard deviations of the map that it was made from, zero at zero.
 
-    Parameters
-    ----------
-    layer
-        The layer; its voxels, contour and contrast limits are exchanged.
+    ``layer``: the layer; its voxels, contour and contrast limits are exchanged.
     """
 
     def __init__(self, layer: Image) -> None:

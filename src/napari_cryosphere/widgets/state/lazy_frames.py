@@ -32,12 +32,8 @@ class LazyFrames(ABC):
     The last pictures are kept; several threads may ask for them. Many at once are refused: napari asks for
     all of them where it shows the first axis in space, as its 3D button does.
 
-    Parameters
-    ----------
-    shape
-        ``(n, rows, columns)``, or ``(n, rows, columns, 4)`` for colours.
-    dtype
-        Type of the pixels.
+    ``shape``: ``(n, rows, columns)``, or ``(n, rows, columns, 4)`` for colours. ``dtype``: type of
+    the pixels.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -76,10 +72,7 @@ class LazyFrames(ABC):
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would return.
 
-        Raises
-        ------
-        CryosphereError
-            If that needs more than 64 pictures.
+        Raises `CryosphereError` if that needs more than 64 pictures.
         """
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) and parts[0] is Ellipsis and len(parts) <= self.ndim:
@@ -126,13 +119,7 @@ class LazyFrames(ABC):
 
 
 class ParticleFrames(LazyFrames):
-    """The images of particles, ``(n, box, box)`` float32, read when they are shown.
-
-    Parameters
-    ----------
-    stack
-        The particles.
-    """
+    """The images of particles, ``(n, box, box)`` float32, read when they are shown."""
 
     def __init__(self, stack: ParticleStack) -> None:
         super().__init__((len(stack), stack.box, stack.box), np.float32)

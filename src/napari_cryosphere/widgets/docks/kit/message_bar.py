@@ -15,13 +15,7 @@ __all__ = ["MessageBar"]
 
 
 class MessageBar(QFrame):
-    """The last message; hidden until there is one, once it is closed, and when other files have come since.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The last message; hidden while there is none, once closed, and when other files have come since."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -13,13 +13,7 @@ __all__ = ["QuestionBar"]
 
 
 class QuestionBar(QFrame):
-    """The question about the chosen particles; hidden while there is none.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The question about the chosen particles; hidden while there is none."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -123,12 +123,8 @@ class Panel(QWidget):
 def enable(control: QWidget | QAction, *hindrances: tuple[bool, str]) -> None:
     """Enable a control unless something is in the way, which its tool tip then says.
 
-    Parameters
-    ----------
-    control
-        Its tool tip while nothing is in the way is remembered at the first call.
-    hindrances
-        Whether it is there, and what to do about it; the first one that is counts.
+    ``control``: its tool tip while nothing is in the way is remembered at the first call.
+    ``hindrances``: whether it is there, and what to do about it; the first one that is counts.
     """
     if control.property(_TIP) is None:
         control.setProperty(_TIP, control.toolTip())

@@ -45,13 +45,7 @@ _GROUP_COLUMNS = {
 
 
 class DataPanel(Panel):
-    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particles", parent)

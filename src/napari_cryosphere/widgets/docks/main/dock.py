@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QHBoxLayout,
-    QPushButton,
-)
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton
 
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.message_bar import MessageBar
@@ -33,10 +29,7 @@ __all__ = ["CryosphereDock"]
 
 
 class CryosphereDock(SeatedDock):
-    """Predict and inspect; works on whatever is loaded, and on nothing.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Predict and inspect; works on whatever is loaded, and on nothing."""
 
     high = 640
 

@@ -26,14 +26,7 @@ from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import (
-    Panel,
-    Tiles,
-    caption,
-    enable,
-    folded,
-    wrapped,
-)
+from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, folded, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens
@@ -84,13 +77,7 @@ _COMPARE = (
 
 
 class InspectorPanel(Panel):
-    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particle", parent)

@@ -41,13 +41,7 @@ _OWN_MAP = "the model's own map"
 
 
 class PosePanel(Panel):
-    """The model, the buttons, and a line on all particles.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The model, the buttons, and a line on all particles."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Poses", parent)

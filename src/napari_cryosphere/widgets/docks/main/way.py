@@ -47,12 +47,8 @@ _INSPECTED = 3  # particles looked at, until the step counts as done; chosen
 def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
     """Return which steps are done for the chosen particles.
 
-    Parameters
-    ----------
-    controller
-        Of the viewer.
-    looked_at
-        At how many particles a person has looked since they have poses.
+    ``controller``: of the viewer. ``looked_at``: at how many particles a person has looked since
+    they have poses.
     """
     session = controller.session
     if session is None:
@@ -70,12 +66,7 @@ def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
 class WayBar(QWidget):
     """The steps, and below them the docks by name.
 
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    go
-        Called with the name of a step that is pressed.
+    ``go``: called with the name of a step that is pressed.
     """
 
     def __init__(

@@ -47,10 +47,7 @@ _NICE_ANGSTROM = (
     1,
 )
 _THRESHOLDS = (0.5, 0.143)
-_LINES = {
-    "masked": Qt.PenStyle.DashLine,
-    "unmasked": Qt.PenStyle.DotLine,
-}
+_LINES = {"masked": Qt.PenStyle.DashLine, "unmasked": Qt.PenStyle.DotLine}
 _BAND_ALPHA = 45
 
 _SCALE = 2  # sharp enough for print
@@ -232,10 +229,7 @@ class FscPlot(DockContent):
 def save_picture(widget: QWidget, path: Path, background: str) -> None:
     """Write what a widget shows as a PNG file on a colour, at twice the screen's resolution.
 
-    Raises
-    ------
-    CryosphereError
-        If the file cannot be written.
+    Raises `CryosphereError` if the file cannot be written.
     """
     pixels = QPixmap(widget.size() * _SCALE)
     pixels.setDevicePixelRatio(_SCALE)

@@ -176,11 +176,7 @@ class OrientationsDock(SessionDock):
         self._background.run("views", work, take)
 
     def _show(
-        self,
-        shown: ViewMap | None,
-        chosen: int,
-        left: int,
-        hues: NDArray[np.float64] | None = None,
+        self, shown: ViewMap | None, chosen: int, left: int, hues: NDArray[np.float64] | None = None
     ) -> None:
         self.shown = shown
         self.evenness.show_views(shown, chosen, left, self._symmetry() if shown else "", hues)

@@ -63,13 +63,7 @@ def _angles(x: float, y: float, z: float) -> str:
 
 
 class EvennessPanel(Panel):
-    """The map of views, of which particles, and the values.
-
-    Parameters
-    ----------
-    theme
-        napari's theme.
-    """
+    """The map of views, of which particles, and the values."""
 
     which_changed = Signal()
 

@@ -38,10 +38,7 @@ _STOPPING = "Stopping…"
 
 
 class TrainingDock(SeatedDock):
-    """Train, pause, stop, resume, and follow runs that go on elsewhere.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Train, pause, stop, resume, and follow runs that go on elsewhere."""
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
@@ -59,13 +56,7 @@ class TrainingDock(SeatedDock):
 
 
 class TrainingPanel(Panel):
-    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Train on these particles", parent)
@@ -200,9 +191,7 @@ class TrainingPanel(Panel):
         stopped = not run.active and run.folder is not None and can_resume(run.folder)
         self.again.setVisible(stopped)
         enable(
-            self.again,
-            (not trainable, "Open the particles of the run first"),
-            (runner.busy, BUSY),
+            self.again, (not trainable, "Open the particles of the run first"), (runner.busy, BUSY)
         )
         self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))

@@ -53,13 +53,7 @@ _MINUTES = 10.0
 
 
 class TrainingForm(QWidget):
-    """What to learn from, the settings of the job's config, the run folder.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """What to learn from, the settings of the job's config, the run folder."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -109,13 +103,7 @@ class TrainingForm(QWidget):
         self.take_next_folder()
 
     def value(self) -> TrainingChoices:
-        """Return what is chosen.
-
-        Raises
-        ------
-        CryosphereError
-            If no run folder is given.
-        """
+        """Return what is chosen. Raises `CryosphereError` if no run folder is given."""
         folder = self.folder.text().strip()
         if not folder:
             raise CryosphereError("no run folder is given; choose one")

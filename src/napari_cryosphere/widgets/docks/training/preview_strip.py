@@ -66,16 +66,8 @@ def preview_pictures(
 ) -> list[NDArray[np.uint8]]:
     """Draw the first six particles of a preview.
 
-    Parameters
-    ----------
-    preview
-        What the network says now.
-    known
-        ``(n, 3, 3)`` poses of the whole stack, for the crosses; None if they are not known.
-
-    Returns
-    -------
-    ``(56, 112, 4)`` uint8 RGBA pictures.
+    ``preview``: what the network says now. ``known``: ``(n, 3, 3)`` poses of the whole stack, for
+    the crosses; None if they are not known. Returns ``(56, 112, 4)`` uint8 RGBA pictures.
     """
     from napari_cryosphere.widgets.state.sphere_picture import draw_cross, rasterise
 
