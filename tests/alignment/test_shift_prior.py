@@ -40,9 +40,9 @@ def test_shifts_of_doubtful_poses_count_less():
     assert sure == pytest.approx(1.0, rel=0.15)
 
 
-def test_without_particles_it_is_wide():
+def test_without_particles_it_is_what_was_supposed():
     found = ShiftPrior.fitted(np.zeros(0), np.zeros(0), 8.0)
-    assert found.deviation_px == pytest.approx(4.0)
+    assert found.deviation_px == pytest.approx(8.0 / 6)
 
 
 def test_it_is_a_density():

@@ -16,9 +16,10 @@ __all__ = ["ShiftPrior"]
 _FAR = 0.05
 """Share of particles whose shift follows no normal distribution (3 % in realistic simulations)."""
 _LEAST_PX = 0.5  # standard deviation: finer than images with some noise tell shifts
-_SUPPOSED = (
-    0.5  # particles that count for a wide distribution before any is seen; chosen, not tuned
-)
+_SUPPOSED, _SUPPOSED_DEVIATION = 1.0, 1 / 6
+"""Particles that count for a supposed distribution before any is seen, and its deviation as a share of the
+largest shift; chosen, not tuned.
+"""
 _ROUNDS = 30  # of EM; chosen, not tuned
 
 
@@ -55,7 +56,10 @@ class ShiftPrior:
             Largest shift that was searched.
         """
         farthest = max(float(distance_px.max(initial=0.0)), farthest_px, 1.0)
-        squared, wide = torch.from_numpy(distance_px).square(), (farthest / 2) ** 2
+        squared, wide = (
+            torch.from_numpy(distance_px).square(),
+            (_SUPPOSED_DEVIATION * farthest) ** 2,
+        )
         prior = cls(math.sqrt(wide), farthest)
         for _ in range(_ROUNDS):
             near = torch.exp(prior._log_normal(squared) - prior.log_density(squared))
