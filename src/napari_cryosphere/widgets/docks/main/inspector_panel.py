@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QHBoxLayout,
@@ -26,7 +25,17 @@ from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
 from napari_cryosphere.widgets.docks.kit.seated_dock import single_shot
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, folded, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    Panel,
+    Tiles,
+    caption,
+    check_box,
+    enable,
+    folded,
+    in_row,
+    push_button,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.hue_key import HueKey
 from napari_cryosphere.widgets.docks.main.lens_layer import LensLayer, paint_lens
@@ -71,6 +80,9 @@ _SOURCES: dict[Source, tuple[str, str]] = {
     ),
 }
 _NO_MAP = "No map to compare the particles with: open an MRC map or reconstruct one"
+_LOW_PASS = (
+    "Show less noise: without what is finer than this resolution (R). The data stay as they are"
+)
 _COMPARE = (
     "Show the map's projection at the particle's pose, and what it leaves of the particle (P)"
 )
@@ -93,15 +105,8 @@ class InspectorPanel(Panel):
         self.verdict = VerdictPanel(self._inspector.go_to)
         self.tiles, self.details = Tiles(_CAPTIONS), Tiles(_DETAILS)
         self.match, self.refined = wrapped(caption()), wrapped(caption())
-        for widget in (
-            self.verdict,
-            self.tiles,
-            self.refined,
-            self.match,
-            folded("Details", self.details),
-            HueKey(),
-        ):
-            self.body.addWidget(widget)
+        details = folded("Details", self.details)
+        self.add(self.verdict, self.tiles, self.refined, self.match, details, HueKey())
         self.lens = LensLayer(controller.viewer, controller.arrangement)
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
@@ -150,21 +155,12 @@ class InspectorPanel(Panel):
             button.setText(text)
             button.setToolTip(tip)
             button.clicked.connect(partial(self._on_walk, by))
-        row = QHBoxLayout()
-        row.addWidget(self.particle, 1)
-        row.addWidget(caption("uncertain"))
-        row.addWidget(self.back)
-        row.addWidget(self.next)
-        self.body.addLayout(row)
+        self.add(in_row(self.particle, caption("uncertain"), self.back, self.next))
 
     def _make_image_row(self) -> None:
-        self.normalise, self.flip = QCheckBox("norm"), QCheckBox("flip")
-        self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
-        self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
-        self.flip.setToolTip("Undo the CTF's sign (phase flip)")
-        self.low_pass.setToolTip(
-            "Show less noise: without what is finer than this resolution (R). The data stay as they are"
-        )
+        self.normalise = check_box("norm", "Background to mean 0 and standard deviation 1")
+        self.flip = check_box("flip", "Undo the CTF's sign (phase flip)")
+        self.low_pass, self.resolution = check_box("low-pass", _LOW_PASS), QDoubleSpinBox()
         self.resolution.setRange(1, 200)
         self.resolution.setDecimals(0)
         self.resolution.setValue(20)
@@ -188,40 +184,26 @@ class InspectorPanel(Panel):
         row = QHBoxLayout()
         row.setSpacing(2)
         for source, (text, tip) in _SOURCES.items():
-            button = self.sources[source] = QPushButton(text)
-            button.setObjectName("mode")
+            button = push_button(text, tip, partial(self._on_source, source), "mode")
             button.setCheckable(True)
-            button.setToolTip(tip)
             button.setMinimumWidth(40)
-            button.clicked.connect(partial(self._on_source, source))
+            self.sources[source] = button
             self._source_group.addButton(button)
             row.addWidget(button, 1)
-        self.turn = QPushButton("3D")
-        self.turn.setToolTip(
-            "The distribution on a sphere, in its own window: turn it with the mouse"
-        )
-        self.turn.setObjectName("step")
-        self.turn.clicked.connect(self._on_turn)
+        tip = "The distribution on a sphere, in its own window: turn it with the mouse"
+        self.turn = push_button("3D", tip, self._on_turn, "step")
         row.addWidget(self.turn)
-        self.figure = QPushButton("Figure…")
-        self.figure.setObjectName("step")
-        self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
-        self.figure.clicked.connect(self._on_figure)
+        tip = "Save this sphere for a paper: PNG, SVG or PDF"
+        self.figure = push_button("Figure…", tip, self._on_figure, "step")
         row.addWidget(self.figure)
         self.sources["network"].setChecked(True)
         self.map = LayerCombo("no map loaded")
         self.map.setToolTip("The map that particles are compared with")
         self.map.layer_chosen.connect(self._on_map)
-        self.compare = QCheckBox("compare")
-        self.compare.setToolTip(_COMPARE)
-        self.compare.setChecked(self._controller.projection.compared)
-        self.compare.toggled.connect(self._controller.projection.compare)
-        second = QHBoxLayout()
-        second.addWidget(caption("map"))
-        second.addWidget(self.map, 1)
-        second.addWidget(self.compare)
-        self.body.addLayout(row)
-        self.body.addLayout(second)
+        projection = self._controller.projection
+        self.compare = check_box("compare", _COMPARE, projection.compared)
+        self.compare.toggled.connect(projection.compare)
+        self.add(row, in_row(caption("map"), self.map, self.compare, wide=1))
 
     # ------------------------------------------------------------------ what the user does
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.training_run import TrainingRun
@@ -18,6 +18,8 @@ from napari_cryosphere.widgets.docks.kit.style import (
     caption,
     dock_style,
     enable,
+    in_row,
+    push_button,
     wrapped,
 )
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
@@ -62,42 +64,22 @@ class TrainingPanel(Panel):
         super().__init__("Train on these particles", parent)
         self._controller = controller = seat.controller
         self.form = TrainingForm(seat)
-        self.button, self.pause = QPushButton("Train on loaded data"), QPushButton("Pause")
-        self.button.setObjectName("primary")
-        self.button.clicked.connect(self._on_button)
-        self.pause.clicked.connect(self._on_pause)
-        self.pause.setToolTip(
-            "Hold the training after its present report; the time budget waits too"
-        )
+        self.button = push_button("Train on loaded data", "", self._on_button, "primary")
+        tip = "Hold the training after its present report; the time budget waits too"
+        self.pause = push_button("Pause", tip, self._on_pause)
         self.headline = wrapped(QLabel())
         self.headline.setObjectName("value")
         self.plot = LossPlot(controller.viewer.theme)
         self.strip = PreviewStrip()
         self.text = wrapped(caption())
-        self.predict, self.other = (
-            QPushButton("Predict with this model"),
-            QPushButton("Follow a run…"),
-        )
-        self.predict.clicked.connect(self._on_predict)
-        self.again = QPushButton("Resume")
-        self.again.setToolTip("Go on with the run where it was stopped, as it was begun")
-        self.again.clicked.connect(self._on_again)
+        self.predict = push_button("Predict with this model", press=self._on_predict)
+        tip = "Go on with the run where it was stopped, as it was begun"
+        self.again = push_button("Resume", tip, self._on_again)
         self.form.resume.toggled.connect(self._update)
-        self.other.setToolTip(
-            "Show the curves of a run folder that is trained elsewhere, and follow them"
-        )
-        self.other.clicked.connect(self._ask_run)
-        buttons, below = QHBoxLayout(), QHBoxLayout()
-        buttons.addWidget(self.button, 1)
-        buttons.addWidget(self.again)
-        buttons.addWidget(self.pause)
-        below.addWidget(self.predict, 1)
-        below.addWidget(self.other)
-        self.body.addWidget(self.form)
-        self.body.addLayout(buttons)
-        for widget in (self.headline, self.text, self.plot, self.strip):
-            self.body.addWidget(widget)
-        self.body.addLayout(below)
+        tip = "Show the curves of a run folder that is trained elsewhere, and follow them"
+        self.other = push_button("Follow a run…", tip, self._ask_run)
+        self.add(self.form, in_row(self.button, self.again, self.pause), self.headline, self.text)
+        self.add(self.plot, self.strip, in_row(self.predict, self.other))
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
         self._poll.timeout.connect(self._on_poll)
