@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_cryosphere.widgets.docks.kit.style import BUSY, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import BUSY, enable, push_button, wrapped
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 
 __all__ = ["QuestionBar"]
@@ -44,20 +42,8 @@ class QuestionBar(QFrame):
             return
         self.text.setText(question.text)
         for place, answer in enumerate(question.answers):
-            button = QPushButton(answer.text)
-            if place == 0:
-                button.setObjectName("primary")
-            button.setToolTip(answer.tip)
+            look = "primary" if place == 0 else ""
+            button = push_button(answer.text, answer.tip, lambda _=False, do=answer.do: do(), look)
             enable(button, (self._controller.runner.busy, BUSY))
-            button.clicked.connect(_pressed(answer.do))
             self._column.addWidget(button)
             self.buttons.append(button)
-
-
-def _pressed(do: Callable[[], object]) -> Callable[[], None]:
-    """Return what answers a click, which comes with a state that nobody wants."""
-
-    def press() -> None:
-        do()
-
-    return press

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import Inspector
-from napari_cryosphere.widgets.control.particle_keys import ParticleKeys
+from napari_cryosphere.widgets.control.particle_keys import ParticleKeys, answering
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
@@ -122,7 +120,8 @@ class InspectorPanel(Panel):
             controller.viewer, self._inspector, controller.projection
         )
         for key, by in UNCERTAIN_KEYS.items():
-            controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
+            walk = answering(partial(self._inspector.step_uncertain, by))
+            controller.viewer.bind_key(key, walk, overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         own = {_LOW_PASS_KEY: self.low_pass.toggle, _COMPARE_KEY: self.compare.toggle}
         self._keys = ParticleKeys(controller, own)
@@ -324,15 +323,6 @@ class InspectorPanel(Panel):
         """Offer what a map says only where there is one, and say why where there is none."""
         for source in ("map", "both"):
             enable(self.sources[source], (not given_map, _NO_MAP))
-
-
-def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
-    """Return what answers a key of the viewer: a function, since napari asks for its name."""
-
-    def walk(viewer: object) -> None:
-        inspector.step_uncertain(by)
-
-    return walk
 
 
 def match_line(match: ShownMatch | None, has_map: bool) -> str:
