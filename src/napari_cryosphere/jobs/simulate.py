@@ -51,8 +51,7 @@ __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "si
 _DEFAULT_NUMBER = 1000  # particles
 _MOST_OUTSIDE = 0.01
 """Share of a map's power beyond the sphere in its box from which wrapped projections are warned of:
-the complement of the 99 % that a particle's radius holds.
-"""
+the complement of the 99 % that a particle's radius holds."""
 
 
 @claims(files=("output",))

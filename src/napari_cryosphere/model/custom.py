@@ -29,9 +29,8 @@ Returns: TypeAlias = Literal["irreps", "wigner", "grid"]
 
 _MARK = "__cryosphere_returns__"
 _CORRECTIONS = 2
-"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6; each
-correction multiplies the error by as much again.
-"""
+"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6;
+each correction multiplies the error by as much again."""
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
