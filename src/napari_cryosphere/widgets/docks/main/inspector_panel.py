@@ -153,7 +153,7 @@ class InspectorPanel(Panel):
         ):
             button.setText(text)
             button.setToolTip(tip)
-            button.clicked.connect(partial(self._on_walk, by))
+            button.clicked.connect(lambda _=False, by=by: self._inspector.step_uncertain(by))
         self.add(in_row(self.particle, caption("uncertain"), self.back, self.next))
 
     def _make_image_row(self) -> None:
@@ -190,7 +190,9 @@ class InspectorPanel(Panel):
             self._source_group.addButton(button)
             row.addWidget(button, 1)
         tip = "The distribution on a sphere, in its own window: turn it with the mouse"
-        self.turn = push_button("3D", tip, self._on_turn, "step")
+        self.turn = push_button(
+            "3D", tip, lambda: open_dock(self._viewer, SPHERE, floating=True), "step"
+        )
         row.addWidget(self.turn)
         tip = "Save this sphere for a paper: PNG, SVG or PDF"
         self.figure = push_button("Figure…", tip, self._on_figure, "step")
@@ -219,9 +221,6 @@ class InspectorPanel(Panel):
             self._inspector.show_steps(steps, low_pass)
             self._settled.start()
 
-    def _on_walk(self, by: int, checked: bool = False) -> None:
-        self._inspector.step_uncertain(by)
-
     def _on_marks(self, viewer: object) -> None:
         """Take the marks from the sphere, or bring them back."""
         self._inspector.show_marks(not self._inspector.marked)
@@ -229,9 +228,6 @@ class InspectorPanel(Panel):
     def _on_map(self, layer: Layer | None) -> None:
         self._inspector.choose_map(layer)
         self._settled.start()
-
-    def _on_turn(self) -> None:
-        open_dock(self._viewer, SPHERE, floating=True)
 
     def _on_figure(self) -> None:
         index = self._controller.index

@@ -223,7 +223,3 @@ class SpikesPanel(Panel):
     def update_enabled(self) -> None:
         """Enable what can be used."""
         enable(self.wanted, (self.layers.layer() is None, "Open a map, or reconstruct one"))
-
-    def set_wanted(self, wanted: bool) -> None:
-        """Check or uncheck the box without telling anybody."""
-        self.wanted.setChecked(wanted)
