@@ -105,10 +105,7 @@ class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
     def of_run(cls, folder: Path) -> TrainConfig:
         """Return the config that the run in a folder was begun with.
 
-        Raises
-        ------
-        CryosphereError
-            If it cannot be read.
+        Raises `CryosphereError` if it cannot be read.
         """
         path = folder / "config.json"
         try:
