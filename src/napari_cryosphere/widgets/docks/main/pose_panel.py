@@ -6,14 +6,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QComboBox, QFileDialog, QMenu, QSizePolicy, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFrame,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name, own_map
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
 from napari_cryosphere.widgets.docks.kit.style import (
+    BUSY,
     Panel,
     caption,
     enable,
@@ -214,3 +224,42 @@ def _medians(summary: PoseSummary, errors_degrees: NDArray[np.float64] | None) -
     if errors_degrees is not None and np.isfinite(errors_degrees).any():
         parts.append(f"error {np.nanmedian(errors_degrees):.1f}°")
     return f": median {', '.join(parts)}" if parts else ""
+
+
+class QuestionBar(QFrame):
+    """The question about the chosen particles; hidden while there is none."""
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("question")
+        self._controller = seat.controller
+        self.text = wrapped(QLabel())
+        self.text.setObjectName("asked")
+        self.buttons: list[QPushButton] = []
+        self._column = QVBoxLayout()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.addWidget(self.text)
+        column.addLayout(self._column)
+        for signal in (self._controller.question_changed, self._controller.runner.busy_changed):
+            seat.connect(signal, self._show)
+        self._show()
+
+    def _show(self, *_: object) -> None:
+        session = self._controller.session
+        question = None if session is None else session.question
+        for button in self.buttons:
+            self._column.removeWidget(button)
+            button.hide()
+            button.deleteLater()
+        self.buttons = []
+        self.setVisible(question is not None)
+        if question is None:
+            return
+        self.text.setText(question.text)
+        for place, answer in enumerate(question.answers):
+            look = "primary" if place == 0 else ""
+            button = push_button(answer.text, answer.tip, lambda _=False, do=answer.do: do(), look)
+            enable(button, (self._controller.runner.busy, BUSY))
+            self._column.addWidget(button)
+            self.buttons.append(button)
