@@ -173,14 +173,10 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
 
     Fields of models inside it follow the field that offers them (see `Inside`).
     """
-    order = {name: place for place, name in enumerate(_own_first(model))}
+    names = (name for base in model.__mro__ for name in vars(base).get("__annotations__", ()))
+    order = {name: place for place, name in enumerate(names)}
     found = sorted(model.model_fields.items(), key=lambda item: order[item[0]])
     return tuple(spec for name, info in found for spec in _specs(model, name, info))
-
-
-def _own_first(model: type[BaseModel]) -> Iterator[str]:
-    for base in model.__mro__:
-        yield from (name for name in vars(base).get("__annotations__", ()))
 
 
 def _specs(model: type[BaseModel], name: str, info: FieldInfo) -> Iterator[FieldSpec]:

@@ -272,7 +272,9 @@ class InspectorPanel(Panel):
         for button in (self.back, self.next):
             enable(button, (not predicted, "Nothing is predicted yet: find or predict poses first"))
         has_map = map_of(inspector.map_layer) is not None
-        self._enable_sources(has_map or (session is not None and session.posteriors.stored))
+        given_map = has_map or (session is not None and session.posteriors.stored)
+        for given in (self.sources["map"], self.sources["both"]):
+            enable(given, (not given_map, _NO_MAP))
         if session is None or index is None:
             self.particle.setText("No particle shown")
             texts = {}
@@ -314,11 +316,6 @@ class InspectorPanel(Panel):
             marks = marks_of(*shown) if self._inspector.marked else []
             self.lens.show(paint_lens(*wanted[:2], marks))
             self._painted = wanted
-
-    def _enable_sources(self, given_map: bool) -> None:
-        """Offer what a map says only where there is one, and say why where there is none."""
-        for source in ("map", "both"):
-            enable(self.sources[source], (not given_map, _NO_MAP))
 
 
 def match_line(match: ShownMatch | None, has_map: bool) -> str:

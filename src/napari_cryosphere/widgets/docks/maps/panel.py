@@ -138,7 +138,7 @@ class MapPanel(Panel):
         self.along.layer_chosen.connect(lambda _: self._on_coordinate(self.coordinate.value()))
         for signal, callback in (
             (controller.layers_changed, self._on_layers),
-            (controller.runner.busy_changed, self._on_busy),
+            (controller.runner.busy_changed, self._update),
             (maps.mode_changed, self._on_mode),
             (maps.reconstructed, self.show_new),
             (maps.reported, self._on_reported),
@@ -251,9 +251,6 @@ class MapPanel(Panel):
 
     def _on_reported(self, text: str) -> None:
         self.result.setText(text)
-        self._update()
-
-    def _on_busy(self, busy: bool) -> None:
         self._update()
 
     def _try(self, work: Callable[..., None], *arguments: Any) -> None:

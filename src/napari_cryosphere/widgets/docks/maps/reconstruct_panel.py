@@ -64,7 +64,7 @@ class ReconstructPanel(Panel):
         self._lay_out()
         for signal in (controller.session_changed, controller.predictions_changed):
             seat.connect(signal, self._on_session)
-        seat.connect(controller.runner.busy_changed, self._on_busy)
+        seat.connect(controller.runner.busy_changed, self._update)
         self._seat = seat
         self._followed: weakref.WeakSet[ParticleChoices] = weakref.WeakSet()
         self._on_session()
@@ -93,9 +93,6 @@ class ReconstructPanel(Panel):
             self._followed.add(session.choices)
             for signal in (session.choices.selection_changed, session.choices.flags_changed):
                 self._seat.connect(signal, self._update)
-        self._update()
-
-    def _on_busy(self, busy: bool) -> None:
         self._update()
 
     def _on_reconstruct(self) -> None:
