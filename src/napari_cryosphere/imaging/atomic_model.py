@@ -72,8 +72,8 @@ class AtomicModel:
         """Read the first model of a file; alternative conformations count by their occupancies.
 
         Raises `FileFormatError` if the file is missing or no model, no atom is left, or an element
-        has no scattering factor; `CryosphereError` if there is no such assembly; those that there
-        are, are named.
+        has no scattering factor; `CryosphereError`, which names the assemblies, if there is no such
+        one.
 
         - ``path``: PDB or mmCIF, plain or gzip-compressed.
         - ``assembly``: name of the biological assembly to build, usually "1"; None takes the atoms

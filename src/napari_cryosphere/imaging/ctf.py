@@ -32,8 +32,7 @@ __all__ = [
 
 LEAST_CTF = 0.05
 """Least absolute CTF that a premultiplied image is divided by: below it rounding of the stored
-pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
-"""
+pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4)."""
 _DIRECTIONS = 8  # of half a circle, over which astigmatism is averaged; chosen, not tuned
 
 

@@ -40,7 +40,7 @@ def protein_phantom(box: int = 64, pixel_size_angstrom: float = 3.0, seed: int =
 
     ``box``: even box in voxels; the molecule is about 150 A long. ``pixel_size_angstrom``: voxel
     size in angstrom. ``seed``: chooses the directions of the domains; the same seed gives the same
-    map. Returns A C1 map with its centre of mass at voxel box // 2 and a maximum of 1.
+    map. Returns a C1 map with its centre of mass at voxel box // 2 and a maximum of 1.
     """
     rng = np.random.default_rng(seed)
     residues = np.concatenate([_domain(*domain, rng) for domain in _DOMAINS])

@@ -180,9 +180,6 @@ def draw_parameters(
     and its particles vary about them. Particles are spread at random over the micrographs. Halves
     alternate. The same ``seed`` gives the same particles.
 
-    - ``seed``: decides everything.
-    - ``shift_px``: largest shift.
-    - ``with_ctf``: whether the images have a CTF.
     - ``preference``, ``preferred_axis``, ``preferred_share``: see
       :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
     - ``optics``: the optics groups, numbered from 1 in this order.

@@ -55,13 +55,11 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 __all__ = ["ClassRefinement", "StateIteration"]
 
 _TOGETHER = 2
-"""Iterations before states are sought: the first compares with a coarse map, the second with the particles'
-own.
-"""
+"""Iterations before states are sought: the first compares with a coarse map, the second with the
+particles' own."""
 _REACH_DEGREES = 15.0
-"""How far poses are sought that were found with a map of all states; chosen, not tuned. Those of a complex
-with a domain turned by 15 degrees were 10 degrees off.
-"""
+"""How far poses are sought that were found with a map of all states; chosen, not tuned. Those of a
+complex with a domain turned by 15 degrees were 10 degrees off."""
 _HARDLY = 0.01  # probability of a state below which a particle's pose in it is not searched for
 _NOTHING = 1e-3  # probability below which a particle is not put into a state's map
 _FEWEST = 10.0  # particles of a half below which a state is empty; chosen, not tuned

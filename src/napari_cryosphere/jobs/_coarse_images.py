@@ -31,8 +31,6 @@ def coarse_grid(grid: ImageGrid, shells: int) -> ImageGrid:
 class CoarseImages:
     """Images in a few shells, whitened by noise that is measured around a map.
 
-    ``grid``, ``stack``: the coarse grid, and the particles on it.
-
     - ``stack``: particles with poses.
     - ``reference``: their map, on any grid.
     - ``shells``: how many are looked at.

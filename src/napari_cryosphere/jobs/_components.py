@@ -15,8 +15,7 @@ __all__ = ["HalfMaps", "Judged", "judged", "matched", "principal"]
 _SURE_NATS = 10.0
 """By which the images of both halves together have to be likelier with a component that the other half found
 than without it, beyond what the same gives at the poses of other images. Particles that do not differ gave
--0.8 and 0.8 (docs/measurements/alignment.md).
-"""
+-0.8 and 0.8 (docs/measurements/alignment.md)."""
 _ALIKE = 0.3
 """Correlation of the halves' maps of a component, at least; chosen, not tuned."""
 

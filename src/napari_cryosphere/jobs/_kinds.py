@@ -27,8 +27,7 @@ _STEPS = 25  # of a search with several maps; chosen: 10 were enough for another
 _JUDGED = 2  # first key of what searches say; 0 and 1 are those of the searches
 ALIKE = 0.5
 """How far two divisions of the same particles have to agree (`alike`): 1.00 for a GPCR complex and
-beta-galactosidase, 0.15 at most where the complex alone was divided.
-"""
+beta-galactosidase, 0.15 at most where the complex alone was divided."""
 
 
 def kinds_of(

@@ -80,9 +80,8 @@ SETTLED_SHELLS = 0.5
 _FEW_PRESENT = 0.2
 """Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
 _SURE, _SURE_DEGREES = 0.99, 3.0
-"""Confidence from which, and spread up to which, a pose is only climbed from: a search would come to the
-same.
-"""
+"""Confidence from which, and spread up to which, a pose is only climbed from: a search would come
+to the same."""
 _LOST = 0.9
 """Confidence below which the shift counts as unknown too; chosen, not tuned. With shifts about the known
 ones alone 8.3 % of the ribosomes of the benchmarks stay at wrong poses that the coarse map began with.
@@ -97,8 +96,7 @@ MAPS_OF_ITERATION = between(0.9, 1.0)
 """How much of an iteration its parts are, for its progress."""
 _MARGIN, _MARGIN_SHELLS = 1.25, 12
 """Of the shells compared, the factor and the number up to which half-maps are made: an iteration
-improves by no more.
-"""
+improves by no more."""
 
 
 @dataclass(frozen=True)

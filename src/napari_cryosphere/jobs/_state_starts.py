@@ -30,8 +30,7 @@ by 15 degrees, was seen in the same particles (AUROC of the first component 0.85
 _MOST = 4000  # particles of a half from which the maps are found: memory, 10 kB each
 _ROUNDS_OF_COMPONENTS, _ROUNDS, _LAST_ROUNDS = 10, 6, 10
 """Rounds of expectation maximisation: of components, of every mixture, of the best one. Twenty more
-changed the AUROC of 750 particles by less than 0.001.
-"""
+changed the AUROC of 750 particles by less than 0.001."""
 _CLUSTERINGS = 2  # first clusters that are tried; the likeliest mixture is kept
 _FIRST_SURE = 0.9  # probability of a particle's own cluster at first; chosen, not tuned
 _DEVIATIONS = 4.0

@@ -21,19 +21,16 @@ __all__ = ["TrainingSets"]
 
 _BOX = 32  # of the maps that are compared
 _FIRST, _SEEN = 2, 0.3
-"""Shells are compared from the second, since the first tells of the particle's size alone, where the
-half-maps of both sets have this FSC.
-"""
+"""Shells are compared from the second, since the first tells of the particle's size alone, where
+the half-maps of both sets have this FSC."""
 _SHOWN = 1000  # particles of each that are reconstructed
 _SAME_FRAME = 0.8
 """Agreement relative to what noise leaves: 1.00 to 1.04 for sets in one frame (phantoms, ribosome,
-beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees.
-"""
+beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees."""
 
 _FAR_COARSER = 2.0
-"""Factor of resolutions beyond which one set's poses are doubted: 60 phantoms at random poses reach 56 A, at
-true ones 24; at most 1.2 between sets of 60 and 90 at true ones.
-"""
+"""Factor of resolutions beyond which one set's poses are doubted: 60 phantoms at random poses reach
+56 A, at true ones 24; at most 1.2 between sets of 60 and 90 at true ones."""
 
 
 class TrainingSets:

@@ -47,9 +47,8 @@ _FEWEST = 50  # particles of a half; chosen, not tuned
 _MOST = 10_000
 """Particles of a half from which components are found: with 16 shells 5 kB each, and 100 MB in all."""
 _NOISE_ROUNDS = 2
-"""Times that the noise is measured under the other half's components: what these miss counts as noise.
-Chosen, not tuned.
-"""
+"""Times that the noise is measured under the other half's components: what these miss counts as
+noise. Chosen, not tuned."""
 _ROUNDS = 25  # of expectation maximisation; chosen, not tuned
 _CONTRAST = 0.3
 """Standard deviation of an image's contrast about 1: more than those of real sets (0.1 to 0.2)."""

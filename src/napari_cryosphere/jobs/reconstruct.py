@@ -27,7 +27,7 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
+from napari_cryosphere.reconstruction import WeightedPoses
 from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
 
 __all__ = ["Reconstruction", "fill", "gather", "partial_output", "reconstruct", "reconstruct_stack"]
@@ -189,9 +189,5 @@ def reconstruct(config: ReconstructConfig) -> Events:
     yield Progress(1.0, f"reconstructed from {len(stack)} particles")
     metrics: dict[str, float | int | str] = {"particles": len(stack)}
     if made.curve is not None:
-        for density, role in zip(made.halves, ("half1", "half2"), strict=True):
-            density.save(outputs[role], config.overwrite)
-        write_fsc_csv({"fsc": made.curve}, outputs["fsc"], overwrite=config.overwrite)
         metrics["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
-    made.density.save(outputs["map"], config.overwrite)
-    yield Result(outputs, metrics)
+    yield Result(made.save(outputs, overwrite=config.overwrite), metrics)

@@ -65,9 +65,7 @@ _FEWEST_OF_STATE = 20  # particles, whose map says next to nothing; chosen, not 
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds", "output")
-"""What a run may be taken up with another value of; its folder may be named otherwise, or have
-moved.
-"""
+"""What a run may be taken up with another value of; its folder may be named otherwise, or have moved."""
 
 
 def train(config: TrainConfig) -> Events:

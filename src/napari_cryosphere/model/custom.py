@@ -29,9 +29,8 @@ Returns: TypeAlias = Literal["irreps", "wigner", "grid"]
 
 _MARK = "__cryosphere_returns__"
 _CORRECTIONS = 2
-"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6; each
-correction multiplies the error by as much again.
-"""
+"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6;
+each correction multiplies the error by as much again."""
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
@@ -42,14 +41,16 @@ def pose_network(returns: Returns) -> Callable[[Factory], Factory]:
     The module takes images ``(b, box, box)``, real, background of mean 0 and sd 1, phases flipped, and
     returns the logarithm of a density over rotations, up to a constant per image.
 
-    - ``returns``, ``irreps``: real features ``(b, (L + 1) (2 L + 1) (2 L + 3) / 3)``, laid out as
+    ``returns`` says in which form:
+
+    - ``irreps``: real features ``(b, (L + 1) (2 L + 1) (2 L + 3) / 3)``, laid out as
       ``so3.irreps.so3_irreps(L)``; vectors are x and y of the image, z the optical axis. The
       density is over the rotation that takes the map to the image: turning an image by g turns the
-      features of an equivariant network by ``D_from_matrix(g)``. ``wigner``: complex
-      ``(b, L + 1, 2 L + 1, L + 1)``, coefficients as in `so3.wigner`, over the rotation R that
-      takes the image to the map (``r_map = R r_img``). ``grid``: real ``(b, n)``, values at
-      ``so3.grid.SO3Grid(order).rotations()``, the same R; n gives the order. They are fitted by
-      coefficients up to degree L.
+      features of an equivariant network by ``D_from_matrix(g)``.
+    - ``wigner``: complex ``(b, L + 1, 2 L + 1, L + 1)``, coefficients as in `so3.wigner`, over the
+      rotation R that takes the image to the map (``r_map = R r_img``).
+    - ``grid``: real ``(b, n)``, values at ``so3.grid.SO3Grid(order).rotations()``, the same R; n
+      gives the order. They are fitted by coefficients up to degree L.
     """
 
     def mark(factory: Factory) -> Factory:

@@ -49,9 +49,8 @@ _STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 
 _INITIAL_SPREAD = 0.05
 """Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
 _LEAST_SHIFT_SD_PX = 0.03
-"""Of the network's pixels: no shift is surer. Labels that all agree would let the width fall without end.
-0.3 A at 10 A per pixel, below what alignment resolves; chosen, not tuned.
-"""
+"""Of the network's pixels: no shift is surer. Labels that all agree would let the width fall
+without end. 0.3 A at 10 A per pixel, below what alignment resolves; chosen, not tuned."""
 
 
 def trigonometric_interpolation(box: int, x: Tensor, y: Tensor) -> Tensor:

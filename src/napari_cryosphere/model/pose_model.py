@@ -131,11 +131,8 @@ class PoseModel:
 
         ``images``: ``(n, box, box)`` float32, prepared at the card's box and pixel size. ``ctf``,
         ``(n, box // 2 + 1)``: what the CTF left of them, see
-        `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known.
-
-        Notes
-        -----
-        Deterministic: the same images give the same distributions, in any batch.
+        `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known. The same images give
+        the same distributions, in any batch.
         """
         return self.predict_all(images, ctf).distribution
 

@@ -18,9 +18,7 @@ __all__ = [
 ]
 
 TAU_FUDGE = 4.0
-"""RELION's tau2_fudge for single particles: the signal inside the mask is stronger than in the
-whole box.
-"""
+"""RELION's tau2_fudge for single particles: the signal inside the mask is stronger than in the whole box."""
 
 # Correlations that are believed at least and at most. Of the least: tuned on simulated D7
 # particles; from 0.03 to 0.143 the resolution at FSC 0.5 stays within 0.03 A (docs/measurements.md).

@@ -46,9 +46,8 @@ Values: TypeAlias = NDArray[np.float64]
 GROUPS = (*(f"{kind}{n}" for n in range(2, 13) for kind in "CD"), "T", "O", "I2")
 """The point groups that are looked for."""
 SYMMETRIC = 0.5
-"""Mean shell correlation under a group's worst operator from which a map counts as symmetric: that of
-a map within its resolution with itself (FSC 0.5 of all particles where half-maps have 0.143).
-"""
+"""Mean shell correlation under a group's worst operator from which a map counts as symmetric: that
+of a map within its resolution with itself (FSC 0.5 of all particles where half-maps have 0.143)."""
 _FIRST_SHELL = 2  # the first holds the centre of mass alone
 _SEARCH_SHELLS, _FINEST_SHELLS = 8, 20
 """Shells compared in the search, where 5 degrees are a fraction of a speckle, and at the end."""
@@ -57,9 +56,7 @@ _PEAKS, _APART_DEGREES = 4, 15.0
 """Axes of one fold that are tried, and the least angle between them."""
 _ANGLES = 36  # about the main axis, over its fold
 _PROMISING = 0.6
-"""Share of the best group's correlation from which a group is climbed: the search's grid costs a
-quarter.
-"""
+"""Share of the best group's correlation from which a group is climbed: the search's grid costs a quarter."""
 _RANDOM = 400  # turns that say what chance gives
 _POINTS_PER_SHELL = 100  # at most; shells of fewer coefficients have fewer
 _FEW = 5  # operators, spread over a group, that lay its frame; all are asked at the end

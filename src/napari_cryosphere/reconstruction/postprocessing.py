@@ -197,7 +197,7 @@ def postprocess_maps(
     - ``b_factor``: in A^2, negative to sharpen; None fits it.
     - ``fit_from_angstrom``, ``fit_to_angstrom``: resolutions between which shells with an FSC above
       0 count in the fit; 0 means to Nyquist.
-    - ``low_pass_angstrom``: none takes the resolution.
+    - ``low_pass_angstrom``: None takes the resolution.
     - ``rng``: draws the random phases; None draws the same each time.
     """
     curves = corrected_fsc(first, second, mask, rng)

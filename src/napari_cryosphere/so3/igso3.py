@@ -29,8 +29,6 @@ def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
     ``angle``: ``(...)`` radians in [0, pi]. ``sigma``: width in radians, positive. Returns
     ``(...)`` float64 nats. Raises `ValueError` if the width is not positive.
 
-    Notes
-    -----
     For a wide density the series is summed directly. For a narrow one, whose series needs many
     terms that cancel, Poisson's summation turns it into ``sqrt(2 pi) / sigma^3 exp(sigma^2 / 8)
     sum_k (-1)^k (w + 2 pi k) exp(-(w + 2 pi k)^2 / 2 sigma^2) / sin(w / 2)``, of which k = 0 and -1

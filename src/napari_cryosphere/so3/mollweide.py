@@ -74,14 +74,9 @@ def pixel_directions(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
     """Return the view direction of every pixel of a picture.
 
-    ``height``, ``width``: size of the picture in pixels.
-
-    Returns
-    -------
-    inside
-        ``(height, width)``: which pixels lie inside the ellipse.
-    polar, longitude
-        ``(n_inside,)`` angles in radians of those that do.
+    ``height``, ``width``: size of the picture in pixels. Returns which pixels lie inside the
+    ellipse, ``(height, width)``, and polar angle and longitude of those that do, ``(n_inside,)``
+    each, in radians.
     """
     row, column = np.mgrid[:height, :width]
     up = ((height - 1) / 2 - row) / (MARGIN * height / 2)

@@ -42,8 +42,6 @@ class PlaneWaves:
         ``(b, q, 3)`` gradients and ``(b, q, 3, 3)`` Hessians, by radians about the image's axes x,
         y and z.
 
-        Notes
-        -----
         Derivatives by the angles degenerate where the view is along the map's z axis; poses near it
         are evaluated on functions turned by 90 degrees.
         """

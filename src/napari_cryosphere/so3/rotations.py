@@ -164,8 +164,6 @@ def geodesic_distance_degrees(first: ArrayLike, second: ArrayLike) -> Any:
     ``first``, ``second``: ``(..., 3, 3)``, broadcast against each other. Returns ``(...)`` float64,
     degrees in [0, 180].
 
-    Notes
-    -----
     From the Frobenius norm, ``|A - B|_F = 2 sqrt(2) sin(angle / 2)``: unlike the trace's arc cosine
     it keeps its digits at small angles.
     """

@@ -114,8 +114,6 @@ def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     ``coefficients``: ``(b, L + 1, 2 L + 1, L + 1)`` complex. ``rotations``: ``(b, k, 3, 3)``; image
     to map coordinates. Returns ``(b, k)`` real. Differentiable with respect to the coefficients.
 
-    Notes
-    -----
     d^l_mn is a sum of waves in tilt, so the function is one of plane waves in three angles: l comes
     first.
     """

@@ -35,9 +35,7 @@ from napari_cryosphere.training.sources import (
 __all__ = ["Augment", "Augmented", "erase", "zoom"]
 
 _FLATTEST = 0.3
-"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al.
-2020).
-"""
+"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al. 2020)."""
 
 
 def zoom(images: Tensor, factors: Tensor) -> Tensor:

@@ -52,10 +52,9 @@ _OFFSETS = np.linspace(-0.2, 0.2, 11)
 _SLOPES = LARGEST_CHANGE * np.linspace(-1, 1, 41)
 """Per standard deviation of the contrast: steps of 0.02, as fine as a temperature is fitted."""
 _USUAL_CHANGE = 0.2
-"""Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was found for
-beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope, and this keeps
-theirs near 0.
-"""
+"""Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was
+found for beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope,
+and this keeps theirs near 0."""
 
 
 def calibrate(

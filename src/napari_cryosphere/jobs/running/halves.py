@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from napari_cryosphere.reconstruction import (
     compare_maps,
     fourier_shell_correlation,
     ssnr_of_full_map,
+    write_fsc_csv,
 )
 
 __all__ = ["CHUNK", "Halves", "Reconstruction", "chunks", "refuse_empty_half", "refuse_few_in_half"]
@@ -44,6 +45,20 @@ class Reconstruction:
     halves: tuple[DensityMap, ...] = ()
     curve: FourierShellCorrelation | None = None
     particles: int = 0
+
+    def save(self, paths: Mapping[str, Path], *, overwrite: bool) -> dict[str, Path]:
+        """Write the map and, if there is an FSC, the half-maps and it; return the paths written.
+
+        ``paths`` are those of ``map``, ``half1``, ``half2`` and ``fsc``.
+        """
+        roles = ["map"]
+        if self.curve is not None:
+            roles += ["half1", "half2", "fsc"]
+            for role, half in zip(roles[1:], self.halves, strict=False):
+                half.save(paths[role], overwrite)
+            write_fsc_csv({"fsc": self.curve}, paths["fsc"], overwrite=overwrite)
+        self.density.save(paths["map"], overwrite)
+        return {role: paths[role] for role in roles}
 
     def _repr_html_(self) -> str:
         """Return the map and the FSC of its halves, for notebooks."""

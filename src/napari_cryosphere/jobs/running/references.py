@@ -35,8 +35,7 @@ _SAME_SIZE = 1e-3
 """Relative difference of pixel sizes that moves nothing: a tenth of a pixel in 100."""
 _PROBABLY_WRONG = 0.03
 """Relative difference in one box from which a header is taken to be wrong: calibrations of one
-microscope differ by 1 to 2 %.
-"""
+microscope differ by 1 to 2 %."""
 _UNSET_ANGSTROM, _UNSET_REACH = 1.0, 1e-4  # what programs write that do not know
 _FEWEST_INSIDE = (
     33  # voxels of a mask: a sphere of 2 voxels' radius, the finest detail that a grid holds

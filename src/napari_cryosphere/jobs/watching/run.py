@@ -32,7 +32,6 @@ from napari_cryosphere.jobs.running.journal import changed_settings
 from napari_cryosphere.jobs.running.run_folder import OF_ANY_STATE, ending_of_state, remove_stale
 from napari_cryosphere.jobs.watching.running_sums import RunningSums
 from napari_cryosphere.particles import ImageGrid, ParticleStack
-from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["WatchRun"]
 
@@ -256,18 +255,9 @@ class WatchRun:
 
     def _written(self, made: Reconstruction, ending: str = "") -> dict[str, Path]:
         """Write map, half-maps and FSC; returns the files by role, the map's alone while a half is empty."""
-        maps = {"map": made.density}
-        if made.curve is not None:
-            maps |= dict(zip(("half1", "half2"), made.halves, strict=True))
-        files = {role: self.folder / _WRITTEN[role] for role in maps}
-        if made.curve is not None:
-            files["fsc"] = self.folder / _WRITTEN["fsc"]
+        files = {role: self.folder / name for role, name in _WRITTEN.items()}
         files = {role: path.with_stem(path.stem + ending) for role, path in files.items()}
-        for role, density in maps.items():
-            density.save(files[role], True)
-        if made.curve is not None:
-            write_fsc_csv({"fsc": made.curve}, files["fsc"], overwrite=True)
-        return {role + ending: path for role, path in files.items()}
+        return {role + ending: path for role, path in made.save(files, overwrite=True).items()}
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""

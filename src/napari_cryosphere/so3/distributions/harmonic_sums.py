@@ -46,9 +46,7 @@ __all__ = ["HarmonicSums"]
 _RANKED_FROM = 1e-10
 """Cells of less probability are left out where poses are ranked by density."""
 _ON_GRID = ("C1", "C2", "C4", "D1", "D2", "D4")
-"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each
-other.
-"""
+"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each other."""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,7 @@ Maxima: TypeAlias = Iterator[tuple[NDArray[np.int64], Array, Array, Array]]
 """Batches of local maxima, see `PoseDistribution.maxima`."""
 
 Derivatives: TypeAlias = tuple[Array, Array, Array]
-"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in
-radians.
-"""
+"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in radians."""
 
 # Central differences: the centre, +-e_i (gradient, diagonal), then (+,+) and (-,-) of each pair
 # (mixed).

@@ -37,8 +37,7 @@ LEVEL_NATS = 1e-6
 SHARPEST = 0.0635
 """A cell that would hold more than this, at the peak's density, is split: a normal peak whose
 standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cent at 0.6 of
-it.)
-"""
+it.)"""
 
 _NEWTON_STEPS = 4  # as for coefficients, see `band_limited`
 SPLIT_FROM = 1e-4  # cells of less probability are left whole

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.data_sets import DataSets
 
-__all__ = ["ParticleKeys"]
+__all__ = ["ParticleKeys", "answering"]
 
 
 class ParticleKeys:
@@ -47,7 +47,7 @@ class ParticleKeys:
         self._release()
         if target is not None:
             for key, do in self._keys.items():
-                target.bind_key(key, _answering(do), overwrite=True)
+                target.bind_key(key, answering(do), overwrite=True)
         self._bound = target
 
     def _release(self) -> None:
@@ -69,7 +69,7 @@ class ParticleKeys:
         return layer if isinstance(layer, Image) else None
 
 
-def _answering(do: Callable[[], object]) -> Callable[[object], None]:
+def answering(do: Callable[[], object]) -> Callable[[object], None]:
     """Return what answers a key: a function, since napari asks for its name."""
 
     def answer(_: object) -> None:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import Inspector
-from napari_cryosphere.widgets.control.map_view import MOST_MAPS
+from napari_cryosphere.widgets.control.inspector import Inspector, last_or_new
 from napari_cryosphere.widgets.control.matching import Match, MatchLayers, ParticleMatcher
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.control.work import own_map
@@ -227,14 +226,12 @@ class ProjectionView:
         return most_probable_pose(self._inspector.probe(), direction), "this view"
 
     def _matcher(self, session: Session, reference: DensityMap | Path) -> ParticleMatcher:
-        kept = self._matchers.setdefault(session, [])
-        for matcher in kept:
+        def fits(matcher: ParticleMatcher) -> bool:
             same_file = isinstance(reference, Path) and matcher.reference == reference
-            if matcher.reference is reference or same_file:
-                return matcher
-        kept.append(ParticleMatcher(session.stack, reference))
-        del kept[:-MOST_MAPS]
-        return kept[-1]
+            return matcher.reference is reference or same_file
+
+        kept = self._matchers.setdefault(session, [])
+        return last_or_new(kept, fits, lambda: ParticleMatcher(session.stack, reference))
 
     def _on_mode(self, maps: bool) -> None:
         """Take away what was left hidden while maps were shown, and has become another particle's."""

@@ -144,10 +144,6 @@ class TrainingRun:
         return len(reports)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
-
-
 def new_run_folder(near: Path | None) -> Path:
     """Return the name of a run folder that does not exist yet, next to a file where that can be written."""
     runs, number = work.writable_folder(near) / "runs", 1
@@ -194,7 +190,9 @@ class RunLog:
     def _report(self, line: bytes) -> Progress:
         try:
             values = json.loads(line)
-            metrics = {name: value for name, value in values.items() if _is_number(value)}
+            metrics = {
+                name: value for name, value in values.items() if isinstance(value, int | float)
+            }
             missing = {"fraction", "loss", "images_per_second"} - set(metrics)
             if missing:
                 raise ValueError(f"no {min(missing)}")

@@ -30,15 +30,12 @@ LOW_PASSED = "cryosphere_low_passed"
 """Where they may hold the voxels low-passed to that, made where it keeps no window waiting."""
 
 UNIT = "cryosphere_difference_unit"
-"""Where a difference's metadata hold the standard deviation of the map that it was made from, as
-shown.
-"""
+"""Where a difference's metadata hold the standard deviation of the map that it was made from, as shown."""
 
 
 _MOST_CROSSED = 1_000_000
-"""Pairs of neighbours on both sides of a contour, up to which each voxel counts: noise alone of 128 voxels
-has 600,000, and nearly as many faces.
-"""
+"""Pairs of neighbours on both sides of a contour, up to which each voxel counts: noise alone of 128
+voxels has 600,000, and nearly as many faces."""
 _BRIGHTNESS = 0.8  # of a mesh, seen on a black and on a white canvas; chosen, not tuned
 
 

@@ -88,7 +88,9 @@ class LazyFrames(ABC):
             frame = self._frame(int(indices))
             return frame[rest] if rest else frame
         flat = indices.ravel()
-        frames = np.stack([self._frame(int(i)) for i in flat]) if len(flat) else self._none()
+        frames = np.empty((0, *self.shape[1:]), self.dtype)
+        if len(flat):
+            frames = np.stack([self._frame(int(i)) for i in flat])
         return frames[(slice(None), *rest)]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -98,9 +100,6 @@ class LazyFrames(ABC):
                 f"{len(self)} pictures at once are too many: they are shown one at a time, in 2D"
             )
         return self._make(np.arange(len(self))).astype(dtype or self.dtype)
-
-    def _none(self) -> NDArray[Any]:
-        return np.empty((0, *self.shape[1:]), self.dtype)
 
     def _frame(self, index: int) -> NDArray[Any]:
         with _KEEPING:

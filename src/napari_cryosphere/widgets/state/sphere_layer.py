@@ -42,9 +42,7 @@ _CLEAR = 1.6
 """Radii around a mark, to the ends of its ticks, in which labels are left out."""
 
 Source: TypeAlias = Literal["network", "map", "both"]
-"""Whose distribution is drawn: the network's, that given the map, or the first with the second
-outlined.
-"""
+"""Whose distribution is drawn: the network's, that given the map, or the first with the second outlined."""
 
 
 class SphereFrames(LazyFrames):

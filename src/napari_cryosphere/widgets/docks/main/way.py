@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_cryosphere.widgets.docks.kit.style import enable, restyle
+from napari_cryosphere.widgets.docks.kit.style import enable, push_button, restyle
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import (
     COMMANDS,
@@ -83,15 +84,12 @@ class WayBar(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         for name, tip in STEPS.items():
-            button = self.steps[name] = QPushButton(name)
-            button.setToolTip(tip)
-            button.clicked.connect(_calling(go, name))
-            row.addWidget(button, 1)
+            self.steps[name] = push_button(name, tip, lambda _=False, name=name: go(name))
+            row.addWidget(self.steps[name], 1)
         for name, (dock, tip) in _DOCKS.items():
-            button = self.docks[name] = QPushButton(name)
-            button.setObjectName("step")
-            button.setToolTip(tip)
-            button.clicked.connect(_calling(self._open, dock))
+            open_it = partial(open_dock, controller.viewer, dock)
+            button = push_button(name, tip, lambda _=False, do=open_it: do(), "step")
+            self.docks[name] = button
             below.addWidget(button, button.fontMetrics().horizontalAdvance(name) + _SIDES)
         column.addLayout(row)
         column.addLayout(below)
@@ -111,9 +109,6 @@ class WayBar(QWidget):
         done = steps_done(self._controller, self._number_looked_at())
         return next((name for name, there in done.items() if not there), None)
 
-    def _open(self, dock: str) -> None:
-        open_dock(self._controller.viewer, dock)
-
     def _number_looked_at(self) -> int:
         """Count the particle under the slider once there are poses, and return their number."""
         shown = self._controller.shown
@@ -132,12 +127,3 @@ class WayBar(QWidget):
             if name in _NEED_POSES:
                 enable(button, (not done["Poses"], "Find or predict poses first"))
             restyle(button, "next" if name == next_one else "step")
-
-
-def _calling(do: Callable[[str], object], name: str) -> Callable[[], None]:
-    """Return what answers a click."""
-
-    def press() -> None:
-        do(name)
-
-    return press

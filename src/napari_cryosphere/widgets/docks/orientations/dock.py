@@ -233,7 +233,7 @@ class OrientationsDock(SessionDock):
     def _on_mode(self, maps: bool) -> None:
         if not maps:
             self.spikes.hide()
-            self.spikes_panel.set_wanted(False)
+            self.spikes_panel.wanted.setChecked(False)
 
     def _on_theme(self, event: Any = None) -> None:
         self.setStyleSheet(dock_style(self._viewer.theme))
