@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -379,3 +379,14 @@ def test_a_search_about_known_shifts_finds_what_a_search_of_all_finds(particles,
         np.median(np.abs(found.shifts_px - searched.shifts_px)), 0, atol=0.01
     )
     assert np.abs(found.shifts_px[0] - searched.shifts_px[0]).max() < 0.5
+
+
+def test_images_that_are_the_opposite_of_the_map_have_finite_answers(particles):
+    """At every pose their contrast is 0: nothing tells any of these from another."""
+    noise = NoiseModel.white(BOX, 1.0, particles.contrast)
+    aligner = Aligner(particles.voxels, particles.symmetry, replace(noise, contrast_spread=0.2), 8)
+    opposite = -(particles.images[:3].mean(0) + 40 * particles.voxels.sum(0)).expand(3, -1, -1)
+    found = aligner.search(opposite, None)
+    assert np.isfinite(found.presence_evidence).all()
+    assert np.isfinite(found.summary.spread_degrees).all()
+    assert (found.summary.confidence < 0.5).all()

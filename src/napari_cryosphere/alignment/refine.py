@@ -23,6 +23,10 @@ _ENTRIES_AT_ONCE = 1 << 16
 """Samples (poses times frequencies) held at once: what fits a core's cache beats larger batches."""
 _ARRIVED = 0.01
 """A step that changes the log-likelihood by less than this many nats is the last."""
+_LEAST_CONTRAST = 0.1
+"""Of the mean: of an image in which nothing is seen, whose contrast is 0, the pose has the information of
+this one; none would be a mode of infinite width. Chosen, not tuned.
+"""
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,8 @@ def _evaluate(
     # Re conj(-i K) residual: the real part of K meets -1 times the imaginary part of the residual
     quarter_turned = torch.stack([-residual[:, 1], residual[:, 0]], dim=1).flatten(1)
     gradient = unit * contrast[:, None] * (rows @ quarter_turned[..., None])[..., 0]
-    normal = (unit * contrast[:, None, None]) ** 2 * (rows @ rows.transpose(1, 2))
+    seen = contrast.clamp(min=_LEAST_CONTRAST)[:, None, None]
+    normal = (unit * seen) ** 2 * (rows @ rows.transpose(1, 2))
     score = contrast_integral(product, norm, spread)
     return _State(rotations, shifts, score, normal, gradient, contrast)
 

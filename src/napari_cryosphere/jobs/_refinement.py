@@ -11,6 +11,7 @@ map: a particle's own contributes the particle's own noise, and its posterior is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,10 @@ SETTLED_ITERATIONS = 2
 """Iterations without improvement after which the refinement ends; chosen, not tuned."""
 SETTLED_SHELLS = 0.5
 """Shells by which the resolution has to grow to count as an improvement; chosen, not tuned."""
+_SHARPER = 0.9
+"""Of the smallest median spread so far: a smaller one is an improvement too. Real apoferritin, whose
+resolution goes up and down by a shell, ended at 8.9 A where resolution alone decided; chosen, not tuned.
+"""
 _FEW_PRESENT = 0.2
 """Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
 _SURE, _SURE_DEGREES = 0.99, 3.0
@@ -128,6 +133,12 @@ class Iteration:
         """Where the corrected half-map FSC falls below 0.143."""
         return self.fsc.corrected.resolution_angstrom(RESOLVED)
 
+    @property
+    def shells_resolved(self) -> float:
+        """Shells up to which the half-maps agree: the mean of where their FSC falls to 0.5 and to 0.143."""
+        field, curve = self.stack.grid.field_angstrom, self.fsc.corrected
+        return sum(field / curve.resolution_angstrom(level) for level in (0.5, RESOLVED)) / 2
+
     def row(self) -> dict[str, float]:
         """Return the values of one line of history.csv."""
         return {
@@ -178,7 +189,7 @@ class Refinement:
         self._order = np.argsort(np.concatenate(self._half_rows))
 
     def __iter__(self) -> Iterator[Event | Iteration]:
-        """Yield progress, and every finished iteration; of the last a second time with all detail."""
+        """Yield progress, and every finished iteration; of that which it ends with, all detail."""
         (start,) = self._starts
         begun = (start, start), self._config.initial_resolution_angstrom
         yield from self._from(1, self._stack, *begun)
@@ -186,21 +197,30 @@ class Refinement:
     def _from(
         self, first: int, stack: ParticleStack, references: Maps, compared: float
     ) -> Generator[Event | Iteration, None, None]:
-        """Iterate from number ``first`` on until nothing improves."""
-        best, settled = 0.0, 0
+        """Iterate from number ``first`` on until nothing improves.
+
+        Where many poses are unsure, single iterations are worse than the one before. The run ends with
+        the last one that resolves at most half a shell less than the best, and not while poses sharpen.
+        """
+        best, sharpest, settled = 0.0, math.inf, 0
         for number in range(first, self._config.iterations + 1):
             work = self._iterate(number, stack, references, compared)
             done = yield from part_of(work, self._course(number))
             stack = done.stack
-            shell = stack.grid.field_angstrom / done.resolution_angstrom
-            settled = 0 if shell > best + SETTLED_SHELLS else settled + 1
-            best = max(shell, best)
+            shell, spread = done.shells_resolved, float(np.median(done.summary.spread_degrees))
+            improved = shell > best + SETTLED_SHELLS or spread < _SHARPER * sharpest
+            settled = 0 if improved else settled + 1
             references, compared = self._next_references(done)
-            if settled >= SETTLED_ITERATIONS or number == self._config.iterations:
-                ending = self._ended(done, references, compared)
-                yield (yield from part_of(ending, between(self._course(number)(1.0), 1.0)))
+            if shell >= best - SETTLED_SHELLS:
+                kept = done, references, compared
+            best, sharpest = max(shell, best), min(spread, sharpest)
+            ends = settled >= SETTLED_ITERATIONS or number == self._config.iterations
+            if not ends or kept[0] is not done:
+                yield done
+            if ends:
+                place = between(self._course(number)(1.0), 1.0)
+                yield (yield from part_of(self._ended(*kept), place))
                 return
-            yield done
 
     def _course(self, number: int) -> Callable[[float], float]:
         """Return how far the run is when an iteration is so far, for `part_of`.
@@ -260,15 +280,16 @@ class Refinement:
         """Align one half to a reference; ``judging`` searches all orientations also for sure poses."""
         config, mine = self._config, stack[self._half_rows[half]]
         batches = batches_of(mine, config)
-        folder = config.output / UNFINISHED / f"iteration{number:02d}_half{half + 1}"
+        place = "judged" if judging else f"iteration{number:02d}"
+        folder = config.output / UNFINISHED / f"{place}_half{half + 1}"
         journal = Journal(folder, self._identity, config.resume, self._ranks)
         if any(block.start not in journal for block in batches.blocks()):
             detail = MapDetail(compared, "as far as the half-maps agree")
-            place = HALVES_OF_ITERATION[half]
-            yield Progress(place(0.0), f"iteration {number}, half {half + 1}: measuring noise")
+            part = HALVES_OF_ITERATION[half]
+            yield Progress(part(0.0), f"iteration {number}, half {half + 1}: measuring noise")
             pilot = self._pilot(number, mine, judging)
             work = align_rows(mine, reference, config, detail, pilot, batches, self._ranks, journal)
-            yield from part_of(work, place)
+            yield from part_of(work, part)
         return gathered(mine, batches, journal, config.symmetry)
 
     def _pilot(self, number: int, stack: ParticleStack, judging: bool) -> Pilot:
@@ -292,7 +313,7 @@ class Refinement:
     def _ended(
         self, done: Iteration, references: Maps, compared: float
     ) -> Generator[Event, None, Iteration]:
-        """Return the last iteration, judged and with maps on the particles' own grid."""
+        """Return an iteration as the run's last: judged, and with maps on the particles' own grid."""
         judged = yield from self._judged(done, references, compared)
         grid = self._stack.grid
         if judged.stack.grid.matches(grid):
@@ -305,7 +326,7 @@ class Refinement:
     def _judged(
         self, done: Iteration, references: Maps, compared: float
     ) -> Generator[Event, None, Iteration]:
-        """Return the last iteration with its uncertainties from the map of the other half."""
+        """Return an iteration with its uncertainties from the map of the other half."""
         stack, own, found = done.stack, done.summary, list[Aligned]()
         for half, reference in enumerate(reversed(references)):
             number = done.number + 1

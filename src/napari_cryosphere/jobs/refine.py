@@ -91,8 +91,12 @@ def refine(config: RefineConfig) -> Events:
             yield event
             continue
         found = _Found.of(event)
-        history += found.rows(config.states)
-        yield Progress(share, found.message(), history[-1])
+        rows = found.rows(config.states)
+        again = {
+            row["iteration"] for row in rows
+        }  # that which the run ends with comes a second time
+        history = [row for row in history if row["iteration"] not in again] + rows
+        yield Progress(share, found.message(), rows[-1])
         yield Snapshot(share, found.first.maps.density, len(stack))
     if not current_ranks().first or found is None:
         yield Result({}, {})
@@ -201,7 +205,8 @@ def _write(
         _write_maps(one, dict(zip(_OF_STATE, paths.values(), strict=True)))
         further |= paths
     with atomic_path(outputs["history"], overwrite=overwrite) as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)
+        rows = pd.DataFrame(history).sort_values("iteration", kind="stable")
+        rows.to_csv(temporary, index=False)
     write_json(config.model_dump(mode="json"), outputs["config"], overwrite=overwrite)
     return further
 
