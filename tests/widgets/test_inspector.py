@@ -215,7 +215,7 @@ def test_particles_that_no_network_has_predicted_show_what_the_map_says(
         controller.inspector.choose_map(add_map(viewer_model, truth, visible=False))
         assert controller.inspector.source == source
     assert [line.partition(":")[0] for line in overall_lines(controller.session.store)] == [
-        "40 refined"
+        "40 poses in the file"
     ]
     controller.inspector.settle()
     assert controller.session.posteriors.get(controller.index) is not None

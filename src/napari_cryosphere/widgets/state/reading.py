@@ -220,7 +220,7 @@ def tile_texts(pose: ParticlePose | None, reading: Reading | None) -> dict[str, 
     }
 
 
-def refined_line(pose: ParticlePose | None) -> str:
+def refined_line(pose: ParticlePose | None, name: str) -> str:
     """Return a line on a particle's refined pose, which has a spread and a confidence of its own."""
     texts = tile_texts(pose, None)
     if not texts:
@@ -231,4 +231,4 @@ def refined_line(pose: ParticlePose | None) -> str:
         if texts[name] != _DASH
     ]
     angles = ", ".join(texts[name] for name in ("rot", "tilt", "psi"))
-    return " · ".join([f"Refined: {angles}", *parts])
+    return " · ".join([f"{name}: {angles}", *parts])

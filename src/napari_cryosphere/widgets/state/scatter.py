@@ -98,7 +98,10 @@ def pixels_of(points: NDArray[np.float64], frame: Frame) -> Pixels:
 
 
 def paint_points(
-    pixels: Pixels, classes: NDArray[np.uint8], colours: NDArray[np.uint8]
+    pixels: Pixels,
+    classes: NDArray[np.uint8],
+    colours: NDArray[np.uint8],
+    own: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw points; where many fall on a pixel it is stronger.
 
@@ -110,6 +113,9 @@ def paint_points(
         ``(n,)``: rows of `colours`. Higher ones are drawn over lower ones.
     colours
         ``(k, 3)`` sRGB, 0-255.
+    own
+        ``(n, 3)``: the points' own colours, instead of the first class's; where several fall on a pixel
+        they mix.
 
     Returns
     -------
@@ -129,6 +135,10 @@ def paint_points(
         faintest = _FAINTEST if drawn == 0 else _FAINTEST_CLASS
         strength = faintest + (1 - faintest) * np.log1p(counts[there]) / np.log1p(densest)
         picture[there, :3] = colour
+        if drawn == 0 and own is not None:
+            for channel, values in enumerate(own.T):
+                sums = np.bincount(places, values[pixels.owners], height * width)
+                picture[there, channel] = sums[there] / counts[there]
         picture[there, 3] = 255 * strength
     return picture.reshape(height, width, 4)
 

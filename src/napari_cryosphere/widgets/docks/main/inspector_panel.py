@@ -323,8 +323,10 @@ class InspectorPanel(Panel):
             texts = tile_texts(pose, inspector.reading)
         self.tiles.set(texts)
         refined = None if session is None or index is None else session.store.refined_pose(index)
-        self.refined.setText(refined_line(refined))
-        self.refined.setVisible(refined is not None)
+        of_file = session is not None and session.store.only_refined
+        self.refined.setText(refined_line(refined, "In the file" if of_file else "Refined"))
+        told = of_file and inspector.source == "network"  # by the tiles
+        self.refined.setVisible(refined is not None and not told)
         self.details.set(texts)
         projection = self._controller.projection
         reading = None if index is None else inspector.reading
