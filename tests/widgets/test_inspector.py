@@ -239,6 +239,7 @@ def test_a_projection_is_shown_next_to_the_particle(
     correlation = match.correlation
     names = [layer.name for layer in predicted.viewer.layers]
     assert names[-3:] == ["particles projection", "particles residual", "names"]
+    assert predicted.viewer.layers["names"].blending == "translucent_no_depth"
     particle = predicted.viewer.layers["particles"]
     (top, _), (bottom, right) = particle.extent.world[:, 1:]
     for picture in predicted.viewer.layers[-3:-1]:

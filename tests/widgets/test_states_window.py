@@ -112,6 +112,24 @@ def test_a_particle_is_compared_with_the_map_of_its_state(
     assert looked_at(3) < 12
 
 
+def test_the_particle_names_the_map_of_its_state(
+    opened: Any, viewer: Any, truth: DensityMap, add_map: Any
+) -> None:
+    controller, said = opened.controller, opened.inspector.particle
+    first = add_map(viewer, truth, "map", visible=False)
+    add_map(viewer, truth, "map_class002", visible=False)
+    controller.inspector.choose_map(first)
+    assert controller.inspector.source == "network"
+    for compared, index, text in (
+        (True, 2, "3 of 80"),
+        (True, 3, "4 of 80 · map_class002"),
+        (False, 5, "6 of 80"),
+    ):
+        opened.inspector.compare.setChecked(compared)
+        controller.show_particle(index)
+        assert said.text() == text
+
+
 def test_states_of_plain_particles_are_none(stack: ParticleStack) -> None:
     assert ParticleStates.of(stack) is None
     single = stack.with_columns({"rlnClassNumber": np.ones(len(stack), dtype=int)})

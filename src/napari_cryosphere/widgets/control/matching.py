@@ -224,6 +224,7 @@ class MatchLayers:
                 "units": ("angstrom",) * 2,
                 "text": text,
                 "face_color": "transparent",
+                "blending": "translucent_no_depth",  # else the points hide what is below them
                 "border_color": "transparent",
             }
             places = np.zeros((len(NAMED), 2))

@@ -315,7 +315,8 @@ class InspectorPanel(Panel):
         else:
             at = f"{index + 1:,} of {len(session.stack):,}"
             compared = inspector.compared_layer
-            if inspector.source != "network" and compared not in (None, inspector.map_layer):
+            looked_at = inspector.source != "network" or self._controller.projection.compared
+            if looked_at and compared not in (None, inspector.map_layer):
                 at = f"{at} · {compared.name}"
             waiting = inspector.source != "network" and inspector.waiting
             self.particle.setText(f"{at} · comparing…" if waiting else at)
