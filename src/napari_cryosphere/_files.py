@@ -73,10 +73,7 @@ def not_written(path: Path, error: OSError) -> CryosphereError:
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder in ``parent`` that is removed when the block ends.
 
-    Raises
-    ------
-    CryosphereError
-        If the parent cannot be written to.
+    Raises `CryosphereError` if the parent cannot be written to.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -143,14 +140,8 @@ def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     The temporary file has the same name in a temporary folder next to ``path``, and is flushed to
     disk (fsync) before it is renamed. On an error it is removed, and what was at ``path`` before is
-    untouched.
-
-    Raises
-    ------
-    OutputExistsError
-        If ``path`` exists and ``overwrite`` is False.
-    CryosphereError
-        If the file cannot be written: the folder is read-only, the disk is full.
+    untouched. Raises `OutputExistsError` if ``path`` exists and ``overwrite`` is False;
+    `CryosphereError` if the file cannot be written: the folder is read-only, the disk is full.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)

@@ -85,14 +85,9 @@ def read_map(path: Name, symmetry: str = "C1") -> DensityMap:
 def density(path: Name, pixel_size_angstrom: float, **options: Any) -> DensityMap:
     """Return the electrostatic potential of an atomic model (PDB or mmCIF) in volts.
 
-    Parameters
-    ----------
-    path
-        The model's file.
-    pixel_size_angstrom
-        Edge of a voxel.
-    options
-        Fields of `ModelConfig`: ``box``, ``resolution_angstrom``, ``symmetry``, ``assembly``, ...
+    - ``pixel_size_angstrom``: edge of a voxel.
+    - ``options``: fields of `ModelConfig`: ``box``, ``resolution_angstrom``, ``symmetry``,
+      ``assembly``, ...
     """
     from napari_cryosphere.jobs.configs import ModelConfig
     from napari_cryosphere.jobs.density import read_model
@@ -128,18 +123,12 @@ def simulate(
 ) -> ParticleStack:
     """Simulate particles from a map; their images are in memory, and `ParticleStack.save` writes them.
 
-    Parameters
-    ----------
-    density
-        The map; poses lie in the asymmetric unit of its symmetry.
-    number
-        How many particles are drawn.
-    poses
-        Particles whose poses, shifts, CTFs, micrographs and halves are taken instead.
-    progress
-        Called with every event.
-    options
-        Fields of `SimulatingConfig`: ``snr``, ``seed``, ``shift_px``, ``ctf``, ``preference``, ...
+    - ``density``: the map; poses lie in the asymmetric unit of its symmetry.
+    - ``number``: how many particles are drawn.
+    - ``poses``: particles whose poses, shifts, CTFs, micrographs and halves are taken instead.
+    - ``progress``: called with every event.
+    - ``options``: fields of `SimulatingConfig`: ``snr``, ``seed``, ``shift_px``, ``ctf``,
+      ``preference``, ...
     """
     from napari_cryosphere.jobs.configs import SimulatingConfig
     from napari_cryosphere.jobs.simulate import drawn_parameters, simulate_stack
@@ -161,20 +150,14 @@ def train(
 ) -> PoseModel:
     """Train a pose network on particles with known poses, and return it with its calibration.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    density
-        Map to make projections of; without it the map that the particles give at their poses.
-    init
-        Model to begin with, of the same network; without it the weights are random.
-    minutes
-        Time budget; without it ``epochs`` decides.
-    progress
-        Called with every event.
-    options
-        Fields of `TrainingConfig`: ``preset``, ``symmetry``, ``epochs``, ``seed``, ``device``, ...
+    - ``stack``: particles with poses.
+    - ``density``: map to make projections of; without it the map that the particles give at their
+      poses.
+    - ``init``: model to begin with, of the same network; without it the weights are random.
+    - ``minutes``: time budget; without it ``epochs`` decides.
+    - ``progress``: called with every event.
+    - ``options``: fields of `TrainingConfig`: ``preset``, ``symmetry``, ``epochs``, ``seed``,
+      ``device``, ...
     """
     from napari_cryosphere.jobs.configs.training import TrainingConfig
     from napari_cryosphere.jobs.train import train_stack
@@ -228,21 +211,13 @@ def ab_initio(
 ) -> InitialMap:
     """Find a coarse map, poses and shifts from images alone.
 
-    Parameters
-    ----------
-    stack
-        Particles; poses that they have are not used.
-    symmetry
-        Point group of the map.
-    progress
-        Called with every event.
-    options
-        Fields of `SearchingConfig`: ``diameter_angstrom``, ``starts``, ``minutes``, ``seed``, ...
+    - ``stack``: particles; poses that they have are not used.
+    - ``symmetry``: point group of the map.
+    - ``progress``: called with every event.
+    - ``options``: fields of `SearchingConfig`: ``diameter_angstrom``, ``starts``, ``minutes``,
+      ``seed``, ...
 
-    Raises
-    ------
-    NotConvergedError
-        If no two searches on different particles find the same map.
+    Raises `NotConvergedError` if no two searches on different particles find the same map.
     """
     from napari_cryosphere.jobs.abinitio import ab_initio_in_memory
     from napari_cryosphere.jobs.configs import SearchingConfig
@@ -262,22 +237,15 @@ def align(
 ) -> Aligned:
     """Find the poses and shifts of particles by comparing them with a map.
 
-    Parameters
-    ----------
-    stack, density
-        Particles, and the map; or a map of each state of the molecule, in one frame.
-    symmetry
-        Point group; that of the (first) map without it.
-    local_degrees
-        Search within this angle of the particles' poses; None searches everywhere.
-    progress
-        Called with every event.
-    options
-        Fields of `AligningConfig`: ``resolution_angstrom``, ``shift_range_px``, ``device``, ...
+    - ``stack``, ``density``: particles, and the map; or a map of each state of the molecule, in one
+      frame.
+    - ``symmetry``: point group; that of the (first) map without it.
+    - ``local_degrees``: search within this angle of the particles' poses; None searches everywhere.
+    - ``progress``: called with every event.
+    - ``options``: fields of `AligningConfig`: ``resolution_angstrom``, ``shift_range_px``,
+      ``device``, ...
 
-    Returns
-    -------
-    The particles at their new poses and shifts, and the posteriors, see `Aligned`.
+    Returns the particles at their new poses and shifts, and the posteriors, see `Aligned`.
     """
     from napari_cryosphere.jobs.align import align_stack
     from napari_cryosphere.jobs.configs import AligningConfig
@@ -298,24 +266,16 @@ def variability(
 ) -> Variability:
     """Find in which ways particles at known poses differ, and where each is along them.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    mask
-        Where particles may differ, 0 to 1, in the particles' box; auto makes a wide one of their map; none
-        uses none.
-    symmetry
-        Point group: only what all symmetric parts do together is found.
-    progress
-        Called with every event.
-    options
-        Fields of `VaryingConfig`: ``components``, ``resolution_angstrom``, ``pose_error_degrees``, ...
+    - ``stack``: particles with poses.
+    - ``mask``: where particles may differ, 0 to 1, in the particles' box; auto makes a wide one of
+      their map; none uses none.
+    - ``symmetry``: point group: only what all symmetric parts do together is found.
+    - ``progress``: called with every event.
+    - ``options``: fields of `VaryingConfig`: ``components``, ``resolution_angstrom``,
+      ``pose_error_degrees``, ...
 
-    Returns
-    -------
-    The particles with their coordinates, and the components, see `Variability`; none where the two half
-    sets find none.
+    Returns the particles with their coordinates, and the components, see `Variability`; none where
+    the two half sets find none.
     """
     from napari_cryosphere.jobs.configs import VaryingConfig
     from napari_cryosphere.jobs.variability import variability_in_memory
@@ -337,20 +297,14 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct a map from particles with poses, and half-maps with their FSC.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    distribution
-        Insert each particle at poses drawn from its distribution instead of at its own.
-    samples, seed
-        How many poses are drawn of each, and the random seed.
-    symmetry
-        Point group of the map.
-    half_maps, mask
-        Whether half-maps are kept and correlated, inside a mask if there is one.
-    progress
-        Called with every event.
+    - ``stack``: particles with poses.
+    - ``distribution``: insert each particle at poses drawn from its distribution instead of at its
+      own.
+    - ``samples``, ``seed``: how many poses are drawn of each, and the random seed.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``, ``mask``: whether half-maps are kept and correlated, inside a mask if there is
+      one.
+    - ``progress``: called with every event.
     """
     import numpy as np
 
@@ -399,18 +353,12 @@ def evaluate(
 ) -> Evaluation:
     """Compare predicted poses with true ones by CESPED's metrics; particles are matched by image.
 
-    Parameters
-    ----------
-    truth, predicted
-        Two tables of the same particles.
-    symmetry
-        Point group of the map.
-    maps, mask
-        Whether the maps of both are reconstructed and compared, inside a mask if there is one.
-    progress
-        Called with every event.
-    options
-        Fields of `EvaluatingConfig`: ``predicts``, ``weighted``, ``relion``.
+    - ``truth``, ``predicted``: two tables of the same particles.
+    - ``symmetry``: point group of the map.
+    - ``maps``, ``mask``: whether the maps of both are reconstructed and compared, inside a mask if
+      there is one.
+    - ``progress``: called with every event.
+    - ``options``: fields of `EvaluatingConfig`: ``predicts``, ``weighted``, ``relion``.
     """
     from napari_cryosphere.evaluation.matching import matched_halves
     from napari_cryosphere.jobs.configs.evaluation import EvaluatingConfig
@@ -425,23 +373,13 @@ def fetch(
 ) -> list[Path]:
     """Fetch a map of EMDB or the images of an EMPIAR entry; return the files. A stopped call goes on.
 
-    Parameters
-    ----------
-    entry
-        ``"EMD-1234"`` or ``"EMPIAR-10146"``.
-    folder
-        Where the files go; EMPIAR's subfolders are kept.
-    pattern
-        Which files of an EMPIAR entry, by their path within it: ``"*.mrc"``.
-    progress
-        Called with every event.
-    options
-        ``server``: a mirror with the archive's layout.
+    - ``entry``: ``"EMD-1234"`` or ``"EMPIAR-10146"``.
+    - ``folder``: where the files go; EMPIAR's subfolders are kept.
+    - ``pattern``: which files of an EMPIAR entry, by their path within it: ``"*.mrc"``.
+    - ``progress``: called with every event.
+    - ``options``: ``server``, a mirror with the archive's layout.
 
-    Raises
-    ------
-    CryosphereError
-        If there is no such entry, or the server cannot be reached.
+    Raises `CryosphereError` if there is no such entry, or the server cannot be reached.
     """
     from napari_cryosphere._generators import converted
     from napari_cryosphere.evaluation.archives import download_entry
@@ -472,10 +410,7 @@ def _run(work: Generator[Event, None, T], progress: Show) -> T:
 def _config(kind: type[ConfigT], options: dict[str, Any]) -> ConfigT:
     """Return a config of options by name.
 
-    Raises
-    ------
-    CryosphereError
-        With the option, what came and what is legal.
+    Raises `CryosphereError` with the option, what came and what is legal.
     """
     from pydantic import ValidationError
 

@@ -17,20 +17,12 @@ __all__ = ["RANGES", "Range"]
 class Range:
     """What values a quantity may have.
 
-    Attributes
-    ----------
-    what
-        The quantity, in a sentence: ``a voltage``.
-    unit
-        Its unit; empty for fractions and factors.
-    lowest, highest
-        The legal values, both ends included.
-    usual
-        The values that microscopes and particles have; None where all legal ones are.
-    slips
-        Units that a value may be in by mistake, and how many of each make one of ``unit``.
-    whole
-        Whether only whole numbers are legal.
+    - ``what``: the quantity, in a sentence: ``a voltage``.
+    - ``unit``: its unit; empty for fractions and factors.
+    - ``lowest``, ``highest``: the legal values, both ends included.
+    - ``usual``: the values that microscopes and particles have; None where all legal ones are.
+    - ``slips``: units that a value may be in by mistake, and how many of each make one of ``unit``.
+    - ``whole``: whether only whole numbers are legal.
     """
 
     what: str

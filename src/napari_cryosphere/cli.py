@@ -167,7 +167,9 @@ class JobCommand(click.Command):
                 names = [one.opts[0] for one in self.params if one.name in (field, key)]
                 raise click.UsageError(f"{' and '.join(names)} exclude each other")
             spec = self.fields[field]
-            assign(values, spec, None if unset else _as_choice(spec, value))
+            # a choice may be a number
+            typed = next((choice for choice in spec.choices if str(choice) == value), value)
+            assign(values, spec, None if unset else typed)
         for item in settings:
             _set(values, item)
         kind = self.row.load_config()
@@ -177,11 +179,6 @@ class JobCommand(click.Command):
             text = complaint(error, kind, self.fields.values(), _name_of)
             raise click.UsageError(text) from error
         _run_and_print(self.row, checked)
-
-
-def _as_choice(spec: FieldSpec, value: Any) -> Any:
-    """Return the choice that was typed, which may be a number; anything else as it is."""
-    return next((choice for choice in spec.choices if str(choice) == value), value)
 
 
 def help_of(command: JobCommand, parameter: click.Parameter) -> str:

@@ -23,7 +23,7 @@ from napari_cryosphere.errors import (
 )
 from napari_cryosphere.particles import _opening, read_star, write_star
 from napari_cryosphere.particles.star import file as star
-from napari_cryosphere.particles.star import text_file as _text_file
+from napari_cryosphere.particles.star import reader
 
 PLAIN = "\ndata_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n_rlnClassNumber #3\n"
 
@@ -325,7 +325,7 @@ def test_what_unfolds_without_end_or_cannot_be_unfolded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.star.gz").write_bytes(gzip.compress(b"x" * 5000))
-    monkeypatch.setattr(_text_file, "_MOST_BYTES", 4000)
+    monkeypatch.setattr(reader, "_MOST_BYTES", 4000)
     with pytest.raises(FileFormatError, match="unfolds to more than"):
         read_star(tmp_path / "a.star.gz")
 

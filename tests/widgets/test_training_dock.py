@@ -23,8 +23,12 @@ from napari_cryosphere.widgets.control import work
 from napari_cryosphere.widgets.control.controller import Controller
 from napari_cryosphere.widgets.control.running import SynchronousRunner
 from napari_cryosphere.widgets.control.training_run import RunLog
-from napari_cryosphere.widgets.docks.training.dock import TrainingDock, duration, run_line
-from napari_cryosphere.widgets.docks.training.preview_strip import preview_pictures
+from napari_cryosphere.widgets.docks.training.dock import (
+    TrainingDock,
+    duration,
+    preview_pictures,
+    run_line,
+)
 from napari_cryosphere.widgets.state.training_choices import (
     BOTH,
     LOADED,

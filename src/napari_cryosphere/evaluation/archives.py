@@ -29,25 +29,15 @@ def download_entry(
     """Fetch an entry's files into a folder; yields bytes there and bytes in all, returns the paths.
 
     A call that was stopped goes on where it was; files that are there with their size are kept.
+    Raises `CryosphereError` if ``entry`` is no accession number; `DownloadError` if the server
+    cannot be reached, has no such entry, or no file fits the pattern.
 
-    Parameters
-    ----------
-    entry
-        ``EMD-1234``: its map, ``emd_1234.map.gz``. ``EMPIAR-10146``: its data, subfolders kept.
-    folder
-        Made if it is not there.
-    pattern
-        Which files of an EMPIAR entry, such as ``"*.mrc"`` or ``"micrographs/*_0001*"``: of the path
-        within the entry, as `fnmatch` reads it.
-    server
-        Of the European Bioinformatics Institute, or a mirror with its layout.
-
-    Raises
-    ------
-    CryosphereError
-        If ``entry`` is no accession number.
-    DownloadError
-        If the server cannot be reached, has no such entry, or no file fits the pattern.
+    - ``entry``: ``EMD-1234`` is its map, ``emd_1234.map.gz``; ``EMPIAR-10146`` its data, subfolders
+      kept.
+    - ``folder``: made if it is not there.
+    - ``pattern``: which files of an EMPIAR entry, such as ``"*.mrc"`` or ``"micrographs/*_0001*"``:
+      of the path within the entry, as `fnmatch` reads it.
+    - ``server``: of the European Bioinformatics Institute, or a mirror with its layout.
     """
     match = _ENTRY.fullmatch(entry.strip())
     if match is None:

@@ -80,18 +80,11 @@ def _packaged(name: str) -> list[dict[str, str]]:
 class Measured:
     """One line of a report.
 
-    Attributes
-    ----------
-    entry
-        Name of the entry, with what distinguishes the line where an entry has several.
-    values
-        Values by our names of the columns; None or absent where there is none.
-    simulated
-        Whether the particles are.
-    notes
-        What the reader must know of the line, one sentence each.
-    run
-        Name of the run's folder, in a report of several.
+    - ``entry``: name of the entry, with what distinguishes the line where an entry has several.
+    - ``values``: values by our names of the columns; None or absent where there is none.
+    - ``simulated``: whether the particles are.
+    - ``notes``: what the reader must know of the line, one sentence each.
+    - ``run``: name of the run's folder, in a report of several.
     """
 
     entry: str
@@ -117,18 +110,11 @@ def write_report(
 ) -> dict[str, Path]:
     """Write ``report.md``, ``report.csv`` and ``report.json``: our lines, then the published ones.
 
-    Parameters
-    ----------
-    lines
-        What was measured.
-    folder
-        Where the files go.
-    title
-        The report's heading.
-    details
-        Markdown that follows the tables: configuration, times.
-    overwrite
-        Whether an earlier report is replaced.
+    - ``lines``: what was measured.
+    - ``folder``: where the files go.
+    - ``title``: the report's heading.
+    - ``details``: Markdown that follows the tables: configuration, times.
+    - ``overwrite``: whether an earlier report is replaced.
     """
     files = report_files(folder)
     for path in files.values():

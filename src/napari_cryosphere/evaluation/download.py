@@ -57,16 +57,10 @@ class DownloadError(CryosphereError):
 class RecordFile:
     """One file of a record.
 
-    Attributes
-    ----------
-    name
-        Its name there.
-    size
-        Bytes.
-    md5
-        Its checksum, 32 hexadecimal digits; empty where the archive states none.
-    url
-        Where it is.
+    - ``name``: its name there.
+    - ``size``: bytes.
+    - ``md5``: its checksum, 32 hexadecimal digits; empty where the archive states none.
+    - ``url``: where it is.
     """
 
     name: str
@@ -90,10 +84,8 @@ class RecordFile:
 def record_files(record: str, server: str = ZENODO) -> list[RecordFile]:
     """Ask a server what files a record holds.
 
-    Raises
-    ------
-    DownloadError
-        If the server cannot be reached, has no such record, or answers with something else.
+    Raises `DownloadError` if the server cannot be reached, has no such record, or answers with
+    something else.
     """
     address = f"{server}/api/records/{record}"
     with opened(address) as answer:
@@ -122,12 +114,8 @@ def download_half(
     """Fetch one half of an entry into its folder; yields bytes there and bytes in all.
 
     What an earlier call has fetched is kept: whole files with the right MD5, and the parts of
-    others. The table comes last, so that a half with a table is complete.
-
-    Raises
-    ------
-    DownloadError
-        If the server cannot be reached, or a file's size or MD5 is not what the record states.
+    others. The table comes last, so that a half with a table is complete. Raises `DownloadError` if
+    the server cannot be reached, or a file's size or MD5 is not what the record states.
     """
     record = entry.records[half]
     files = record_files(record, server)
@@ -172,10 +160,7 @@ def download_mask(
 ) -> Generator[tuple[int, int], None, Path]:
     """Fetch an entry's mask as ``mask.mrc``; yields bytes there and bytes in all.
 
-    Raises
-    ------
-    DownloadError
-        If Zenodo has no such mask, or cannot be reached.
+    Raises `DownloadError` if Zenodo has no such mask, or cannot be reached.
     """
     path = folder / "mask.mrc"
     parts = [file for file in record_files(MASK_RECORD, server) if file.name == entry.mask]
@@ -206,11 +191,8 @@ def _holds(path: Path, parts: list[RecordFile]) -> bool:
 def fetched(parts: list[RecordFile], path: Path) -> Iterator[int]:
     """Fetch a file's chunks, join them and put the file in place; yields bytes there.
 
-    Raises
-    ------
-    DownloadError
-        If the folder cannot be written to, the server cannot be reached, or the bytes are not those
-        that were promised.
+    Raises `DownloadError` if the folder cannot be written to, the server cannot be reached, or the
+    bytes are not those that were promised.
     """
     folder = path.parent / _FOLDER
     try:
@@ -310,13 +292,7 @@ def _append(part: RecordFile, path: Path, digest: _Digest) -> Iterator[int]:
 
 
 def opened(address: str | urllib.request.Request) -> http.client.HTTPResponse:
-    """Open an address.
-
-    Raises
-    ------
-    DownloadError
-        If that fails; it says why in one line.
-    """
+    """Open an address. Raises `DownloadError` if that fails; it says why in one line."""
     name = address if isinstance(address, str) else address.full_url
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS)

@@ -38,28 +38,16 @@ _MARKER = "SUCCESSFUL_DOWNLOAD_{}.txt"
 class CespedEntry:
     """An entry that Zenodo holds.
 
-    Attributes
-    ----------
-    name
-        What the paper calls it: its EMPIAR number, or TEST.
-    composition
-        What the particles are.
-    symmetry
-        Point group.
-    box
-        Pixels along an edge of an image, of 1.5 A each.
-    resolution_angstrom
-        Where the half-maps' FSC falls below 0.143, without a mask and with one (Supplementary Table
-        1); None where the paper does not say.
-    particles
-        Number of particles in both halves; None where the paper does not say.
-    records
-        Zenodo's records of half 0 and half 1.
-    alias
-        Another name of the same data: CESPED's package calls 10647 by the number of its EMPIAR
-        neighbour.
-    mask
-        Name of the mask in Zenodo's record of masks.
+    - ``name``: what the paper calls it: its EMPIAR number, or TEST.
+    - ``composition``: what the particles are.
+    - ``box``: pixels along an edge of an image, of 1.5 A each.
+    - ``resolution_angstrom``: where the half-maps' FSC falls below 0.143, without a mask and with
+      one (Supplementary Table 1); None where the paper does not say.
+    - ``particles``: number of particles in both halves; None where the paper does not say.
+    - ``records``: Zenodo's records of half 0 and half 1.
+    - ``alias``: another name of the same data: CESPED's package calls 10647 by the number of its
+      EMPIAR neighbour.
+    - ``mask``: name of the mask in Zenodo's record of masks.
     """
 
     name: str
@@ -167,10 +155,7 @@ CESPED_ENTRIES: tuple[CespedEntry, ...] = (
 def cesped_entry(name: str) -> CespedEntry:
     """Return an entry by its name or its other name, in any case.
 
-    Raises
-    ------
-    CryosphereError
-        If there is none; the message lists them.
+    Raises `CryosphereError` if there is none; the message lists them.
     """
     for entry in CESPED_ENTRIES:
         if name.upper() in (entry.name, entry.alias):
@@ -183,16 +168,10 @@ def cesped_entry(name: str) -> CespedEntry:
 class LocalEntry:
     """An entry on disk.
 
-    Attributes
-    ----------
-    name
-        Name of its folder.
-    folder
-        Where its files are.
-    symmetry
-        Point group, from ``info_0.json``.
-    simulated
-        Whether ``info_0.json`` says that the particles are simulated.
+    - ``name``: name of its folder.
+    - ``folder``: where its files are.
+    - ``symmetry``: point group, from ``info_0.json``.
+    - ``simulated``: whether ``info_0.json`` says that the particles are simulated.
     """
 
     name: str
@@ -218,12 +197,8 @@ class LocalEntry:
 def local_entry(benchmark_dir: Path, name: str) -> LocalEntry:
     """Return an entry of which both halves exist.
 
-    Raises
-    ------
-    CryosphereError
-        If a file is missing, or the two halves' point groups differ.
-    FileFormatError
-        If an info file is no JSON object with a symmetry.
+    Raises `CryosphereError` if a file is missing, or the two halves' point groups differ;
+    `FileFormatError` if an info file is no JSON object with a symmetry.
     """
     folder = benchmark_dir / name
     missing = [
@@ -287,12 +262,8 @@ def add_half(
     too, so that it reads the entry. Simulated poses that have no rlnMaxValueProbDistribution get 1:
     they are certain.
 
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses, or there are none.
-    OutputExistsError
-        If the half exists and ``overwrite`` is False.
+    Raises `MetadataError` if the particles have no poses, or there are none; `OutputExistsError` if
+    the half exists and ``overwrite`` is False.
     """
     if not len(stack) or not stack.has_poses:
         lack = "no poses" if len(stack) else "no particles"

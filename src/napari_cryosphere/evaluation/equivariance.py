@@ -67,14 +67,9 @@ class Predictor(Protocol):
 class VolumeErrors:
     """Errors of turning the volume, one a pair of images.
 
-    Attributes
-    ----------
-    frame
-        How distributions were carried along, see the module.
-    matched
-        ``(n,)`` mean squared difference of the densities, relative to uniform.
-    shuffled
-        ``(n,)``: the same where each pair is given the next pair's rotation.
+    ``frame``: how distributions were carried along, see the module. ``matched``: ``(n,)`` mean
+    squared difference of the densities, relative to uniform. ``shuffled``, ``(n,)``: the same where
+    each pair is given the next pair's rotation.
     """
 
     frame: Frame
@@ -91,14 +86,9 @@ class VolumeErrors:
 class InPlaneErrors:
     """Errors of turning the image.
 
-    Attributes
-    ----------
-    angles_degrees
-        ``(m,)``.
-    degrees
-        ``(n, m)``: how far each predicted pose is from where it should have moved, modulo symmetry.
-    poses
-        ``(n, 3, 3)``: the poses predicted for the images as they were.
+    ``angles_degrees``: ``(m,)``. ``degrees``, ``(n, m)``: how far each predicted pose is from where
+    it should have moved, modulo symmetry. ``poses``, ``(n, 3, 3)``: the poses predicted for the
+    images as they were.
     """
 
     angles_degrees: Array
@@ -115,23 +105,12 @@ def volume_errors(
 ) -> tuple[VolumeErrors, ...]:
     """Return the errors of turning the volume, for each frame that the model's symmetry allows.
 
-    Parameters
-    ----------
-    model
-        The model.
-    images_of
-        Function from ``(n, 3, 3)`` poses to the model's images of the volume.
-    poses
-        ``(n, 3, 3)`` poses Q at which the volume is seen first; two at least.
-    turns
-        ``(n, 3, 3)`` rotations S of the volume in front of the microscope.
-    order
-        Order of the grid that the mean runs over.
+    Raises `ValueError` if there are fewer than two pairs: none could be shuffled.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs: none could be shuffled.
+    - ``images_of``: function from ``(n, 3, 3)`` poses to the model's images of the volume.
+    - ``poses``: ``(n, 3, 3)`` poses Q at which the volume is seen first; two at least.
+    - ``turns``: ``(n, 3, 3)`` rotations S of the volume in front of the microscope.
+    - ``order``: order of the grid that the mean runs over.
     """
     if len(poses) < 2:
         raise ValueError(f"at least two pairs of images are needed, not {len(poses)}")
@@ -160,14 +139,8 @@ def _carried(grid: Array, rotations: Array, frame: Frame) -> Array:
 def in_plane_errors(model: Predictor, images: Tensor, angles_degrees: Array) -> InPlaneErrors:
     """Turn images about their centres and measure how far the predicted poses are from turning along.
 
-    Parameters
-    ----------
-    model
-        The model.
-    images
-        ``(n, box, box)`` prepared. What is outside the soft circle is lost.
-    angles_degrees
-        ``(m,)`` from +x towards +y.
+    ``images``: ``(n, box, box)`` prepared. What is outside the soft circle is lost.
+    ``angles_degrees``: ``(m,)`` from +x towards +y.
     """
     mask = soft_circle(images.shape[-1])
     first = model.predict(images * mask)

@@ -44,18 +44,11 @@ _TEXT = (
 class EquivarianceTest:
     """How much is tested.
 
-    Attributes
-    ----------
-    pairs
-        Pairs of images for turning the volume.
-    images
-        Images that are turned in the plane.
-    angles
-        Angles that each of them is turned by, random ones.
-    order
-        Order of the grid of poses that errors are averaged over.
-    seed
-        Of the poses, rotations and angles.
+    - ``pairs``: pairs of images for turning the volume.
+    - ``images``: images that are turned in the plane.
+    - ``angles``: angles that each of them is turned by, random ones.
+    - ``order``: order of the grid of poses that errors are averaged over.
+    - ``seed``: of the poses, rotations and angles.
     """
 
     pairs: int = 100
@@ -70,20 +63,12 @@ def equivariance_report(
 ) -> Steps:
     """Test models on the same images, yielding how far it is, 0 to 1.
 
-    Parameters
-    ----------
-    models
-        By name; the first is the one in question.
-    views
-        The volume.
-    test
-        How much is tested.
-    volume
-        What the volume is, for the report.
+    Returns the report: volume errors, in-plane errors, and a plot of both.
 
-    Returns
-    -------
-    The report: volume errors, in-plane errors, and a plot of both.
+    - ``models``: by name; the first is the one in question.
+    - ``views``: the volume.
+    - ``test``: how much is tested.
+    - ``volume``: what the volume is, for the report.
     """
     turning: dict[str, tuple[VolumeErrors, ...]] = {}
     in_plane: dict[str, _Turned] = {}

@@ -43,20 +43,12 @@ Steps: TypeAlias = Generator[float, None, Report]
 class Setting:
     """What the experiments share.
 
-    Attributes
-    ----------
-    views
-        The map.
-    preset
-        How to train.
-    test_views
-        Number of other views that generalisation is measured on.
-    symmetry
-        Point group of the map.
-    seed
-        Of views, weights and the order of training.
-    volume
-        What the map is, for the report.
+    - ``views``: the map.
+    - ``preset``: how to train.
+    - ``test_views``: number of other views that generalisation is measured on.
+    - ``symmetry``: point group of the map.
+    - ``seed``: of views, weights and the order of training.
+    - ``volume``: what the map is, for the report.
     """
 
     views: MapViews

@@ -45,19 +45,9 @@ def posed_particles(half: MatchedHalf, predicts: Predicts, weighted: bool) -> Pa
     Numbers have six decimals, as in the tables that CESPED's package gives relion_reconstruct:
     where hardly any slice comes near a voxel, its map changes with the digits after these.
 
-    Parameters
-    ----------
-    half
-        The truth and its predictions.
-    predicts
-        What is taken from the predictions.
-    weighted
-        Whether the predictions' figures of merit replace the truth's; 1 where they have none.
-
-    Raises
-    ------
-    MetadataError
-        If the predictions lack a column that is taken from them.
+    ``half``: the truth and its predictions. ``predicts``: what is taken from the predictions.
+    ``weighted``: whether the predictions' figures of merit replace the truth's; 1 where they have
+    none. Raises `MetadataError` if the predictions lack a column that is taken from them.
     """
     truth, predicted = half.truth, half.predicted
     names = (*ANGLES, *ORIGINS)[: {"S2": 2, "SO3": 3, "SO3xR2": 5}[predicts]]
@@ -86,14 +76,8 @@ def reconstructed(
     Without regularisation, and with RELION's density compensation, so that noise reaches as far as
     in its maps.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    symmetry
-        Point group of the map.
-    weighted
-        Whether particles count by their figure of merit, where that column exists.
+    ``stack``: particles with poses. ``symmetry``: point group of the map. ``weighted``: whether
+    particles count by their figure of merit, where that column exists.
     """
     projector = BackProjector(stack.box, _PADDING, symmetry)
     frequencies = projector.frequencies / stack.grid.field_angstrom
@@ -115,12 +99,8 @@ def reconstructed(
 def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool) -> DensityMap:
     """Reconstruct one half's particles with ``relion_reconstruct --ctf --pad 2``, as CESPED does.
 
-    ``--fom_weighting`` is added where ``weighted`` and the column exists.
-
-    Raises
-    ------
-    CryosphereError
-        If relion_reconstruct is not installed, or fails; its last line is quoted.
+    ``--fom_weighting`` is added where ``weighted`` and the column exists. Raises `CryosphereError`
+    if relion_reconstruct is not installed, or fails; its last line is quoted.
     """
     with tempfile.TemporaryDirectory(prefix="cryosphere-") as name:
         folder = Path(name)
@@ -136,10 +116,7 @@ def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool)
 def run_relion(program: str, options: list[str], folder: Path) -> None:
     """Run one of RELION's programs in a folder.
 
-    Raises
-    ------
-    CryosphereError
-        If it is not on the path, or fails.
+    Raises `CryosphereError` if it is not on the path, or fails.
     """
     if shutil.which(program) is None:
         raise CryosphereError(

@@ -42,14 +42,8 @@ Steps: TypeAlias = Generator[float, None, "Learnt"]
 class LabelledViews:
     """Images of a map with their poses and 1/MSE on the labels' grid.
 
-    Attributes
-    ----------
-    images
-        ``(n, box, box)`` as the network sees them.
-    rotations
-        ``(n, 3, 3)``.
-    inverse_errors
-        ``(n, cells)`` 1/MSE.
+    ``images``: ``(n, box, box)`` as the network sees them. ``rotations``: ``(n, 3, 3)``.
+    ``inverse_errors``: ``(n, cells)`` 1/MSE.
     """
 
     images: Tensor
@@ -88,16 +82,8 @@ class LabelledViews:
 class Learnt:
     """A trained model and how its training went.
 
-    Attributes
-    ----------
-    model
-        The model.
-    losses
-        Mean loss of every epoch, in nats relative to uniform.
-    images
-        Images seen.
-    cpu_seconds
-        Time of all processors on training alone.
+    ``losses``: mean loss of every epoch, in nats relative to uniform. ``images``: images seen.
+    ``cpu_seconds``: time of all processors on training alone.
     """
 
     model: PoseModel
@@ -110,16 +96,10 @@ class Learnt:
 class Measured:
     """What a model knows of some views.
 
-    Attributes
-    ----------
-    loss
-        Cross-entropy against labels of a kind, nats relative to uniform.
-    truth_nats
-        Mean log-density at the true poses, relative to uniform.
-    median_degrees
-        Median pose error of the most probable pose, modulo symmetry.
-    beyond_30
-        Share of pose errors above 30 degrees.
+    - ``loss``: cross-entropy against labels of a kind, nats relative to uniform.
+    - ``truth_nats``: mean log-density at the true poses, relative to uniform.
+    - ``median_degrees``: median pose error of the most probable pose, modulo symmetry.
+    - ``beyond_30``: share of pose errors above 30 degrees.
     """
 
     loss: float
@@ -142,9 +122,7 @@ def learn(
 ) -> Steps:
     """Train a model of these weights by a preset, yielding how far it is, 0 to 1, once an epoch.
 
-    Returns
-    -------
-    The model with its averaged weights, and the losses.
+    Returns the model with its averaged weights, and the losses.
     """
     settings = LoopSettings(
         batch_size=min(preset.batch_size, len(data)),

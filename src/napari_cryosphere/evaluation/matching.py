@@ -37,20 +37,10 @@ def matched_halves(
     In a symmetry-expanded file every particle has the same number of rows: the first row of a
     particle belongs to its first prediction and so on, or all of them to its only one.
 
-    Parameters
-    ----------
-    truth, predicted
-        One or two tables each; predictions need no images.
-
-    Returns
-    -------
-    The halves that have particles: two, or one if all particles are in one half.
-
-    Raises
-    ------
-    MetadataError
-        If some particles have several rows and others do not, or the two sides do not have the same
-        particles; the first is named.
+    ``truth``, ``predicted``: one or two tables each; predictions need no images. Returns the halves
+    that have particles: two, or one if all particles are in one half. Raises `MetadataError` if
+    some particles have several rows and others do not, or the two sides do not have the same
+    particles; the first is named.
     """
     for side, tables in (("truth", truth), ("predictions", predicted)):
         if not 1 <= len(tables) <= 2:

@@ -41,15 +41,9 @@ __all__ = [
 class PoseErrors:
     """How far predicted poses are from the true ones, particle by particle.
 
-    Attributes
-    ----------
-    angles_degrees
-        ``(n,)``: angular errors modulo the symmetry.
-    shifts_angstrom
-        ``(n,)``: lengths of the shifts' errors; None where a side has no shifts.
-    weights
-        ``(n,)``: how sure the true poses are, rlnMaxValueProbDistribution; None where the truth
-        does not say.
+    ``angles_degrees``, ``(n,)``: angular errors modulo the symmetry. ``shifts_angstrom``, ``(n,)``:
+    lengths of the shifts' errors; None where a side has no shifts. ``weights``, ``(n,)``: how sure
+    the true poses are, rlnMaxValueProbDistribution; None where the truth does not say.
     """
 
     angles_degrees: NDArray[np.float64]
@@ -160,10 +154,7 @@ def map_agreement(
 ) -> MapAgreement:
     """Compare two maps, each multiplied with the mask before.
 
-    Raises
-    ------
-    MetadataError
-        If the maps and the mask do not lie on one grid.
+    Raises `MetadataError` if the maps and the mask do not lie on one grid.
     """
     check_one_grid(first, second, mask, ("the first map", "the second map", "the mask"))
     weights = None if mask is None else mask.voxels
@@ -176,14 +167,8 @@ def map_agreement(
 class GoldStandard:
     """The three comparisons of the protocol.
 
-    Attributes
-    ----------
-    truth_halves
-        GT0 with GT1, the half-maps from true poses.
-    predicted_halves
-        V0 with V1, the half-maps from predicted poses.
-    truth_predicted
-        GT with V, the means of the half-maps.
+    ``truth_halves``: GT0 with GT1, the half-maps from true poses. ``predicted_halves``: V0 with V1,
+    the half-maps from predicted poses. ``truth_predicted``: GT with V, the means of the half-maps.
     """
 
     truth_halves: MapAgreement

@@ -115,20 +115,12 @@ class Panel:
 class Report:
     """The results of a benchmark.
 
-    Attributes
-    ----------
-    name
-        Stem of its files.
-    title
-        Heading.
-    text
-        What was done, in Markdown.
-    tables
-        Tables by their captions; the first is the CSV file.
-    panels
-        Plots, drawn side by side.
-    values
-        The numbers that matter most, by name.
+    - ``name``: stem of its files.
+    - ``title``: heading.
+    - ``text``: what was done, in Markdown.
+    - ``tables``: tables by their captions; the first is the CSV file.
+    - ``panels``: plots, drawn side by side.
+    - ``values``: the numbers that matter most, by name.
     """
 
     name: str

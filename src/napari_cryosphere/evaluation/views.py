@@ -28,21 +28,9 @@ class MapViews:
     box, its mean over views, is ``snr``; without noise it is 1. At the end comes the soft circle
     that networks see through.
 
-    Parameters
-    ----------
-    density
-        The map; it is resampled to the grid.
-    grid
-        Box and pixel size.
-    snr
-        Signal-to-noise ratio; infinite for no noise.
-
-    Attributes
-    ----------
-    voxels
-        ``(box, box, box)`` float32, z, y, x: the map on the grid.
-    contrast
-        Factor from its projections to images.
+    ``density``: the map; it is resampled to the grid. ``grid``: box and pixel size. ``snr``:
+    signal-to-noise ratio; infinite for no noise. ``voxels``: ``(box, box, box)`` float32, z, y, x:
+    the map on the grid. ``contrast``: factor from its projections to images.
     """
 
     def __init__(self, density: DensityMap, grid: ImageGrid, snr: float = math.inf) -> None:

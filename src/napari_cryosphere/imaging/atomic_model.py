@@ -46,18 +46,11 @@ def is_atomic_model(path: Path) -> bool:
 class AtomicModel:
     """Atoms that are ready to be made a density; made by :meth:`read`.
 
-    Attributes
-    ----------
-    path
-        The file.
-    model
-        gemmi's model: chains, residues, atoms.
-    centre_angstrom
-        ``(3,)`` centre of mass in the file's coordinates.
-    radius_angstrom
-        Distance of the outermost atom from it.
-    atoms
-        Number of atoms.
+    - ``path``: the file.
+    - ``model``: gemmi's model: chains, residues, atoms.
+    - ``centre_angstrom``: ``(3,)`` centre of mass in the file's coordinates.
+    - ``radius_angstrom``: distance of the outermost atom from it.
+    - ``atoms``: number of atoms.
     """
 
     path: Path
@@ -78,25 +71,16 @@ class AtomicModel:
     ) -> AtomicModel:
         """Read the first model of a file; alternative conformations count by their occupancies.
 
-        Parameters
-        ----------
-        path
-            PDB or mmCIF, plain or gzip-compressed.
-        assembly
-            Name of the biological assembly to build, usually "1"; None takes the atoms as
-            they are.
-        waters, hydrogens
-            Whether to keep them; a deuterium counts as a hydrogen.
-        b_factor_angstrom2
-            One isotropic B-factor for all atoms; None takes those of the file.
+        Raises `FileFormatError` if the file is missing or no model, no atom is left, or an element
+        has no scattering factor; `CryosphereError`, which names the assemblies, if there is no such
+        one.
 
-        Raises
-        ------
-        FileFormatError
-            If the file is missing or no model, no atom is left, or an element has no scattering
-            factor.
-        CryosphereError
-            If there is no such assembly; those that there are, are named.
+        - ``path``: PDB or mmCIF, plain or gzip-compressed.
+        - ``assembly``: name of the biological assembly to build, usually "1"; None takes the atoms
+          as they are.
+        - ``waters``, ``hydrogens``: whether to keep them; a deuterium counts as a hydrogen.
+        - ``b_factor_angstrom2``: one isotropic B-factor for all atoms; None takes those of the
+          file.
         """
         path = Path(path)
         structure = _read(path)
@@ -137,23 +121,14 @@ class AtomicModel:
     ) -> DensityMap:
         """Return the map, the model's centre of mass at voxel ``box // 2`` and its axes those of the file.
 
-        Frequencies fall to 0 from 0.9 to 1 times the highest one, by a raised cosine.
+        Frequencies fall to 0 from 0.9 to 1 times the highest one, by a raised cosine. Raises
+        `CryosphereError` if the model does not fit into the box, or the resolution is beyond
+        Nyquist's.
 
-        Parameters
-        ----------
-        pixel_size_angstrom
-            Edge of a voxel.
-        box
-            Even number of voxels along an edge; None is :meth:`default_box`.
-        resolution_angstrom
-            Inverse of the highest frequency; None is Nyquist's, two voxels.
-        symmetry
-            Point group to note with the map; the model is not turned.
-
-        Raises
-        ------
-        CryosphereError
-            If the model does not fit into the box, or the resolution is beyond Nyquist's.
+        - ``pixel_size_angstrom``: edge of a voxel.
+        - ``box``: even number of voxels along an edge; None is :meth:`default_box`.
+        - ``resolution_angstrom``: inverse of the highest frequency; None is Nyquist's, two voxels.
+        - ``symmetry``: point group to note with the map; the model is not turned.
         """
         box = self.default_box(pixel_size_angstrom) if box is None else box
         least = self.smallest_box(pixel_size_angstrom)

@@ -28,12 +28,8 @@ class NoiseSpectrum:
     nearest. Noise drawn from it has mean 0 and, over the pixels of an image, variance 1: the
     variance of a pixel is the mean of the power over all frequencies of the image's transform.
 
-    Attributes
-    ----------
-    frequencies
-        ``(k,)`` cycles per angstrom, increasing, from 0 or above.
-    power
-        ``(k,)``, not negative.
+    ``frequencies``: ``(k,)`` cycles per angstrom, increasing, from 0 or above. ``power``: ``(k,)``,
+    not negative.
     """
 
     frequencies: NDArray[np.float64]
@@ -69,10 +65,8 @@ class NoiseSpectrum:
     def read(cls, path: Path) -> NoiseSpectrum:
         """Read a CSV file with the columns frequency_per_angstrom and power (others are ignored).
 
-        Raises
-        ------
-        FileFormatError
-            If the file is missing, a column is, or a value is no legal number; the line is named.
+        Raises `FileFormatError` if the file is missing, a column is, or a value is no legal number;
+        the line is named.
         """
         try:
             with path.open(newline="", encoding="utf-8") as stream:
@@ -97,12 +91,8 @@ class NoiseSpectrum:
     def amplitudes(self, box: int, pixel_size_angstrom: float) -> torch.Tensor:
         """Return the filter that gives white noise of variance 1 this spectrum and variance 1.
 
-        ``(box, box // 2 + 1)`` float32 on the grid of a real-input FFT.
-
-        Raises
-        ------
-        ValueError
-            If the spectrum has no power where the images have frequencies.
+        ``(box, box // 2 + 1)`` float32 on the grid of a real-input FFT. Raises `ValueError` if the
+        spectrum has no power where the images have frequencies.
         """
         radius = (frequency_grid(box).norm(dim=-1) / (box * pixel_size_angstrom)).double().numpy()
         power = np.interp(radius, self.frequencies, self.power)

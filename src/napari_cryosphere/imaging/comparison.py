@@ -22,17 +22,12 @@ __all__ = ["ProjectionMatch", "ProjectionMatcher"]
 class ProjectionMatch:
     """An image and a map's projection.
 
-    Attributes
-    ----------
-    projection
-        ``(box, box)`` float32: seen through the image's CTF, shifted to where it fits best, in the
-        image's grey values.
-    residual
-        ``(box, box)`` float32: the image minus the projection.
-    correlation
-        Pearson's, over the inscribed circle.
-    shift_px
-        ``(2,)``: where the particle's centre was found relative to pixel n // 2, x and y.
+    - ``projection``: ``(box, box)`` float32: seen through the image's CTF, shifted to where it fits
+      best, in the image's grey values.
+    - ``residual``: ``(box, box)`` float32: the image minus the projection.
+    - ``correlation``: Pearson's, over the inscribed circle.
+    - ``shift_px``, ``(2,)``: where the particle's centre was found relative to pixel n // 2, x and
+      y.
     """
 
     projection: NDArray[np.float32]
@@ -44,12 +39,7 @@ class ProjectionMatch:
 class ProjectionMatcher:
     """Compares images on one grid with one map; its padded transform is computed once.
 
-    Parameters
-    ----------
-    density
-        The map; it is resampled to the grid.
-    grid
-        Box and pixel size of the images.
+    ``density``: the map; it is resampled to the grid.
     """
 
     def __init__(self, density: DensityMap, grid: ImageGrid) -> None:
@@ -66,19 +56,12 @@ class ProjectionMatcher:
     ) -> ProjectionMatch:
         """Compare an image with the projection at a pose, at the shift where they correlate best.
 
-        Parameters
-        ----------
-        image
-            ``(box, box)`` float32.
-        ctf
-            ``(box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.transfer_functions`; None
-            for 1.
-        rotation
-            ``(3, 3)``; image to map coordinates.
-        centre_px
-            Where to look for the particle's centre, x and y relative to pixel n // 2.
-        reach_px
-            Largest distance from there along x and along y; 0 takes the place as it is.
+        - ``image``: ``(box, box)`` float32.
+        - ``ctf``: ``(box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.transfer_functions`;
+          None for 1.
+        - ``rotation``: ``(3, 3)``; image to map coordinates.
+        - ``centre_px``: where to look for the particle's centre, x and y relative to pixel n // 2.
+        - ``reach_px``: largest distance from there along x and along y; 0 takes the place as it is.
         """
         transform = self._projector.slices(
             torch.as_tensor(np.asarray(rotation), dtype=torch.float32)[None]

@@ -32,8 +32,7 @@ __all__ = [
 
 LEAST_CTF = 0.05
 """Least absolute CTF that a premultiplied image is divided by: below it rounding of the stored
-pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4).
-"""
+pixels would be blown up. Any value from 0.01 to 0.1 gives the same map (correlation to 1e-4)."""
 _DIRECTIONS = 8  # of half a circle, over which astigmatism is averaged; chosen, not tuned
 
 
@@ -52,18 +51,9 @@ def ctf_values(
     The phase is a combination of five images that all particles share (1, s^2, s^2 cos 2 theta,
     s^2 sin 2 theta, s^4): one matrix product and one sine make all CTFs.
 
-    Parameters
-    ----------
-    parameters
-        ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees).
-    frequencies
-        ``(p, 2)``: x and y in 1/angstrom.
-    extra_phase
-        ``(p,)`` radians added to the sine's argument: symmetric aberrations.
-
-    Returns
-    -------
-    ``(n, p)`` float32.
+    ``parameters``: ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees). ``frequencies``,
+    ``(p, 2)``: x and y in 1/angstrom. ``extra_phase``: ``(p,)`` radians added to the sine's
+    argument: symmetric aberrations. Returns ``(n, p)`` float32.
     """
     x, y = np.asarray(frequencies, dtype=np.float64).T
     squared = x**2 + y**2
@@ -96,17 +86,8 @@ def ctf_values(
 def ctf_2d(parameters: CtfParameters, box: int, pixel_size_angstrom: float) -> Tensor:
     """Return the CTF of each particle (see `ctf_values`) on the grid of a real-input FFT.
 
-    Parameters
-    ----------
-    parameters
-        ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees).
-    box
-        Even box of the images, in pixels.
-    pixel_size_angstrom
-        Pixel size in angstrom.
-
-    Returns
-    -------
+    ``parameters``: ``(n,)`` values in RELION's units (angstrom, kV, mm, degrees). ``box``: even box
+    of the images, in pixels. ``pixel_size_angstrom``: pixel size in angstrom. Returns
     ``(n, box, box // 2 + 1)`` float32; rows are the y frequencies in FFT order, columns x from 0.
     """
     import torch
@@ -136,18 +117,9 @@ def transfer_values(
     it. It is zero from the Nyquist frequency of a particle's own optics group on where the stack's
     grid is finer.
 
-    Parameters
-    ----------
-    stack
-        Particles.
-    frequencies
-        ``(p, 2)``: x and y in 1/angstrom.
-    undistorted
-        Whether anisotropic magnification has been undone in the images.
-
-    Returns
-    -------
-    ``(n, p)`` float32; None if it is 1 everywhere.
+    ``stack``: particles. ``frequencies``, ``(p, 2)``: x and y in 1/angstrom. ``undistorted``:
+    whether anisotropic magnification has been undone in the images. Returns ``(n, p)`` float32;
+    None if it is 1 everywhere.
     """
     coarser = _coarser_groups(stack)
     values = _ctf_left(stack, frequencies, undistorted) if stack.has_ctf else None
@@ -185,9 +157,7 @@ def _ctf_left(
 def transfer_functions(stack: ParticleStack, grid: ImageGrid | None = None) -> Tensor | None:
     """Return `transfer_values` on the grid of a real-input FFT, the stack's own unless one is given.
 
-    Returns
-    -------
-    ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
+    Returns ``(n, box, box // 2 + 1)`` float32; None if it is 1 everywhere.
     """
     import torch
 
@@ -201,11 +171,8 @@ def transfer_functions(stack: ParticleStack, grid: ImageGrid | None = None) -> T
 def radial_ctf(stack: ParticleStack, grid: ImageGrid) -> Tensor | None:
     """Return the mean absolute value of `transfer_values` on circles about the origin of a grid's FFT.
 
-    Turning an image leaves it as it is.
-
-    Returns
-    -------
-    ``(n, box // 2 + 1)`` float32, at 0, 1, ... cycles per box; None if it is 1 everywhere.
+    Turning an image leaves it as it is. Returns ``(n, box // 2 + 1)`` float32, at 0, 1, ... cycles
+    per box; None if it is 1 everywhere.
     """
     import torch
 

@@ -47,20 +47,10 @@ class ParticleDataset(Dataset[Sample]):
     A `torch.utils.data.DataLoader` collates them; its workers read whole batches in one go. A half
     set is ``ParticleDataset(stack.halves()[0])``.
 
-    Parameters
-    ----------
-    stack
-        The particles; each image may occur once.
-    steps
-        What is done to the images; None for the default: background normalised, phases flipped,
-        soft mask.
-    symmetry
-        Point group of the map: saved poses are inside RELION's asymmetric unit of it.
-
-    Raises
-    ------
-    MetadataError
-        If an image occurs twice, so that its id would be ambiguous.
+    ``stack``: the particles; each image may occur once. ``steps``: what is done to the images; None
+    for the default: background normalised, phases flipped, soft mask. ``symmetry``: point group of
+    the map: saved poses are inside RELION's asymmetric unit of it. Raises `MetadataError` if an
+    image occurs twice, so that its id would be ambiguous.
     """
 
     def __init__(
@@ -93,12 +83,8 @@ class ParticleDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Return several particles; a DataLoader asks for a whole batch by this.
 
-        Raises
-        ------
-        IndexError
-            If an index is past the end.
-        CryosphereError
-            If an image cannot be read.
+        Raises `IndexError` if an index is past the end; `CryosphereError` if an image cannot be
+        read.
         """
         rows = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
         images = self._images[rows]
@@ -131,21 +117,14 @@ class ParticleDataset(Dataset[Sample]):
     ) -> None:
         """Set the poses of some particles.
 
-        Parameters
-        ----------
-        ids
-            ``k`` ids, in any order.
-        rotations
-            ``(k, 3, 3)``; image to map coordinates.
-        shifts_angstrom
-            ``(k, 2)`` as rlnOriginX/YAngst; None keeps the shifts.
-        confidence
-            ``(k,)`` or ``(k, 1)`` in 0-1, for rlnMaxValueProbDistribution; None for 1.
+        Raises `MetadataError` if an id is unknown, a shape is wrong or a value not legal; nothing
+        is changed then.
 
-        Raises
-        ------
-        MetadataError
-            If an id is unknown, a shape is wrong or a value not legal; nothing is changed then.
+        - ``ids``: ``k`` ids, in any order.
+        - ``rotations``: ``(k, 3, 3)``; image to map coordinates.
+        - ``shifts_angstrom``: ``(k, 2)`` as rlnOriginX/YAngst; None keeps the shifts.
+        - ``confidence``: ``(k,)`` or ``(k, 1)`` in 0-1, for rlnMaxValueProbDistribution; None for
+          1.
         """
         unknown = [name for name in ids if name not in self._row_of]
         if unknown:
@@ -167,10 +146,7 @@ class ParticleDataset(Dataset[Sample]):
     def stack(self) -> ParticleStack:
         """Return the particles with their present poses; those of the input are kept in further columns.
 
-        Raises
-        ------
-        MetadataError
-            If some particles have no pose yet.
+        Raises `MetadataError` if some particles have no pose yet.
         """
         missing = int((~self._has_pose).sum())
         if missing:

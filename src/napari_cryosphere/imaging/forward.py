@@ -87,10 +87,7 @@ def clean_images(
 
 
 def _transforms(
-    projector: Projectors,
-    part: ParticleParameters,
-    kind: Aberrations,
-    pixel_size_angstrom: float,
+    projector: Projectors, part: ParticleParameters, kind: Aberrations, pixel_size_angstrom: float
 ) -> Tensor:
     """Return the transforms of centred images with one kind of aberrations, ``(n, box, box // 2 + 1)``.
 
@@ -136,12 +133,8 @@ def _slices(
 class NoiseLevel:
     """How much noise gives a ratio.
 
-    Attributes
-    ----------
-    deviation
-        Standard deviation of the noise in a pixel, in the map's grey values times pixels.
-    radius_angstrom
-        Radius of the circle in which the signal's variance was taken.
+    ``deviation``: standard deviation of the noise in a pixel, in the map's grey values times
+    pixels. ``radius_angstrom``: radius of the circle in which the signal's variance was taken.
     """
 
     deviation: float
@@ -182,21 +175,14 @@ def noisy_images(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield simulated particles in chunks of ``(k, box, box)`` float32; only one chunk is held.
 
-    Parameters
-    ----------
-    projector
-        Of the map, or one for each state.
-    parameters
-        Poses, shifts and CTFs.
-    pixel_size_angstrom
-        Pixel size of map and images.
-    deviation
-        Standard deviation of the noise, see :func:`noise_level`; images are divided by it, so that
-        a pixel's noise has variance 1. None gives the clean images in the map's own grey values.
-    seed
-        Decides the noise, whatever the size of a chunk.
-    spectrum
-        Colour of the noise; None is white.
+    - ``projector``: of the map, or one for each state.
+    - ``parameters``: poses, shifts and CTFs.
+    - ``pixel_size_angstrom``: pixel size of map and images.
+    - ``deviation``: standard deviation of the noise, see :func:`noise_level`; images are divided by
+      it, so that a pixel's noise has variance 1. None gives the clean images in the map's own grey
+      values.
+    - ``seed``: decides the noise, whatever the size of a chunk.
+    - ``spectrum``: colour of the noise; None is white.
     """
     rng = np.random.default_rng(seed)
     box = _box_of(projector)

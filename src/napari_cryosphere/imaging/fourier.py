@@ -41,17 +41,10 @@ def frequency_grid(box: int, device: torch.device | None = None) -> Tensor:
 def shift_phases(shifts_px: Tensor, box: int) -> Tensor:
     """Return the factors that move an image's content.
 
-    Parameters
-    ----------
-    shifts_px
-        ``(n, 2)``: displacement along x and y in pixels. RELION's origin is the opposite
-        displacement: the content of a particle sits at minus rlnOriginXAngst / pixel size.
-    box
-        Even box in pixels.
-
-    Returns
-    -------
-    ``(n, box, box // 2 + 1)`` complex64, ``exp(-2 pi i k . shift / box)``.
+    ``shifts_px``, ``(n, 2)``: displacement along x and y in pixels. RELION's origin is the opposite
+    displacement: the content of a particle sits at minus rlnOriginXAngst / pixel size. ``box``:
+    even box in pixels. Returns ``(n, box, box // 2 + 1)`` complex64,
+    ``exp(-2 pi i k . shift / box)``.
     """
     phase = frequency_grid(box, shifts_px.device) @ shifts_px.to(torch.float32).T  # box, half, n
     angle = (-2 * torch.pi / box) * phase.permute(2, 0, 1)
@@ -82,18 +75,10 @@ def crop_or_pad(images: Tensor, box: int, dims: int = 2) -> Tensor:
 def rescale(images: Tensor, box: int, dims: int = 2) -> Tensor:
     """Resample images (or maps) to another box over the same field, by cutting or padding their transform.
 
-    Parameters
-    ----------
-    images
-        ``(..., n, n)`` real, or ``(..., n, n, n)`` with ``dims=3``; n even.
-    box
-        New even box; the pixel size becomes ``n / box`` times the old one.
-    dims
-        Number of trailing axes that are space.
-
-    Returns
-    -------
-    ``(..., box, box)``, or with three axes; mean and grey values are kept.
+    ``images``: ``(..., n, n)`` real, or ``(..., n, n, n)`` with ``dims=3``; n even. ``box``: new
+    even box; the pixel size becomes ``n / box`` times the old one. ``dims``: number of trailing
+    axes that are space. Returns ``(..., box, box)``, or with three axes; mean and grey values are
+    kept.
     """
     size = images.shape[-1]
     if box == size:

@@ -27,17 +27,11 @@ _FLAT = 1e-6  # of the largest grey value: float32 has 1.2e-7, so less spread th
 class ImageInspection:
     """What the images look like.
 
-    Attributes
-    ----------
-    inspected
-        Number of images that were read, spread evenly over the stack.
-    contrast
-        Whether particles are lighter or darker than their background: ``"white"`` (RELION's
-        convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
-    warnings
-        One line for each oddity.
-    empty
-        Whether every pixel of each image has one value.
+    - ``inspected``: number of images that were read, spread evenly over the stack.
+    - ``contrast``: whether particles are lighter or darker than their background: ``"white"``
+      (RELION's convention), ``"black"``, or ``"unclear"`` where the sign cannot be decided.
+    - ``warnings``: one line for each oddity.
+    - ``empty``: whether every pixel of each image has one value.
     """
 
     inspected: int
@@ -51,12 +45,8 @@ def inspect_images(stack: ParticleStack) -> ImageInspection:
 
     The contrast is the mean of the disc of half the box's diameter less that of the background
     (outside the inscribed circle), in units of the background's standard deviation about a plane;
-    it is clear where its mean over the images is four standard errors from zero.
-
-    Raises
-    ------
-    CryosphereError
-        If an image cannot be read or has pixels that are not finite.
+    it is clear where its mean over the images is four standard errors from zero. Raises
+    `CryosphereError` if an image cannot be read or has pixels that are not finite.
     """
     rows = spread_rows(len(stack), _MOST)
     step = max(1, _CHUNK_PIXELS // stack.box**2)

@@ -30,14 +30,9 @@ _COLLINEAR = 0.1
 class DomainMotion:
     """A map in two parts, of which one turns.
 
-    Attributes
-    ----------
-    rest, part
-        ``(n, n, n)``: what stands still and what turns; their sum is the map.
-    hinge_px
-        ``(3,)``: a point of the axis, x y z from voxel n // 2.
-    axis
-        ``(3,)``: its direction, x y z, of length 1.
+    ``rest``, ``part``, ``(n, n, n)``: what stands still and what turns; their sum is the map.
+    ``hinge_px``, ``(3,)``: a point of the axis, x y z from voxel n // 2. ``axis``, ``(3,)``: its
+    direction, x y z, of length 1.
     """
 
     rest: NDArray[np.float32]
@@ -60,20 +55,10 @@ def moving_part(
 ) -> DomainMotion:
     """Split a map in a part that turns and the rest; the hinge is where they touch.
 
-    Parameters
-    ----------
-    density
-        The map.
-    mask
-        ``(n, n, n)``, 0 to 1: the part that turns.
-    axis
-        ``(3,)``: axis of the motion, x y z, of any length. None takes that about which the part opens
-        and closes: across the lines from the hinge to the centres of both parts.
-
-    Raises
-    ------
-    MetadataError
-        If the mask leaves nothing that turns, or nothing that stands still.
+    ``mask``: ``(n, n, n)``, 0 to 1: the part that turns. ``axis``, ``(3,)``: axis of the motion, x
+    y z, of any length. None takes that about which the part opens and closes: across the lines from
+    the hinge to the centres of both parts. Raises `MetadataError` if the mask leaves nothing that
+    turns, or nothing that stands still.
     """
     level, deviation = map_background(density.voxels)
     whole = density.voxels - np.float32(level)
@@ -131,12 +116,7 @@ def _centre_px(weights: NDArray[np.floating]) -> NDArray[np.float64]:
 class MovingProjector:
     """Projects a map whose part is turned by another angle in every image.
 
-    Parameters
-    ----------
-    motion
-        The map's parts, hinge and axis.
-    padding
-        As of `Projector`.
+    ``motion``: the map's parts, hinge and axis. ``padding``: as of `Projector`.
     """
 
     def __init__(self, motion: DomainMotion, padding: int = 2) -> None:
@@ -150,12 +130,8 @@ class MovingProjector:
 
         Turned by A about the hinge h, the part is the part turned about the middle, moved by h - A h.
 
-        Parameters
-        ----------
-        rotations
-            ``(n, 3, 3)``; image to map coordinates.
-        angles_degrees
-            ``(n,)``: by which the part is turned.
+        ``rotations``: ``(n, 3, 3)``; image to map coordinates. ``angles_degrees``, ``(n,)``: by
+        which the part is turned.
         """
         turns = Rotation.from_rotvec(np.radians(angles_degrees)[:, None] * self._axis).as_matrix()
         moved = self._hinge - turns @ self._hinge

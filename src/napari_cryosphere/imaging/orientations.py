@@ -26,31 +26,17 @@ def draw_rotations(
 
     The density of the view direction d (third column of the pose), relative to the uniform one, is
     proportional to ``exp(preference (d . axis)^2)``: both ends of the axis are alike, as for
-    particles that stick to both surfaces of the ice. The in-plane angle is uniform.
+    particles that stick to both surfaces of the ice. The in-plane angle is uniform. Returns
+    ``(number, 3, 3)`` float64; image to map coordinates. Raises `ValueError` if the strength is out
+    of range or the axis has no direction.
 
-    Parameters
-    ----------
-    number
-        Number of poses.
-    rng
-        Source of randomness.
-    preference
-        Strength, within +-1000. 0 is uniform on SO(3); 3 puts 44 % of the views within 30 degrees
-        of the axis, 10 puts 90 % there (uniform: 13 %). Negative values prefer views across it: -10
-        puts 97 % within 30 degrees of the equator (uniform: 50 %).
-    axis
-        ``(3,)`` x, y, z in the map's frame, of any length above 0.
-    share
-        Of the poses that are drawn so, 0 to 1; the others are uniform on SO(3).
-
-    Returns
-    -------
-    ``(number, 3, 3)`` float64; image to map coordinates.
-
-    Raises
-    ------
-    ValueError
-        If the strength is out of range or the axis has no direction.
+    - ``number``: number of poses.
+    - ``rng``: source of randomness.
+    - ``preference``: strength, within +-1000. 0 is uniform on SO(3); 3 puts 44 % of the views
+      within 30 degrees of the axis, 10 puts 90 % there (uniform: 13 %). Negative values prefer
+      views across it: -10 puts 97 % within 30 degrees of the equator (uniform: 50 %).
+    - ``axis``: ``(3,)`` x, y, z in the map's frame, of any length above 0.
+    - ``share``: of the poses that are drawn so, 0 to 1; the others are uniform on SO(3).
     """
     if not abs(preference) <= STRONGEST_PREFERENCE:
         raise ValueError(

@@ -38,18 +38,9 @@ def protein_phantom(box: int = 64, pixel_size_angstrom: float = 3.0, seed: int =
     strands (3.3 A rise), these are packed side by side into seven domains, and each residue becomes
     a Gaussian.
 
-    Parameters
-    ----------
-    box
-        Even box in voxels; the molecule is about 150 A long.
-    pixel_size_angstrom
-        Voxel size in angstrom.
-    seed
-        Chooses the directions of the domains; the same seed gives the same map.
-
-    Returns
-    -------
-    A C1 map with its centre of mass at voxel box // 2 and a maximum of 1.
+    ``box``: even box in voxels; the molecule is about 150 A long. ``pixel_size_angstrom``: voxel
+    size in angstrom. ``seed``: chooses the directions of the domains; the same seed gives the same
+    map. Returns a C1 map with its centre of mass at voxel box // 2 and a maximum of 1.
     """
     rng = np.random.default_rng(seed)
     residues = np.concatenate([_domain(*domain, rng) for domain in _DOMAINS])

@@ -26,12 +26,7 @@ class PreparedImages:
     Every optics group goes the way from its own pixels to the final grid, with its own CTF, so that
     nothing is resampled twice.
 
-    Parameters
-    ----------
-    stack
-        The particles.
-    steps
-        What to do to each image.
+    ``steps``: what to do to each image.
     """
 
     def __init__(self, stack: ParticleStack, steps: Preprocessing) -> None:
@@ -47,10 +42,7 @@ class PreparedImages:
     def __getitem__(self, indices: Any) -> Tensor:
         """Return some images, ``(k, box, box)`` float32: a slice, a mask, integers, or one integer.
 
-        Raises
-        ------
-        CryosphereError
-            If an image cannot be read.
+        Raises `CryosphereError` if an image cannot be read.
         """
         rows = np.atleast_1d(np.arange(len(self))[indices])
         prepared = torch.empty(len(rows), self.grid.box, self.grid.box)
@@ -76,12 +68,7 @@ class PreparedImages:
     def load(self, rows: NDArray[np.int64] | None = None, out: Tensor | None = None) -> Tensor:
         """Return all images or those of some rows, ``(k, box, box)`` float32, read in chunks.
 
-        Parameters
-        ----------
-        rows
-            Which, counted from 0.
-        out
-            Where they go; a new tensor by default.
+        ``rows``: which, counted from 0. ``out``: where they go; a new tensor by default.
         """
         wanted = np.arange(len(self)) if rows is None else rows
         images = torch.empty(len(wanted), self.grid.box, self.grid.box) if out is None else out

@@ -44,26 +44,19 @@ _LOW_PASS_EDGE_SHELLS = 3  # Fourier pixels over which a low-pass falls
 class Preprocessing:
     """The steps to take, in the module's order; the default is what the pose network is given.
 
-    Attributes
-    ----------
-    normalise
-        Step 1.
-    particle_diameter_angstrom
-        The background of step 1 lies outside this circle; None for the circle inscribed in the
-        image.
-    ctf
-        Step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they are.
-    crop_angstrom
-        Step 3: width to cut to, rounded to an even number of the images' own pixels; None to leave
-        it.
-    grid
-        Step 4: box and pixel size to come to; None to leave it.
-    low_pass_angstrom
-        Step 5: resolution at which the filter has fallen to one half; None to leave it.
-    mask
-        Step 6.
-    mask_diameter_angstrom
-        Diameter at which the circle of step 6 reaches zero; None for the inscribed circle.
+    - ``normalise``: step 1.
+    - ``particle_diameter_angstrom``: the background of step 1 lies outside this circle; None for
+      the circle inscribed in the image.
+    - ``ctf``: step 2: ``"flip"``, ``"multiply"`` or None. Images without a CTF go through as they
+      are.
+    - ``crop_angstrom``: step 3: width to cut to, rounded to an even number of the images' own
+      pixels; None to leave it.
+    - ``grid``: step 4: box and pixel size to come to; None to leave it.
+    - ``low_pass_angstrom``: step 5: resolution at which the filter has fallen to one half; None to
+      leave it.
+    - ``mask``: step 6.
+    - ``mask_diameter_angstrom``: diameter at which the circle of step 6 reaches zero; None for the
+      inscribed circle.
     """
 
     normalise: bool = True
@@ -95,20 +88,10 @@ class Preprocessing:
     def __call__(self, images: Tensor, grid: ImageGrid, ctf: Tensor | None = None) -> Tensor:
         """Take the steps.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` float32 on ``grid``, whose box is even.
-        grid
-            Box and pixel size of the images.
-        ctf
-            ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
-            unknown.
-
-        Returns
-        -------
-        ``(n, b, b)`` float32 on `result_grid`. An image whose background is constant comes back
-        finite.
+        ``images``: ``(n, box, box)`` float32 on ``grid``, whose box is even. ``ctf``:
+        ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
+        unknown. Returns ``(n, b, b)`` float32 on `result_grid`. An image whose background is
+        constant comes back finite.
         """
         if self.normalise:
             images = normalise_background(images, _radius_px(self.particle_diameter_angstrom, grid))
@@ -157,12 +140,9 @@ def background_plane(images: Tensor, radius_px: float | None = None) -> tuple[Te
     """Fit a plane to the background of ``(n, box, box)`` images, as RELION's preprocessing does.
 
     A gradient (uneven illumination or ice) is no noise: it is strongest at the rim of the image,
-    where noise is measured.
-
-    Returns
-    -------
-    The planes, ``(n, box, box)``, and the background's standard deviation about them, ``(n,)``
-    float64. The deviation of a background that is constant but for rounding is exactly 0.
+    where noise is measured. Returns the planes, ``(n, box, box)``, and the background's standard
+    deviation about them, ``(n,)`` float64. The deviation of a background that is constant but for
+    rounding is exactly 0.
     """
     box = images.shape[-1]
     axis = (torch.arange(box, dtype=torch.float64) - box // 2) / (box / 2)
@@ -192,12 +172,8 @@ def normalise_background(images: Tensor, radius_px: float | None = None) -> Tens
 def phase_flip(images: Tensor, ctf: Tensor) -> Tensor:
     """Undo the CTF's sign.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)`` real.
-    ctf
-        ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`.
+    ``images``: ``(n, box, box)`` real. ``ctf``: ``(n, box, box // 2 + 1)``, see
+    `napari_cryosphere.imaging.ctf.ctf_2d`.
     """
     return filtered(images, torch.sign(ctf))
 

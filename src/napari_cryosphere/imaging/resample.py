@@ -13,7 +13,7 @@ from napari_cryosphere.particles.image_grid import resampling_matrix
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["map_on_grid", "resampled_map"]
+__all__ = ["border_mean", "map_on_grid", "resampled_map"]
 
 # Relative: less than 0.05 voxel over a box of 1000, and resampling would only blur.
 _SAME_GRID = 1e-4
@@ -25,30 +25,23 @@ def resampled_map(density: DensityMap, box: int, pixel_size_angstrom: float) -> 
     Frequencies beyond the coarser Nyquist frequency are left out; voxels outside the given map get
     the mean of its outermost voxels. Grey values are kept.
 
-    Parameters
-    ----------
-    density
-        The map.
-    box
-        Even number of voxels along the new edge.
-    pixel_size_angstrom
-        New voxel size.
+    ``box``: even number of voxels along the new edge. ``pixel_size_angstrom``: new voxel size.
     """
     step = pixel_size_angstrom / density.pixel_size_angstrom
     if box == density.box and abs(step - 1) < _SAME_GRID:
         return density
     matrix = resampling_matrix(density.box, box, step)
-    border = _border_mean(density.voxels)
+    border = border_mean(density.voxels)
     voxels = density.voxels - border
     for axis in range(3):
         voxels = np.moveaxis(np.tensordot(matrix, voxels, (1, axis)), 0, axis)
     return DensityMap(voxels + border, pixel_size_angstrom, density.symmetry)
 
 
-def _border_mean(voxels: NDArray[np.float32]) -> np.float32:
-    """Return the mean of the six outermost planes."""
-    faces = [voxels.take(index, axis) for axis in range(3) for index in (0, -1)]
-    return np.float32(np.mean(faces, dtype=np.float64))
+def border_mean(voxels: NDArray[np.float32]) -> np.float32:
+    """Return the mean of the six outermost planes of ``(z, y, x)`` voxels."""
+    faces = [voxels.take(index, axis).ravel() for axis in range(3) for index in (0, -1)]
+    return np.float32(np.concatenate(faces).mean(dtype=np.float64))
 
 
 def map_on_grid(density: DensityMap, box: int, pixel_size_angstrom: float) -> Tensor:

@@ -60,26 +60,17 @@ class OpticsGroup(BaseModel):
 class ParticleParameters:
     """The truth behind simulated particles.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, 3, 3)``; image to map coordinates.
-    shifts_px
-        ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y.
-    ctf
-        Microscope and defocus of every particle, or None for images without a CTF.
-    micrographs
-        ``(n,)`` name of the micrograph that each particle comes from, or None.
-    half_sets
-        ``(n,)`` 1 or 2.
-    optics_groups
-        ``(n,)`` number of each particle's optics group, from 1.
-    aberrations
-        Beam tilt, trefoil, anisotropic magnification and so on, or None without any.
-    states
-        ``(n,)`` number of the map that each particle is a projection of, from 0; None for one map.
-    motion_degrees
-        ``(n,)`` angle by which a part of each particle is turned; None for a map that stands still.
+    - ``rotations``: ``(n, 3, 3)``; image to map coordinates.
+    - ``shifts_px``, ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y.
+    - ``ctf``: microscope and defocus of every particle, or None for images without a CTF.
+    - ``micrographs``: ``(n,)`` name of the micrograph that each particle comes from, or None.
+    - ``half_sets``: ``(n,)`` 1 or 2.
+    - ``optics_groups``: ``(n,)`` number of each particle's optics group, from 1.
+    - ``aberrations``: beam tilt, trefoil, anisotropic magnification and so on, or None without any.
+    - ``states``: ``(n,)`` number of the map that each particle is a projection of, from 0; None for
+      one map.
+    - ``motion_degrees``: ``(n,)`` angle by which a part of each particle is turned; None for a map
+      that stands still.
     """
 
     rotations: NDArray[np.float64]
@@ -189,20 +180,9 @@ def draw_parameters(
     and its particles vary about them. Particles are spread at random over the micrographs. Halves
     alternate. The same ``seed`` gives the same particles.
 
-    Parameters
-    ----------
-    number
-        Number of particles.
-    seed
-        Decides everything.
-    shift_px
-        Largest shift.
-    with_ctf
-        Whether the images have a CTF.
-    preference, preferred_axis, preferred_share
-        See :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
-    optics
-        The optics groups, numbered from 1 in this order.
+    - ``preference``, ``preferred_axis``, ``preferred_share``: see
+      :func:`napari_cryosphere.imaging.orientations.draw_rotations`; the axis is ``(3,)``.
+    - ``optics``: the optics groups, numbered from 1 in this order.
     """
     rng = np.random.default_rng(seed)
     rotations = draw_rotations(number, rng, preference, preferred_axis, preferred_share)
@@ -253,19 +233,9 @@ def parameters_from_stack(
     Images are not needed. Particles of one optics group with different aberrations, as RELION 3.0's
     files may have them, come in groups of their own.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    pixel_size_angstrom
-        Pixel size of the images to simulate; shifts keep their angstroms.
-    with_ctf
-        Whether the images have a CTF.
-
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses, or no CTF though one is wanted.
+    ``stack``: particles with poses. ``pixel_size_angstrom``: pixel size of the images to simulate;
+    shifts keep their angstroms. ``with_ctf``: whether the images have a CTF. Raises `MetadataError`
+    if the particles have no poses, or no CTF though one is wanted.
     """
     if with_ctf and not stack.has_ctf:
         raise MetadataError(

@@ -23,16 +23,10 @@ class SliceSampler:
     With ``moments``, a second table's rows also hold the transforms of x V, y V and z V. Multiplied
     by ``-2 pi i / box`` they are the exact derivatives of V's transform along x, y and z.
 
-    Parameters
-    ----------
-    voxels
-        ``(n, n, n)`` in z, y, x order, n even.
-    max_shell
-        Largest frequency that will be asked for, in cycles per box; at most n / 2.
-    padding
-        Factor by which the map is padded before its transform.
-    moments
-        Also prepare derivatives (five times the memory).
+    - ``voxels``: ``(n, n, n)`` in z, y, x order, n even.
+    - ``max_shell``: largest frequency that will be asked for, in cycles per box; at most n / 2.
+    - ``padding``: factor by which the map is padded before its transform.
+    - ``moments``: also prepare derivatives (five times the memory).
     """
 
     def __init__(

@@ -29,12 +29,7 @@ from napari_cryosphere.jobs._refinement import (
     by_other_half,
     reference_of,
 )
-from napari_cryosphere.jobs._state_starts import (
-    START_SHELLS,
-    alike,
-    found_states,
-    merged_columns,
-)
+from napari_cryosphere.jobs._state_starts import START_SHELLS, alike, found_states, merged_columns
 from napari_cryosphere.jobs._states import States, state_posterior
 from napari_cryosphere.jobs.align import (
     Pilot,
@@ -60,13 +55,11 @@ from napari_cryosphere.so3.symmetry import angular_error_degrees
 __all__ = ["ClassRefinement", "StateIteration"]
 
 _TOGETHER = 2
-"""Iterations before states are sought: the first compares with a coarse map, the second with the particles'
-own.
-"""
+"""Iterations before states are sought: the first compares with a coarse map, the second with the
+particles' own."""
 _REACH_DEGREES = 15.0
-"""How far poses are sought that were found with a map of all states; chosen, not tuned. Those of a complex
-with a domain turned by 15 degrees were 10 degrees off.
-"""
+"""How far poses are sought that were found with a map of all states; chosen, not tuned. Those of a
+complex with a domain turned by 15 degrees were 10 degrees off."""
 _HARDLY = 0.01  # probability of a state below which a particle's pose in it is not searched for
 _NOTHING = 1e-3  # probability below which a particle is not put into a state's map
 _FEWEST = 10.0  # particles of a half below which a state is empty; chosen, not tuned
@@ -77,14 +70,9 @@ _FRAME_DEGREES = 0.2  # smaller turns of a state's frame are left; chosen, not t
 class StateIteration:
     """All states after one iteration, in the order of their starting maps or the largest first.
 
-    Attributes
-    ----------
-    number
-        Counted from 1, with the iterations of all states together.
-    each
-        What each state's iteration is: ``stack`` holds all particles at their poses in that state.
-    states
-        Probabilities, shares and presence.
+    ``number``: counted from 1, with the iterations of all states together. ``each``: what each
+    state's iteration is: ``stack`` holds all particles at their poses in that state. ``states``:
+    probabilities, shares and presence.
     """
 
     number: int
@@ -154,7 +142,7 @@ class ClassRefinement(Refinement):
                 f"the halves tell {number} of {wanted} states apart"
                 if number > 1
                 else f"of {wanted} states the halves find one and the same: no more than one is there, "
-                "or there are too few particles to tell",
+                "or there are too few particles to tell"
             )
         if number == 1:
             first = min(together + 1, self._config.iterations)
@@ -287,11 +275,7 @@ class ClassRefinement(Refinement):
         return (yield from part_of(making, MAPS_OF_ITERATION))
 
     def _pilots(
-        self,
-        stacks: Sequence[ParticleStack],
-        states: States,
-        rows: NDArray[np.int64],
-        fresh: bool,
+        self, stacks: Sequence[ParticleStack], states: States, rows: NDArray[np.int64], fresh: bool
     ) -> list[Pilot]:
         """Return how a half's particles are aligned to each state's map: around what is known of them.
 

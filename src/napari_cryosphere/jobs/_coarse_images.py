@@ -31,25 +31,12 @@ def coarse_grid(grid: ImageGrid, shells: int) -> ImageGrid:
 class CoarseImages:
     """Images in a few shells, whitened by noise that is measured around a map.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    reference
-        Their map, on any grid.
-    shells
-        How many are looked at.
-    symmetry
-        Point group of the map.
-    shift_range_px
-        As far as shifts may be off where the noise is measured; None is 4 pixels.
-    batch_size
-        Images that are read at once.
-
-    Attributes
-    ----------
-    grid, stack
-        The coarse grid, and the particles on it.
+    - ``stack``: particles with poses.
+    - ``reference``: their map, on any grid.
+    - ``shells``: how many are looked at.
+    - ``symmetry``: point group of the map.
+    - ``shift_range_px``: as far as shifts may be off where the noise is measured; None is 4 pixels.
+    - ``batch_size``: images that are read at once.
     """
 
     def __init__(

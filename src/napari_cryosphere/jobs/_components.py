@@ -15,8 +15,7 @@ __all__ = ["HalfMaps", "Judged", "judged", "matched", "principal"]
 _SURE_NATS = 10.0
 """By which the images of both halves together have to be likelier with a component that the other half found
 than without it, beyond what the same gives at the poses of other images. Particles that do not differ gave
--0.8 and 0.8 (docs/measurements/alignment.md).
-"""
+-0.8 and 0.8 (docs/measurements/alignment.md)."""
 _ALIKE = 0.3
 """Correlation of the halves' maps of a component, at least; chosen, not tuned."""
 
@@ -25,14 +24,9 @@ _ALIKE = 0.3
 class HalfMaps:
     """What one half of the particles found, on one grid.
 
-    Attributes
-    ----------
-    mean
-        ``(box, box, box)``: its map.
-    maps
-        ``(q, box, box, box)``: one standard deviation along each component.
-    noise
-        ``(shells,)``: variance of the images' noise relative to what was measured before.
+    ``mean``, ``(box, box, box)``: its map. ``maps``, ``(q, box, box, box)``: one standard deviation
+    along each component. ``noise``, ``(shells,)``: variance of the images' noise relative to what
+    was measured before.
     """
 
     mean: NDArray[np.float32]
@@ -76,16 +70,12 @@ def _products(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArra
 class Judged:
     """What the halves say of one pair of components.
 
-    Attributes
-    ----------
-    variance
-        What the halves' maps share: sum over voxels of the variance along the component.
-    correlation
-        Of the two maps.
-    gain_nats
-        By which all images are likelier with the other half's component than without it.
-    chance_nats
-        The same where components are seen at the poses of other images.
+    - ``variance``: what the halves' maps share: sum over voxels of the variance along the
+      component.
+    - ``correlation``: of the two maps.
+    - ``gain_nats``: by which all images are likelier with the other half's component than without
+      it.
+    - ``chance_nats``: the same where components are seen at the poses of other images.
     """
 
     variance: float
@@ -108,14 +98,9 @@ def judged(
 ) -> list[Judged]:
     """Return what is to be said of each pair of matched components, in their order.
 
-    Parameters
-    ----------
-    halves
-        Both halves' matched components.
-    evidence, control
-        Of each half's images along the components of the **other** half; seen at the poses of other images.
-    weights
-        How much each image counts.
+    ``halves``: both halves' matched components. ``evidence``, ``control``: of each half's images
+    along the components of the **other** half; seen at the poses of other images. ``weights``: how
+    much each image counts.
     """
     number = len(halves[0].maps)
     shared = _products(halves[0].maps, halves[1].maps).diagonal()

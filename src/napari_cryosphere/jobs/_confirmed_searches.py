@@ -15,10 +15,7 @@ from napari_cryosphere.jobs._searches import EARLY_STEPS, STEPS, Found, Searches
 from napari_cryosphere.jobs.configs import SearchingConfig
 from napari_cryosphere.jobs.events import Event, Note, part_of
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import (
-    FourierShellCorrelation,
-    fourier_shell_correlation,
-)
+from napari_cryosphere.reconstruction import FourierShellCorrelation, fourier_shell_correlation
 from napari_cryosphere.reconstruction.map_alignment import align_maps
 
 __all__ = ["AGREEMENT", "Believed", "confirmed", "laid_on", "mean_fsc"]
@@ -38,14 +35,8 @@ to be believed. On the small phantom right maps differ by 3 %, wrong ones explai
 class Believed:
     """What two searches found that share no particle.
 
-    Attributes
-    ----------
-    density
-        The map, of the search that explains more.
-    curve
-        Its FSC with the map that the other search found.
-    history
-        One row per step of all searches.
+    ``density``: the map, of the search that explains more. ``curve``: its FSC with the map that the
+    other search found. ``history``: one row per step of all searches.
     """
 
     density: DensityMap
@@ -68,14 +59,9 @@ def mean_fsc(curve: FourierShellCorrelation, last_shell: int) -> float:
 class _Competition:
     """Searches of both halves, of several starts the best first.
 
-    Attributes
-    ----------
-    found
-        Maps of the searches that were finished, by half.
-    begun
-        How many searches each half has begun.
-    steps
-        How many steps they may have had, for the progress: those that ended before count as whole.
+    ``found``: maps of the searches that were finished, by half. ``begun``: how many searches each
+    half has begun. ``steps``: how many steps they may have had, for the progress: those that ended
+    before count as whole.
     """
 
     def __init__(self, searches: Searches, config: SearchingConfig, since: float) -> None:
@@ -167,16 +153,11 @@ class _Competition:
 class _Verdict:
     """How far the best maps of both halves agree.
 
-    Attributes
-    ----------
-    agreement
-        Best mean FSC of two maps of different halves that explain the images as well as any.
-    set_aside
-        Best mean FSC of two of which one explains less.
-    lacking
-        Halves that have to be searched further.
-    pair
-        Their FSC and the two maps, if they agree.
+    - ``agreement``: best mean FSC of two maps of different halves that explain the images as well
+      as any.
+    - ``set_aside``: best mean FSC of two of which one explains less.
+    - ``lacking``: halves that have to be searched further.
+    - ``pair``: their FSC and the two maps, if they agree.
     """
 
     agreement: float
@@ -196,17 +177,9 @@ def confirmed(
 ) -> Generator[Event, None, Believed]:
     """Search until two searches of different halves agree and none explains more.
 
-    Parameters
-    ----------
-    stack, searches, config
-        Particles, their searches, and settings.
-    since
-        When the run began, in seconds of `time.monotonic`: its minutes count from there.
-
-    Raises
-    ------
-    NotConvergedError
-        If none do within the starts and minutes.
+    ``stack``, ``searches``, ``config``: particles, their searches, and settings. ``since``: when
+    the run began, in seconds of `time.monotonic`: its minutes count from there. Raises
+    `NotConvergedError` if none do within the starts and minutes.
     """
     competition = _Competition(searches, config, since)
     wanted = [0, 1]

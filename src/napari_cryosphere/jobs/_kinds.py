@@ -27,8 +27,7 @@ _STEPS = 25  # of a search with several maps; chosen: 10 were enough for another
 _JUDGED = 2  # first key of what searches say; 0 and 1 are those of the searches
 ALIKE = 0.5
 """How far two divisions of the same particles have to agree (`alike`): 1.00 for a GPCR complex and
-beta-galactosidase, 0.15 at most where the complex alone was divided.
-"""
+beta-galactosidase, 0.15 at most where the complex alone was divided."""
 
 
 def kinds_of(
@@ -36,12 +35,8 @@ def kinds_of(
 ) -> Generator[Event, None, NDArray[np.int64]]:
     """Return which kind each particle is of, ``(n,)``, 0 the most frequent; 0 for all if there is one.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with half sets, and settings.
-    journal
-        Keeps the searches, and what they say of the particles.
+    ``stack``, ``config``: particles with half sets, and settings. ``journal``: keeps the searches,
+    and what they say of the particles.
     """
     judged = yield from _judged(stack, config, journal)
     groups = shared_kinds(*judged)
@@ -88,10 +83,7 @@ def shared_kinds(
     States that share most of their particles are in one group. A group that both searches do not fill with
     the same particles is added to the one that it shares most with.
 
-    Parameters
-    ----------
-    first, second
-        ``(n, k)``: probabilities of each search's states, of the same particles.
+    ``first``, ``second``, ``(n, k)``: probabilities of each search's states, of the same particles.
     """
     common = first.T @ second
     number = len(common)

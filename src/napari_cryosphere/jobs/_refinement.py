@@ -80,9 +80,8 @@ SETTLED_SHELLS = 0.5
 _FEW_PRESENT = 0.2
 """Mean presence below which it weighs nothing: it would choose images that resemble the map by chance."""
 _SURE, _SURE_DEGREES = 0.99, 3.0
-"""Confidence from which, and spread up to which, a pose is only climbed from: a search would come to the
-same.
-"""
+"""Confidence from which, and spread up to which, a pose is only climbed from: a search would come
+to the same."""
 _LOST = 0.9
 """Confidence below which the shift counts as unknown too; chosen, not tuned. With shifts about the known
 ones alone 8.3 % of the ribosomes of the benchmarks stay at wrong poses that the coarse map began with.
@@ -97,32 +96,22 @@ MAPS_OF_ITERATION = between(0.9, 1.0)
 """How much of an iteration its parts are, for its progress."""
 _MARGIN, _MARGIN_SHELLS = 1.25, 12
 """Of the shells compared, the factor and the number up to which half-maps are made: an iteration
-improves by no more.
-"""
+improves by no more."""
 
 
 @dataclass(frozen=True)
 class Iteration:
     """The state after one iteration.
 
-    Attributes
-    ----------
-    number
-        Counted from 1.
-    stack
-        All particles with their poses, shifts and uncertainties.
-    summary
-        Uncertainty of the poses, one row per particle.
-    maps
-        The map of all particles, its unfiltered half-maps and their unmasked FSC.
-    mask
-        Solvent mask that the half-maps' FSC was measured in.
-    fsc
-        Half-map FSC, unmasked, masked and corrected for the mask.
-    compared_angstrom
-        Finest detail compared in this iteration.
-    change_degrees
-        Median angle between the poses before and after; NaN in the first iteration.
+    - ``number``: counted from 1.
+    - ``stack``: all particles with their poses, shifts and uncertainties.
+    - ``summary``: uncertainty of the poses, one row per particle.
+    - ``maps``: the map of all particles, its unfiltered half-maps and their unmasked FSC.
+    - ``mask``: solvent mask that the half-maps' FSC was measured in.
+    - ``fsc``: half-map FSC, unmasked, masked and corrected for the mask.
+    - ``compared_angstrom``: finest detail compared in this iteration.
+    - ``change_degrees``: median angle between the poses before and after; NaN in the first
+      iteration.
     """
 
     number: int
@@ -159,17 +148,11 @@ class Refinement:
     Everything that takes long is kept in journals in the run folder, so that a run that was
     stopped repeats its reconstructions alone and goes on with the same poses.
 
-    Parameters
-    ----------
-    config
-        Settings and run folder.
-    stack
-        Particles with half sets.
-    references
-        Starting map on any grid, or one for each state; only frequencies up to
-        ``config.initial_resolution_angstrom`` are used.
-    mask
-        Solvent mask on the particles' grid; None makes one from the map in every iteration.
+    - ``config``: settings and run folder.
+    - ``stack``: particles with half sets.
+    - ``references``: starting map on any grid, or one for each state; only frequencies up to
+      ``config.initial_resolution_angstrom`` are used.
+    - ``mask``: solvent mask on the particles' grid; None makes one from the map in every iteration.
     """
 
     def __init__(

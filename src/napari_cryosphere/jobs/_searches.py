@@ -30,35 +30,29 @@ __all__ = ["EARLY_STEPS", "STEPS", "Found", "Searches"]
 _MOST_PARTICLES = 8192  # of a half that take part: 5 kB each; a coarse map needs no more
 _FEWEST_PARTICLES = 50  # of a half; chosen, not tuned
 STEPS, _FEWEST_STEPS = 80, 30
-"""Of a search, at most and at least. On 2000 ribosomes of the benchmarks the right map stands out after 40 to
-60, on 1000 beta-galactosidases after 15.
-"""
+"""Of a search, at most and at least. On 2000 ribosomes of the benchmarks the right map stands out
+after 40 to 60, on 1000 beta-galactosidases after 15."""
 _AT_ONCE, _FEWEST_AT_ONCE = 1000, 300
-"""Images of a step, divided by the order of the point group. With 400 the ribosome of the benchmarks
-stays in a wrong map within 50 steps, with 1000 it is found within 45.
-"""
+"""Images of a step, divided by the order of the point group. With 400 the ribosome of the
+benchmarks stays in a wrong map within 50 steps, with 1000 it is found within 45."""
 _DECAY = 0.6  # of earlier sums: they hold some 2500 images; 0.7 was slower on the ribosome
 _READ = 256  # images that are read at once; chosen, not tuned
 _STORED_STEPS = 5  # after which a search is stored
 _SETTLED_STEPS, _SETTLED_RISE, _SETTLED_GAIN = 8, 0.01, 0.02
-"""A search ends when in so many steps the mean probability of the best pose rises by less, and the evidence
-by less of what it has risen by since the second step. The first alone left a search of the ribosome at a
-wrong map after 43 steps, where others leave it after 45.
-"""
+"""A search ends when in so many steps the mean probability of the best pose rises by less, and the
+evidence by less of what it has risen by since the second step. The first alone left a search of the
+ribosome at a wrong map after 43 steps, where others leave it after 45."""
 _RIVALS, EARLY_STEPS = 8, 15
-"""Starts of each half that compete, and the steps after which they are ranked by evidence. Of 96 starts on
-beta-galactosidase (benchmarks) a third find the right map within 15 steps; with four of each half one of
-three runs had none in either, and both halves agreed on a wrong map.
-"""
+"""Starts of each half that compete, and the steps after which they are ranked by evidence. Of 96
+starts on beta-galactosidase (benchmarks) a third find the right map within 15 steps; with four of
+each half one of three runs had none in either, and both halves agreed on a wrong map."""
 _MANY_AT_ONCE = 500
-"""Images of a step from which starts follow one another instead: with 1000 ribosomes a step early evidence
-says nothing of where a search will end, and most find the right map.
-"""
+"""Images of a step from which starts follow one another instead: with 1000 ribosomes a step early
+evidence says nothing of where a search will end, and most find the right map."""
 _RANKED_STEPS = 4  # whose evidence is averaged for that; chosen, not tuned
 _ROOM = 1.1
-"""Radius of the sphere that maps are cut out with over the measured one, which is 8 % too small for the
-beta-galactosidase and 8 % too large for the ribosome of the benchmarks.
-"""
+"""Radius of the sphere that maps are cut out with over the measured one, which is 8 % too small for
+the beta-galactosidase and 8 % too large for the ribosome of the benchmarks."""
 _WIDEST_OF_BOX = 0.45  # of that sphere's radius; chosen, not tuned
 _SHIFT_REACH_OF_BOX = 1 / 16  # shifts searched, in boxes; 4 of 64 pixels, as align's smallest range
 
@@ -67,16 +61,11 @@ _SHIFT_REACH_OF_BOX = 1 / 16  # shifts searched, in boxes; 4 of 64 pixels, as al
 class Found:
     """What one search found.
 
-    Attributes
-    ----------
-    maps
-        The map of each state.
-    evidence
-        What they explain: mean logarithm of the probability of images of both halves, nats.
-    history
-        One row per step.
-    key
-        Under which the search is kept.
+    - ``maps``: the map of each state.
+    - ``evidence``: what they explain: mean logarithm of the probability of images of both halves,
+      nats.
+    - ``history``: one row per step.
+    - ``key``: under which the search is kept.
     """
 
     maps: tuple[DensityMap, ...]
@@ -93,19 +82,8 @@ class Found:
 class Searches:
     """Searches from random poses, each on the particles of one half.
 
-    Parameters
-    ----------
-    stack, config
-        Particles and settings.
-    journal
-        Keeps the state of each search.
-    states
-        Maps that each search has.
-
-    Raises
-    ------
-    MetadataError
-        If there are too few particles.
+    ``journal``: keeps the state of each search. ``states``: maps that each search has. Raises
+    `MetadataError` if there are too few particles.
     """
 
     def __init__(

@@ -30,8 +30,7 @@ by 15 degrees, was seen in the same particles (AUROC of the first component 0.85
 _MOST = 4000  # particles of a half from which the maps are found: memory, 10 kB each
 _ROUNDS_OF_COMPONENTS, _ROUNDS, _LAST_ROUNDS = 10, 6, 10
 """Rounds of expectation maximisation: of components, of every mixture, of the best one. Twenty more
-changed the AUROC of 750 particles by less than 0.001.
-"""
+changed the AUROC of 750 particles by less than 0.001."""
 _CLUSTERINGS = 2  # first clusters that are tried; the likeliest mixture is kept
 _FIRST_SURE = 0.9  # probability of a particle's own cluster at first; chosen, not tuned
 _DEVIATIONS = 4.0
@@ -46,12 +45,8 @@ _NOTHING_ALIKE = 2.0
 class HalfStates:
     """The states of one half of the particles.
 
-    Attributes
-    ----------
-    maps
-        ``(k, box, box, box)``: each one's difference from the common map.
-    probabilities
-        ``(n, k)``.
+    ``maps``, ``(k, box, box, box)``: each one's difference from the common map. ``probabilities``:
+    ``(n, k)``.
     """
 
     maps: NDArray[np.float32]
@@ -66,11 +61,7 @@ class _Half:
     """Particles of a half at known poses, seen in a few shells."""
 
     def __init__(
-        self,
-        stack: ParticleStack,
-        reference: DensityMap,
-        mask: DensityMap,
-        config: AligningConfig,
+        self, stack: ParticleStack, reference: DensityMap, mask: DensityMap, config: AligningConfig
     ) -> None:
         self._images = CoarseImages(
             stack,
@@ -125,18 +116,11 @@ def found_states(
 
     The largest state is the first. States that the halves do not both tell from another are merged.
 
-    Parameters
-    ----------
-    halves
-        The particles of each, with poses and cryospherePresence.
-    references
-        Each half's map.
-    mask
-        Where particles may differ.
-    number
-        Most states.
-    config
-        How particles are compared.
+    - ``halves``: the particles of each, with poses and cryospherePresence.
+    - ``references``: each half's map.
+    - ``mask``: where particles may differ.
+    - ``number``: most states.
+    - ``config``: how particles are compared.
     """
     sides, residuals, states = list[_Half](), list[Residuals](), list[HalfStates]()
     for half, (stack, reference) in enumerate(zip(halves, references, strict=True), 1):

@@ -29,14 +29,9 @@ _MOVED = 1e-3  # EM ends when no share moves by more; chosen, not tuned
 class States:
     """Probabilities of the states of a set of particles.
 
-    Attributes
-    ----------
-    probabilities
-        ``(n, k)``: of each state, given that the image is a particle.
-    shares
-        ``(k,)``: of the particles in each state.
-    presence
-        ``(n,)``: probability that the image is a particle of any of the maps.
+    ``probabilities``, ``(n, k)``: of each state, given that the image is a particle. ``shares``,
+    ``(k,)``: of the particles in each state. ``presence``, ``(n,)``: probability that the image is
+    a particle of any of the maps.
     """
 
     def __init__(
@@ -60,12 +55,8 @@ class States:
 def state_posterior(evidence: NDArray[np.float64], confidence: NDArray[np.float64]) -> States:
     """Find each particle's probabilities of the states, and the states' shares, by EM.
 
-    Parameters
-    ----------
-    evidence
-        ``(n, k, 3)``: `Alignment.presence_evidence` under each map.
-    confidence
-        ``(n, k)``: how sure each pose is.
+    ``evidence``, ``(n, k, 3)``: `Alignment.presence_evidence` under each map. ``confidence``,
+    ``(n, k)``: how sure each pose is.
     """
     logs = evidence[:, :, 0]
     each = np.arange(len(logs))
@@ -92,14 +83,9 @@ def refitted_together(
 ) -> list[Aligner]:
     """Return aligners with one noise model, whose contrasts are fitted to each map's own particles.
 
-    Parameters
-    ----------
-    aligners
-        One for each map, of one band.
-    images, ctf
-        ``(n, box, box)`` and ``(n, box, box // 2 + 1)``, as aligners take them.
-    found
-        What each aligner says of these images.
+    ``aligners``: one for each map, of one band. ``images``, ``ctf``: ``(n, box, box)`` and
+    ``(n, box, box // 2 + 1)``, as aligners take them. ``found``: what each aligner says of these
+    images.
     """
     evidence = np.stack([one.presence_evidence for one in found], axis=1)
     confidence = np.stack([one.summary.confidence for one in found], axis=1)

@@ -6,14 +6,19 @@ computer, in a file that its ranks map.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from napari_cryosphere._files import not_written, refuse_beyond_room, temporary_folder
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.ctf import radial_ctf
 from napari_cryosphere.imaging.prepared import PreparedImages
@@ -25,7 +30,6 @@ from napari_cryosphere.jobs.running.halves import Halves, chunks
 from napari_cryosphere.jobs.running.inputs import refuse_unposed
 from napari_cryosphere.jobs.running.ranks import Ranks
 from napari_cryosphere.jobs.running.run_folder import ending_of_state
-from napari_cryosphere.jobs.running.shared_images import load_together
 from napari_cryosphere.model.pose_model import REFERENCE_MAP
 from napari_cryosphere.particles import DensityMap, ImageGrid, ParticleStack
 from napari_cryosphere.reconstruction import WeightedPoses
@@ -52,18 +56,11 @@ _ENOUGH_MICROGRAPHS = 4  # to stand for all others in defocus and ice
 class TrainingData:
     """What a run is shown.
 
-    Attributes
-    ----------
-    grid
-        What the network sees images on.
-    source, validation
-        Batches to learn from, and held-out particles.
-    images
-        ``(t, box, box)``: the particles that are not held out, prepared.
-    held_out
-        ``(v,)``: rows of the given stack that are held out.
-    map_resolution_angstrom
-        Of the map that these gave; None if there is none.
+    - ``grid``: what the network sees images on.
+    - ``source``, ``validation``: batches to learn from, and held-out particles.
+    - ``images``, ``(t, box, box)``: the particles that are not held out, prepared.
+    - ``held_out``, ``(v,)``: rows of the given stack that are held out.
+    - ``map_resolution_angstrom``: of the map that these gave; None if there is none.
     """
 
     grid: ImageGrid
@@ -83,21 +80,12 @@ def training_data(
 ) -> Generator[Event, None, TrainingData]:
     """Prepare particles for training, together with other ranks if there are; yields what a job yields.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with poses, and how the network is trained.
-    density
-        Map to make projections of; None makes it from the particles where one is needed.
-    folder
-        The run's, which keeps the map; other ranks than the first need it.
-    ranks
-        The processes that train together; one alone without them.
+    Raises `MetadataError` if the particles have no poses or are too few.
 
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses or are too few.
+    - ``stack``, ``config``: particles with poses, and how the network is trained.
+    - ``density``: map to make projections of; None makes it from the particles where one is needed.
+    - ``folder``: the run's, which keeps the map; other ranks than the first need it.
+    - ``ranks``: the processes that train together; one alone without them.
     """
     together, rows = ranks or Ranks(), _rows_to_use(stack, config)
     chosen = stack[rows]
@@ -309,3 +297,40 @@ def _label_weights(stack: ParticleStack) -> NDArray[np.float64]:
     if "rlnMaxValueProbDistribution" not in stack.particles:
         return np.ones(len(stack))
     return stack.particles["rlnMaxValueProbDistribution"].to_numpy(dtype=np.float64).clip(1e-3, 1)
+
+
+def load_together(images: PreparedImages, rows: NDArray[np.int64], ranks: Ranks) -> Tensor:
+    """Return the prepared images of some rows, ``(k, box, box)``; each rank of a computer makes a share.
+
+    They are kept in a file in the computer's folder for temporary files. It loses its name as soon
+    as all have mapped it, so that a rank that is killed later leaves nothing behind. Raises
+    `CryosphereError` if there is no room for the file.
+    """
+    if ranks.count == 1:
+        return images.load(rows)
+    size = 4 * len(rows) * images.grid.box**2
+    shape = (len(rows), images.grid.box, images.grid.box)
+    with ExitStack() as kept:
+        path = ranks.of_first(lambda: _new_file(size, kept), here=True)
+        mapped = torch.from_file(path, shared=True, size=int(np.prod(shape))).view(shape)
+        ranks.wait()
+    mine = ranks.share_here(len(rows))
+    images.load(rows[mine], mapped[mine])
+    ranks.wait()
+    return mapped
+
+
+def _new_file(size: int, kept: ExitStack) -> str:
+    """Make a file of ``size`` bytes in a folder that goes when ``kept`` is closed; return its path."""
+    folder = Path(tempfile.gettempdir())
+    refuse_beyond_room(folder, size, "the prepared images (TMPDIR names their folder)")
+    path = kept.enter_context(temporary_folder(folder)) / "prepared"
+    with path.open("wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, later a SIGBUS
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            raise not_written(path, error) from error
+    return str(path)

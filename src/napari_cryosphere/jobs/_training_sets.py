@@ -15,44 +15,31 @@ from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction
 from napari_cryosphere.jobs.running.inputs import open_each
 from napari_cryosphere.particles import ImageGrid, ParticleStack, number_of_states, spread_rows
-from napari_cryosphere.reconstruction import (
-    WeightedPoses,
-    fourier_shell_correlation,
-    resampled_map,
-)
+from napari_cryosphere.reconstruction import WeightedPoses, fourier_shell_correlation, resampled_map
 
 __all__ = ["TrainingSets"]
 
 _BOX = 32  # of the maps that are compared
 _FIRST, _SEEN = 2, 0.3
-"""Shells are compared from the second, since the first tells of the particle's size alone, where the
-half-maps of both sets have this FSC.
-"""
+"""Shells are compared from the second, since the first tells of the particle's size alone, where
+the half-maps of both sets have this FSC."""
 _SHOWN = 1000  # particles of each that are reconstructed
 _SAME_FRAME = 0.8
 """Agreement relative to what noise leaves: 1.00 to 1.04 for sets in one frame (phantoms, ribosome,
-beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees.
-"""
+beta-galactosidase), 0.65 to 0.91 where one was turned by 11 degrees, 0.15 to 0.67 by 29 degrees."""
 
 _FAR_COARSER = 2.0
-"""Factor of resolutions beyond which one set's poses are doubted: 60 phantoms at random poses reach 56 A, at
-true ones 24; at most 1.2 between sets of 60 and 90 at true ones.
-"""
+"""Factor of resolutions beyond which one set's poses are doubted: 60 phantoms at random poses reach
+56 A, at true ones 24; at most 1.2 between sets of 60 and 90 at true ones."""
 
 
 class TrainingSets:
     """The particles of one or several data sets, and which set each is from.
 
-    Attributes
-    ----------
-    stack
-        All particles, one set after the other.
-    names
-        The sets' file names.
-    states
-        How many states each set has probabilities of, 1 without.
-    of
-        ``(n,)`` int64: which set each particle is from.
+    - ``stack``: all particles, one set after the other.
+    - ``names``: the sets' file names.
+    - ``states``: how many states each set has probabilities of, 1 without.
+    - ``of``: ``(n,)`` int64: which set each particle is from.
     """
 
     def __init__(self, stacks: Sequence[ParticleStack]) -> None:
@@ -66,11 +53,8 @@ class TrainingSets:
     def open(cls, config: TrainConfig) -> TrainingSets:
         """Open the data sets that a config names.
 
-        Raises
-        ------
-        CryosphereError
-            If one cannot be read or has no poses, or they do not go together; see
-            `ParticleStack.join`.
+        Raises `CryosphereError` if one cannot be read or has no poses, or they do not go together;
+        see `ParticleStack.join`.
         """
         stacks = open_each(config, config.particles)
         for stack in stacks:

@@ -28,10 +28,7 @@ from napari_cryosphere.jobs.configs import VaryingConfig
 from napari_cryosphere.jobs.events import Event, Note, Progress
 from napari_cryosphere.jobs.running.batches import Arrays, Batches, finished, joined, work_through
 from napari_cryosphere.jobs.running.halves import Halves, Reconstruction, refuse_few_in_half
-from napari_cryosphere.jobs.running.inputs import (
-    refuse_unposed,
-    warnings_of,
-)
+from napari_cryosphere.jobs.running.inputs import refuse_unposed, warnings_of
 from napari_cryosphere.jobs.running.journal import Finished
 from napari_cryosphere.jobs.running.memory import MemoryLimit
 from napari_cryosphere.jobs.running.ranks import Ranks
@@ -50,9 +47,8 @@ _FEWEST = 50  # particles of a half; chosen, not tuned
 _MOST = 10_000
 """Particles of a half from which components are found: with 16 shells 5 kB each, and 100 MB in all."""
 _NOISE_ROUNDS = 2
-"""Times that the noise is measured under the other half's components: what these miss counts as noise.
-Chosen, not tuned.
-"""
+"""Times that the noise is measured under the other half's components: what these miss counts as
+noise. Chosen, not tuned."""
 _ROUNDS = 25  # of expectation maximisation; chosen, not tuned
 _CONTRAST = 0.3
 """Standard deviation of an image's contrast about 1: more than those of real sets (0.1 to 0.2)."""
@@ -64,14 +60,8 @@ _WORK_BYTES = 0.3e9  # of slices and images that are worked on at once
 class Component:
     """What is known of a component that both halves found.
 
-    Attributes
-    ----------
-    variance
-        Sum over voxels of the variance along it.
-    share_of_mean_power
-        The same over the power of the mean.
-    half_set_correlation
-        Of the halves' maps of it.
+    ``variance``: sum over voxels of the variance along it. ``share_of_mean_power``: the same over
+    the power of the mean. ``half_set_correlation``: of the halves' maps of it.
     """
 
     variance: float
@@ -83,23 +73,15 @@ class Component:
 class Variability:
     """How particles differ.
 
-    Attributes
-    ----------
-    particles
-        The particles with their coordinates and errors, ``cryosphereComponent1``,
-        ``cryosphereComponentError1``, ..., in standard deviations of the population.
-    mean, mask
-        The mean, and where particles may differ, on the coarse grid.
-    components
-        One standard deviation along each component that both halves found, the largest first.
-    found
-        What is known of each of these.
-    judged
-        What the halves say of all that were sought.
-    resolution_angstrom
-        Finest detail compared.
-    half_map_resolution_angstrom
-        Where the half-maps at the particles' poses agree to 0.143.
+    - ``particles``: the particles with their coordinates and errors, ``cryosphereComponent1``,
+      ``cryosphereComponentError1``, ..., in standard deviations of the population.
+    - ``mean``, ``mask``: the mean, and where particles may differ, on the coarse grid.
+    - ``components``: one standard deviation along each component that both halves found, the
+      largest first.
+    - ``found``: what is known of each of these.
+    - ``judged``: what the halves say of all that were sought.
+    - ``resolution_angstrom``: finest detail compared.
+    - ``half_map_resolution_angstrom``: where the half-maps at the particles' poses agree to 0.143.
     """
 
     particles: ParticleStack
@@ -139,19 +121,10 @@ def variability_stack(
 ) -> Generator[Event, None, Variability]:
     """Find how particles differ; yields what the job yields.
 
-    Parameters
-    ----------
-    stack, config
-        Particles with poses, and settings.
-    mask
-        Where particles may differ, 0 to 1, in the particles' box; or whether to make one.
-    components, coordinates
-        Keep the halves' components and the finished batches.
-
-    Raises
-    ------
-    MetadataError
-        If there are no poses, too few particles, or the halves' maps at these poses have nothing in common.
+    ``stack``, ``config``: particles with poses, and settings. ``mask``: where particles may differ,
+    0 to 1, in the particles' box; or whether to make one. ``components``, ``coordinates``: keep the
+    halves' components and the finished batches. Raises `MetadataError` if there are no poses, too
+    few particles, or the halves' maps at these poses have nothing in common.
     """
     refuse_unposed(stack, "to compare particles at; find them first, with align or refine")
     stack = stack.with_half_sets()
@@ -192,12 +165,7 @@ def _verdict(each: list[Judged], number: int, work: _Work) -> Note:
 class _Placed:
     """How coordinates of a half's particles are found: along the other half's components.
 
-    Attributes
-    ----------
-    other
-        What the other half found.
-    population
-        Of this half's coordinates along these.
+    ``other``: what the other half found. ``population``: of this half's coordinates along these.
     """
 
     other: HalfMaps
@@ -212,10 +180,7 @@ class _Placed:
 class _Work:
     """The steps of the job, and what each finds.
 
-    Parameters
-    ----------
-    stack, config, mask, components, coordinates
-        See `variability_stack`.
+    ``stack``, ``config``, ``mask``, ``components``, ``coordinates``: see `variability_stack`.
     """
 
     def __init__(
@@ -269,9 +234,7 @@ class _Work:
         radius_px = max(1.0, float(map_radius_px(self._images.voxels(whole).numpy())))
         error = config.pose_error_degrees
         self._nuisances = Nuisances(
-            max(_CONTRAST, self._images.contrast_spread),
-            error,
-            math.radians(error) * radius_px,
+            max(_CONTRAST, self._images.contrast_spread), error, math.radians(error) * radius_px
         )
         self._refuse_beyond_memory()
 

@@ -22,19 +22,13 @@ __all__ = ["COMMANDS", "GROUPS", "Command"]
 class Command:
     """One command.
 
-    Attributes
-    ----------
-    name
-        As it is typed; a command of a group has two words.
-    job, config
-        Where function and config are, ``module:name`` below `napari_cryosphere.jobs`. The function
-        takes the config and yields events, or returns the text to print.
-    help
-        One line.
-    fixed
-        Fields of the config that the command itself gives.
-    without
-        Further fields that it does not offer.
+    - ``name``: as it is typed; a command of a group has two words.
+    - ``job``, ``config``: where function and config are, ``module:name`` below
+      `napari_cryosphere.jobs`. The function takes the config and yields events, or returns the text
+      to print.
+    - ``help``: one line.
+    - ``fixed``: fields of the config that the command itself gives.
+    - ``without``: further fields that it does not offer.
     """
 
     name: str

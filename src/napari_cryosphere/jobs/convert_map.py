@@ -12,7 +12,7 @@ from scipy.ndimage import center_of_mass, fourier_shift
 from napari_cryosphere.errors import FileFormatError
 from napari_cryosphere.imaging.fourier import even_box
 from napari_cryosphere.imaging.map_mask import map_background, particle_mask
-from napari_cryosphere.imaging.resample import resampled_map
+from napari_cryosphere.imaging.resample import border_mean, resampled_map
 from napari_cryosphere.jobs.configs import ConvertConfig
 from napari_cryosphere.jobs.events import Events, Note, Result
 from napari_cryosphere.jobs.running.memory import MemoryLimit
@@ -31,12 +31,8 @@ def convert_map(config: ConvertConfig) -> Events:
     """Read a map of any shape and write it as the config asks for.
 
     In this order: padded to an even cube with the mean of its border, inverted about its
-    background, low-passed, recentred, resampled, masked.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be read, voxels are not cubes, or the mask does not fit the new grid.
+    background, low-passed, recentred, resampled, masked. Raises `CryosphereError` if a file cannot
+    be read, voxels are not cubes, or the mask does not fit the new grid.
     """
     density, padded = _even_cube(config.particles, config.map_pixel_size_angstrom)
     if padded:
@@ -96,15 +92,9 @@ def _even_cube(path: Path, pixel_size_angstrom: float | None) -> tuple[DensityMa
     size = pixel_size_angstrom or sizes[0]
     if voxels.shape == (box,) * 3:
         return DensityMap(voxels, size), ""
-    cube = np.full((box,) * 3, _border_mean(voxels), dtype=np.float32)
+    cube = np.full((box,) * 3, border_mean(voxels), dtype=np.float32)
     cube[tuple(slice(box // 2 - n // 2, box // 2 - n // 2 + n) for n in voxels.shape)] = voxels
     return DensityMap(cube, size), " x ".join(str(n) for n in voxels.shape[::-1])
-
-
-def _border_mean(voxels: NDArray[np.float32]) -> np.float32:
-    """Return the mean of the six outermost planes."""
-    faces = [voxels.take(index, axis).ravel() for axis in range(3) for index in (0, -1)]
-    return np.float32(np.concatenate(faces).mean(dtype=np.float64))
 
 
 def _recentred(

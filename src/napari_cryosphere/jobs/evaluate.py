@@ -34,17 +34,12 @@ _PAIRS = {"gt0_gt1": "truth_halves", "v0_v1": "predicted_halves", "gt_v": "truth
 class Evaluation:
     """What was found.
 
-    Attributes
-    ----------
-    halves
-        The particles of each half.
-    errors
-        The pose errors of each half.
-    maps
-        Half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from
-        predicted ones.
-    masked, unmasked
-        The maps' comparisons; None without maps, ``masked`` also without a mask.
+    - ``halves``: the particles of each half.
+    - ``errors``: the pose errors of each half.
+    - ``maps``: half-maps and their means by name: gt_0, gt_1, gt from true poses, v_0, v_1, v from
+      predicted ones.
+    - ``masked``, ``unmasked``: the maps' comparisons; None without maps, ``masked`` also without a
+      mask.
     """
 
     halves: Sequence[MatchedHalf]
@@ -102,10 +97,7 @@ def _pose_metrics(errors: Sequence[metrics.PoseErrors]) -> dict[str, float | Non
 
 def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path]:
     """Return what an evaluation writes, by role."""
-    files = {
-        "metrics": folder / "metrics.json",
-        "errors": folder / "errors.csv",
-    }
+    files = {"metrics": folder / "metrics.json", "errors": folder / "errors.csv"}
     if report.can_plot():
         files["plot"] = folder / "plot.svg"
     if maps:
@@ -119,11 +111,8 @@ def evaluation_outputs(folder: Path, maps: bool, masked: bool) -> dict[str, Path
 def evaluate(config: EvaluateConfig) -> Events:
     """Compare predictions with the truth and write what was found.
 
-    Raises
-    ------
-    MetadataError
-        If a column is missing, only some particles have several rows, or the two sides do not have
-        the same particles.
+    Raises `MetadataError` if a column is missing, only some particles have several rows, or the two
+    sides do not have the same particles.
     """
     for path in evaluation_outputs(config.output, True, True).values():
         refuse_overwrite(path, config.overwrite)
@@ -179,21 +168,9 @@ def evaluate_halves(
 ) -> Generator[Event, None, Evaluation]:
     """Compare matched particles.
 
-    Parameters
-    ----------
-    halves
-        Truth and predictions of each half.
-    config
-        How.
-    mask
-        On the images' grid.
-    truth_maps
-        The half-maps from true poses, where they have been reconstructed before.
-
-    Raises
-    ------
-    MetadataError
-        If the mask is not on the images' grid, or maps are wanted and a column lacks.
+    ``halves``: truth and predictions of each half. ``mask``: on the images' grid. ``truth_maps``:
+    the half-maps from true poses, where they have been reconstructed before. Raises `MetadataError`
+    if the mask is not on the images' grid, or maps are wanted and a column lacks.
     """
     errors = [_errors_of(half, config.symmetry) for half in halves]
     yield from _said_of(halves, errors)

@@ -62,14 +62,9 @@ class Snapshot:
 class Preview:
     """What a network that is being trained says of a few held-out particles, the same ones every time.
 
-    Attributes
-    ----------
-    fraction
-        How much of the training is done, 0 to 1.
-    rows
-        ``(n,)``: rows of the particles in the stack that is trained on, counted from 0.
-    distribution
-        Their predicted distributions, in the computer's own memory.
+    ``fraction``: how much of the training is done, 0 to 1. ``rows``, ``(n,)``: rows of the
+    particles in the stack that is trained on, counted from 0. ``distribution``: their predicted
+    distributions, in the computer's own memory.
     """
 
     fraction: float
@@ -120,13 +115,8 @@ def part_of(
 ) -> Generator[StepT, None, T]:
     """Pass on what a part of a job says, its progress as that of the whole, and return what it returns.
 
-    Parameters
-    ----------
-    work
-        The part.
-    place
-        Returns how far the whole is, 0 to 1, of how far the part is. What was said of the time that
-        is left is that of the part, and left out.
+    ``work``: the part. ``place``: returns how far the whole is, 0 to 1, of how far the part is.
+    What was said of the time that is left is that of the part, and left out.
     """
 
     def placed(event: StepT) -> StepT:
@@ -146,10 +136,7 @@ def between(start: float, end: float) -> Callable[[float], float]:
 def follow(events: Events, show: Callable[[Event], None]) -> Result:
     """Run a job to its end, passing each event on, and return its result; on an error the job is closed.
 
-    Raises
-    ------
-    RuntimeError
-        If the job ends without a result.
+    Raises `RuntimeError` if the job ends without a result.
     """
     result: Result | None = None
     with closing(events):

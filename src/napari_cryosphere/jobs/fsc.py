@@ -26,12 +26,8 @@ __all__ = ["fsc"]
 def fsc(config: FscConfig) -> Events:
     """Write the FSC of two maps as CSV and report the resolutions at 0.5 and 0.143.
 
-    The second map and the mask are brought to the first one's grid if they are on another.
-
-    Raises
-    ------
-    MetadataError
-        If a map is constant, or nothing of it is inside the mask.
+    The second map and the mask are brought to the first one's grid if they are on another. Raises
+    `MetadataError` if a map is constant, or nothing of it is inside the mask.
     """
     refuse_overwrite(config.output, config.overwrite)
     first, second = open_map(config, config.first), open_map(config, config.second)

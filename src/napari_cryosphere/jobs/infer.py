@@ -43,15 +43,7 @@ from napari_cryosphere.so3.distributions.store import write_distributions
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.so3.symmetry import angular_error_degrees
 
-__all__ = [
-    "images_for",
-    "infer",
-    "infer_stack",
-    "pose_errors",
-    "predict",
-    "reference_of",
-    "refine",
-]
+__all__ = ["images_for", "infer", "infer_stack", "pose_errors", "predict", "reference_of", "refine"]
 
 _NOVELTY_BLOCK = "cryosphere_novelty"
 # Complex single precision in the journal, and half floats in zarr.
@@ -92,17 +84,10 @@ def refine(
 ) -> Generator[Progress, None, ParticleStack]:
     """Predict and refine the poses of particles in memory, as the job does by default.
 
-    Parameters
-    ----------
-    stack, model
-        The particles, and the network whose modes are refined.
-    reference, resolution_angstrom
-        The map to refine against, and the finest detail compared; None for what stands out of its
-        noise.
-
-    Yields
-    ------
-    How far it is. The particles are returned with refined poses and shifts, and the network's.
+    ``stack``, ``model``: the particles, and the network whose modes are refined. ``reference``,
+    ``resolution_angstrom``: the map to refine against, and the finest detail compared; None for
+    what stands out of its noise. Yields how far it is. The particles are returned with refined
+    poses and shifts, and the network's.
     """
     settings = PredictingConfig(model=Path())
     aligner = prepare_aligner(
@@ -220,10 +205,7 @@ def reference_of(model: Path) -> Path | None:
 def _reference(config: InferConfig) -> Path:
     """Return the map to refine against: the one given, or that of the model's run.
 
-    Raises
-    ------
-    ModelError
-        If there is neither.
+    Raises `ModelError` if there is neither.
     """
     found = config.map or reference_of(config.model)
     if found is None:

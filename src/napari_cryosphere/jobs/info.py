@@ -31,19 +31,9 @@ def describe(path: Path, how: ImagesInput | None = None, *, images: bool = True)
     are brought to), optics_groups (their number), optics (what is known of each), has_poses,
     has_ctf, half_sets, contrast, notes (what images hold besides a CTF) and warnings.
 
-    Parameters
-    ----------
-    path
-        What to describe.
-    how
-        Where the particles' images are, and which particles are looked at.
-    images
-        Whether to look at the particles' images too; without them the table alone is described.
-
-    Raises
-    ------
-    CryosphereError
-        If there is no such file or it cannot be read.
+    ``path``: what to describe. ``how``: where the particles' images are, and which particles are
+    looked at. ``images``: whether to look at the particles' images too; without them the table
+    alone is described. Raises `CryosphereError` if there is no such file or it cannot be read.
     """
     if not path.exists():
         raise CryosphereError(f"{path} does not exist")

@@ -48,10 +48,8 @@ _OTHER_FRAME = {"I3": "I4", "I4": "I3"}
 def symmetry(config: MapSymmetryConfig) -> Events:
     """Say which point groups a map has and how well it agrees with each; lay its axes.
 
-    Raises
-    ------
-    MetadataError
-        If axes are to be laid and the map has no symmetry, or not the one asked for.
+    Raises `MetadataError` if axes are to be laid and the map has no symmetry, or not the one asked
+    for.
     """
     _refuse(config.output, config)
     density = open_map(config, config.map)

@@ -31,17 +31,9 @@ def read(path: str | PathLike[str], data_dir: str | PathLike[str] | None = None)
     postprocess.star and model.star and our fsc.csv as FSC curves by name, a folder of a RELION job
     as a `RelionJob`.
 
-    Parameters
-    ----------
-    path
-        The file or folder.
-    data_dir
-        Folder of the particles' images, where they have moved.
-
-    Raises
-    ------
-    CryosphereError
-        If there is no such file, it is of no known kind, or it cannot be read.
+    ``path``: the file or folder. ``data_dir``: folder of the particles' images, where they have
+    moved. Raises `CryosphereError` if there is no such file, it is of no known kind, or it cannot
+    be read.
     """
     path = Path(path)
     if not path.exists():

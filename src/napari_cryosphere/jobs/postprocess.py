@@ -44,10 +44,7 @@ def postprocess_outputs(config: PostprocessConfig) -> dict[str, Path]:
 def postprocess(config: PostprocessConfig) -> Events:
     """Sharpen the mean of two half-maps and measure their FSC.
 
-    Raises
-    ------
-    MetadataError
-        If both halves are one file, or the maps do not fit each other.
+    Raises `MetadataError` if both halves are one file, or the maps do not fit each other.
     """
     outputs = postprocess_outputs(config)
     for path in outputs.values():
@@ -92,10 +89,7 @@ def sharpened(
 ) -> tuple[Postprocessed, DensityMap]:
     """Sharpen the mean of two half-maps; returns the mask too, made from their low-passed mean if None.
 
-    Raises
-    ------
-    MetadataError
-        If maps and mask do not lie on one grid.
+    Raises `MetadataError` if maps and mask do not lie on one grid.
     """
     check_one_grid(first, second, mask, names)
     if mask is None:

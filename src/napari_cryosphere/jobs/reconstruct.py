@@ -27,7 +27,7 @@ from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.ranks import Ranks, current_ranks
 from napari_cryosphere.jobs.running.references import open_mask
 from napari_cryosphere.particles import DensityMap, ParticleStack
-from napari_cryosphere.reconstruction import WeightedPoses, write_fsc_csv
+from napari_cryosphere.reconstruction import WeightedPoses
 from napari_cryosphere.reconstruction.fsc_files import half_map_outputs
 
 __all__ = ["Reconstruction", "fill", "gather", "partial_output", "reconstruct", "reconstruct_stack"]
@@ -50,30 +50,17 @@ def reconstruct_stack(
 ) -> Generator[Progress | Note | Snapshot, None, Reconstruction]:
     """Reconstruct from particles; yields what a job yields and returns the maps.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    symmetry
-        Point group of the map.
-    half_maps
-        Whether to keep the half-maps and correlate them.
-    padding
-        Oversampling of the Fourier volume.
-    mask
-        For the FSC of the half-maps.
-    poses
-        Weighted poses, one row a particle; None takes the stack's own poses.
-    regularise
-        Whether the map of all particles is Wiener-filtered by its half-maps' FSC. Half-maps never
-        are.
-    snapshot_seconds
-        Yield the growing map about that often; None for never.
+    Raises `MetadataError` if there are no poses, or half-maps are asked for and one half is empty.
 
-    Raises
-    ------
-    MetadataError
-        If there are no poses, or half-maps are asked for and one half is empty.
+    - ``stack``: particles with poses.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``: whether to keep the half-maps and correlate them.
+    - ``padding``: oversampling of the Fourier volume.
+    - ``mask``: for the FSC of the half-maps.
+    - ``poses``: weighted poses, one row a particle; None takes the stack's own poses.
+    - ``regularise``: whether the map of all particles is Wiener-filtered by its half-maps' FSC.
+      Half-maps never are.
+    - ``snapshot_seconds``: yield the growing map about that often; None for never.
     """
     chosen = _chosen_poses(stack, poses)
     _check_halves(stack, half_maps, mask)
@@ -202,9 +189,5 @@ def reconstruct(config: ReconstructConfig) -> Events:
     yield Progress(1.0, f"reconstructed from {len(stack)} particles")
     metrics: dict[str, float | int | str] = {"particles": len(stack)}
     if made.curve is not None:
-        for density, role in zip(made.halves, ("half1", "half2"), strict=True):
-            density.save(outputs[role], config.overwrite)
-        write_fsc_csv({"fsc": made.curve}, outputs["fsc"], overwrite=config.overwrite)
         metrics["half_map_resolution_0143_angstrom"] = made.curve.resolution_angstrom(0.143)
-    made.density.save(outputs["map"], config.overwrite)
-    yield Result(outputs, metrics)
+    yield Result(made.save(outputs, overwrite=config.overwrite), metrics)

@@ -51,8 +51,7 @@ __all__ = ["Simulation", "drawn_parameters", "simulate", "simulate_density", "si
 _DEFAULT_NUMBER = 1000  # particles
 _MOST_OUTSIDE = 0.01
 """Share of a map's power beyond the sphere in its box from which wrapped projections are warned of:
-the complement of the 99 % that a particle's radius holds.
-"""
+the complement of the 99 % that a particle's radius holds."""
 
 
 @claims(files=("output",))
@@ -121,10 +120,7 @@ def simulate_density(
 
     Images go to disk as they are made; only a chunk of them is held. The STAR file appears last.
 
-    Raises
-    ------
-    CryosphereError
-        If shifts leave the images, or the disk has no room for the images.
+    Raises `CryosphereError` if shifts leave the images, or the disk has no room for the images.
     """
     _refuse_outputs(config)
     star, stack = config.output, config.output.with_suffix(".mrcs")
@@ -146,7 +142,8 @@ def simulate_density(
         widest = config.motion_angle_degrees / 2
         angles = np.random.default_rng(config.seed + 3000).uniform(-widest, widest, len(drawn))
         drawn = dataclasses.replace(drawn, motion_degrees=angles)
-    work = Simulation(density, drawn, config, _noise_spectrum(config), others, motion)
+    noise = None if config.noise_spectrum is None else NoiseSpectrum.read(config.noise_spectrum)
+    work = Simulation(density, drawn, config, noise, others, motion)
     with stack_writer(stack, density.pixel_size_angstrom, config.overwrite) as append:
         yield from work.images(append)
     write_star(work.tables(stack.name), star, config.overwrite)
@@ -171,10 +168,7 @@ def simulate_stack(
 class Simulation:
     """The images of particles, made chunk by chunk.
 
-    Attributes
-    ----------
-    level
-        The noise that is added; None if there is none.
+    ``level``: the noise that is added; None if there is none.
     """
 
     def __init__(
@@ -260,7 +254,3 @@ def _stack_of_poses(config: SimulateConfig) -> ParticleStack:
             f"{config.poses} has {len(stack)} poses, not {number}; ask for fewer particles"
         )
     return stack[:number]
-
-
-def _noise_spectrum(config: SimulateConfig) -> NoiseSpectrum | None:
-    return None if config.noise_spectrum is None else NoiseSpectrum.read(config.noise_spectrum)

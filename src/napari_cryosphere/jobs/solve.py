@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from napari_cryosphere._files import atomic_path, refuse_overwrite
 from napari_cryosphere._html import bars, grey, page
 from napari_cryosphere.jobs.abinitio import abinitio
-from napari_cryosphere.jobs.configs import (
-    AbInitioConfig,
-    InferConfig,
-    RefineConfig,
-    SolveConfig,
-)
+from napari_cryosphere.jobs.configs import AbInitioConfig, InferConfig, RefineConfig, SolveConfig
 from napari_cryosphere.jobs.configs.training import TrainConfig
 from napari_cryosphere.jobs.events import Event, Events, Progress, Result
 from napari_cryosphere.jobs.infer import infer
@@ -59,10 +54,7 @@ def solve_outputs(config: SolveConfig) -> dict[str, Path]:
 def solve(config: SolveConfig) -> Events:
     """Find a map, refine it, train a network on the poses, predict with it, and write a report.
 
-    Raises
-    ------
-    NotConvergedError
-        If no map is found.
+    Raises `NotConvergedError` if no map is found.
     """
     outputs = solve_outputs(config)
     if not config.resume:

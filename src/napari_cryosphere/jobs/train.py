@@ -65,9 +65,7 @@ _FEWEST_OF_STATE = 20  # particles, whose map says next to nothing; chosen, not 
 _DESCRIBED = 5000  # training particles at most: what novelty is measured from
 
 _MAY_CHANGE = ("overwrite", "resume", "device", "data_dir", "checkpoint_seconds", "output")
-"""What a run may be taken up with another value of; its folder may be named otherwise, or have
-moved.
-"""
+"""What a run may be taken up with another value of; its folder may be named otherwise, or have moved."""
 
 
 def train(config: TrainConfig) -> Events:
@@ -91,12 +89,8 @@ def train_on_stack(
     Under torchrun the ranks share every batch, and the first one writes. The model is that of one
     process to rounding.
 
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses or are too few.
-    CryosphereError
-        If a run is to be taken up that has ended or was another. One that is not there is begun.
+    Raises `MetadataError` if the particles have no poses or are too few. Raises `CryosphereError`
+    if a run is to be taken up that has ended or was another. One that is not there is begun.
     """
     yield from _claimed(TrainingSets([stack]), config, report_seconds)
 
@@ -162,23 +156,10 @@ def train_stack(
 ) -> Generator[Event, None, PoseModel]:
     """Train on particles and return the model; nothing is written.
 
-    Parameters
-    ----------
-    stack
-        Particles with poses.
-    config
-        How.
-    density
-        Map to make projections of; None makes it from the particles where one is needed.
-    init
-        Model to begin with; None begins with random weights.
-
-    Raises
-    ------
-    MetadataError
-        If the particles have no poses or are too few.
-    CryosphereError
-        If the config names another network than ``init`` has.
+    ``stack``: particles with poses. ``density``: map to make projections of; None makes it from the
+    particles where one is needed. ``init``: model to begin with; None begins with random weights.
+    Raises `MetadataError` if the particles have no poses or are too few; `CryosphereError` if the
+    config names another network than ``init`` has.
     """
     if init is not None:
         config = config.model_copy(update={"network": _network_of(init, config)})
@@ -238,10 +219,7 @@ def _telling_states(
 ) -> Generator[Event, None, TrainingConfig]:
     """Return the config of a network that tells the particles' states apart, where it can learn them.
 
-    Raises
-    ------
-    CryosphereError
-        If the config asks for another number of states.
+    Raises `CryosphereError` if the config asks for another number of states.
     """
     network, number = config.network, max(sets.states)
     if not isinstance(network, PolarConfig):
@@ -296,10 +274,7 @@ def _begin_with(network: PoseNetwork, first: PoseNetwork) -> None:
 class _Training:
     """A training run in memory: its reports as events, and the model that it gives.
 
-    Attributes
-    ----------
-    last
-        The last report; None before the first.
+    ``last``: the last report; None before the first.
     """
 
     def __init__(
@@ -336,10 +311,7 @@ class _Training:
     ) -> Events:
         """Turn reports into events, note each, and calibrate at the end.
 
-        Raises
-        ------
-        CryosphereError
-            If there was no report.
+        Raises `CryosphereError` if there was no report.
         """
         for report in reports:
             self.last = report

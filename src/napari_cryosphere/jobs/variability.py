@@ -14,11 +14,7 @@ from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.jobs._variability import MaskWord, Variability, variability_stack
 from napari_cryosphere.jobs.configs import VariabilityConfig, VaryingConfig
 from napari_cryosphere.jobs.events import Event, Events, Result
-from napari_cryosphere.jobs.running.inputs import (
-    described,
-    digest_of_table,
-    open_particles,
-)
+from napari_cryosphere.jobs.running.inputs import described, digest_of_table, open_particles
 from napari_cryosphere.jobs.running.journal import Journal, MemoryJournal
 from napari_cryosphere.jobs.running.outputs import claims
 from napari_cryosphere.jobs.running.references import checked_mask, open_mask
@@ -65,10 +61,8 @@ def variability_outputs(config: VariabilityConfig, found: int = 0) -> dict[str, 
 def variability(config: VariabilityConfig) -> Events:
     """Find how particles at known poses differ and write the folder.
 
-    Raises
-    ------
-    MetadataError
-        If there are no poses, too few particles, or the halves' maps at these poses have nothing in common.
+    Raises `MetadataError` if there are no poses, too few particles, or the halves' maps at these
+    poses have nothing in common.
     """
     if not begins(config, variability_outputs(config)["particles"]):
         yield Result({}, {})
@@ -108,10 +102,8 @@ def variability_in_memory(
 ) -> Generator[Event, None, Variability]:
     """Find how particles differ, without files.
 
-    Raises
-    ------
-    MetadataError
-        As `variability`, or if the mask is another word or does not fit the particles.
+    Raises `MetadataError` as `variability`, or if the mask is another word or does not fit the
+    particles.
     """
     if isinstance(mask, DensityMap):
         opened = checked_mask(mask, "the mask", stack.grid, "the particles")

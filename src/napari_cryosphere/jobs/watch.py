@@ -39,11 +39,8 @@ _Ready: TypeAlias = tuple[Arrival, ParticleStack, str]
 def watch(config: WatchConfig) -> Events:
     """Follow a folder until nothing comes any more, or until stopped.
 
-    Raises
-    ------
-    CryosphereError
-        If the folder or the run is in use by another watcher, or the run is one with other
-        settings.
+    Raises `CryosphereError` if the folder or the run is in use by another watcher, or the run is
+    one with other settings.
     """
     if not config.folder.is_dir():
         raise CryosphereError(

@@ -95,25 +95,19 @@ class Image2SphereConfig(BaseModel):
     resnet: ResNetConfig | None = None
     """An encoder in place of the one above; its feature map is 32 times smaller than the image."""
     blurs_px: tuple[PositiveFloat, ...] = ()
-    """Standard deviations of Gaussian filters; the filtered images are further channels of the
-    input.
-    """
+    """Standard deviations of Gaussian filters; the filtered images are further channels of the input."""
     sphere_channels: Annotated[int, Field(ge=1, le=2048)] = 96
     """Channels of the feature map that is laid on the half-sphere."""
     sphere_order: Annotated[int, Field(ge=1, le=5)] = 3
     """HEALPix order of the points of the half-sphere."""
     sphere_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of these points that a step of the training uses, drawn at random; afterwards all are
-    used.
-    """
+    """Share of these points that a step of the training uses, drawn at random; afterwards all are used."""
     l_max: Annotated[int, Field(ge=1, le=16)] = 6
     """Largest degree of the spherical and SO(3) harmonics."""
     so3_channels: Annotated[int, Field(ge=1, le=512)] = 8
     """Signals on SO(3) between the S2 and the SO(3) convolution."""
     so3_filter: Literal["global", "local"] = "global"
-    """Filters of the SO(3) convolution: any, or those that are zero where they tilt by over 22.5
-    degrees.
-    """
+    """Filters of the SO(3) convolution: any, or those that are zero where they tilt by over 22.5 degrees."""
 
     @model_validator(mode="after")
     def _centre_stays_on_a_pixel(self) -> Image2SphereConfig:

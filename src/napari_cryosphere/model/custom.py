@@ -29,9 +29,8 @@ Returns: TypeAlias = Literal["irreps", "wigner", "grid"]
 
 _MARK = "__cryosphere_returns__"
 _CORRECTIONS = 2
-"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6; each
-correction multiplies the error by as much again.
-"""
+"""Corrections of the quadrature on the grid: HEALPix's is exact to 1e-2 at order 2 and degree 6;
+each correction multiplies the error by as much again."""
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
@@ -42,17 +41,16 @@ def pose_network(returns: Returns) -> Callable[[Factory], Factory]:
     The module takes images ``(b, box, box)``, real, background of mean 0 and sd 1, phases flipped, and
     returns the logarithm of a density over rotations, up to a constant per image.
 
-    Parameters
-    ----------
-    returns
-        ``irreps``: real features ``(b, (L + 1) (2 L + 1) (2 L + 3) / 3)``, laid out as
-        ``so3.irreps.so3_irreps(L)``; vectors are x and y of the image, z the optical axis. The density
-        is over the rotation that takes the map to the image: turning an image by g turns the features
-        of an equivariant network by ``D_from_matrix(g)``.
-        ``wigner``: complex ``(b, L + 1, 2 L + 1, L + 1)``, coefficients as in `so3.wigner`, over the
-        rotation R that takes the image to the map (``r_map = R r_img``).
-        ``grid``: real ``(b, n)``, values at ``so3.grid.SO3Grid(order).rotations()``, the same R; n gives
-        the order. They are fitted by coefficients up to degree L.
+    ``returns`` says in which form:
+
+    - ``irreps``: real features ``(b, (L + 1) (2 L + 1) (2 L + 3) / 3)``, laid out as
+      ``so3.irreps.so3_irreps(L)``; vectors are x and y of the image, z the optical axis. The
+      density is over the rotation that takes the map to the image: turning an image by g turns the
+      features of an equivariant network by ``D_from_matrix(g)``.
+    - ``wigner``: complex ``(b, L + 1, 2 L + 1, L + 1)``, coefficients as in `so3.wigner`, over the
+      rotation R that takes the image to the map (``r_map = R r_img``).
+    - ``grid``: real ``(b, n)``, values at ``so3.grid.SO3Grid(order).rotations()``, the same R; n
+      gives the order. They are fitted by coefficients up to degree L.
     """
 
     def mark(factory: Factory) -> Factory:
@@ -65,15 +63,8 @@ def pose_network(returns: Returns) -> Callable[[Factory], Factory]:
 class CustomNetwork(PoseNetwork):
     """Another package's module, with its output as Wigner coefficients.
 
-    Parameters
-    ----------
-    config
-        Names the function that makes the module.
-
-    Raises
-    ------
-    ModelError
-        If there is no such function, it is not marked by `pose_network`, or it makes no module.
+    ``config``: names the function that makes the module. Raises `ModelError` if there is no such
+    function, it is not marked by `pose_network`, or it makes no module.
     """
 
     def __init__(self, config: CustomConfig) -> None:
@@ -92,10 +83,7 @@ class CustomNetwork(PoseNetwork):
     def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
         """Return coefficients ``(b, L + 1, 2 L + 1, L + 1)`` of images ``(b, box, box)``; the CTF is ignored.
 
-        Raises
-        ------
-        ModelError
-            If the module returns another shape than it is marked for.
+        Raises `ModelError` if the module returns another shape than it is marked for.
         """
         made, l_max = self.module(images), self._config.l_max
         expected = {
@@ -121,15 +109,7 @@ def grid_coefficients(values: Tensor, l_max: int) -> Tensor:
     Pixels of equal area make the coefficients ``(2 l + 1) / n`` times the adjoint's; what the sum leaves over
     is fitted again.
 
-    Parameters
-    ----------
-    values
-        ``(b, n)`` real, at the rotations of `SO3Grid`, the views slowest.
-    l_max
-        Largest degree L.
-
-    Returns
-    -------
+    ``values``: ``(b, n)`` real, at the rotations of `SO3Grid`, the views slowest. Returns
     ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable.
     """
     grid = SO3Grid(order_of_size(values.shape[1]))

@@ -158,10 +158,7 @@ class Image2Sphere(PoseNetwork):
     def load_encoder_weights(self, path: Path) -> None:
         """Read the weights of the ResNet, see `napari_cryosphere.model.resnet.load_resnet_weights`.
 
-        Raises
-        ------
-        ModelError
-            If the encoder is no ResNet, or the file does not fit.
+        Raises `ModelError` if the encoder is no ResNet, or the file does not fit.
         """
         resnet = self.encoder[0]
         if not isinstance(resnet, ResNet):

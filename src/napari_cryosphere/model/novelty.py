@@ -43,10 +43,7 @@ def is_novel(novelty: NDArray[np.float64]) -> bool:
 class Novelty(nn.Module):
     """See the module. Made by `fit`, or empty, to be filled from a file.
 
-    Parameters
-    ----------
-    box
-        Of the prepared images.
+    ``box``: of the prepared images.
     """
 
     mean: Tensor
@@ -69,16 +66,9 @@ class Novelty(nn.Module):
     ) -> Novelty | None:
         """Describe training particles, and set the limit by held-out ones.
 
-        Parameters
-        ----------
-        images, held_out
-            ``(n, box, box)`` and ``(m, box, box)`` prepared.
-        false_alarm_rate
-            Share of the held-out particles whose novelty is above 1.
-
-        Returns
-        -------
-        None if there are too few particles of either kind.
+        ``images``, ``held_out``: ``(n, box, box)`` and ``(m, box, box)`` prepared.
+        ``false_alarm_rate``: share of the held-out particles whose novelty is above 1. Returns none
+        if there are too few particles of either kind.
         """
         made = cls(images.shape[-1])
         if len(images) < _FEWEST_A_BAND * len(made.mean) or len(held_out) < 1 / false_alarm_rate:

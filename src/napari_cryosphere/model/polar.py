@@ -49,24 +49,16 @@ _STEM_KERNEL = 7  # angular samples, as the first kernel of a ResNet (He et al. 
 _INITIAL_SPREAD = 0.05
 """Of the log-density: logits that begin with a large spread cost more than a uniform guess."""
 _LEAST_SHIFT_SD_PX = 0.03
-"""Of the network's pixels: no shift is surer. Labels that all agree would let the width fall without end.
-0.3 A at 10 A per pixel, below what alignment resolves; chosen, not tuned.
-"""
+"""Of the network's pixels: no shift is surer. Labels that all agree would let the width fall
+without end. 0.3 A at 10 A per pixel, below what alignment resolves; chosen, not tuned."""
 
 
 def trigonometric_interpolation(box: int, x: Tensor, y: Tensor) -> Tensor:
     """Return what reads an image of an even box between its pixels, exactly up to Nyquist.
 
-    Parameters
-    ----------
-    box
-        Even number of pixels.
-    x, y
-        ``(p,)`` float64 positions in pixels from pixel n // 2.
-
-    Returns
-    -------
-    ``(p, box * box)`` float64, to be multiplied with the image's rows one after the other.
+    ``box``: even number of pixels. ``x``, ``y``: ``(p,)`` float64 positions in pixels from pixel n
+    // 2. Returns ``(p, box * box)`` float64, to be multiplied with the image's rows one after the
+    other.
     """
     pixel = torch.arange(box, dtype=torch.float64) - box // 2
 

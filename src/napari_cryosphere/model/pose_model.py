@@ -80,20 +80,14 @@ def temperatures(calibration: Calibration, ctf: Tensor | None) -> Tensor:
 class Prediction(NamedTuple):
     """What a model says of ``n`` particles.
 
-    Attributes
-    ----------
-    distribution
-        Of their poses.
-    novelty
-        ``(n,)``: how unlike the training's particles they are, above 1 where one is suspect, see
-        `napari_cryosphere.model.novelty`; None if the model has no measure of it.
-    origins_angstrom
-        ``(n, 2)`` x and y, as rlnOriginX/YAngst: the particle's centre is at minus this from pixel
-        n // 2. None if the model does not say.
-    origin_spread_angstrom
-        ``(n,)`` standard deviation of these along each axis; None likewise.
-    states
-        ``(n, k)`` probabilities of the states; None from a model of one state.
+    - ``distribution``: of their poses.
+    - ``novelty``, ``(n,)``: how unlike the training's particles they are, above 1 where one is
+      suspect, see `napari_cryosphere.model.novelty`; None if the model has no measure of it.
+    - ``origins_angstrom``: ``(n, 2)`` x and y, as rlnOriginX/YAngst: the particle's centre is at
+      minus this from pixel n // 2. None if the model does not say.
+    - ``origin_spread_angstrom``: ``(n,)`` standard deviation of these along each axis; None
+      likewise.
+    - ``states``: ``(n, k)`` probabilities of the states; None from a model of one state.
     """
 
     distribution: PoseDistribution
@@ -135,17 +129,10 @@ class PoseModel:
     def predict(self, images: Tensor, ctf: Tensor | None = None) -> PoseDistribution:
         """Return the pose distributions of prepared images.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` float32, prepared at the card's box and pixel size.
-        ctf
-            ``(n, box // 2 + 1)``: what the CTF left of them, see
-            `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known.
-
-        Notes
-        -----
-        Deterministic: the same images give the same distributions, in any batch.
+        ``images``: ``(n, box, box)`` float32, prepared at the card's box and pixel size. ``ctf``,
+        ``(n, box // 2 + 1)``: what the CTF left of them, see
+        `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is not known. The same images give
+        the same distributions, in any batch.
         """
         return self.predict_all(images, ctf).distribution
 
@@ -192,10 +179,7 @@ class PoseModel:
     def load(cls, path: str | PathLike[str]) -> PoseModel:
         """Read a model file, or the one in a run folder.
 
-        Raises
-        ------
-        ModelError
-            If there is no model, or it is broken or not one of ours.
+        Raises `ModelError` if there is no model, or it is broken or not one of ours.
         """
         file = model_file(Path(path))
         if not file.is_file():

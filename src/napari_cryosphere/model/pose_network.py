@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 from napari_cryosphere.so3.grid_transform import evaluate_on_grid
 
-__all__ = [
-    "Answers",
-    "PoseNetwork",
-    "Shifts",
-    "at_least_single",
-    "log_contrast",
-    "state_shares",
-]
+__all__ = ["Answers", "PoseNetwork", "Shifts", "at_least_single", "log_contrast", "state_shares"]
 
 _STATES_ORDER = 3  # of the grid on which states are averaged over poses: cells of 7.5 degrees
 
@@ -29,13 +22,7 @@ def log_contrast(ctf: Tensor) -> Tensor:
     cycles per box, for a spectrum that falls as k to the -2. Weights of the molecule's own spectrum order
     particles alike (correlation 0.98 on RELION's simulated beta-galactosidase).
 
-    Parameters
-    ----------
-    ctf
-        ``(n, box // 2 + 1)``: mean absolute values at 0, 1, ... cycles per box.
-
-    Returns
-    -------
+    ``ctf``, ``(n, box // 2 + 1)``: mean absolute values at 0, 1, ... cycles per box. Returns
     ``(n,)``: 0 without a CTF.
     """
     weights = 1 / torch.arange(1, ctf.shape[1], dtype=ctf.dtype, device=ctf.device)
@@ -45,12 +32,8 @@ def log_contrast(ctf: Tensor) -> Tensor:
 class Shifts(NamedTuple):
     """Where particles lie in their images: Gaussians of equal width along x and y.
 
-    Attributes
-    ----------
-    means_px
-        ``(b, 2)`` x and y of the particle's centre from pixel n // 2, in pixels of the network's box.
-    variances_px2
-        ``(b,)`` along each axis.
+    ``means_px``: ``(b, 2)`` x and y of the particle's centre from pixel n // 2, in pixels of the
+    network's box. ``variances_px2``: ``(b,)`` along each axis.
     """
 
     means_px: Tensor
@@ -60,15 +43,10 @@ class Shifts(NamedTuple):
 class Answers(NamedTuple):
     """What a network says of ``b`` images; None of what it does not say.
 
-    Attributes
-    ----------
-    coefficients
-        Of the log-density of their poses, see `PoseNetwork.forward`.
-    shifts
-        Where the particles lie.
-    states
-        ``(b, k, L + 1, 2 L + 1, L + 1)`` complex: coefficients of the logarithms of k states' probabilities
-        at each pose, up to a function that all states have in common, see `state_shares`.
+    ``coefficients``: of the log-density of their poses, see `PoseNetwork.forward`. ``shifts``:
+    where the particles lie. ``states``: ``(b, k, L + 1, 2 L + 1, L + 1)`` complex: coefficients of
+    the logarithms of k states' probabilities at each pose, up to a function that all states have in
+    common, see `state_shares`.
     """
 
     coefficients: Tensor
@@ -81,16 +59,9 @@ def state_shares(states: Tensor, coefficients: Tensor, temperatures: Tensor) -> 
 
     ``sum_R p(R) p(k | R)`` over the cells of a grid.
 
-    Parameters
-    ----------
-    states, coefficients
-        `Answers.states` and `Answers.coefficients` of ``b`` images, the latter those of calibrated poses.
-    temperatures
-        ``(t,)``: the logarithms of the states' probabilities are divided by each.
-
-    Returns
-    -------
-    ``(t, b, k)``.
+    ``states``, ``coefficients``: `Answers.states` and `Answers.coefficients` of ``b`` images, the
+    latter those of calibrated poses. ``temperatures``, ``(t,)``: the logarithms of the states'
+    probabilities are divided by each. Returns ``(t, b, k)``.
     """
     poses = evaluate_on_grid(coefficients, _STATES_ORDER).flatten(1).softmax(dim=1)
     logits = evaluate_on_grid(states.flatten(0, 1), _STATES_ORDER).view(*states.shape[:2], -1)
@@ -127,16 +98,9 @@ class PoseNetwork(nn.Module, ABC):
     def forward(self, images: Tensor, ctf: Tensor | None = None) -> Tensor:
         """Return the log-densities of images.
 
-        Parameters
-        ----------
-        images
-            ``(b, box, box)`` real, background of mean 0 and sd 1, phases flipped.
-        ctf
-            ``(b, box // 2 + 1)``: mean absolute value of each image's CTF at 0, 1, ... cycles per box;
-            None where it is not known. A network may look at it or not.
-
-        Returns
-        -------
+        ``images``: ``(b, box, box)`` real, background of mean 0 and sd 1, phases flipped. ``ctf``,
+        ``(b, box // 2 + 1)``: mean absolute value of each image's CTF at 0, 1, ... cycles per box;
+        None where it is not known. A network may look at it or not. Returns
         ``(b, L + 1, 2 L + 1, L + 1)`` complex: coefficients as in `napari_cryosphere.so3.wigner`,
         what `napari_cryosphere.so3.distributions.PoseDistribution.from_coefficients` takes.
         """

@@ -80,14 +80,9 @@ class ResNet(nn.Module):
 def load_resnet_weights(network: ResNet, path: Path) -> None:
     """Read the weights of a ResNet from a safetensors file with the names of torchvision and timm.
 
-    The layer for ImageNet's classes, ``fc``, is left out, and counters of batches may be
-    absent.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read, or its weights are those of another network; nothing is changed
-        then.
+    The layer for ImageNet's classes, ``fc``, is left out, and counters of batches may be absent.
+    Raises `ModelError` if the file cannot be read, or its weights are those of another network;
+    nothing is changed then.
     """
     try:
         given = {

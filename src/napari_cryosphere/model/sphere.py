@@ -30,14 +30,10 @@ class _Points(NamedTuple):
     The feature map's inscribed disc is the unit disc, pixel size // 2 is at the origin
     (orthographic projection).
 
-    Attributes
-    ----------
-    pixels, shares
-        ``(p, 4)``: flat indices of the pixels around each point, and the weights of bilinear
-        interpolation; pixels off the map have weight 0.
-    harmonics
-        ``(p, 2 (L + 1)^2)``: real, then imaginary part of ``conj(Y_ln)``, l, n >= 0, over the
-        number of points of the whole sphere; Y has mean square 1.
+    ``pixels``, ``shares``, ``(p, 4)``: flat indices of the pixels around each point, and the
+    weights of bilinear interpolation; pixels off the map have weight 0. ``harmonics``,
+    ``(p, 2 (L + 1)^2)``: real, then imaginary part of ``conj(Y_ln)``, l, n >= 0, over the number of
+    points of the whole sphere; Y has mean square 1.
     """
 
     pixels: Tensor
@@ -91,18 +87,9 @@ class HalfSphere(nn.Module):
     n >= 0, ``s_ln = mean over the sphere of s conj(Y_ln)``. Both steps are linear: together they
     are one matrix.
 
-    Parameters
-    ----------
-    size
-        Of the feature map in pixels.
-    l_max
-        L.
-    order
-        HEALPix order of the points.
-    share
-        Of the points that count in a step of the training; they are drawn from torch's global
-        generator, one draw for the batch, and weighted so that the mean over draws is what all
-        points give.
+    ``size``: of the feature map in pixels. ``order``: HEALPix order of the points. ``share``: of
+    the points that count in a step of the training; they are drawn from torch's global generator,
+    one draw for the batch, and weighted so that the mean over draws is what all points give.
     """
 
     def __init__(self, size: int, l_max: int, order: int, share: float = 1.0) -> None:

@@ -53,15 +53,8 @@ def listed(values: list[str], most: int = 4) -> str:
 class Place:
     """Where a table comes from, for messages.
 
-    Attributes
-    ----------
-    path
-        The file.
-    block
-        Name of the block in a STAR file.
-    names
-        What the file itself calls a column, where that is not RELION's name: the fields of a .cs
-        file.
+    ``path``: the file. ``block``: name of the block in a STAR file. ``names``: what the file itself
+    calls a column, where that is not RELION's name: the fields of a .cs file.
     """
 
     path: Path
@@ -85,10 +78,8 @@ class Place:
 def numbers(place: Place, table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """Return a column as ``(n,)`` float64.
 
-    Raises
-    ------
-    MetadataError
-        If a value is text, NaN or infinite: file, block, row (from 1), column and value are named.
+    Raises `MetadataError` if a value is text, NaN or infinite: file, block, row (from 1), column
+    and value are named.
     """
     series = table[column]
     values = np.asarray(pd.to_numeric(series, errors="coerce"), dtype=np.float64)
@@ -99,12 +90,8 @@ def numbers(place: Place, table: pd.DataFrame, column: str) -> NDArray[np.float6
 def in_legal_ranges(place: Place, table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the columns that have a range in `RANGES`, as numbers, and warnings of unusual values.
 
-    Columns of whole numbers are int64, all others float64.
-
-    Raises
-    ------
-    MetadataError
-        If a value is no finite number or outside its legal range: the first row is named.
+    Columns of whole numbers are int64, all others float64. Raises `MetadataError` if a value is no
+    finite number or outside its legal range: the first row is named.
     """
     columns: dict[str, NDArray[Any]] = {}
     warnings: list[str] = []

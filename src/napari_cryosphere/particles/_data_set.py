@@ -87,18 +87,11 @@ def data_set_of_blocks(
 ) -> DataSet:
     """Check the blocks of a STAR file and find the images. See :meth:`ParticleStack.from_tables`.
 
-    Parameters
-    ----------
-    path
-        The file, for messages and as the place to look for stacks from.
-    blocks
-        Its tables by name.
-    notes
-        Warnings to begin with.
-    data_dir, require_images, open_images
-        See :meth:`ParticleStack.read`.
-    images
-        The images of all rows, in order; None looks for the stacks that the rows name.
+    - ``path``: the file, for messages and as the place to look for stacks from.
+    - ``blocks``: its tables by name.
+    - ``notes``: warnings to begin with.
+    - ``data_dir``, ``require_images``, ``open_images``: see :meth:`ParticleStack.read`.
+    - ``images``: the images of all rows, in order; None looks for the stacks that the rows name.
     """
     if images is not None:
         blocks = _naming(images, path, blocks)

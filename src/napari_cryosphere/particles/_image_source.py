@@ -24,27 +24,16 @@ __all__ = ["ImageSource"]
 class ImageSource:
     """Stack and index of each particle; slicing costs a few integers.
 
-    Attributes
-    ----------
-    files
-        All stacks of the data set.
-    file_of
-        ``(n,)``: which of ``files`` a particle is in.
-    index_of
-        ``(n,)``: its index there, from 0.
-    row_of
-        ``(n,)``: its row in the STAR file, from 0, for messages.
-    image_of
-        ``(n,)``: number of its image among the different ones, from 0 in the order of the rows;
-        rows with the same image have the same number.
-    place_of
-        ``(n,)``: which of ``places`` its row is in.
-    sign_of
-        ``(n,)`` of 1 and -1: what its grey values are multiplied by as they are read.
-    half_of
-        ``(n,)`` of 1 and 2: the half set that it is dealt to where the table names none.
-    places
-        The tables that rows are from; several where stacks were joined.
+    - ``files``: all stacks of the data set.
+    - ``file_of``, ``(n,)``: which of ``files`` a particle is in.
+    - ``index_of``, ``(n,)``: its index there, from 0.
+    - ``row_of``, ``(n,)``: its row in the STAR file, from 0, for messages.
+    - ``image_of``, ``(n,)``: number of its image among the different ones, from 0 in the order of
+      the rows; rows with the same image have the same number.
+    - ``place_of``, ``(n,)``: which of ``places`` its row is in.
+    - ``sign_of``: ``(n,)`` of 1 and -1: what its grey values are multiplied by as they are read.
+    - ``half_of``: ``(n,)`` of 1 and 2: the half set that it is dealt to where the table names none.
+    - ``places``: the tables that rows are from; several where stacks were joined.
     """
 
     files: tuple[StackFile, ...]
@@ -161,10 +150,8 @@ class ImageSource:
     def read(self, box: int) -> NDArray[np.float32]:
         """Return the images of all particles, ``(n, box, box)`` float32.
 
-        Raises
-        ------
-        CryosphereError
-            If a stack is missing, has changed, or holds pixels that are not finite.
+        Raises `CryosphereError` if a stack is missing, has changed, or holds pixels that are not
+        finite.
         """
         images = np.empty((len(self.file_of), box, box), dtype=np.float32)
         if not len(images):

@@ -20,10 +20,7 @@ _NAME = "rlnOpticsGroupName"
 def joined_tables(parts: Sequence[Tables]) -> Tables:
     """Return one particle table and one optics table. See :meth:`ParticleStack.join`.
 
-    Raises
-    ------
-    MetadataError
-        If only some optics tables have a pixel size or a box.
+    Raises `MetadataError` if only some optics tables have a pixel size or a box.
     """
     optics, numbers, dropped = _joined_optics(parts)
     tables = [

@@ -16,12 +16,7 @@ from napari_cryosphere.particles._tables import GROUP, PIXEL_SIZE, Tables
 from napari_cryosphere.particles.image_grid import ImageGrid
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees, rotation_from_relion_angles
 
-__all__ = [
-    "duplicate_warnings",
-    "grid_warnings",
-    "note_oddities",
-    "one_half_warning",
-]
+__all__ = ["duplicate_warnings", "grid_warnings", "note_oddities", "one_half_warning"]
 
 # Focus is never that near; in micrometres a defocus is 0.1 to 10.
 _SMALLEST_DEFOCUS_ANGSTROM = 100.0

@@ -39,10 +39,7 @@ def reading(path: Path) -> Iterator[None]:
 def compression_of(path: Path, start: bytes) -> str:
     """Return ``gzip``, ``bzip2`` or, of a plain file, an empty string, by a file's first bytes.
 
-    Raises
-    ------
-    FileFormatError
-        If the file is compressed in another way.
+    Raises `FileFormatError` if the file is compressed in another way.
     """
     for first, name in _FIRST_BYTES.items():
         if start.startswith(first):
@@ -58,10 +55,7 @@ def compression_of(path: Path, start: bytes) -> str:
 def unpacked(path: Path, compression: str) -> Iterator[IO[bytes]]:
     """Open a compressed file.
 
-    Raises
-    ------
-    FileFormatError
-        If it is damaged, also where that shows as it is read.
+    Raises `FileFormatError` if it is damaged, also where that shows as it is read.
     """
     try:
         with _OPENERS[compression](path) as stream:

@@ -25,10 +25,7 @@ _SMALLEST_MICROGRAPH_PX = 1024
 def refuse_other_tables(path: Path, blocks: dict[str, pd.DataFrame]) -> None:
     """Refuse tables of subtomograms, tilt series and micrographs.
 
-    Raises
-    ------
-    MetadataError
-        Says by which column it is known, and which tool takes it.
+    Raises `MetadataError` says by which column it is known, and which tool takes it.
     """
     for block, table in blocks.items():
         found = _tomography(table)
@@ -84,19 +81,9 @@ def is_warp_series(table: pd.DataFrame) -> bool:
 def refuse_other_files(stack: MrcStack, bare: bool = False, named_whole: bool = False) -> None:
     """Refuse a file of one micrograph, a movie, or a volume.
 
-    Parameters
-    ----------
-    stack
-        The file.
-    bare
-        Whether the file itself was given, not a table that names it.
-    named_whole
-        Whether a table names it without the number of an image.
-
-    Raises
-    ------
-    FileFormatError
-        Says what it is, and what to do.
+    ``stack``: the file. ``bare``: whether the file itself was given, not a table that names it.
+    ``named_whole``: whether a table names it without the number of an image. Raises
+    `FileFormatError` says what it is, and what to do.
     """
     sections, rows, columns = stack.shape
     named_mrc = stack.path.suffix.lower() in (".mrc", ".map")

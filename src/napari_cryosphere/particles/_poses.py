@@ -94,12 +94,8 @@ def pose_columns(
 ) -> dict[str, NDArray[np.float64]]:
     """Return RELION's columns of new poses.
 
-    Parameters
-    ----------
-    rotations
-        ``(n, 3, 3)``; image to map coordinates.
-    shifts_angstrom
-        ``(n, 2)`` in x, y order, as rlnOriginX/YAngst; None for no origins.
+    ``rotations``: ``(n, 3, 3)``; image to map coordinates. ``shifts_angstrom``: ``(n, 2)`` in x, y
+    order, as rlnOriginX/YAngst; None for no origins.
     """
     angles = relion_angles_from_rotation(rotations).round(_DECIMALS)
     columns = {name: angles[:, axis] for axis, name in enumerate(ANGLES)}
@@ -228,10 +224,8 @@ def number_of_states(particles: pd.DataFrame) -> int:
 def state_probabilities(particles: pd.DataFrame) -> NDArray[np.float64] | None:
     """Return the probabilities of states that a table has, ``(n, k)``; None where it has not two or more.
 
-    Raises
-    ------
-    MetadataError
-        If one is missing, negative or no number, or a particle's do not sum to 1.
+    Raises `MetadataError` if one is missing, negative or no number, or a particle's do not sum to
+    1.
     """
     number = number_of_states(particles)
     if number == 1:

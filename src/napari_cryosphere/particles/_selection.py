@@ -26,10 +26,8 @@ _FAILURES = (
 def rows_where(path: Path, table: pd.DataFrame, expression: str) -> NDArray[np.bool_]:
     """Return ``(n,)`` for which rows an expression is true. See :meth:`ParticleStack.select`.
 
-    Raises
-    ------
-    MetadataError
-        If the expression cannot be evaluated, gives no condition per row, or is true nowhere.
+    Raises `MetadataError` if the expression cannot be evaluated, gives no condition per row, or is
+    true nowhere.
     """
     asked = f"{path}: the selection {shown(expression)}"
     if "@" in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", expression):

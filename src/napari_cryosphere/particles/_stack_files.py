@@ -34,15 +34,8 @@ _NUMBERS = itertools.count(1)
 class ArrayStack:
     """Images in memory, with the attributes that `MrcStack` has.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)``, axes ``[y, x]``; kept as float32.
-
-    Raises
-    ------
-    MetadataError
-        If the shape is another, or a pixel is not finite.
+    ``images``: ``(n, box, box)``, axes ``[y, x]``; kept as float32. Raises `MetadataError` if the
+    shape is another, or a pixel is not finite.
     """
 
     warnings: tuple[str, ...] = ()
@@ -76,16 +69,13 @@ _MOST_PLACES = 3  # that a message names
 class StackFile:
     """One stack as the STAR file names it, and where it was found.
 
-    Attributes
-    ----------
-    name
-        The path as written in the STAR file.
-    folder
-        The folder that ``name`` is relative to; None if the stack was found by a part of its name.
-    stack
-        The opened stack, in a file or in memory; None if it was not looked for or not found.
-    in_project
-        Whether ``folder`` is not the STAR file's own but one above it: a RELION project's.
+    - ``name``: the path as written in the STAR file.
+    - ``folder``: the folder that ``name`` is relative to; None if the stack was found by a part of
+      its name.
+    - ``stack``: the opened stack, in a file or in memory; None if it was not looked for or not
+      found.
+    - ``in_project``: whether ``folder`` is not the STAR file's own but one above it: a RELION
+      project's.
     """
 
     name: str
@@ -99,15 +89,9 @@ def parse_image_names(
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Split ``000001@path`` of the column rlnImageName.
 
-    Returns
-    -------
-    The different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index, from 0. A
-    name without ``@`` is the only image of a file.
-
-    Raises
-    ------
-    MetadataError
-        If the number is not one from 1 on, or several rows name one file without a number.
+    Returns the different paths; ``(n,)`` which of them each row has; ``(n,)`` the image's index,
+    from 0. A name without ``@`` is the only image of a file. Raises `MetadataError` if the number
+    is not one from 1 on, or several rows name one file without a number.
     """
     parts = [name.partition("@") for name in table["rlnImageName"].tolist()]
     _refuse_repeated_files(place, table, np.array([not at for _, at, _ in parts]))
@@ -154,12 +138,8 @@ def locate_images(
 ) -> tuple[StackFile, ...]:
     """Find and open (header only) the stacks.
 
-    Raises
-    ------
-    MissingImagesError
-        If a stack is not where it is looked for and ``required``; the row is named.
-    FileFormatError
-        If a stack is not an MRC file; the row is named.
+    Raises `MissingImagesError` if a stack is not where it is looked for and ``required``; the row
+    is named; `FileFormatError` if a stack is not an MRC file; the row is named.
     """
     first_row = np.full(len(names), -1)
     first_row[file_of[::-1]] = np.arange(len(file_of))[::-1]

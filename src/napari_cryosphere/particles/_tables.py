@@ -51,10 +51,8 @@ def tables_from_blocks(
 ) -> Tables:
     """Find and check the tables; ``names`` are what the file calls columns, see `Place`.
 
-    Raises
-    ------
-    MetadataError
-        If there is no particle table, it has no rows, or a value that is used is not legal.
+    Raises `MetadataError` if there is no particle table, it has no rows, or a value that is used is
+    not legal.
     """
     name = _particle_block(path, blocks)
     particles = blocks[name].reset_index(drop=True)

@@ -46,19 +46,13 @@ _RADIANS_PER_MILLIRADIAN = 1e-3
 class Aberrations:
     """What all images of a kind hold, in RELION's conventions.
 
-    Attributes
-    ----------
-    odd_zernike
-        Coefficients in radians of the antisymmetric phase (rlnOddZernike; beam tilt is in it), over
-        polynomials of the frequency in 1/angstrom.
-    even_zernike
-        Coefficients of what is taken off the phase of `ctf_values` (rlnEvenZernike): RELION adds it
-        to a phase of the opposite sign.
-    magnification
-        ``(a, b, c, d)`` of the matrix ``[[a, b], [c, d]]`` (rlnMagMat00 to 11), which takes an
-        image's frequencies to the undistorted ones.
-    treatment
-        What was done to the images: their phases flipped, or multiplied by their CTF.
+    - ``odd_zernike``: coefficients in radians of the antisymmetric phase (rlnOddZernike; beam tilt
+      is in it), over polynomials of the frequency in 1/angstrom.
+    - ``even_zernike``: coefficients of what is taken off the phase of `ctf_values`
+      (rlnEvenZernike): RELION adds it to a phase of the opposite sign.
+    - ``magnification``: ``(a, b, c, d)`` of the matrix ``[[a, b], [c, d]]`` (rlnMagMat00 to 11),
+      which takes an image's frequencies to the undistorted ones.
+    - ``treatment``: what was done to the images: their phases flipped, or multiplied by their CTF.
     """
 
     odd_zernike: tuple[float, ...] = ()
@@ -89,12 +83,7 @@ class Aberrations:
 class AberrationsOfImages:
     """The aberrations of each image of a set.
 
-    Attributes
-    ----------
-    kinds
-        The different ones.
-    of
-        ``(n,)``: which of them each image has.
+    ``kinds``: the different ones. ``of``, ``(n,)``: which of them each image has.
     """
 
     def __init__(self, kinds: tuple[Aberrations, ...], of: NDArray[np.int64]) -> None:
@@ -143,10 +132,8 @@ class AberrationsOfImages:
 def aberrations_of(stack: ParticleStack) -> AberrationsOfImages:
     """Return the aberrations that a stack's columns name; an optics group's value goes before a row's.
 
-    Raises
-    ------
-    MetadataError
-        If a list of Zernike coefficients cannot be read, or a magnification matrix is singular.
+    Raises `MetadataError` if a list of Zernike coefficients cannot be read, or a magnification
+    matrix is singular.
     """
     names = [name for name in _NEUTRAL if name in stack.optics or name in stack.particles]
     if not names:

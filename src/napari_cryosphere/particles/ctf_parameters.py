@@ -17,24 +17,16 @@ ANGSTROM_PER_MILLIMETRE = 1e7
 class CtfParameters:
     """CTF parameters, one value per particle: ``(n,)`` float64. One value serves all particles.
 
-    Attributes
-    ----------
-    defocus_u_angstrom, defocus_v_angstrom
-        Defocus along the two axes of astigmatism; underfocus is positive.
-    defocus_angle_degrees
-        Angle of the U axis, from +x towards +y.
-    voltage_kv
-        Acceleration voltage.
-    spherical_aberration_mm
-        Spherical aberration of the objective lens.
-    amplitude_contrast
-        Fraction of amplitude contrast, 0 to 1.
-    phase_shift_degrees
-        Phase shift of a phase plate; 0 without one.
-    b_factor_angstrom2
-        rlnCtfBfactor: the CTF is multiplied by ``exp(-B s^2 / 4)``; 0 for no envelope.
-    scale_factor
-        rlnCtfScalefactor: the CTF is multiplied by it.
+    - ``defocus_u_angstrom``, ``defocus_v_angstrom``: defocus along the two axes of astigmatism;
+      underfocus is positive.
+    - ``defocus_angle_degrees``: angle of the U axis, from +x towards +y.
+    - ``voltage_kv``: acceleration voltage.
+    - ``spherical_aberration_mm``: spherical aberration of the objective lens.
+    - ``amplitude_contrast``: fraction of amplitude contrast, 0 to 1.
+    - ``phase_shift_degrees``: phase shift of a phase plate; 0 without one.
+    - ``b_factor_angstrom2``: rlnCtfBfactor: the CTF is multiplied by ``exp(-B s^2 / 4)``; 0 for no
+      envelope.
+    - ``scale_factor``: rlnCtfScalefactor: the CTF is multiplied by it.
     """
 
     defocus_u_angstrom: NDArray[np.float64]

@@ -23,20 +23,9 @@ _SAME_VOXEL_SIZE = 1e-3  # relative, of the three axes: headers are rounded
 class DensityMap:
     """A cubic density map with an even box; its centre is voxel ``box // 2``.
 
-    Attributes
-    ----------
-    voxels
-        ``(box, box, box)`` float32, axes ``[z, y, x]``.
-    pixel_size_angstrom
-        Edge of a voxel.
-    symmetry
-        Point group of the map, in RELION's notation.
-
-    Raises
-    ------
-    CryosphereError
-        If the map is not cubic, its box is odd, a voxel is not finite, or the pixel size is not
-        positive.
+    ``voxels``: ``(box, box, box)`` float32, axes ``[z, y, x]``. ``pixel_size_angstrom``: edge of a
+    voxel. ``symmetry``: point group of the map, in RELION's notation. Raises `CryosphereError` if
+    the map is not cubic, its box is odd, a voxel is not finite, or the pixel size is not positive.
     """
 
     voxels: NDArray[np.float32]
@@ -87,20 +76,11 @@ class DensityMap:
         The axis order of the header (mapc, mapr, maps) is honoured; its ORIGIN and NSTART are
         ignored, so that the map is where its voxels are.
 
-        Parameters
-        ----------
-        path
-            An MRC file of mode 0, 1, 2, 6 or 12.
-        symmetry
-            Point group to note with the map.
-        pixel_size_angstrom
-            Edge of a voxel, where the header is wrong; None takes the header's.
-
-        Raises
-        ------
-        FileFormatError
-            If the file is no MRC file, or the map in it is not cubic, has an odd box, voxels that
-            are not cubes, no pixel size, or values that are not finite.
+        ``path``: an MRC file of mode 0, 1, 2, 6 or 12. ``symmetry``: point group to note with the
+        map. ``pixel_size_angstrom``: edge of a voxel, where the header is wrong; None takes the
+        header's. Raises `FileFormatError` if the file is no MRC file, or the map in it is not
+        cubic, has an odd box, voxels that are not cubes, no pixel size, or values that are not
+        finite.
         """
         stack = MrcStack(path)
         _check_shape(stack.shape, str(path), FileFormatError)
@@ -127,10 +107,7 @@ class DensityMap:
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write the map as an MRC file (mode 2), which appears whole or not at all.
 
-        Raises
-        ------
-        OutputExistsError
-            If the file exists and ``overwrite`` is False.
+        Raises `OutputExistsError` if the file exists and ``overwrite`` is False.
         """
         path = Path(path)
         with section_writer(

@@ -29,12 +29,8 @@ _SAME = 1e-4  # pixel sizes that differ by less are one
 class ImageGrid:
     """The pixels of square images.
 
-    Attributes
-    ----------
-    box
-        Edge in pixels; the centre is pixel ``box // 2``.
-    pixel_size_angstrom
-        Edge of a pixel.
+    ``box``: edge in pixels; the centre is pixel ``box // 2``. ``pixel_size_angstrom``: edge of a
+    pixel.
     """
 
     box: int
@@ -81,10 +77,7 @@ def grids_of_groups(optics: pd.DataFrame, used: Collection[int]) -> dict[int, Im
 def refuse_unlike(path: Path, grids: Collection[ImageGrid]) -> None:
     """Refuse grids so different that a pixel size must be wrong: their common box would be huge.
 
-    Raises
-    ------
-    MetadataError
-        If the common box is over eight times the largest of the given ones.
+    Raises `MetadataError` if the common box is over eight times the largest of the given ones.
     """
     largest = max((grid.box for grid in grids), default=0)
     sizes = [grid.pixel_size_angstrom for grid in grids]
@@ -106,18 +99,10 @@ def resampling_matrix(size: int, box: int, step: float) -> NDArray[np.float32]:
     cutting or padding the image's transform where ``step`` is ``size / box``, and as exact for any
     other ratio and for odd sizes. Grey values are kept.
 
-    Parameters
-    ----------
-    size
-        Pixels along the given image's edge; its centre is pixel ``size // 2``.
-    box
-        Pixels along the new edge, centre ``box // 2``.
-    step
-        New pixel size in units of the given one.
-
-    Returns
-    -------
-    ``(box, size)`` float32, read-only. Rows of pixels that lie outside the given image are zero.
+    ``size``: pixels along the given image's edge; its centre is pixel ``size // 2``. ``box``:
+    pixels along the new edge, centre ``box // 2``. ``step``: new pixel size in units of the given
+    one. Returns ``(box, size)`` float32, read-only. Rows of pixels that lie outside the given image
+    are zero.
     """
     positions = (np.arange(box) - box // 2) * step + size // 2
     phase = np.pi * (positions[:, None] - np.arange(size)) / size
@@ -140,17 +125,9 @@ def resampling_matrix(size: int, box: int, step: float) -> NDArray[np.float32]:
 def resample(images: NDArray[np.float32], old: ImageGrid, new: ImageGrid) -> NDArray[np.float32]:
     """Bring images from one grid to another by Fourier rescaling; see `resampling_matrix`.
 
-    Parameters
-    ----------
-    images
-        ``(k, old.box, old.box)`` float32.
-    old, new
-        The grids; boxes may be odd.
-
-    Returns
-    -------
-    ``(k, new.box, new.box)`` float32. Grey values are kept. Pixels outside the given image have the
-    mean grey value of its border.
+    ``images``: ``(k, old.box, old.box)`` float32. ``old``, ``new``: the grids; boxes may be odd.
+    Returns ``(k, new.box, new.box)`` float32. Grey values are kept. Pixels outside the given image
+    have the mean grey value of its border.
     """
     if old.matches(new):
         return images

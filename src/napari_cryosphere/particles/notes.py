@@ -17,10 +17,7 @@ __all__ = ["notes_of"]
 def notes_of(stack: ParticleStack) -> Iterator[str]:
     """Yield a line for each thing besides poses and CTF that a file says and jobs heed.
 
-    Raises
-    ------
-    MetadataError
-        If aberrations cannot be read.
+    Raises `MetadataError` if aberrations cannot be read.
     """
     kinds = [kind for _, kind in aberrations_of(stack).parts()]
     treatments = {kind.treatment for kind in kinds}

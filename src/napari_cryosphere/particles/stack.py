@@ -85,22 +85,15 @@ class ParticleStack:
     size and the widest field among the groups that the file's (or the joined files') particles are
     in; :attr:`box` and :attr:`pixel_size_angstrom` are this grid's, and slicing keeps it.
 
-    Attributes
-    ----------
-    particles
-        One row per particle; RELION's names without the underscore, such as ``rlnAngleRot``. Units
-        are RELION's: degrees, A.
-    optics
-        One row per optics group, with ``rlnOpticsGroup`` and, where known, its own
-        ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
-        one.
-    other_blocks
-        All other blocks of the STAR file, carried through.
-    source
-        The file that was read; the first where stacks were joined.
-    grids
-        Box and pixel size of each optics group as its images are stored; empty where they are not
-        known.
+    - ``particles``: one row per particle; RELION's names without the underscore, such as
+      ``rlnAngleRot``. Units are RELION's: degrees, A.
+    - ``optics``: one row per optics group, with ``rlnOpticsGroup`` and, where known, its own
+      ``rlnImagePixelSize`` and ``rlnImageSize``. RELION 3.0 files, which have no such table, get
+      one.
+    - ``other_blocks``: all other blocks of the STAR file, carried through.
+    - ``source``: the file that was read; the first where stacks were joined.
+    - ``grids``: box and pixel size of each optics group as its images are stored; empty where they
+      are not known.
     """
 
     def __init__(
@@ -131,31 +124,20 @@ class ParticleStack:
         """Read a STAR file of RELION 3.0 or later, a cryoSPARC .cs file, or a bare stack of images.
 
         Every number that is used is checked here, and the header of every stack; pixels are not
-        read.
+        read. Raises `FileFormatError` if a file is missing or not what it should be;
+        `MetadataError` if a table or a value in it cannot be used: file, row, column and value are
+        named.
 
-        Parameters
-        ----------
-        path
-            ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz`` or
-            ``.bz2``. What a .cs file lacks is taken from its job's passthrough file in the same
-            folder.
-        data_dir
-            Folder of the images if they have moved. Stacks are looked for relative to it, to the
-            file's folder and to its parents, and last in ``data_dir`` without the name's leading
-            folders.
-        require_images
-            Whether stacks that are missing are an error; if False they are a warning, and
-            :meth:`images` raises. Enough for work on poses alone.
-        open_images
-            Whether stacks are looked for and their headers read; if False no file of images is
-            touched, and box and pixel size are known only where the table names them.
-
-        Raises
-        ------
-        FileFormatError
-            If a file is missing or not what it should be.
-        MetadataError
-            If a table or a value in it cannot be used: file, row, column and value are named.
+        - ``path``: ``.star``, ``.cs``, ``.mrcs`` or ``.mrc``; STAR files and stacks also as ``.gz``
+          or ``.bz2``. What a .cs file lacks is taken from its job's passthrough file in the same
+          folder.
+        - ``data_dir``: folder of the images if they have moved. Stacks are looked for relative to
+          it, to the file's folder and to its parents, and last in ``data_dir`` without the name's
+          leading folders.
+        - ``require_images``: whether stacks that are missing are an error; if False they are a
+          warning, and :meth:`images` raises. Enough for work on poses alone.
+        - ``open_images``: whether stacks are looked for and their headers read; if False no file of
+          images is touched, and box and pixel size are known only where the table names them.
         """
         folder = None if data_dir is None else Path(data_dir)
         data = read_data_set(Path(path), folder, require_images and open_images, open_images)
@@ -178,23 +160,15 @@ class ParticleStack:
     ) -> ParticleStack:
         """Take tables as ``starfile.read`` returns them, checked as :meth:`read` checks a file.
 
-        Parameters
-        ----------
-        tables
-            The particle table, or blocks by name: ``optics`` and ``particles`` of RELION 3.1, each
-            a table, or a mapping of labels to values for a block without ``loop_``.
-        images
-            ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be there.
-            None looks for the stacks that rlnImageName names.
-        data_dir
-            Folder that the stacks' names are relative to; the working folder without it.
-        require_images
-            See :meth:`read`.
+        Raises `FileFormatError`, `MetadataError` as :meth:`read`.
 
-        Raises
-        ------
-        FileFormatError, MetadataError
-            As :meth:`read`.
+        - ``tables``: the particle table, or blocks by name: ``optics`` and ``particles`` of RELION
+          3.1, each a table, or a mapping of labels to values for a block without ``loop_``.
+        - ``images``: ``(n, box, box)``, one for each row, in memory; rlnImageName then need not be
+          there. None looks for the stacks that rlnImageName names.
+        - ``data_dir``: folder that the stacks' names are relative to; the working folder without
+          it.
+        - ``require_images``: see :meth:`read`.
         """
         given = {"particles": tables} if isinstance(tables, pd.DataFrame) else dict(tables)
         blocks = {name: table_of_block(block) for name, block in given.items()}
@@ -224,15 +198,10 @@ class ParticleStack:
     def join(cls, stacks: Sequence[ParticleStack]) -> ParticleStack:
         """Return the particles of several stacks, one after the other.
 
-        Optics groups that are equal in all their values become one, others get new numbers.
-        Columns that not all stacks have are left out and named in a warning; half sets are kept, or
-        made where only some stacks have them. Other blocks are the first stack's.
-
-        Raises
-        ------
-        MetadataError
-            If there are no stacks, or only some of their optics tables know the pixel size or the
-            box.
+        Optics groups that are equal in all their values become one, others get new numbers. Columns
+        that not all stacks have are left out and named in a warning; half sets are kept, or made
+        where only some stacks have them. Other blocks are the first stack's. Raises `MetadataError`
+        if there are no stacks, or only some of their optics tables know the pixel size or the box.
         """
         if not stacks:
             raise MetadataError("no stacks to join; give at least one")
@@ -303,12 +272,8 @@ class ParticleStack:
         """Return the particles with images that are Fourier-rescaled to a grid when they are read.
 
         The same field in a smaller box leaves out what is finer than two of its pixels; poses and
-        shifts, which are in angstrom, stay.
-
-        Raises
-        ------
-        MetadataError
-            If box or pixel size of the images are not known.
+        shifts, which are in angstrom, stay. Raises `MetadataError` if box or pixel size of the
+        images are not known.
         """
         if grid.matches(self.grid):
             return self
@@ -361,23 +326,12 @@ class ParticleStack:
     def images(self, indices: Any = None) -> NDArray[np.float32]:
         """Read images.
 
-        Parameters
-        ----------
-        indices
-            An integer, slice, mask or array of integers; None for all.
-
-        Returns
-        -------
+        ``indices``: an integer, slice, mask or array of integers; None for all. Returns
         ``(k, box, box)`` float32, axes ``[y, x]``, always three-dimensional, on the stack's grid:
         images of optics groups with another box or pixel size are Fourier-rescaled, with grey
         values kept. Images whose ``cryosparc/blob/sign`` is -1 are multiplied by it. Neighbours in
-        one stack are read in one go, whatever order they are asked for in.
-
-        Raises
-        ------
-        CryosphereError
-            If an image cannot be read or has pixels that are not finite; STAR row and stack are
-            named.
+        one stack are read in one go, whatever order they are asked for in. Raises `CryosphereError`
+        if an image cannot be read or has pixels that are not finite; STAR row and stack are named.
         """
         if isinstance(indices, (int, np.integer)) and self._as_stored:
             return self._images.read_one(range(len(self))[indices])
@@ -400,15 +354,9 @@ class ParticleStack:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], ImageGrid]]:
         """Read images as they are stored, optics groups of one box and pixel size together.
 
-        Yields
-        ------
-        Which of the images asked for these are, ``(j,)``; the images, ``(j, box, box)`` float32;
-        their grid. An odd box is padded to the next even one.
-
-        Raises
-        ------
-        CryosphereError
-            As :meth:`images`.
+        Yields which of the images asked for these are, ``(j,)``; the images, ``(j, box, box)``
+        float32; their grid. An odd box is padded to the next even one. Raises `CryosphereError` as
+        :meth:`images`.
         """
         chosen = self._rows(indices)
         source = self._images[chosen]
@@ -454,10 +402,7 @@ class ParticleStack:
     def rotations(self) -> NDArray[np.float64]:
         """Return the poses, ``(n, 3, 3)``; each matrix takes image coordinates (x, y, z) to map coordinates.
 
-        Raises
-        ------
-        MetadataError
-            If an Euler angle's column is missing.
+        Raises `MetadataError` if an Euler angle's column is missing.
         """
         missing = [column for column in ANGLES if column not in self.particles]
         if missing:
@@ -478,12 +423,8 @@ class ParticleStack:
     def ctf_parameters(self) -> CtfParameters:
         """Return the parameters of each particle's CTF; its own row goes before its optics group.
 
-        A missing phase shift or B-factor is 0, a missing scale factor 1.
-
-        Raises
-        ------
-        MetadataError
-            If a column is missing; it is named.
+        A missing phase shift or B-factor is 0, a missing scale factor 1. Raises `MetadataError` if
+        a column is missing; it is named.
         """
         missing = self._missing_ctf()
         if missing:
@@ -526,10 +467,7 @@ class ParticleStack:
     def state_probabilities(self) -> NDArray[np.float64] | None:
         """Return the probabilities of several states, ``(n, k)``; None where the table has none.
 
-        Raises
-        ------
-        MetadataError
-            If a column of them is missing, or a particle's are no probabilities.
+        Raises `MetadataError` if a column of them is missing, or a particle's are no probabilities.
         """
         try:
             return state_probabilities(self.particles)
@@ -562,17 +500,11 @@ class ParticleStack:
     def select(self, expression: str) -> ParticleStack:
         """Return the particles for which an expression is true, with their optics.
 
-        Parameters
-        ----------
-        expression
-            A condition on columns as :meth:`pandas.DataFrame.query` takes it, with the names that
-            the file has: ``"rlnClassNumber == 3 and rlnDefocusU < 20000"``. Columns of the optics
-            table may be named too. Names with characters such as ``/`` go in backticks.
-
-        Raises
-        ------
-        MetadataError
-            If the expression cannot be evaluated, is no condition, or is true for no particle.
+        ``expression``: a condition on columns as :meth:`pandas.DataFrame.query` takes it, with the
+        names that the file has: ``"rlnClassNumber == 3 and rlnDefocusU < 20000"``. Columns of the
+        optics table may be named too. Names with characters such as ``/`` go in backticks. Raises
+        `MetadataError` if the expression cannot be evaluated, is no condition, or is true for no
+        particle.
         """
         return self[self.rows_where(expression)]
 
@@ -610,16 +542,9 @@ class ParticleStack:
     def with_columns(self, columns: Mapping[str, Any]) -> ParticleStack:
         """Return a stack with columns added or replaced.
 
-        Parameters
-        ----------
-        columns
-            ``(n,)`` values by name, without underscore; RELION's numbers are checked as on reading.
-
-        Raises
-        ------
-        MetadataError
-            If a length is wrong, a value not legal, or the column is rlnImageName, rlnOpticsGroup
-            or one of a pose, which :meth:`with_poses` writes.
+        ``columns``: ``(n,)`` values by name, without underscore; RELION's numbers are checked as on
+        reading. Raises `MetadataError` if a length is wrong, a value not legal, or the column is
+        rlnImageName, rlnOpticsGroup or one of a pose, which :meth:`with_poses` writes.
         """
         fixed = sorted({"rlnImageName", GROUP} & set(columns))
         if fixed:
@@ -653,22 +578,12 @@ class ParticleStack:
         is kept as ``cryosphereInputAngleRot``, ``cryosphereInputOriginXAngst`` and so on; such
         columns that are already there stay.
 
-        Parameters
-        ----------
-        rotations
-            ``(n, 3, 3)``; image to map coordinates.
-        shifts_angstrom
-            ``(n, 2)`` in x, y order, as rlnOriginX/YAngst; None keeps the origins as they are.
-        symmetry
-            Point group of the map. Of a pose and its equivalents the one inside RELION's asymmetric
-            unit is written: RELION's local searches lose poses outside it.
-
-        Raises
-        ------
-        MetadataError
-            If a shape is wrong, a matrix is no rotation or a shift is not finite.
-        SymmetryError
-            If there is no such point group.
+        ``rotations``: ``(n, 3, 3)``; image to map coordinates. ``shifts_angstrom``: ``(n, 2)`` in
+        x, y order, as rlnOriginX/YAngst; None keeps the origins as they are. ``symmetry``: point
+        group of the map. Of a pose and its equivalents the one inside RELION's asymmetric unit is
+        written: RELION's local searches lose poses outside it. Raises `MetadataError` if a shape is
+        wrong, a matrix is no rotation or a shift is not finite; `SymmetryError` if there is no such
+        point group.
         """
         pixel_sizes = self._value_of_group(PIXEL_SIZE) if PIXEL_SIZE in self.optics else None
         return self._with(
@@ -688,12 +603,8 @@ class ParticleStack:
 
         Adds rlnMaxValueProbDistribution, cryosphereEntropy, cryosphereSpread and
         cryosphereConfidence, see `PoseSummary`, and of a point group other than C1
-        cryosphereSymmetry; origins stay as they are.
-
-        Raises
-        ------
-        MetadataError
-            If there are not as many distributions as particles.
+        cryosphereSymmetry; origins stay as they are. Raises `MetadataError` if there are not as
+        many distributions as particles.
         """
         return self.with_summary(distribution.summary(), distribution.symmetry)
 
@@ -716,17 +627,8 @@ class ParticleStack:
         RELION project, else relative to the new file's folder. RELION takes them relative to the
         folder that it runs in. A .cs file has one table; other blocks are left out.
 
-        Parameters
-        ----------
-        path
-            The file to write: .cs for cryoSPARC, any other suffix for STAR.
-        overwrite
-            Whether an existing file may be replaced.
-
-        Raises
-        ------
-        OutputExistsError
-            If the file exists and ``overwrite`` is False.
+        ``path``: the file to write: .cs for cryoSPARC, any other suffix for STAR. Raises
+        `OutputExistsError` if the file exists and ``overwrite`` is False.
         """
         target = Path(path)
         new = renamed(self._images.files, target)

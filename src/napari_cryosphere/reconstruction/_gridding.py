@@ -26,19 +26,11 @@ _LEAST = 1e-6  # of a smeared weight that is divided by, RELION's (backprojector
 def divide_gridded(sums: NDArray[np.float32], padding: int, floor: float) -> NDArray[np.complex64]:
     """Divide numerators by weights with RELION's density compensation.
 
-    Parameters
-    ----------
-    sums
-        ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z from 0.
-    padding
-        Voxels of the volume for one of the images.
-    floor
-        Least weight, in mean weights of the shell.
-
-    Returns
-    -------
-    ``(m, m, m // 2 + 1)`` complex64, zero from Nyquist on. So is frequency zero, since RELION's
-    maps have nothing there but what the neighbouring frequencies leave.
+    ``sums``, ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z
+    from 0. ``padding``: voxels of the volume for one of the images. ``floor``: least weight, in
+    mean weights of the shell. Returns ``(m, m, m // 2 + 1)`` complex64, zero from Nyquist on. So is
+    frequency zero, since RELION's maps have nothing there but what the neighbouring frequencies
+    leave.
     """
     size = len(sums)
     weight = filled_weights(sums, padding, floor)

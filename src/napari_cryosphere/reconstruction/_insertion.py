@@ -28,13 +28,8 @@ _LARGEST_WITH_BLOCKS = 256
 class SliceVolume:
     """Half of a Fourier volume (z >= 0) that sums slices by trilinear insertion.
 
-    Parameters
-    ----------
-    size
-        Edge of the padded box; even.
-    points
-        ``(2, p)`` float32: x and y of a slice's points, in voxels of the volume, within ``size /
-        2``.
+    ``size``: edge of the padded box; even. ``points``: ``(2, p)`` float32: x and y of a slice's
+    points, in voxels of the volume, within ``size / 2``.
     """
 
     def __init__(self, size: int, points: NDArray[np.float32]) -> None:
@@ -59,19 +54,12 @@ class SliceVolume:
     ) -> None:
         """Add slices.
 
-        Parameters
-        ----------
-        slices
-            ``(n, p)``: the images' transforms at the slice's points.
-        factors
-            ``(n, p)``: what they are multiplied by.
-        powers
-            ``(n, p)``: the weight that goes with the product.
-        rotations
-            ``(n, 3, 3)``; the first two columns span the slice.
-        stretched
-            Whether columns may be longer than 1. Points that leave the volume must then have
-            factors and powers of 0.
+        - ``slices``, ``(n, p)``: the images' transforms at the slice's points.
+        - ``factors``, ``(n, p)``: what they are multiplied by.
+        - ``powers``, ``(n, p)``: the weight that goes with the product.
+        - ``rotations``: ``(n, 3, 3)``; the first two columns span the slice.
+        - ``stretched``: whether columns may be longer than 1. Points that leave the volume must
+          then have factors and powers of 0.
         """
         step = max(1, _POINTS // self._points.shape[1])
         for start in range(0, len(slices), step):

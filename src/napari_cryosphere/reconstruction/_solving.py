@@ -20,20 +20,13 @@ def divide(
 ) -> NDArray[np.complex64]:
     """Divide numerators by weights plus regularisation.
 
-    Parameters
-    ----------
-    sums
-        ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z from 0.
-    padding
-        Voxels of the volume for one of the images.
-    ssnr
-        ``(m / padding // 2 + 1,)`` by shell of the images, or None.
-    floor
-        Least weight, in mean weights of the shell.
+    Returns ``(m, m, m // 2 + 1)`` complex64, zero beyond Nyquist.
 
-    Returns
-    -------
-    ``(m, m, m // 2 + 1)`` complex64, zero beyond Nyquist.
+    - ``sums``, ``(m, m, m // 2 + 1, 3)``: real part, imaginary part, weight; y, x in FFT order, z
+      from 0.
+    - ``padding``: voxels of the volume for one of the images.
+    - ``ssnr``: ``(m / padding // 2 + 1,)`` by shell of the images, or None.
+    - ``floor``: least weight, in mean weights of the shell.
     """
     size = len(sums)
     means = _mean_weights(sums, padding)
@@ -91,18 +84,8 @@ def map_from_transform(
 ) -> NDArray[np.float32]:
     """Transform back, cut the box out, undo the interpolation's fall-off, fade outside the sphere.
 
-    Parameters
-    ----------
-    transform
-        ``(m, m, m // 2 + 1)``: y, x, z. Overwritten.
-    box
-        Box that is wanted.
-    fall_off
-        ``(box, box, box)`` z, y, x.
-
-    Returns
-    -------
-    ``(box, box, box)`` float32, z, y, x.
+    ``transform``, ``(m, m, m // 2 + 1)``: y, x, z. Overwritten. ``box``: box that is wanted.
+    ``fall_off``: ``(box, box, box)`` z, y, x. Returns ``(box, box, box)`` float32, z, y, x.
     """
     size = len(transform)
     kept = np.arange(-(box // 2), box - box // 2) % size

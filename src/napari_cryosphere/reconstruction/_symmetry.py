@@ -22,15 +22,8 @@ _TINY = 1e-6
 class SumSymmetry:
     """How a point group is imposed: slices inserted at several poses, then sums averaged over a subgroup.
 
-    Parameters
-    ----------
-    name
-        Point group in RELION's names.
-
-    Attributes
-    ----------
-    insertions
-        ``(k, 3, 3)``: each slice goes in at each of these times its pose.
+    ``name``: point group in RELION's names. ``insertions``, ``(k, 3, 3)``: each slice goes in at
+    each of these times its pose.
     """
 
     def __init__(self, name: str) -> None:

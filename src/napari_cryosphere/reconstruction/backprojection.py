@@ -35,19 +35,8 @@ class BackProjector:
     Particles can come in any number of batches; memory depends on the box alone. Sums can be added
     (shards, half-sets) and saved.
 
-    Parameters
-    ----------
-    box
-        Even box of the images, in pixels.
-    padding
-        Oversampling of the Fourier volume.
-    symmetry
-        Point group of the map.
-
-    Attributes
-    ----------
-    inserted
-        Number of particles inserted so far.
+    ``box``: even box of the images, in pixels. ``padding``: oversampling of the Fourier volume.
+    ``symmetry``: point group of the map. ``inserted``: number of particles inserted so far.
     """
 
     def __init__(self, box: int, padding: int = 2, symmetry: str = "C1") -> None:
@@ -76,30 +65,20 @@ class BackProjector:
     ) -> None:
         """Insert particles, each at one pose or at several with weights.
 
-        Parameters
-        ----------
-        images
-            ``(n, box, box)`` real.
-        rotations
-            ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses per particle; image to map
-            coordinates.
-        ctf
-            ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
-        shifts_px
-            ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x and y; it is
-            moved back.
-        weights
-            ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 / k.
-        magnification
-            ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted one, M k, where it
-            is put (RELION's rlnMagMat00 to 11). None for images without distortion.
+        Raises `ValueError` if shapes do not fit each other; `CryosphereError` if an image, a CTF or
+        a weight is not finite, or so large that its transform is not.
 
-        Raises
-        ------
-        ValueError
-            If shapes do not fit each other.
-        CryosphereError
-            If an image, a CTF or a weight is not finite, or so large that its transform is not.
+        - ``images``: ``(n, box, box)`` real.
+        - ``rotations``: ``(n, 3, 3)``, or ``(n, k, 3, 3)`` for k weighted poses per particle; image
+          to map coordinates.
+        - ``ctf``: ``(n, p)`` at `frequencies`, or ``(n, box, box // 2 + 1)``; None counts as 1.
+        - ``shifts_px``, ``(n, 2)``: where the particle's centre sits relative to pixel n // 2, x
+          and y; it is moved back.
+        - ``weights``: ``(n,)``, or ``(n, k)`` with k poses; non-negative. None counts as 1, or 1 /
+          k.
+        - ``magnification``, ``(n, 2, 2)``: M that takes an image's frequency k to the undistorted
+          one, M k, where it is put (RELION's rlnMagMat00 to 11). None for images without
+          distortion.
         """
         pixels = np.asarray(images, dtype=np.float32)
         poses = np.asarray(rotations, dtype=np.float64)
@@ -239,25 +218,16 @@ class BackProjector:
         """Return the map of everything inserted so far, ``(box, box, box)`` float32 in z, y, x order.
 
         Outside the sphere that touches the box, where padding and interpolation leave nothing but
-        noise, the map fades to its mean there over 3 voxels, as in RELION.
+        noise, the map fades to its mean there over 3 voxels, as in RELION. Raises `CryosphereError`
+        if nothing was inserted, or the map would not be finite.
 
-        Parameters
-        ----------
-        ssnr
-            ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell. The
-            weight of a voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's 1
-            / tau^2). None divides by the weight alone.
-        floor
-            Smallest weight that is divided by, as a fraction of the mean weight in its shell: it
-            keeps frequencies that no slice came near from blowing up.
-        gridding
-            Even out the sampling as relion_reconstruct does, for maps that are compared with its
-            own: their noise reaches to Nyquist. Without ``ssnr`` only.
-
-        Raises
-        ------
-        CryosphereError
-            If nothing was inserted, or the map would not be finite.
+        - ``ssnr``, ``(box // 2 + 1,)``: spectral signal-to-noise ratio of the map, shell by shell.
+          The weight of a voxel gets its shell's mean weight / ssnr added (a Wiener filter; RELION's
+          1 / tau^2). None divides by the weight alone.
+        - ``floor``: smallest weight that is divided by, as a fraction of the mean weight in its
+          shell: it keeps frequencies that no slice came near from blowing up.
+        - ``gridding``: even out the sampling as relion_reconstruct does, for maps that are compared
+          with its own: their noise reaches to Nyquist. Without ``ssnr`` only.
         """
         if gridding and ssnr is not None:
             raise ValueError("gridding and a signal-to-noise ratio exclude each other")
@@ -288,13 +258,7 @@ class _Sums(Protocol):
 
 
 def refuse_unlike_sums(first: _Sums, second: _Sums) -> None:
-    """Check that sums can be added.
-
-    Raises
-    ------
-    ValueError
-        If box, padding or symmetry differ.
-    """
+    """Check that sums can be added. Raises `ValueError` if box, padding or symmetry differ."""
     mine, others = ((sums.box, sums.padding, sums.symmetry) for sums in (first, second))
     if mine != others:
         raise ValueError(

@@ -38,12 +38,8 @@ def check_one_grid(
 ) -> None:
     """Refuse maps that do not lie on one grid.
 
-    ``names`` are what an error calls the maps and the mask: their files, say.
-
-    Raises
-    ------
-    MetadataError
-        If boxes differ, or pixel sizes by more than 1 %.
+    ``names`` are what an error calls the maps and the mask: their files, say. Raises
+    `MetadataError` if boxes differ, or pixel sizes by more than 1 %.
     """
     for density, name in ((second, names[1]), (mask, names[2])):
         if density is not None and density.box != first.box:
@@ -66,20 +62,10 @@ def compare_maps(
 ) -> MapComparison:
     """Compare two maps on one grid.
 
-    Parameters
-    ----------
-    first, second
-        Maps of one box and pixel size.
-    mask
-        Multiplied with both maps for the FSC, the voxels' weight in the correlation; None for no
-        mask.
-    names
-        What an error calls the maps and the mask: their files, say.
-
-    Raises
-    ------
-    MetadataError
-        If boxes differ, or pixel sizes by more than 1 %.
+    ``first``, ``second``: maps of one box and pixel size. ``mask``: multiplied with both maps for
+    the FSC, the voxels' weight in the correlation; None for no mask. ``names``: what an error calls
+    the maps and the mask: their files, say. Raises `MetadataError` if boxes differ, or pixel sizes
+    by more than 1 %.
     """
     check_one_grid(first, second, mask, names)
     weights = None if mask is None else mask.voxels
@@ -121,17 +107,9 @@ def difference_map(
     In each shell the second map's amplitude is multiplied by the ratio of the maps' root mean
     powers inside the mask, so that a difference in sharpening or in units leaves nothing.
 
-    Parameters
-    ----------
-    first, second
-        Maps on one grid, aligned.
-    mask
-        ``(n, n, n)``; where the amplitudes are compared and the difference is kept.
-
-    Raises
-    ------
-    MetadataError
-        If the maps do not lie on one grid.
+    ``first``, ``second``: maps on one grid, aligned. ``mask``: ``(n, n, n)``; where the amplitudes
+    are compared and the difference is kept. Raises `MetadataError` if the maps do not lie on one
+    grid.
     """
     check_one_grid(first, second, None, ("the first map", "the second map", "the mask"))
     inside = np.ones((), dtype=np.float32) if mask is None else mask

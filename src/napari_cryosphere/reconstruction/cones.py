@@ -21,12 +21,8 @@ _LEAST_VALUES = 8
 class ConicalFsc:
     """FSC inside cones.
 
-    Attributes
-    ----------
-    directions
-        ``(k, 3)``: axes of the cones, unit vectors in x, y, z.
-    curves
-        One for each cone.
+    ``directions``, ``(k, 3)``: axes of the cones, unit vectors in x, y, z. ``curves``: one for each
+    cone.
     """
 
     directions: NDArray[np.float64]
@@ -62,16 +58,10 @@ def conical_fsc(
 ) -> ConicalFsc:
     """Correlate two maps inside double cones (Dang et al. 2017; 20 degrees as in 3DFSC).
 
-    Parameters
-    ----------
-    first, second
-        Maps on one grid.
-    mask
-        ``(n, n, n)``, multiplied with both maps before.
-    cones
-        Number of axes, spread evenly over the half-sphere.
-    half_angle_degrees
-        Between a cone's axis and its edge.
+    - ``first``, ``second``: maps on one grid.
+    - ``mask``: ``(n, n, n)``, multiplied with both maps before.
+    - ``cones``: number of axes, spread evenly over the half-sphere.
+    - ``half_angle_degrees``: between a cone's axis and its edge.
     """
     box = first.box
     f = transform_of(first.voxels if mask is None else first.voxels * mask)

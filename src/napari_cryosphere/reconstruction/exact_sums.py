@@ -28,15 +28,8 @@ _SMALLEST = 2.0**-20
 class ExactSums:
     """Sums of back-projectors of one box, padding and symmetry, added without rounding.
 
-    Parameters
-    ----------
-    box, padding, symmetry
-        As for `BackProjector`.
-
-    Attributes
-    ----------
-    inserted
-        Number of particles in the sums.
+    ``box``, ``padding``, ``symmetry``: as for `BackProjector`. ``inserted``: number of particles in
+    the sums.
     """
 
     def __init__(self, box: int, padding: int = 2, symmetry: str = "C1") -> None:
@@ -56,10 +49,7 @@ class ExactSums:
     def fitting(projector: BackProjector) -> NDArray[np.float32]:
         """Return what a back-projector holds, for `add`: ``(m, m, m // 2 + 1, 3)`` float32.
 
-        Raises
-        ------
-        CryosphereError
-            If grey values are so large or so small that their sums do not fit.
+        Raises `CryosphereError` if grey values are so large or so small that their sums do not fit.
         """
         sums = projector.sums()
         largest = float(np.abs(sums[..., :2]).max())
@@ -124,10 +114,8 @@ class ExactSums:
     ) -> ExactSums:
         """Return sums from arrays that `arrays` gave.
 
-        Raises
-        ------
-        ValueError
-            If their shapes are not ``(m, m, m // 2 + 1, 3)`` or do not fit each other.
+        Raises `ValueError` if their shapes are not ``(m, m, m // 2 + 1, 3)`` or do not fit each
+        other.
         """
         high, low = arrays["high"], arrays["low"]
         size = len(high)

@@ -29,14 +29,8 @@ def low_passed(
 ) -> NDArray[np.float32]:
     """Return a map without what is finer than a resolution; the edge is a raised cosine four shells wide.
 
-    Parameters
-    ----------
-    voxels
-        ``(n, n, n)`` map.
-    pixel_size_angstrom
-        Voxel size.
-    resolution_angstrom
-        Where the filter is 1/2.
+    ``voxels``: ``(n, n, n)`` map. ``pixel_size_angstrom``: voxel size. ``resolution_angstrom``:
+    where the filter is 1/2.
     """
     box = len(voxels)
     beyond = np.arange(box // 2 + 1) - box * pixel_size_angstrom / resolution_angstrom

@@ -38,10 +38,7 @@ _CIRCLES = (-1, 0, 0, 1)  # circles, in spacings from the great one; it counts t
 class FourierSampling:
     """How the directions of Fourier space are sampled.
 
-    Attributes
-    ----------
-    sampling
-        ``(n_views,)``: S of every HEALPix direction in RING order; 1 is even.
+    ``sampling``, ``(n_views,)``: S of every HEALPix direction in RING order; 1 is even.
     """
 
     sampling: Array
@@ -60,17 +57,10 @@ class FourierSampling:
 def fourier_sampling(view_probability: ArrayLike) -> FourierSampling:
     """Return how views sample Fourier space.
 
-    Parameters
-    ----------
-    view_probability
-        ``(n_views,)``: a HEALPix map in RING order of where views fall, such as the mean of
-        `PoseDistribution.view_map` over particles; need not sum to 1. With a symmetry it must
-        hold the equivalents too.
-
-    Raises
-    ------
-    ValueError
-        If it is not a HEALPix map of a grid's size, has negative values or sums to zero.
+    ``view_probability``, ``(n_views,)``: a HEALPix map in RING order of where views fall, such as
+    the mean of `PoseDistribution.view_map` over particles; need not sum to 1. With a symmetry it
+    must hold the equivalents too. Raises `ValueError` if it is not a HEALPix map of a grid's size,
+    has negative values or sums to zero.
     """
     views = np.asarray(view_probability, dtype=np.float64)
     order = _order_of(views)

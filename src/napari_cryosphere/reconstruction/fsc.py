@@ -18,9 +18,7 @@ __all__ = [
 ]
 
 TAU_FUDGE = 4.0
-"""RELION's tau2_fudge for single particles: the signal inside the mask is stronger than in the
-whole box.
-"""
+"""RELION's tau2_fudge for single particles: the signal inside the mask is stronger than in the whole box."""
 
 # Correlations that are believed at least and at most. Of the least: tuned on simulated D7
 # particles; from 0.03 to 0.143 the resolution at FSC 0.5 stays within 0.03 A (docs/measurements.md).
@@ -31,14 +29,8 @@ _LEAST_TRUSTED, _MOST_TRUSTED = 0.07, 0.999
 class FourierShellCorrelation:
     """Correlation of two maps, shell by shell.
 
-    Attributes
-    ----------
-    values
-        ``(box // 2 + 1,)``: the correlation of frequencies with ``round(radius) = k`` cycles per box.
-    box
-        Box of the maps in voxels.
-    pixel_size_angstrom
-        Voxel size.
+    ``values``, ``(box // 2 + 1,)``: the correlation of frequencies with ``round(radius) = k``
+    cycles per box. ``box``: box of the maps in voxels. ``pixel_size_angstrom``: voxel size.
     """
 
     values: NDArray[np.float64]
@@ -85,23 +77,10 @@ def fourier_shell_correlation(
     Shells are hard (the radius in cycles per box, rounded) and every stored coefficient of the half
     transform counts once, which is RELION's way.
 
-    Parameters
-    ----------
-    first, second
-        ``(n, n, n)`` maps; the precision of their type is kept.
-    pixel_size_angstrom
-        Voxel size.
-    mask
-        ``(n, n, n)``, multiplied with both maps before.
-
-    Returns
-    -------
-    Values in float64; a shell in which a map has no power gets 0.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    ``first``, ``second``: ``(n, n, n)`` maps; the precision of their type is kept.
+    ``pixel_size_angstrom``: voxel size. ``mask``: ``(n, n, n)``, multiplied with both maps before.
+    Returns values in float64; a shell in which a map has no power gets 0. Raises `ValueError` if
+    the shapes differ.
     """
     if first.shape != second.shape or (mask is not None and mask.shape != first.shape):
         shapes = [first.shape, second.shape] + ([] if mask is None else [mask.shape])
@@ -149,10 +128,7 @@ def ssnr_of_full_map(curve: FourierShellCorrelation) -> NDArray[np.float64]:
     ``TAU_FUDGE * 2 FSC / (1 - FSC)`` of the half-maps' unmasked FSC (Scheres 2012, eq. 10: each
     half has FSC / (1 - FSC), all particles twice that). The FSC is taken to lie in 0.07 to 0.999: a
     shell beyond the resolution is damped, not removed, for a steep filter spills strong shells into
-    weak ones as soon as the map is masked (measured: docs/measurements.md).
-
-    Returns
-    -------
+    weak ones as soon as the map is masked (measured: docs/measurements.md). Returns
     ``(box // 2 + 1,)``, for `BackProjector.solve`.
     """
     trusted = np.clip(curve.values, _LEAST_TRUSTED, _MOST_TRUSTED)

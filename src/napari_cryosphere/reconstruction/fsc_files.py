@@ -28,13 +28,8 @@ def write_fsc_csv(
 ) -> None:
     """Write curves as CSV: shell, resolution_angstrom (inf at shell 0), then a column for each.
 
-    The first must be a `FourierShellCorrelation`; the others may be values by shell, ``(box // 2 +
-    1,)``.
-
-    Raises
-    ------
-    TypeError
-        If the first is not.
+    The first must be a `FourierShellCorrelation`; the others may be values by shell,
+    ``(box // 2 + 1,)``. Raises `TypeError` if the first is not.
     """
     axis = next(iter(curves.values()))
     if not isinstance(axis, FourierShellCorrelation):
@@ -57,10 +52,7 @@ def write_fsc_csv(
 def read_fsc_csv(path: Path) -> dict[str, FourierShellCorrelation]:
     """Read what `write_fsc_csv` wrote: the curves by their names.
 
-    Raises
-    ------
-    FileFormatError
-        If it is not such a file.
+    Raises `FileFormatError` if it is not such a file.
     """
     try:
         table = pd.read_csv(path)

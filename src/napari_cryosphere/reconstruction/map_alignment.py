@@ -35,18 +35,12 @@ class MapAlignment:
     A point r of the first map, in voxels from the centre (x, y, z), is ``rotation @ r + shift`` in
     the second, whose z axis is turned round before if ``mirrored``.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``.
-    shift_angstrom
-        ``(3,)``: x, y, z.
-    mirrored
-        Whether the other hand fits better.
-    correlation
-        Correlation of the maps when aligned, inside the sphere that touches the box.
-    correlation_other_hand
-        The same for the other hand: close to `correlation`, the hand is not determined.
+    - ``rotation``: ``(3, 3)``.
+    - ``shift_angstrom``, ``(3,)``: x, y, z.
+    - ``mirrored``: whether the other hand fits better.
+    - ``correlation``: correlation of the maps when aligned, inside the sphere that touches the box.
+    - ``correlation_other_hand``: the same for the other hand: close to `correlation`, the hand is
+      not determined.
     """
 
     rotation: NDArray[np.float64]
@@ -68,17 +62,8 @@ def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -
     All rotations of a 15 degree grid are tried on the lowest Fourier shells, after both maps'
     centres of mass were brought to the centre; the best are refined in real space.
 
-    Parameters
-    ----------
-    first, second
-        Maps on one grid.
-    check_hand
-        Whether the mirror image is tried too.
-
-    Raises
-    ------
-    MetadataError
-        If the maps do not lie on one grid.
+    ``first``, ``second``: maps on one grid. ``check_hand``: whether the mirror image is tried too.
+    Raises `MetadataError` if the maps do not lie on one grid.
     """
     check_one_grid(first, second, None, ("the first map", "the second map", "the mask"))
     found = [_align(first.voxels, second.voxels)]
@@ -93,10 +78,7 @@ def align_maps(first: DensityMap, second: DensityMap, check_hand: bool = True) -
 def align_near(first: DensityMap, second: DensityMap) -> MapAlignment:
     """Find the rotation and shift that lay one map on another, near where they are; the hand stays.
 
-    Raises
-    ------
-    MetadataError
-        If the maps do not lie on one grid.
+    Raises `MetadataError` if the maps do not lie on one grid.
     """
     check_one_grid(first, second, None, ("the first map", "the second map", "the mask"))
     maps, start = (first.voxels, second.voxels), (np.eye(3), np.zeros(3))
@@ -135,14 +117,7 @@ def _reduced(voxels: NDArray[np.floating], box: int) -> NDArray[np.float32]:
 def centre_of_mass(voxels: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return where the density above half the 99th percentile has its centre.
 
-    Parameters
-    ----------
-    voxels
-        ``(box, box, box)``.
-
-    Returns
-    -------
-    ``(3,)``: x, y, z in voxels from the box's centre.
+    ``voxels``: ``(box, box, box)``. Returns ``(3,)``: x, y, z in voxels from the box's centre.
     """
     weight = np.clip(voxels - 0.5 * np.percentile(voxels, 99), 0, None).astype(np.float64)
     axis = np.arange(len(voxels)) - len(voxels) // 2
@@ -227,18 +202,8 @@ def moved(
 ) -> NDArray[np.float32]:
     """Return a map read at ``rotation @ r + shift`` for every r, x, y, z in voxels from the centre.
 
-    Parameters
-    ----------
-    voxels
-        ``(box, box, box)``.
-    rotation, shift_px
-        ``(3, 3)`` and ``(3,)``, x, y, z.
-    order
-        Degree of the interpolating splines, 0 to 5.
-
-    Returns
-    -------
-    ``(box, box, box)``.
+    ``voxels``: ``(box, box, box)``. ``rotation``, ``shift_px``: ``(3, 3)`` and ``(3,)``, x, y, z.
+    ``order``: degree of the interpolating splines, 0 to 5. Returns ``(box, box, box)``.
     """
     reversed_axes = rotation[::-1, ::-1]  # arrays are z, y, x
     centre = np.full(3, len(voxels) // 2)

@@ -46,9 +46,8 @@ Values: TypeAlias = NDArray[np.float64]
 GROUPS = (*(f"{kind}{n}" for n in range(2, 13) for kind in "CD"), "T", "O", "I2")
 """The point groups that are looked for."""
 SYMMETRIC = 0.5
-"""Mean shell correlation under a group's worst operator from which a map counts as symmetric: that of
-a map within its resolution with itself (FSC 0.5 of all particles where half-maps have 0.143).
-"""
+"""Mean shell correlation under a group's worst operator from which a map counts as symmetric: that
+of a map within its resolution with itself (FSC 0.5 of all particles where half-maps have 0.143)."""
 _FIRST_SHELL = 2  # the first holds the centre of mass alone
 _SEARCH_SHELLS, _FINEST_SHELLS = 8, 20
 """Shells compared in the search, where 5 degrees are a fraction of a speckle, and at the end."""
@@ -57,9 +56,7 @@ _PEAKS, _APART_DEGREES = 4, 15.0
 """Axes of one fold that are tried, and the least angle between them."""
 _ANGLES = 36  # about the main axis, over its fold
 _PROMISING = 0.6
-"""Share of the best group's correlation from which a group is climbed: the search's grid costs a
-quarter.
-"""
+"""Share of the best group's correlation from which a group is climbed: the search's grid costs a quarter."""
 _RANDOM = 400  # turns that say what chance gives
 _POINTS_PER_SHELL = 100  # at most; shells of fewer coefficients have fewer
 _FEW = 5  # operators, spread over a group, that lay its frame; all are asked at the end
@@ -72,18 +69,13 @@ class SymmetryFit:
     A point r of RELION's frame is ``rotation @ r + centre`` in the map, both in x, y, z from voxel
     n // 2.
 
-    Attributes
-    ----------
-    group
-        RELION's name.
-    rotation
-        ``(3, 3)``.
-    centre_angstrom
-        ``(3,)``: the point that all axes meet in.
-    correlation
-        Mean Fourier shell correlation of the map with itself under the group's worst operator.
-    chance, chance_deviation
-        Mean and standard deviation of the same under random turns about the same centre.
+    - ``group``: RELION's name.
+    - ``rotation``: ``(3, 3)``.
+    - ``centre_angstrom``, ``(3,)``: the point that all axes meet in.
+    - ``correlation``: mean Fourier shell correlation of the map with itself under the group's worst
+      operator.
+    - ``chance``, ``chance_deviation``: mean and standard deviation of the same under random turns
+      about the same centre.
     """
 
     group: str
@@ -123,12 +115,8 @@ class SymmetryFit:
 class SelfCorrelation:
     """Compares a map's transform with itself, turned.
 
-    Parameters
-    ----------
-    density
-        The map; what is outside its particle's mask is left out.
-    resolution_angstrom
-        Finest detail compared; None for the 20 shells that are compared at most.
+    ``density``: the map; what is outside its particle's mask is left out. ``resolution_angstrom``:
+    finest detail compared; None for the 20 shells that are compared at most.
     """
 
     def __init__(self, density: DensityMap, resolution_angstrom: float | None = None) -> None:
@@ -183,24 +171,13 @@ def _points(last_shell: int) -> tuple[Values, NDArray[np.intp]]:
 
 
 def symmetry_fits(
-    density: DensityMap,
-    resolution_angstrom: float | None = None,
-    groups: Sequence[str] = GROUPS,
+    density: DensityMap, resolution_angstrom: float | None = None, groups: Sequence[str] = GROUPS
 ) -> list[SymmetryFit]:
     """Lay point groups on a map, and say how well the map agrees with each.
 
-    Parameters
-    ----------
-    density
-        The map, in any orientation and up to a few voxels off its centre.
-    resolution_angstrom
-        Finest detail compared: how far the map can be trusted.
-    groups
-        Which groups.
-
-    Returns
-    -------
-    A fit for each group, in their order.
+    ``density``: the map, in any orientation and up to a few voxels off its centre.
+    ``resolution_angstrom``: finest detail compared: how far the map can be trusted. ``groups``:
+    which groups. Returns a fit for each group, in their order.
     """
     itself = SelfCorrelation(density, resolution_angstrom)
     axes = half_sphere(_AXES)

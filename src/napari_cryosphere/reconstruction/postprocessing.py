@@ -42,16 +42,10 @@ _FEWEST_SHELLS = 3  # that a line is fitted to: two are a line whatever they are
 class HalfMapFsc:
     """What two half-maps say about each other.
 
-    Attributes
-    ----------
-    unmasked, masked
-        FSC of the maps, and of the maps times the mask.
-    randomised
-        FSC inside the mask with phases made random: what the mask alone correlates.
-    corrected
-        Masked FSC without that part (Chen et al. 2013).
-    randomised_from
-        First shell with random phases.
+    - ``unmasked``, ``masked``: FSC of the maps, and of the maps times the mask.
+    - ``randomised``: FSC inside the mask with phases made random: what the mask alone correlates.
+    - ``corrected``: masked FSC without that part (Chen et al. 2013).
+    - ``randomised_from``: first shell with random phases.
     """
 
     unmasked: FourierShellCorrelation
@@ -72,14 +66,8 @@ def randomised_phases(
 ) -> NDArray[np.float32]:
     """Return a map with the phases beyond a radius made random, amplitudes kept.
 
-    Parameters
-    ----------
-    voxels
-        ``(n, n, n)``.
-    first_shell
-        Radius in cycles per box, inclusive.
-    rng
-        Draws the phases, plane by plane of the half transform.
+    ``voxels``: ``(n, n, n)``. ``first_shell``: radius in cycles per box, inclusive. ``rng``: draws
+    the phases, plane by plane of the half transform.
     """
     transform = transform_of(voxels)
     for z in range(len(transform)):
@@ -102,18 +90,12 @@ def corrected_fsc(
     further the corrected value is ``(masked - randomised) / (1 - randomised)``; before it is the
     masked one, as in relion_postprocess (which draws its phases from the C library).
 
-    Parameters
-    ----------
-    first, second
-        Half-maps on one grid.
-    mask
-        ``(box, box, box)`` between 0 and 1.
-    rng
-        Draws the random phases; None draws the same each time.
-    shared_angstrom
-        Resolution of the map that both halves began with, if there was one. Up to it they agree
-        without having seen anything, and the mask spreads that to finer shells: phases are random
-        only beyond it, and every shell beyond it is corrected.
+    - ``first``, ``second``: half-maps on one grid.
+    - ``mask``: ``(box, box, box)`` between 0 and 1.
+    - ``rng``: draws the random phases; None draws the same each time.
+    - ``shared_angstrom``: resolution of the map that both halves began with, if there was one. Up
+      to it they agree without having seen anything, and the mask spreads that to finer shells:
+      phases are random only beyond it, and every shell beyond it is corrected.
     """
     size, box = first.pixel_size_angstrom, first.box
     unmasked = fourier_shell_correlation(first.voxels, second.voxels, size)
@@ -157,17 +139,9 @@ def guinier_fit(
 ) -> float:
     """Fit a straight line to a Guinier plot and return the B-factor, 4 times its slope, in A^2.
 
-    Parameters
-    ----------
-    squared, logarithm
-        ``(box // 2 + 1,)`` each, as `guinier_plot` returns them.
-    lowest, highest
-        Resolutions in A between which shells count.
-
-    Raises
-    ------
-    MetadataError
-        If fewer than three shells lie between.
+    ``squared``, ``logarithm``: ``(box // 2 + 1,)`` each, as `guinier_plot` returns them.
+    ``lowest``, ``highest``: resolutions in A between which shells count. Raises `MetadataError` if
+    fewer than three shells lie between.
     """
     with np.errstate(divide="ignore"):
         resolution = 1 / np.sqrt(squared)
@@ -184,20 +158,13 @@ def guinier_fit(
 class Postprocessed:
     """A sharpened map and what led to it.
 
-    Attributes
-    ----------
-    density
-        The mean of the half-maps, sharpened, weighted by its FSC and low-passed; not masked.
-    curves
-        FSC of the half-maps.
-    b_factor
-        What it was sharpened with, A^2; negative sharpens.
-    resolution_angstrom
-        Where the corrected FSC is last above 0.143.
-    guinier
-        ``(box // 2 + 1, 3)``: squared frequency, log amplitude as it was and at the end.
-    note
-        Why no B-factor was fitted; empty where one was fitted or given.
+    - ``density``: the mean of the half-maps, sharpened, weighted by its FSC and low-passed; not
+      masked.
+    - ``curves``: FSC of the half-maps.
+    - ``b_factor``: what it was sharpened with, A^2; negative sharpens.
+    - ``resolution_angstrom``: where the corrected FSC is last above 0.143.
+    - ``guinier``, ``(box // 2 + 1, 3)``: squared frequency, log amplitude as it was and at the end.
+    - ``note``: why no B-factor was fitted; empty where one was fitted or given.
     """
 
     density: DensityMap
@@ -225,20 +192,13 @@ def postprocess_maps(
     resolution. Coarser than about 10 A the amplitudes follow the molecule's shape and no such line:
     a map that does not reach three shells beyond ``fit_from_angstrom`` is not sharpened.
 
-    Parameters
-    ----------
-    first, second
-        Half-maps on one grid.
-    mask
-        ``(box, box, box)``; for the FSC.
-    b_factor
-        In A^2, negative to sharpen; None fits it.
-    fit_from_angstrom, fit_to_angstrom
-        Resolutions between which shells with an FSC above 0 count in the fit; 0 means to Nyquist.
-    low_pass_angstrom
-        None takes the resolution.
-    rng
-        Draws the random phases; None draws the same each time.
+    - ``first``, ``second``: half-maps on one grid.
+    - ``mask``: ``(box, box, box)``; for the FSC.
+    - ``b_factor``: in A^2, negative to sharpen; None fits it.
+    - ``fit_from_angstrom``, ``fit_to_angstrom``: resolutions between which shells with an FSC above
+      0 count in the fit; 0 means to Nyquist.
+    - ``low_pass_angstrom``: None takes the resolution.
+    - ``rng``: draws the random phases; None draws the same each time.
     """
     curves = corrected_fsc(first, second, mask, rng)
     size, box = first.pixel_size_angstrom, first.box

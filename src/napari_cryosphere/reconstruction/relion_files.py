@@ -50,10 +50,7 @@ _ITERATION = re.compile(r"_it(\d+)_")
 def read_relion_tables(path: Path) -> dict[str, pd.DataFrame | dict[str, Any]]:
     """Read all blocks of a STAR file as starfile does: tables, and label-value pairs as dictionaries.
 
-    Raises
-    ------
-    FileFormatError
-        If the file is missing or no STAR file.
+    Raises `FileFormatError` if the file is missing or no STAR file.
     """
     import starfile
 
@@ -82,17 +79,10 @@ def holds_fsc(path: Path) -> bool:
 def read_fsc_star(path: Path) -> dict[str, FourierShellCorrelation]:
     """Read the FSC curves of relion_postprocess's postprocess.star or a refinement's model.star.
 
-    Returns
-    -------
-    The curves by name: ``corrected``, ``unmasked``, ``masked`` and ``phase_randomised`` of a
-    post-processing, ``gold_standard`` of a refinement (``gold_standard_2`` of its second class, and
-    so on). Curves that are zero beyond the origin, as RELION writes where it has no half-maps, are
-    left out.
-
-    Raises
-    ------
-    FileFormatError
-        If the file holds no curve.
+    Returns the curves by name: ``corrected``, ``unmasked``, ``masked`` and ``phase_randomised`` of
+    a post-processing, ``gold_standard`` of a refinement (``gold_standard_2`` of its second class,
+    and so on). Curves that are zero beyond the origin, as RELION writes where it has no half-maps,
+    are left out. Raises `FileFormatError` if the file holds no curve.
     """
     curves: dict[str, FourierShellCorrelation] = {}
     for block, table in read_relion_tables(path).items():
@@ -129,15 +119,10 @@ def _curves_of(path: Path, table: pd.DataFrame) -> dict[str, FourierShellCorrela
 class RelionJob:
     """A folder of RELION's: what kind of job it is, and its newest particles, map, half-maps and FSC.
 
-    Attributes
-    ----------
-    folder
-        Such as ``Refine3D/job012``.
-    kind
-        RELION's name of the job, such as ``Refine3D``; that of the folder above, or empty.
-    files
-        Paths by role: ``particles``, ``map``, ``half1``, ``half2`` and ``fsc``, those that are
-        there. Of a job that is still running they are the last finished iteration's.
+    ``folder``: such as ``Refine3D/job012``. ``kind``: RELION's name of the job, such as
+    ``Refine3D``; that of the folder above, or empty. ``files``: paths by role: ``particles``,
+    ``map``, ``half1``, ``half2`` and ``fsc``, those that are there. Of a job that is still running
+    they are the last finished iteration's.
     """
 
     folder: Path
@@ -148,10 +133,7 @@ class RelionJob:
     def open(cls, folder: Path) -> RelionJob:
         """Look into a job's folder; nothing is read but names.
 
-        Raises
-        ------
-        FileFormatError
-            If RELION has left no job there, or nothing of it can be shown.
+        Raises `FileFormatError` if RELION has left no job there, or nothing of it can be shown.
         """
         if not cls.is_one(folder):
             raise FileFormatError(

@@ -18,21 +18,14 @@ class SliceSums:
     Of images ``d_i = filters_i * sum over a of z_ia slice_i(V_a) + noise`` of variance 1 they hold, at
     every frequency, the sums of ``z_ia filters_i d_i`` and ``z_ia z_ib filters_i^2``.
 
-    Parameters
-    ----------
-    box
-        Even box of the maps.
-    frequencies
-        ``(k, 2)``: x and y of a slice's points, in cycles per box, one of each conjugate pair.
-    number
-        How many maps.
-    together
-        Whether an image may hold several of the maps at once; otherwise products of different
-        coefficients count as 0.
-    symmetry
-        Point group of the maps.
-    padding
-        Oversampling of the Fourier volume.
+    - ``box``: even box of the maps.
+    - ``frequencies``, ``(k, 2)``: x and y of a slice's points, in cycles per box, one of each
+      conjugate pair.
+    - ``number``: how many maps.
+    - ``together``: whether an image may hold several of the maps at once; otherwise products of
+      different coefficients count as 0.
+    - ``symmetry``: point group of the maps.
+    - ``padding``: oversampling of the Fourier volume.
     """
 
     def __init__(
@@ -61,17 +54,12 @@ class SliceSums:
     ) -> None:
         """Add images.
 
-        Parameters
-        ----------
-        data, filters
-            ``(n, k)``: whitened transforms and what slices were multiplied by.
-        rotations
-            ``(n, 3, 3)``.
-        means, products
-            ``(n, number)`` and ``(n, number, number)``: expected coefficients and products of them.
-        known
-            ``(n, number, k)``: what else is in the images, times each coefficient, as expected; None
-            is nothing.
+        - ``data``, ``filters``, ``(n, k)``: whitened transforms and what slices were multiplied by.
+        - ``rotations``: ``(n, 3, 3)``.
+        - ``means``, ``products``: ``(n, number)`` and ``(n, number, number)``: expected
+          coefficients and products of them.
+        - ``known``, ``(n, number, k)``: what else is in the images, times each coefficient, as
+          expected; None is nothing.
         """
         squared, nothing = filters**2, np.zeros_like(filters)
         for (a, b), volume in self._volumes.items():

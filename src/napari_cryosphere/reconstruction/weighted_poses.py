@@ -21,18 +21,10 @@ __all__ = ["WeightedPoses"]
 class WeightedPoses:
     """k poses per particle: the modes of its distribution or samples from it.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, k, 3, 3)``; image to map coordinates.
-    weights
-        ``(n, k)``, not negative. A particle's weights sum to 1, or to less if it is to count for
-        less.
-
-    Raises
-    ------
-    MetadataError
-        If shapes differ, a matrix is no rotation, or a weight is negative or not finite.
+    ``rotations``: ``(n, k, 3, 3)``; image to map coordinates. ``weights``: ``(n, k)``, not
+    negative. A particle's weights sum to 1, or to less if it is to count for less. Raises
+    `MetadataError` if shapes differ, a matrix is no rotation, or a weight is negative or not
+    finite.
     """
 
     rotations: NDArray[np.float64]

@@ -93,17 +93,9 @@ def inside_asymmetric_unit(directions: ArrayLike, symmetry: str) -> NDArray[np.b
 def reduce(rotations: ArrayLike, symmetry: str) -> NDArray[np.float64]:
     """Move poses into RELION's asymmetric unit by an operator of the group: ``R`` becomes ``g R``.
 
-    Parameters
-    ----------
-    rotations
-        ``(..., 3, 3)``; image to map coordinates.
-    symmetry
-        Point group of the map.
-
-    Returns
-    -------
-    ``(..., 3, 3)`` float64: the equivalent pose whose view lies deepest in the unit. A pose that is
-    inside is returned as it is; on the border, where several are, one of them.
+    ``rotations``: ``(..., 3, 3)``; image to map coordinates. ``symmetry``: point group of the map.
+    Returns ``(..., 3, 3)`` float64: the equivalent pose whose view lies deepest in the unit. A pose
+    that is inside is returned as it is; on the border, where several are, one of them.
     """
     poses = np.asarray(rotations, dtype=np.float64)
     if normalise_group_name(symmetry) == "C1":
@@ -129,18 +121,9 @@ def expand(rotations: ArrayLike, symmetry: str) -> NDArray[np.float64]:
 def view_shares(order: int, views: ArrayLike, symmetry: str) -> NDArray[np.float64]:
     """Return which share of each HEALPix pixel's area lies in the asymmetric unit.
 
-    Parameters
-    ----------
-    order
-        HEALPix order; N_side is ``2**order``.
-    views
-        ``(k,)`` pixels, RING order.
-    symmetry
-        Point group.
-
-    Returns
-    -------
-    ``(k,)`` float64 in 0-1: 0 outside, 1 inside; pixels on the border are measured by 1024 parts.
+    ``order``: HEALPix order; N_side is ``2**order``. ``views``: ``(k,)`` pixels, RING order.
+    Returns ``(k,)`` float64 in 0-1: 0 outside, 1 inside; pixels on the border are measured by 1024
+    parts.
     """
     pixels = np.asarray(views, dtype=np.int64)
     n_side = 2**order

@@ -38,31 +38,16 @@ def draw_views(
     """Draw a map of view directions in Mollweide projection, with graticule, colour bar and contours.
 
     North is the map's z axis, the middle its x axis, and y lies to the left, as healpy draws.
+    Raises `CryosphereError` if healpy or matplotlib is not installed, the suffix is another, or the
+    length is that of no HEALPix map; `OutputExistsError` if the file exists and ``overwrite`` is
+    False.
 
-    Parameters
-    ----------
-    view_map
-        ``(12 * 4**order,)`` probabilities of HEALPix pixels in RING order: a row of
-        `PoseDistribution.view_map`, or a sum of rows.
-    path
-        PNG, SVG or PDF file to write; None writes none.
-    levels
-        Contours around the smallest sets of views that hold these probabilities.
-    logarithmic
-        Whether colour follows the logarithm of the density, from 0.1 to at least 1000 times the
-        uniform one: the same scale for all distributions that are not sharper.
-    title
-        Of the figure.
-    overwrite
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    CryosphereError
-        If healpy or matplotlib is not installed, the suffix is another, or the length is that of no
-        HEALPix map.
-    OutputExistsError
-        If the file exists and ``overwrite`` is False.
+    - ``view_map``: ``(12 * 4**order,)`` probabilities of HEALPix pixels in RING order: a row of
+      `PoseDistribution.view_map`, or a sum of rows.
+    - ``path``: PNG, SVG or PDF file to write; None writes none.
+    - ``levels``: contours around the smallest sets of views that hold these probabilities.
+    - ``logarithmic``: whether colour follows the logarithm of the density, from 0.1 to at least
+      1000 times the uniform one: the same scale for all distributions that are not sharper.
     """
     try:
         import healpy

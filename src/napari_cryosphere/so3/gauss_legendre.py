@@ -25,19 +25,12 @@ class GaussLegendreGrid:
     Sums over m, n and l are products of real matrices. Between them the batch stays the last axis
     or next to it, so that nothing is rearranged but the coefficients themselves.
 
-    Attributes
-    ----------
-    l_max
-        L.
-    shape
-        ``(n_tilt, n_rot, n_psi)``.
-    tilt_synthesis, tilt_analysis
-        ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for real, then imaginary parts; the latter
-        with quadrature weights and 2 l + 1.
-    rot_synthesis, rot_analysis
-        ``(2, 2 m, rot)`` each: from or to both parts over m; first axis the part over rot.
-    psi_synthesis, psi_analysis
-        ``(2 n, psi)`` each: cosines, then sines, weighted.
+    - ``shape``: ``(n_tilt, n_rot, n_psi)``.
+    - ``tilt_synthesis``, ``tilt_analysis``: ``(2 m n, tilt, l)`` and ``(2 m n, l, tilt)``, for
+      real, then imaginary parts; the latter with quadrature weights and 2 l + 1.
+    - ``rot_synthesis``, ``rot_analysis``: ``(2, 2 m, rot)`` each: from or to both parts over m;
+      first axis the part over rot.
+    - ``psi_synthesis``, ``psi_analysis``: ``(2 n, psi)`` each: cosines, then sines, weighted.
     """
 
     l_max: int
@@ -80,16 +73,9 @@ def gauss_legendre_grid(
 ) -> GaussLegendreGrid:
     """Build the sampling grid of a pointwise non-linearity.
 
-    Parameters
-    ----------
-    l_max
-        Degree L of the functions.
-    oversampling
-        1 just represents them (``2 L + 1`` angles); a non-linearity raises the degree, and more
-        points alias less of it back. A ReLU at degree 6 commutes with rotations to 6 per cent at
-        1.25 and to 0.4 per cent at 3.
-    dtype, device
-        Of the tables.
+    ``l_max``: degree L of the functions. ``oversampling``: 1 just represents them (``2 L + 1``
+    angles); a non-linearity raises the degree, and more points alias less of it back. A ReLU at
+    degree 6 commutes with rotations to 6 per cent at 1.25 and to 0.4 per cent at 3.
     """
     n_angles = int(np.ceil(oversampling * (2 * l_max + 1)))
     n_tilt = max(l_max + 1, int(np.ceil(n_angles / (1.15 if oversampling < 1.5 else 1.8))))

@@ -190,14 +190,8 @@ class SO3Grid:
         in-plane angle that is best for it, see `_best_psi`. Memory does not grow with the grid, and
         is bounded by working through the rotations in chunks.
 
-        Parameters
-        ----------
-        rotations
-            ``(..., 3, 3)``; image to map coordinates.
-
-        Returns
-        -------
-        ``(...)`` int64. Near a cell's border this need not be `cell_of`.
+        ``rotations``: ``(..., 3, 3)``; image to map coordinates. Returns ``(...)`` int64. Near a
+        cell's border this need not be `cell_of`.
         """
         matrices = np.asarray(rotations, dtype=np.float64)
         flat = matrices.reshape(-1, 3, 3)
@@ -260,10 +254,7 @@ class SO3Grid:
     def ancestors(self, indices: ArrayLike, order: int) -> Indices:
         """Return the cells of a coarser ``order`` that hold each cell: ``(...)`` to ``(...)``.
 
-        Raises
-        ------
-        ValueError
-            If the order is finer than the grid's own.
+        Raises `ValueError` if the order is finer than the grid's own.
         """
         steps = self.order - SO3Grid(order).order
         if steps < 0:
@@ -328,13 +319,7 @@ class ReducedGrid:
 
 
 def order_of_size(size: int) -> int:
-    """Return the order of the grid that has ``size`` rotations.
-
-    Raises
-    ------
-    ValueError
-        If no grid has.
-    """
+    """Return the order of the grid that has ``size`` rotations. Raises `ValueError` if no grid has."""
     for order in range(MAX_ORDER + 1):
         if SO3Grid(order).size == size:
             return order

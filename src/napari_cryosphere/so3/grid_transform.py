@@ -33,16 +33,12 @@ angles have up to degree 13; it divides the views of every grid from order 1 on.
 class _Rings:
     """Rings of one padded length: the middle of the sphere, or both caps.
 
-    Attributes
-    ----------
-    tilt
-        ``((2 L + 1) (L + 1), r, L + 1)``: d^l_mn(tilt) for every m, n.
-    rot
-        ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts over m to
-        both over the ring's pixels; zero in the padding.
-    spans
-        Of every run of rings that follow each other on the sphere and have one length: its first
-        ring in this group, the number of rings, the first view, and the number of views in a ring.
+    - ``tilt``, ``((2 L + 1) (L + 1), r, L + 1)``: d^l_mn(tilt) for every m, n.
+    - ``rot``, ``(r (L + 1), 2 (2 L + 1), 2 length)``: for every n, from real and imaginary parts
+      over m to both over the ring's pixels; zero in the padding.
+    - ``spans``: of every run of rings that follow each other on the sphere and have one length: its
+      first ring in this group, the number of rings, the first view, and the number of views in a
+      ring.
     """
 
     tilt: Tensor
@@ -217,16 +213,9 @@ class _Adjoint(torch.autograd.Function):
 def evaluate_on_grid(coefficients: Tensor, order: int) -> Tensor:
     """Evaluate functions on the whole HEALPix x S1 grid.
 
-    Parameters
-    ----------
-    coefficients
-        ``(b, L + 1, 2 L + 1, L + 1)`` complex.
-    order
-        Order of the grid, see `SO3Grid`.
-
-    Returns
-    -------
-    ``(b, n_views, n_psi)`` real; view pixels in HEALPix RING order. Differentiable.
+    ``coefficients``: ``(b, L + 1, 2 L + 1, L + 1)`` complex. ``order``: order of the grid, see
+    `SO3Grid`. Returns ``(b, n_views, n_psi)`` real; view pixels in HEALPix RING order.
+    Differentiable.
     """
     degree_of(coefficients)
     pairs = torch.view_as_real(coefficients.resolve_conj())
@@ -240,16 +229,8 @@ def evaluate_alone(coefficients: np.ndarray, order: int) -> np.ndarray:
     Of a transform that takes half a millisecond, torch's threads would spend more on waiting for each
     other, and their number can only be set for the whole process.
 
-    Parameters
-    ----------
-    coefficients
-        ``(L + 1, 2 L + 1, L + 1)`` complex64.
-    order
-        Order of the grid, from 1 on.
-
-    Returns
-    -------
-    ``(n_views, n_psi)`` float32; view pixels in HEALPix RING order.
+    ``coefficients``: ``(L + 1, 2 L + 1, L + 1)`` complex64. ``order``: order of the grid, from 1
+    on. Returns ``(n_views, n_psi)`` float32; view pixels in HEALPix RING order.
     """
     width, count = coefficients.shape[1:]
     tables, grid = _tables(count - 1, order, torch.float32, torch.device("cpu")), SO3Grid(order)
@@ -272,22 +253,10 @@ def evaluate_alone(coefficients: np.ndarray, order: int) -> np.ndarray:
 def adjoint_on_grid(values: Tensor, l_max: int) -> Tensor:
     """Return the adjoint of `evaluate_on_grid`: ``Re <c, adjoint(v)> = <evaluate(c), v>``.
 
-    Parameters
-    ----------
-    values
-        ``(b, n_views, n_psi)`` real.
-    l_max
-        Largest degree L of the result.
-
-    Returns
-    -------
+    ``values``: ``(b, n_views, n_psi)`` real. ``l_max``: largest degree L of the result. Returns
     ``(b, L + 1, 2 L + 1, L + 1)`` complex. Differentiable. The inner product is the plain sum over
-    stored coefficients, of which those at n > 0 count twice.
-
-    Raises
-    ------
-    ValueError
-        If the values are not on such a grid.
+    stored coefficients, of which those at n > 0 count twice. Raises `ValueError` if the values are
+    not on such a grid.
     """
     order = int(np.log2(values.shape[1] // 12)) // 2
     if values.ndim != 3 or values.shape[1:] != (SO3Grid(order).n_views, SO3Grid(order).n_psi):

@@ -26,24 +26,9 @@ _ANGLES = 4096  # of the table that is drawn from: 8 sigma in steps of sigma / 5
 def igso3_log_density(angle: ArrayLike, sigma: float) -> NDArray[np.float64]:
     """Return the log-density relative to uniform at the angle from the centre.
 
-    Parameters
-    ----------
-    angle
-        ``(...)`` radians in [0, pi].
-    sigma
-        Width in radians, positive.
+    ``angle``: ``(...)`` radians in [0, pi]. ``sigma``: width in radians, positive. Returns
+    ``(...)`` float64 nats. Raises `ValueError` if the width is not positive.
 
-    Returns
-    -------
-    ``(...)`` float64 nats.
-
-    Raises
-    ------
-    ValueError
-        If the width is not positive.
-
-    Notes
-    -----
     For a wide density the series is summed directly. For a narrow one, whose series needs many
     terms that cancel, Poisson's summation turns it into ``sqrt(2 pi) / sigma^3 exp(sigma^2 / 8)
     sum_k (-1)^k (w + 2 pi k) exp(-(w + 2 pi k)^2 / 2 sigma^2) / sin(w / 2)``, of which k = 0 and -1

@@ -41,13 +41,7 @@ def to_e3nn(coefficients: Tensor) -> Tensor:
     is ``f(R) = sum_l sum_ij F^l_ji D^l_ij(R)``, D from ``Irrep(l, 1).D_from_matrix``. Features of
     ``f(g^-1 R)`` are ``so3_irreps(L).D_from_matrix(g)`` times those of ``f``.
 
-    Parameters
-    ----------
-    coefficients
-        ``(..., L + 1, 2 L + 1, L + 1)`` complex, see `so3.wigner`.
-
-    Returns
-    -------
+    ``coefficients``: ``(..., L + 1, 2 L + 1, L + 1)`` complex, see `so3.wigner`. Returns
     ``(..., (L + 1) (2 L + 1) (2 L + 3) / 3)`` real.
     """
     l_max = degree_of(coefficients)
@@ -64,23 +58,10 @@ def to_e3nn(coefficients: Tensor) -> Tensor:
 def from_e3nn(features: Tensor, l_max: int, *, inverse: bool = False) -> Tensor:
     """Return Wigner coefficients of features, the inverse of `to_e3nn`.
 
-    Parameters
-    ----------
-    features
-        ``(..., (L + 1) (2 L + 1) (2 L + 3) / 3)`` real.
-    l_max
-        Degree L.
-    inverse
-        The features are of the function of the inverse rotation, ``f(R^-1)``.
-
-    Returns
-    -------
-    ``(..., L + 1, 2 L + 1, L + 1)`` complex.
-
-    Raises
-    ------
-    ValueError
-        If the last axis has another length.
+    ``features``: ``(..., (L + 1) (2 L + 1) (2 L + 3) / 3)`` real. ``l_max``: degree L. ``inverse``:
+    the features are of the function of the inverse rotation, ``f(R^-1)``. Returns
+    ``(..., L + 1, 2 L + 1, L + 1)`` complex. Raises `ValueError` if the last axis has another
+    length.
     """
     sizes = [(2 * degree + 1) ** 2 for degree in range(l_max + 1)]
     if features.shape[-1] != sum(sizes):

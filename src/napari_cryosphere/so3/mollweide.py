@@ -32,17 +32,9 @@ def mollweide_position(
 ) -> NDArray[np.float64]:
     """Return where view directions fall in the picture.
 
-    Parameters
-    ----------
-    directions
-        ``(..., 3)`` unit vectors in the map frame; +z is up, +x in the middle, +y to the left of
-        it, as on a sky map (healpy's default).
-    height, width
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    ``(..., 2)`` float64: row and column.
+    ``directions``: ``(..., 3)`` unit vectors in the map frame; +z is up, +x in the middle, +y to
+    the left of it, as on a sky map (healpy's default). ``height``, ``width``: size of the picture
+    in pixels. Returns ``(..., 2)`` float64: row and column.
     """
     x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
     latitude = np.arcsin(np.clip(z, -1, 1))
@@ -62,16 +54,8 @@ def direction_at(
 ) -> NDArray[np.float64] | None:
     """Return the view direction at a place in the picture; the inverse of `mollweide_position`.
 
-    Parameters
-    ----------
-    row, column
-        The place, in pixels.
-    height, width
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    ``(3,)`` unit vector in the map frame, or None outside the ellipse.
+    ``row``, ``column``: the place, in pixels. ``height``, ``width``: size of the picture in pixels.
+    Returns ``(3,)`` unit vector in the map frame, or None outside the ellipse.
     """
     up = ((height - 1) / 2 - row) / (MARGIN * height / 2)
     across = (column - (width - 1) / 2) / (MARGIN * width / 2)
@@ -90,17 +74,9 @@ def pixel_directions(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
     """Return the view direction of every pixel of a picture.
 
-    Parameters
-    ----------
-    height, width
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    inside
-        ``(height, width)``: which pixels lie inside the ellipse.
-    polar, longitude
-        ``(n_inside,)`` angles in radians of those that do.
+    ``height``, ``width``: size of the picture in pixels. Returns which pixels lie inside the
+    ellipse, ``(height, width)``, and polar angle and longitude of those that do, ``(n_inside,)``
+    each, in radians.
     """
     row, column = np.mgrid[:height, :width]
     up = ((height - 1) / 2 - row) / (MARGIN * height / 2)
@@ -115,14 +91,8 @@ def pixel_directions(
 def view_sphere(views: ArrayLike, width: int, label: str) -> str:
     """Return an ``<img>`` of a HEALPix map of views in RING order, the square root of its values in grey.
 
-    Parameters
-    ----------
-    views
-        ``(12 * 4**order,)``, not negative.
-    width
-        Of the picture, pixels; it is half as high.
-    label
-        What it shows.
+    ``views``: ``(12 * 4**order,)``, not negative. ``width``: of the picture, pixels; it is half as
+    high. ``label``: what it shows.
     """
     values = np.asarray(views, dtype=np.float64)
     inside, polar, longitude = pixel_directions(width // 2, width)

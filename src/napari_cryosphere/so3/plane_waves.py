@@ -38,18 +38,10 @@ class PlaneWaves:
     def derivatives(self, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return values and derivatives of ``f(R exp(w))`` by the rotation vector w, at w = 0.
 
-        Parameters
-        ----------
-        rotations
-            ``(b, q, 3, 3)``; image to map coordinates.
+        ``rotations``: ``(b, q, 3, 3)``; image to map coordinates. Returns ``(b, q)`` values,
+        ``(b, q, 3)`` gradients and ``(b, q, 3, 3)`` Hessians, by radians about the image's axes x,
+        y and z.
 
-        Returns
-        -------
-        ``(b, q)`` values, ``(b, q, 3)`` gradients and ``(b, q, 3, 3)`` Hessians, by radians about
-        the image's axes x, y and z.
-
-        Notes
-        -----
         Derivatives by the angles degenerate where the view is along the map's z axis; poses near it
         are evaluated on functions turned by 90 degrees.
         """
@@ -69,18 +61,8 @@ class PlaneWaves:
     def along_psi(self, rows: Indices, frames: Tensor, psi: NDArray[np.float64]) -> Tensor:
         """Return values at poses that differ by their in-plane angles alone.
 
-        Parameters
-        ----------
-        rows
-            ``(p,)``: which function, ascending.
-        frames
-            ``(p, g, 3, 3)`` poses.
-        psi
-            ``(k,)`` radians to turn them by.
-
-        Returns
-        -------
-        ``(p, g, k)``: f at ``frames Rz(psi)``.
+        ``rows``, ``(p,)``: which function, ascending. ``frames``: ``(p, g, 3, 3)`` poses. ``psi``:
+        ``(k,)`` radians to turn them by. Returns ``(p, g, k)``: f at ``frames Rz(psi)``.
         """
         real = self._coefficients.real.dtype
         rot, tilt, offset = (angle.to(self._waves.device, real) for angle in zyz_angles(frames))

@@ -25,22 +25,16 @@ Array = NDArray[np.float64]
 class PoseSummary:
     """What one line of a STAR file can say of a distribution; one entry per particle.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image to map
-        coordinates.
-    max_probability
-        ``(n,)``: probability of the best cell of the order-3 grid and its equivalents (RELION's
-        rlnMaxValueProbDistribution).
-    entropy
-        ``(n,)`` nats, relative to the uniform distribution: 0 is uniform, more negative is
-        sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
-    spread_degrees
-        ``(n,)``: expected angle between the true pose and the reported one, modulo symmetry.
-    confidence
-        ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of the reported
-        pose.
+    - ``rotations``, ``(n, 3, 3)``: the most probable pose, refined below the grid's spacing; image
+      to map coordinates.
+    - ``max_probability``, ``(n,)``: probability of the best cell of the order-3 grid and its
+      equivalents (RELION's rlnMaxValueProbDistribution).
+    - ``entropy``: ``(n,)`` nats, relative to the uniform distribution: 0 is uniform, more negative
+      is sharper; ``exp(entropy)`` is the fraction of SO(3) that the pose is spread over.
+    - ``spread_degrees``, ``(n,)``: expected angle between the true pose and the reported one,
+      modulo symmetry.
+    - ``confidence``, ``(n,)``: probability that the truth is within `CONFIDENCE_RADIUS_DEGREES` of
+      the reported pose.
     """
 
     rotations: Array
@@ -70,13 +64,9 @@ SUMMARY = tuple(field.name for field in fields(PoseSummary))
 class Modes:
     """The highest local maxima of every distribution, best first.
 
-    Attributes
-    ----------
-    rotations
-        ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent maxima count
-        once.
-    log_prob
-        ``(n, k)`` nats relative to uniform; minus infinity where there is none.
+    ``rotations``: ``(n, k, 3, 3)``; NaN where a distribution has fewer than k maxima. Equivalent
+    maxima count once. ``log_prob``: ``(n, k)`` nats relative to uniform; minus infinity where there
+    is none.
     """
 
     rotations: Array

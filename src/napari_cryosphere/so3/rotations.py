@@ -50,13 +50,7 @@ _TO_E3NN = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # (x, 
 def rotation_from_relion_angles(angles_degrees: ArrayLike) -> Array:
     """Turn RELION's (rot, tilt, psi) into rotation matrices.
 
-    Parameters
-    ----------
-    angles_degrees
-        ``(..., 3)``: rlnAngleRot, rlnAngleTilt, rlnAnglePsi in degrees.
-
-    Returns
-    -------
+    ``angles_degrees``, ``(..., 3)``: rlnAngleRot, rlnAngleTilt, rlnAnglePsi in degrees. Returns
     ``(..., 3, 3)`` float64; each matrix takes image coordinates (x, y, z) to map coordinates.
     """
     angles = np.radians(np.asarray(angles_degrees, dtype=np.float64))
@@ -76,14 +70,8 @@ def relion_angles_from_rotation(rotations: ArrayLike) -> Array:
     Where tilt is 0 or 180 degrees only one combination of rot and psi is determined; rot is 0
     there.
 
-    Parameters
-    ----------
-    rotations
-        ``(..., 3, 3)``; image to map coordinates.
-
-    Returns
-    -------
-    ``(..., 3)`` float64 degrees: rot and psi in [-180, 180], tilt in [0, 180].
+    ``rotations``: ``(..., 3, 3)``; image to map coordinates. Returns ``(..., 3)`` float64 degrees:
+    rot and psi in [-180, 180], tilt in [0, 180].
     """
     matrices = np.asarray(rotations, dtype=np.float64)
     return np.degrees(np.stack(zyz_angles(matrices), axis=-1))
@@ -92,15 +80,9 @@ def relion_angles_from_rotation(rotations: ArrayLike) -> Array:
 def zyz_angles(rotations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Return rot, tilt and psi of rotation matrices in radians.
 
-    Parameters
-    ----------
-    rotations
-        ``(..., 3, 3)``, a numpy array or a torch tensor.
-
-    Returns
-    -------
-    Three ``(...)`` of the same kind and precision: rot and psi in [-pi, pi], tilt in [0, pi]. On
-    the poles, where only one combination of rot and psi is determined, rot is 0.
+    ``rotations``: ``(..., 3, 3)``, a numpy array or a torch tensor. Returns three ``(...)`` of the
+    same kind and precision: rot and psi in [-pi, pi], tilt in [0, pi]. On the poles, where only one
+    combination of rot and psi is determined, rot is 0.
     """
     xp: Any = np if isinstance(rotations, np.ndarray) else sys.modules["torch"]
     # R[:, 2] is the view direction; R[2, :] = (-sin tilt cos psi, sin tilt sin psi, cos tilt).
@@ -179,17 +161,9 @@ def nearest_rotation(matrices: ArrayLike) -> Array:
 def geodesic_distance_degrees(first: ArrayLike, second: ArrayLike) -> Any:
     """Return the angle of the rotation that takes ``first`` to ``second``.
 
-    Parameters
-    ----------
-    first, second
-        ``(..., 3, 3)``, broadcast against each other.
+    ``first``, ``second``: ``(..., 3, 3)``, broadcast against each other. Returns ``(...)`` float64,
+    degrees in [0, 180].
 
-    Returns
-    -------
-    ``(...)`` float64, degrees in [0, 180].
-
-    Notes
-    -----
     From the Frobenius norm, ``|A - B|_F = 2 sqrt(2) sin(angle / 2)``: unlike the trace's arc cosine
     it keeps its digits at small angles.
     """

@@ -30,10 +30,7 @@ _CONJUGATIONS = {
 def normalise_group_name(name: str) -> str:
     """Return the canonical upper-case name of a point group, with ``I`` spelled out as ``I2``.
 
-    Raises
-    ------
-    SymmetryError
-        If there is no such group; the message lists the valid ones.
+    Raises `SymmetryError` if there is no such group; the message lists the valid ones.
     """
     match = _NAME.fullmatch(name.upper()) if name.isascii() else None
     if match is None:
@@ -45,16 +42,9 @@ def normalise_group_name(name: str) -> str:
 def point_group(name: str) -> NDArray[np.float64]:
     """Return the rotation matrices of a point group.
 
-    Parameters
-    ----------
-    name
-        RELION's name: n-fold axes along z, D-n's two-fold along x, ``I`` is ``I2``. Upper or lower
-        case.
-
-    Returns
-    -------
-    ``(order, 3, 3)`` float64, read-only; the identity comes first. An operator ``g`` acts on the
-    map, so ``g R`` and ``R`` are the same view.
+    ``name``: RELION's name: n-fold axes along z, D-n's two-fold along x, ``I`` is ``I2``. Upper or
+    lower case. Returns ``(order, 3, 3)`` float64, read-only; the identity comes first. An operator
+    ``g`` acts on the map, so ``g R`` and ``R`` are the same view.
     """
     canonical = normalise_group_name(name)
     if canonical[0] in "CD":
@@ -95,16 +85,8 @@ def angular_error_degrees(
     ``min over g of angle(g truth, predicted)``, the angular error of the CESPED paper (section
     2.3).
 
-    Parameters
-    ----------
-    truth, predicted
-        ``(n, 3, 3)``; image to map coordinates.
-    symmetry
-        Point group of the map.
-
-    Returns
-    -------
-    ``(n,)`` float64 degrees.
+    ``truth``, ``predicted``: ``(n, 3, 3)``; image to map coordinates. ``symmetry``: point group of
+    the map. Returns ``(n,)`` float64 degrees.
     """
     poses, found = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     best = np.full(len(poses), -np.inf)

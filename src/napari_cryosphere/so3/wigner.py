@@ -72,16 +72,8 @@ def _tilt_harmonics(l_max: int) -> np.ndarray:
 def small_d(tilt: Tensor, l_max: int) -> Tensor:
     """Return the small Wigner d-matrices ``d^l_mn(tilt)`` for n >= 0.
 
-    Parameters
-    ----------
-    tilt
-        ``(...)`` radians.
-    l_max
-        Largest degree L.
-
-    Returns
-    -------
-    ``(..., L + 1, 2 L + 1, L + 1)`` real, in the dtype of ``tilt``.
+    ``tilt``: ``(...)`` radians. Returns ``(..., L + 1, 2 L + 1, L + 1)`` real, in the dtype of
+    ``tilt``.
     """
     table = torch.from_numpy(_tilt_harmonics(l_max)).to(tilt.device)
     k = torch.arange(-l_max, l_max + 1, device=tilt.device)
@@ -105,10 +97,7 @@ def weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> 
 def degree_of(coefficients: Tensor) -> int:
     """Return L of ``(..., L + 1, 2 L + 1, L + 1)`` coefficients.
 
-    Raises
-    ------
-    ValueError
-        If the shape or the type is another.
+    Raises `ValueError` if the shape or the type is another.
     """
     count = coefficients.shape[-1] if coefficients.ndim >= 3 else 0
     if coefficients.shape[-3:] != (count, 2 * count - 1, count) or not coefficients.is_complex():
@@ -122,19 +111,9 @@ def degree_of(coefficients: Tensor) -> int:
 def evaluate_at(coefficients: Tensor, rotations: Tensor) -> Tensor:
     """Evaluate each function at its own rotations.
 
-    Parameters
-    ----------
-    coefficients
-        ``(b, L + 1, 2 L + 1, L + 1)`` complex.
-    rotations
-        ``(b, k, 3, 3)``; image to map coordinates.
+    ``coefficients``: ``(b, L + 1, 2 L + 1, L + 1)`` complex. ``rotations``: ``(b, k, 3, 3)``; image
+    to map coordinates. Returns ``(b, k)`` real. Differentiable with respect to the coefficients.
 
-    Returns
-    -------
-    ``(b, k)`` real. Differentiable with respect to the coefficients.
-
-    Notes
-    -----
     d^l_mn is a sum of waves in tilt, so the function is one of plane waves in three angles: l comes
     first.
     """

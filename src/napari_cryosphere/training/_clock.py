@@ -28,18 +28,14 @@ class LoopSettings:
 
     Exactly one of ``minutes`` and ``total_images`` is set: a time budget, or a number of images.
 
-    Attributes
-    ----------
-    halve_after
-        The learning rate is halved when the validation loss has not fallen for so many images; None
-        lets it fall to zero along a cosine over the budget. A linear warm-up comes first.
-    stop_after
-        The run ends when the validation loss has not fallen for so many images; None never does.
-    validations
-        How many there are in a whole run, the last one included.
-    checkpoint
-        File that keeps the state, every ``checkpoint_seconds`` and when the run is stopped; None
-        keeps none.
+    - ``halve_after``: the learning rate is halved when the validation loss has not fallen for so
+      many images; None lets it fall to zero along a cosine over the budget. A linear warm-up comes
+      first.
+    - ``stop_after``: the run ends when the validation loss has not fallen for so many images; None
+      never does.
+    - ``validations``: how many there are in a whole run, the last one included.
+    - ``checkpoint``: file that keeps the state, every ``checkpoint_seconds`` and when the run is
+      stopped; None keeps none.
     """
 
     batch_size: int

@@ -35,9 +35,7 @@ from napari_cryosphere.training.sources import (
 __all__ = ["Augment", "Augmented", "erase", "zoom"]
 
 _FLATTEST = 0.3
-"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al.
-2020).
-"""
+"""Height over width of an erased patch is at least this and at most its inverse (Zhong et al. 2020)."""
 
 
 def zoom(images: Tensor, factors: Tensor) -> Tensor:
@@ -46,12 +44,7 @@ def zoom(images: Tensor, factors: Tensor) -> Tensor:
     Trigonometric interpolation; what would lie beyond Nyquist in a smaller image is left out, and
     what lies beyond the edge of the given image is 0.
 
-    Parameters
-    ----------
-    images
-        ``(b, n, n)``, n even.
-    factors
-        ``(b,)``; above 1 the particle becomes larger.
+    ``images``: ``(b, n, n)``, n even. ``factors``: ``(b,)``; above 1 the particle becomes larger.
     """
     box = images.shape[-1]
     distance = torch.arange(box, dtype=torch.float64, device=images.device) - box // 2
@@ -75,12 +68,8 @@ def zoom(images: Tensor, factors: Tensor) -> Tensor:
 def erase(images: Tensor, corners: Tensor, edges: Tensor) -> Tensor:
     """Set a rectangle of each image to 0, the mean of the background.
 
-    Parameters
-    ----------
-    images
-        ``(b, n, n)``.
-    corners, edges
-        ``(b, 2)`` pixels along x and y: the first pixel of the rectangle, and how many there are.
+    ``images``: ``(b, n, n)``. ``corners``, ``edges``: ``(b, 2)`` pixels along x and y: the first
+    pixel of the rectangle, and how many there are.
     """
     pixel = torch.arange(images.shape[-1], device=images.device)
     first, last = corners[..., None], (corners + edges)[..., None]
@@ -104,19 +93,10 @@ class Augment:
     ) -> Batch:
         """Return the batch with other images and their poses; the given one stays as it is.
 
-        Parameters
-        ----------
-        batch
-            Prepared images.
-        rng
-            Made for each step from the seed and the step: ``default_rng([seed, step])``.
-        size, share
-            ``batch`` is this share of a batch of so many images; by default it is all of it.
-
-        Raises
-        ------
-        CryosphereError
-            If images are to be turned whose targets are on a grid: these cannot be rotated.
+        ``batch``: prepared images. ``rng``: made for each step from the seed and the step:
+        ``default_rng([seed, step])``. ``size``, ``share``: ``batch`` is this share of a batch of so
+        many images; by default it is all of it. Raises `CryosphereError` if images are to be turned
+        whose targets are on a grid: these cannot be rotated.
         """
         if batch.targets is not None and self.settings.turns:
             raise CryosphereError(

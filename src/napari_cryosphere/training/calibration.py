@@ -52,27 +52,19 @@ _OFFSETS = np.linspace(-0.2, 0.2, 11)
 _SLOPES = LARGEST_CHANGE * np.linspace(-1, 1, 41)
 """Per standard deviation of the contrast: steps of 0.02, as fine as a temperature is fitted."""
 _USUAL_CHANGE = 0.2
-"""Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was found for
-beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope, and this keeps
-theirs near 0.
-"""
+"""Standard deviation expected of a slope times that of the contrast; chosen, not tuned: 0.12 was
+found for beta-galactosidase (docs/measurements/networks.md). Few particles say little of a slope,
+and this keeps theirs near 0."""
 
 
 def calibrate(
-    predicted: HarmonicDistribution,
-    rotations: NDArray[np.float64],
-    ctf: torch.Tensor | None = None,
+    predicted: HarmonicDistribution, rotations: NDArray[np.float64], ctf: torch.Tensor | None = None
 ) -> Calibration:
     """Fit the temperature to particles of known pose, by the Cramer-von Mises distance of their levels.
 
-    Parameters
-    ----------
-    predicted
-        What the network says, ``n`` particles that it has not seen.
-    rotations
-        ``(n, 3, 3)`` their poses.
-    ctf
-        ``(n, box // 2 + 1)``, see `napari_cryosphere.training.sources.Batch`; None where it is not known.
+    ``predicted``: what the network says, ``n`` particles that it has not seen. ``rotations``:
+    ``(n, 3, 3)`` their poses. ``ctf``: ``(n, box // 2 + 1)``, see
+    `napari_cryosphere.training.sources.Batch`; None where it is not known.
     """
     levels, uniform = (
         _Levels(predicted, rotations),
@@ -170,14 +162,9 @@ def calibrate_shifts(
     squared distance of a Gaussian in the plane has the median 2 log 2. The median, since a particle whose
     pose was missed may lie anywhere.
 
-    Parameters
-    ----------
-    shifts
-        What the network says, ``n`` particles that it has not seen.
-    known_px
-        ``(n, 2)`` x and y of their centres from pixel n // 2, in the network's pixels.
-    pixel_size_angstrom
-        Of these pixels.
+    ``shifts``: what the network says, ``n`` particles that it has not seen. ``known_px``:
+    ``(n, 2)`` x and y of their centres from pixel n // 2, in the network's pixels.
+    ``pixel_size_angstrom``: of these pixels.
     """
     squares = np.square(shifts.means_px.double().numpy() - known_px).sum(1)
     ratios = squares / shifts.variances_px2.double().numpy()
@@ -196,14 +183,9 @@ def calibrate_states(
 ) -> StateCard:
     """Fit the temperature of states to particles of known state: that of the least cross-entropy.
 
-    Parameters
-    ----------
-    states
-        ``(n, k, L + 1, 2 L + 1, L + 1)``: what the network says, of particles that it has not seen.
-    predicted
-        Their poses, as calibrated.
-    known
-        ``(n, k)``: the probabilities that alignment gave.
+    ``states``, ``(n, k, L + 1, 2 L + 1, L + 1)``: what the network says, of particles that it has
+    not seen. ``predicted``: their poses, as calibrated. ``known``, ``(n, k)``: the probabilities
+    that alignment gave.
     """
     reach = round(_FARTHEST * _STEP / _STATES_STEP)
     tried = torch.exp(_STATES_STEP * torch.arange(-reach, reach + 1))
@@ -218,9 +200,7 @@ def calibrate_states(
     best = int(nats.argmin())
     agree = shares[best].argmax(dim=1) == labels.argmax(dim=1)
     return StateCard(
-        temperature=float(tried[best]),
-        particles=len(known),
-        agreement=float(agree.double().mean()),
+        temperature=float(tried[best]), particles=len(known), agreement=float(agree.double().mean())
     )
 
 

@@ -18,26 +18,18 @@ __all__ = ["TrainingProgress"]
 class TrainingProgress:
     """One report of a training run.
 
-    Attributes
-    ----------
-    fraction
-        How much of the run is done, 0 to 1.
-    images
-        Images seen so far.
-    loss
-        Mean negative log-density of the true poses since the last report, in nats relative to the
-        uniform distribution: 0 has learnt nothing, lower is better.
-    images_per_second
-        Speed since the last report.
-    remaining_seconds
-        Estimated time to the end.
-    validation_loss, validation_median_degrees, validation_mean_degrees
-        The loss and the pose error on held-out particles, where this report has them.
-    validation_shift_px
-        Median error of the held-out particles' shifts in pixels of the network's box, where this report
-        has it and they are known.
-    predicted, predicted_shifts, predicted_states
-        What the averaged network says of the held-out particles, where this report has it.
+    - ``fraction``: how much of the run is done, 0 to 1.
+    - ``images``: images seen so far.
+    - ``loss``: mean negative log-density of the true poses since the last report, in nats relative
+      to the uniform distribution: 0 has learnt nothing, lower is better.
+    - ``images_per_second``: speed since the last report.
+    - ``remaining_seconds``: estimated time to the end.
+    - ``validation_loss``, ``validation_median_degrees``, ``validation_mean_degrees``: the loss and
+      the pose error on held-out particles, where this report has them.
+    - ``validation_shift_px``: median error of the held-out particles' shifts in pixels of the
+      network's box, where this report has it and they are known.
+    - ``predicted``, ``predicted_shifts``, ``predicted_states``: what the averaged network says of
+      the held-out particles, where this report has it.
     """
 
     fraction: float

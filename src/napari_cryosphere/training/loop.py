@@ -95,13 +95,9 @@ def train_network(
     validates, keeps the state and tells the time, and all yield the same reports, the first with
     what the network predicts.
 
-    Raises
-    ------
-    CryosphereError
-        If the loss is no longer a number, the state cannot be kept, or a batch has fewer images
-        than there are processes; the last good state stays on disk.
-    RankLostError
-        If another process is gone; the state is kept.
+    Raises `CryosphereError` if the loss is no longer a number, the state cannot be kept, or a batch
+    has fewer images than there are processes; the last good state stays on disk; `RankLostError` if
+    another process is gone; the state is kept.
     """
     replicas = trainer.replicas
     if settings.batch_size < replicas.count:

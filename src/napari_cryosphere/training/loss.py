@@ -32,16 +32,8 @@ def pose_loss(
 
     A batch with targets is compared with these on their own grid.
 
-    Parameters
-    ----------
-    coefficients
-        ``(b, L + 1, 2 L + 1, L + 1)`` complex, the network's output.
-    batch
-        The known poses, with weights, or the targets.
-    symmetry
-        Point group.
-    order
-        Of the grid.
+    ``coefficients``: ``(b, L + 1, 2 L + 1, L + 1)`` complex, the network's output. ``batch``: the
+    known poses, with weights, or the targets. ``order``: of the grid.
     """
     if batch.targets is None:
         log_density = _label_log_density(coefficients, batch.rotations, symmetry, order)
@@ -64,14 +56,9 @@ def state_loss(states: Tensor, batch: Batch, symmetry: str) -> Tensor:
     ``- sum_i w_i mean_g sum_k q_ik log p_i(k | g R_i) / sum_i w_i``: with that of the poses it makes the
     likelihood of pose and state.
 
-    Parameters
-    ----------
-    states
-        ``(b, k, L + 1, 2 L + 1, L + 1)`` complex, see `napari_cryosphere.model.pose_network.Answers`.
-    batch
-        The known poses and states, with weights.
-    symmetry
-        Point group.
+    ``states``: ``(b, k, L + 1, 2 L + 1, L + 1)`` complex, see
+    `napari_cryosphere.model.pose_network.Answers`. ``batch``: the known poses and states, with
+    weights.
     """
     assert batch.states is not None
     number, poses = states.shape[1], _equivalents(batch.rotations, symmetry)

@@ -53,20 +53,9 @@ def inverse_mse_on_grid(
     The mean runs over the frequencies from the first shell to the last below Nyquist: a constant
     added to an image makes no difference. It is in units of a variance of 1 a pixel.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)``, without a CTF, particles in their centres.
-    voxels
-        ``(box, box, box)`` in z, y, x order, on the images' grid.
-    order
-        Order of the grid.
-    contrast
-        Factor from the map's projections to the images.
-
-    Returns
-    -------
-    ``(n, cells)`` float32.
+    ``images``: ``(n, box, box)``, without a CTF, particles in their centres. ``voxels``:
+    ``(box, box, box)`` in z, y, x order, on the images' grid. ``contrast``: factor from the map's
+    projections to the images. Returns ``(n, cells)`` float32.
     """
     box = images.shape[-1]
     band = FourierBand(box, box // 2 - 1)
@@ -113,20 +102,11 @@ def label_targets(
 ) -> Tensor:
     """Return targets of a kind, ``(n, cells)``; see the module.
 
-    Parameters
-    ----------
-    kind
-        Which label.
-    inverse_errors
-        ``(n, cells)`` from `inverse_mse_on_grid`; not looked at for ``one-hot``.
-    rotations
-        ``(n, 3, 3)`` known poses; looked at for ``one-hot`` alone.
-    order
-        Order of the grid.
-    fraction
-        Share of the grid in a ``mask``.
-    symmetry
-        Point group of the map; 1/MSE has it by itself.
+    - ``kind``: which label.
+    - ``inverse_errors``: ``(n, cells)`` from `inverse_mse_on_grid`; not looked at for ``one-hot``.
+    - ``rotations``: ``(n, 3, 3)`` known poses; looked at for ``one-hot`` alone.
+    - ``fraction``: share of the grid in a ``mask``.
+    - ``symmetry``: point group of the map; 1/MSE has it by itself.
     """
     if kind == "mask":
         return mask_targets(inverse_errors, fraction)
@@ -140,16 +120,10 @@ class LabelledImages:
 
     Images are neither turned nor moved: a mask cannot follow by less than a cell.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)`` prepared.
-    rotations
-        ``(n, 3, 3)`` known poses; they only travel along.
-    targets
-        ``(n, cells)`` probabilities.
-    seed
-        Of the order.
+    - ``images``: ``(n, box, box)`` prepared.
+    - ``rotations``: ``(n, 3, 3)`` known poses; they only travel along.
+    - ``targets``: ``(n, cells)`` probabilities.
+    - ``seed``: of the order.
     """
 
     def __init__(
@@ -175,18 +149,10 @@ class LabelledImages:
     ) -> LabelledImages:
         """Make noise-free, centred projections of a map without a CTF, and their labels.
 
-        Parameters
-        ----------
-        density
-            The map.
-        grid
-            What the network sees images on.
-        number
-            How many; their directions are uniform.
-        kind, order, fraction, symmetry
-            See `label_targets`.
-        seed
-            Of the directions and of the order.
+        - ``grid``: what the network sees images on.
+        - ``number``: how many; their directions are uniform.
+        - ``kind``, ``order``, ``fraction``, ``symmetry``: see `label_targets`.
+        - ``seed``: of the directions and of the order.
         """
         voxels = map_on_grid(density, grid.box, grid.pixel_size_angstrom)
         rotations = random_rotations(number, np.random.default_rng(seed))

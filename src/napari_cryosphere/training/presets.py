@@ -97,8 +97,7 @@ CESPED_AUGMENTATION = Augmentation(
     erasing_fraction=0.02,
 )
 """CESPED's appendix B. That the scale of the uniform noise is its full width, and that the area of
-a patch is meant, follows its program.
-"""
+a patch is meant, follows its program."""
 
 TURN_AND_SHIFT = Augmentation(
     shift_probability=1, shift_fraction=1 / 64, turn_probability=1, turn_degrees=180
@@ -145,8 +144,7 @@ class TrainingPreset(BaseModel):
     """How fast weights shrink, relative to the learning rate."""
     halve_after_epochs: Annotated[int, Field(ge=1)] | None = None
     """The learning rate is halved when the validation loss has not fallen for so long; None lets it
-    fall along a cosine.
-    """
+    fall along a cosine."""
     stop_after_epochs: Annotated[int, Field(ge=1)] | None = None
     """The training ends when the validation loss has not fallen for so long."""
 
@@ -177,8 +175,7 @@ CRYOSPHERE = TrainingPreset(
 )
 """CryoSphere's settings (Chheda & Nori, poster): Image2Sphere of degree 4, 200 epochs at a learning
 rate of 0.001 on 50 to 400 projections, labels the largest 5 % of 1/MSE. The poster does not state
-the grid, the batch size, the optimiser and the encoder; these are this package's.
-"""
+the grid, the batch size, the optimiser and the encoder; these are this package's."""
 
 CESPED = TrainingPreset(
     network=Image2SphereConfig(

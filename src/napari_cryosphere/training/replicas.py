@@ -30,12 +30,8 @@ class Replicas:
     With several, torch.distributed must have been started, and all of them must call the same
     methods in the same order. Tensors are exchanged in memory or between GPUs, wherever they are.
 
-    Parameters
-    ----------
-    rank, count
-        Number of this process, from 0, and how many there are.
-    why
-        Says why another process is gone, when one is.
+    ``rank``, ``count``: number of this process, from 0, and how many there are. ``why``: says why
+    another process is gone, when one is.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, why: Callable[[], str] = _no_reason) -> None:

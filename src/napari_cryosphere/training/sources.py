@@ -50,25 +50,17 @@ _MEASURED = 512  # particles from which contrast and noise are estimated; chosen
 class Batch:
     """Training images and their poses.
 
-    Attributes
-    ----------
-    images
-        ``(b, box, box)`` float32, prepared.
-    rotations
-        ``(b, 3, 3)`` float32; image to map coordinates.
-    weights
-        ``(b,)`` float32: how much each pose is trusted.
-    targets
-        ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place of the one
-        pose; None to train on that. The number of cells says the order of the grid.
-    shifts_px
-        ``(b, 2)`` float32 x and y of the particle's centre from pixel n // 2; None where it is not
-        known.
-    ctf
-        ``(b, box // 2 + 1)`` float32, see `napari_cryosphere.imaging.ctf.radial_ctf`; None where it is
-        not known.
-    states
-        ``(b, k)`` float32 probabilities of the states; None where there is one, or they are not known.
+    - ``images``: ``(b, box, box)`` float32, prepared.
+    - ``rotations``: ``(b, 3, 3)`` float32; image to map coordinates.
+    - ``weights``: ``(b,)`` float32: how much each pose is trusted.
+    - ``targets``: ``(b, cells)`` float32 probabilities of all poses of a grid, which take the place
+      of the one pose; None to train on that. The number of cells says the order of the grid.
+    - ``shifts_px``: ``(b, 2)`` float32 x and y of the particle's centre from pixel n // 2; None
+      where it is not known.
+    - ``ctf``: ``(b, box // 2 + 1)`` float32, see `napari_cryosphere.imaging.ctf.radial_ctf`; None
+      where it is not known.
+    - ``states``: ``(b, k)`` float32 probabilities of the states; None where there is one, or they
+      are not known.
     """
 
     images: Tensor
@@ -207,21 +199,14 @@ def known_shifts_px(stack: ParticleStack, grid: ImageGrid) -> NDArray[np.float64
 class LoadedParticles:
     """The particles themselves, held in memory as the network sees them.
 
-    Parameters
-    ----------
-    images
-        ``(n, box, box)`` prepared.
-    rotations
-        ``(n, 3, 3)``.
-    weights
-        ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's weighted
-        cross-entropy).
-    seed
-        Of the order.
-    shifts_px
-        ``(n, 2)`` x and y of each particle's centre from pixel n // 2; None if they are not known.
-    ctf, states
-        ``(n, box // 2 + 1)`` and ``(n, k)``, see `Batch`.
+    - ``images``: ``(n, box, box)`` prepared.
+    - ``rotations``: ``(n, 3, 3)``.
+    - ``weights``: ``(n,)``; rlnMaxValueProbDistribution where the particles have it (CESPED's
+      weighted cross-entropy).
+    - ``seed``: of the order.
+    - ``shifts_px``: ``(n, 2)`` x and y of each particle's centre from pixel n // 2; None if they
+      are not known.
+    - ``ctf``, ``states``: ``(n, box // 2 + 1)`` and ``(n, k)``, see `Batch`.
     """
 
     def __init__(
@@ -257,21 +242,14 @@ class SimulatedProjections:
     of its most probable state's map at its known pose. The least-squares factor is the contrast; the
     power spectrum of what remains is that of the noise, whatever colour it has.
 
-    Parameters
-    ----------
-    densities
-        The map of each state, on the particles' grid or not; they are resampled to the network's.
-    stack
-        Particles with poses, shifts and, where they have one, a CTF.
-    prepared
-        ``(n, box, box)``: the same particles as the network sees them.
-    grid
-        The network's grid, on which ``prepared`` is.
-    seed
-        Of poses, states, particles and noise.
-    states
-        ``(n, k)`` probabilities of the particles' states, whose means are the shares of the maps'
-        projections; None where there is one map.
+    - ``densities``: the map of each state, on the particles' grid or not; they are resampled to the
+      network's.
+    - ``stack``: particles with poses, shifts and, where they have one, a CTF.
+    - ``prepared``, ``(n, box, box)``: the same particles as the network sees them.
+    - ``grid``: the network's grid, on which ``prepared`` is.
+    - ``seed``: of poses, states, particles and noise.
+    - ``states``: ``(n, k)`` probabilities of the particles' states, whose means are the shares of
+      the maps' projections; None where there is one map.
     """
 
     def __init__(

@@ -70,12 +70,7 @@ class _Thread(Replicas):
 class Team:
     """Threads of one process, each with a copy of a network on the same weights.
 
-    Parameters
-    ----------
-    network
-        Stays as it is; one thread works with it alone.
-    count
-        How many threads.
+    ``network``: stays as it is; one thread works with it alone. ``count``: how many threads.
     """
 
     def __init__(self, network: PoseNetwork, count: int) -> None:

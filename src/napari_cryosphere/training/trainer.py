@@ -34,19 +34,12 @@ _LARGEST_GRADIENT = 1.0  # norm above which gradients are scaled down; chosen, n
 class Optimisation:
     """How a network's weights follow the loss.
 
-    Attributes
-    ----------
-    learning_rate, weight_decay
-        Of the optimiser.
-    optimizer
-        ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
-    loss_order
-        Order of the grid that predicted densities are normalised on.
-    memory
-        Of the exponential average of the weights, per step; it is what a run leaves behind. On
-        noisy images averaging is worth a lower learning rate.
-    seed
-        Of what a network draws while it trains.
+    - ``learning_rate``, ``weight_decay``: of the optimiser.
+    - ``optimizer``: ``adamw`` (Loshchilov & Hutter 2019) or ``radam`` (Liu et al. 2020).
+    - ``loss_order``: order of the grid that predicted densities are normalised on.
+    - ``memory``: of the exponential average of the weights, per step; it is what a run leaves
+      behind. On noisy images averaging is worth a lower learning rate.
+    - ``seed``: of what a network draws while it trains.
     """
 
     learning_rate: float
@@ -63,23 +56,14 @@ class Trainer:
     The same steps on the same batches give the same weights to the last bit on a CPU, whether or
     not the trainer was saved and loaded between them.
 
-    Parameters
-    ----------
-    network
-        Trained in place.
-    symmetry
-        Point group that the labels are expanded over.
-    replicas
-        The processes that train this network, each with the same weights; one alone by default.
-    threads
-        Of this process, that share its part of a batch.
+    ``steps``: steps made so far. ``whole``: whether the last step came to its end: False where
+    Ctrl-C has caught it half way.
 
-    Attributes
-    ----------
-    steps
-        Steps made so far.
-    whole
-        Whether the last step came to its end: False where Ctrl-C has caught it half way.
+    - ``network``: trained in place.
+    - ``symmetry``: point group that the labels are expanded over.
+    - ``replicas``: the processes that train this network, each with the same weights; one alone by
+      default.
+    - ``threads``: of this process, that share its part of a batch.
     """
 
     def __init__(
@@ -113,13 +97,9 @@ class Trainer:
     def step(self, batch: Batch, rate: float) -> float:
         """Learn from a batch, or this process's share of it, at a share of the learning rate.
 
-        Returns the loss of the batch, which is the same in all processes.
-
-        Raises
-        ------
-        CryosphereError
-            If the loss is no longer a number, or another process is gone; the weights are then
-            those of the step before.
+        Returns the loss of the batch, which is the same in all processes. Raises `CryosphereError`
+        if the loss is no longer a number, or another process is gone; the weights are then those of
+        the step before.
         """
         with self._team.sharing():
             return self._step(batch, rate)
@@ -211,10 +191,8 @@ class Trainer:
     def save(self, path: Path, progress: Mapping[str, Any]) -> None:
         """Write everything that further steps depend on, and ``progress`` (JSON), to one safetensors file.
 
-        Raises
-        ------
-        CryosphereError
-            If the file cannot be written; what stood there before is untouched.
+        Raises `CryosphereError` if the file cannot be written; what stood there before is
+        untouched.
         """
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self._average.items()}
@@ -230,10 +208,7 @@ class Trainer:
     def load(self, path: Path) -> dict[str, Any]:
         """Take up what `save` wrote, and return its ``progress``.
 
-        Raises
-        ------
-        ModelError
-            If the file is missing, broken, or of another network.
+        Raises `ModelError` if the file is missing, broken, or of another network.
         """
         try:
             with safe_open(path, framework="pt") as stored:

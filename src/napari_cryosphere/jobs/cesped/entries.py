@@ -95,10 +95,8 @@ def text_lines(entries: list[dict[str, Any]]) -> list[str]:
 def download_entry(config: DownloadEntryConfig) -> Events:
     """Fetch an entry's halves and its mask from Zenodo.
 
-    Raises
-    ------
-    CryosphereError
-        If there is no such entry, no network, or a file is not what its record says.
+    Raises `CryosphereError` if there is no such entry, no network, or a file is not what its record
+    says.
     """
     entry = cesped_entry(config.entry)
     folder = config.benchmark_dir / entry.name
@@ -129,10 +127,7 @@ def _with_progress(
 def add_entry(config: AddEntryConfig) -> Events:
     """Copy particles with poses into CESPED's layout.
 
-    Raises
-    ------
-    MetadataError
-        If one of the halves would have no particles, or the particles no poses.
+    Raises `MetadataError` if one of the halves would have no particles, or the particles no poses.
     """
     folder = config.benchmark_dir / config.name
     with claimed(folders=[folder]):

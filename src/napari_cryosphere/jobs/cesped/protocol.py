@@ -48,10 +48,8 @@ _MATTERS = (
 def run_entry(config: CespedConfig) -> Events:
     """Run the protocol and write ``report.md``, ``report.csv`` and ``report.json``.
 
-    Raises
-    ------
-    CryosphereError
-        If the entry is not there, or its particles have no poses to learn from.
+    Raises `CryosphereError` if the entry is not there, or its particles have no poses to learn
+    from.
     """
     run = _Run(config)
     yield from run.train()

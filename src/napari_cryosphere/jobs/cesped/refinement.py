@@ -26,14 +26,8 @@ _RELION_SIGMAS = 3  # relion_refine looks within three times its sigma
 class Refined:
     """Refined poses, and other ways to them.
 
-    Attributes
-    ----------
-    evaluation
-        Poses and maps after `align --local`.
-    settings
-        How they were evaluated.
-    others
-        Poses found by other programs or searches, by what they are called.
+    ``evaluation``: poses and maps after `align --local`. ``settings``: how they were evaluated.
+    ``others``: poses found by other programs or searches, by what they are called.
     """
 
     evaluation: Evaluation

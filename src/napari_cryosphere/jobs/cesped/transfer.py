@@ -33,16 +33,9 @@ def frame_of(
 
     Both maps are reconstructed from the true poses, which differ by an arbitrary rotation between
     data sets that were refined apart; the source's is brought to the entry's grid and aligned.
-
-    Returns
-    -------
-    ``(3, 3)``: takes a pose that the model predicts, from the left, to the entry's frame; and what
-    to say of the two data sets in a report.
-
-    Raises
-    ------
-    MetadataError
-        If the two maps are of opposite hands.
+    Returns ``(3, 3)``: takes a pose that the model predicts, from the left, to the entry's frame;
+    and what to say of the two data sets in a report. Raises `MetadataError` if the two maps are of
+    opposite hands.
     """
     target, target_grid = yield from _true_map(entry)
     other, other_grid = yield from _true_map(source)

@@ -147,9 +147,8 @@ class ImagesInput(JobConfig):
     data_dir: Folder | None = None
     """Folder of the images, where they have moved."""
     select: Annotated[str, Field(min_length=1)] | None = None
-    """Only the particles for which an expression on their columns is true, such as
-    ``rlnClassNumber == 3 and rlnDefocusU < 20000``.
-    """
+    """Only the particles for which an expression on their columns is true, such as ``rlnClassNumber
+    == 3 and rlnDefocusU < 20000``."""
     invert: bool = False
     """Invert the contrast of the images: for particles that are dark on a light background."""
 
@@ -185,10 +184,9 @@ class ComparedMaps(MapsInput):
     """How maps that particles are compared with are masked."""
 
     mask: MaskChoice = "auto"
-    """Mask around the molecule that the map is multiplied by before it is compared: a file, values 0
-    to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
-    solvent in.
-    """
+    """Mask around the molecule that the map is multiplied by before it is compared: a file, values
+    0 to 1; auto makes a wide soft one of what stands out of the map's background; none leaves the
+    solvent in."""
     mask_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Radius of a soft sphere that takes the place of the mask."""
 
@@ -201,6 +199,5 @@ class StateMaps(ComparedMaps):
     """One map that particles are compared with, or one for each state."""
 
     map: MapFiles
-    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one frame,
-    each particle's state is found with its pose.
-    """
+    """Map to compare with, an MRC file; of several, one for each state of the molecule, in one
+    frame, each particle's state is found with its pose."""

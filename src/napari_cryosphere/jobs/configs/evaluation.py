@@ -77,8 +77,7 @@ class EvaluateConfig(EvaluatingConfig, ImagesInput):
     """Folder of the truth's images, where they have moved."""
     select: Annotated[str, Field(min_length=1)] | None = None
     """Compare only the particles for which an expression on the predictions' columns is true, such
-    as ``cryosphereConfidence > 0.8``.
-    """
+    as ``cryosphereConfidence > 0.8``."""
 
 
 class ListEntriesConfig(JobConfig):
@@ -147,9 +146,7 @@ class CespedConfig(JobConfig):
     train: dict[str, Any] = Field(default_factory=dict)
     """Further settings of the command ``train``, by its keys."""
     trained_on: str | None = None
-    """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may
-    differ.
-    """
+    """Train on this entry instead, of the same molecule: its box, pixels, noise and defocus may differ."""
     models: Folder | None = None
     """Output of an earlier run whose models are used instead of training."""
     mask: MapFile | None = None
@@ -157,17 +154,13 @@ class CespedConfig(JobConfig):
     predicts: Predicts = "SO3"
     """What the maps take from the predictions; the rest of a pose is the truth's."""
     confidence: Confidence = "cryosphereConfidence"
-    """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in
-    a map.
-    """
+    """Column of the predictions that becomes rlnParticleFigureOfMerit, by which particles weigh in a map."""
     relion: bool = False
     """Reconstruct with relion_reconstruct; with ``local_degrees`` also refine with relion_refine."""
     local_degrees: Annotated[
         Annotated[float, Field(gt=0, le=180)] | None, Option(("--local", "--local-degrees"))
     ] = None
-    """Refine the predicted poses within this angle, each half against its own map, and evaluate
-    again.
-    """
+    """Refine the predicted poses within this angle, each half against its own map, and evaluate again."""
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     """Rounds of reconstruction and refinement."""
     compare_global: bool = False

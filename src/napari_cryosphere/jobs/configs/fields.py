@@ -62,16 +62,10 @@ class Argument:
 class Option:
     """Marks a field whose option has other names than the field's own.
 
-    Attributes
-    ----------
-    names
-        Such as ``--local``; the first is shown first.
-    unset
-        A flag that says that the field has no value, which is the default, and its help.
-    variable
-        Variable of the environment that gives the value where no option does.
-    by_name
-        The field holds a model that can be given as a string, its name.
+    - ``names``: such as ``--local``; the first is shown first.
+    - ``unset``: a flag that says that the field has no value, which is the default, and its help.
+    - ``variable``: variable of the environment that gives the value where no option does.
+    - ``by_name``: the field holds a model that can be given as a string, its name.
     """
 
     names: tuple[str, ...] = ()
@@ -99,26 +93,15 @@ class Inside:
 class FieldSpec:
     """One field of a config, or of a model inside it.
 
-    Attributes
-    ----------
-    path
-        Name of the field; for one of a model inside the config, after the name of that.
-    owner
-        The model that the field is of.
-    info
-        What pydantic knows of it.
-    default
-        The default; None where there is none.
-    kind
-        What a value is.
-    choices
-        The legal values of a ``choice``.
-    count
-        How many values: 1; more for a tuple of that many; 0 for any number.
-    optional
-        Whether None is legal.
-    listed
-        Whether the model inside the config is one of several.
+    - ``path``: name of the field; for one of a model inside the config, after the name of that.
+    - ``owner``: the model that the field is of.
+    - ``info``: what pydantic knows of it.
+    - ``default``: the default; None where there is none.
+    - ``kind``: what a value is.
+    - ``choices``: the legal values of a ``choice``.
+    - ``count``: how many values: 1; more for a tuple of that many; 0 for any number.
+    - ``optional``: whether None is legal.
+    - ``listed``: whether the model inside the config is one of several.
     """
 
     path: tuple[str, ...]
@@ -190,14 +173,10 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
 
     Fields of models inside it follow the field that offers them (see `Inside`).
     """
-    order = {name: place for place, name in enumerate(_own_first(model))}
+    names = (name for base in model.__mro__ for name in vars(base).get("__annotations__", ()))
+    order = {name: place for place, name in enumerate(names)}
     found = sorted(model.model_fields.items(), key=lambda item: order[item[0]])
     return tuple(spec for name, info in found for spec in _specs(model, name, info))
-
-
-def _own_first(model: type[BaseModel]) -> Iterator[str]:
-    for base in model.__mro__:
-        yield from (name for name in vars(base).get("__annotations__", ()))
 
 
 def _specs(model: type[BaseModel], name: str, info: FieldInfo) -> Iterator[FieldSpec]:
@@ -301,16 +280,10 @@ def complaint(
 ) -> str:
     """Return one line on the first of a config's errors, on an unknown key before all others.
 
-    Parameters
-    ----------
-    error
-        What pydantic found.
-    config
-        In the values of which config.
-    fields
-        The fields that a person sees.
-    name_of
-        Names one of them.
+    - ``error``: what pydantic found.
+    - ``config``: in the values of which config.
+    - ``fields``: the fields that a person sees.
+    - ``name_of``: names one of them.
     """
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if isinstance(part, str)]

@@ -160,17 +160,12 @@ class SimulatingConfig(JobConfig):
     """How particles are simulated from a map."""
 
     snr: Annotated[float, Field(gt=0)] = 0.1
-    """Signal-to-noise ratio: variance of the clean images inside the particle's circle over the noise's in a
-    pixel; infinite for no noise.
-    """
+    """Signal-to-noise ratio: variance of the clean images inside the particle's circle over the
+    noise's in a pixel; infinite for no noise."""
     snr_radius_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's
-    power.
-    """
+    """Radius of the circle in the ratio's definition; without it that which holds 99 % of the map's power."""
     noise_length_angstrom: Annotated[float, Field(ge=0)] = 0.0
-    """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is
-    white.
-    """
+    """Colour of the noise: its power falls as 1 / (1 + (s L)^2) with spatial frequency s; 0 is white."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The same seed gives the same particles."""
     shift_px: Annotated[float, Field(ge=0), Option(("--shift-px",))] = 3.0
@@ -184,9 +179,7 @@ class SimulatingConfig(JobConfig):
     ] = (OpticsGroup(),)
     """The optics groups; particles are spread over their micrographs."""
     preference: Annotated[float, Field(ge=-STRONGEST_PREFERENCE, le=STRONGEST_PREFERENCE)] = 0.0
-    """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across
-    it.
-    """
+    """Preferred views: density exp(preference (d . axis)^2); above 0 along the axis, below 0 across it."""
     preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """Axis of the preferred views, x y z in the map's frame; of any length."""
     preferred_share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -210,15 +203,13 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
     """STAR file to write; the images go next to it, with the suffix .mrcs."""
     other_map: tuple[MapFile, ...] = ()
     """Map of a further state, in the frame and on the grid of the first. The STAR file says in
-    rlnClassNumber which state each particle is in, 1 for the first map's.
-    """
+    rlnClassNumber which state each particle is in, 1 for the first map's."""
     share: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Share of the particles in each state, the first map's first; without it all states are as frequent."""
     motion: Literal["half"] | MapFile | None = None
-    """Part of the map that turns, by another angle in each particle: a mask, 0 to 1, on the map's grid;
-    or half for all on one side of the middle, across the longest axis. The hinge is where the part
-    touches the rest. The STAR file says each particle's angle in cryosphereMotionAngle.
-    """
+    """Part of the map that turns, by another angle in each particle: a mask, 0 to 1, on the map's
+    grid; or half for all on one side of the middle, across the longest axis. The hinge is where the
+    part touches the rest. The STAR file says each particle's angle in cryosphereMotionAngle."""
     motion_angle_degrees: Annotated[float, Field(gt=0, le=360)] = 30.0
     """Range of the motion: angles are uniform from minus to plus half of it."""
     motion_axis: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
@@ -279,9 +270,7 @@ class SimulateConfig(ModelConfig, SimulatingConfig, MapInput):
 
 class _WithMemory(JobConfig):
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Most memory that a process may take, in 10^9 bytes: batches shrink, what cannot fit is
-    refused.
-    """
+    """Most memory that a process may take, in 10^9 bytes: batches shrink, what cannot fit is refused."""
 
 
 class _Resumable(_WithMemory):
@@ -316,15 +305,12 @@ class PredictingConfig(_WithMemory, ImagesInput, MaskedMapInput):
     map: Path | None = None
     """Map to refine against."""
     modes: Annotated[int, Field(ge=1, le=50)] = 14
-    """How many modes of each distribution are compared with the map, on a coarse lattice about
-    each.
-    """
+    """How many modes of each distribution are compared with the map, on a coarse lattice about each."""
     climbed: Annotated[int, Field(ge=1, le=50)] = 4
     """How many of the best places found so are refined to the end."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail compared when refining. Without it: as far as the map can be trusted, by the
-    FSC beside it or its own noise, and no farther than the particles tell of poses.
-    """
+    FSC beside it or its own noise, and no farther than the particles tell of poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Largest change of the shift when refining."""
 
@@ -336,8 +322,7 @@ class InferConfig(PredictingConfig, _Resumable, ParticlesInput):
     """Also write every particle's distribution (zarr)."""
     refine: bool = False
     """Refine the network's best modes against `map`, which also finds shifts. Without one: against
-    the map in the model's run folder, up to the resolution of that.
-    """
+    the map in the model's run folder, up to the resolution of that."""
 
     @model_validator(mode="after")
     def _refined_against_a_map(self) -> InferConfig:
@@ -368,9 +353,7 @@ class WatchConfig(PredictingConfig):
     poll_seconds: Annotated[float, Field(gt=0)] = 1.0
     """How often the folder is looked at."""
     publish_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How often maps, FSC and STAR file are written anew while files come in; at most a fifth of
-    the time.
-    """
+    """How often maps, FSC and STAR file are written anew while files come in; at most a fifth of the time."""
 
     @property
     def kept_when_stopped(self) -> str:
@@ -386,13 +369,11 @@ class AligningConfig(SymmetricConfig, _WithMemory):
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail compared. Without it: as far as the map can be trusted, by the FSC beside it
     (OUTPUT_fsc.csv of `reconstruct --half-maps`) or its own noise, and no farther than the
-    particles tell of poses.
-    """
+    particles tell of poses."""
     shift_range_px: Annotated[float, Field(ge=0, le=100)] | None = None
     """Largest shift searched, from the particles' origins if the search is local. Without it: a
     twelfth of the box, and up to a sixth for images whose answers lie at the rim; 4 pixels if the
-    search is local.
-    """
+    search is local."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Images that are worked on at once."""
     device: Device = "auto"
@@ -409,33 +390,28 @@ class AlignConfig(AligningConfig, _Resumable, ParticlesInput, StateMaps):
     """Also write every particle's posterior, evaluated cell by cell (zarr)."""
     refine_defocus: bool = False
     """Also find each particle's defocus at its new pose, and write it with its standard deviation
-    (cryosphereDefocusError, angstrom).
-    """
+    (cryosphereDefocusError, angstrom)."""
     scale_check: bool = False
-    """First find the pixel size of the map at which particles fit it best, and warn if it is not the
-    one given.
-    """
+    """First find the pixel size of the map at which particles fit it best, and warn if it is not
+    the one given."""
 
 
 class RefineConfig(AligningConfig, ParticlesInput, MapsInput, RunFolder):
     """Poses and a map refined with independent halves."""
 
     map: MapFiles
-    """Starting map; only its coarse features are used. Of several, one for each state of the molecule, in
-    one frame, each state gets its own refined map.
-    """
+    """Starting map; only its coarse features are used. Of several, one for each state of the
+    molecule, in one frame, each state gets its own refined map."""
     initial_resolution_angstrom: Annotated[float, Field(gt=0)] = 30.0
     """Resolution to which the starting map is low-passed; all that the halves share."""
     mask: MaskChoice = "auto"
-    """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in every
-    iteration; none uses none.
-    """
+    """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in
+    every iteration; none uses none."""
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
     """Most iterations; it ends before when the resolution no longer improves."""
     classes: Annotated[int, Field(ge=1, le=20)] = 1
     """States that the particles may be in, to be found from one starting map. Of more than one each
-    gets its own map; those that are empty or alike are merged.
-    """
+    gets its own map; those that are empty or alike are merged."""
 
     @model_validator(mode="after")
     def _states_are_sought_or_given(self) -> Self:
@@ -458,13 +434,11 @@ class VaryingConfig(SymmetricConfig, _WithMemory):
     components: Annotated[int, Field(ge=1, le=20)] = 4
     """Most components that are sought; those that the two half sets do not both find are none."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail in which particles are compared. Without it: as far as the half-maps agree, and 16
-    shells at most, which a box of 38 voxels holds.
-    """
+    """Finest detail in which particles are compared. Without it: as far as the half-maps agree, and
+    16 shells at most, which a box of 38 voxels holds."""
     pose_error_degrees: Annotated[float, Field(ge=0, le=20)] = 1.0
-    """By how much poses may be off, and shifts by as much at the particle's rim (standard deviation):
-    what a particle may owe to that counts as no variability.
-    """
+    """By how much poses may be off, and shifts by as much at the particle's rim (standard
+    deviation): what a particle may owe to that counts as no variability."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the components' start."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
@@ -475,9 +449,8 @@ class VariabilityConfig(VaryingConfig, ParticlesInput, RunFolder):
     """How particles at known poses differ from each other: principal components of their volumes."""
 
     mask: MaskChoice = "auto"
-    """Where particles may differ: a file, values 0 to 1, in the particles' box; auto makes a wide one
-    of their map; none uses none.
-    """
+    """Where particles may differ: a file, values 0 to 1, in the particles' box; auto makes a wide
+    one of their map; none uses none."""
 
 
 class SearchingConfig(SymmetricConfig, _WithMemory):
@@ -487,16 +460,13 @@ class SearchingConfig(SymmetricConfig, _WithMemory):
     """Diameter of the particle; without it measured from the images."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
     """Finest detail compared. Without it: as far as poses 15 degrees apart can be told, some eleven
-    shells for a particle that fills three quarters of its box.
-    """
+    shells for a particle that fills three quarters of its box."""
     starts: Annotated[int, Field(ge=1, le=100)] = 10
-    """Most searches from random poses on each half of the particles. The first eight compete; it ends with
-    the first two that agree and explain the images best.
-    """
+    """Most searches from random poses on each half of the particles. The first eight compete; it
+    ends with the first two that agree and explain the images best."""
     classes: Annotated[int, Field(ge=1, le=20)] = 1
-    """Kinds of particles that there may be; each gets a map. Those that the two halves of the particles do
-    not both find, or that are empty or alike, are merged.
-    """
+    """Kinds of particles that there may be; each gets a map. Those that the two halves of the
+    particles do not both find, or that are empty or alike, are merged."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """No further search is begun after so many minutes."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -515,9 +485,8 @@ class SolveConfig(SymmetricConfig, ParticlesInput, MapInput, RunFolder):
     map: MapFile | None = None
     """Map to start from; without it one is found from the images."""
     classes: Annotated[int, Field(ge=1, le=20)] = 1
-    """Kinds of particles, or states of one, that there may be. The network is trained on the most frequent
-    kind.
-    """
+    """Kinds of particles, or states of one, that there may be. The network is trained on the most
+    frequent kind."""
     minutes: Annotated[float, Field(gt=0)] = 20.0
     """Time budget of the training."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -541,8 +510,7 @@ class ReconstructConfig(SymmetricConfig, _WithMemory, ParticlesInput):
     """Filter the map by the FSC of its half-maps (Wiener); half-maps stay as they are."""
     weights: Literal["poses", "distributions"] = "poses"
     """Insert each particle at its one pose, or at samples of its distribution. The default is
-    samples if ``distributions`` is given, otherwise poses.
-    """
+    samples if ``distributions`` is given, otherwise poses."""
     distributions: Annotated[Path, File("read", "*.zarr")] | None = None
     """The particles' distributions (zarr), in the same order (of those that ``select`` leaves)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -586,18 +554,14 @@ class FscConfig(MapsInput):
     mask: MapFile | None = None
     """MRC file that both maps are multiplied with."""
     cones: bool = False
-    """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and
-    cone_max.
-    """
+    """Also measure the FSC in cones, which shows a preferred orientation: columns cone_min and cone_max."""
 
 
 class SharpeningConfig(JobConfig):
     """How a map is sharpened."""
 
     b_factor: float | None = None
-    """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier
-    plot.
-    """
+    """B-factor to sharpen with in square angstrom (negative sharpens); None fits it to the Guinier plot."""
     fit_from_angstrom: Annotated[float, Field(gt=0)] = 10.0
     """Lowest resolution of the Guinier fit."""
     fit_to_angstrom: Annotated[float, Field(ge=0)] = 0.0

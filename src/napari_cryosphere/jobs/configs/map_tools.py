@@ -23,8 +23,7 @@ __all__ = ["FlipHandConfig", "MapSymmetryConfig"]
 class _MapAndParticles(MapsInput):
     map: Annotated[MapFile, Argument()]
     """Map; its half-maps, MAP_half1.mrc and MAP_half2.mrc or half1.mrc and half2.mrc next to it, go
-    the same way.
-    """
+    the same way."""
     particles: ParticlesFile | None = None
     """Particles whose poses belong to the map; written as OUTPUT with the suffix .star."""
     data_dir: Folder | None = None
@@ -39,9 +38,8 @@ class MapSymmetryConfig(_MapAndParticles):
     symmetry: Annotated[str, Field(min_length=1), Option(("--symmetry",))] | None = None
     """The group whose axes are looked for; without it every one, and the largest found is laid."""
     resolution_angstrom: Annotated[float, Field(gt=0)] | None = None
-    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC next to it or
-    its own noise, and 20 shells at most.
-    """
+    """Finest detail compared. Without it: as far as the map can be trusted, by the FSC next to it
+    or its own noise, and 20 shells at most."""
 
     @field_validator("symmetry")
     @classmethod

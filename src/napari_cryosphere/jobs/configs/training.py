@@ -32,18 +32,14 @@ class TrainingConfig(SymmetricConfig, TrainingPreset):
 
     network: Annotated[NetworkConfig, Option(("--network",), by_name=True)] = PolarConfig()
     """Shape of the network; or package.module:function, which makes a network of another package
-    (see `napari_cryosphere.model.custom`).
-    """
+    (see `napari_cryosphere.model.custom`)."""
     preset: PresetName = "default"
     """Named settings of network and training; what is given with it wins."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated
-    images.
-    """
+    """Time budget. Without it, ``epochs`` decides: passes over the particles, or as many simulated images."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the particles held out, whole micrographs where they are known, 500 particles at
-    most. Without it 5 %, or up to 10 % to have 250.
-    """
+    most. Without it 5 %, or up to 10 % to have 250."""
     half_set: Literal[1, 2] | None = None
     """Train on one half only (rlnRandomSubset)."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -69,23 +65,19 @@ class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
     """
 
     particles: Annotated[ParticlesFiles, Argument()]
-    """Particles: .star or .cs file, or a bare stack (.mrcs). Of several data sets of one molecule, in one
-    frame, all are learnt from, and the error on held-out particles is given for each.
-    """
+    """Particles: .star or .cs file, or a bare stack (.mrcs). Of several data sets of one molecule,
+    in one frame, all are learnt from, and the error on held-out particles is given for each."""
     output: Folder
     """Run folder: model.safetensors, config.json, log.jsonl, map.mrc."""
     map: MapFile | None = None
     """Map to make projections of, with the CTFs, shifts, noise and contrast of the particles.
-    Without it the map that the training particles give at their own poses.
-    """
+    Without it the map that the training particles give at their own poses."""
     init: Annotated[Path, File("read", "*.safetensors")] | None = None
     """Model or run folder to begin with in place of random weights, of the same network: one
     trained on another molecule or on simulations. Its calibration and novelty are measured again.
     """
     encoder_weights: Annotated[Path, File("read", "*.safetensors")] | None = None
-    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are
-    random.
-    """
+    """safetensors file with weights for a ResNet encoder, as ImageNet's; without it they are random."""
     checkpoint_seconds: Annotated[float, Field(ge=0), Option(("--checkpoint-seconds",))] = 60.0
     """How often the state is kept that a run can go on from."""
     resume: bool = False
@@ -113,10 +105,7 @@ class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
     def of_run(cls, folder: Path) -> TrainConfig:
         """Return the config that the run in a folder was begun with.
 
-        Raises
-        ------
-        CryosphereError
-            If it cannot be read.
+        Raises `CryosphereError` if it cannot be read.
         """
         path = folder / "config.json"
         try:

@@ -43,14 +43,7 @@ class Batches:
     They depend on the number of rows alone and not on the ranks, so that results do not either, and
     a run may be resumed with more or fewer of them.
 
-    Attributes
-    ----------
-    number
-        Rows in all.
-    size
-        Rows of a batch.
-    in_block
-        Batches of a block.
+    ``number``: rows in all. ``size``: rows of a batch. ``in_block``: batches of a block.
     """
 
     number: int
@@ -87,23 +80,14 @@ def work_through(
 ) -> Generator[Progress, None, None]:
     """Work on this rank's blocks that the journal does not have, and put them there.
 
-    Parameters
-    ----------
-    batches
-        All rows.
-    ranks
-        Who works; waited for at the end, so that the journal is complete then.
-    journal
-        Where finished blocks go.
-    read
-        From a batch's rows to its inputs; called in another thread.
-    work
-        From rows and inputs to arrays with one entry a row.
-    doing
-        What is said to be done, as in "aligned 20 of 48 particles".
-    at_once
-        How many batches are worked on at the same time, each read and worked on in a thread of its
-        own.
+    - ``batches``: all rows.
+    - ``ranks``: who works; waited for at the end, so that the journal is complete then.
+    - ``journal``: where finished blocks go.
+    - ``read``: from a batch's rows to its inputs; called in another thread.
+    - ``work``: from rows and inputs to arrays with one entry a row.
+    - ``doing``: what is said to be done, as in "aligned 20 of 48 particles".
+    - ``at_once``: how many batches are worked on at the same time, each read and worked on in a
+      thread of its own.
     """
     mine = ranks.share(batches.blocks())
     missing = [block for block in mine if block.start not in journal]

@@ -15,10 +15,7 @@ __all__ = ["batches_at_once", "choose_device"]
 def choose_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` takes CUDA, then the CPU.
 
-    Raises
-    ------
-    CryosphereError
-        If the device is not there.
+    Raises `CryosphereError` if the device is not there.
     """
     available = {
         "cpu": True,
@@ -44,12 +41,8 @@ def batches_at_once(device: torch.device, limited: bool) -> Iterator[int]:
     the shares save. Batches side by side need not wait for each other (docs/measurements/speed.md,
     "Alignment").
 
-    Parameters
-    ----------
-    device
-        Where the arithmetic is done: anywhere but on the CPU one batch at a time is enough.
-    limited
-        Whether memory is: then it is one at a time too, as wide as the limit allows.
+    ``device``: where the arithmetic is done: anywhere but on the CPU one batch at a time is enough.
+    ``limited``: whether memory is: then it is one at a time too, as wide as the limit allows.
     """
     threads = torch.get_num_threads()
     workers = 1 if device.type != "cpu" or limited else min(threads, _MOST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from napari_cryosphere.reconstruction import (
     compare_maps,
     fourier_shell_correlation,
     ssnr_of_full_map,
+    write_fsc_csv,
 )
 
 __all__ = ["CHUNK", "Halves", "Reconstruction", "chunks", "refuse_empty_half", "refuse_few_in_half"]
@@ -34,22 +35,30 @@ CHUNK = 128
 class Reconstruction:
     """A map; with half-maps also these and their FSC.
 
-    Attributes
-    ----------
-    density
-        The map of all particles.
-    halves
-        Half-maps without regularisation, as post-processing wants them.
-    curve
-        Their FSC.
-    particles
-        How many particles the map is made from.
+    - ``density``: the map of all particles.
+    - ``halves``: half-maps without regularisation, as post-processing wants them.
+    - ``curve``: their FSC.
+    - ``particles``: how many particles the map is made from.
     """
 
     density: DensityMap
     halves: tuple[DensityMap, ...] = ()
     curve: FourierShellCorrelation | None = None
     particles: int = 0
+
+    def save(self, paths: Mapping[str, Path], *, overwrite: bool) -> dict[str, Path]:
+        """Write the map and, if there is an FSC, the half-maps and it; return the paths written.
+
+        ``paths`` are those of ``map``, ``half1``, ``half2`` and ``fsc``.
+        """
+        roles = ["map"]
+        if self.curve is not None:
+            roles += ["half1", "half2", "fsc"]
+            for role, half in zip(roles[1:], self.halves, strict=False):
+                half.save(paths[role], overwrite)
+            write_fsc_csv({"fsc": self.curve}, paths["fsc"], overwrite=overwrite)
+        self.density.save(paths["map"], overwrite)
+        return {role: paths[role] for role in roles}
 
     def _repr_html_(self) -> str:
         """Return the map and the FSC of its halves, for notebooks."""
@@ -60,16 +69,10 @@ class Reconstruction:
 class Halves:
     """Two back-projectors, one a half set, that fill while particles come.
 
-    Parameters
-    ----------
-    grid
-        The images' box and pixel size.
-    symmetry
-        Point group of the map.
-    padding
-        Oversampling of the Fourier volume.
-    pair
-        Sums to go on from; by default none.
+    - ``grid``: the images' box and pixel size.
+    - ``symmetry``: point group of the map.
+    - ``padding``: oversampling of the Fourier volume.
+    - ``pair``: sums to go on from; by default none.
     """
 
     def __init__(
@@ -99,14 +102,9 @@ class Halves:
     ) -> Iterator[int]:
         """Insert particles; yields how many are done.
 
-        Parameters
-        ----------
-        stack, poses
-            The particles and where each goes, one row a particle.
-        rows
-            Which, `CHUNK` or fewer at a time; all by default.
-        ahead
-            How many chunks of images are read ahead.
+        ``stack``, ``poses``: the particles and where each goes, one row a particle. ``rows``:
+        which, `CHUNK` or fewer at a time; all by default. ``ahead``: how many chunks of images are
+        read ahead.
         """
         of, shifts_px = stack.half_sets(), -stack.shifts_angstrom() / stack.pixel_size_angstrom
         frequencies = self.pair[0].frequencies / self.grid.field_angstrom
@@ -158,14 +156,8 @@ class Halves:
     ) -> Reconstruction:
         """Return the final maps; the sums of the halves become one.
 
-        Parameters
-        ----------
-        half_maps
-            Whether to return the half-maps and their FSC.
-        mask
-            For the FSC.
-        regularise
-            Whether the map of all particles is Wiener-filtered by its half-maps' FSC.
+        ``half_maps``: whether to return the half-maps and their FSC. ``mask``: for the FSC.
+        ``regularise``: whether the map of all particles is Wiener-filtered by its half-maps' FSC.
         """
         both = all(half.inserted for half in self.pair)
         maps = [self._density(half.solve()) for half in self.pair] if both else []
@@ -186,10 +178,7 @@ class Halves:
 def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
     """Check that both half sets have particles; ``otherwise`` says what else to do if not.
 
-    Raises
-    ------
-    MetadataError
-        If a half set is empty.
+    Raises `MetadataError` if a half set is empty.
     """
     counts = [int((stack.half_sets() == half).sum()) for half in (1, 2)]
     if min(counts) == 0:
@@ -202,10 +191,7 @@ def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
 def refuse_few_in_half(stack: ParticleStack, fewest: int) -> None:
     """Check that both half sets have so many particles.
 
-    Raises
-    ------
-    MetadataError
-        If a half set has fewer.
+    Raises `MetadataError` if a half set has fewer.
     """
     refuse_empty_half(stack)
     number = min(int((stack.half_sets() == half).sum()) for half in (1, 2))

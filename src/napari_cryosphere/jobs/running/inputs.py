@@ -11,11 +11,7 @@ import pandas as pd
 
 from napari_cryosphere.errors import MetadataError
 from napari_cryosphere.imaging.inspection import inspect_images
-from napari_cryosphere.jobs.configs import (
-    ImagesInput,
-    JobConfig,
-    ParticlesInput,
-)
+from napari_cryosphere.jobs.configs import ImagesInput, JobConfig, ParticlesInput
 from napari_cryosphere.jobs.events import Note
 from napari_cryosphere.particles import ParticleStack
 
@@ -36,10 +32,7 @@ _HOW = {"resume", "overwrite", "output", "device", "max_memory_gb"}
 def open_particles(config: ParticlesInput, *, require_images: bool = True) -> ParticleStack:
     """Return the particles that a config names: those it selects, with the contrast it asks for.
 
-    Raises
-    ------
-    CryosphereError
-        As `ParticleStack.read` and `ParticleStack.select`.
+    Raises `CryosphereError` as `ParticleStack.read` and `ParticleStack.select`.
     """
     stack = ParticleStack.read(config.particles, config.data_dir, require_images=require_images)
     return chosen(stack, config)
@@ -60,10 +53,7 @@ def chosen(stack: ParticleStack, config: ImagesInput) -> ParticleStack:
 def refuse_unposed(stack: ParticleStack, wanted: str) -> None:
     """Refuse particles without poses; ``wanted`` says what these are for, and what to do.
 
-    Raises
-    ------
-    MetadataError
-        If they have none.
+    Raises `MetadataError` if they have none.
     """
     if not stack.has_poses:
         raise MetadataError(
@@ -107,10 +97,7 @@ def digest_of_table(stack: ParticleStack) -> str:
 def warnings_of(stack: ParticleStack, without_ctf: str | None = None) -> Iterator[Note]:
     """Yield what is odd about a table and its images, and what is done without a CTF if there is none.
 
-    Raises
-    ------
-    MetadataError
-        If every pixel of each image that was looked at has one value.
+    Raises `MetadataError` if every pixel of each image that was looked at has one value.
     """
     seen = inspect_images(stack)
     if seen.empty:

@@ -58,23 +58,15 @@ class Journal:
 
     ``run.json`` says which run it is: an identity, its process and computer, since when, and all
     settings. A run that finds another's identity there ends; so results of two runs never mix, also
-    where the file system has no locks.
+    where the file system has no locks. Raises `MetadataError` if there is a journal to resume, but
+    of a run with other settings.
 
-    Parameters
-    ----------
-    folder
-        Where batches go; made when the first is written.
-    settings
-        Everything that the run's results depend on. A journal with other settings is not continued.
-    resume
-        Go on with a journal that is there. Otherwise it is begun again.
-    ranks
-        The processes that share it, if several do: rank 0 begins it, the others wait for that.
-
-    Raises
-    ------
-    MetadataError
-        If there is a journal to resume, but of a run with other settings.
+    - ``folder``: where batches go; made when the first is written.
+    - ``settings``: everything that the run's results depend on. A journal with other settings is
+      not continued.
+    - ``resume``: go on with a journal that is there. Otherwise it is begun again.
+    - ``ranks``: the processes that share it, if several do: rank 0 begins it, the others wait for
+      that.
     """
 
     def __init__(
@@ -120,10 +112,7 @@ class Journal:
     def write(self, first: int, arrays: dict[str, NDArray[Any]]) -> None:
         """Keep the results of the batch that begins with particle ``first``.
 
-        Raises
-        ------
-        CryosphereError
-            If it cannot be written, or another run has taken the journal over.
+        Raises `CryosphereError` if it cannot be written, or another run has taken the journal over.
         """
         found = self._found()
         if found is not None and found["run"] != self._run:

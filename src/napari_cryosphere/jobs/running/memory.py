@@ -36,11 +36,8 @@ _GIGABYTE = 1e9  # bytes
 class MemoryLimit:
     """A limit on a process's resident memory; without one, what the machine has.
 
-    Parameters
-    ----------
-    gigabytes
-        The limit, in 10^9 bytes, or None. What a process holds before it has read anything counts,
-        as a constant, so that the same limit always gives the same batches.
+    ``gigabytes``: the limit, in 10^9 bytes, or None. What a process holds before it has read
+    anything counts, as a constant, so that the same limit always gives the same batches.
     """
 
     def __init__(self, gigabytes: float | None) -> None:
@@ -54,10 +51,7 @@ class MemoryLimit:
     def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
         """Check that what is to come fits.
 
-        Raises
-        ------
-        CryosphereError
-            If it does not; the message says what would.
+        Raises `CryosphereError` if it does not; the message says what would.
         """
         total = (needed_bytes + _BASE) / _GIGABYTE
         limit, name = self.gigabytes, "--max-memory"
@@ -74,12 +68,7 @@ class MemoryLimit:
         """Return how many images of ``box`` pixels may be worked on at once, at most ``wanted``.
 
         What is computed from an image takes ``each_bytes``; ``once_bytes`` are held whatever the
-        number of images.
-
-        Raises
-        ------
-        CryosphereError
-            If not even one image fits.
+        number of images. Raises `CryosphereError` if not even one image fits.
         """
         if self.gigabytes is None:
             return wanted

@@ -31,18 +31,12 @@ _COARSER = 1.02  # of the model's pixels, which are rounded to whole boxes
 class ModelFit:
     """What was found.
 
-    Attributes
-    ----------
-    checked
-        Number of particles looked at.
-    foreign
-        Reasons to think that the model was trained on something else; empty if there are none.
-    odd
-        What lowers the accuracy and does not forbid a prediction.
-    model_symmetry
-        Point group of the model.
-    symmetry
-        That of the particles, None if it is not known.
+    - ``checked``: number of particles looked at.
+    - ``foreign``: reasons to think that the model was trained on something else; empty if there are
+      none.
+    - ``odd``: what lowers the accuracy and does not forbid a prediction.
+    - ``model_symmetry``: point group of the model.
+    - ``symmetry``: that of the particles, None if it is not known.
     """
 
     checked: int
@@ -73,17 +67,9 @@ def check_fit(
 
     The map is only looked for where the images are like the training's.
 
-    Parameters
-    ----------
-    model, path
-        The model, and its file or run folder, whose own map is compared with where there is one.
-    stack, symmetry
-        The particles, and their point group where it is known.
-
-    Raises
-    ------
-    CryosphereError
-        If images cannot be read.
+    ``model``, ``path``: the model, and its file or run folder, whose own map is compared with where
+    there is one. ``stack``, ``symmetry``: the particles, and their point group where it is known.
+    Raises `CryosphereError` if images cannot be read.
     """
     rows = np.unique(np.linspace(0, len(stack) - 1, _CHECKED).round().astype(int))
     some = stack[rows]

@@ -36,12 +36,8 @@ def this_run() -> str:
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file until the block ends; the system frees it however the process ends.
 
-    Raises
-    ------
-    CryosphereError
-        If another run holds it: ``what`` is in use, by whom and since when.
-    OSError
-        If the file cannot be made.
+    Raises `CryosphereError` if another run holds it: ``what`` is in use, by whom and since when;
+    `OSError` if the file cannot be made.
     """
     from filelock import FileLock, Timeout
 
@@ -76,20 +72,10 @@ def claimed(
 
     Under torchrun rank 0 does so, and the others wait for it.
 
-    Parameters
-    ----------
-    files
-        Files that will be written. Their folders are made; if nothing is written, they go again.
-    stores
-        zarr folders that will be written, each replaced as a whole.
-    folders
-        Run folders.
-
-    Raises
-    ------
-    CryosphereError
-        If two outputs are one, or one is in use by another run, is a folder where a file is to be
-        or the other way round, or its folder cannot be made or written to.
+    ``files``: files that will be written. Their folders are made; if nothing is written, they go
+    again. ``stores``: zarr folders that will be written, each replaced as a whole. ``folders``: run
+    folders. Raises `CryosphereError` if two outputs are one, or one is in use by another run, is a
+    folder where a file is to be or the other way round, or its folder cannot be made or written to.
     """
     files, stores, folders = list(files), list(stores), list(folders)
     _refuse_one_place_for_two([*files, *stores, *folders])
@@ -152,10 +138,8 @@ def claims(
 ) -> Callable[[Callable[[ConfigT], Events]], Callable[[ConfigT], Events]]:
     """Return a decorator of a job that claims its outputs while it runs, see `claimed`.
 
-    Parameters
-    ----------
-    files, stores, folders
-        The config's fields that name them; what is None is left out.
+    ``files``, ``stores``, ``folders``: the config's fields that name them; what is None is left
+    out.
     """
 
     def decorate(job: Callable[[ConfigT], Events]) -> Callable[[ConfigT], Events]:

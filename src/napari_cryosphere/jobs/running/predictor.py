@@ -39,10 +39,9 @@ _REFINED_WITHIN_DEGREES = 10.0  # of each mode; chosen, not tuned
 _MODES_APART_DEGREES = 20.0  # twice that, so that no pose is looked at from two modes
 _NETWORK_SUMMARY = tuple(f"network_{name}" for name in SUMMARY)
 _REACHED_DEGREES = 20.0
-"""A true pose this near a mode is found: 10 degrees compared, and the climb from there. On particles with a
-network of 4 and one of 10 degrees of error confidence was then right to 1 point; with 15 degrees, 4 and
-10 points too low.
-"""
+"""A true pose this near a mode is found: 10 degrees compared, and the climb from there. On
+particles with a network of 4 and one of 10 degrees of error confidence was then right to 1 point;
+with 15 degrees, 4 and 10 points too low."""
 _COMPARED_ORDER = 2  # of the grid that the probability near modes is summed on: cells of 15 degrees
 _DECOYS = 64  # particles whose poses are sought in wrong places
 _NETWORK_ORIGINS = ("network_origins_angstrom", "network_origin_spread_angstrom")
@@ -113,20 +112,12 @@ def _centres_px(origins_angstrom: NDArray[np.float64], stack: ParticleStack) -> 
 class Predictor:
     """Predicts poses, and refines the best modes where there is an aligner.
 
-    Parameters
-    ----------
-    model
-        The network.
-    stack
-        The particles.
-    aligner
-        Compares them with a map; None leaves the network's poses.
-    modes
-        How many modes of each distribution are tried, within the width of a network's peak.
-    climbed
-        How many places near them, the best on a coarse lattice, are refined.
-    keep_coefficients
-        Whether `work` returns the distributions too, as ``coefficients``.
+    - ``model``: the network.
+    - ``aligner``: compares them with a map; None leaves the network's poses.
+    - ``modes``: how many modes of each distribution are tried, within the width of a network's
+      peak.
+    - ``climbed``: how many places near them, the best on a coarse lattice, are refined.
+    - ``keep_coefficients``: whether `work` returns the distributions too, as ``coefficients``.
     """
 
     def __init__(

@@ -19,17 +19,11 @@ def prefetched(
 ) -> Iterator[tuple[KeyT, ValueT]]:
     """Yield each key with what ``read`` makes of it, in order.
 
-    Parameters
-    ----------
-    read
-        Called in other threads. What it raises is raised when its key's turn comes.
-    keys
-        What to read; taken one by one.
-    ahead
-        How many values may wait: with the one in use, that many and one are held in memory. 0 reads
-        in the caller's thread.
-    threads
-        How many values are made at the same time.
+    - ``read``: called in other threads. What it raises is raised when its key's turn comes.
+    - ``keys``: what to read; taken one by one.
+    - ``ahead``: how many values may wait: with the one in use, that many and one are held in
+      memory. 0 reads in the caller's thread.
+    - ``threads``: how many values are made at the same time.
     """
     if ahead == 0:
         yield from ((key, read(key)) for key in keys)

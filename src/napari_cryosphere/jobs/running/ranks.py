@@ -52,12 +52,7 @@ def who() -> str:
 class Ranks:
     """The processes of a job and which of them this is; one alone without torchrun.
 
-    Attributes
-    ----------
-    rank
-        Number of this process, from 0.
-    count
-        How many there are.
+    ``rank``: number of this process, from 0. ``count``: how many there are.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, store: Store | None = None) -> None:
@@ -91,10 +86,7 @@ class Ranks:
     def wait(self) -> None:
         """Return when all ranks have called this.
 
-        Raises
-        ------
-        CryosphereError
-            If another rank has failed; it says which and why.
+        Raises `CryosphereError` if another rank has failed; it says which and why.
         """
         if self._store is None:
             return

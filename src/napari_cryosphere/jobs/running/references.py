@@ -35,8 +35,7 @@ _SAME_SIZE = 1e-3
 """Relative difference of pixel sizes that moves nothing: a tenth of a pixel in 100."""
 _PROBABLY_WRONG = 0.03
 """Relative difference in one box from which a header is taken to be wrong: calibrations of one
-microscope differ by 1 to 2 %.
-"""
+microscope differ by 1 to 2 %."""
 _UNSET_ANGSTROM, _UNSET_REACH = 1.0, 1e-4  # what programs write that do not know
 _FEWEST_INSIDE = (
     33  # voxels of a mask: a sphere of 2 voxels' radius, the finest detail that a grid holds
@@ -56,10 +55,7 @@ class Opened(NamedTuple):
 def open_map(config: MapsInput, path: Path, symmetry: str = "C1") -> DensityMap:
     """Return a map with the pixel size that a config gives, or its header's.
 
-    Raises
-    ------
-    CryosphereError
-        If the file cannot be read, or the map is constant.
+    Raises `CryosphereError` if the file cannot be read, or the map is constant.
     """
     density = DensityMap.read(path, symmetry, pixel_size_angstrom=config.map_pixel_size_angstrom)
     lowest, highest = float(density.voxels.min()), float(density.voxels.max())
@@ -78,20 +74,9 @@ def open_mask(path: Path, grid: ImageGrid, of: str) -> Opened:
 def checked_mask(mask: DensityMap, name: str, grid: ImageGrid, of: str) -> Opened:
     """Return a mask for maps on a grid.
 
-    Parameters
-    ----------
-    mask, name
-        The mask, and what it is called in messages.
-    grid
-        Box and pixel size of what it is for.
-    of
-        What that is called in messages.
-
-    Raises
-    ------
-    MetadataError
-        If its box or its pixel size is another one, its values are not from 0 to 1, or next to nothing is
-        inside.
+    ``mask``, ``name``: the mask, and what it is called in messages. ``grid``: box and pixel size of
+    what it is for. ``of``: what that is called in messages. Raises `MetadataError` if its box or
+    its pixel size is another one, its values are not from 0 to 1, or next to nothing is inside.
     """
     if mask.box != grid.box:
         raise MetadataError(
@@ -141,20 +126,9 @@ def solvent_mask(
 def open_reference(config: ComparedMaps, path: Path, particles: ImageGrid | None) -> Opened:
     """Return a map that particles are compared with: without its background, inside a mask.
 
-    Parameters
-    ----------
-    config
-        The pixel size, where the header is wrong, and the mask.
-    path
-        The map.
-    particles
-        Their grid, where it is known; see `pixel_size_notes`.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be read, the mask does not fit the map, or the map's header not the
-        particles.
+    ``config``: the pixel size, where the header is wrong, and the mask. ``path``: the map.
+    ``particles``: their grid, where it is known; see `pixel_size_notes`. Raises `CryosphereError`
+    if a file cannot be read, the mask does not fit the map, or the map's header not the particles.
     """
     density = open_map(config, path)
     given = config.map_pixel_size_angstrom is not None
@@ -184,10 +158,8 @@ def open_reference(config: ComparedMaps, path: Path, particles: ImageGrid | None
 def pixel_size_notes(path: Path, density: DensityMap, particles: ImageGrid) -> list[Note]:
     """Return a warning if a map's pixel size is not the particles'.
 
-    Raises
-    ------
-    MetadataError
-        If both have one box and the sizes are so different that a header must be wrong.
+    Raises `MetadataError` if both have one box and the sizes are so different that a header must be
+    wrong.
     """
     size, wanted = density.pixel_size_angstrom, particles.pixel_size_angstrom
     apart = abs(size / wanted - 1)

@@ -32,17 +32,8 @@ OF_ANY_STATE = "_class[0-9][0-9][0-9]"
 def refuse_ended(config: RunFolder, finished: Path) -> None:
     """Check that a run can begin, or go on: it must not replace a finished one unasked.
 
-    Parameters
-    ----------
-    config
-        Says the folder, and whether to resume or to replace.
-    finished
-        A file that every finished run leaves there.
-
-    Raises
-    ------
-    OutputExistsError
-        If there is a finished run.
+    ``config``: says the folder, and whether to resume or to replace. ``finished``: a file that
+    every finished run leaves there. Raises `OutputExistsError` if there is a finished run.
     """
     if config.resume and (config.output / UNFINISHED).is_dir():
         return

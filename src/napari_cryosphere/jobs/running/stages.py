@@ -24,21 +24,12 @@ T = TypeVar("T")
 class Stages:
     """What is done of a job, and the time that each part took; kept in ``stages.json``.
 
-    Parameters
-    ----------
-    folder
-        The job's folder.
-    settings
-        Its config, ready for JSON.
-    matters
-        The settings that finished stages depend on.
-    resume
-        Whether stages that an earlier run finished are left out.
+    Raises `MetadataError` if there is a run to resume that had other settings that matter.
 
-    Raises
-    ------
-    MetadataError
-        If there is a run to resume that had other settings that matter.
+    - ``folder``: the job's folder.
+    - ``settings``: its config, ready for JSON.
+    - ``matters``: the settings that finished stages depend on.
+    - ``resume``: whether stages that an earlier run finished are left out.
     """
 
     def __init__(
@@ -98,12 +89,8 @@ def _cpu_seconds() -> float:
 def result_of(events: Events, what: str, expected: str = "") -> Generator[Event, None, Result]:
     """Pass on what a job says, named, and return its result; closing this closes the job.
 
-    Notes with the text ``expected``, if any, say what is meant to be and are left out.
-
-    Raises
-    ------
-    RuntimeError
-        If the job ends without a result.
+    Notes with the text ``expected``, if any, say what is meant to be and are left out. Raises
+    `RuntimeError` if the job ends without a result.
     """
     result: Result | None = None
     try:

@@ -14,16 +14,10 @@ __all__ = ["Arrival", "Arrivals"]
 class Arrival:
     """A file as it was when the folder was looked at.
 
-    Attributes
-    ----------
-    name
-        Its path from the folder, with slashes.
-    path
-        Where it is.
-    size, modified_ns
-        Tell whether it is written to.
-    quiet_seconds
-        How long it has been as it is.
+    - ``name``: its path from the folder, with slashes.
+    - ``path``: where it is.
+    - ``size``, ``modified_ns``: tell whether it is written to.
+    - ``quiet_seconds``: how long it has been as it is.
     """
 
     name: str
@@ -44,15 +38,9 @@ class Arrival:
 class Arrivals:
     """Looks at a folder again and again.
 
-    Parameters
-    ----------
-    folder
-        Where files appear.
-    pattern
-        Which files count, as for `pathlib.Path.glob`. Hidden ones never do: they are somebody's
-        temporary files.
-    without
-        A folder whose files do not count.
+    ``folder``: where files appear. ``pattern``: which files count, as for `pathlib.Path.glob`.
+    Hidden ones never do: they are somebody's temporary files. ``without``: a folder whose files do
+    not count.
     """
 
     def __init__(self, folder: Path, pattern: str, without: Path) -> None:

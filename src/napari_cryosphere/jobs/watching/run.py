@@ -32,7 +32,6 @@ from napari_cryosphere.jobs.running.journal import changed_settings
 from napari_cryosphere.jobs.running.run_folder import OF_ANY_STATE, ending_of_state, remove_stale
 from napari_cryosphere.jobs.watching.running_sums import RunningSums
 from napari_cryosphere.particles import ImageGrid, ParticleStack
-from napari_cryosphere.reconstruction import write_fsc_csv
 
 __all__ = ["WatchRun"]
 
@@ -53,23 +52,14 @@ _WRITTEN = {
 class WatchRun:
     """What a watch has done so far, kept in a folder.
 
-    Parameters
-    ----------
-    folder
-        The run folder.
-    description
-        All that results depend on, but the particles. A folder of another run is not continued.
-    config
-        Kept next to it for the reader.
-    overwrite
-        Start again where there is a run.
+    Raises `MetadataError` if the folder holds a watch with other settings; `OutputExistsError` if
+    it holds something else.
 
-    Raises
-    ------
-    MetadataError
-        If the folder holds a watch with other settings.
-    OutputExistsError
-        If it holds something else.
+    - ``folder``: the run folder.
+    - ``description``: all that results depend on, but the particles. A folder of another run is not
+      continued.
+    - ``config``: kept next to it for the reader.
+    - ``overwrite``: start again where there is a run.
     """
 
     def __init__(
@@ -178,10 +168,7 @@ class WatchRun:
     def insert(self, name: str, symmetry: str, padding: int, states: int) -> None:
         """Insert the particles of a part; stopped in the middle, the sums in memory are given up.
 
-        Raises
-        ------
-        CryosphereError
-            If images cannot be read or summed.
+        Raises `CryosphereError` if images cannot be read or summed.
         """
         part = self.parts[name]
         before, self.sums = self.sums, None
@@ -232,14 +219,8 @@ class WatchRun:
     ) -> tuple[Reconstruction | None, dict[str, Path], Values]:
         """Write the sums, and what the parts give so far.
 
-        Parameters
-        ----------
-        state
-            What else ``state.json`` says.
-
-        Returns
-        -------
-        The maps, None before any particle counts; the files written, by role; values.
+        ``state``: what else ``state.json`` says. Returns the maps, None before any particle counts;
+        the files written, by role; values.
         """
         made, files = None, dict[str, Path]()
         values: Values = {"files": len(self.parts), "particles": self.particles}
@@ -274,18 +255,9 @@ class WatchRun:
 
     def _written(self, made: Reconstruction, ending: str = "") -> dict[str, Path]:
         """Write map, half-maps and FSC; returns the files by role, the map's alone while a half is empty."""
-        maps = {"map": made.density}
-        if made.curve is not None:
-            maps |= dict(zip(("half1", "half2"), made.halves, strict=True))
-        files = {role: self.folder / _WRITTEN[role] for role in maps}
-        if made.curve is not None:
-            files["fsc"] = self.folder / _WRITTEN["fsc"]
+        files = {role: self.folder / name for role, name in _WRITTEN.items()}
         files = {role: path.with_stem(path.stem + ending) for role, path in files.items()}
-        for role, density in maps.items():
-            density.save(files[role], True)
-        if made.curve is not None:
-            write_fsc_csv({"fsc": made.curve}, files["fsc"], overwrite=True)
-        return {role + ending: path for role, path in files.items()}
+        return {role + ending: path for role, path in made.save(files, overwrite=True).items()}
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""

@@ -24,19 +24,9 @@ class RunningSums:
     A file's own sums are made in one go from nothing, in the order of its rows, and then added
     exactly: the result depends on the files alone.
 
-    Parameters
-    ----------
-    grid
-        The images' box and pixel size.
-    symmetry, padding
-        As for `BackProjector`.
-    states
-        How many; particles of several are told apart by rlnClassNumber.
-
-    Attributes
-    ----------
-    included
-        Identity of each file in the sums, by name.
+    ``grid``: the images' box and pixel size. ``symmetry``, ``padding``: as for `BackProjector`.
+    ``states``: how many; particles of several are told apart by rlnClassNumber. ``included``:
+    identity of each file in the sums, by name.
     """
 
     def __init__(self, grid: ImageGrid, symmetry: str, padding: int, states: int = 1) -> None:
@@ -49,10 +39,7 @@ class RunningSums:
     def add(self, name: str, identity: str, stack: ParticleStack) -> None:
         """Add the particles of a file at their poses.
 
-        Raises
-        ------
-        CryosphereError
-            If its images cannot be read or summed; nothing was added then.
+        Raises `CryosphereError` if its images cannot be read or summed; nothing was added then.
         """
         filled = list[tuple[ExactSums, BackProjector]]()
         for mine, pair in zip(self._of_states(stack), self._pairs, strict=True):

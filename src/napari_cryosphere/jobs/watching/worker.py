@@ -37,13 +37,7 @@ class Outcome:
 
 
 class Worker:
-    """Takes one file after the other.
-
-    Attributes
-    ----------
-    run
-        Where the results go.
-    """
+    """Takes one file after the other. ``run``: where the results go."""
 
     def __init__(self, config: WatchConfig, overwrite: bool) -> None:
         self._config = config

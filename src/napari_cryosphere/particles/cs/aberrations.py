@@ -54,10 +54,7 @@ _LEFT = 1e-6
 def aberration_columns(read: Records) -> dict[str, NDArray[Any]]:
     """Return RELION's columns of the aberrations that a .cs file names, ``(n,)`` each.
 
-    Raises
-    ------
-    MetadataError
-        If a beam tilt is larger than the spherical aberration makes possible.
+    Raises `MetadataError` if a beam tilt is larger than the spherical aberration makes possible.
     """
     columns: dict[str, NDArray[Any]] = {}
     known = "ctf/accel_kv" in read and "ctf/cs_mm" in read
@@ -123,10 +120,7 @@ def aberration_fields(table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], set
 
     Columns of polynomials that cryoSPARC has no field for are not among these: they have to be kept.
 
-    Parameters
-    ----------
-    table
-        ``n`` rows with RELION's columns of optics.
+    ``table``: ``n`` rows with RELION's columns of optics.
     """
     fields: dict[str, NDArray[Any]] = {}
     used: set[str] = set()

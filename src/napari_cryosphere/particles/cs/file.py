@@ -33,15 +33,9 @@ _SENSELESS = (
 def read_cs(path: str | PathLike[str]) -> NDArray[Any]:
     """Read a .cs file.
 
-    Returns
-    -------
-    ``(n,)`` records.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, cut short, no .cs file, or holds Python objects, which only pickle
-        can read: reading them would run code from the file.
+    Returns ``(n,)`` records. Raises `FileFormatError` if the file is missing, cut short, no .cs
+    file, or holds Python objects, which only pickle can read: reading them would run code from the
+    file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -53,10 +47,7 @@ def read_cs(path: str | PathLike[str]) -> NDArray[Any]:
 def write_cs(records: NDArray[Any], path: str | PathLike[str], overwrite: bool = False) -> None:
     """Write ``(n,)`` records as a .cs file, which appears whole or not at all.
 
-    Raises
-    ------
-    OutputExistsError
-        If the file exists and ``overwrite`` is False.
+    Raises `OutputExistsError` if the file exists and ``overwrite`` is False.
     """
     with atomic_path(Path(path), overwrite=overwrite) as temporary:
         try:

@@ -50,10 +50,7 @@ def alignment_columns(read: Records) -> dict[str, NDArray[Any]]:
 def refuse_degrees(place: Place, name: str, angles: NDArray[np.float64]) -> None:
     """Refuse angles beyond two turns, or lengths of rotation vectors, ``(n,)``: they are in radians.
 
-    Raises
-    ------
-    MetadataError
-        Names the first row.
+    Raises `MetadataError` names the first row.
     """
     beyond = np.abs(angles) > _LARGEST_RADIANS
     if beyond.any():

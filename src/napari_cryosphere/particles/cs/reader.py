@@ -39,17 +39,10 @@ _MARKED = ("blob/path", "location/micrograph_path")
 def tables_of_cs(path: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Read a .cs file, with the fields that it lacks from the passthrough file next to it; or a group.
 
-    Returns
-    -------
-    The blocks ``optics`` and ``particles`` under RELION's names and in its units, and warnings.
-    Other fields are kept in columns ``cryosparc/...``.
-
-    Raises
-    ------
-    FileFormatError
-        As :func:`napari_cryosphere.particles.cs.read_cs`.
-    MetadataError
-        If there are no particles, no images, or a value that is used is not a finite number.
+    Returns the blocks ``optics`` and ``particles`` under RELION's names and in its units, and
+    warnings. Other fields are kept in columns ``cryosparc/...``. Raises `FileFormatError` as
+    :func:`napari_cryosphere.particles.cs.read_cs`; `MetadataError` if there are no particles, no
+    images, or a value that is used is not a finite number.
     """
     read = read_records(path)
     if "blob/path" not in read and any(name.startswith("micrograph_blob") for name in read.fields):

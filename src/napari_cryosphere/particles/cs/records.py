@@ -38,11 +38,8 @@ class Records:
     def numbers(self, name: str, components: int = 1) -> NDArray[Any]:
         """Return a field as ``(n,)`` or ``(n, components)`` finite numbers in the type it is stored in.
 
-        Raises
-        ------
-        MetadataError
-            If it has another shape, is text, or a value is not finite: file, row and field are
-            named.
+        Raises `MetadataError` if it has another shape, is text, or a value is not finite: file, row
+        and field are named.
         """
         values = self.fields[name]
         shape = (self.number,) if components == 1 else (self.number, components)
@@ -62,10 +59,7 @@ class Records:
     def texts(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Return which of the different texts each row has, ``(n,)``, and those.
 
-        Raises
-        ------
-        MetadataError
-            If it is no text, or one has control characters.
+        Raises `MetadataError` if it is no text, or one has control characters.
         """
         values = self.fields[name]
         if values.dtype.kind not in "SU" or values.ndim != 1:
@@ -88,12 +82,8 @@ class Records:
 def read_records(path: Path) -> Records:
     """Read a .cs file, with the fields that it lacks from the passthrough file next to it; or a group.
 
-    Raises
-    ------
-    FileFormatError
-        As :func:`napari_cryosphere.particles.cs.read_cs`.
-    MetadataError
-        If there are no rows.
+    Raises `FileFormatError` as :func:`napari_cryosphere.particles.cs.read_cs`; `MetadataError` if
+    there are no rows.
     """
     if path.suffix.lower() == ".csg":
         return _read_group(path)
@@ -138,12 +128,8 @@ def _read_group(path: Path) -> Records:
 def _metafiles_of(path: Path) -> dict[str, tuple[Path, int | None]]:
     """Return the .cs file of each result of a group (``blob``, ``ctf``, ...), and its number of items.
 
-    The number is None where the group does not say it.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is missing or no group of particles.
+    The number is None where the group does not say it. Raises `FileFormatError` if the file is
+    missing or no group of particles.
     """
     results = _parsed(path).get("results")
     if not isinstance(results, dict) or not results:

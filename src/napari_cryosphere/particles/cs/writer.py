@@ -51,10 +51,7 @@ def records_of_tables(
     Columns that cryoSPARC has no field for are kept in fields ``relion/...`` and
     ``relion_optics/...``.
 
-    Raises
-    ------
-    MetadataError
-        If the pixel size is not known but shifts are, or a value fits no field.
+    Raises `MetadataError` if the pixel size is not known but shifts are, or a value fits no field.
     """
     fields = carried_fields(particles)
     if micrograph_shapes is not None:

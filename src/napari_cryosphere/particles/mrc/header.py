@@ -32,26 +32,15 @@ _IMOD_STAMP = 1146047817
 class MrcHeader:
     """What the package needs from a header.
 
-    Attributes
-    ----------
-    stored_shape
-        ``(sections, rows, columns)`` as stored.
-    dtype
-        Type of the stored values, with the byte order of the file.
-    offset
-        Position of the first value in bytes.
-    voxel_size_angstrom
-        Along x, y, z; 0 where the header has none.
-    axes
-        Which of x (1), y (2), z (3) run along columns, rows and sections.
-    is_volume
-        Whether the header says "volume" (space group 1) and not "image stack" (0).
-    file_bytes
-        Size of the file.
-    compression
-        ``"gzip"``, ``"bzip2"`` or empty.
-    warnings
-        One line for each oddity that does not prevent reading.
+    - ``stored_shape``: ``(sections, rows, columns)`` as stored.
+    - ``dtype``: type of the stored values, with the byte order of the file.
+    - ``offset``: position of the first value in bytes.
+    - ``voxel_size_angstrom``: along x, y, z; 0 where the header has none.
+    - ``axes``: which of x (1), y (2), z (3) run along columns, rows and sections.
+    - ``is_volume``: whether the header says "volume" (space group 1) and not "image stack" (0).
+    - ``file_bytes``: size of the file.
+    - ``compression``: ``"gzip"``, ``"bzip2"`` or empty.
+    - ``warnings``: one line for each oddity that does not prevent reading.
     """
 
     stored_shape: tuple[int, int, int]
@@ -81,11 +70,8 @@ class MrcHeader:
 def read_header(path: Path) -> MrcHeader:
     """Read and check the header of an MRC file, plain or compressed with gzip or bzip2.
 
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, no MRC file, of an unknown mode, or shorter than its header
-        promises. The length of a compressed file is checked when its pixels are read.
+    Raises `FileFormatError` if the file is missing, no MRC file, of an unknown mode, or shorter
+    than its header promises. The length of a compressed file is checked when its pixels are read.
     """
     data, size, compression = _first_bytes(path)
     if len(data) < HEADER_BYTES:

@@ -56,10 +56,7 @@ class PixelView:
     def refuse_if_shorter(self) -> None:
         """Check that the file has not shrunk: touching a page that is gone ends the process.
 
-        Raises
-        ------
-        FileFormatError
-            If the file is shorter than when it was opened.
+        Raises `FileFormatError` if the file is shorter than when it was opened.
         """
         if self._map is not None and self._map.size() < self._needed:
             raise FileFormatError(
@@ -128,10 +125,8 @@ _POOL = _Pool()
 def open_view(key: ViewKey, path: Path, header: MrcHeader) -> PixelView:
     """Return the pixels of a file whose header has been read; kept under ``key`` for the next time.
 
-    Raises
-    ------
-    FileFormatError
-        If the file cannot be read, has become shorter, or is a compressed file that is damaged.
+    Raises `FileFormatError` if the file cannot be read, has become shorter, or is a compressed file
+    that is damaged.
     """
     view = _POOL.get(key)
     if view is None:

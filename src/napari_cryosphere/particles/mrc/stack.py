@@ -30,25 +30,11 @@ class MrcStack:
     are mapped at a time, so that a data set of 30,000 stacks can be held. Compressed files are
     unpacked in memory, up to 1 GiB in all: fit for reading in order, slow at random.
 
-    Parameters
-    ----------
-    path
-        An ``.mrcs`` or ``.mrc`` file of either byte order, mode 0, 1, 2, 6 or 12.
-
-    Attributes
-    ----------
-    shape
-        ``(n, ny, nx)``, along z, y, x whatever order of axes the header names.
-    pixel_size_angstrom
-        From the header; None if it has none.
-    warnings
-        One line for each oddity that does not prevent reading, such as bytes behind the last image.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, no MRC file, of an unknown mode, or shorter than its header
-        promises.
+    ``path``: an ``.mrcs`` or ``.mrc`` file of either byte order, mode 0, 1, 2, 6 or 12. ``shape``:
+    ``(n, ny, nx)``, along z, y, x whatever order of axes the header names. ``pixel_size_angstrom``:
+    from the header; None if it has none. ``warnings``: one line for each oddity that does not
+    prevent reading, such as bytes behind the last image. Raises `FileFormatError` if the file is
+    missing, no MRC file, of an unknown mode, or shorter than its header promises.
     """
 
     __slots__ = (
@@ -77,23 +63,11 @@ class MrcStack:
     def read(self, indices: ArrayLike | slice | None = None) -> NDArray[np.float32]:
         """Read images.
 
-        Parameters
-        ----------
-        indices
-            ``(k,)`` integers counted from 0, in any order, a slice, one integer, or None for all
-            images.
-
-        Returns
-        -------
-        ``(k, ny, nx)`` float32, in the order asked for.
-
-        Raises
-        ------
-        IndexError
-            If an index is negative or past the end.
-        FileFormatError
-            If a pixel is not finite (the images are numbered from 1), or the file has shrunk. Each
-            image is checked when it is read for the first time.
+        ``indices``: ``(k,)`` integers counted from 0, in any order, a slice, one integer, or None
+        for all images. Returns ``(k, ny, nx)`` float32, in the order asked for. Raises `IndexError`
+        if an index is negative or past the end. Raises `FileFormatError` if a pixel is not finite
+        (the images are numbered from 1), or the file has shrunk. Each image is checked when it is
+        read for the first time.
         """
         if isinstance(indices, (int, np.integer)):
             return self._read_one(int(indices))
@@ -187,25 +161,12 @@ def write_stack(
 ) -> None:
     """Write images as a float32 MRC stack, one after the other.
 
-    Parameters
-    ----------
-    images
-        ``(n, ny, nx)``, or an iterable of images ``(ny, nx)`` or of batches ``(k, ny, nx)``; an
-        iterable is never held in memory as a whole.
-    path
-        The file to write; it appears whole or not at all. RELION wants the suffix ``.mrcs``.
-    pixel_size_angstrom
-        Pixel size for the header.
-    overwrite
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    OutputExistsError
-        If the file exists and ``overwrite`` is False.
-    CryosphereError
-        If there are no images, their shapes differ, a pixel is not finite, or the pixel size is not
-        positive.
+    ``images``: ``(n, ny, nx)``, or an iterable of images ``(ny, nx)`` or of batches
+    ``(k, ny, nx)``; an iterable is never held in memory as a whole. ``path``: the file to write; it
+    appears whole or not at all. RELION wants the suffix ``.mrcs``. ``pixel_size_angstrom``: pixel
+    size for the header. Raises `OutputExistsError` if the file exists and ``overwrite`` is False;
+    `CryosphereError` if there are no images, their shapes differ, a pixel is not finite, or the
+    pixel size is not positive.
     """
     with stack_writer(path, pixel_size_angstrom, overwrite) as append:
         for batch in images:  # type: ignore[union-attr]

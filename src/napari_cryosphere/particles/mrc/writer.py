@@ -24,10 +24,8 @@ def section_writer(
 ) -> Iterator[Callable[[ArrayLike], None]]:
     """Give a function that appends ``(ny, nx)`` or ``(k, ny, nx)`` sections; see `mrc.stack.stack_writer`.
 
-    Raises
-    ------
-    CryosphereError
-        If there is nothing to write, sections differ in size, or the file cannot be written.
+    Raises `CryosphereError` if there is nothing to write, sections differ in size, or the file
+    cannot be written.
     """
     if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
         raise CryosphereError(

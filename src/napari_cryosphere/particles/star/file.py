@@ -35,24 +35,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 def read_star(path: str | PathLike[str]) -> dict[str, pd.DataFrame]:
     """Read all blocks of a STAR file, plain or compressed with gzip or bzip2.
 
-    Parameters
-    ----------
-    path
-        The file. Line ends of any system, tabs or spaces, quoted values and comments are
-        understood.
-
-    Returns
-    -------
-    One table a block, in file order, by name without ``data_`` (``""`` for a nameless block).
-    Columns are named without the leading underscore. Integers and floats become int64 (or uint64)
-    and float64; columns that hold names stay text, and so do integers such as ``0012``. A block of
-    ``_label value`` pairs becomes a table of one row.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, empty or no STAR file, if a loop has no labels, or if a row has too
-        few or too many values (with the number of the line).
+    ``path``: the file. Line ends of any system, tabs or spaces, quoted values and comments are
+    understood. Returns one table a block, in file order, by name without ``data_`` (``""`` for a
+    nameless block). Columns are named without the leading underscore. Integers and floats become
+    int64 (or uint64) and float64; columns that hold names stay text, and so do integers such as
+    ``0012``. A block of ``_label value`` pairs becomes a table of one row. Raises `FileFormatError`
+    if the file is missing, empty or no STAR file, if a loop has no labels, or if a row has too few
+    or too many values (with the number of the line).
     """
     blocks, warnings = parse_star(Path(path))
     for warning in warnings:
@@ -65,23 +54,11 @@ def write_star(
 ) -> None:
     """Write blocks as a STAR file that RELION 3.1 and later read.
 
-    Parameters
-    ----------
-    blocks
-        Tables by block name without ``data_``; ``optics`` is written first, then ``particles``,
-        then the others in the order given.
-    path
-        The file to write; it appears whole or not at all.
-    overwrite
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    OutputExistsError
-        If the file exists and ``overwrite`` is False.
-    MetadataError
-        If a value cannot be expressed in a STAR file (control characters, both kinds of quotes with
-        spaces).
+    ``blocks``: tables by block name without ``data_``; ``optics`` is written first, then
+    ``particles``, then the others in the order given. ``path``: the file to write; it appears whole
+    or not at all. Raises `OutputExistsError` if the file exists and ``overwrite`` is False;
+    `MetadataError` if a value cannot be expressed in a STAR file (control characters, both kinds of
+    quotes with spaces).
     """
     names = [name for name in _FIRST if name in blocks] + [
         name for name in blocks if name not in _FIRST

@@ -59,10 +59,7 @@ class _Chunk:
 def read_rows(data: bytes, start: int, end: int, labels: list[str]) -> pd.DataFrame:
     """Return the table whose rows are at ``data[start:end]``.
 
-    Raises
-    ------
-    RowError
-        For the first row that does not have a word for each label.
+    Raises `RowError` for the first row that does not have a word for each label.
     """
     if not labels:
         return pd.DataFrame()

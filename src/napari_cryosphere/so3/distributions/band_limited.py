@@ -41,13 +41,9 @@ def order_for_degree(l_max: int) -> int:
 class BandLimited:
     """Log-densities given by Wigner coefficients, one per particle, not normalised.
 
-    Attributes
-    ----------
-    coefficients
-        ``(n, L + 1, 2 L + 1, L + 1)`` complex, expanded as in `napari_cryosphere.so3.wigner`. At
-        L = 6 this is 5 kB per particle.
-    symmetry
-        Point group over which the exponential of the function is averaged.
+    ``coefficients``: ``(n, L + 1, 2 L + 1, L + 1)`` complex, expanded as in
+    `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle. ``symmetry``: point group
+    over which the exponential of the function is averaged.
     """
 
     def __init__(self, coefficients: Tensor, symmetry: str = "C1") -> None:

@@ -48,15 +48,10 @@ _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 class Cells:
     """Densities that are constant in each of a list of cells and zero outside, one per particle.
 
-    Attributes
-    ----------
-    orders, indices
-        ``(n, k)`` int8 and int64: the cells; index -1 is padding. The same list for all particles
-        is held once (a view that repeats its only row).
-    log_density
-        ``(n, k)`` float64 nats relative to uniform, normalised; minus infinity in padding.
-    log_total
-        ``(n,)``: what the log-densities that came exceeded the normalised ones by.
+    ``orders``, ``indices``: ``(n, k)`` int8 and int64: the cells; index -1 is padding. The same
+    list for all particles is held once (a view that repeats its only row). ``log_density``:
+    ``(n, k)`` float64 nats relative to uniform, normalised; minus infinity in padding.
+    ``log_total``, ``(n,)``: what the log-densities that came exceeded the normalised ones by.
     """
 
     def __init__(
@@ -378,21 +373,9 @@ def _equivalents(order: int, symmetry: str) -> Indices:
 def from_log_values(log_values: ArrayLike, symmetry: str) -> tuple[int, Indices, Array]:
     """Return order, cells and log-densities of functions on a whole grid, gathered in the unit.
 
-    Parameters
-    ----------
-    log_values
-        ``(n, n_views, n_psi)``, views in RING order.
-    symmetry
-        Canonical name of a point group; equivalent cells are averaged.
-
-    Returns
-    -------
-    The grid's order, the cells ``(k,)`` and their log-densities ``(n, k)``.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not that of a grid.
+    ``log_values``: ``(n, n_views, n_psi)``, views in RING order. ``symmetry``: canonical name of a
+    point group; equivalent cells are averaged. Returns the grid's order, the cells ``(k,)`` and
+    their log-densities ``(n, k)``. Raises `ValueError` if the shape is not that of a grid.
     """
     values = np.asarray(log_values, dtype=np.float64)
     flat = values.reshape(len(values), -1)
@@ -445,11 +428,8 @@ def padded(rows: Sequence[tuple[NDArray[np.integer], Indices, Array]]) -> Rows:
 def per_particle(rotations: ArrayLike, number: int) -> Array:
     """Return rotations as ``(number, k, 3, 3)``, one row per particle.
 
-    Raises
-    ------
-    ValueError
-        If the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number of particles or
-        1.
+    Raises `ValueError` if the shape is neither ``(n, 3, 3)`` nor ``(n, k, 3, 3)`` with n the number
+    of particles or 1.
     """
     given = np.asarray(rotations, dtype=np.float64)
     if given.ndim == 3:

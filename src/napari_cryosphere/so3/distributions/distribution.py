@@ -66,10 +66,8 @@ class PoseDistribution(ABC):
     several; a first axis of 1 gives the same rotations to all. The answer has the same
     leading shape.
 
-    Attributes
-    ----------
-    symmetry
-        Point group of the map in RELION's axes; poses that differ by an operator count as one.
+    ``symmetry``: point group of the map in RELION's axes; poses that differ by an operator count as
+    one.
     """
 
     symmetry: str
@@ -94,27 +92,18 @@ class PoseDistribution(ABC):
     ) -> CellDistribution:
         """Take the unnormalised log-density in cells of HEALPix x S1 grids; it is zero in all others.
 
-        Parameters
-        ----------
-        order
-            HEALPix order of the cells: one number, or an array that broadcasts to ``(n, k)`` for
-            cells of mixed orders, as a search from coarse to fine leaves them.
-        indices
-            Flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the same cells in
-            all; -1 pads rows that have fewer.
-        log_density
-            ``(n, k)``: of a search, log-likelihood plus log-prior density of the pose at the cell's
-            centre. Volumes are not to be added: a coarse cell counts for more here because it is
-            larger.
-        symmetry
-            Point group. Unless it is C1 the cells are read inside RELION's asymmetric unit alone
-            (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
+        Raises `ValueError` if shapes do not fit, an index is out of range, cells of a row overlap,
+        or a row is empty.
 
-        Raises
-        ------
-        ValueError
-            If shapes do not fit, an index is out of range, cells of a row overlap, or a row is
-            empty.
+        - ``order``: HEALPix order of the cells: one number, or an array that broadcasts to
+          ``(n, k)`` for cells of mixed orders, as a search from coarse to fine leaves them.
+        - ``indices``: flat indices of the cells (see `SO3Grid`), ``(n, k)``, or ``(k,)`` for the
+          same cells in all; -1 pads rows that have fewer.
+        - ``log_density``, ``(n, k)``: of a search, log-likelihood plus log-prior density of the
+          pose at the cell's centre. Volumes are not to be added: a coarse cell counts for more here
+          because it is larger.
+        - ``symmetry``: point group. Unless it is C1 the cells are read inside RELION's asymmetric
+          unit alone (`SO3Grid.reduced` lists them); what lies outside of it counts nothing.
         """
         return CellDistribution(order, indices, log_density, symmetry)
 
@@ -199,22 +188,15 @@ class PoseDistribution(ABC):
         Candidates are cells whose density no neighbouring cell exceeds; each is then followed
         uphill below the grid's spacing, and candidates that meet are one.
 
-        Parameters
-        ----------
-        k
-            How many.
-        apart_degrees
-            Leave out a maximum that is not farther than this from a higher one. Without it, that is
-            the spacing of the grid that the candidates come from.
+        ``k``: how many. ``apart_degrees``: leave out a maximum that is not farther than this from a
+        higher one. Without it, that is the spacing of the grid that the candidates come from.
         """
         return find_modes(self.maxima, len(self), self.symmetry, k, apart_degrees)
 
     def maxima(self, rows: NDArray[np.int64], most: int) -> Maxima:
         """Yield local maxima of some particles, batch by batch: what `mode` picks from.
 
-        Yields
-        ------
-        Particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their
+        Yields particles ``(b,)``; ``most`` poses or more, or all there are, ``(b, c, 3, 3)``; their
         log-densities ``(b, c)``, minus infinity in padding; and the spacing of the grid that they
         come from in degrees, ``(b,)``.
         """
@@ -315,12 +297,8 @@ class PoseDistribution(ABC):
     def mixture(self, other: PoseDistribution, weight: ArrayLike = 0.5) -> PoseDistribution:
         """Return ``(1 - weight) p + weight q``; ``weight`` in [0, 1], one number or ``(n,)``.
 
-        Densities are read at the centres of the cells that resolve both.
-
-        Raises
-        ------
-        ValueError
-            If the weight is out of range, or numbers of particles or symmetries differ.
+        Densities are read at the centres of the cells that resolve both. Raises `ValueError` if the
+        weight is out of range, or numbers of particles or symmetries differ.
         """
         shares = np.broadcast_to(np.asarray(weight, dtype=np.float64), len(self))
         if ((shares < 0) | (shares > 1)).any():
@@ -365,12 +343,8 @@ class CellDistribution(Cells, PoseDistribution):
 class CredibleSet:
     """The smallest set of poses, modulo symmetry, that holds the truth with a given probability.
 
-    Attributes
-    ----------
-    distribution
-        What it is a set of; every particle has its own.
-    level
-        The probability, in [0, 1].
+    ``distribution``: what it is a set of; every particle has its own. ``level``: the probability,
+    in [0, 1].
     """
 
     distribution: PoseDistribution

@@ -40,14 +40,9 @@ _PARTICLES_AT_ONCE = 16
 class HarmonicDistribution(BandLimited, SmoothDistribution, kind="harmonic"):
     """Distributions given by Wigner coefficients, see `PoseDistribution.from_coefficients`.
 
-    Attributes
-    ----------
-    coefficients
-        ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded as in
-        `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
+    ``coefficients``: ``(n, L + 1, 2 L + 1, L + 1)`` complex: the unnormalised log-density, expanded
+    as in `napari_cryosphere.so3.wigner`. At L = 6 this is 5 kB per particle.
 
-    Notes
-    -----
     The log-density has the degree L; the density itself may be sharper than any grid made for that
     degree. The normalisation is a sum over the grid of `order_for_degree`, refined around the best
     pose while a single cell there would hold more than 0.06, as a normal peak one spacing wide

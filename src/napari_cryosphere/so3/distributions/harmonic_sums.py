@@ -46,27 +46,19 @@ __all__ = ["HarmonicSums"]
 _RANKED_FROM = 1e-10
 """Cells of less probability are left out where poses are ranked by density."""
 _ON_GRID = ("C1", "C2", "C4", "D1", "D2", "D4")
-"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each
-other.
-"""
+"""Groups that take the grid's cells to cells: those that the unit's border cuts complete each other."""
 
 
 @dataclass(frozen=True)
 class _Finer:
     """Cells of one order, flat lists over all particles.
 
-    Attributes
-    ----------
-    order
-        Of the cells.
-    row, view, frame
-        ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses there at psi 0.
-    pair, psi
-        ``(k,)``: which of these, and the in-plane index, for every cell.
-    home
-        ``(k,)``: the cell of the coarse grid above, as its place in the unit.
-    value
-        ``(k,)`` unnormalised log-density.
+    - ``order``: of the cells.
+    - ``row``, ``view``, ``frame``: ``(p,)`` particles, ``(p,)`` view pixels and ``(p, 3, 3)`` poses
+      there at psi 0.
+    - ``pair``, ``psi``, ``(k,)``: which of these, and the in-plane index, for every cell.
+    - ``home``, ``(k,)``: the cell of the coarse grid above, as its place in the unit.
+    - ``value``: ``(k,)`` unnormalised log-density.
     """
 
     order: int
@@ -117,18 +109,9 @@ class _Finer:
 class HarmonicSums:
     """The sums of a small batch of distributions.
 
-    Parameters
-    ----------
-    functions
-        The log-densities, not normalised.
-    ranked
-        Whether to sum over cells half as wide, fine enough to rank poses by density
-        (`probability_above`).
-
-    Attributes
-    ----------
-    log_total
-        ``(n,)``: logarithm of the mean of the exponentials of the unnormalised log-density.
+    ``functions``: the log-densities, not normalised. ``ranked``: whether to sum over cells half as
+    wide, fine enough to rank poses by density (`probability_above`). ``log_total``, ``(n,)``:
+    logarithm of the mean of the exponentials of the unnormalised log-density.
     """
 
     def __init__(self, functions: BandLimited, *, ranked: bool = False) -> None:

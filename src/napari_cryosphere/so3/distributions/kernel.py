@@ -23,12 +23,8 @@ _MOST_SEEDS = 64
 class KernelDistribution(SmoothDistribution, kind="poses"):
     """Weighted poses under an IGSO(3) kernel, see `PoseDistribution.from_poses`.
 
-    Attributes
-    ----------
-    poses
-        ``(n, k, 3, 3)``; image to map coordinates.
-    log_weights
-        ``(n, k)``, normalised; minus infinity for padding.
+    ``poses``: ``(n, k, 3, 3)``; image to map coordinates. ``log_weights``: ``(n, k)``, normalised;
+    minus infinity for padding.
     """
 
     def __init__(

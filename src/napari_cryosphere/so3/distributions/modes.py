@@ -33,9 +33,7 @@ Maxima: TypeAlias = Iterator[tuple[NDArray[np.int64], Array, Array, Array]]
 """Batches of local maxima, see `PoseDistribution.maxima`."""
 
 Derivatives: TypeAlias = tuple[Array, Array, Array]
-"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in
-radians.
-"""
+"""Values ``(n, k)``, gradients ``(n, k, 3)`` and Hessians ``(n, k, 3, 3)`` by rotation vectors in radians."""
 
 # Central differences: the centre, +-e_i (gradient, diagonal), then (+,+) and (-,-) of each pair
 # (mixed).
@@ -56,28 +54,17 @@ def newton(
 ) -> tuple[Array, Array, Array]:
     """Move poses to the nearest maxima of a log-density, by Newton's method in the tangent space.
 
-    A step is kept only if it leads uphill; where it does not, the next is shorter.
+    A step is kept only if it leads uphill; where it does not, the next is shorter. Returns poses
+    ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that would
+    follow ``(n, k)`` in radians: large where no maximum was found.
 
-    Parameters
-    ----------
-    derive
-        Takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the log-density's
-        derivatives.
-    start
-        ``(n, k, 3, 3)``.
-    reach_degrees
-        Longest step.
-    steps
-        Number of steps; ``derive`` is called once more.
-    rounding
-        Relative error of the values: a step may seem to lead downhill by this much.
-    first
-        The derivatives at the start, if they are known already.
-
-    Returns
-    -------
-    Poses ``(n, k, 3, 3)``, the log-densities there ``(n, k)``, and the length of the step that
-    would follow ``(n, k)`` in radians: large where no maximum was found.
+    - ``derive``: takes rotations ``(n, k, 3, 3)`` and the number of the step, from 0, to the
+      log-density's derivatives.
+    - ``start``: ``(n, k, 3, 3)``.
+    - ``reach_degrees``: longest step.
+    - ``steps``: number of steps; ``derive`` is called once more.
+    - ``rounding``: relative error of the values: a step may seem to lead downhill by this much.
+    - ``first``: the derivatives at the start, if they are known already.
     """
     poses = start
     value, gradient, hessian = derive(poses, 0) if first is None else first
@@ -153,12 +140,8 @@ def find_modes(
 
     ``maxima`` yields local maxima of some particles, as many as are asked for or more. Twice k are
     asked for; where fewer than k of these lie far enough apart, four times as many, twice at most.
-    The modes are ``(n, k, 3, 3)`` poses and ``(n, k)`` log-densities.
-
-    Raises
-    ------
-    ValueError
-        If k is below 1, or the angle is not between 0 and 180 degrees.
+    The modes are ``(n, k, 3, 3)`` poses and ``(n, k)`` log-densities. Raises `ValueError` if k is
+    below 1, or the angle is not between 0 and 180 degrees.
     """
     if k < 1:
         raise ValueError(f"ask for at least one mode, not {k}")
@@ -217,18 +200,9 @@ def grid_maxima(values: Tensor, order: int, symmetry: str, most: int) -> NDArray
 
     A maximum on a slanting ridge may have a higher cell across an edge or a corner.
 
-    Parameters
-    ----------
-    values
-        ``(n, k)``: a function in all cells of the asymmetric unit.
-    order, symmetry
-        Of the cells.
-    most
-        How many to return.
-
-    Returns
-    -------
-    ``(n, up to most)`` places in the unit's list, best first; -1 pads rows that have fewer.
+    ``values``, ``(n, k)``: a function in all cells of the asymmetric unit. ``order``, ``symmetry``:
+    of the cells. ``most``: how many to return. Returns ``(n, up to most)`` places in the unit's
+    list, best first; -1 pads rows that have fewer.
     """
     size = values.shape[1]
     around = _unit_neighbours(order, symmetry).to(values.device)

@@ -44,12 +44,8 @@ def angles_to(part: Cells, rotations: Array) -> Array:
 def summarise(part: Cells, climb: Callable[[Array], Array]) -> PoseSummary:
     """Summarise a small batch.
 
-    Parameters
-    ----------
-    part
-        The piecewise constant copy of the densities.
-    climb
-        Moves poses ``(n, 1, 3, 3)`` onto the maxima of the densities themselves.
+    ``part``: the piecewise constant copy of the densities. ``climb``: moves poses ``(n, 1, 3, 3)``
+    onto the maxima of the densities themselves.
     """
     best = part.log_density.argmax(1)
     centres = np.broadcast_to(part.centres, (len(part), *part.centres.shape[1:]))

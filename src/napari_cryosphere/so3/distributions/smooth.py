@@ -37,8 +37,7 @@ LEVEL_NATS = 1e-6
 SHARPEST = 0.0635
 """A cell that would hold more than this, at the peak's density, is split: a normal peak whose
 standard deviation is the grid's spacing. (The sum of a narrower one errs: by 0.1 per cent at 0.6 of
-it.)
-"""
+it.)"""
 
 _NEWTON_STEPS = 4  # as for coefficients, see `band_limited`
 SPLIT_FROM = 1e-4  # cells of less probability are left whole
@@ -202,14 +201,8 @@ def probability_above(values: Array, masses: Array, peak: float, logs: Array) ->
 
     Half of a cell's own mass counts as above its centre's density; nothing is above the peak.
 
-    Parameters
-    ----------
-    values, masses
-        ``(k,)`` log-density at the centres of cells, and their probability.
-    peak
-        Log-density at the highest maximum.
-    logs
-        ``(q,)``.
+    ``values``, ``masses``: ``(k,)`` log-density at the centres of cells, and their probability.
+    ``peak``: log-density at the highest maximum. ``logs``: ``(q,)``.
     """
     return np.array([_one_above(values, masses, peak, log) for log in logs])
 

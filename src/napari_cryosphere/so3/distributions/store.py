@@ -23,10 +23,7 @@ from napari_cryosphere.errors import CryosphereError, FileFormatError
 from napari_cryosphere.so3.distributions.distribution import CellDistribution, PoseDistribution
 from napari_cryosphere.so3.distributions.harmonic import HarmonicDistribution
 from napari_cryosphere.so3.distributions.kernel import KernelDistribution
-from napari_cryosphere.so3.rotations import (
-    quaternion_from_rotation,
-    rotation_from_quaternion,
-)
+from napari_cryosphere.so3.rotations import quaternion_from_rotation, rotation_from_quaternion
 from napari_cryosphere.so3.wigner import band_mask
 
 if TYPE_CHECKING:
@@ -55,10 +52,8 @@ class DistributionWriter:
     def append(self, distribution: PoseDistribution) -> None:
         """Add the next particles.
 
-        Raises
-        ------
-        ValueError
-            If they are of another kind, degree, kernel or symmetry than those before.
+        Raises `ValueError` if they are of another kind, degree, kernel or symmetry than those
+        before.
         """
         attributes = {"format": _FORMAT, "version": _VERSION, **_describe(distribution)}
         if not self._attributes:
@@ -101,12 +96,8 @@ class DistributionWriter:
 def write_distributions(path: Path, *, overwrite: bool = False) -> Iterator[DistributionWriter]:
     """Write distributions batch by batch; the folder appears when the block ends without an error.
 
-    Raises
-    ------
-    OutputExistsError
-        If ``path`` exists and ``overwrite`` is False.
-    CryosphereError
-        If the folder cannot be written to, or ``path`` exists and is no folder of distributions.
+    Raises `OutputExistsError` if ``path`` exists and ``overwrite`` is False; `CryosphereError` if
+    the folder cannot be written to, or ``path`` exists and is no folder of distributions.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
@@ -135,10 +126,7 @@ def save_distribution(
 class DistributionStore:
     """Distributions in a folder, read when rows are asked for: ``store[3]``, ``store[100:200]``.
 
-    Raises
-    ------
-    FileFormatError
-        If the folder is not there or not one of ours.
+    Raises `FileFormatError` if the folder is not there or not one of ours.
     """
 
     def __init__(self, path: Path) -> None:

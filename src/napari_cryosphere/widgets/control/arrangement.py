@@ -31,11 +31,6 @@ class Arrangement:
     """Places pictures by name (see `arrange`), and places them again when the canvas changes its shape.
 
     The view follows the canvas's size until the user moves it.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:

@@ -29,15 +29,7 @@ _NOT_OPENED = {"stack", "half1", "half2", "mask"}
 
 
 class CommandRun:
-    """Runs one command at a time in the background.
-
-    Parameters
-    ----------
-    viewer
-        Where outputs are opened.
-    runner
-        Runs long work.
-    """
+    """Runs one command at a time in the background. ``viewer``: where outputs are opened."""
 
     changed = Signal()
     made_particles = Signal()

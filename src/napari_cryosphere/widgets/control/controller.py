@@ -27,14 +27,8 @@ __all__ = ["Controller"]
 class Controller(DataSets):
     """The data sets of a viewer and the work on them; results stay with the layer they came from.
 
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    runner
-        Runs long work.
-    background
-        Does short work that the window must not wait for; without one it is done at once.
+    ``background``: does short work that the window must not wait for; without one it is done at
+    once.
     """
 
     def __init__(
@@ -80,11 +74,8 @@ class Controller(DataSets):
     def train(self, choices: TrainingChoices) -> None:
         """Train on the chosen particles.
 
-        Raises
-        ------
-        CryosphereError
-            If no particles are chosen, `symmetry` is no point group, or what is chosen cannot be
-            trained on.
+        Raises `CryosphereError` if no particles are chosen, `symmetry` is no point group, or what
+        is chosen cannot be trained on.
         """
         from napari_cryosphere.so3.symmetry import normalise_group_name
 

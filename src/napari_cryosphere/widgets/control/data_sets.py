@@ -27,15 +27,7 @@ __all__ = ["DataSets", "add_sphere_layer"]
 
 
 class DataSets:
-    """Follows the viewer's layers and slider; a session holds what is known of each particle layer.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    runner
-        Runs long work.
-    """
+    """Follows the viewer's layers and slider; a session holds what is known of each particle layer."""
 
     layers_changed = Signal()
     """Particle or map layers came, went or were renamed."""

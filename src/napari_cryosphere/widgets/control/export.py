@@ -58,11 +58,7 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
 
     Where they were refined here, their poses and shifts are the refined ones, the network's next to
     them. Predicted and given poses are never mixed in a file: it would not say which is which.
-
-    Raises
-    ------
-    CryosphereError
-        If there are no such particles.
+    Raises `CryosphereError` if there are no such particles.
     """
     if not len(rows):
         raise CryosphereError("no particles to save; select or flag some first")
@@ -79,10 +75,7 @@ def chosen_stack(session: Session, rows: NDArray[np.int64]) -> ParticleStack:
 def export_work(session: Session, rows: NDArray[np.int64], path: Path) -> Events:
     """Write particles to a .cs file or, with any other suffix, to a STAR file; a `Note` says what came.
 
-    Raises
-    ------
-    CryosphereError
-        If there are none, or the file is the one that they came from.
+    Raises `CryosphereError` if there are none, or the file is the one that they came from.
     """
     yield Progress(0.0, f"collecting {len(rows):,} particles")
     if path.exists() and path.samefile(session.stack.source):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +36,27 @@ if TYPE_CHECKING:
     from napari_cryosphere.widgets.state.session import Session
     from napari_cryosphere.widgets.state.sphere_layer import Source
 
-__all__ = ["Inspector"]
+__all__ = ["Inspector", "last_or_new"]
 
 _LIMITS_FROM = 8
+T = TypeVar("T")
+
+
+def last_or_new(kept: list[T], fits: Callable[[T], bool], make: Callable[[], T]) -> T:
+    """Return the one of those kept that fits, else a new one; as many are kept as states are shown."""
+    for one in kept:
+        if fits(one):
+            return one
+    kept.append(make())
+    del kept[:-MOST_MAPS]
+    return kept[-1]
 
 
 class Inspector:
     """What is looked at, and how; results stay with the particle they belong to.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets, the chosen particles and the one under the slider.
-    background
-        Does what takes longer than a step of the slider may.
+    ``data``: the viewer's data sets, the chosen particles and the one under the slider.
+    ``background``: does what takes longer than a step of the slider may.
     """
 
     changed = Signal()
@@ -256,13 +264,12 @@ class Inspector:
             )
 
     def _aligner(self, session: Session, density: DensityMap) -> MapAligner:
-        symmetry, kept = self._data.symmetry, self._aligners.setdefault(session, [])
-        for aligner in kept:
-            if aligner.density is density and aligner.symmetry == symmetry:
-                return aligner
-        kept.append(MapAligner(session.stack, density, symmetry))
-        del kept[:-MOST_MAPS]  # as many states as are shown next to each other
-        return kept[-1]
+        symmetry = self._data.symmetry
+        return last_or_new(
+            self._aligners.setdefault(session, []),
+            lambda aligner: aligner.density is density and aligner.symmetry == symmetry,
+            lambda: MapAligner(session.stack, density, symmetry),
+        )
 
     def _take_posterior(
         self, asked: tuple[Session, int], aligner: MapAligner, found: Posterior
@@ -321,10 +328,7 @@ class Inspector:
     def draw_figure(self, path: Path) -> None:
         """Draw the sphere that is shown as a figure for a paper: PNG, SVG or PDF by the path's suffix.
 
-        Raises
-        ------
-        CryosphereError
-            If nothing is known of the particle that is shown.
+        Raises `CryosphereError` if nothing is known of the particle that is shown.
         """
         shown = self.shown
         coloured, outlined = (

@@ -26,16 +26,8 @@ _FSC_THRESHOLD = 0.143  # of half-maps (Rosenthal & Henderson 2003)
 class Intake:
     """Models are chosen, runs followed, distributions paired with their particles, session files restored.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets, for which models are chosen.
-    poses
-        Reads distributions.
-    training
-        Follows runs.
-    session_file
-        Restores sessions.
+    ``data``: the viewer's data sets, for which models are chosen. ``training``: follows runs.
+    ``session_file``: restores sessions.
     """
 
     def __init__(
@@ -83,10 +75,7 @@ class Intake:
     def _add_curves(self, path: Path) -> None:
         """Show the FSC curves of RELION's postprocess.star or a refinement's model.star.
 
-        Raises
-        ------
-        FileFormatError
-            If it holds none.
+        Raises `FileFormatError` if it holds none.
         """
         from napari_cryosphere.reconstruction.relion_files import read_fsc_star
 
@@ -102,10 +91,7 @@ class Intake:
     def _choose_model(self, path: Path) -> None:
         """Choose a model after a look at it, so that a broken one is refused now.
 
-        Raises
-        ------
-        ModelError
-            If it is no model.
+        Raises `ModelError` if it is no model.
         """
         from napari_cryosphere.model.pose_model import PoseModel
 

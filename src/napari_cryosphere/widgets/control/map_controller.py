@@ -52,15 +52,7 @@ _HAND_MARGIN = 0.02  # of correlation: closer than this, noise decides
 
 
 class MapController:
-    """Reconstructs, compares and shows maps.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    runner
-        Runs long work.
-    """
+    """Reconstructs, compares and shows maps."""
 
     curves_changed = Signal()
     mode_changed = Signal(bool)
@@ -123,12 +115,8 @@ class MapController:
     def move_along(self, layer: Image, component: Image, coordinate: float) -> None:
         """Show a map plus a multiple of a component in the map's layer; at 0 it is the map again.
 
-        Parameters
-        ----------
-        layer, component
-            The map, and one of its `components_of`.
-        coordinate
-            In standard deviations of the particles along the component, as ``variability`` writes them.
+        ``layer``, ``component``: the map, and one of its `components_of`. ``coordinate``: in
+        standard deviations of the particles along the component, as ``variability`` writes them.
         """
         own, axis = self._unmoved.get(layer) or map_of(layer), map_of(component)
         assert own is not None
@@ -259,10 +247,7 @@ class MapController:
     def compare(self, first: Layer | None, second: Layer | None) -> None:
         """Measure the FSC of two maps inside a mask around the second.
 
-        Raises
-        ------
-        CryosphereError
-            If there are not two maps; the same for what follows.
+        Raises `CryosphereError` if there are not two maps; the same for what follows.
         """
 
         def take(compared: map_work.Comparison, one: Image, other: Image) -> None:
@@ -333,17 +318,8 @@ class MapController:
     def sharpen(self, layer: Layer | None, b_factor: float | None = None) -> None:
         """Sharpen the mean of a map's half-maps, as a new layer.
 
-        Parameters
-        ----------
-        layer
-            The map, or one of its halves.
-        b_factor
-            In A^2, negative to sharpen; None fits it.
-
-        Raises
-        ------
-        CryosphereError
-            If its half-maps are not known.
+        ``layer``: the map, or one of its halves. ``b_factor``: in A^2, negative to sharpen; None
+        fits it. Raises `CryosphereError` if its half-maps are not known.
         """
         halves = halves_of(layer, self.layers)
         if layer is None or halves is None:

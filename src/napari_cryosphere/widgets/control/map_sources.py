@@ -94,25 +94,15 @@ def recipe(
 ) -> Recipe:
     """Return what a map of a session's particles is made from.
 
-    Parameters
-    ----------
-    session
-        The particles; None for none.
-    poses, subset
-        Where they are inserted, and which of them.
-    weigh
-        Insert each at samples of its predicted distribution instead of its best pose.
-    symmetry
-        Point group of the map.
-    half_maps, cones
-        See `Recipe`.
-    name_data
-        Whether the map's name tells whose particles it is made from.
+    Raises `CryosphereError` if there are no particles, no such poses, or no point group of that
+    name.
 
-    Raises
-    ------
-    CryosphereError
-        If there are no particles, no such poses, or no point group of that name.
+    - ``session``: the particles; None for none.
+    - ``poses``, ``subset``: where they are inserted, and which of them.
+    - ``weigh``: insert each at samples of its predicted distribution instead of its best pose.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``, ``cones``: see `Recipe`.
+    - ``name_data``: whether the map's name tells whose particles it is made from.
     """
     from napari_cryosphere.so3.symmetry import normalise_group_name
 

@@ -37,10 +37,8 @@ class MapView:
     Voxels are shown in standard deviations from the mean. Contours are linked, see
     `LinkedContours`. Maps of different boxes are laid centre on centre.
 
-    Parameters
-    ----------
-    viewer
-        The viewer; nothing is changed in it before `show`, and everything is set back by `leave`.
+    ``viewer``: the viewer; nothing is changed in it before `show`, and everything is set back by
+    `leave`.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -70,10 +68,7 @@ class MapView:
     def show(self, layers: Sequence[Image], slices: bool = False) -> None:
         """Show these maps, and only these; a second call exchanges them. The first one's contour leads.
 
-        Raises
-        ------
-        ValueError
-            If there are none or more than six.
+        Raises `ValueError` if there are none or more than six.
         """
         if not 1 <= len(layers) <= MOST_MAPS:
             raise ValueError(f"one to {MOST_MAPS} maps can be shown, not {len(layers)}")

@@ -38,21 +38,13 @@ _SAMPLES = 8  # poses drawn from a distribution, as the job's default
 class Recipe:
     """What a map is made from.
 
-    Attributes
-    ----------
-    name
-        What the map is called.
-    stack, rotations
-        The particles, and ``(n, 3, 3)`` the poses to insert them at.
-    symmetry
-        Point group of the map.
-    half_maps
-        Whether both halves are reconstructed and correlated too.
-    cones
-        Whether the halves are correlated in cones, which shows a preferred orientation.
-    distributions
-        Gives batches of the particles' distributions, in order: particles are then inserted at
-        samples of them. It is called in the worker, since it may read them from disk.
+    - ``name``: what the map is called.
+    - ``stack``, ``rotations``: the particles, and ``(n, 3, 3)`` the poses to insert them at.
+    - ``symmetry``: point group of the map.
+    - ``half_maps``: whether both halves are reconstructed and correlated too.
+    - ``cones``: whether the halves are correlated in cones, which shows a preferred orientation.
+    - ``distributions``: gives batches of the particles' distributions, in order: particles are then
+      inserted at samples of them. It is called in the worker, since it may read them from disk.
     """
 
     name: str
@@ -68,16 +60,9 @@ class Recipe:
 class MadeMap:
     """A map with what it takes to show it, so that the window has nothing to compute.
 
-    Attributes
-    ----------
-    density
-        The map.
-    resolution_angstrom
-        Down to which it is shown; None for as it is.
-    low_passed
-        Its voxels at that resolution.
-    unit
-        Of a difference: the standard deviation of the map that it was made from, as shown.
+    ``resolution_angstrom``: down to which it is shown; None for as it is. ``low_passed``: its
+    voxels at that resolution. ``unit``: of a difference: the standard deviation of the map that it
+    was made from, as shown.
     """
 
     density: DensityMap
@@ -98,10 +83,7 @@ class HalfMap:
 class HalfMapCurves:
     """What two half-maps say of each other inside a mask, and by direction if that was asked for.
 
-    Attributes
-    ----------
-    made
-        The whole map, to be shown at the resolution of the corrected curve.
+    ``made``: the whole map, to be shown at the resolution of the corrected curve.
     """
 
     made: MadeMap
@@ -113,14 +95,8 @@ class HalfMapCurves:
 class Comparison:
     """What two maps say of each other inside a mask around the second.
 
-    Attributes
-    ----------
-    curves
-        FSC without mask, masked, and corrected for the mask.
-    correlation
-        Inside the mask.
-    note
-        How the second map was resampled; empty if it was not.
+    ``curves``: FSC without mask, masked, and corrected for the mask. ``correlation``: inside the
+    mask. ``note``: how the second map was resampled; empty if it was not.
     """
 
     curves: HalfMapFsc
@@ -256,12 +232,8 @@ def alignment_work(
 def sharpening_work(first: DensityMap, second: DensityMap, b_factor: float | None = None) -> Events:
     """Sharpen the mean of two half-maps as the job ``postprocess`` does; the result is a `Postprocessed`.
 
-    Parameters
-    ----------
-    first, second
-        Half-maps on one grid.
-    b_factor
-        In A^2, negative to sharpen; None fits it.
+    ``first``, ``second``: half-maps on one grid. ``b_factor``: in A^2, negative to sharpen; None
+    fits it.
     """
     from napari_cryosphere.jobs.configs import SharpeningConfig
     from napari_cryosphere.jobs.postprocess import sharpened

@@ -34,12 +34,8 @@ _NAME = (0.6, 0.62, 0.66, 1.0)  # legible on a black and on a white canvas
 class Match:
     """What is shown below a particle.
 
-    Attributes
-    ----------
-    projection, residual
-        ``(box, box)`` float32, after the steps that the particle is shown after.
-    correlation
-        Of the untreated image with the projection, over the inscribed circle.
+    ``projection``, ``residual``: ``(box, box)`` float32, after the steps that the particle is shown
+    after. ``correlation``: of the untreated image with the projection, over the inscribed circle.
     """
 
     projection: NDArray[np.float32]
@@ -50,12 +46,7 @@ class Match:
 class ParticleMatcher:
     """Compares particles of a stack with projections of a map; the map is transformed at the first one.
 
-    Parameters
-    ----------
-    stack
-        The particles.
-    reference
-        The map, or its file, which is read at the first comparison.
+    ``reference``: the map, or its file, which is read at the first comparison.
     """
 
     def __init__(self, stack: ParticleStack, reference: DensityMap | Path) -> None:
@@ -75,22 +66,14 @@ class ParticleMatcher:
     ) -> Match:
         """Compare a particle with the projection at a pose, ``(3, 3)``.
 
-        Parameters
-        ----------
-        index
-            The particle.
-        rotation
-            Image to map coordinates.
-        shift_px
-            ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks around its
-            origin.
-        steps, low_pass_angstrom
-            What the particle is shown after: it is done to projection and residual too.
+        Raises `CryosphereError` if the map cannot be read.
 
-        Raises
-        ------
-        CryosphereError
-            If the map cannot be read.
+        - ``index``: the particle.
+        - ``rotation``: image to map coordinates.
+        - ``shift_px``, ``(2,)``: where its centre is, x and y relative to pixel n // 2; None looks
+          around its origin.
+        - ``steps``, ``low_pass_angstrom``: what the particle is shown after: it is done to
+          projection and residual too.
         """
         import torch
 
@@ -124,10 +107,7 @@ class ParticleMatcher:
     def thumbnails(self, rotations: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return the map's projections at poses ``(k, 3, 3)``, ``(k, box, box)`` grey values on one scale.
 
-        Raises
-        ------
-        CryosphereError
-            If the map cannot be read.
+        Raises `CryosphereError` if the map cannot be read.
         """
         pictures = self._opened().projections(rotations)
         low, high = np.percentile(pictures, _LIMITS)
@@ -162,12 +142,7 @@ class ParticleMatcher:
 class MatchLayers:
     """Projection and residual as image layers, and the names above them and the particle.
 
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    arrangement
-        Places them.
+    ``arrangement``: places them.
     """
 
     def __init__(self, viewer: ViewerModel, arrangement: Arrangement) -> None:
@@ -193,11 +168,7 @@ class MatchLayers:
         self._arrangement.put(**self._layers)
 
     def _show_image(
-        self,
-        particle: Image,
-        what: str,
-        picture: NDArray[np.float32],
-        limits: tuple[float, float],
+        self, particle: Image, what: str, picture: NDArray[np.float32], limits: tuple[float, float]
     ) -> None:
         name, layer = f"{particle.name} {what}", self._present(what)
         if layer is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_cryosphere.widgets.control.data_sets import DataSets
 
-__all__ = ["ParticleKeys"]
+__all__ = ["ParticleKeys", "answering"]
 
 
 class ParticleKeys:
@@ -18,12 +18,7 @@ class ParticleKeys:
     (X turns the plane of an image in 3D), and would take napari's own (V hides a layer) from shapes
     and labels.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets.
-    keys
-        What is done, by napari's name of the key.
+    ``keys``: what is done, by napari's name of the key.
     """
 
     def __init__(self, data: DataSets, keys: Mapping[str, Callable[[], object]]) -> None:
@@ -52,7 +47,7 @@ class ParticleKeys:
         self._release()
         if target is not None:
             for key, do in self._keys.items():
-                target.bind_key(key, _answering(do), overwrite=True)
+                target.bind_key(key, answering(do), overwrite=True)
         self._bound = target
 
     def _release(self) -> None:
@@ -74,7 +69,7 @@ class ParticleKeys:
         return layer if isinstance(layer, Image) else None
 
 
-def _answering(do: Callable[[], object]) -> Callable[[object], None]:
+def answering(do: Callable[[], object]) -> Callable[[object], None]:
     """Return what answers a key: a function, since napari asks for its name."""
 
     def answer(_: object) -> None:

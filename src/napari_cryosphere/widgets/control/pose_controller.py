@@ -30,12 +30,7 @@ _BATCH = 64  # distributions read at a time: a step of some tenths of a second
 class PoseController:
     """Predicts, refines and reads poses; results stay with the layer that they came from.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets.
-    inspector
-        Shows the posteriors of a folder that was read.
+    ``inspector``: shows the posteriors of a folder that was read.
     """
 
     def __init__(self, data: DataSets, inspector: Inspector) -> None:
@@ -48,10 +43,7 @@ class PoseController:
         First some particles are looked at: where the model seems to be another molecule's, or of
         another point group, a person is asked, and earlier poses stay meanwhile.
 
-        Parameters
-        ----------
-        accepted
-            What has been accepted, see `work.prediction_work`.
+        ``accepted``: what has been accepted, see `work.prediction_work`.
         """
         data = self._data
         session = data.session
@@ -71,10 +63,7 @@ class PoseController:
 
         Stopped before its end it leaves nothing.
 
-        Parameters
-        ----------
-        reference
-            The map to refine against; None for that of the model's run.
+        ``reference``: the map to refine against; None for that of the model's run.
         """
         data = self._data
         session = data.session
@@ -234,10 +223,7 @@ class PoseController:
     def stack(self) -> ParticleStack:
         """Return the chosen particles that have been predicted, with their poses as columns.
 
-        Raises
-        ------
-        CryosphereError
-            If nothing has been predicted.
+        Raises `CryosphereError` if nothing has been predicted.
         """
         session = self._data.session
         if session is None or not session.store.predicted.any():

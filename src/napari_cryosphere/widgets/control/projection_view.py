@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import Inspector
-from napari_cryosphere.widgets.control.map_view import MOST_MAPS
+from napari_cryosphere.widgets.control.inspector import Inspector, last_or_new
 from napari_cryosphere.widgets.control.matching import Match, MatchLayers, ParticleMatcher
 from napari_cryosphere.widgets.control.running import Background
 from napari_cryosphere.widgets.control.work import own_map
@@ -37,14 +36,9 @@ _SNAP_DEGREES = 6.0
 class ShownMatch:
     """A projection that is shown next to the particle.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``: the pose it is seen from.
-    what
-        What that pose is: ``"this view"``, or the name of the mark that was clicked.
-    correlation
-        With the particle's image, over the inscribed circle.
+    ``rotation``, ``(3, 3)``: the pose it is seen from. ``what``: what that pose is:
+    ``"this view"``, or the name of the mark that was clicked. ``correlation``: with the particle's
+    image, over the inscribed circle.
     """
 
     rotation: NDArray[np.float64]
@@ -57,12 +51,8 @@ class ProjectionView:
 
     Of the candidates' poses it makes thumbnails.
 
-    Parameters
-    ----------
-    data, inspector
-        The data sets; which particle is shown, and which map is chosen.
-    background
-        Compares.
+    ``data``, ``inspector``: the data sets; which particle is shown, and which map is chosen.
+    ``background``: compares.
     """
 
     changed = Signal()
@@ -112,10 +102,7 @@ class ProjectionView:
     def show(self, direction: NDArray[np.float64]) -> None:
         """Show the map's projection from a place on the sphere; near a mark, at the mark's own pose.
 
-        Raises
-        ------
-        CryosphereError
-            If no map is chosen.
+        Raises `CryosphereError` if no map is chosen.
         """
         shown = self._inspector.shown
         if shown is None:
@@ -239,14 +226,12 @@ class ProjectionView:
         return most_probable_pose(self._inspector.probe(), direction), "this view"
 
     def _matcher(self, session: Session, reference: DensityMap | Path) -> ParticleMatcher:
-        kept = self._matchers.setdefault(session, [])
-        for matcher in kept:
+        def fits(matcher: ParticleMatcher) -> bool:
             same_file = isinstance(reference, Path) and matcher.reference == reference
-            if matcher.reference is reference or same_file:
-                return matcher
-        kept.append(ParticleMatcher(session.stack, reference))
-        del kept[:-MOST_MAPS]
-        return kept[-1]
+            return matcher.reference is reference or same_file
+
+        kept = self._matchers.setdefault(session, [])
+        return last_or_new(kept, fits, lambda: ParticleMatcher(session.stack, reference))
 
     def _on_mode(self, maps: bool) -> None:
         """Take away what was left hidden while maps were shown, and has become another particle's."""

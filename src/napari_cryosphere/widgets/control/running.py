@@ -55,17 +55,11 @@ class Runner(Protocol):
     ) -> None:
         """Start work.
 
-        Parameters
-        ----------
-        title
-            Shown while it goes on.
-        work
-            Makes the generator of its events.
-        on_event, on_end
-            Take each event, and the end.
-        whole
-            Whether only `stop` may cut it short, and not the closing of the window: a file that is
-            being saved.
+        - ``title``: shown while it goes on.
+        - ``work``: makes the generator of its events.
+        - ``on_event``, ``on_end``: take each event, and the end.
+        - ``whole``: whether only `stop` may cut it short, and not the closing of the window: a file
+          that is being saved.
         """
 
     def stop(self) -> None:

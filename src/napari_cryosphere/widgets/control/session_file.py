@@ -103,14 +103,7 @@ class SavedSession(_Saved):
 class SessionFile:
     """Saves what a viewer's docks know and show in a JSON file, and restores it.
 
-    Parameters
-    ----------
-    data
-        The viewer's data sets.
-    inspector
-        Knows how the particle is looked at.
-    poses
-        Reads distributions.
+    ``inspector``: knows how the particle is looked at.
     """
 
     def __init__(self, data: DataSets, inspector: Inspector, poses: PoseController) -> None:
@@ -121,10 +114,7 @@ class SessionFile:
     def save(self, path: Path) -> None:
         """Write the session; what is in memory alone goes into a folder next to the file.
 
-        Raises
-        ------
-        CryosphereError
-            If it cannot be written; an earlier file is then as it was.
+        Raises `CryosphereError` if it cannot be written; an earlier file is then as it was.
         """
         self.prepared(path)()
 
@@ -186,10 +176,7 @@ class SessionFile:
     def restore(self, path: Path) -> list[str]:
         """Open what a session file names, in addition to what is open; returns what could not be opened.
 
-        Raises
-        ------
-        FileFormatError
-            As `read_session`.
+        Raises `FileFormatError` as `read_session`.
         """
         saved = read_session(path)
         lost = [f"{name}" for name in self._restore_layers(saved)]
@@ -312,10 +299,7 @@ def _map_file(layer: Image, folder: Path, writings: list[Writing]) -> Path:
 def read_session(path: Path) -> SavedSession:
     """Read a session file.
 
-    Raises
-    ------
-    FileFormatError
-        If it is no session file, or of a version that is not known here.
+    Raises `FileFormatError` if it is no session file, or of a version that is not known here.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -48,11 +48,6 @@ class SliceView:
     Voxels must share one scale (standard deviations): all rows share the first row's contrast
     limits, and differences show half as much to either side of zero, negative in blue and positive
     in orange. The centre of every map, voxel n // 2, is the centre of its slices.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:

@@ -24,11 +24,6 @@ class SurfaceView:
 
     They follow the maps' contours. napari's volume rendering looks at every voxel along every pixel's
     ray again in each frame, which takes seconds without a graphics card; a mesh takes tenths.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -66,7 +61,8 @@ class SurfaceView:
             "contrast_limits": (0.0, 1.0),
             "shading": "smooth",
         }
-        layer: Surface = self._viewer.add_surface(_mesh(source), **options)
+        contour = contour_mesh(source.data, source.iso_threshold)
+        layer: Surface = self._viewer.add_surface(contour, **options)
         return layer
 
     def _colormap(self, source: Image) -> Colormap | str:
@@ -83,7 +79,7 @@ class SurfaceView:
         """Draw the contour of a map again: it was moved, or the map has other voxels."""
         mesh = self._surfaces.get(source)
         if mesh is not None and mesh in self._viewer.layers:
-            mesh.data = _mesh(source)
+            mesh.data = contour_mesh(source.data, source.iso_threshold)
 
     def _on_contour(self, event: Any) -> None:
         self.refresh(event.source)
@@ -98,8 +94,3 @@ class SurfaceView:
         mesh = self._surfaces.pop(source)
         if mesh in self._viewer.layers:
             self._viewer.layers.remove(mesh)
-
-
-def _mesh(source: Image) -> tuple[Any, ...]:
-    """Return a map's contour as napari's surfaces take it."""
-    return contour_mesh(source.data, source.iso_threshold)

@@ -21,13 +21,7 @@ __all__ = ["RunLog", "TrainingRun", "new_run_folder"]
 
 
 class TrainingRun:
-    """Trains in the background, or follows a run folder, and keeps the values for the plot.
-
-    Parameters
-    ----------
-    runner
-        Runs long work.
-    """
+    """Trains in the background, or follows a run folder, and keeps the values for the plot."""
 
     changed = Signal()
     finished = Signal(object)
@@ -108,10 +102,7 @@ class TrainingRun:
     def follow(self, folder: Path) -> None:
         """Show the values of a run folder, and go on looking while it has no model.
 
-        Raises
-        ------
-        FileFormatError
-            If its log cannot be read.
+        Raises `FileFormatError` if its log cannot be read.
         """
         if self.active:
             return
@@ -125,10 +116,7 @@ class TrainingRun:
     def poll(self) -> None:
         """Look for news of the run that is followed.
 
-        Raises
-        ------
-        FileFormatError
-            If its log cannot be read; it is not followed any more.
+        Raises `FileFormatError` if its log cannot be read; it is not followed any more.
         """
         log = self._followed
         if log is None:
@@ -156,10 +144,6 @@ class TrainingRun:
         return len(reports)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
-
-
 def new_run_folder(near: Path | None) -> Path:
     """Return the name of a run folder that does not exist yet, next to a file where that can be written."""
     runs, number = work.writable_folder(near) / "runs", 1
@@ -171,10 +155,7 @@ def new_run_folder(near: Path | None) -> Path:
 class RunLog:
     """Reports of a run folder, each given once.
 
-    Parameters
-    ----------
-    folder
-        Run folder; its ``log.jsonl`` need not be there yet.
+    ``folder``: run folder; its ``log.jsonl`` need not be there yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -192,10 +173,7 @@ class RunLog:
     def new_reports(self) -> list[Progress]:
         """Return the reports that were added since the last call; a line that is being written waits.
 
-        Raises
-        ------
-        FileFormatError
-            If a line is no report.
+        Raises `FileFormatError` if a line is no report.
         """
         path = self.folder / "log.jsonl"
         if not path.is_file():
@@ -212,7 +190,9 @@ class RunLog:
     def _report(self, line: bytes) -> Progress:
         try:
             values = json.loads(line)
-            metrics = {name: value for name, value in values.items() if _is_number(value)}
+            metrics = {
+                name: value for name, value in values.items() if isinstance(value, int | float)
+            }
             missing = {"fraction", "loss", "images_per_second"} - set(metrics)
             if missing:
                 raise ValueError(f"no {min(missing)}")

@@ -26,17 +26,9 @@ def spikes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return spikes on a sphere around a map.
 
-    Parameters
-    ----------
-    density
-        ``(n_views,)``; a HEALPix map in RING order.
-    box, pixel_size_angstrom
-        Of the map, whose centre is voxel ``box // 2``.
-
-    Returns
-    -------
-    ``(k, 2, 3)`` starts and vectors in angstrom, axes ``[z, y, x]``, of the directions that matter,
-    and their densities ``(k,)``.
+    ``density``: ``(n_views,)``; a HEALPix map in RING order. ``box``, ``pixel_size_angstrom``: of
+    the map, whose centre is voxel ``box // 2``. Returns ``(k, 2, 3)`` starts and vectors in
+    angstrom, axes ``[z, y, x]``, of the directions that matter, and their densities ``(k,)``.
     """
     highest = max(float(density.max()), 1e-12)
     shown = density > _LEAST * highest
@@ -49,13 +41,7 @@ def spikes(
 
 
 class ViewSpikes:
-    """A layer of spikes in a viewer, there while it is wanted.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    """
+    """A layer of spikes in a viewer, there while it is wanted."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer

@@ -100,19 +100,10 @@ def prediction_work(
 ) -> Events:
     """Look whether the model fits, and predict batch by batch; the batches come as `Predicted`.
 
-    Parameters
-    ----------
-    stack, symmetry
-        The particles, and their point group where it is known.
-    model_path
-        Model file or run folder.
-    accepted
-        What a person has accepted: the ``model`` though it seems foreign, its ``symmetry`` though it
-        differs.
-
-    Yields
-    ------
-    First the `ModelFit`; where it leaves a question that is not accepted, nothing more.
+    ``stack``, ``symmetry``: the particles, and their point group where it is known. ``model_path``:
+    model file or run folder. ``accepted``: what a person has accepted: the ``model`` though it
+    seems foreign, its ``symmetry`` though it differs. Yields first the `ModelFit`; where it leaves
+    a question that is not accepted, nothing more.
     """
     yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import images_for, predict
@@ -138,17 +129,9 @@ def prediction_work(
 def refinement_work(stack: ParticleStack, model_path: Path, reference: DensityMap | None) -> Events:
     """Predict and refine batch by batch; last comes the stack with refined poses.
 
-    Parameters
-    ----------
-    stack, model_path
-        The particles and the model.
-    reference
-        The map to refine against; None for that of the model's run, as far as it can be trusted.
-
-    Raises
-    ------
-    CryosphereError
-        If there is no such map.
+    ``stack``, ``model_path``: the particles and the model. ``reference``: the map to refine
+    against; None for that of the model's run, as far as it can be trusted. Raises `CryosphereError`
+    if there is no such map.
     """
     yield Progress(0.0, "loading the model")
     from napari_cryosphere.jobs.infer import reference_of, refine

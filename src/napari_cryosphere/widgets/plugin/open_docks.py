@@ -38,15 +38,8 @@ _PLUGIN, _DISPLAY_NAME = "napari-cryosphere", "CryoSphere"
 def open_dock(viewer: napari.viewer.Viewer, name: str, floating: bool = False) -> Any:
     """Open one of the plugin's docks, or bring it to the front, and return what it holds.
 
-    Parameters
-    ----------
-    viewer
-        The viewer, or napari's proxy of it.
-    name
-        As in the Plugins menu.
-    floating
-        Whether a dock that is not there yet becomes a window of its own, over the canvas's upper
-        right.
+    ``viewer``: the viewer, or napari's proxy of it. ``name``: as in the Plugins menu. ``floating``:
+    whether a dock that is not there yet becomes a window of its own, over the canvas's upper right.
     """
     viewer = unwrapped(viewer)
     docks = viewer.window.dock_widgets

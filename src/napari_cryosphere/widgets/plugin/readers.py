@@ -31,13 +31,8 @@ def read_layers(path: Paths) -> list[tuple[Any, ...]]:
 
     What is no layer goes to the viewer's `Inbox`, from which a dock takes it. Particles whose
     images have moved are looked for in the folder that the dock names; without one the dock offers
-    to try again.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be used and no viewer is open. With a viewer the error is shown in its
-        corner.
+    to try again. Raises `CryosphereError` if a file cannot be used and no viewer is open. With a
+    viewer the error is shown in its corner.
     """
     from napari import current_viewer
 

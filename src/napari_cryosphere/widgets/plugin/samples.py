@@ -54,10 +54,8 @@ def _load(name: str, preference: float) -> list[tuple[Any, dict[str, Any], str]]
 def load_cesped_test() -> list[tuple[Any, dict[str, Any], str]]:
     """Download half 0 of CESPED's entry TEST from Zenodo, once, and return its particles.
 
-    Raises
-    ------
-    CryosphereError
-        If there is no network; what was fetched is kept, and the next try goes on from there.
+    Raises `CryosphereError` if there is no network; what was fetched is kept, and the next try goes
+    on from there.
     """
     from napari.utils import progress
 

@@ -18,19 +18,10 @@ _SAME_SCALE = 1e-3
 def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a layer's particles, with their predictions where all of them have one.
 
-    Parameters
-    ----------
-    path
-        A .star or a .cs file; napari has asked whether it may be replaced.
-    data
-        What the layer shows; not used, the images stay where they are.
-    attributes
-        The layer's attributes, as napari gives them to writers.
-
-    Raises
-    ------
-    CryosphereError
-        If the layer holds no particles, or the file is the one that they came from.
+    ``path``: A .star or a .cs file; napari has asked whether it may be replaced. ``data``: what the
+    layer shows; not used, the images stay where they are. ``attributes``: the layer's attributes,
+    as napari gives them to writers. Raises `CryosphereError` if the layer holds no particles, or
+    the file is the one that they came from.
     """
     from napari_cryosphere.errors import CryosphereError
     from napari_cryosphere.jobs.events import Note
@@ -58,20 +49,10 @@ def write_particles(path: str, data: Any, attributes: dict[str, Any]) -> list[st
 def write_map(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a layer's map; of one that is shown as surfaces or slices its own voxels, not what is drawn.
 
-    Parameters
-    ----------
-    path
-        An MRC file; napari has asked whether it may be replaced.
-    data
-        ``(n, n, n)`` voxels of a layer that is no map of this plugin's; its scale is the voxel size
-        in A.
-    attributes
-        The layer's attributes, as napari gives them to writers.
-
-    Raises
-    ------
-    CryosphereError
-        If the layer is no cubic volume.
+    ``path``: an MRC file; napari has asked whether it may be replaced. ``data``: ``(n, n, n)``
+    voxels of a layer that is no map of this plugin's; its scale is the voxel size in A.
+    ``attributes``: the layer's attributes, as napari gives them to writers. Raises
+    `CryosphereError` if the layer is no cubic volume.
     """
     _map_in(data, attributes).save(path, overwrite=True)
     return [path]

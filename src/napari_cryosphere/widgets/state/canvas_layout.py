@@ -39,18 +39,10 @@ def arrange(
 ) -> dict[str, Place]:
     """Return the places that are largest on a canvas.
 
-    Parameters
-    ----------
-    canvas_width, canvas_height
-        In any unit.
-    compared
-        Whether room is needed for projection and residual, and for names above them and the particle.
-    sphere
-        Whether room is needed for sphere and lens.
-
-    Returns
-    -------
-    Places of ``particle``, ``lens`` and ``sphere``, and of ``projection`` and ``residual``.
+    ``canvas_width``, ``canvas_height``: in any unit. ``compared``: whether room is needed for
+    projection and residual, and for names above them and the particle. ``sphere``: whether room is
+    needed for sphere and lens. Returns places of ``particle``, ``lens`` and ``sphere``, and of
+    ``projection`` and ``residual``.
     """
     if not sphere:
         return max(

@@ -50,10 +50,7 @@ def choices_path(stack: ParticleStack) -> Path:
 def write_choices(path: Path, choices: ParticleChoices, source: str = "") -> None:
     """Write flags and selection, whole or not at all.
 
-    Raises
-    ------
-    CryosphereError
-        If the folder cannot be written to.
+    Raises `CryosphereError` if the folder cannot be written to.
     """
     _write(path, _content(choices, source))
 
@@ -61,10 +58,7 @@ def write_choices(path: Path, choices: ParticleChoices, source: str = "") -> Non
 def read_choices(path: Path, choices: ParticleChoices) -> None:
     """Set flags and selection from a file.
 
-    Raises
-    ------
-    CryosphereError
-        If the file is none of ours, or of another number of particles.
+    Raises `CryosphereError` if the file is none of ours, or of another number of particles.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -111,12 +105,7 @@ class ChoicesFile:
     Every change is written at once by a thread of its own, so that a slow disk holds up nobody; of
     changes that come while one is being written, only the last is written.
 
-    Attributes
-    ----------
-    path
-        The file.
-    problem
-        Why the choices are not kept; empty while they are.
+    ``path``: the file. ``problem``: why the choices are not kept; empty while they are.
     """
 
     problem_changed = Signal()

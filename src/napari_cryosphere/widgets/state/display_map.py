@@ -30,15 +30,12 @@ LOW_PASSED = "cryosphere_low_passed"
 """Where they may hold the voxels low-passed to that, made where it keeps no window waiting."""
 
 UNIT = "cryosphere_difference_unit"
-"""Where a difference's metadata hold the standard deviation of the map that it was made from, as
-shown.
-"""
+"""Where a difference's metadata hold the standard deviation of the map that it was made from, as shown."""
 
 
 _MOST_CROSSED = 1_000_000
-"""Pairs of neighbours on both sides of a contour, up to which each voxel counts: noise alone of 128 voxels
-has 600,000, and nearly as many faces.
-"""
+"""Pairs of neighbours on both sides of a contour, up to which each voxel counts: noise alone of 128
+voxels has 600,000, and nearly as many faces."""
 _BRIGHTNESS = 0.8  # of a mesh, seen on a black and on a white canvas; chosen, not tuned
 
 
@@ -68,10 +65,8 @@ def contour_mesh(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Return a map's contour as triangles; coarser ones where there would be very many.
 
-    Returns
-    -------
-    Vertices, ``(n, 3)`` voxels along ``[z, y, x]``, faces, ``(m, 3)``, and brightness ``(n,)``, 0 to 1. Of
-    a contour that encloses nothing there is one face without area.
+    Returns vertices, ``(n, 3)`` voxels along ``[z, y, x]``, faces, ``(m, 3)``, and brightness
+    ``(n,)``, 0 to 1. Of a contour that encloses nothing there is one face without area.
     """
     from skimage.measure import marching_cubes
 
@@ -89,10 +84,7 @@ class ShownMap:
 
     A difference is shown in the standard deviations of the map that it was made from, zero at zero.
 
-    Parameters
-    ----------
-    layer
-        The layer; its voxels, contour and contrast limits are exchanged.
+    ``layer``: the layer; its voxels, contour and contrast limits are exchanged.
     """
 
     def __init__(self, layer: Image) -> None:

@@ -19,20 +19,12 @@ __all__ = ["Curve", "curves_by_kind", "described", "resolution_of", "value_at", 
 class Curve:
     """A curve of the FSC plot.
 
-    Attributes
-    ----------
-    group
-        What is correlated: "half-maps of X", "X / Y". Curves of a group share a colour.
-    kind
-        How: "corrected", "masked", "unmasked"; may be empty.
-    fsc
-        Its values.
-    threshold
-        At which its resolution is read.
-    shown
-        Whether it is drawn at first.
-    band
-        The worst and the best cone's curve, where these were measured.
+    - ``group``: what is correlated: "half-maps of X", "X / Y". Curves of a group share a colour.
+    - ``kind``: how: "corrected", "masked", "unmasked"; may be empty.
+    - ``fsc``: its values.
+    - ``threshold``: at which its resolution is read.
+    - ``shown``: whether it is drawn at first.
+    - ``band``: the worst and the best cone's curve, where these were measured.
     """
 
     group: str
@@ -88,12 +80,7 @@ def write_curves(curves: Sequence[Curve], path: Path) -> list[Path]:
     """Write curves as CSV, in the job's columns: one file for each grid that they were measured on.
 
     Cones become two columns next to their curve's. The second grid's file is ``NAME_2.csv``, and so
-    on.
-
-    Raises
-    ------
-    CryosphereError
-        If a file cannot be written.
+    on. Raises `CryosphereError` if a file cannot be written.
     """
     from napari_cryosphere.reconstruction import write_fsc_csv
 

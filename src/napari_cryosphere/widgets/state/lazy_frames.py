@@ -32,12 +32,8 @@ class LazyFrames(ABC):
     The last pictures are kept; several threads may ask for them. Many at once are refused: napari asks for
     all of them where it shows the first axis in space, as its 3D button does.
 
-    Parameters
-    ----------
-    shape
-        ``(n, rows, columns)``, or ``(n, rows, columns, 4)`` for colours.
-    dtype
-        Type of the pixels.
+    ``shape``: ``(n, rows, columns)``, or ``(n, rows, columns, 4)`` for colours. ``dtype``: type of
+    the pixels.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -76,10 +72,7 @@ class LazyFrames(ABC):
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would return.
 
-        Raises
-        ------
-        CryosphereError
-            If that needs more than 64 pictures.
+        Raises `CryosphereError` if that needs more than 64 pictures.
         """
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) and parts[0] is Ellipsis and len(parts) <= self.ndim:
@@ -95,7 +88,9 @@ class LazyFrames(ABC):
             frame = self._frame(int(indices))
             return frame[rest] if rest else frame
         flat = indices.ravel()
-        frames = np.stack([self._frame(int(i)) for i in flat]) if len(flat) else self._none()
+        frames = np.empty((0, *self.shape[1:]), self.dtype)
+        if len(flat):
+            frames = np.stack([self._frame(int(i)) for i in flat])
         return frames[(slice(None), *rest)]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -105,9 +100,6 @@ class LazyFrames(ABC):
                 f"{len(self)} pictures at once are too many: they are shown one at a time, in 2D"
             )
         return self._make(np.arange(len(self))).astype(dtype or self.dtype)
-
-    def _none(self) -> NDArray[Any]:
-        return np.empty((0, *self.shape[1:]), self.dtype)
 
     def _frame(self, index: int) -> NDArray[Any]:
         with _KEEPING:
@@ -126,13 +118,7 @@ class LazyFrames(ABC):
 
 
 class ParticleFrames(LazyFrames):
-    """The images of particles, ``(n, box, box)`` float32, read when they are shown.
-
-    Parameters
-    ----------
-    stack
-        The particles.
-    """
+    """The images of particles, ``(n, box, box)`` float32, read when they are shown."""
 
     def __init__(self, stack: ParticleStack) -> None:
         super().__init__((len(stack), stack.box, stack.box), np.float32)

@@ -27,18 +27,13 @@ _DIAL_BINS = 360  # a degree each
 class Lens:
     """What is seen around one pose.
 
-    Attributes
-    ----------
-    centre
-        ``(3, 3)``: the pose in the middle.
-    density
-        ``(n, n)`` of views, over the uniform one, on an equal-area map: the map's z axis is up and rot
-        grows to the left, as on the sphere.
-    share
-        The part of the distribution whose views are inside.
-    twist
-        ``(360,)``: the probability of turning from the pose about the optical axis by whole degrees, 0
-        first, of poses whose view is inside; its sum is 1, or 0 where there are none.
+    - ``centre``, ``(3, 3)``: the pose in the middle.
+    - ``density``: ``(n, n)`` of views, over the uniform one, on an equal-area map: the map's z axis
+      is up and rot grows to the left, as on the sphere.
+    - ``share``: the part of the distribution whose views are inside.
+    - ``twist``, ``(360,)``: the probability of turning from the pose about the optical axis by
+      whole degrees, 0 first, of poses whose view is inside; its sum is 1, or 0 where there are
+      none.
     """
 
     centre: NDArray[np.float64]

@@ -38,11 +38,6 @@ class ParticleChoices:
 
     Both are undone by `undo`. The selection of a single particle is no step of its own, so that
     undo goes back over decisions, not over clicks.
-
-    Parameters
-    ----------
-    number
-        Number of particles.
     """
 
     flags_changed = Signal()
@@ -79,13 +74,9 @@ class ParticleChoices:
     def select(self, rows: ArrayLike, continues: bool = False) -> None:
         """Select these particles and no others.
 
-        Parameters
-        ----------
-        rows
-            ``(k,)`` integers or an ``(n,)`` mask.
-        continues
-            Whether this goes on with the selection before, as a rubber band that is still being
-            drawn does: undo goes back over both.
+        ``rows``: ``(k,)`` integers or an ``(n,)`` mask. ``continues``: whether this goes on with
+        the selection before, as a rubber band that is still being drawn does: undo goes back over
+        both.
         """
         selected = np.zeros(self.number, dtype=bool)
         selected[np.asarray(rows if np.size(rows) else np.empty(0, dtype=np.int64))] = True
@@ -114,10 +105,7 @@ class ParticleChoices:
     def restore(self, flags: ArrayLike, selected: ArrayLike) -> None:
         """Set all flags and the selection, as they were read from a file; this cannot be undone.
 
-        Raises
-        ------
-        ValueError
-            If there are not as many as particles, or a flag is none.
+        Raises `ValueError` if there are not as many as particles, or a flag is none.
         """
         given, marks = np.asarray(flags, dtype=np.uint8), np.asarray(selected, dtype=bool)
         if (

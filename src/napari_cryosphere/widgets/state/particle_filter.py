@@ -31,12 +31,7 @@ class ParticleFilter:
     Filters are ranges of quantities, labels of categories, flags and particles that were picked; a
     particle is shown if it passes all.
 
-    Parameters
-    ----------
-    stack, store
-        The particles and what is predicted of them.
-    choices
-        Their flags.
+    ``stack``, ``store``: the particles and what is predicted of them. ``choices``: their flags.
     """
 
     changed = Signal()
@@ -109,10 +104,7 @@ class ParticleFilter:
     def set_label(self, category: str, label: str | None) -> None:
         """Show only particles with a label; None shows all.
 
-        Raises
-        ------
-        ValueError
-            If the category has no such label.
+        Raises `ValueError` if the category has no such label.
         """
         if label is None:
             self.labels.pop(category, None)

@@ -36,12 +36,8 @@ def state_colour(number: int) -> Colour:
 class ParticleStates:
     """Each particle's state, as ``align`` and ``refine`` write it, or RELION's class.
 
-    Attributes
-    ----------
-    numbers
-        ``(n,)``: rlnClassNumber, the states counting from 1.
-    probabilities
-        ``(n, k)``: cryosphereStateProbability1 to k; None in a file without them.
+    ``numbers``, ``(n,)``: rlnClassNumber, the states counting from 1. ``probabilities``,
+    ``(n, k)``: cryosphereStateProbability1 to k; None in a file without them.
     """
 
     numbers: NDArray[np.int64]

@@ -26,15 +26,8 @@ _MOST_KEPT = 256
 class Posterior:
     """One particle's distribution given a map.
 
-    Attributes
-    ----------
-    distribution
-        A batch of one.
-    rotation
-        ``(3, 3)``: its best pose.
-    shift_px
-        ``(2,)``: where the particle's centre sits relative to pixel n // 2, x and y; None if not
-        known.
+    ``distribution``: a batch of one. ``rotation``, ``(3, 3)``: its best pose. ``shift_px``,
+    ``(2,)``: where the particle's centre sits relative to pixel n // 2, x and y; None if not known.
     """
 
     distribution: PoseDistribution
@@ -47,10 +40,7 @@ class MapAligner:
 
     That takes seconds, and each particle some tenths of a second: call it from a thread.
 
-    Parameters
-    ----------
-    stack, density, symmetry
-        The particles, the map, and its point group.
+    ``stack``, ``density``, ``symmetry``: the particles, the map, and its point group.
     """
 
     def __init__(self, stack: ParticleStack, density: DensityMap, symmetry: str) -> None:
@@ -62,10 +52,8 @@ class MapAligner:
     def __call__(self, index: int) -> Posterior:
         """Search all poses of a particle.
 
-        Raises
-        ------
-        CryosphereError
-            If the images cannot be read, or nothing of the map is seen in them.
+        Raises `CryosphereError` if the images cannot be read, or nothing of the map is seen in
+        them.
         """
         from napari_cryosphere.jobs.align import AlignerInput, prepare_aligner
 

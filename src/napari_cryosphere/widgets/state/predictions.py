@@ -23,14 +23,9 @@ __all__ = ["ParticlePose", "PredictionStore"]
 class ParticlePose:
     """One particle's prediction in numbers.
 
-    Attributes
-    ----------
-    angles_degrees
-        rot, tilt and psi of the most probable pose.
-    spread_degrees, confidence, entropy
-        As in `napari_cryosphere.so3.distributions.PoseSummary`.
-    error_degrees
-        Angle to the known pose, modulo symmetry; None where no pose is known.
+    ``angles_degrees``: rot, tilt and psi of the most probable pose. ``spread_degrees``,
+    ``confidence``, ``entropy``: as in `napari_cryosphere.so3.distributions.PoseSummary`.
+    ``error_degrees``: angle to the known pose, modulo symmetry; None where no pose is known.
     """
 
     angles_degrees: tuple[float, float, float]
@@ -46,22 +41,11 @@ class PredictionStore:
     The network's poses and those refined against a map are kept apart, each with its own spread,
     confidence and error.
 
-    Parameters
-    ----------
-    number
-        Number of particles.
-    known
-        ``(n, 3, 3)`` poses that are taken for the truth, or None.
-    symmetry
-        Point group of the particles: errors are modulo it.
-
-    Attributes
-    ----------
-    refined
-        Poses refined against a map and their uncertainty, of all particles; None if there are none.
-    of_file, only_refined
-        Whether the predictions are those of the particles' file, and refined ones, as ``align`` writes
-        them: no network has predicted others.
+    ``known``: ``(n, 3, 3)`` poses that are taken for the truth, or None. ``symmetry``: point group
+    of the particles: errors are modulo it. ``refined``: poses refined against a map and their
+    uncertainty, of all particles; None if there are none. ``of_file``, ``only_refined``: whether
+    the predictions are those of the particles' file, and refined ones, as ``align`` writes them: no
+    network has predicted others.
     """
 
     changed = Signal(slice)
@@ -134,15 +118,8 @@ class PredictionStore:
     ) -> None:
         """Take the predictions of consecutive particles; batches come in order.
 
-        Parameters
-        ----------
-        rows
-            The particles.
-        distribution
-            Their distributions, in memory or on disk (read when they are asked for); None if only
-            the summary is known.
-        summary
-            Their poses and how sure they are.
+        ``distribution``: their distributions, in memory or on disk (read when they are asked for);
+        None if only the summary is known. ``summary``: their poses and how sure they are.
         """
         self._starts.append(rows.start)
         self._parts.append((distribution, summary))

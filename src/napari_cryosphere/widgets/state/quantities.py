@@ -36,13 +36,7 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
         100,
         "Probability that the true pose is within 30° of the predicted one",
     ),
-    "entropy": (
-        "nats",
-        "entropy",
-        "cryosphereEntropy",
-        1,
-        "0 = uniform, more negative is sharper",
-    ),
+    "entropy": ("nats", "entropy", "cryosphereEntropy", 1, "0 = uniform, more negative is sharper"),
     "max. probability": (
         "",
         "max_probability",
@@ -100,14 +94,8 @@ _NUMBERED = {  # pattern of a column: name, unit, factor, tool tip
 class Quantity:
     """A number for each particle.
 
-    Attributes
-    ----------
-    name, unit
-        What the axis of a plot says.
-    make
-        Makes the values, ``(n,)``, NaN where they are not known.
-    tip
-        What it means, in a line.
+    ``name``, ``unit``: what the axis of a plot says. ``make``: makes the values, ``(n,)``, NaN
+    where they are not known. ``tip``: what it means, in a line.
     """
 
     name: str
@@ -138,14 +126,9 @@ class Quantity:
 class Category:
     """A label for each particle.
 
-    Attributes
-    ----------
-    name
-        What it is, such as "micrograph".
-    labels
-        The different ones, in the order that a person would look for them.
-    codes
-        ``(n,)``: each particle's label, a number in `labels`; -1 for none.
+    ``name``: what it is, such as "micrograph". ``labels``: the different ones, in the order that a
+    person would look for them. ``codes``, ``(n,)``: each particle's label, a number in `labels`; -1
+    for none.
     """
 
     name: str

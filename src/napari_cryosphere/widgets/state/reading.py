@@ -43,19 +43,15 @@ Angles = tuple[float, float, float]
 class Reading:
     """One distribution in numbers.
 
-    Attributes
-    ----------
-    candidates
-        Its modes, at most five, the highest first; always the first, of the others those that hold
-        something.
-    lens
-        What is seen around the first mode.
-    entropy, spread_degrees, confidence
-        As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
-    credible_share
-        The share of all poses that the smallest set with 95 % of the probability fills.
-    error_degrees
-        Angle from the first mode to the known pose modulo symmetry; None where none is known.
+    - ``candidates``: its modes, at most five, the highest first; always the first, of the others
+      those that hold something.
+    - ``lens``: what is seen around the first mode.
+    - ``entropy``, ``spread_degrees``, ``confidence``: as in
+      `napari_cryosphere.so3.pose_summary.PoseSummary`.
+    - ``credible_share``: the share of all poses that the smallest set with 95 % of the probability
+      fills.
+    - ``error_degrees``: angle from the first mode to the known pose modulo symmetry; None where
+      none is known.
     """
 
     candidates: tuple[Candidate, ...]
@@ -137,10 +133,7 @@ def _angles(rotation: NDArray[np.float64]) -> Angles:
 class SphereProbe:
     """Answers what a distribution says at places of the sphere, many times a second.
 
-    Parameters
-    ----------
-    distribution
-        A batch of one.
+    ``distribution``: a batch of one.
     """
 
     def __init__(self, distribution: PoseDistribution) -> None:

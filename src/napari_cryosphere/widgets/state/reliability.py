@@ -19,16 +19,11 @@ _FEWEST = 20  # particles: below, shares say nothing; chosen
 class Reliability:
     """Groups of particles in order of their confidence.
 
-    Attributes
-    ----------
-    confidence
-        ``(k,)``: mean confidence of each group, 0 to 1.
-    observed
-        ``(k,)``: share of the group within 30 degrees of the known pose.
-    mean_confidence, within
-        The same of all particles.
-    mean_spread_degrees, mean_error_degrees
-        The spread says what the mean error is expected to be.
+    - ``confidence``, ``(k,)``: mean confidence of each group, 0 to 1.
+    - ``observed``, ``(k,)``: share of the group within 30 degrees of the known pose.
+    - ``mean_confidence``, ``within``: the same of all particles.
+    - ``mean_spread_degrees``, ``mean_error_degrees``: the spread says what the mean error is
+      expected to be.
     """
 
     confidence: NDArray[np.float64]

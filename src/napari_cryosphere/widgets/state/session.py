@@ -40,46 +40,27 @@ MODEL = "cryosphere_model"
 class Session:
     """A particle layer with what is known of its particles.
 
-    Attributes
-    ----------
-    layer, sphere
-        The layer of the images, and that of their pose distributions.
-    stack, store
-        The particles and what has been predicted of them.
-    contrast
-        Contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
-    warnings
-        What is odd about the table and the images.
-    choices, kept
-        Flags and selection, and the file that keeps them.
-    filter
-        Which particles the gallery shows, and in which order.
-    states
-        The states that the particles were assigned to; None if their file has none.
-    posteriors, frames
-        What a map says of their poses, and the pictures of their spheres.
-    distribution_files
-        Folders that distributions are read from, by their kind.
-    data_dir
-        Where the images were looked for, in addition to the folder of their file.
-    steps_shown
-        Preprocessing after which the images are shown, and the resolution in angstrom to which they are
-        low-passed; None as they are stored.
-    model_name
-        What predicted the poses; empty where the file does not say.
-    model_path
-        The model chosen for these particles; None for none.
-    fit
-        What was found when the model was last tried on them; None before.
-    saved
-        Whether the particles were saved since their poses last changed.
-    question
-        What is to be decided about them; None for nothing.
-    refined
-        The particles with poses and shifts refined against a map: their file's, or those made here.
-    symmetry, symmetry_known
-        Point group of the molecule as it was typed, and whether the file or a person said so;
-        otherwise C1 stands in until a model or distributions say more.
+    - ``layer``, ``sphere``: the layer of the images, and that of their pose distributions.
+    - ``stack``, ``store``: the particles and what has been predicted of them.
+    - ``contrast``: contrast sign of the images, see `napari_cryosphere.imaging.inspection`.
+    - ``warnings``: what is odd about the table and the images.
+    - ``choices``, ``kept``: flags and selection, and the file that keeps them.
+    - ``filter``: which particles the gallery shows, and in which order.
+    - ``states``: the states that the particles were assigned to; None if their file has none.
+    - ``posteriors``, ``frames``: what a map says of their poses, and the pictures of their spheres.
+    - ``distribution_files``: folders that distributions are read from, by their kind.
+    - ``data_dir``: where the images were looked for, in addition to the folder of their file.
+    - ``steps_shown``: preprocessing after which the images are shown, and the resolution in
+      angstrom to which they are low-passed; None as they are stored.
+    - ``model_name``: what predicted the poses; empty where the file does not say.
+    - ``model_path``: the model chosen for these particles; None for none.
+    - ``fit``: what was found when the model was last tried on them; None before.
+    - ``saved``: whether the particles were saved since their poses last changed.
+    - ``question``: what is to be decided about them; None for nothing.
+    - ``refined``: the particles with poses and shifts refined against a map: their file's, or those
+      made here.
+    - ``symmetry``, ``symmetry_known``: point group of the molecule as it was typed, and whether the
+      file or a person said so; otherwise C1 stands in until a model or distributions say more.
     """
 
     layer: Image

@@ -58,14 +58,10 @@ holds less than 0.1 per cent, e^12 is 80 times the density of the smallest spot.
 class ViewDensity:
     """A density of view directions on a HEALPix map.
 
-    Attributes
-    ----------
-    density
-        ``(12 * 4**order,)`` float32, RING order, over the uniform distribution: 1 everywhere where nothing
-        is known, 0 where there is no distribution.
-    psi_radians
-        ``(12 * 4**order,)`` float32: RELION's psi that is most probable there; of no meaning where the
-        density is at most 1.
+    ``density``: ``(12 * 4**order,)`` float32, RING order, over the uniform distribution: 1
+    everywhere where nothing is known, 0 where there is no distribution. ``psi_radians``:
+    ``(12 * 4**order,)`` float32: RELION's psi that is most probable there; of no meaning where the
+    density is at most 1.
     """
 
     density: NDArray[np.float32]
@@ -101,18 +97,10 @@ def views_of(distribution: PoseDistribution | None) -> ViewDensity:
 def smoothed_views(probability: ArrayLike, drawn_order: int | None = None) -> ViewDensity:
     """Sum a distribution over the in-plane angle and spread it over a finer map.
 
-    Parameters
-    ----------
-    probability
-        ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, of any scale, views in
-        RING order; all zero where there is no distribution.
-    drawn_order
-        HEALPix order of the map; without it, two orders finer than the grid.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not that of a grid.
+    ``probability``, ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, of any
+    scale, views in RING order; all zero where there is no distribution. ``drawn_order``: HEALPix
+    order of the map; without it, two orders finer than the grid. Raises `ValueError` if the shape
+    is not that of a grid.
     """
     cells = np.asarray(probability)
     grid = SO3Grid((cells.shape[1] // 6).bit_length() - 1)
@@ -140,16 +128,9 @@ def smoothed_views(probability: ArrayLike, drawn_order: int | None = None) -> Vi
 def contour_density(density: NDArray[np.floating[Any]], level: float = CONTOUR_LEVEL) -> float:
     """Return the density above which equal-area pixels hold a probability, to 2 per cent.
 
-    Parameters
-    ----------
-    density
-        ``(n,)`` of any scale; HEALPix pixels or others of equal area.
-    level
-        The probability, between 0 and 1.
-
-    Returns
-    -------
-    The density on the border of the smallest set with that probability; 0 if the density is 0 everywhere.
+    ``density``: ``(n,)`` of any scale; HEALPix pixels or others of equal area. ``level``: the
+    probability, between 0 and 1. Returns the density on the border of the smallest set with that
+    probability; 0 if the density is 0 everywhere.
     """
     total = float(density.sum())
     if not total > 0:

@@ -54,9 +54,7 @@ class _Piece:
 
 
 def add_frame(
-    picture: NDArray[np.uint8],
-    marked: Sequence[tuple[float, float]] = (),
-    radius: float = 0.0,
+    picture: NDArray[np.uint8], marked: Sequence[tuple[float, float]] = (), radius: float = 0.0
 ) -> None:
     """Blend labels and scales into a large picture, ``(height, width, 4)`` uint8, in place.
 

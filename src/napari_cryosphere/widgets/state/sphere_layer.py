@@ -42,9 +42,7 @@ _CLEAR = 1.6
 """Radii around a mark, to the ends of its ticks, in which labels are left out."""
 
 Source: TypeAlias = Literal["network", "map", "both"]
-"""Whose distribution is drawn: the network's, that given the map, or the first with the second
-outlined.
-"""
+"""Whose distribution is drawn: the network's, that given the map, or the first with the second outlined."""
 
 
 class SphereFrames(LazyFrames):
@@ -54,16 +52,11 @@ class SphereFrames(LazyFrames):
     per cent of it. Around the predicted view stands an open ring, four ticks around the known one,
     the corners of a diamond around the one refined against a map, a small ring where one has clicked.
 
-    Parameters
-    ----------
-    store
-        The network's predictions.
-    posteriors
-        What a map says.
-    refined
-        ``(n, 3, 3)`` poses refined against a map, for particles without a posterior.
-    states
-        The particles' states: the rim has the colour of a particle's, and its probability is said beside it.
+    - ``store``: the network's predictions.
+    - ``posteriors``: what a map says.
+    - ``refined``: ``(n, 3, 3)`` poses refined against a map, for particles without a posterior.
+    - ``states``: the particles' states: the rim has the colour of a particle's, and its probability
+      is said beside it.
     """
 
     def __init__(

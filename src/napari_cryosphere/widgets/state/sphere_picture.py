@@ -116,10 +116,7 @@ def _srgb(lightness: ArrayLike, chroma: ArrayLike, hue: ArrayLike) -> NDArray[np
 def in_plane_colours(number: int) -> NDArray[np.float64]:
     """Return a perceptually even wheel of colours for in-plane angles: number p is that of 360 p / number.
 
-    Equal lightness and chroma, so that no angle looks more probable than another.
-
-    Returns
-    -------
+    Equal lightness and chroma, so that no angle looks more probable than another. Returns
     ``(number, 3)`` sRGB in 0-1.
     """
     return _srgb(0.78, 0.125, 2 * np.pi * np.arange(number) / number)
@@ -143,16 +140,9 @@ def _table() -> NDArray[np.uint8]:
 def density_colours(density: ArrayLike, psi_radians: ArrayLike = 0.0) -> NDArray[np.uint8]:
     """Return the colours of densities and in-plane angles.
 
-    Parameters
-    ----------
-    density
-        ``(...)``, over the uniform one; 0.1 and less is darkest, 1000 and more brightest.
-    psi_radians
-        ``(...)``: the in-plane angle there.
-
-    Returns
-    -------
-    ``(2, ..., 4)`` uint8 RGBA: the colours, and the same below the graticule.
+    ``density``: ``(...)``, over the uniform one; 0.1 and less is darkest, 1000 and more brightest.
+    ``psi_radians``, ``(...)``: the in-plane angle there. Returns ``(2, ..., 4)`` uint8 RGBA: the
+    colours, and the same below the graticule.
     """
     steps = (_LEVELS - 1) / np.log(HIGHEST / LOWEST)
     level = steps * (np.log(np.maximum(density, LOWEST)) - np.log(LOWEST))
@@ -173,21 +163,9 @@ def rasterise(
 ) -> NDArray[np.uint8]:
     """Draw one distribution.
 
-    Parameters
-    ----------
-    probability
-        ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, RING order.
-    height, width
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    ``(height, width, 4)`` uint8 RGBA, see `paint`.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not that of a grid.
+    ``probability``, ``(n_views, n_psi)``: probability of every cell of a HEALPix x S1 grid, RING
+    order. ``height``, ``width``: size of the picture in pixels. Returns ``(height, width, 4)``
+    uint8 RGBA, see `paint`. Raises `ValueError` if the shape is not that of a grid.
     """
     return paint(smoothed_views(probability), height, width)
 
@@ -211,16 +189,9 @@ def rasterise_views(
 ) -> NDArray[np.uint8]:
     """Draw a map of the sphere with a colour for each view direction.
 
-    Parameters
-    ----------
-    colours
-        ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order.
-    height, width
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    ``(height, width, 4)`` uint8 RGBA, the graticule shining through.
+    ``colours``: ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order. ``height``, ``width``:
+    size of the picture in pixels. Returns ``(height, width, 4)`` uint8 RGBA, the graticule shining
+    through.
     """
     given = np.asarray(colours, dtype=np.float64)
     both = np.full((2, len(given), 4), 255, dtype=np.uint8)
@@ -252,16 +223,10 @@ def draw_contour(
 ) -> None:
     """Outline the smallest set of view directions that holds the truth with a probability, in place.
 
-    Parameters
-    ----------
-    picture
-        ``(height, width, 4)`` uint8, as `paint` draws it.
-    views
-        The density.
-    level
-        The probability that the set holds.
-    colour
-        sRGB, 0-255.
+    - ``picture``: ``(height, width, 4)`` uint8, as `paint` draws it.
+    - ``views``: the density.
+    - ``level``: the probability that the set holds.
+    - ``colour``: sRGB, 0-255.
     """
     border = contour_density(views.density, level)
     height, width = picture.shape[:2]
@@ -419,9 +384,7 @@ def _stamp(
 ) -> tuple[float, float]:
     """Blend a mark, centred on a view direction, into the picture in place; clipped at the border.
 
-    Returns
-    -------
-    Row and column of the direction.
+    Returns row and column of the direction.
     """
     offsets, light, dark = stencil
     place = mollweide_position(direction, *picture.shape[:2])

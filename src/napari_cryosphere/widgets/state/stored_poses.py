@@ -27,17 +27,11 @@ class StoredPoses:
     ``cryosphereInputAngleRot`` and so on, and ``infer --refine`` the network's, with their
     uncertainty, to ``cryosphereNetworkAngleRot``, ``cryosphereNetworkSpread`` and so on.
 
-    Attributes
-    ----------
-    known
-        ``(n, 3, 3)``, or None if the file has none.
-    predicted
-        Predicted poses, or None if the file holds no predictions. Values that an earlier version
-        has not written are NaN.
-    refined
-        Poses refined against a map, or None.
-    symmetry
-        The point group that the predictions are modulo; None if the file does not say.
+    - ``known``: ``(n, 3, 3)``, or None if the file has none.
+    - ``predicted``: predicted poses, or None if the file holds no predictions. Values that an
+      earlier version has not written are NaN.
+    - ``refined``: poses refined against a map, or None.
+    - ``symmetry``: the point group that the predictions are modulo; None if the file does not say.
     """
 
     known: NDArray[np.float64] | None

@@ -32,14 +32,9 @@ _SPLAT = 0.8  # half the side of a point's square, in voxels: no holes between n
 class Surface:
     """Points of a map's contour.
 
-    Attributes
-    ----------
-    points
-        ``(n, 3)`` x, y, z from the map's centre, voxel n // 2, over the distance of the farthest.
-    normals
-        ``(n, 3)``: unit vectors, outwards.
-    spacing
-        Distance of neighbouring points, on the same scale.
+    ``points``: ``(n, 3)`` x, y, z from the map's centre, voxel n // 2, over the distance of the
+    farthest. ``normals``, ``(n, 3)``: unit vectors, outwards. ``spacing``: distance of neighbouring
+    points, on the same scale.
     """
 
     points: NDArray[np.float32]
@@ -70,27 +65,15 @@ def surface_of(density: DensityMap) -> Surface:
     places = (at + outwards * off - voxels.shape[0] // 2)[:, ::-1]
     farthest = float(np.linalg.norm(places, axis=-1).max(initial=1.0))
     return Surface(
-        (places / farthest).astype(np.float32),
-        outwards[:, ::-1].astype(np.float32),
-        1 / farthest,
+        (places / farthest).astype(np.float32), outwards[:, ::-1].astype(np.float32), 1 / farthest
     )
 
 
 def draw_surface(surface: Surface, pose: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     """Draw a surface as a particle of a pose shows it: x to the right, y down, seen along z.
 
-    Parameters
-    ----------
-    surface
-        The surface.
-    pose
-        ``(3, 3)``; image to map coordinates.
-    side
-        Of the picture in pixels.
-
-    Returns
-    -------
-    ``(side, side, 4)`` uint8 RGBA, transparent around the map.
+    ``surface``: the surface. ``pose``: ``(3, 3)``; image to map coordinates. ``side``: of the
+    picture in pixels. Returns ``(side, side, 4)`` uint8 RGBA, transparent around the map.
     """
     placed = surface.points @ pose
     order = np.argsort(-placed[:, 2])  # the nearest last: it stays

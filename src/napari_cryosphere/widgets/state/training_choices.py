@@ -13,15 +13,7 @@ if TYPE_CHECKING:
     from napari_cryosphere.jobs.configs.training import TrainConfig
     from napari_cryosphere.particles import DensityMap, ParticleStack
 
-__all__ = [
-    "BOTH",
-    "LOADED",
-    "PROJECTIONS",
-    "TrainingChoices",
-    "can_resume",
-    "source_of",
-    "sources",
-]
+__all__ = ["BOTH", "LOADED", "PROJECTIONS", "TrainingChoices", "can_resume", "source_of", "sources"]
 
 BOTH, LOADED, PROJECTIONS = (
     "projections, then the particles",
@@ -50,20 +42,14 @@ def can_resume(folder: Path) -> bool:
 class TrainingChoices:
     """The choices of the training dock.
 
-    Attributes
-    ----------
-    folder
-        Run folder.
-    settings
-        Values of `TrainConfig`'s fields, such as ``preset`` and ``minutes``; what is not there has
-        the config's own default.
-    source
-        One of `sources`.
-    density
-        The map that is projected; None for the one that the particles give at their own poses.
-    resume
-        Go on with the run in the folder, as it was begun: of the other choices, only the device
-        counts.
+    - ``folder``: run folder.
+    - ``settings``: values of `TrainConfig`'s fields, such as ``preset`` and ``minutes``; what is
+      not there has the config's own default.
+    - ``source``: one of `sources`.
+    - ``density``: the map that is projected; None for the one that the particles give at their own
+      poses.
+    - ``resume``: go on with the run in the folder, as it was begun: of the other choices, only the
+      device counts.
     """
 
     folder: Path
@@ -75,11 +61,8 @@ class TrainingChoices:
     def config(self, stack: ParticleStack, symmetry: str) -> TrainConfig:
         """Return the job's config; a map in memory is written into the run folder.
 
-        Raises
-        ------
-        CryosphereError
-            If a setting is not legal, the folder cannot be written, or the run in it cannot be
-            read.
+        Raises `CryosphereError` if a setting is not legal, the folder cannot be written, or the run
+        in it cannot be read.
         """
         from pydantic import ValidationError
 

@@ -26,16 +26,11 @@ _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 class Candidate:
     """A mode of a distribution.
 
-    Attributes
-    ----------
-    rotation
-        ``(3, 3)``.
-    angles
-        Its rot, tilt and psi in degrees.
-    probability, confidence
-        That the truth is within 10 and within 30 degrees of it, modulo symmetry.
-    apart_degrees
-        From the first mode, modulo symmetry.
+    - ``rotation``: ``(3, 3)``.
+    - ``angles``: its rot, tilt and psi in degrees.
+    - ``probability``, ``confidence``: that the truth is within 10 and within 30 degrees of it,
+      modulo symmetry.
+    - ``apart_degrees``: from the first mode, modulo symmetry.
     """
 
     rotation: NDArray[np.float64]
@@ -58,12 +53,8 @@ def give_verdict(
 ) -> Verdict:
     """Put a distribution into words.
 
-    Parameters
-    ----------
-    candidates
-        Its modes, the highest first.
-    confidence, spread_degrees, entropy
-        As in `napari_cryosphere.so3.pose_summary.PoseSummary`.
+    ``candidates``: its modes, the highest first. ``confidence``, ``spread_degrees``, ``entropy``:
+    as in `napari_cryosphere.so3.pose_summary.PoseSummary`.
     """
     percent = f"{100 * confidence:.0f} %"
     if confidence >= _SURE_CONFIDENCE and spread_degrees <= _SURE_SPREAD_DEGREES:

@@ -28,22 +28,15 @@ Array = NDArray[np.float64]
 class ViewMap:
     """Where the views of some particles fall.
 
-    Attributes
-    ----------
-    probability
-        ``(n_views,)``: mean over the particles, summing to 1; a HEALPix map in RING order.
-    particles
-        Number of particles in it.
-    compensation_factor, weak_fraction
-        See `napari_cryosphere.reconstruction.fourier_sampling`.
-    peak
-        ``(3,)``: the direction where views are densest.
-    peak_density
-        Density there; 1 is the mean over the sphere.
-    near_peak
-        Share of the views within 30 degrees of the peak or of an equivalent.
-    near_peak_if_even
-        What that share would be for even views.
+    - ``probability``, ``(n_views,)``: mean over the particles, summing to 1; a HEALPix map in RING
+      order.
+    - ``particles``: number of particles in it.
+    - ``compensation_factor``, ``weak_fraction``: see
+      `napari_cryosphere.reconstruction.fourier_sampling`.
+    - ``peak``, ``(3,)``: the direction where views are densest.
+    - ``peak_density``: density there; 1 is the mean over the sphere.
+    - ``near_peak``: share of the views within 30 degrees of the peak or of an equivalent.
+    - ``near_peak_if_even``: what that share would be for even views.
     """
 
     probability: Array
@@ -69,12 +62,8 @@ class ViewStatistics:
     symmetry. They are worked out in batches by `fill` and kept in half precision, 1.5 kB a
     particle.
 
-    Parameters
-    ----------
-    stack, store
-        The particles and what is predicted of them.
-    symmetry
-        Point group of the map, for poses without a distribution.
+    ``stack``, ``store``: the particles and what is predicted of them. ``symmetry``: point group of
+    the map, for poses without a distribution.
     """
 
     def __init__(self, stack: ParticleStack, store: PredictionStore, symmetry: str = "C1") -> None:
@@ -175,13 +164,8 @@ class ViewStatistics:
     def shares(self, rows: NDArray[np.int64], groups: NDArray[np.int64]) -> Array:
         """Return what part of the views of some particles is each group's, ``(k, n_views)``.
 
-        Parameters
-        ----------
-        rows
-            The particles.
-        groups
-            ``(n,)``: the group of every particle of the data set, in ascending order of whose numbers the
-            answer is.
+        ``groups``, ``(n,)``: the group of every particle of the data set, in ascending order of
+        whose numbers the answer is.
         """
         known = rows[self._known[rows]]
         kinds = np.unique(groups)

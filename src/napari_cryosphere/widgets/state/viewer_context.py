@@ -86,10 +86,7 @@ class Drop:
 
     Maps that came with particles stay hidden, since they would cover them.
 
-    Parameters
-    ----------
-    viewer
-        Where they were dropped.
+    ``viewer``: where they were dropped.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -121,15 +118,10 @@ class Drop:
 class ViewerContext:
     """What the plugin keeps of one viewer; use `context_of`.
 
-    Attributes
-    ----------
-    image_folder, inbox
-        Where images are looked for, and what waits for a dock.
-    flat_guard
-        Keeps particles out of 3D, see `napari_cryosphere.widgets.control.flat_guard`.
-    workbench
-        Refers to the controller of the open docks. They alone hold it: a viewer without docks
-        has none, and keeps nothing alive.
+    ``image_folder``, ``inbox``: where images are looked for, and what waits for a dock.
+    ``flat_guard``: keeps particles out of 3D, see `napari_cryosphere.widgets.control.flat_guard`.
+    ``workbench``: refers to the controller of the open docks. They alone hold it: a viewer without
+    docks has none, and keeps nothing alive.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:

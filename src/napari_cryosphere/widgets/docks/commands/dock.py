@@ -39,10 +39,7 @@ def _place(spec: FieldSpec) -> int:
 
 
 class CommandDock(SeatedDock):
-    """Choose a command, fill in its form, run it; its outputs are opened in the viewer.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Choose a command, fill in its form, run it; its outputs are opened in the viewer."""
 
     wide, high = 380, 640
 

@@ -45,14 +45,8 @@ _NONE_SELECTED = "No particles are selected: click some, or draw around them"
 class ChoiceActions(QWidget):
     """Buttons for what is done to the selected particles.
 
-    Parameters
-    ----------
-    view
-        Gets the actions' keys and shows them in its context menu.
-    controller
-        The viewer's.
-    more
-        One more button, at the end.
+    ``view``: gets the actions' keys and shows them in its context menu. ``controller``: the
+    viewer's. ``more``: one more button, at the end.
     """
 
     def __init__(
@@ -262,10 +256,7 @@ class ChoiceActions(QWidget):
 class _ActionKeys(QObject):
     """Gives a view the keys of its actions before the window's shortcuts have them.
 
-    Parameters
-    ----------
-    view
-        Its actions' shortcuts are looked up at every key.
+    ``view``: its actions' shortcuts are looked up at every key.
     """
 
     def __init__(self, view: QWidget) -> None:

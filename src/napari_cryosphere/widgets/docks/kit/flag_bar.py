@@ -17,13 +17,7 @@ __all__ = ["FlagBar"]
 
 
 class FlagBar(QWidget):
-    """Keep, reject, review or clear the particle that is shown; its flag's button is pressed.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """Keep, reject, review or clear the particle that is shown; its flag's button is pressed."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import (
-    CheckBox,
-    ComboBox,
-    FileEdit,
-    LineEdit,
-    SpinBox,
-)
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit, SpinBox
 from pydantic import BaseModel, ValidationError
 from qtpy.QtWidgets import QFormLayout, QLineEdit, QWidget
 
@@ -38,21 +32,9 @@ _LARGEST = 2**31 - 1  # of Qt's whole numbers
 class ConfigForm:
     """One row per field of a config; `value` gives the config, `set_value` shows one.
 
-    Parameters
-    ----------
-    config
-        The class of the config.
-    fields
-        Those of its fields that are shown, in this order.
-    fixed
-        Values of fields that are not shown.
-
-    Attributes
-    ----------
-    native
-        The form as a widget of Qt.
-    widgets
-        magicgui's widget of each row, by the field's key.
+    ``config``: the class of the config. ``fields``: those of its fields that are shown, in this
+    order. ``fixed``: values of fields that are not shown. ``native``: the form as a widget of Qt.
+    ``widgets``: magicgui's widget of each row, by the field's key.
     """
 
     def __init__(
@@ -87,10 +69,7 @@ class ConfigForm:
     def value(self) -> JobConfig:
         """Return the config; fields that were left as they were have the config's own defaults.
 
-        Raises
-        ------
-        CryosphereError
-            If a value is missing or not legal: the first is named.
+        Raises `CryosphereError` if a value is missing or not legal: the first is named.
         """
         try:
             return self._config.model_validate({**self.given(), **self._fixed})
@@ -139,10 +118,7 @@ class ConfigForm:
     def show_defaults(self, values: BaseModel) -> None:
         """Show other defaults, such as a preset's, in the rows that were not changed.
 
-        Parameters
-        ----------
-        values
-            Has some of the fields, by the same names.
+        ``values``: has some of the fields, by the same names.
         """
         for key, spec in self.fields.items():
             if hasattr(values, spec.path[0]) and self.shown(key) == self._untouched[key]:

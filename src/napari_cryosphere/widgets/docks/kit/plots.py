@@ -13,14 +13,7 @@ from napari_cryosphere.widgets.docks.kit.style import DockContent, theme_colours
 
 __all__ = ["CURVE_COLOURS", "LossPlot", "ThemedPlot"]
 
-CURVE_COLOURS = (
-    "#4aa3df",
-    "#f0a04b",
-    "#5cc489",
-    "#d678c9",
-    "#e06c75",
-    "#b5a642",
-)
+CURVE_COLOURS = ("#4aa3df", "#f0a04b", "#5cc489", "#d678c9", "#e06c75", "#b5a642")
 
 
 class ThemedPlot(DockContent):

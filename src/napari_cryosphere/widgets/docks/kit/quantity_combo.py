@@ -15,10 +15,7 @@ __all__ = ["QuantityCombo", "narrow_combo"]
 class QuantityCombo(QComboBox):
     """Quantities by their names with units, each with its meaning as a tool tip.
 
-    Parameters
-    ----------
-    tip
-        What the choice is for.
+    ``tip``: what the choice is for.
     """
 
     def __init__(self, tip: str, parent: QWidget | None = None) -> None:

@@ -40,12 +40,8 @@ _SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidge
 class SeatedDock(DockContent):
     """A dock that shares the viewer's controller; closed, it lets go of it.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or its proxy, which napari gives to docks opened from its menu.
-    runner
-        Runs long work; None for napari's threads. The viewer's first dock's counts.
+    ``viewer``: napari's viewer, or its proxy, which napari gives to docks opened from its menu.
+    ``runner``: runs long work; None for napari's threads. The viewer's first dock's counts.
     """
 
     wide, high = 340, 560
@@ -161,13 +157,7 @@ def single_shot(parent: QObject, milliseconds: int, callback: Callable[[], objec
 
 
 class Footer(QWidget):
-    """Shown while work goes on.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """Shown while work goes on."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -16,10 +16,7 @@ __all__ = ["SessionDock"]
 
 
 class SessionDock(SeatedDock):
-    """A dock that shows the chosen data set, and listens to it alone.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """A dock that shows the chosen data set, and listens to it alone."""
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QGridLayout,
+    QHBoxLayout,
     QLabel,
+    QLayout,
     QLineEdit,
+    QPushButton,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -23,11 +29,14 @@ __all__ = [
     "Panel",
     "Tiles",
     "caption",
+    "check_box",
     "dock_style",
     "enable",
     "enable_all",
     "folded",
+    "in_row",
     "mark",
+    "push_button",
     "restyle",
     "theme_colours",
     "wrapped",
@@ -119,16 +128,48 @@ class Panel(QWidget):
         title.setIndent(0)
         self.body.addWidget(title)
 
+    def add(self, *parts: QWidget | QLayout) -> None:
+        """Add widgets and rows, one below the other."""
+        for part in parts:
+            if isinstance(part, QLayout):
+                self.body.addLayout(part)
+            else:
+                self.body.addWidget(part)
+
+
+def in_row(*widgets: QWidget, wide: int = 0) -> QHBoxLayout:
+    """Return a row of widgets; the one at place ``wide`` takes the room that is left."""
+    row = QHBoxLayout()
+    for place, widget in enumerate(widgets):
+        row.addWidget(widget, int(place == wide))
+    return row
+
+
+def push_button(
+    text: str, tip: str = "", press: Callable[..., object] | None = None, look: str = ""
+) -> QPushButton:
+    """Return a button; ``look`` is the name that the dock's style sheet has for it."""
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.setObjectName(look)
+    if press is not None:
+        button.clicked.connect(press)
+    return button
+
+
+def check_box(text: str, tip: str, checked: bool = False) -> QCheckBox:
+    """Return a box with a tool tip."""
+    box = QCheckBox(text)
+    box.setToolTip(tip)
+    box.setChecked(checked)
+    return box
+
 
 def enable(control: QWidget | QAction, *hindrances: tuple[bool, str]) -> None:
     """Enable a control unless something is in the way, which its tool tip then says.
 
-    Parameters
-    ----------
-    control
-        Its tool tip while nothing is in the way is remembered at the first call.
-    hindrances
-        Whether it is there, and what to do about it; the first one that is counts.
+    ``control``: its tool tip while nothing is in the way is remembered at the first call.
+    ``hindrances``: whether it is there, and what to do about it; the first one that is counts.
     """
     if control.property(_TIP) is None:
         control.setProperty(_TIP, control.toolTip())

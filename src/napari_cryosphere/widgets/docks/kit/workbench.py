@@ -30,10 +30,7 @@ class Seat:
 
     Use `take_seat`, which finds the controller of a viewer or makes it.
 
-    Attributes
-    ----------
-    controller
-        Shared with the other docks of the viewer.
+    ``controller``: shared with the other docks of the viewer.
     """
 
     def __init__(self, workbench: _Workbench) -> None:
@@ -54,11 +51,8 @@ class Seat:
     def leave(self, viewer_stays: bool = True) -> None:
         """Let go of the controller; the second time nothing happens.
 
-        Parameters
-        ----------
-        viewer_stays
-            Whether the viewer lives on; it then gets its former view back when the last dock
-            leaves.
+        ``viewer_stays``: whether the viewer lives on; it then gets its former view back when the
+        last dock leaves.
         """
         workbench, self._workbench = self._workbench, None
         if workbench is None:
@@ -74,13 +68,8 @@ class Seat:
 def take_seat(viewer: ViewerModel, runner: Runner | None = None) -> Seat:
     """Return a hold on a viewer's controller, made for its first dock.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer.
-    runner
-        Runs long work; None for napari's threads, and short work in one of its own. The first
-        dock's counts.
+    ``viewer``: napari's viewer. ``runner``: runs long work; None for napari's threads, and short
+    work in one of its own. The first dock's counts.
     """
     viewer, context = unwrapped(viewer), context_of(viewer)
     workbench = None if context.workbench is None else context.workbench()

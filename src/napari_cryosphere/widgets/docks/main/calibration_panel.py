@@ -19,13 +19,7 @@ _LATER_MS = 300  # so that batches that come in are not drawn one by one
 
 
 class CalibrationPanel(Panel):
-    """A plot and a line; hidden where no poses are known, or nothing is predicted.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """A plot and a line; hidden where no poses are known, or nothing is predicted."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Calibration", parent)

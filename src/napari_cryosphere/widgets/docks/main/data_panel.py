@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QLineEdit, QWidget
 
 from napari_cryosphere.errors import SymmetryError
 from napari_cryosphere.widgets.control.session_file import last_session
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, mark, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    Panel,
+    caption,
+    enable,
+    in_row,
+    mark,
+    push_button,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.commands import open_session, save_session
 from napari_cryosphere.widgets.state.notices import cause_first
@@ -45,13 +45,7 @@ _GROUP_COLUMNS = {
 
 
 class DataPanel(Panel):
-    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The list of particle layers; of the chosen one a summary, its optics groups and its warnings."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particles", parent)
@@ -64,17 +58,12 @@ class DataPanel(Panel):
         )
         self.symmetry.textEdited.connect(lambda text: controller.choose_symmetry(text.strip()))
         self.symmetry.textChanged.connect(self._mark_symmetry)
-        row = QHBoxLayout()
-        row.addWidget(self.layers, 1)
-        row.addWidget(caption("symmetry"))
-        row.addWidget(self.symmetry)
-        self.body.addLayout(row)
         self.summary, self.halves = wrapped(caption()), wrapped(caption())
         self.optics = OpticsTable()
         self.warnings = wrapped(QLabel())
         self.warnings.setObjectName("warning")
-        for widget in (self.summary, self.halves, self.optics, self.warnings):
-            self.body.addWidget(widget)
+        row = in_row(self.layers, caption("symmetry"), self.symmetry)
+        self.add(row, self.summary, self.halves, self.optics, self.warnings)
         self._make_session_row()
         self._make_folder_row()
         self.layers.layer_chosen.connect(controller.choose)
@@ -100,43 +89,27 @@ class DataPanel(Panel):
             mark(self.symmetry, "")
 
     def _make_folder_row(self) -> None:
-        self.folder, browse = QLineEdit(), QPushButton("…")
+        self.folder, browse = QLineEdit(), push_button("…", _FOLDER_TIP, self._on_browse)
         self.folder.setPlaceholderText("next to their file")
         self.folder.setToolTip(_FOLDER_TIP)
-        browse.setToolTip(_FOLDER_TIP)
-        browse.setFixedWidth(28)
         self.folder.editingFinished.connect(self._on_folder_edited)
-        browse.clicked.connect(self._on_browse)
-        row = QHBoxLayout()
-        row.addWidget(caption("images in"))
-        row.addWidget(self.folder, 1)
-        row.addWidget(browse)
-        self.body.addLayout(row)
+        browse.setFixedWidth(28)
+        self.add(in_row(caption("images in"), self.folder, browse, wide=1))
         self._on_folder()
 
     def _make_session_row(self) -> None:
-        self.open, self.restore, self.keep = (
-            QPushButton("Open files…"),
-            QPushButton("Open…"),
-            QPushButton("Save…"),
-        )
-        self.restore.setToolTip(
-            "Open a session: data, poses, flags, maps and models as they were saved"
-        )
-        self.keep.setToolTip("Save the session: data, poses, flags, maps and models")
-        self.last = QPushButton("Reopen the last session")
-        self.last.setToolTip("What was open when the last job ended")
         viewer = self._controller.viewer
-        self.open.clicked.connect(self.ask_files)
-        self.restore.clicked.connect(lambda: open_session(viewer))
-        self.keep.clicked.connect(lambda: save_session(viewer))
-        self.last.clicked.connect(lambda: context_of(viewer).inbox.put(last_session()))
-        row = QHBoxLayout()
-        for widget in (self.open, caption("session"), self.restore, self.keep):
-            row.addWidget(widget)
-        row.setStretch(0, 1)
-        self.body.addLayout(row)
-        self.body.addWidget(self.last)
+        self.open = push_button("Open files…", press=self.ask_files)
+        tip = "Open a session: data, poses, flags, maps and models as they were saved"
+        self.restore = push_button("Open…", tip, lambda: open_session(viewer))
+        tip = "Save the session: data, poses, flags, maps and models"
+        self.keep = push_button("Save…", tip, lambda: save_session(viewer))
+        self.last = push_button(
+            "Reopen the last session",
+            "What was open when the last job ended",
+            lambda: context_of(viewer).inbox.put(last_session()),
+        )
+        self.add(in_row(self.open, caption("session"), self.restore, self.keep), self.last)
 
     def ask_files(self) -> None:
         """Ask for files and open them."""

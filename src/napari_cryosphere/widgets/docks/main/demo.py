@@ -43,14 +43,8 @@ def show_demo(outputs: dict[str, Path]) -> list[str]:
     Without a display (Linux), the window is drawn on a virtual one and two screenshots are written
     next to the files instead.
 
-    Parameters
-    ----------
-    outputs
-        Files by role, as `napari_cryosphere.jobs.demo.demo` returns them.
-
-    Returns
-    -------
-    Lines for the user.
+    ``outputs``: files by role, as `napari_cryosphere.jobs.demo.demo` returns them. Returns lines
+    for the user.
     """
     if not _has_display():
         return _on_virtual_display(outputs["particles"].parent)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QFrame,
     QHBoxLayout,
+    QLabel,
     QPushButton,
+    QToolButton,
+    QWidget,
 )
 
 from napari_cryosphere.widgets.control.running import Runner
-from napari_cryosphere.widgets.docks.kit.message_bar import MessageBar
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
-from napari_cryosphere.widgets.docks.kit.style import dock_style
+from napari_cryosphere.widgets.docks.kit.style import dock_style, restyle, wrapped
+from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.main.calibration_panel import CalibrationPanel
 from napari_cryosphere.widgets.docks.main.data_panel import DataPanel
 from napari_cryosphere.widgets.docks.main.inspector_panel import InspectorPanel
@@ -23,7 +27,8 @@ from napari_cryosphere.widgets.docks.main.pose_panel import PosePanel
 from napari_cryosphere.widgets.docks.main.way import WayBar
 from napari_cryosphere.widgets.plugin.open_docks import MAPS, TRAINING, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
-from napari_cryosphere.widgets.state.notices import tell_error
+from napari_cryosphere.widgets.state.notices import NOTICES, tell_error
+from napari_cryosphere.widgets.state.viewer_context import Drop, context_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -33,10 +38,7 @@ __all__ = ["CryosphereDock"]
 
 
 class CryosphereDock(SeatedDock):
-    """Predict and inspect; works on whatever is loaded, and on nothing.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Predict and inspect; works on whatever is loaded, and on nothing."""
 
     high = 640
 
@@ -147,3 +149,46 @@ class CryosphereDock(SeatedDock):
         theme = self._viewer.theme
         self.setStyleSheet(dock_style(theme))
         self.calibration.plot.set_theme(theme)
+
+
+class MessageBar(QFrame):
+    """The last message; hidden while there is none, once closed, and when other files have come since."""
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.text = wrapped(QLabel())
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.copy, self.close_button = QToolButton(), QToolButton()
+        self.copy.setText("Copy")
+        self.copy.clicked.connect(self._on_copy)
+        self.close_button.setText("✕")
+        self.close_button.setToolTip("Hide this message")
+        self.close_button.clicked.connect(self.hide)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(8, 4, 4, 4)
+        row.addWidget(self.text, 1)
+        for button in (self.copy, self.close_button):
+            row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+        self.hide()
+        self._context = context_of(seat.controller.viewer)
+        self._drop: Drop | None = None
+        seat.connect(NOTICES.said, self._show)
+        seat.connect(seat.controller.dropped, self._on_dropped)
+
+    def _show(self, text: str, error: bool) -> None:
+        restyle(self, "question" if error else "said")
+        self.text.setText(text)
+        self.copy.setVisible(error)
+        self._drop = self._context.drop
+        self.show()
+
+    def _on_dropped(self, layer: object) -> None:
+        """Hide what was said before these files came; of those that came together it stays."""
+        if self._context.drop is not self._drop:
+            self.hide()
+
+    def _on_copy(self) -> None:
+        clipboard = QGuiApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.text.text())

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtGui import (
-    QImage,
-    QPixmap,
-)
+from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_cryosphere.widgets.docks.kit.style import caption, wrapped

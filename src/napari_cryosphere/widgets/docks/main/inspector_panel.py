@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QHBoxLayout,
@@ -19,8 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cryosphere.errors import CryosphereError
-from napari_cryosphere.widgets.control.inspector import Inspector
-from napari_cryosphere.widgets.control.particle_keys import ParticleKeys
+from napari_cryosphere.widgets.control.particle_keys import ParticleKeys, answering
 from napari_cryosphere.widgets.control.projection_view import ShownMatch
 from napari_cryosphere.widgets.docks.kit.flag_bar import FlagBar
 from napari_cryosphere.widgets.docks.kit.flags import UNCERTAIN_KEYS
@@ -30,8 +27,11 @@ from napari_cryosphere.widgets.docks.kit.style import (
     Panel,
     Tiles,
     caption,
+    check_box,
     enable,
     folded,
+    in_row,
+    push_button,
     wrapped,
 )
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
@@ -78,19 +78,16 @@ _SOURCES: dict[Source, tuple[str, str]] = {
     ),
 }
 _NO_MAP = "No map to compare the particles with: open an MRC map or reconstruct one"
+_LOW_PASS = (
+    "Show less noise: without what is finer than this resolution (R). The data stay as they are"
+)
 _COMPARE = (
     "Show the map's projection at the particle's pose, and what it leaves of the particle (P)"
 )
 
 
 class InspectorPanel(Panel):
-    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """Values of a particle, and the keys ``U`` and ``Shift-U`` to the most uncertain ones."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Particle", parent)
@@ -106,15 +103,8 @@ class InspectorPanel(Panel):
         self.verdict = VerdictPanel(self._inspector.go_to)
         self.tiles, self.details = Tiles(_CAPTIONS), Tiles(_DETAILS)
         self.match, self.refined = wrapped(caption()), wrapped(caption())
-        for widget in (
-            self.verdict,
-            self.tiles,
-            self.refined,
-            self.match,
-            folded("Details", self.details),
-            HueKey(),
-        ):
-            self.body.addWidget(widget)
+        details = folded("Details", self.details)
+        self.add(self.verdict, self.tiles, self.refined, self.match, details, HueKey())
         self.lens = LensLayer(controller.viewer, controller.arrangement)
         self._settled = single_shot(self, _SETTLED_MS, self._inspector.settle)
         for signal, callback in (
@@ -130,7 +120,8 @@ class InspectorPanel(Panel):
             controller.viewer, self._inspector, controller.projection
         )
         for key, by in UNCERTAIN_KEYS.items():
-            controller.viewer.bind_key(key, _walker(self._inspector, by), overwrite=True)
+            walk = answering(partial(self._inspector.step_uncertain, by))
+            controller.viewer.bind_key(key, walk, overwrite=True)
         controller.viewer.bind_key(_MARKS_KEY, self._on_marks, overwrite=True)
         own = {_LOW_PASS_KEY: self.low_pass.toggle, _COMPARE_KEY: self.compare.toggle}
         self._keys = ParticleKeys(controller, own)
@@ -162,22 +153,13 @@ class InspectorPanel(Panel):
         ):
             button.setText(text)
             button.setToolTip(tip)
-            button.clicked.connect(partial(self._on_walk, by))
-        row = QHBoxLayout()
-        row.addWidget(self.particle, 1)
-        row.addWidget(caption("uncertain"))
-        row.addWidget(self.back)
-        row.addWidget(self.next)
-        self.body.addLayout(row)
+            button.clicked.connect(lambda _=False, by=by: self._inspector.step_uncertain(by))
+        self.add(in_row(self.particle, caption("uncertain"), self.back, self.next))
 
     def _make_image_row(self) -> None:
-        self.normalise, self.flip = QCheckBox("norm"), QCheckBox("flip")
-        self.low_pass, self.resolution = QCheckBox("low-pass"), QDoubleSpinBox()
-        self.normalise.setToolTip("Background to mean 0 and standard deviation 1")
-        self.flip.setToolTip("Undo the CTF's sign (phase flip)")
-        self.low_pass.setToolTip(
-            "Show less noise: without what is finer than this resolution (R). The data stay as they are"
-        )
+        self.normalise = check_box("norm", "Background to mean 0 and standard deviation 1")
+        self.flip = check_box("flip", "Undo the CTF's sign (phase flip)")
+        self.low_pass, self.resolution = check_box("low-pass", _LOW_PASS), QDoubleSpinBox()
         self.resolution.setRange(1, 200)
         self.resolution.setDecimals(0)
         self.resolution.setValue(20)
@@ -201,40 +183,28 @@ class InspectorPanel(Panel):
         row = QHBoxLayout()
         row.setSpacing(2)
         for source, (text, tip) in _SOURCES.items():
-            button = self.sources[source] = QPushButton(text)
-            button.setObjectName("mode")
+            button = push_button(text, tip, partial(self._on_source, source), "mode")
             button.setCheckable(True)
-            button.setToolTip(tip)
             button.setMinimumWidth(40)
-            button.clicked.connect(partial(self._on_source, source))
+            self.sources[source] = button
             self._source_group.addButton(button)
             row.addWidget(button, 1)
-        self.turn = QPushButton("3D")
-        self.turn.setToolTip(
-            "The distribution on a sphere, in its own window: turn it with the mouse"
+        tip = "The distribution on a sphere, in its own window: turn it with the mouse"
+        self.turn = push_button(
+            "3D", tip, lambda: open_dock(self._viewer, SPHERE, floating=True), "step"
         )
-        self.turn.setObjectName("step")
-        self.turn.clicked.connect(self._on_turn)
         row.addWidget(self.turn)
-        self.figure = QPushButton("Figure…")
-        self.figure.setObjectName("step")
-        self.figure.setToolTip("Save this sphere for a paper: PNG, SVG or PDF")
-        self.figure.clicked.connect(self._on_figure)
+        tip = "Save this sphere for a paper: PNG, SVG or PDF"
+        self.figure = push_button("Figure…", tip, self._on_figure, "step")
         row.addWidget(self.figure)
         self.sources["network"].setChecked(True)
         self.map = LayerCombo("no map loaded")
         self.map.setToolTip("The map that particles are compared with")
         self.map.layer_chosen.connect(self._on_map)
-        self.compare = QCheckBox("compare")
-        self.compare.setToolTip(_COMPARE)
-        self.compare.setChecked(self._controller.projection.compared)
-        self.compare.toggled.connect(self._controller.projection.compare)
-        second = QHBoxLayout()
-        second.addWidget(caption("map"))
-        second.addWidget(self.map, 1)
-        second.addWidget(self.compare)
-        self.body.addLayout(row)
-        self.body.addLayout(second)
+        projection = self._controller.projection
+        self.compare = check_box("compare", _COMPARE, projection.compared)
+        self.compare.toggled.connect(projection.compare)
+        self.add(row, in_row(caption("map"), self.map, self.compare, wide=1))
 
     # ------------------------------------------------------------------ what the user does
 
@@ -251,9 +221,6 @@ class InspectorPanel(Panel):
             self._inspector.show_steps(steps, low_pass)
             self._settled.start()
 
-    def _on_walk(self, by: int, checked: bool = False) -> None:
-        self._inspector.step_uncertain(by)
-
     def _on_marks(self, viewer: object) -> None:
         """Take the marks from the sphere, or bring them back."""
         self._inspector.show_marks(not self._inspector.marked)
@@ -261,9 +228,6 @@ class InspectorPanel(Panel):
     def _on_map(self, layer: Layer | None) -> None:
         self._inspector.choose_map(layer)
         self._settled.start()
-
-    def _on_turn(self) -> None:
-        open_dock(self._viewer, SPHERE, floating=True)
 
     def _on_figure(self) -> None:
         index = self._controller.index
@@ -308,7 +272,9 @@ class InspectorPanel(Panel):
         for button in (self.back, self.next):
             enable(button, (not predicted, "Nothing is predicted yet: find or predict poses first"))
         has_map = map_of(inspector.map_layer) is not None
-        self._enable_sources(has_map or (session is not None and session.posteriors.stored))
+        given_map = has_map or (session is not None and session.posteriors.stored)
+        for given in (self.sources["map"], self.sources["both"]):
+            enable(given, (not given_map, _NO_MAP))
         if session is None or index is None:
             self.particle.setText("No particle shown")
             texts = {}
@@ -353,20 +319,6 @@ class InspectorPanel(Panel):
             marks = marks_of(*shown) if self._inspector.marked else []
             self.lens.show(paint_lens(*wanted[:2], marks))
             self._painted = wanted
-
-    def _enable_sources(self, given_map: bool) -> None:
-        """Offer what a map says only where there is one, and say why where there is none."""
-        for source in ("map", "both"):
-            enable(self.sources[source], (not given_map, _NO_MAP))
-
-
-def _walker(inspector: Inspector, by: int) -> Callable[[object], None]:
-    """Return what answers a key of the viewer: a function, since napari asks for its name."""
-
-    def walk(viewer: object) -> None:
-        inspector.step_uncertain(by)
-
-    return walk
 
 
 def match_line(match: ShownMatch | None, has_map: bool) -> str:

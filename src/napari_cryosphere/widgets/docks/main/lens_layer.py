@@ -35,10 +35,7 @@ _TEXT, _LINE = QColor(*TEXT), QColor(110, 114, 124)
 class LensLayer:
     """Shows pictures of the lens in its place next to the particle; the layer is made for the first one.
 
-    Parameters
-    ----------
-    viewer, arrangement
-        The viewer, and what places its pictures.
+    ``viewer``, ``arrangement``: the viewer, and what places its pictures.
     """
 
     def __init__(self, viewer: ViewerModel, arrangement: Arrangement) -> None:
@@ -73,16 +70,8 @@ class LensLayer:
 def paint_lens(lens: Lens, outlined: Lens | None, marks: list[Mark]) -> NDArray[np.uint8]:
     """Draw a lens: density, contours, scale, marks, and the dial of in-plane angles.
 
-    Parameters
-    ----------
-    lens, outlined
-        What is seen of the distribution that is coloured, and of one that is outlined.
-    marks
-        Views that are known.
-
-    Returns
-    -------
-    ``(480, 480, 4)`` uint8 RGBA.
+    ``lens``, ``outlined``: what is seen of the distribution that is coloured, and of one that is
+    outlined. ``marks``: views that are known. Returns ``(480, 480, 4)`` uint8 RGBA.
     """
     from napari_cryosphere.so3.rotations import relion_angles_from_rotation
 

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
+    QFrame,
+    QLabel,
     QMenu,
     QPushButton,
     QSizePolicy,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -20,8 +22,16 @@ from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.so3.pose_summary import PoseSummary
 from napari_cryosphere.widgets.control.work import SAMPLE_MODEL, model_name, own_map
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.question_bar import QuestionBar
-from napari_cryosphere.widgets.docks.kit.style import Panel, caption, enable, restyle, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    BUSY,
+    Panel,
+    caption,
+    enable,
+    in_row,
+    push_button,
+    restyle,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import COMMANDS, open_dock
 from napari_cryosphere.widgets.state.layer_data import map_of
@@ -41,13 +51,7 @@ _OWN_MAP = "the model's own map"
 
 
 class PosePanel(Panel):
-    """The model, the buttons, and a line on all particles.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The model, the buttons, and a line on all particles."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Poses", parent)
@@ -60,43 +64,31 @@ class PosePanel(Panel):
             1, "Trained on the sample particles: it knows no others", 3
         )  # tool tip
         self.models.currentIndexChanged.connect(self._on_model)
-        other = QPushButton("Open")
-        other.setToolTip("Take another model")
+        other = push_button("Open", "Take another model")
         menu = QMenu(other)
         menu.addAction("Model file…", self._ask_file)
         menu.addAction("Run folder…", self._ask_folder)
         other.setMenu(menu)
-        row = QHBoxLayout()
-        row.addWidget(self.models, 1)
-        row.addWidget(other)
-        self.predict = QPushButton("Predict poses")
-        self.predict.clicked.connect(lambda: controller.poses.predict())
-        self.train = QPushButton("Train on loaded data")
-        self.train.setToolTip("Train a model of these particles, in a dock of its own")
-        self.train.clicked.connect(lambda: controller.training_wanted.emit())
-        self.find_poses = QPushButton("Find poses from the images")
-        self.find_poses.setToolTip(
+        self.predict = push_button("Predict poses", press=lambda: controller.poses.predict())
+        tip = "Train a model of these particles, in a dock of its own"
+        self.train = push_button(
+            "Train on loaded data", tip, lambda: controller.training_wanted.emit()
+        )
+        tip = (
             "Find a coarse map and poses with neither poses nor a map: give the molecule's diameter"
         )
-        self.find_poses.clicked.connect(self._on_find)
+        self.find_poses = push_button("Find poses from the images", tip, self._on_find)
         seat.connect(controller.finding_wanted, self._on_find)
         self.question = QuestionBar(seat)
-        self.save = QPushButton("Save STAR…")
-        self.save.setToolTip(
-            "Write the poses, refined where they are, and their uncertainty as a STAR file"
-        )
-        self.save.clicked.connect(self.ask_save)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.predict, 1)
-        buttons.addWidget(self.save)
+        tip = "Write the poses, refined where they are, and their uncertainty as a STAR file"
+        self.save = push_button("Save STAR…", tip, self.ask_save)
+        self.refine = push_button("Refine", _REFINE_TIP, self._on_refine)
+        self.reference = LayerCombo("no map loaded")
+        self.reference.setToolTip("The map that poses are refined against")
         self.overall = wrapped(caption())
-        self.body.addLayout(row)
-        self.body.addWidget(self.find_poses)
-        self.body.addWidget(self.train)
-        self.body.addWidget(self.question)
-        self.body.addLayout(buttons)
-        self.body.addLayout(self._refine_row())
-        self.body.addWidget(self.overall)
+        self.add(in_row(self.models, other), self.find_poses, self.train, self.question)
+        self.add(in_row(self.predict, self.save))
+        self.add(in_row(self.refine, caption("against"), self.reference, wide=2), self.overall)
         for signal, callback in (
             (controller.predictions_changed, self._update),
             (controller.session_changed, self._update),
@@ -107,17 +99,6 @@ class PosePanel(Panel):
             seat.connect(signal, callback)
         self._on_model_changed(controller.model_path)
         self._update()
-
-    def _refine_row(self) -> QHBoxLayout:
-        self.refine, self.reference = QPushButton("Refine"), LayerCombo("no map loaded")
-        self.refine.setToolTip(_REFINE_TIP)
-        self.refine.clicked.connect(self._on_refine)
-        self.reference.setToolTip("The map that poses are refined against")
-        row = QHBoxLayout()
-        row.addWidget(self.refine)
-        row.addWidget(caption("against"))
-        row.addWidget(self.reference, 1)
-        return row
 
     def add_model(self, path: Path) -> None:
         """Offer a model file or a run folder, and choose it."""
@@ -244,3 +225,42 @@ def _medians(summary: PoseSummary, errors_degrees: NDArray[np.float64] | None) -
     if errors_degrees is not None and np.isfinite(errors_degrees).any():
         parts.append(f"error {np.nanmedian(errors_degrees):.1f}°")
     return f": median {', '.join(parts)}" if parts else ""
+
+
+class QuestionBar(QFrame):
+    """The question about the chosen particles; hidden while there is none."""
+
+    def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("question")
+        self._controller = seat.controller
+        self.text = wrapped(QLabel())
+        self.text.setObjectName("asked")
+        self.buttons: list[QPushButton] = []
+        self._column = QVBoxLayout()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.addWidget(self.text)
+        column.addLayout(self._column)
+        for signal in (self._controller.question_changed, self._controller.runner.busy_changed):
+            seat.connect(signal, self._show)
+        self._show()
+
+    def _show(self, *_: object) -> None:
+        session = self._controller.session
+        question = None if session is None else session.question
+        for button in self.buttons:
+            self._column.removeWidget(button)
+            button.hide()
+            button.deleteLater()
+        self.buttons = []
+        self.setVisible(question is not None)
+        if question is None:
+            return
+        self.text.setText(question.text)
+        for place, answer in enumerate(question.answers):
+            look = "primary" if place == 0 else ""
+            button = push_button(answer.text, answer.tip, lambda _=False, do=answer.do: do(), look)
+            enable(button, (self._controller.runner.busy, BUSY))
+            self._column.addWidget(button)
+            self.buttons.append(button)

@@ -27,14 +27,8 @@ class SphereMouse:
     napari computes the status of the active layer in a thread and sets it after the mouse has
     moved: a line on the sphere is set again whenever that happens.
 
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    inspector
-        Knows the sphere that is shown.
-    projection
-        Shows a map's projection from the place that is clicked.
+    ``inspector``: knows the sphere that is shown. ``projection``: shows a map's projection from the
+    place that is clicked.
     """
 
     def __init__(

@@ -27,10 +27,7 @@ _SIDE, _MARGIN = 36, 6  # pixels of a candidate's picture, and above and below i
 class VerdictPanel(QWidget):
     """The verdict, whether network and map agree, and a button with a picture per candidate.
 
-    Parameters
-    ----------
-    go_to
-        Called with the place of a candidate whose button is pressed.
+    ``go_to``: called with the place of a candidate whose button is pressed.
     """
 
     def __init__(self, go_to: Callable[[int], None], parent: QWidget | None = None) -> None:
@@ -58,19 +55,12 @@ class VerdictPanel(QWidget):
         go_to(place)
 
     def show_reading(
-        self,
-        reading: Reading | None,
-        agreement: str,
-        thumbnails: NDArray[np.uint8] | None = None,
+        self, reading: Reading | None, agreement: str, thumbnails: NDArray[np.uint8] | None = None
     ) -> None:
         """Show what a distribution says; None where none has been read.
 
-        Parameters
-        ----------
-        reading, agreement
-            What was read, and whether network and map agree.
-        thumbnails
-            ``(k, box, box)`` grey values, a picture per candidate.
+        ``reading``, ``agreement``: what was read, and whether network and map agree.
+        ``thumbnails``: ``(k, box, box)`` grey values, a picture per candidate.
         """
         verdict = None if reading is None else reading.verdict
         self.words.setText("" if verdict is None else verdict.words)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_cryosphere.widgets.docks.kit.style import enable, restyle
+from napari_cryosphere.widgets.docks.kit.style import enable, push_button, restyle
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.plugin.open_docks import (
     COMMANDS,
@@ -47,12 +48,8 @@ _INSPECTED = 3  # particles looked at, until the step counts as done; chosen
 def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
     """Return which steps are done for the chosen particles.
 
-    Parameters
-    ----------
-    controller
-        Of the viewer.
-    looked_at
-        At how many particles a person has looked since they have poses.
+    ``controller``: of the viewer. ``looked_at``: at how many particles a person has looked since
+    they have poses.
     """
     session = controller.session
     if session is None:
@@ -70,12 +67,7 @@ def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
 class WayBar(QWidget):
     """The steps, and below them the docks by name.
 
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    go
-        Called with the name of a step that is pressed.
+    ``go``: called with the name of a step that is pressed.
     """
 
     def __init__(
@@ -92,15 +84,12 @@ class WayBar(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         for name, tip in STEPS.items():
-            button = self.steps[name] = QPushButton(name)
-            button.setToolTip(tip)
-            button.clicked.connect(_calling(go, name))
-            row.addWidget(button, 1)
+            self.steps[name] = push_button(name, tip, lambda _=False, name=name: go(name))
+            row.addWidget(self.steps[name], 1)
         for name, (dock, tip) in _DOCKS.items():
-            button = self.docks[name] = QPushButton(name)
-            button.setObjectName("step")
-            button.setToolTip(tip)
-            button.clicked.connect(_calling(self._open, dock))
+            open_it = partial(open_dock, controller.viewer, dock)
+            button = push_button(name, tip, lambda _=False, do=open_it: do(), "step")
+            self.docks[name] = button
             below.addWidget(button, button.fontMetrics().horizontalAdvance(name) + _SIDES)
         column.addLayout(row)
         column.addLayout(below)
@@ -120,9 +109,6 @@ class WayBar(QWidget):
         done = steps_done(self._controller, self._number_looked_at())
         return next((name for name, there in done.items() if not there), None)
 
-    def _open(self, dock: str) -> None:
-        open_dock(self._controller.viewer, dock)
-
     def _number_looked_at(self) -> int:
         """Count the particle under the slider once there are poses, and return their number."""
         shown = self._controller.shown
@@ -141,12 +127,3 @@ class WayBar(QWidget):
             if name in _NEED_POSES:
                 enable(button, (not done["Poses"], "Find or predict poses first"))
             restyle(button, "next" if name == next_one else "step")
-
-
-def _calling(do: Callable[[str], object], name: str) -> Callable[[], None]:
-    """Return what answers a click."""
-
-    def press() -> None:
-        do(name)
-
-    return press

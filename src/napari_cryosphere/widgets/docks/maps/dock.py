@@ -37,10 +37,7 @@ _CORNERS = {
 
 
 class MapDock(SeatedDock):
-    """Reconstruct, look, compare; works on whatever is loaded, and on nothing.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Reconstruct, look, compare; works on whatever is loaded, and on nothing."""
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)

@@ -9,12 +9,18 @@ from typing import Any
 import pyqtgraph as pg
 from qtpy.QtCore import QPointF, QSize, Qt
 from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_cryosphere._files import atomic_path
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.plots import CURVE_COLOURS, ThemedPlot
-from napari_cryosphere.widgets.docks.kit.style import DockContent, dock_style, enable, theme_colours
+from napari_cryosphere.widgets.docks.kit.style import (
+    DockContent,
+    dock_style,
+    enable,
+    push_button,
+    theme_colours,
+)
 from napari_cryosphere.widgets.docks.maps.fsc_legend import FscLegend
 from napari_cryosphere.widgets.state.fsc_curves import Curve, described, value_at, write_curves
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -47,10 +53,7 @@ _NICE_ANGSTROM = (
     1,
 )
 _THRESHOLDS = (0.5, 0.143)
-_LINES = {
-    "masked": Qt.PenStyle.DashLine,
-    "unmasked": Qt.PenStyle.DotLine,
-}
+_LINES = {"masked": Qt.PenStyle.DashLine, "unmasked": Qt.PenStyle.DotLine}
 _BAND_ALPHA = 45
 
 _SCALE = 2  # sharp enough for print
@@ -90,15 +93,13 @@ class FscPlot(DockContent):
         self._themed = ThemedPlot({"bottom": _ResolutionAxis("bottom")})
         self.plot = self._themed.plot
         self.legend = FscLegend()
-        self.csv, self.png = QPushButton("CSV…"), QPushButton("PNG…")
-        self.csv.setToolTip("Save the shown curves as a table: shell, resolution in Å, correlation")
-        self.png.setToolTip("Save the plot and its legend as a picture")
+        tip = "Save the shown curves as a table: shell, resolution in Å, correlation"
+        self.csv = push_button("CSV…", tip, self._ask_csv)
+        self.png = push_button("PNG…", "Save the plot and its legend as a picture", self._ask_png)
         self._cross = pg.InfiniteLine(angle=90)
         self._cross.hide()
         self._lay_out()
         self.legend.toggled.connect(self._draw)
-        self.csv.clicked.connect(self._ask_csv)
-        self.png.clicked.connect(self._ask_png)
         self.plot.scene().sigMouseMoved.connect(self._on_mouse)
         self.set_theme(theme)
 
@@ -232,10 +233,7 @@ class FscPlot(DockContent):
 def save_picture(widget: QWidget, path: Path, background: str) -> None:
     """Write what a widget shows as a PNG file on a colour, at twice the screen's resolution.
 
-    Raises
-    ------
-    CryosphereError
-        If the file cannot be written.
+    Raises `CryosphereError` if the file cannot be written.
     """
     pixels = QPixmap(widget.size() * _SCALE)
     pixels.setDevicePixelRatio(_SCALE)

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
-    QHBoxLayout,
     QPushButton,
     QSlider,
     QWidget,
@@ -20,7 +18,15 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    BUSY,
+    Panel,
+    caption,
+    check_box,
+    enable,
+    in_row,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import halves_of, is_component, is_half, map_of
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -74,8 +80,8 @@ class MapPanel(Panel):
         self.b_factor.setSuffix(" Å²")
         self.b_factor.setValue(_AUTOMATIC)
         self.b_factor.setToolTip("B-factor in Å², negative sharpens; at the lower end it is fitted")
-        self.together = QCheckBox("all maps side by side")
-        self.together.setToolTip("Those of all states, say: up to six, turning together")
+        tip = "Those of all states, say: up to six, turning together"
+        self.together = check_box("all maps side by side", tip)
         self.along, self.coordinate = LayerCombo("no component"), QSlider(Qt.Orientation.Horizontal)
         self.along.setToolTip("A component of variability that the map is moved along")
         self.along.setMinimumWidth(122)  # its name and number
@@ -95,38 +101,22 @@ class MapPanel(Panel):
         self._on_layers()
 
     def _lay_out(self) -> None:
-        form, buttons, sharpen, place = QGridLayout(), QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        form = QGridLayout()
         for line, (name, combo) in enumerate((("map", self.map), ("reference", self.reference))):
             form.addWidget(caption(name), line, 0)
             form.addWidget(combo, line, 1)
         form.setColumnStretch(1, 1)
-        buttons.addWidget(self.compare, 1)
-        buttons.addWidget(self.subtract, 1)
-        sharpen.addWidget(self.sharpen, 1)
-        sharpen.addWidget(self.b_factor)
-        sharpen.addWidget(self.save)
-        self._place = QWidget()
-        self._place.setLayout(place)
-        place.setContentsMargins(0, 0, 0, 0)
-        place.addWidget(caption("slices at"))
-        place.addWidget(self.offset, 1)
-        place.addWidget(self.where)
-        along = QHBoxLayout()
-        self._motion = QWidget()
-        self._motion.setLayout(along)
-        along.setContentsMargins(0, 0, 0, 0)
-        along.addWidget(caption("along"))
-        for widget, stretch in ((self.along, 3), (self.coordinate, 3), (self.moved, 0)):
-            along.addWidget(widget, stretch)
-        self.body.addLayout(form)
-        self.body.addWidget(self.together)
-        self.body.addWidget(self._motion)
-        self.body.addWidget(self._place)
-        self.body.addLayout(buttons)
-        self.body.addWidget(self.align)
-        self.body.addWidget(self.result)
-        self.body.addLayout(sharpen)
-        self.body.addWidget(self.note)
+        buttons = in_row(self.compare, self.subtract)
+        buttons.setStretch(1, 1)
+        place = in_row(caption("slices at"), self.offset, self.where, wide=1)
+        along = in_row(caption("along"), self.along, self.coordinate, self.moved, wide=1)
+        along.setStretch(2, 1)
+        self._place, self._motion = QWidget(), QWidget()
+        for widget, row in ((self._place, place), (self._motion, along)):
+            widget.setLayout(row)
+            row.setContentsMargins(0, 0, 0, 0)
+        self.add(form, self.together, self._motion, self._place, buttons, self.align, self.result)
+        self.add(in_row(self.sharpen, self.b_factor, self.save), self.note)
 
     def _connect(self, seat: Seat) -> None:
         controller, maps = seat.controller, seat.controller.maps
@@ -148,7 +138,7 @@ class MapPanel(Panel):
         self.along.layer_chosen.connect(lambda _: self._on_coordinate(self.coordinate.value()))
         for signal, callback in (
             (controller.layers_changed, self._on_layers),
-            (controller.runner.busy_changed, self._on_busy),
+            (controller.runner.busy_changed, self._update),
             (maps.mode_changed, self._on_mode),
             (maps.reconstructed, self.show_new),
             (maps.reported, self._on_reported),
@@ -261,9 +251,6 @@ class MapPanel(Panel):
 
     def _on_reported(self, text: str) -> None:
         self.result.setText(text)
-        self._update()
-
-    def _on_busy(self, busy: bool) -> None:
         self._update()
 
     def _try(self, work: Callable[..., None], *arguments: Any) -> None:

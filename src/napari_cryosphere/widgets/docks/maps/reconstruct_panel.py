@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QGridLayout, QWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.map_sources import (
@@ -15,7 +15,16 @@ from napari_cryosphere.widgets.control.map_sources import (
     posed_rows,
     recipe,
 )
-from napari_cryosphere.widgets.docks.kit.style import BUSY, Panel, caption, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    BUSY,
+    Panel,
+    caption,
+    check_box,
+    enable,
+    in_row,
+    push_button,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.notices import tell_error
 from napari_cryosphere.widgets.state.particle_choices import ParticleChoices
@@ -44,42 +53,31 @@ class ReconstructPanel(Panel):
         self.poses.setToolTip(
             "Predicted: the model's best poses; refined: the file's, against a map; input: taken for true"
         )
-        self.half_maps, self.weigh = QCheckBox("half-maps"), QCheckBox("weight by distributions")
-        self.cones = QCheckBox("by direction")
-        self.half_maps.setChecked(True)
-        self.half_maps.setToolTip(
-            "Also reconstruct both halves (rlnRandomSubset), and draw their FSC"
-        )
-        self.weigh.setToolTip(_WEIGH)
-        self.cones.setToolTip(_CONES)
-        self.reconstruct = QPushButton("Reconstruct")
-        self.reconstruct.setObjectName("primary")
-        self.reconstruct.clicked.connect(self._on_reconstruct)
+        tip = "Also reconstruct both halves (rlnRandomSubset), and draw their FSC"
+        self.half_maps = check_box("half-maps", tip, True)
+        self.weigh = check_box("weight by distributions", _WEIGH)
+        self.cones = check_box("by direction", _CONES)
+        self.reconstruct = push_button("Reconstruct", "", self._on_reconstruct, "primary")
         self.poses.currentIndexChanged.connect(lambda _: self._update())
         self.subset.currentIndexChanged.connect(lambda _: self._update())
         self.half_maps.toggled.connect(lambda _: self._update())
         self._lay_out()
         for signal in (controller.session_changed, controller.predictions_changed):
             seat.connect(signal, self._on_session)
-        seat.connect(controller.runner.busy_changed, self._on_busy)
+        seat.connect(controller.runner.busy_changed, self._update)
         self._seat = seat
         self._followed: weakref.WeakSet[ParticleChoices] = weakref.WeakSet()
         self._on_session()
 
     def _lay_out(self) -> None:
-        form, boxes = QGridLayout(), QHBoxLayout()
+        form = QGridLayout()
         for line, (name, combo) in enumerate((("at", self.poses), ("from", self.subset))):
             form.addWidget(caption(name), line, 0)
             form.addWidget(combo, line, 1)
         form.setColumnStretch(1, 1)
-        boxes.addWidget(self.half_maps)
-        boxes.addWidget(self.cones)
+        boxes = in_row(self.half_maps, self.cones, wide=-1)
         boxes.addStretch(1)
-        self.body.addWidget(self.source)
-        for layout in (form, boxes):
-            self.body.addLayout(layout)
-        self.body.addWidget(self.weigh)
-        self.body.addWidget(self.reconstruct)
+        self.add(self.source, form, boxes, self.weigh, self.reconstruct)
 
     def choose(self, subset: Subset) -> None:
         """Choose which particles count, at poses that they have: predicted ones where there are any."""
@@ -95,9 +93,6 @@ class ReconstructPanel(Panel):
             self._followed.add(session.choices)
             for signal in (session.choices.selection_changed, session.choices.flags_changed):
                 self._seat.connect(signal, self._update)
-        self._update()
-
-    def _on_busy(self, busy: bool) -> None:
         self._update()
 
     def _on_reconstruct(self) -> None:

@@ -176,11 +176,7 @@ class OrientationsDock(SessionDock):
         self._background.run("views", work, take)
 
     def _show(
-        self,
-        shown: ViewMap | None,
-        chosen: int,
-        left: int,
-        hues: NDArray[np.float64] | None = None,
+        self, shown: ViewMap | None, chosen: int, left: int, hues: NDArray[np.float64] | None = None
     ) -> None:
         self.shown = shown
         self.evenness.show_views(shown, chosen, left, self._symmetry() if shown else "", hues)
@@ -237,7 +233,7 @@ class OrientationsDock(SessionDock):
     def _on_mode(self, maps: bool) -> None:
         if not maps:
             self.spikes.hide()
-            self.spikes_panel.set_wanted(False)
+            self.spikes_panel.wanted.setChecked(False)
 
     def _on_theme(self, event: Any = None) -> None:
         self.setStyleSheet(dock_style(self._viewer.theme))

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QCheckBox,
     QComboBox,
     QHBoxLayout,
     QLabel,
@@ -20,7 +19,16 @@ from qtpy.QtWidgets import (
 
 from napari_cryosphere.widgets.control.export import Which
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import Panel, Tiles, caption, enable, wrapped
+from napari_cryosphere.widgets.docks.kit.style import (
+    Panel,
+    Tiles,
+    caption,
+    check_box,
+    enable,
+    in_row,
+    restyle,
+    wrapped,
+)
 from napari_cryosphere.widgets.docks.orientations.mollweide_map import MollweideMap
 from napari_cryosphere.widgets.state.particle_states import ParticleStates
 from napari_cryosphere.widgets.state.view_statistics import ViewMap
@@ -63,13 +71,7 @@ def _angles(x: float, y: float, z: float) -> str:
 
 
 class EvennessPanel(Panel):
-    """The map of views, of which particles, and the values.
-
-    Parameters
-    ----------
-    theme
-        napari's theme.
-    """
+    """The map of views, of which particles, and the values."""
 
     which_changed = Signal()
 
@@ -80,22 +82,16 @@ class EvennessPanel(Panel):
         self._which.setToolTip("Whose views the map shows")
         self._which.activated.connect(lambda: self.which_changed.emit())
         self.number = caption()
-        row = QHBoxLayout()
-        row.addWidget(self._which, 1)
-        row.addWidget(self.number)
-        self.by_state = QCheckBox("in the colours of the states")
-        self.by_state.setToolTip(
-            "Each direction in the mixed colour of the particles seen from there"
-        )
+        tip = "Each direction in the mixed colour of the particles seen from there"
+        self.by_state = check_box("in the colours of the states", tip)
         self.by_state.toggled.connect(lambda: self.which_changed.emit())
         self.key = wrapped(QLabel())
         self.map = MollweideMap(theme)
         self.scale = caption()
         self.tiles = Tiles(_CAPTIONS)
         self.verdict = wrapped(QLabel())
-        self.body.addLayout(row)
-        for widget in (self.by_state, self.map, self.key, self.scale, self.tiles, self.verdict):
-            self.body.addWidget(widget)
+        self.add(in_row(self._which, self.number), self.by_state, self.map, self.key)
+        self.add(self.scale, self.tiles, self.verdict)
         self.offer_states(None)
 
     def offer_states(self, states: ParticleStates | None) -> None:
@@ -154,10 +150,8 @@ class EvennessPanel(Panel):
         self._say(*verdict(views))
 
     def _say(self, text: str, warning: bool) -> None:
-        self.verdict.setObjectName("warning" if warning else "caption")
+        restyle(self.verdict, "warning" if warning else "caption")
         self.verdict.setText(text)
-        self.verdict.style().unpolish(self.verdict)
-        self.verdict.style().polish(self.verdict)
 
 
 class BrushPanel(Panel):
@@ -186,13 +180,9 @@ class BrushPanel(Panel):
             "Least probability that a particle's view lies in the region or its equivalents"
         )
         self._share.valueChanged.connect(lambda _: self.share_changed.emit())
-        share = QHBoxLayout()
-        share.addWidget(caption("with a probability of at least"), 1)
-        share.addWidget(self._share)
         self.result = wrapped(caption())
-        self.body.addLayout(shapes)
-        self.body.addLayout(share)
-        self.body.addWidget(self.result)
+        share = in_row(caption("with a probability of at least"), self._share)
+        self.add(shapes, share, self.result)
         self.say(None)
 
     @property
@@ -218,18 +208,11 @@ class SpikesPanel(Panel):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Around a map", parent)
         self.layers = LayerCombo("no map loaded")
-        self.wanted = QCheckBox("Spikes in 3D")
-        self.wanted.setToolTip("A spike for each view direction, as long as views are dense there")
+        tip = "A spike for each view direction, as long as views are dense there"
+        self.wanted = check_box("Spikes in 3D", tip)
         self.wanted.clicked.connect(self.wanted_changed)
-        row = QHBoxLayout()
-        row.addWidget(self.layers, 1)
-        row.addWidget(self.wanted)
-        self.body.addLayout(row)
+        self.add(in_row(self.layers, self.wanted))
 
     def update_enabled(self) -> None:
         """Enable what can be used."""
         enable(self.wanted, (self.layers.layer() is None, "Open a map, or reconstruct one"))
-
-    def set_wanted(self, wanted: bool) -> None:
-        """Check or uncheck the box without telling anybody."""
-        self.wanted.setChecked(wanted)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtGui import QResizeEvent
-from qtpy.QtWidgets import QBoxLayout, QCheckBox, QHBoxLayout
+from qtpy.QtWidgets import QBoxLayout, QHBoxLayout
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.widgets.control.running import Runner
 from napari_cryosphere.widgets.docks.kit.seated_dock import SeatedDock, single_shot
-from napari_cryosphere.widgets.docks.kit.style import caption, dock_style, wrapped
+from napari_cryosphere.widgets.docks.kit.style import caption, check_box, dock_style, wrapped
 from napari_cryosphere.widgets.docks.sphere.map_view import TurnedMap
 from napari_cryosphere.widgets.docks.sphere.view import Mark, SphereView
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -56,11 +56,8 @@ class SphereDock(SeatedDock):
         super().__init__(viewer, runner)
         self.sphere, self.map = SphereView(viewer.theme), TurnedMap(viewer.theme)
         self.text = wrapped(caption())
-        self.follow = QCheckBox("turn to the prediction")
-        self.follow.setChecked(True)
-        self.follow.setToolTip(
-            "Turn the predicted view to the front whenever another particle is shown"
-        )
+        tip = "Turn the predicted view to the front whenever another particle is shown"
+        self.follow = check_box("turn to the prediction", tip, True)
         row = QHBoxLayout()
         row.addWidget(self.follow)
         row.addStretch(1)

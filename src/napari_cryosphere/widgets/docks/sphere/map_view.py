@@ -19,13 +19,7 @@ _DEGREES_PER_PIXEL = 0.6  # of a drag; chosen, not tuned
 
 
 class TurnedMap(QWidget):
-    """Shows a map's surface at a pose; a drag turns what is in front along with the mouse.
-
-    Parameters
-    ----------
-    theme
-        napari's theme.
-    """
+    """Shows a map's surface at a pose; a drag turns what is in front along with the mouse."""
 
     turned = Signal(object)
     """A drag goes on; sent with the pose, ``(3, 3)``."""

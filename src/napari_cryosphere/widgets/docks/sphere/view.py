@@ -56,18 +56,10 @@ def sphere_picture(
 ) -> NDArray[np.uint8]:
     """Draw the sphere as seen from afar.
 
-    Parameters
-    ----------
-    colours
-        ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order. None for an empty sphere.
-    camera
-        ``(3, 3)``: its rows are the directions right, up and towards the user, in the map's frame.
-    size, radius
-        Side of the picture, and the sphere's radius, in pixels.
-
-    Returns
-    -------
-    ``(size, size, 4)`` uint8 RGBA, transparent around the sphere.
+    ``colours``: ``(n_views, 3)`` sRGB, 0-255; HEALPix pixels in RING order. None for an empty
+    sphere. ``camera``, ``(3, 3)``: its rows are the directions right, up and towards the user, in
+    the map's frame. ``size``, ``radius``: side of the picture, and the sphere's radius, in pixels.
+    Returns ``(size, size, 4)`` uint8 RGBA, transparent around the sphere.
     """
     from napari_cryosphere.so3.healpix import ang2pix
 
@@ -95,11 +87,6 @@ class SphereView(QWidget):
 
     The z axis of the map stays upright. Place, lightness and hue mean what they do in the flat
     picture.
-
-    Parameters
-    ----------
-    theme
-        napari's theme.
     """
 
     clicked = Signal(object)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_cryosphere.errors import CryosphereError
+from napari_cryosphere.jobs.events import Preview
 from napari_cryosphere.widgets.control.training_run import TrainingRun
 from napari_cryosphere.widgets.docks.kit.plots import LossPlot
 from napari_cryosphere.widgets.docks.kit.seated_dock import Footer, SeatedDock, scrolled
@@ -18,12 +22,14 @@ from napari_cryosphere.widgets.docks.kit.style import (
     caption,
     dock_style,
     enable,
+    in_row,
+    push_button,
     wrapped,
 )
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.docks.training.form import TrainingForm
-from napari_cryosphere.widgets.docks.training.preview_strip import PreviewStrip
 from napari_cryosphere.widgets.state.notices import tell_error
+from napari_cryosphere.widgets.state.sphere_layer import CROSS_COLOUR
 from napari_cryosphere.widgets.state.training_choices import can_resume
 
 if TYPE_CHECKING:
@@ -31,17 +37,16 @@ if TYPE_CHECKING:
 
     from napari_cryosphere.widgets.control.running import Runner
 
-__all__ = ["TrainingDock", "TrainingPanel", "duration", "run_line"]
+__all__ = ["TrainingDock", "TrainingPanel", "duration", "preview_pictures", "run_line"]
+
+_COLUMNS, MOST_PICTURES = 3, 6
 
 _POLL_MS = 1000
 _STOPPING = "Stopping…"
 
 
 class TrainingDock(SeatedDock):
-    """Train, pause, stop, resume, and follow runs that go on elsewhere.
-
-    Parameters are those of `SeatedDock`.
-    """
+    """Train, pause, stop, resume, and follow runs that go on elsewhere."""
 
     def __init__(self, viewer: napari.viewer.Viewer, runner: Runner | None = None) -> None:
         super().__init__(viewer, runner)
@@ -59,54 +64,28 @@ class TrainingDock(SeatedDock):
 
 
 class TrainingPanel(Panel):
-    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """The form; start, pause and stop; the curves; held-out particles; and what to do with the result."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__("Train on these particles", parent)
         self._controller = controller = seat.controller
         self.form = TrainingForm(seat)
-        self.button, self.pause = QPushButton("Train on loaded data"), QPushButton("Pause")
-        self.button.setObjectName("primary")
-        self.button.clicked.connect(self._on_button)
-        self.pause.clicked.connect(self._on_pause)
-        self.pause.setToolTip(
-            "Hold the training after its present report; the time budget waits too"
-        )
+        self.button = push_button("Train on loaded data", "", self._on_button, "primary")
+        tip = "Hold the training after its present report; the time budget waits too"
+        self.pause = push_button("Pause", tip, self._on_pause)
         self.headline = wrapped(QLabel())
         self.headline.setObjectName("value")
         self.plot = LossPlot(controller.viewer.theme)
         self.strip = PreviewStrip()
         self.text = wrapped(caption())
-        self.predict, self.other = (
-            QPushButton("Predict with this model"),
-            QPushButton("Follow a run…"),
-        )
-        self.predict.clicked.connect(self._on_predict)
-        self.again = QPushButton("Resume")
-        self.again.setToolTip("Go on with the run where it was stopped, as it was begun")
-        self.again.clicked.connect(self._on_again)
+        self.predict = push_button("Predict with this model", press=self._on_predict)
+        tip = "Go on with the run where it was stopped, as it was begun"
+        self.again = push_button("Resume", tip, self._on_again)
         self.form.resume.toggled.connect(self._update)
-        self.other.setToolTip(
-            "Show the curves of a run folder that is trained elsewhere, and follow them"
-        )
-        self.other.clicked.connect(self._ask_run)
-        buttons, below = QHBoxLayout(), QHBoxLayout()
-        buttons.addWidget(self.button, 1)
-        buttons.addWidget(self.again)
-        buttons.addWidget(self.pause)
-        below.addWidget(self.predict, 1)
-        below.addWidget(self.other)
-        self.body.addWidget(self.form)
-        self.body.addLayout(buttons)
-        for widget in (self.headline, self.text, self.plot, self.strip):
-            self.body.addWidget(widget)
-        self.body.addLayout(below)
+        tip = "Show the curves of a run folder that is trained elsewhere, and follow them"
+        self.other = push_button("Follow a run…", tip, self._ask_run)
+        self.add(self.form, in_row(self.button, self.again, self.pause), self.headline, self.text)
+        self.add(self.plot, self.strip, in_row(self.predict, self.other))
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
         self._poll.timeout.connect(self._on_poll)
@@ -200,9 +179,7 @@ class TrainingPanel(Panel):
         stopped = not run.active and run.folder is not None and can_resume(run.folder)
         self.again.setVisible(stopped)
         enable(
-            self.again,
-            (not trainable, "Open the particles of the run first"),
-            (runner.busy, BUSY),
+            self.again, (not trainable, "Open the particles of the run first"), (runner.busy, BUSY)
         )
         self.pause.setText("Resume" if runner.paused else "Pause")
         self.plot.setVisible(bool(run.losses))
@@ -251,3 +228,65 @@ def duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class PreviewStrip(QWidget):
+    """Up to six small spheres, with a cross at the known view; hidden while there is nothing to show."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._shown: Preview | None = None
+        self.labels = [QLabel() for _ in range(MOST_PICTURES)]
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(3)
+        grid.addWidget(
+            caption("Held-out particles; crosses mark their known views"), 0, 0, 1, _COLUMNS
+        )
+        for place, label in enumerate(self.labels):
+            label.setScaledContents(True)
+            label.setMinimumSize(1, 1)
+            label.setFixedHeight(48)
+            grid.addWidget(label, 1 + place // _COLUMNS, place % _COLUMNS)
+        self.hide()
+
+    def show_preview(self, preview: Preview | None, known: NDArray[np.float64] | None) -> None:
+        """Draw what a network says now; None hides the strip."""
+        self.setVisible(preview is not None)
+        if preview is None or preview is self._shown:
+            self._shown = preview
+            return
+        self._shown = preview
+        pictures = preview_pictures(preview, known)
+        for place, label in enumerate(self.labels):
+            label.setVisible(place < len(pictures))
+            if place < len(pictures):
+                picture = np.ascontiguousarray(pictures[place])
+                height, width = picture.shape[:2]
+                image = QImage(
+                    picture.data, width, height, 4 * width, QImage.Format.Format_RGBA8888
+                )
+                label.setPixmap(QPixmap.fromImage(image.copy()))
+                label.setToolTip(f"particle {int(preview.rows[place]) + 1:,}, held out")
+
+
+HEIGHT, WIDTH = 56, 112
+
+
+def preview_pictures(
+    preview: Preview, known: NDArray[np.float64] | None
+) -> list[NDArray[np.uint8]]:
+    """Draw the first six particles of a preview.
+
+    ``preview``: what the network says now. ``known``: ``(n, 3, 3)`` poses of the whole stack, for
+    the crosses; None if they are not known. Returns ``(56, 112, 4)`` uint8 RGBA pictures.
+    """
+    from napari_cryosphere.widgets.state.sphere_picture import draw_cross, rasterise
+
+    pictures = []
+    for place, row in enumerate(preview.rows[:MOST_PICTURES]):
+        picture = rasterise(preview.distribution[place].probability_grid(3)[0], HEIGHT, WIDTH)
+        if known is not None and row < len(known):
+            draw_cross(picture, known[row][:, 2], CROSS_COLOUR, 6)
+        pictures.append(picture)
+    return pictures

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QGridLayout,
-    QHBoxLayout,
     QLineEdit,
     QToolButton,
     QWidget,
@@ -22,7 +20,7 @@ from napari_cryosphere.training.presets import PRESETS
 from napari_cryosphere.widgets.control.training_run import new_run_folder
 from napari_cryosphere.widgets.docks.kit.forms import ConfigForm
 from napari_cryosphere.widgets.docks.kit.layer_combo import LayerCombo
-from napari_cryosphere.widgets.docks.kit.style import caption, enable, enable_all
+from napari_cryosphere.widgets.docks.kit.style import caption, check_box, enable, enable_all, in_row
 from napari_cryosphere.widgets.docks.kit.workbench import Seat
 from napari_cryosphere.widgets.state.layer_data import map_of
 from napari_cryosphere.widgets.state.notices import tell_error
@@ -53,13 +51,7 @@ _MINUTES = 10.0
 
 
 class TrainingForm(QWidget):
-    """What to learn from, the settings of the job's config, the run folder.
-
-    Parameters
-    ----------
-    seat
-        The dock's hold on the viewer's controller.
-    """
+    """What to learn from, the settings of the job's config, the run folder."""
 
     def __init__(self, seat: Seat, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -80,16 +72,11 @@ class TrainingForm(QWidget):
         self.more.setCheckable(True)
         self.others.native.setVisible(False)
         self.map = LayerCombo("the particles' own")
-        self.own_map = QCheckBox("map from the particles' poses")
-        self.own_map.setChecked(True)
-        self.own_map.setToolTip(
-            "Project the map that the training particles give: no other data are looked at"
-        )
+        tip = "Project the map that the training particles give: no other data are looked at"
+        self.own_map = check_box("map from the particles' poses", tip, True)
         self.folder = QLineEdit()
-        self.resume = QCheckBox("resume the run in this folder")
-        self.resume.setToolTip(
-            "Continue it where it was stopped, with the settings it was started with"
-        )
+        tip = "Continue it where it was stopped, with the settings it was started with"
+        self.resume = check_box("resume the run in this folder", tip)
         self._lay_out()
         self.source.currentIndexChanged.connect(self._update)
         self.folder.textChanged.connect(self._update)
@@ -109,13 +96,7 @@ class TrainingForm(QWidget):
         self.take_next_folder()
 
     def value(self) -> TrainingChoices:
-        """Return what is chosen.
-
-        Raises
-        ------
-        CryosphereError
-            If no run folder is given.
-        """
+        """Return what is chosen. Raises `CryosphereError` if no run folder is given."""
         folder = self.folder.text().strip()
         if not folder:
             raise CryosphereError("no run folder is given; choose one")
@@ -153,9 +134,6 @@ class TrainingForm(QWidget):
         choose.setText("…")
         choose.setToolTip("Choose the folder")
         choose.clicked.connect(self._ask_folder)
-        into = QHBoxLayout()
-        into.addWidget(self.folder, 1)
-        into.addWidget(choose)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(4)
@@ -166,7 +144,7 @@ class TrainingForm(QWidget):
         grid.addWidget(self.more, 4, 1)
         grid.addWidget(self.others.native, 5, 0, 1, 2)
         grid.addWidget(caption("into"), 6, 0)
-        grid.addLayout(into, 6, 1)
+        grid.addLayout(in_row(self.folder, choose), 6, 1)
         grid.addWidget(self.resume, 7, 1)
         grid.setColumnStretch(1, 1)
         self.folder.setToolTip(_TIPS["into"])
