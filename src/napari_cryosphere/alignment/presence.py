@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_cryosphere.alignment.observation import Observation
 from napari_cryosphere.alignment.refine import RefinedPoses
+from napari_cryosphere.alignment.shift_prior import ShiftPrior
 from napari_cryosphere.imaging.fourier import frequency_grid, from_fourier
 from napari_cryosphere.imaging.slices import SliceSampler
 
@@ -40,8 +41,6 @@ _PRIOR_IMAGES, _PRIOR_FREEDOM = 10, 50
 """What is assumed of the scatter before it is measured, and how many images that counts for; of 400 and
 more particles it does not matter.
 """
-_FAR = 0.05
-"""Share of particles whose shift follows no normal distribution (3 % in the simulations)."""
 _EXPECTED = np.array([0.8, 0.1, 0.1])
 _COUNTS = np.array([1.0, 0.5, 0.5])
 """First guess of the shares of particles, noise and clutter, and the counts of a weak prior."""
@@ -132,7 +131,9 @@ def presence(
     sure = confidence > _SURE
     if not sure.any():
         sure = np.ones(len(confidence), dtype=bool)
-    particle = log_evidence + _log_shift_prior(shifts_px, shifts_px[sure])
+    near = ShiftPrior.fitted(shifts_px[sure], confidence[sure], float(shifts_px.max()))
+    off = near.log_density(torch.from_numpy(shifts_px).square())
+    particle = log_evidence + off.numpy()
     usual = max(float(np.median(residual[sure])), _LEAST_LEFT)
     lower = residual[sure & (residual <= usual)]
     scatter = float(np.sum((lower / usual - 1) ** 2)) + _PRIOR_IMAGES * 2 / _PRIOR_FREEDOM
@@ -148,16 +149,6 @@ def presence(
         weights = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
         shares = (weights.sum(0) + _COUNTS) / (len(weights) + _COUNTS.sum())
     return np.asarray(weights[:, 0])
-
-
-def _log_shift_prior(
-    shifts_px: NDArray[np.float64], of_sure: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the logarithm of the shifts' density (1/px^2): normal, and even up to the farthest."""
-    variance = max(float(np.median(of_sure)), 0.25) ** 2 / (2 * math.log(2))
-    farthest = max(float(shifts_px.max()), 1.0)
-    near = math.log(1 - _FAR) - 0.5 * shifts_px**2 / variance - math.log(2 * math.pi * variance)
-    return np.logaddexp(near, math.log(_FAR) - math.log(math.pi * farthest**2))
 
 
 def reached(

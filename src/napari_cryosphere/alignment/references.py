@@ -98,9 +98,12 @@ class References:
         products, norms = self.products(observation, phases), self.norms(observation)
         return contrast_integral(products, norms[..., None], observation.contrast_spread)
 
-    def best_log_likelihoods(self, observation: Observation, phases: Tensor) -> Tensor:
-        """Return `log_likelihoods` at each pose's best shift, ``(r, n)``."""
-        best = self.products(observation, phases).amax(-1)
+    def best_log_likelihoods(
+        self, observation: Observation, phases: Tensor, log_prior: Tensor | None = None
+    ) -> Tensor:
+        """Return `log_likelihoods` and a shift's prior, ``(n, t)``, at each pose's best shift, ``(r, n)``."""
+        scores = self.products(observation, phases)
+        best = (scores if log_prior is None else scores.add_(log_prior)).amax(-1)
         return contrast_integral(best, self.norms(observation), observation.contrast_spread)
 
     def products(self, observation: Observation, phases: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -88,6 +88,10 @@ class RefinedPoses(_Rows):
         """
         volume = 2.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(self.information)
         return self.log_prior + self.log_likelihood + volume
+
+    def weighed(self, log_prior: Tensor) -> RefinedPoses:
+        """Return the poses with the logarithm of a prior, ``(n,)``, on top of what they have."""
+        return replace(self, log_prior=self.log_prior + log_prior.to(self.log_prior))
 
     def rotation_covariance(self) -> Tensor:
         """Return the ``(n, 3, 3)`` covariance of the rotation vector, in radians^2, shifts marginalised."""

@@ -17,6 +17,7 @@ from napari_cryosphere.alignment.observation import (
     contrast_integral,
 )
 from napari_cryosphere.alignment.references import References, shift_grid
+from napari_cryosphere.alignment.shift_prior import ShiftPrior
 from napari_cryosphere.imaging.slices import SliceSampler
 from napari_cryosphere.so3.grid import SO3Grid
 
@@ -63,9 +64,11 @@ class Candidates:
     rotations
         ``(c, 3, 3)`` float32: their centres.
     log_density
-        ``(c,)`` nats over an empty image, integrated over shifts (px^2).
+        ``(c,)`` nats over an empty image, integrated over shifts (px^2), with their prior.
     shifts_px
         ``(c, 2)``: the best shift of each.
+    log_prior
+        ``(c,)``: the logarithm of the shifts' prior there; 0 for none.
     """
 
     grid: SO3Grid
@@ -73,6 +76,7 @@ class Candidates:
     rotations: Tensor
     log_density: Tensor
     shifts_px: Tensor
+    log_prior: Tensor
 
     def moved(self, by_px: Tensor) -> Candidates:
         """Return the cells with ``(2,)`` added to their shifts."""
@@ -146,8 +150,8 @@ class GlobalSearch:
         self.shifts_px = shift_grid(shift_reach_px, fine_step, device)
         self._log_shift_area = 2 * math.log(fine_step)
         self._fine_phases = self._fine.band.phases(self.shifts_px)
-        coarse_shifts = shift_grid(shift_reach_px, coarse_step, device)
-        self._coarse_phases = self._coarse.band.phases(coarse_shifts)
+        self._coarse_shifts_px = shift_grid(shift_reach_px, coarse_step, device)
+        self._coarse_phases = self._coarse.band.phases(self._coarse_shifts_px)
 
     def widened(self, shift_reach_px: float) -> GlobalSearch:
         """Return the search with the same references and another reach of shifts."""
@@ -165,18 +169,33 @@ class GlobalSearch:
         """The highest shell compared."""
         return self._fine.band.max_shell
 
-    def search(self, observation: Observation) -> list[Candidates]:
-        """Return the compared cells of every image."""
+    def search(
+        self,
+        observation: Observation,
+        shift_prior: ShiftPrior | None = None,
+        centres_px: Tensor | None = None,
+    ) -> list[Candidates]:
+        """Return the compared cells of every image.
+
+        A prior, if there is one, weighs the whole shifts: those searched and the ``centres_px``,
+        ``(n, 2)``, that were taken off the images before.
+        """
         coarse, fine = (observation.narrowed(g.band.max_shell) for g in (self._coarse, self._fine))
         unseen = 0.5 * observation.filters.square() @ self._unseen
         at_once = max(1, _SCORES_AT_ONCE // (len(self._coarse.slices) * len(self._coarse_phases)))
         found = []
+        log_prior, coarse_log_prior = (
+            _shift_log_prior(shifts.expand(len(observation), -1, -1), shift_prior, centres_px)
+            for shifts in (self.shifts_px, self._coarse_shifts_px)
+        )
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
             best = self._coarse.best_log_likelihoods(
-                coarse[rows], self._coarse_phases
+                coarse[rows], self._coarse_phases, coarse_log_prior[rows]
             ).T.contiguous()
-            found += self._compare_all(fine[rows], *self._chosen(best), unseen[rows])
+            found += self._compare_all(
+                fine[rows], *self._chosen(best), unseen[rows], log_prior[rows]
+            )
         return found
 
     def _chosen(self, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +207,12 @@ class GlobalSearch:
         return best.indices, (best.values >= floor).sum(1).clamp(min=min(_FEWEST, most))
 
     def _compare_all(
-        self, images: Observation, coarse_cells: Tensor, kept: Tensor, unseen: Tensor
+        self,
+        images: Observation,
+        coarse_cells: Tensor,
+        kept: Tensor,
+        unseen: Tensor,
+        shift_log_prior: Tensor,
     ) -> list[Candidates]:
         """Score images against the children of their cells: at once those that keep like numbers of them."""
         order = kept.argsort(descending=True)
@@ -198,12 +222,21 @@ class GlobalSearch:
             entries = width * self._children.shape[1] * self._fine.slices.shape[1]
             some = order[start : start + max(1, _ENTRIES_AT_ONCE // entries)]
             found += self._compare(
-                images[some], coarse_cells[some, :width], kept[some], unseen[some]
+                images[some],
+                coarse_cells[some, :width],
+                kept[some],
+                unseen[some],
+                shift_log_prior[some],
             )
         return [found[place] for place in order.argsort().tolist()]
 
     def _compare(
-        self, images: Observation, coarse_cells: Tensor, kept: Tensor, unseen: Tensor
+        self,
+        images: Observation,
+        coarse_cells: Tensor,
+        kept: Tensor,
+        unseen: Tensor,
+        shift_log_prior: Tensor,
     ) -> list[Candidates]:
         """Score each image against its cells' children; ``unseen`` is what a pose loses elsewhere."""
         rows = self._children[coarse_cells]
@@ -211,12 +244,14 @@ class GlobalSearch:
         there = ((rows >= 0) & own[..., None]).flatten(1)
         rows = rows.clamp(min=0).flatten(1)
         scores = self._fine.products_of_rows(images, self._fine_phases, rows)
-        best, places = scores.max(-1)
+        best = scores.amax(-1)
         lost = self._fine.norms_of_rows(images, rows) + unseen[:, None]
         spread = images.contrast_spread
         contrast = best_contrast(best, lost, spread)
-        # exponentials that underflow are slow
         scores = scores.sub_(best[..., None]).mul_(contrast[..., None])
+        places = scores.add_(shift_log_prior[:, None]).argmax(-1)
+        log_prior = shift_log_prior.gather(1, places)
+        # exponentials that underflow are slow
         shares = scores.clamp_(min=_LEAST_LOG).exp_().sum(-1)
         marginal = contrast_integral(best, lost, spread) + shares.log_() + self._log_shift_area
         rows, each = rows[there], there.sum(1).tolist()
@@ -225,11 +260,22 @@ class GlobalSearch:
             self._centres[rows],
             marginal[there],
             self.shifts_px[places[there]],
+            log_prior[there],
         )
         return [
             Candidates(self.grid, *part)
             for part in zip(*(c.split(each) for c in columns), strict=True)
         ]
+
+
+def _shift_log_prior(
+    shifts_px: Tensor, prior: ShiftPrior | None, centres_px: Tensor | None
+) -> Tensor:
+    """Return the logarithm of the prior at ``(n, t, 2)`` shifts about centres, ``(n, t)``; 0 without one."""
+    if prior is None:
+        return shifts_px.new_zeros(shifts_px.shape[:2])
+    off = shifts_px if centres_px is None else shifts_px + centres_px[:, None]
+    return prior.log_density(off.square().sum(-1))
 
 
 def _power_beyond(sampler: SliceSampler, band: FourierBand, shell: int) -> Tensor:

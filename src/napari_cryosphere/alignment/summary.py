@@ -60,17 +60,17 @@ def summarise_modes(
     first = np.cumsum(counts) - counts
     numbers = (modes.rotations.double(), modes.log_evidence.double(), modes.rotation_covariance())
     poses, masses, covariances = (part.cpu().numpy() for part in numbers)
-    parts = [
-        _modes(poses, masses, covariances, np.repeat(np.arange(len(counts)), counts), first, group)
-    ]
+    priors = modes.log_prior.double().cpu().numpy()
+    owners = np.repeat(np.arange(len(counts)), counts)
+    parts = [_modes(poses, masses, covariances, owners, first, group, priors)]
     if candidates is not None:
         top = np.maximum.reduceat(masses, first)
         parts.append(_cells_away(candidates, poses, counts, first, top, group))
-    owner, mass, size, angle = (np.concatenate(column) for column in zip(*parts, strict=True))
+    owner, mass, size, angle, prior = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
 
-    unweighted = mass.copy()
-    unweighted[: len(masses)] -= modes.log_prior.double().cpu().numpy()
-    evidence = _log_sums(owner, unweighted, len(counts)) - math.log(_VOLUME / len(group))
+    evidence = _log_sums(owner, mass - prior, len(counts)) - math.log(_VOLUME / len(group))
     weight = np.exp(mass - _log_sums(owner, mass, len(counts))[owner])
     entropy = np.bincount(owner, weight * (size - np.log(np.maximum(weight, 1e-300))))
     # a Gaussian's peak is e^1.5 times as high as a uniform density of the same entropy
@@ -97,12 +97,16 @@ def _log_sums(owner: NDArray[np.int64], logs: Values, number: int) -> Values:
 
 
 class _Parts(NamedTuple):
-    """Parts of mixtures: whose each is, its logarithmic mass, its entropy, its angle to the best pose."""
+    """Parts of mixtures: whose each is, its logarithmic mass, its entropy, its angle to the best pose.
+
+    And the logarithm of the prior that is in its mass.
+    """
 
     owner: NDArray[np.int64]
     mass: Values
     size: Values
     angle: Values
+    prior: Values
 
 
 def _modes(
@@ -112,6 +116,7 @@ def _modes(
     owner: NDArray[np.int64],
     first: NDArray[np.int64],
     group: Values,
+    priors: Values,
 ) -> _Parts:
     """Return the modes as parts; each image's ``first`` is the best."""
     _, volumes = np.linalg.slogdet(2 * np.pi * np.e * covariances)
@@ -119,7 +124,7 @@ def _modes(
     sizes = np.minimum(0.5 * volumes - math.log(_VOLUME / len(group)), 0.0)
     angles = _angles(poses, poses[first][owner], group)
     angles[first] = np.degrees(_MEAN_LENGTH * np.linalg.det(covariances[first]) ** (1 / 6))
-    return _Parts(owner, masses, sizes, angles)
+    return _Parts(owner, masses, sizes, angles, priors)
 
 
 def _cells_away(
@@ -133,7 +138,10 @@ def _cells_away(
     """Return as parts the cells that matter and lie away from all of their image's modes."""
     grid, cell = images[0].grid, 1 / images[0].grid.size
     owner = np.repeat(np.arange(len(images)), [len(candidates.cells) for candidates in images])
-    every = torch.cat([candidates.log_density for candidates in images]).double().cpu().numpy()
+    every, priors = (
+        torch.cat([getattr(candidates, name) for candidates in images]).double().cpu().numpy()
+        for name in ("log_density", "log_prior")
+    )
     masses = every + math.log(_VOLUME * cell)
     kept = np.flatnonzero(masses > top[owner] - _NEGLIGIBLE)
     owner, masses = owner[kept], masses[kept]
@@ -146,7 +154,7 @@ def _cells_away(
         away[has] = np.minimum(away[has], to_mode)
     apart = away > _APART * grid.spacing_degrees
     sizes = np.full(int(apart.sum()), math.log(cell * len(group)))
-    return _Parts(owner[apart], masses[apart], sizes, to_best[apart])
+    return _Parts(owner[apart], masses[apart], sizes, to_best[apart], priors[kept][apart])
 
 
 def _angles(rotations: Values, poses: Values, group: Values) -> Values:

@@ -303,7 +303,7 @@ def prepare_aligner(
         )
     kept = refitted if refitted.noise.contrast > _LEAST_CHANGE * aligner.noise.contrast else aligner
     kept.measures_widths = True
-    return kept
+    return kept.with_shift_prior(found)
 
 
 def with_alignment(
