@@ -140,10 +140,7 @@ class ParticleMatcher:
 
 
 class MatchLayers:
-    """Projection and residual as image layers, and the names above them and the particle.
-
-    ``arrangement``: places them.
-    """
+    """Projection and residual as image layers with names above them. ``arrangement``: places them."""
 
     def __init__(self, viewer: ViewerModel, arrangement: Arrangement) -> None:
         self._viewer = viewer

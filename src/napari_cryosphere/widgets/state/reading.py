@@ -131,10 +131,7 @@ def _angles(rotation: NDArray[np.float64]) -> Angles:
 
 
 class SphereProbe:
-    """Answers what a distribution says at places of the sphere, many times a second.
-
-    ``distribution``: a batch of one.
-    """
+    """Answers what a distribution, a batch of one, says at places of the sphere, many times a second."""
 
     def __init__(self, distribution: PoseDistribution) -> None:
         self._cells = distribution.probability_grid(_ORDER)[0]
