@@ -113,7 +113,7 @@ def reject(walk: Walk, gallery: Any, least: float) -> None:
     if not gallery._session.filter.descending:
         walk.click(filters.direction)
     walk.rest(1.5)
-    walk.choose(filters.brush, "brush selects")
+    walk.choose(filters.brush, "drag: select")
     plot = filters.histogram.plot
     box = plot.getViewBox()
     high = float(box.viewRange()[0][1])

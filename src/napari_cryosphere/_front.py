@@ -408,10 +408,7 @@ def _run(work: Generator[Event, None, T], progress: Show) -> T:
 
 
 def _config(kind: type[ConfigT], options: dict[str, Any]) -> ConfigT:
-    """Return a config of options by name.
-
-    Raises `CryosphereError` with the option, what came and what is legal.
-    """
+    """Return a config of options by name. Raises `CryosphereError` with the option and what is legal."""
     from pydantic import ValidationError
 
     try:

@@ -28,10 +28,7 @@ def converted(
 
 
 def returned(work: Generator[StepT, Any, T], show: Callable[[StepT], object]) -> T:
-    """Run a generator to its end, passing each step on, and return what it returns.
-
-    It is closed if showing a step fails.
-    """
+    """Pass on each step of a generator, return what it returns, and close it if showing a step fails."""
     kept: list[T] = []
     with closing(_keeping(work, kept)) as steps:
         for step in steps:

@@ -75,6 +75,21 @@ def test_rows_have_the_bounds_and_choices_of_the_config() -> None:
     assert (share.value, "[>= 0, < 1]" in share.tooltip) == ("0.1", True)
 
 
+def test_empty_rows_say_whether_they_may_stay_so() -> None:
+    form = form_of("abinitio")
+    said = {
+        key: widget.line_edit.native if isinstance(widget, FileEdit) else widget.native
+        for key, widget in form.widgets.items()
+        if key in ("particles", "diameter_angstrom", "data_dir", "select")
+    }
+    assert {key: field.placeholderText() for key, field in said.items()} == {
+        "particles": "required",
+        "diameter_angstrom": "optional",
+        "data_dir": "optional",
+        "select": "optional",
+    }
+
+
 def test_what_is_untouched_is_left_to_the_config() -> None:
     form = form_of("train")
     form.fill("particles", Path("p.star"))

@@ -233,9 +233,8 @@ def test_saving_what_is_not_rejected(
         "kept (0)",
         "not rejected (20)",
     ]
-    assert not bar.save.isEnabled()
-    bar.which.setCurrentIndex(3)
-    bar.which.activated.emit(3)
+    assert bar.save.isEnabled()
+    assert bar.which.currentIndex() == 3
     monkeypatch.setattr(
         "napari_cryosphere.widgets.docks.kit.choice_actions.QFileDialog.getSaveFileName",
         lambda *args: (str(tmp_path / "good.star"), ""),
@@ -245,6 +244,42 @@ def test_saving_what_is_not_rejected(
     written = ParticleStack.read(tmp_path / "good.star")
     assert len(written) == 20
     assert set(session.stack.particles) == set(written.particles)
+
+
+def test_what_was_picked_out_last_is_proposed_to_be_saved(loaded: GalleryDock) -> None:
+    session, bar = loaded.controller.session, loaded.actions_bar
+    assert session is not None
+    assert not bar.save.isEnabled()
+    session.filter.sort_by("defocus", False)
+    session.filter.set_range(
+        "defocus", (0.0, float(session.filter.quantities["defocus"].values[3]))
+    )
+    assert bar.which.currentText() == f"shown ({len(session.filter.rows)})"
+    assert bar.save.isEnabled()
+    session.choices.select([3])
+    assert bar.which.currentText() == "selected (1)"
+    bar.which.setCurrentIndex(1)
+    bar.which.activated.emit(1)
+    session.choices.select([3, 4])
+    assert bar.which.currentText().startswith("shown")
+
+
+def test_names_of_buttons_and_the_framed_tile_stay_in_sight_in_a_small_dock(
+    loaded: GalleryDock, viewer: Any, qtbot: Any
+) -> None:
+    loaded.resize(loaded.minimumWidth() + 110, 700)
+    viewer.dims.set_point(0, 41)
+    loaded.view.set_current(41)
+    loaded.resize(loaded.minimumWidth(), 520)
+    qtbot.wait(20)
+    for button in loaded.actions_bar.flags.values():
+        icon = 0 if button.icon().isNull() else 16
+        assert button.fontMetrics().horizontalAdvance(button.text()) + icon < button.width()
+    brush = loaded.filters.brush
+    assert brush.width() >= brush.sizeHint().width()
+    tile = loaded.view.rect_of(41)
+    assert tile is not None
+    assert 0 <= tile.top() < tile.bottom() <= loaded.view.viewport().height()
 
 
 def test_flags_that_are_not_kept_are_said(

@@ -215,7 +215,7 @@ def test_particles_that_no_network_has_predicted_show_what_the_map_says(
         controller.inspector.choose_map(add_map(viewer_model, truth, visible=False))
         assert controller.inspector.source == source
     assert [line.partition(":")[0] for line in overall_lines(controller.session.store)] == [
-        "40 refined"
+        "40 poses in the file"
     ]
     controller.inspector.settle()
     assert controller.session.posteriors.get(controller.index) is not None
@@ -239,6 +239,7 @@ def test_a_projection_is_shown_next_to_the_particle(
     correlation = match.correlation
     names = [layer.name for layer in predicted.viewer.layers]
     assert names[-3:] == ["particles projection", "particles residual", "names"]
+    assert predicted.viewer.layers["names"].blending == "translucent_no_depth"
     particle = predicted.viewer.layers["particles"]
     (top, _), (bottom, right) = particle.extent.world[:, 1:]
     for picture in predicted.viewer.layers[-3:-1]:

@@ -55,6 +55,19 @@ def test_quantities_of_a_file_with_predictions(stack: ParticleStack) -> None:
     np.testing.assert_allclose(found["defocus"].values, mean)
 
 
+def test_poses_of_a_file_that_are_aligned_are_offered_once(stack: ParticleStack) -> None:
+    columns = {
+        "cryosphereEntropy": np.zeros(len(stack)),
+        "cryosphereSpread": np.linspace(3, 60, len(stack)),
+        "cryosphereConfidence": np.ones(len(stack)),
+        "rlnLogLikeliContribution": np.zeros(len(stack)),
+    }
+    aligned = stack.with_columns(columns)
+    found = quantities_of(aligned, PredictionStore.of(aligned))
+    assert "spread" in found
+    assert "refined spread" not in found
+
+
 def test_predictions_go_before_columns(
     stack: ParticleStack, store: PredictionStore, predictions: tuple[Any, Any, Any]
 ) -> None:
@@ -69,8 +82,11 @@ def test_predictions_go_before_columns(
 
 def test_categories(stack: ParticleStack) -> None:
     micrographs = np.array([f"m{at % 3}.mrc" for at in range(len(stack))])
-    named = stack.with_columns({"rlnMicrographName": micrographs})
+    states = 1 + np.arange(len(stack)) % 2
+    named = stack.with_columns({"rlnMicrographName": micrographs, "rlnClassNumber": states})
     found = categories_of(named)
+    assert found["state"].labels == ("1", "2")
+    assert "state" in quantities_of(named, PredictionStore(len(stack)))
     assert found["micrograph"].labels == ("m0.mrc", "m1.mrc", "m2.mrc")
     assert found["half-set"].labels == ("1", "2")
     assert "optics group" not in found  # there is only one

@@ -39,6 +39,14 @@ def test_particles_become_a_lazy_layer(sample: Path) -> None:
     assert data.frames_made <= 32
 
 
+def test_particles_of_a_run_are_named_after_its_folder(sample: Path, tmp_path: Path) -> None:
+    run = tmp_path / "particles_abinitio"
+    ParticleStack.read(sample / "particles.star").save(run / "particles.star")
+    assert read(str(run / "particles.star"))[0][1]["name"] == "particles"
+    (run / "config.json").write_text("{}")
+    assert read(str(run / "particles.star"))[0][1]["name"] == "particles_abinitio"
+
+
 def test_a_bare_stack_opens_whatever_its_suffix(sample: Path, tmp_path: Path) -> None:
     ((data, _, _),) = read(str(sample / "particles.mrcs"))
     assert data.shape == (80, 64, 64)

@@ -54,6 +54,16 @@ def test_the_picture_shows_each_point_in_the_colour_of_its_class() -> None:
     assert (picture[..., 3] > 0).sum() == 2 * 25  # lone points are five pixels wide
 
 
+def test_colours_of_points_on_one_pixel_mix() -> None:
+    points = np.array([[2.05, 1.05], [2.05, 1.05], [7.05, 4.05], [7.05, 4.05]])
+    own = np.array([[200, 0, 0], [0, 100, 0], [50, 60, 70], [0, 0, 0]], dtype=np.uint8)
+    colours = np.array([[9, 9, 9], [1, 2, 3]], dtype=np.uint8)
+    classes = np.array([0, 0, 0, 1], np.uint8)
+    picture = paint_points(pixels_of(points, FRAME), classes, colours, own)
+    assert picture[10, 20, :3].tolist() == [100, 50, 0]
+    assert picture[40, 70, :3].tolist() == [1, 2, 3]
+
+
 def test_denser_places_are_stronger() -> None:
     many = np.concatenate([np.full((900, 2), 1.05), np.full((1, 2), 4.05)])
     pixels = pixels_of(many, FRAME)

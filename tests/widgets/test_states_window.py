@@ -10,6 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 
+from napari_cryosphere import reconstruct
 from napari_cryosphere.particles import DensityMap, ParticleStack
 from napari_cryosphere.so3.rotations import geodesic_distance_degrees
 from napari_cryosphere.widgets.control.controller import Controller
@@ -111,6 +112,24 @@ def test_a_particle_is_compared_with_the_map_of_its_state(
     assert looked_at(3) < 12
 
 
+def test_the_particle_names_the_map_of_its_state(
+    opened: Any, viewer: Any, truth: DensityMap, add_map: Any
+) -> None:
+    controller, said = opened.controller, opened.inspector.particle
+    first = add_map(viewer, truth, "map", visible=False)
+    add_map(viewer, truth, "map_class002", visible=False)
+    controller.inspector.choose_map(first)
+    assert controller.inspector.source == "network"
+    for compared, index, text in (
+        (True, 2, "3 of 80"),
+        (True, 3, "4 of 80 · map_class002"),
+        (False, 5, "6 of 80"),
+    ):
+        opened.inspector.compare.setChecked(compared)
+        controller.show_particle(index)
+        assert said.text() == text
+
+
 def test_states_of_plain_particles_are_none(stack: ParticleStack) -> None:
     assert ParticleStates.of(stack) is None
     single = stack.with_columns({"rlnClassNumber": np.ones(len(stack), dtype=int)})
@@ -162,6 +181,71 @@ def test_components_are_what_the_scatter_shows_first(opened: Any, viewer: Any) -
     assert offered["component 1"].label == "component 1 (sd)"
     assert offered["probability of state 2"].text(1) == "90 %"
     assert "cryosphereComponent1" not in offered
+
+
+def test_the_scatter_has_the_colours_of_the_states(opened: Any, viewer: Any) -> None:
+    scatter = open_dock(viewer, SCATTER)
+    scatter.show_quantities("component 1", "file order")
+    viewer.show()
+    for row in (10, 11):
+        at = scatter.plot.frame().places(scatter.plot._points[row : row + 1])[0]
+        assert scatter.plot._image.image[int(at[1]), int(at[0]), :3].tolist() == list(
+            state_colour(row % 2 + 1)
+        )
+    assert "state 2" in scatter.key.text()
+    assert scatter.key.isVisibleTo(scatter)
+    scatter._session.choices.select([11])
+    at = scatter.plot.frame().places(scatter.plot._points[11:12])[0]
+    shown = scatter.plot._image.image[int(at[1]), int(at[0]), :3].tolist()
+    assert shown != list(state_colour(2))
+
+
+def test_a_lasso_around_components_makes_a_map_of_what_it_holds(
+    opened: Any, viewer: Any, qtbot: Any
+) -> None:
+    scatter = open_dock(viewer, SCATTER)
+    viewer.window.resize(1200, 850)
+    viewer.show()
+    qtbot.waitExposed(scatter)
+    qtbot.wait(50)
+    points, frame = scatter.plot._points, scatter.plot.frame()
+    ordered = np.sort(points[:, 0])[20:60]
+    gap = int(np.diff(ordered).argmax())
+    cut = float(ordered[gap : gap + 2].mean())
+    corners = [
+        scatter.plot._shown_at((x, y))
+        for x, y in (
+            (cut, frame.bottom),
+            (frame.right, frame.bottom),
+            (frame.right, frame.top),
+            (cut, frame.top),
+        )
+    ]
+    viewport = scatter.plot.plot.viewport()
+    qtbot.mousePress(viewport, LEFT, pos=corners[0])
+    for corner in corners[1:]:
+        qtbot.wait(15)  # pyqtgraph leaves out some of more than 100 moves a second
+        qtbot.mouseMove(viewport, corner)
+    qtbot.wait(15)
+    qtbot.mouseRelease(viewport, LEFT, pos=corners[-1])
+    inside = np.flatnonzero(points[:, 0] > cut)
+    chosen = np.flatnonzero(scatter._session.choices.selected)
+    assert chosen.tolist() == inside.tolist()
+    qtbot.mouseClick(scatter.reconstruct, LEFT)
+    dock = open_dock(viewer, MAPS)
+    panel = dock.reconstruction
+    assert panel.subset.currentText() == f"the selection ({len(inside)})"
+    qtbot.mouseClick(panel.half_maps, LEFT, pos=QPoint(8, 8))
+    qtbot.mouseClick(panel.reconstruct, LEFT)
+    qtbot.waitUntil(lambda: bool(dock.controller.maps.layers), timeout=120_000)
+    qtbot.waitUntil(lambda: not dock.controller.runner.busy, timeout=120_000)
+    made = map_of(dock.controller.maps.layers[0])
+    assert made is not None
+    stack, others = scatter._session.stack, np.setdiff1d(np.arange(80), inside)
+    for rows, same in ((inside, True), (others, False)):
+        density = reconstruct(stack[rows], half_maps=False).density
+        alike = np.corrcoef(made.voxels.ravel(), density.voxels.ravel())[0, 1]
+        assert (alike > 0.999) == same
 
 
 def test_maps_of_all_states_side_by_side(viewer: Any, qtbot: Any, truth: DensityMap) -> None:

@@ -76,6 +76,7 @@ def test_one_data_set_at_a_time(viewer: Any, qtbot: Any, sample: Path, few: Path
     dock = open_dock(viewer, MAIN)
     predict(dock, qtbot)
     sphere = dock.controller.session.sphere
+    assert viewer.canvas.overlays.text.text.startswith("particle 1 of 80")
     (second,) = viewer.open(few, plugin="napari-cryosphere")
     assert [layer.visible for layer in (first, sphere, second)] == [False, False, True]
     assert viewer.dims.range[0].stop == 19

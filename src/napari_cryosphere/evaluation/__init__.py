@@ -1,4 +1,1 @@
-"""Evaluation: metrics, protocols and the experiments of the works it builds on.
-
-Import from the modules.
-"""
+"""Evaluation: metrics, protocols and the experiments of the works it builds on. Import from the modules."""

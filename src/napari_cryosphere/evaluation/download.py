@@ -134,10 +134,7 @@ def download_half(
 
 
 def _grouped(files: list[RecordFile], record: str, half: int) -> dict[str, list[RecordFile]]:
-    """Return the chunks of each file in order, the table last.
-
-    Raises DownloadError if a file or a chunk is missing.
-    """
+    """Return each file's chunks in order, the table last. Raises DownloadError if one is missing."""
     groups: dict[str, list[RecordFile]] = {}
     for wanted in (f"info_{half}.json", f"particles_{half}.mrcs", f"particles_{half}.star"):
         parts = sorted(

@@ -155,10 +155,7 @@ def projections_experiment(setting: Setting, numbers: Sequence[int]) -> Steps:
 
 
 def labels_experiment(setting: Setting, number: int) -> Steps:
-    """Train on the same projections with each kind of label.
-
-    Yields how far it is, 0 to 1, and returns the report.
-    """
+    """Train on the same projections with each kind of label; yields how far it is, returns the report."""
     kinds: tuple[LabelKind, ...] = get_args(LabelKind)
     data, held_out = setting.training_views(number), setting.held_out_views()
     rows, curves, found = [], [], {}

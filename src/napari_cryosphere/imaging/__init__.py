@@ -1,4 +1,1 @@
-"""The forward model from map to image, and the preparation of images for a network.
-
-Import from the modules.
-"""
+"""The forward model from map to image, and images prepared for a network. Import from the modules."""

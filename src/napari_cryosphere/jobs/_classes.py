@@ -190,10 +190,7 @@ class ClassRefinement(Refinement):
     def _until_settled(
         self, first: StateIteration, fresh: bool = False
     ) -> Generator[Event | Iteration | StateIteration, None, None]:
-        """Iterate after ``first`` until nothing improves.
-
-        ``fresh`` poses are those of a map of all states.
-        """
+        """Iterate until nothing improves; ``fresh`` poses are those of a map of all states."""
         done, best, settled = first, [0.0] * len(first.each), 0
         for number in range(first.number + 1, self._config.iterations + 1):
             references, compared = self._references_of(done)

@@ -203,10 +203,7 @@ def reference_of(model: Path) -> Path | None:
 
 
 def _reference(config: InferConfig) -> Path:
-    """Return the map to refine against: the one given, or that of the model's run.
-
-    Raises `ModelError` if there is neither.
-    """
+    """Return the map to refine against: that given, or the run's. Raises `ModelError` without either."""
     found = config.map or reference_of(config.model)
     if found is None:
         raise ModelError(

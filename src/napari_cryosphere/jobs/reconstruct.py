@@ -150,10 +150,7 @@ def _sampled_poses(config: ReconstructConfig, number: int) -> WeightedPoses | No
 
 @claims(files=("output",))
 def reconstruct(config: ReconstructConfig) -> Events:
-    """Reconstruct a map from particles at their poses and write it.
-
-    Under torchrun each rank inserts a share.
-    """
+    """Reconstruct a map from particles at their poses; under torchrun each rank inserts a share."""
     outputs = {"map": config.output} | (half_map_outputs(config.output) if config.half_maps else {})
     for path in outputs.values():
         refuse_overwrite(path, config.overwrite)

@@ -166,10 +166,7 @@ def simulate_stack(
 
 
 class Simulation:
-    """The images of particles, made chunk by chunk.
-
-    ``level``: the noise that is added; None if there is none.
-    """
+    """The images of particles, made chunk by chunk. ``level``: the noise that is added; None for none."""
 
     def __init__(
         self,

@@ -309,10 +309,7 @@ class _Training:
         reports: Generator[TrainingProgress, None, None],
         note: Callable[[TrainingProgress], None] | None = None,
     ) -> Events:
-        """Turn reports into events, note each, and calibrate at the end.
-
-        Raises `CryosphereError` if there was no report.
-        """
+        """Turn reports into events and calibrate at the end. Raises `CryosphereError` without a report."""
         for report in reports:
             self.last = report
             if note is not None:

@@ -41,10 +41,7 @@ def is_novel(novelty: NDArray[np.float64]) -> bool:
 
 
 class Novelty(nn.Module):
-    """See the module. Made by `fit`, or empty, to be filled from a file.
-
-    ``box``: of the prepared images.
-    """
+    """See the module. Made by `fit`, or empty, to be filled from a file. ``box``: of prepared images."""
 
     mean: Tensor
     whitening: Tensor

@@ -53,10 +53,7 @@ def compression_of(path: Path, start: bytes) -> str:
 
 @contextmanager
 def unpacked(path: Path, compression: str) -> Iterator[IO[bytes]]:
-    """Open a compressed file.
-
-    Raises `FileFormatError` if it is damaged, also where that shows as it is read.
-    """
+    """Open a compressed file. Raises `FileFormatError` if it is damaged, also while it is read."""
     try:
         with _OPENERS[compression](path) as stream:
             yield stream

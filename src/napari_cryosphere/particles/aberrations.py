@@ -81,10 +81,7 @@ class Aberrations:
 
 
 class AberrationsOfImages:
-    """The aberrations of each image of a set.
-
-    ``kinds``: the different ones. ``of``, ``(n,)``: which of them each image has.
-    """
+    """Aberrations of a set's images. ``kinds``: the different ones. ``of``, ``(n,)``: each image's."""
 
     def __init__(self, kinds: tuple[Aberrations, ...], of: NDArray[np.int64]) -> None:
         self.kinds, self.of = kinds, of

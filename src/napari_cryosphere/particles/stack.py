@@ -294,10 +294,7 @@ class ParticleStack:
 
     @property
     def grid(self) -> ImageGrid:
-        """The grid that all images are brought to.
-
-        Raises MetadataError if the box or a pixel size is not known.
-        """
+        """The grid that all images are brought to. Raises MetadataError if box or pixel size is not known."""
         return ImageGrid(self.box, self.pixel_size_angstrom)
 
     @property

@@ -50,10 +50,7 @@ def write_fsc_csv(
 
 
 def read_fsc_csv(path: Path) -> dict[str, FourierShellCorrelation]:
-    """Read what `write_fsc_csv` wrote: the curves by their names.
-
-    Raises `FileFormatError` if it is not such a file.
-    """
+    """Read `write_fsc_csv`'s file: curves by name. Raises `FileFormatError` if it is no such file."""
     try:
         table = pd.read_csv(path)
         box = 2 * (len(table) - 1)

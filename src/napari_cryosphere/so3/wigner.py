@@ -95,10 +95,7 @@ def weighted_harmonics(l_max: int, dtype: torch.dtype, device: torch.device) -> 
 
 
 def degree_of(coefficients: Tensor) -> int:
-    """Return L of ``(..., L + 1, 2 L + 1, L + 1)`` coefficients.
-
-    Raises `ValueError` if the shape or the type is another.
-    """
+    """Return L of ``(..., L + 1, 2 L + 1, L + 1)`` coefficients. Raises `ValueError` if they are none."""
     count = coefficients.shape[-1] if coefficients.ndim >= 3 else 0
     if coefficients.shape[-3:] != (count, 2 * count - 1, count) or not coefficients.is_complex():
         raise ValueError(

@@ -1,4 +1,1 @@
-"""Training the pose network: where images come from, the loop, and what it reports.
-
-Import from the modules.
-"""
+"""Training the pose network: image sources, the loop, its reports. Import from the modules."""

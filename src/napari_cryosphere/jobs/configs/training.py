@@ -103,10 +103,7 @@ class TrainConfig(TrainingConfig, ImagesInput, MaskedMapInput):
 
     @classmethod
     def of_run(cls, folder: Path) -> TrainConfig:
-        """Return the config that the run in a folder was begun with.
-
-        Raises `CryosphereError` if it cannot be read.
-        """
+        """Return the config that a folder's run was begun with. Raises `CryosphereError` if unreadable."""
         path = folder / "config.json"
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))

@@ -13,10 +13,7 @@ __all__ = ["batches_at_once", "choose_device"]
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` takes CUDA, then the CPU.
-
-    Raises `CryosphereError` if the device is not there.
-    """
+    """Return a device; ``auto`` takes CUDA, then the CPU. Raises `CryosphereError` if it is not there."""
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),

@@ -189,10 +189,7 @@ def refuse_empty_half(stack: ParticleStack, otherwise: str = "") -> None:
 
 
 def refuse_few_in_half(stack: ParticleStack, fewest: int) -> None:
-    """Check that both half sets have so many particles.
-
-    Raises `MetadataError` if a half set has fewer.
-    """
+    """Check that both half sets have so many particles. Raises `MetadataError` if one has fewer."""
     refuse_empty_half(stack)
     number = min(int((stack.half_sets() == half).sum()) for half in (1, 2))
     if number < fewest:

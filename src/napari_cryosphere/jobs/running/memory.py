@@ -49,10 +49,7 @@ class MemoryLimit:
         return math.inf if self.gigabytes is None else self.gigabytes * _GIGABYTE - _BASE
 
     def refuse_beyond(self, needed_bytes: float, what: str, remedy: str) -> None:
-        """Check that what is to come fits.
-
-        Raises `CryosphereError` if it does not; the message says what would.
-        """
+        """Check that what is to come fits. Raises `CryosphereError`, which says what would, if not."""
         total = (needed_bytes + _BASE) / _GIGABYTE
         limit, name = self.gigabytes, "--max-memory"
         if limit is None:

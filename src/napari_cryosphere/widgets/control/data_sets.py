@@ -300,13 +300,13 @@ class DataSets:
             dims.set_range(axis, wanted)
 
     def name_particle(self) -> None:
-        """Name data set, particle, model and symmetry on the canvas."""
+        """Name particle, model and symmetry on the canvas, and the data set where there are several."""
         text, session = self.viewer.canvas.overlays.text, self.session
         text.visible = session is not None and self._index is not None
         if session is None or self._index is None:
             return
         number = f"particle {self._index + 1:,} of {len(session.stack):,}"
-        parts = [session.layer.name, number]
+        parts = [session.layer.name, number] if len(self.particle_layers) > 1 else [number]
         if session.store.predicted.any():
             parts += [session.model_name, session.store.symmetry]
         if session.states is not None:

@@ -89,10 +89,7 @@ class Intake:
         tell_note(f"{name}: {best.kind} FSC {_FSC_THRESHOLD:g} at {resolution_of(best)}")
 
     def _choose_model(self, path: Path) -> None:
-        """Choose a model after a look at it, so that a broken one is refused now.
-
-        Raises `ModelError` if it is no model.
-        """
+        """Choose a model after a look at it: a broken one is refused now. Raises `ModelError` if it is."""
         from napari_cryosphere.model.pose_model import PoseModel
 
         card = PoseModel.load(path).card

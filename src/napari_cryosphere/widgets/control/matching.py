@@ -140,10 +140,7 @@ class ParticleMatcher:
 
 
 class MatchLayers:
-    """Projection and residual as image layers, and the names above them and the particle.
-
-    ``arrangement``: places them.
-    """
+    """Projection and residual as image layers with names above them. ``arrangement``: places them."""
 
     def __init__(self, viewer: ViewerModel, arrangement: Arrangement) -> None:
         self._viewer = viewer
@@ -195,6 +192,7 @@ class MatchLayers:
                 "units": ("angstrom",) * 2,
                 "text": text,
                 "face_color": "transparent",
+                "blending": "translucent_no_depth",  # else the points hide what is below them
                 "border_color": "transparent",
             }
             places = np.zeros((len(NAMED), 2))

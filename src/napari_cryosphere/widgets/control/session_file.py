@@ -297,10 +297,7 @@ def _map_file(layer: Image, folder: Path, writings: list[Writing]) -> Path:
 
 
 def read_session(path: Path) -> SavedSession:
-    """Read a session file.
-
-    Raises `FileFormatError` if it is no session file, or of a version that is not known here.
-    """
+    """Read a session file. Raises `FileFormatError` if it is none, or of an unknown version."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

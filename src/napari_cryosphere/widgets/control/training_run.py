@@ -153,10 +153,7 @@ def new_run_folder(near: Path | None) -> Path:
 
 
 class RunLog:
-    """Reports of a run folder, each given once.
-
-    ``folder``: run folder; its ``log.jsonl`` need not be there yet.
-    """
+    """Reports of a run folder, each given once. ``folder``: its ``log.jsonl`` need not be there yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

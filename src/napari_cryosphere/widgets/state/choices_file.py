@@ -48,10 +48,7 @@ def choices_path(stack: ParticleStack) -> Path:
 
 
 def write_choices(path: Path, choices: ParticleChoices, source: str = "") -> None:
-    """Write flags and selection, whole or not at all.
-
-    Raises `CryosphereError` if the folder cannot be written to.
-    """
+    """Write flags and selection, whole or not at all. Raises `CryosphereError` if that is impossible."""
     _write(path, _content(choices, source))
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from napari_cryosphere.widgets.state.lazy_frames import ParticleFrames
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.layers import Image, Layer
 
     from napari_cryosphere.particles import DensityMap, ParticleStack
@@ -58,7 +60,7 @@ def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
     """
     frames = ParticleFrames(stack)
     options = {
-        "name": name or stack.source.name.removesuffix(".gz").rsplit(".", 1)[0],
+        "name": name or _name_of(stack.source),
         "scale": (1.0, stack.pixel_size_angstrom, stack.pixel_size_angstrom),
         "units": ("angstrom",) * 3,
         "axis_labels": ("particle", "y", "x"),
@@ -69,6 +71,13 @@ def particle_layer(stack: ParticleStack, name: str | None = None) -> LayerData:
         "metadata": {KEY: stack},
     }
     return frames, options, "image"
+
+
+def _name_of(path: Path) -> str:
+    """Return a name for what a file shows: that of its folder for a run's ``particles.star``."""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    of_run = stem == "particles" and (path.parent / "config.json").exists()
+    return path.absolute().parent.name if of_run else stem
 
 
 def frame_limits(frames: ParticleFrames, number: int = _SAMPLED_FRAMES) -> tuple[float, float]:

@@ -70,10 +70,7 @@ class LazyFrames(ABC):
                 self._kept.pop(index, None)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Return what an array would return.
-
-        Raises `CryosphereError` if that needs more than 64 pictures.
-        """
+        """Return what an array would. Raises `CryosphereError` if that needs more than 64 pictures."""
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) and parts[0] is Ellipsis and len(parts) <= self.ndim:
             parts = (*(slice(None),) * (self.ndim - len(parts) + 1), *parts[1:])

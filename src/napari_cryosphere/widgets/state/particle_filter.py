@@ -102,10 +102,7 @@ class ParticleFilter:
         self._renew()
 
     def set_label(self, category: str, label: str | None) -> None:
-        """Show only particles with a label; None shows all.
-
-        Raises `ValueError` if the category has no such label.
-        """
+        """Show only particles with a label; None shows all. Raises `ValueError` if there is no such label."""
         if label is None:
             self.labels.pop(category, None)
         else:

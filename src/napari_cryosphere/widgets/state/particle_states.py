@@ -68,6 +68,17 @@ class ParticleStates:
             return list(range(1, self.probabilities.shape[1] + 1))
         return [int(number) for number in np.unique(self.numbers)]
 
+    @property
+    def colours(self) -> NDArray[np.uint8]:
+        """``(n, 3)``: the colour of each particle's state, sRGB 0-255."""
+        return np.array(_COLOURS, np.uint8)[(self.numbers - 1) % len(_COLOURS)]
+
+    @property
+    def key(self) -> str:
+        """The states with their colours, as rich text."""
+        part = "<span style='color: #{:02x}{:02x}{:02x}'>■</span> state {}"
+        return " &nbsp; ".join(part.format(*state_colour(name), name) for name in self.known)
+
     def colour(self, row: int) -> Colour:
         """Return the colour of a particle's state."""
         return state_colour(int(self.numbers[row]))

@@ -46,6 +46,7 @@ _PREDICTED = {  # name: unit, field of the summary, column of a STAR file, facto
     ),
 }
 _COLUMNS = {  # name: unit, column, tool tip
+    "state": ("", "rlnClassNumber", "The particle's state, or RELION's class (rlnClassNumber)"),
     "log-likelihood": (
         "nats",
         "rlnLogLikeliContribution",
@@ -151,7 +152,7 @@ def quantities_of(stack: ParticleStack, store: PredictionStore) -> dict[str, Qua
             made.append(Quantity(name, unit, _predicted(store, field, factor), tip))
         elif column in stack.particles:
             made.append(Quantity(name, unit, _column(stack, column, factor), tip))
-    if store.refined is not None:
+    if store.refined is not None and not store.only_refined:
         made += [
             Quantity(f"refined {name}", unit, _refined(store, field, factor), f"{tip} (refined)")
             for name, (unit, field, _, factor, tip) in _PREDICTED.items()
@@ -226,7 +227,7 @@ def categories_of(stack: ParticleStack) -> dict[str, Category]:
     if micrographs is not None:
         groups["micrograph"] = micrographs
     if "rlnClassNumber" in stack.particles:
-        groups["class"] = stack.particles["rlnClassNumber"].to_numpy()
+        groups["state"] = stack.particles["rlnClassNumber"].to_numpy()
     made = (_category(name, values) for name, values in groups.items())
     return {category.name: category for category in made if len(category.labels) > 1}
 

@@ -131,10 +131,7 @@ def _angles(rotation: NDArray[np.float64]) -> Angles:
 
 
 class SphereProbe:
-    """Answers what a distribution says at places of the sphere, many times a second.
-
-    ``distribution``: a batch of one.
-    """
+    """Answers what a distribution, a batch of one, says at places of the sphere, many times a second."""
 
     def __init__(self, distribution: PoseDistribution) -> None:
         self._cells = distribution.probability_grid(_ORDER)[0]
@@ -213,7 +210,7 @@ def tile_texts(pose: ParticlePose | None, reading: Reading | None) -> dict[str, 
     }
 
 
-def refined_line(pose: ParticlePose | None) -> str:
+def refined_line(pose: ParticlePose | None, name: str) -> str:
     """Return a line on a particle's refined pose, which has a spread and a confidence of its own."""
     texts = tile_texts(pose, None)
     if not texts:
@@ -224,4 +221,4 @@ def refined_line(pose: ParticlePose | None) -> str:
         if texts[name] != _DASH
     ]
     angles = ", ".join(texts[name] for name in ("rot", "tilt", "psi"))
-    return " · ".join([f"Refined: {angles}", *parts])
+    return " · ".join([f"{name}: {angles}", *parts])

@@ -31,8 +31,12 @@ _DOTS = ((5_000, 5), (50_000, 3))  # up to so many points are so many pixels wid
 class Frame:
     """The part of the plane that is seen, and its size in pixels.
 
-    ``left``, ``right``, ``bottom``, ``top``: values of the two quantities at its edges. ``width``,
-    ``height``: pixels.
+    Attributes
+    ----------
+    left, right, bottom, top
+        Values of the two quantities at its edges.
+    width, height
+        Pixels.
     """
 
     left: float
@@ -52,8 +56,14 @@ class Frame:
 class Pixels:
     """Which pixels of a picture points cover.
 
-    ``places``, ``(m,)``: pixels, row by row; one that several points cover comes as often.
-    ``owners``, ``(m,)``: the points that cover them. ``shape``: height and width of the picture.
+    Attributes
+    ----------
+    places
+        ``(m,)``: pixels, row by row; one that several points cover comes as often.
+    owners
+        ``(m,)``: the points that cover them.
+    shape
+        Height and width of the picture.
     """
 
     places: NDArray[np.int64]
@@ -61,7 +71,9 @@ class Pixels:
     shape: tuple[int, int]
 
 
-def frame_around(points: NDArray[np.float64]) -> tuple[tuple[float, float], tuple[float, float]]:
+def frame_around(
+    points: NDArray[np.float64],
+) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the limits of both quantities that show all points, ``(n, 2)``, with a margin."""
     if not len(points):
         return (0.0, 1.0), (0.0, 1.0)
@@ -86,13 +98,28 @@ def pixels_of(points: NDArray[np.float64], frame: Frame) -> Pixels:
 
 
 def paint_points(
-    pixels: Pixels, classes: NDArray[np.uint8], colours: NDArray[np.uint8]
+    pixels: Pixels,
+    classes: NDArray[np.uint8],
+    colours: NDArray[np.uint8],
+    own: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw points; where many fall on a pixel it is stronger.
 
-    ``pixels``: which pixels the points cover. ``classes``, ``(n,)``: rows of `colours`. Higher ones
-    are drawn over lower ones. ``colours``: ``(k, 3)`` sRGB, 0-255. Returns ``(height, width, 4)``
-    uint8 RGBA, transparent where there is no point; the first row is the bottom.
+    Parameters
+    ----------
+    pixels
+        Which pixels the points cover.
+    classes
+        ``(n,)``: rows of `colours`. Higher ones are drawn over lower ones.
+    colours
+        ``(k, 3)`` sRGB, 0-255.
+    own
+        ``(n, 3)``: the points' own colours, instead of the first class's; where several fall on a pixel
+        they mix.
+
+    Returns
+    -------
+    ``(height, width, 4)`` uint8 RGBA, transparent where there is no point; the first row is the bottom.
     """
     height, width = pixels.shape
     picture = np.zeros((height * width, 4), dtype=np.uint8)
@@ -108,6 +135,10 @@ def paint_points(
         faintest = _FAINTEST if drawn == 0 else _FAINTEST_CLASS
         strength = faintest + (1 - faintest) * np.log1p(counts[there]) / np.log1p(densest)
         picture[there, :3] = colour
+        if drawn == 0 and own is not None:
+            for channel, values in enumerate(own.T):
+                sums = np.bincount(places, values[pixels.owners], height * width)
+                picture[there, channel] = sums[there] / counts[there]
         picture[there, 3] = 255 * strength
     return picture.reshape(height, width, 4)
 
@@ -130,7 +161,15 @@ def in_lasso(places: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArr
     The outline is filled in a picture in which every place is looked up: 100,000 places take
     milliseconds however long the outline is.
 
-    ``places``: ``(n, 2)`` in pixels. ``outline``: ``(k, 2)`` in pixels, closed by itself. Returns
+    Parameters
+    ----------
+    places
+        ``(n, 2)`` in pixels.
+    outline
+        ``(k, 2)`` in pixels, closed by itself.
+
+    Returns
+    -------
     ``(n,)``.
     """
     inside = np.zeros(len(places), dtype=bool)

@@ -50,7 +50,9 @@ class CommandDock(SeatedDock):
         self.forms: dict[str, ConfigForm] = {}
         self._proposed: dict[str, dict[str, Any]] = {}
         self.command, self.stack = QComboBox(), QStackedWidget()
-        self.command.addItems(list(self.rows))
+        for at, row in enumerate(self.rows.values()):
+            self.command.addItem(row.name)
+            self.command.setItemData(at, row.help, Qt.ItemDataRole.ToolTipRole)
         # else napari gives half of the dock's height to nothing
         self.stack.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.button = QPushButton("Run")

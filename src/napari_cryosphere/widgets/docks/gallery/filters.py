@@ -7,6 +7,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
     QHBoxLayout,
+    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -44,12 +45,14 @@ class GalleryFilters(QWidget):
         self.quantity = QuantityCombo(
             "What the tiles are sorted by and say, and the histogram shows"
         )
+        self.quantity.setMinimumContentsLength(3)
         self.direction = QToolButton()
         self.direction.setText(_ASCENDING)
         self.direction.setToolTip("Smallest or largest first")
-        self.brush = _combo("What a range brushed in the histogram does")
-        self.brush.addItems(["brush filters", "brush selects"])
+        self.brush = _combo("What dragging over the histogram does")
+        self.brush.addItems(["drag: filter", "drag: select"])
         self.brush.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.brush.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.histogram = Histogram(theme)
         self.flag = _combo("Show only particles with this flag")
         self.flag.addItems(list(_FLAGS))

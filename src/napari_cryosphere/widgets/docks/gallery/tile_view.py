@@ -91,6 +91,8 @@ class TileView(QAbstractScrollArea):
     def _arrange(self) -> None:
         former, bar, page = self._layout, self.verticalScrollBar(), self.viewport().height()
         top, size = bar.value(), self.painter.size
+        framed = 0 <= self._place < former.number
+        framed = framed and top <= former.rect(self._place).top() < top + bar.pageStep()
         columns = max(1, self.viewport().width() // size.width())
         layout = self._layout = TileLayout(size, columns, len(self.rows), self.viewport().width())
         if (former.columns, former.size) != (
@@ -103,6 +105,8 @@ class TileView(QAbstractScrollArea):
         bar.setPageStep(page)
         bar.setSingleStep(size.height() // 4)
         bar.setValue(top)
+        if framed and self._place < len(self.rows):
+            self._show(self._place)
         self.viewport().update()
         self.sight_changed.emit()
 

@@ -12,10 +12,11 @@ from qtpy.QtGui import QAction, QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QGridLayout,
+    QHBoxLayout,
     QPushButton,
     QSizePolicy,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -81,23 +82,26 @@ class ChoiceActions(QWidget):
             "Write these particles to a STAR or .cs file, with all columns that their file has"
         )
         self.save.clicked.connect(self._ask_save)
-        self.which.activated.connect(lambda: self._update_save())
+        self._by_hand = False
+        self.which.activated.connect(self._on_which)
         self._lay_out(more)
 
     def _lay_out(self, more: QPushButton) -> None:
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(4)
-        grid.setVerticalSpacing(4)
-        for column, button in enumerate(self.flags.values()):
-            grid.addWidget(button, 0, column)
-            grid.setColumnStretch(column, 1)
-        for column, button in enumerate((self.undo, self.redo)):
-            grid.addWidget(button, 0, 4 + column)
-        grid.addWidget(self.which, 1, 0, 1, 2)
-        grid.addWidget(self.save, 1, 2)
-        grid.addWidget(self.only, 1, 3)
-        grid.addWidget(more, 1, 4, 1, 2)
+        first, second = QHBoxLayout(), QHBoxLayout()
+        for (
+            button
+        ) in self.flags.values():  # each as wide as its name asks for, in a narrow dock too
+            first.addWidget(button, button.sizeHint().width())
+        for button in (self.undo, self.redo):
+            first.addWidget(button)
+        for widget, share in ((self.which, 9), (self.save, 0), (self.only, 3), (more, 0)):
+            second.addWidget(widget, share)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for row in (first, second):
+            row.setSpacing(4)
+            column.addLayout(row)
 
     def _flag_button(self, flag: Flag) -> QToolButton:
         text, key = FLAG_KEYS[flag]
@@ -178,6 +182,27 @@ class ChoiceActions(QWidget):
         for at, which in enumerate(Which):
             number = 0 if session is None else number_to_export(session, which)
             self.which.setItemText(at, f"{which.value} ({number:,})")
+
+        self._propose()
+        self._update_save()
+
+    def _propose(self) -> None:
+        """Choose what a person has picked out to be saved, unless another choice was made by hand."""
+        session = self._session
+        if session is None or self._by_hand:
+            return
+        counts = session.choices.counts()
+        picked = {
+            Which.SELECTED: session.choices.selected.any(),
+            Which.SHOWN: session.filter.active,
+            Which.KEPT: counts[Flag.KEEP],
+            Which.NOT_REJECTED: counts[Flag.REJECT],
+        }
+        first = next((which for which, there in picked.items() if there), Which.SELECTED)
+        self.which.setCurrentIndex(list(Which).index(first))
+
+    def _on_which(self) -> None:
+        self._by_hand = True
         self._update_save()
 
     def _update_save(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit, SpinBox
 from pydantic import BaseModel, ValidationError
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QLineEdit, QWidget
 
 from napari_cryosphere.errors import CryosphereError
 from napari_cryosphere.jobs.configs.fields import assign, complaint, limits, limits_in_words
@@ -58,7 +58,9 @@ class ConfigForm:
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setVerticalSpacing(4)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for widget in self.widgets.values():
+        for key, widget in self.widgets.items():
+            if isinstance(field := _typed_in(widget), QLineEdit):
+                field.setPlaceholderText("required" if self.fields[key].required else "optional")
             name = caption("" if isinstance(widget, CheckBox) else widget.label)
             name.setToolTip(widget.tooltip)
             rows.addRow(name, widget.native)
@@ -97,8 +99,7 @@ class ConfigForm:
         """Mark the rows whose values are not legal, while they are typed."""
         wrong = self.wrong()
         for key, widget in self.widgets.items():
-            field = widget.line_edit.native if isinstance(widget, FileEdit) else widget.native
-            mark(field, wrong.get(key, ""))
+            mark(_typed_in(widget), wrong.get(key, ""))
 
     def given(self) -> dict[str, Any]:
         """Return the values of rows that were changed, by the config's keys, as they were typed."""
@@ -183,6 +184,12 @@ def _widget(spec: FieldSpec) -> Any:
         return SpinBox(value=default, min=int(lowest), max=int(highest), step=step, **common)
     # a spin box would round a number to its decimals without a word
     return LineEdit(value=_text(default), **common)
+
+
+def _typed_in(widget: Any) -> QWidget:
+    """Return what a person types a row's value into."""
+    field: QWidget = (widget.line_edit if isinstance(widget, FileEdit) else widget).native
+    return field
 
 
 def _value_in(config: BaseModel, spec: FieldSpec) -> Any:

@@ -13,10 +13,7 @@ __all__ = ["QuantityCombo", "narrow_combo"]
 
 
 class QuantityCombo(QComboBox):
-    """Quantities by their names with units, each with its meaning as a tool tip.
-
-    ``tip``: what the choice is for.
-    """
+    """Quantities by names with units, each with its meaning as a tool tip. ``tip``: what they are for."""
 
     def __init__(self, tip: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -281,7 +281,8 @@ class InspectorPanel(Panel):
         else:
             at = f"{index + 1:,} of {len(session.stack):,}"
             compared = inspector.compared_layer
-            if inspector.source != "network" and compared not in (None, inspector.map_layer):
+            looked_at = inspector.source != "network" or self._controller.projection.compared
+            if looked_at and compared not in (None, inspector.map_layer):
                 at = f"{at} · {compared.name}"
             waiting = inspector.source != "network" and inspector.waiting
             self.particle.setText(f"{at} · comparing…" if waiting else at)
@@ -289,8 +290,10 @@ class InspectorPanel(Panel):
             texts = tile_texts(pose, inspector.reading)
         self.tiles.set(texts)
         refined = None if session is None or index is None else session.store.refined_pose(index)
-        self.refined.setText(refined_line(refined))
-        self.refined.setVisible(refined is not None)
+        of_file = session is not None and session.store.only_refined
+        self.refined.setText(refined_line(refined, "In the file" if of_file else "Refined"))
+        told = of_file and inspector.source == "network"  # by the tiles
+        self.refined.setVisible(refined is not None and not told)
         self.details.set(texts)
         projection = self._controller.projection
         reading = None if index is None else inspector.reading

@@ -28,7 +28,7 @@ _DIAL_REACH = 15.0  # of the distribution, beyond the dial
 _LEVELS = (0.5, 0.95)
 _LEAST_SHARE = 0.02  # of a distribution inside of the lens, to be outlined
 _RINGS_DEGREES = (5, 10, 15)
-_FONT_PIXELS = 19
+_FONT_PIXELS = 24
 _TEXT, _LINE = QColor(*TEXT), QColor(110, 114, 124)
 
 
@@ -103,7 +103,7 @@ def paint_lens(lens: Lens, outlined: Lens | None, marks: list[Mark]) -> NDArray[
     _paint_dial(painter, lens, psi)
     painter.setPen(_TEXT)
     sides = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop
-    painter.drawText(QRectF(280, 2, _SIDE - 282, 50), sides, f"rot {rot:.1f}°\ntilt {tilt:.1f}°")
+    painter.drawText(QRectF(280, 2, _SIDE - 282, 64), sides, f"rot {rot:.1f}°\ntilt {tilt:.1f}°")
     painter.drawText(QPointF(2, _SIDE - 4), f"psi {psi:.1f}° ± {lens.twist_sigma_degrees:.1f}°")
     painter.end()
     pixels = np.frombuffer(image.constBits(), dtype=np.uint8)
@@ -150,7 +150,7 @@ def _paint_scale(painter: QPainter, share: float) -> None:
                 painter.setPen(colour)
                 painter.drawText(at + QPointF(by, by), f"{degrees}°")
     painter.setPen(_TEXT)
-    painter.drawText(QPointF(2, 20), f"{100 * share:.0f} % within {HALF_DEGREES:.0f}°")
+    painter.drawText(QPointF(2, 22), f"{100 * share:.0f} % within {HALF_DEGREES:.0f}°")
 
 
 def _paint_dial(painter: QPainter, lens: Lens, psi_degrees: float) -> None:

@@ -212,7 +212,8 @@ def overall_lines(store: PredictionStore) -> list[str]:
     )
     if store.refined is not None:
         refined = _medians(store.refined, store.refined_errors_degrees())
-        lines.append(f"{len(store.refined):,} refined{refined}")
+        named = "poses in the file" if store.only_refined else "refined"
+        lines.append(f"{len(store.refined):,} {named}{refined}")
     return lines
 
 

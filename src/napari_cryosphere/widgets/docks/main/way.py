@@ -65,10 +65,7 @@ def steps_done(controller: Controller, looked_at: int) -> dict[str, bool]:
 
 
 class WayBar(QWidget):
-    """The steps, and below them the docks by name.
-
-    ``go``: called with the name of a step that is pressed.
-    """
+    """The steps, and below them the docks by name. ``go``: called with the name of a step pressed."""
 
     def __init__(
         self, seat: Seat, go: Callable[[str], object], parent: QWidget | None = None

@@ -30,7 +30,7 @@ from napari_cryosphere.widgets.docks.kit.style import (
     wrapped,
 )
 from napari_cryosphere.widgets.docks.orientations.mollweide_map import MollweideMap
-from napari_cryosphere.widgets.state.particle_states import ParticleStates, state_colour
+from napari_cryosphere.widgets.state.particle_states import ParticleStates
 from napari_cryosphere.widgets.state.view_statistics import ViewMap
 
 __all__ = ["BrushPanel", "EvennessPanel", "SpikesPanel", "verdict"]
@@ -46,7 +46,7 @@ _CAPTIONS = {
     "densest": "Density of views at the densest place, as a multiple of even views",
     "near it": "Share of the views within 30° of the densest place; of even views in brackets",
 }
-_NOTHING = "No views: the particles have no poses yet. Predict them, or open a file that has poses."
+_NOTHING = "No views: the particles have no poses yet. Find or predict them, or open a file that has poses."
 
 
 def verdict(views: ViewMap) -> tuple[str, bool]:
@@ -99,14 +99,7 @@ class EvennessPanel(Panel):
         self.by_state.setVisible(states is not None)
         if states is None:
             self.by_state.setChecked(False)
-        names = [] if states is None else states.known
-        parts = ["<span style='color: #{:02x}{:02x}{:02x}'>■</span> state {}"] * len(names)
-        self.key.setText(
-            " &nbsp; ".join(
-                part.format(*state_colour(name), name)
-                for part, name in zip(parts, names, strict=True)
-            )
-        )
+        self.key.setText("" if states is None else states.key)
         self.key.setVisible(self.by_state.isChecked())
 
     @property

@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
+    QLabel,
     QPushButton,
     QScrollArea,
     QToolButton,
@@ -71,6 +72,7 @@ class ScatterDock(SessionDock):
         self.reconstruct.setToolTip("Reconstruct a map of the selected particles")
         self.actions_bar = ChoiceActions(self.plot.plot, self.controller, self.reconstruct)
         self.status, self.hint = wrapped(caption()), wrapped(caption(_HINT))
+        self.key = wrapped(QLabel())
         self._later = single_shot(self, _LATER_MS, self._update_points)
         self._lay_out()
         self._connect()
@@ -94,6 +96,7 @@ class ScatterDock(SessionDock):
         column.setSpacing(6)
         column.addLayout(grid)
         column.addWidget(self.plot, 1)
+        column.addWidget(self.key)
         column.addWidget(self.status)
         column.addWidget(self.hint)
         column.addWidget(self.actions_bar)
@@ -129,6 +132,9 @@ class ScatterDock(SessionDock):
 
     def _show_session(self) -> None:
         self._shown = None
+        states = None if self._session is None else self._session.states
+        self.key.setText("" if states is None else states.key)
+        self.key.setVisible(states is not None)
         for combo in (self.across, self.up):
             combo.setCurrentIndex(-1)
         self._update_points()
@@ -184,7 +190,8 @@ class ScatterDock(SessionDock):
         session = self._session
         if session is not None:
             classes = np.where(session.choices.selected, SELECTED, session.choices.flags)
-            self.plot.show_classes(classes[self.rows].astype(np.uint8))
+            own = None if session.states is None else session.states.colours[self.rows]
+            self.plot.show_classes(classes[self.rows].astype(np.uint8), own)
         self._update_status()
 
     def _on_particle(self) -> None:

@@ -142,6 +142,7 @@ class ScatterPlot(ThemedPlot):
 
     def __init__(self, theme: str, parent: QWidget | None = None) -> None:
         self._points, self._classes = _NONE, np.zeros(0, np.uint8)
+        self._own: NDArray[np.uint8] | None = None
         self._pixels: tuple[Frame, Pixels] | None = None
         super().__init__(None, parent, pg.PlotWidget())
         self._box = self.plot.getViewBox()
@@ -188,16 +189,21 @@ class ScatterPlot(ThemedPlot):
         ``fit`` fits the view to them.
         """
         self._points, self._pixels = points, None
-        self._classes = np.zeros(len(points), dtype=np.uint8)
+        self._classes, self._own = np.zeros(len(points), dtype=np.uint8), None
         self.plot.setLabel("bottom", labels[0])
         self.plot.setLabel("left", labels[1])
         if fit:
             self.fit()
         self._draw()
 
-    def show_classes(self, classes: NDArray[np.uint8]) -> None:
-        """Show each point's flag, or that it is selected (`SELECTED`), ``(n,)``."""
-        self._classes = classes
+    def show_classes(
+        self, classes: NDArray[np.uint8], own: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Show each point's flag, or that it is selected (`SELECTED`), ``(n,)``.
+
+        Others have their own colour, ``(n, 3)``, where that is given.
+        """
+        self._classes, self._own = classes, own
         self._draw()
 
     def show_current(self, point: int | None) -> None:
@@ -231,7 +237,7 @@ class ScatterPlot(ThemedPlot):
         frame = self.frame()
         if self._pixels is None or self._pixels[0] != frame:
             self._pixels = frame, pixels_of(self._points, frame)
-        picture = paint_points(self._pixels[1], self._classes, self._colours)
+        picture = paint_points(self._pixels[1], self._classes, self._colours, self._own)
         self._image.setImage(picture, autoLevels=False, levels=None)
         width, height = frame.right - frame.left, frame.top - frame.bottom
         self._image.setRect(QRectF(frame.left, frame.bottom, width, height))
