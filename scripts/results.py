@@ -177,8 +177,8 @@ _LINES: list[tuple[str, Callable[[], str], str]] = [
         "benchmarks/states.py",
     ),
     (
-        "`refine --classes 2` from the first state's map alone, 1500 simulated particles (SNR 0.05, 30 % in the "
-        "second state), three seeds",
+        "`refine --classes 2` from the first state's map alone, 1500 simulated particles (SNR 0.05, 30 % "
+        "in the second state), three seeds",
         _found_states,
         "benchmarks/states.py",
     ),
