@@ -46,7 +46,8 @@ def command(*words: str | Path) -> None:
 
 def values(refined: Path) -> dict[str, float]:
     """Return what a run of `refine` reached."""
-    last = pd.read_csv(refined / "history.csv").iloc[-1]
+    history = pd.read_csv(refined / "history.csv")
+    last = history.iloc[-1]  # the iteration that the run ended with
     table = read_star(refined / "particles.star")["particles"]
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
@@ -55,7 +56,7 @@ def values(refined: Path) -> dict[str, float]:
         "fsc_05_angstrom": float(last["resolution_05_angstrom"]),
         "mean_confidence": float(table["cryosphereConfidence"].mean()),
         "surer_than_90_percent": 100 * float((table["cryosphereConfidence"] > 0.9).mean()),
-        "iterations": int(last["iteration"]),
+        "iterations": int(history["iteration"].max()),
         "cpu_s": usage.ru_utime + usage.ru_stime,
     }
 

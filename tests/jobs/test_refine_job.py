@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_cryosphere.errors import MetadataError, OutputExistsError
 from napari_cryosphere.imaging.phantom import protein_phantom
-from napari_cryosphere.jobs._refinement import by_other_half
+from napari_cryosphere.jobs._refinement import Refinement, by_other_half
 from napari_cryosphere.jobs.align import (
     AlignerInput,
     pilot_about_known,
@@ -131,7 +134,7 @@ def test_a_half_never_sees_the_other(sample: Path, refined: Path, tmp_path: Path
     assert not np.array_equal(found["as they are"][halves == 2], found["noise"][halves == 2])
 
 
-@pytest.mark.parametrize("stop_after", [3, 12])
+@pytest.mark.parametrize("stop_after", [3, 12, 40])
 def test_a_stopped_run_goes_on_to_the_same_result(
     sample: Path, refined: Path, tmp_path: Path, stop_after: int
 ) -> None:
@@ -242,3 +245,55 @@ def test_an_empty_half_is_refused(sample: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(MetadataError, match="all particles are in half 1; half-maps need both"):
         run(refine(config))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What deciding when to end asks of an iteration."""
+
+    number: int
+    shells_resolved: float
+    spread: float
+
+    @property
+    def summary(self) -> SimpleNamespace:
+        return SimpleNamespace(spread_degrees=np.array([self.spread]))
+
+    stack = None
+
+
+@pytest.mark.parametrize(
+    ("shells", "spreads", "run", "kept"),
+    [
+        ([10, 12, 12, 12, 12], [5, 3, 3, 3, 3], 4, 4),  # nothing improves for two
+        ([10, 12, 11, 11, 11], [5, 3, 3, 3, 3], 4, 2),  # those after the best are worse
+        ([10, 12, 11.6, 11.7, 11], [5, 3, 3, 3, 3], 4, 4),  # less than half a shell worse
+        ([10, 12, 12, 12, 12, 12, 12], [9, 8, 7, 6, 5.9, 5.9, 5.9], 6, 6),  # poses sharpen on
+        ([10, 12, 14, 16, 18, 20, 22], [9, 8, 7, 6, 5, 4, 3], 7, 7),  # as many as are asked for
+    ],
+)
+def test_it_ends_when_nothing_improves_with_what_resolves_most(
+    monkeypatch: pytest.MonkeyPatch, shells: list[float], spreads: list[float], run: int, kept: int
+) -> None:
+    def iterate(self: Refinement, number: int, *before: object) -> Iterator[Progress]:
+        yield Progress(0.5, "")
+        return _Step(number, shells[number - 1], spreads[number - 1])
+
+    def ended(self: Refinement, done: _Step, *references: object) -> Iterator[Progress]:
+        assert references == ((done.number,), done.number)
+        yield Progress(0.5, "")
+        return done
+
+    monkeypatch.setattr(Refinement, "_iterate", iterate)
+    monkeypatch.setattr(Refinement, "_ended", ended)
+    monkeypatch.setattr(
+        Refinement, "_next_references", lambda self, done: ((done.number,), done.number)
+    )
+    refinement = object.__new__(Refinement)
+    refinement._config = SimpleNamespace(iterations=7)
+    events = list(refinement._from(1, None, (None, None), 30.0))
+    steps = [event for event in events if isinstance(event, _Step)]
+    shares = [event.fraction for event in events if isinstance(event, Progress)]
+    assert max(step.number for step in steps) == run
+    assert steps[-1].number == kept
+    assert shares == sorted(shares)

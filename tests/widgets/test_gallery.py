@@ -246,7 +246,7 @@ def test_saving_what_is_not_rejected(
     assert set(session.stack.particles) == set(written.particles)
 
 
-def test_what_was_picked_out_last_is_proposed_to_be_saved(loaded: GalleryDock) -> None:
+def test_what_was_picked_out_is_proposed_to_be_saved(loaded: GalleryDock) -> None:
     session, bar = loaded.controller.session, loaded.actions_bar
     assert session is not None
     assert not bar.save.isEnabled()

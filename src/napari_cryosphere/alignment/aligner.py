@@ -48,8 +48,9 @@ LogPrior: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray
 _CLIMBED = 4  # per image, at most
 # Between these: one cell of the search's fine grid (HEALPix order 3). Of 517 ribosomes (ribo70S_train, true
 # map: all with errors above 6 degrees, every tenth of the others) 49 were lost with 15 degrees, a cell of the
-# coarse grid, and 47 with 8; the others' median error was 1.80 and 1.77. Local searches: not looked at.
-_APART_DEGREES, _APART_LOCALLY_DEGREES = 8.0, 7.5
+# coarse grid, and 47 with 8; the others' median error was 1.80 and 1.77 degrees.
+# The second is for strong images, see below.
+_APART_DEGREES, _APART_LOCALLY_DEGREES = (8.0, 5.0), (7.5, 2.5)
 _SPAN = 12.0  # nats below the best score, a factor of 6e-6: what lies lower is not climbed from
 _SAME_DEGREES = 2.0  # climbs that end closer than this ended at one mode
 _LOCAL_REACH_PX = (
@@ -70,7 +71,6 @@ _HOPELESS = 10.0  # nats of evidence below the best after the first steps, a fac
 # Chosen where one of 200 was lost, whose right cell scored 0.47 of the best less; no others were tried.
 _STRONG = 5000.0
 _MARGIN_OF_STRONG = 0.6
-_CLOSER_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,15 @@ class _Starts:
         cls,
         scored: tuple[Tensor, Tensor, Tensor, Tensor],
         max_shell: int,
-        apart_degrees: float,
+        apart_degrees: tuple[float, float],
         most: int = _CLIMBED,
         candidates: list[Candidates] | None = None,
     ) -> _Starts:
         """Choose each image's best poses that stand apart; of every pose (image, rotation, score, shift)."""
         image, rotations, scores, shifts_px = scored
         top = _highest(image, scores, int(image.max()) + 1)
-        apart = torch.where(top > _STRONG, min(_CLOSER_DEGREES, apart_degrees), apart_degrees)
+        usual, closer = apart_degrees
+        apart = torch.where(top > _STRONG, closer, usual)
         best = local_maxima(image, rotations, scores, most, apart, top - _margin(_SPAN, top))
         return cls(image[best], rotations[best], shifts_px[best], max_shell, candidates)
 

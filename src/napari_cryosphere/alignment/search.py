@@ -68,7 +68,7 @@ class Candidates:
     shifts_px
         ``(c, 2)``: the best shift of each.
     log_prior
-        ``(c,)``: the logarithm of the shifts' prior there; 0 for none.
+        ``(c,)``: the logarithm of the prior at that shift; 0 without one.
     """
 
     grid: SO3Grid
@@ -188,10 +188,14 @@ class GlobalSearch:
             _shift_log_prior(shifts.expand(len(observation), -1, -1), shift_prior, centres_px)
             for shifts in (self.shifts_px, self._coarse_shifts_px)
         )
+        # it ranks cells only, and counts times each one's contrast: without its constant
+        coarse_log_prior = coarse_log_prior - coarse_log_prior.amax(1, keepdim=True)
         for start in range(0, len(observation), at_once):
             rows = slice(start, start + at_once)
             best = self._coarse.best_log_likelihoods(
-                coarse[rows], self._coarse_phases, coarse_log_prior[rows]
+                coarse[rows],
+                self._coarse_phases,
+                None if shift_prior is None else coarse_log_prior[rows],
             ).T.contiguous()
             found += self._compare_all(
                 fine[rows], *self._chosen(best), unseen[rows], log_prior[rows]

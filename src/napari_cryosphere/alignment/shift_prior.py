@@ -49,12 +49,14 @@ class ShiftPrior:
         Parameters
         ----------
         distance_px
-            ``(n,)``: how far each particle is off.
+            ``(n,)``: how far each particle is off; NaN for those to leave out.
         weight
             ``(n,)``: how probably that is right.
         farthest_px
             Largest shift that was searched.
         """
+        finite = np.isfinite(distance_px) & np.isfinite(weight)
+        distance_px, weight = distance_px[finite], weight[finite]
         farthest = max(float(distance_px.max(initial=0.0)), farthest_px, 1.0)
         squared, wide = (
             torch.from_numpy(distance_px).square(),

@@ -53,8 +53,9 @@ def summarise_modes(
     What `PoseDistribution.summary` says, without the posterior: a mode's mass is its evidence
     (Laplace's approximation), its entropy that of its Gaussian. The largest probability of an
     order-3 cell is bounded by the mode's mass and by what the Gaussian's peak puts into one cell. And
-    the logarithm of each image's evidence, averaged over all distinct poses, ``(n,)``; no prior is in
-    it, since one that knows poses would vouch for images without a particle too.
+    the logarithm of each image's evidence, averaged over all distinct poses, ``(n,)``. The prior at
+    each part's best pose and shift is taken out of it: one that knows poses would vouch for images without
+    a particle too.
     """
     group = point_group(symmetry)
     first = np.cumsum(counts) - counts

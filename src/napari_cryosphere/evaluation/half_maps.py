@@ -114,7 +114,7 @@ def reconstructed_by_relion(stack: ParticleStack, symmetry: str, weighted: bool)
 
 
 def run_relion(program: str, options: list[str], folder: Path) -> None:
-    """Run a program of RELION's in a folder. Raises `CryosphereError` if it is not there, or fails."""
+    """Run a program of RELION's in a folder. Raises `CryosphereError` if it is not on the path, or fails."""
     if shutil.which(program) is None:
         raise CryosphereError(
             f"{program} is not on the path; install RELION, or leave --relion out"

@@ -39,7 +39,7 @@ class ProjectionMatch:
 class ProjectionMatcher:
     """Compares images on one grid with one map; its padded transform is computed once.
 
-    ``density``: the map; it is resampled to the grid.
+    ``density``: the map; it is resampled to ``grid``, the images' box and pixel size.
     """
 
     def __init__(self, density: DensityMap, grid: ImageGrid) -> None:

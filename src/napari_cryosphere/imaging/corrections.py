@@ -28,7 +28,8 @@ def corrected_images(
     about each particle's recorded centre, by trigonometric interpolation. Images that were
     multiplied by their CTF are divided by its absolute value, which makes their noise white again.
 
-    ``stack``: the particles, a row for each image. ``images``: ``(n, box, box)`` on ``grid``, as
+    ``stack``: the particles, a row for each image. ``images``: ``(n, box, box)`` on ``grid``, their
+    box and pixel size, as
     `ParticleStack.images` or `images_by_grid` reads them. ``undistort``: whether anisotropic
     magnification is undone. A reconstruction does without: it puts every frequency where it
     belongs. Returns ``(n, box, box)`` float32; ``images`` itself where there is nothing to do.

@@ -88,7 +88,7 @@ class Preprocessing:
     def __call__(self, images: Tensor, grid: ImageGrid, ctf: Tensor | None = None) -> Tensor:
         """Take the steps.
 
-        ``images``: ``(n, box, box)`` float32 on ``grid``, whose box is even. ``ctf``:
+        ``images``: ``(n, box, box)`` float32 on ``grid``, their box, which is even, and pixel size. ``ctf``:
         ``(n, box, box // 2 + 1)``, see `napari_cryosphere.imaging.ctf.ctf_2d`; None where it is
         unknown. Returns ``(n, b, b)`` float32 on `result_grid`. An image whose background is
         constant comes back finite.

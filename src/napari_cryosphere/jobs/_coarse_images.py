@@ -31,7 +31,7 @@ def coarse_grid(grid: ImageGrid, shells: int) -> ImageGrid:
 class CoarseImages:
     """Images in a few shells, whitened by noise that is measured around a map.
 
-    - ``stack``: particles with poses.
+    - ``stack``: particles with poses; as an attribute, those on the coarse ``grid``.
     - ``reference``: their map, on any grid.
     - ``shells``: how many are looked at.
     - ``symmetry``: point group of the map.

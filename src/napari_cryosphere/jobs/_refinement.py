@@ -140,7 +140,7 @@ class Iteration:
         return sum(field / curve.resolution_angstrom(level) for level in (0.5, RESOLVED)) / 2
 
     def row(self) -> dict[str, float]:
-        """Return the values of one line of history.csv."""
+        """Return the values of one line of history.csv; the last line is what the run ended with."""
         return {
             "iteration": self.number,
             "compared_angstrom": self.compared_angstrom,
@@ -286,7 +286,8 @@ class Refinement:
         if any(block.start not in journal for block in batches.blocks()):
             detail = MapDetail(compared, "as far as the half-maps agree")
             part = HALVES_OF_ITERATION[half]
-            yield Progress(part(0.0), f"iteration {number}, half {half + 1}: measuring noise")
+            doing = "judged by the other half's map" if judging else f"iteration {number}"
+            yield Progress(part(0.0), f"{doing}, half {half + 1}: measuring noise")
             pilot = self._pilot(number, mine, judging)
             work = align_rows(mine, reference, config, detail, pilot, batches, self._ranks, journal)
             yield from part_of(work, part)

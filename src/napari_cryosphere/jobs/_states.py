@@ -95,9 +95,10 @@ def refitted_together(
         weighted = replace(one.summary, confidence=one.summary.confidence * mine)
         again = aligner.refitted(images, ctf, replace(one, summary=weighted))
         refitted.append(again if again.noise.contrast > 0 else aligner)
-    first = refitted[int(states.shares.argmax())].noise
+    first = refitted[int(states.shares.argmax())]
     for aligner in refitted:
-        aligner.noise = replace(first, contrast=aligner.noise.contrast)
+        aligner.noise = replace(first.noise, contrast=aligner.noise.contrast)
+        aligner.shift_prior = first.shift_prior
     return refitted
 
 

@@ -92,9 +92,7 @@ def refine(config: RefineConfig) -> Events:
             continue
         found = _Found.of(event)
         rows = found.rows(config.states)
-        again = {
-            row["iteration"] for row in rows
-        }  # that which the run ends with comes a second time
+        again = {row["iteration"] for row in rows}  # what the run ends with comes a second time
         history = [row for row in history if row["iteration"] not in again] + rows
         yield Progress(share, found.message(), rows[-1])
         yield Snapshot(share, found.first.maps.density, len(stack))
@@ -205,8 +203,7 @@ def _write(
         _write_maps(one, dict(zip(_OF_STATE, paths.values(), strict=True)))
         further |= paths
     with atomic_path(outputs["history"], overwrite=overwrite) as temporary:
-        rows = pd.DataFrame(history).sort_values("iteration", kind="stable")
-        rows.to_csv(temporary, index=False)
+        pd.DataFrame(history).to_csv(temporary, index=False)
     write_json(config.model_dump(mode="json"), outputs["config"], overwrite=overwrite)
     return further
 

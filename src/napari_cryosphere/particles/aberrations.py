@@ -81,7 +81,7 @@ class Aberrations:
 
 
 class AberrationsOfImages:
-    """Aberrations of a set's images. ``kinds``: the different ones. ``of``, ``(n,)``: each image's."""
+    """Aberrations of a set's images. ``kinds``: the different ones. ``of``, ``(n,)``: each image's index."""
 
     def __init__(self, kinds: tuple[Aberrations, ...], of: NDArray[np.int64]) -> None:
         self.kinds, self.of = kinds, of

@@ -408,7 +408,7 @@ class RefineConfig(AligningConfig, ParticlesInput, MapsInput, RunFolder):
     """Solvent mask: a file, values 0 to 1, in the particles' box; auto makes one from the map in
     every iteration; none uses none."""
     iterations: Annotated[int, Field(ge=1, le=100)] = 20
-    """Most iterations; it ends before when the resolution no longer improves."""
+    """Most iterations; it ends before when neither resolution nor poses improve."""
     classes: Annotated[int, Field(ge=1, le=20)] = 1
     """States that the particles may be in, to be found from one starting map. Of more than one each
     gets its own map; those that are empty or alike are merged."""

@@ -61,12 +61,16 @@ def refuse_unposed(stack: ParticleStack, wanted: str) -> None:
         )
 
 
+_FORMAT = 2
+"""Of what unfinished runs keep: raised when the same settings come to mean other results."""
+
+
 def described(config: JobConfig) -> dict[str, Any]:
     """Return the settings that results depend on, maps and masks by the checksums of their files.
 
     Settings that say how and where results are made are left out.
     """
-    settings = config.model_dump(mode="json", exclude=_HOW)
+    settings = config.model_dump(mode="json", exclude=_HOW) | {"format": _FORMAT}
     for name in ("map", "mask"):
         given = getattr(config, name, None)
         if isinstance(given, Path):

@@ -43,11 +43,11 @@ T = TypeVar("T")
 
 
 def last_or_new(kept: list[T], fits: Callable[[T], bool], make: Callable[[], T]) -> T:
-    """Return the one of those kept that fits, else a new one; as many are kept as states are shown."""
-    for one in kept:
-        if fits(one):
-            return one
-    kept.append(make())
+    """Return the one of ``kept`` that fits, else a new one; as many as states are shown stay."""
+    found = next((one for one in kept if fits(one)), None)
+    if found is not None:
+        kept.remove(found)
+    kept.append(make() if found is None else found)
     del kept[:-MOST_MAPS]
     return kept[-1]
 

@@ -89,7 +89,7 @@ class Intake:
         tell_note(f"{name}: {best.kind} FSC {_FSC_THRESHOLD:g} at {resolution_of(best)}")
 
     def _choose_model(self, path: Path) -> None:
-        """Choose a model after a look at it: a broken one is refused now. Raises `ModelError` if it is."""
+        """Choose a model after a look at it. Raises `ModelError` if it is broken."""
         from napari_cryosphere.model.pose_model import PoseModel
 
         card = PoseModel.load(path).card
