@@ -202,7 +202,7 @@ def test_pure_noise_gives_no_resolution_and_says_so(sample: Path, tmp_path: Path
     _, seen = run(refine(one))
     rows = history(tmp_path / "run")
     assert rows["resolution_0143_angstrom"].min() > 36  # of the 40 A that both began with
-    assert rows["mean_confidence"].iloc[-1] < 0.2
+    assert rows["mean_confidence"].iloc[-1] < 0.25  # six seeds: 0.12 to 0.24 (docs/measurements)
     said = [event.text for event in seen if isinstance(event, Note) and event.warning]
     assert any("nothing of it is seen" in text for text in said)
 
